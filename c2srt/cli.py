@@ -1,0 +1,143 @@
+"""`c2srt <verb> [key=value …]`: composes the verb's YAML with Hydra, turns it into the verb's dataclass, runs it.
+
+This is the only file that imports hydra or omegaconf. A verb is a module with a `Config` dataclass and `run(config)`;
+it is named here as a string and imported when called, so that `c2srt --help` is instant and this package does not
+import `cluster`.
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from importlib.resources import files
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from c2srt.errors import UserError
+
+VERBS = {
+    "demo": ("c2srt.demo.run", "draw the miniature and run the whole road on it, no downloads"),
+    "shard": ("cluster.shard", "raw images + label CSVs → webdataset tar shards, index, vocabulary"),
+    "audit": ("cluster.audit", "re-read shards against the CSVs and name every disagreement"),
+    "text": ("c2srt.text", "text features of every category from the frozen text tower"),
+    "relations": ("c2srt.relations", "the neighbour table of the relation graph"),
+    "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
+    "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
+    "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
+    "predict": ("c2srt.predict", "rank your own words for your own photos"),
+    "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
+}
+USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status (0 done, 2 bad input with one sentence on stderr, 130 interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0 if arguments else BAD_INPUT
+    try:
+        return run_verb(arguments[0], arguments[1:])
+    except UserError as error:
+        print(f"c2srt {arguments[0]}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"c2srt {arguments[0]}: interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run_verb(verb: str, arguments: list[str]) -> int:
+    """Composes and runs one verb; a non-zero int that the verb returns becomes the exit status. Raises UserError."""
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        raise UserError(f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `c2srt --help`)")
+    if "--help" in arguments or "-h" in arguments:
+        print(help_of(verb))
+        return 0
+    overrides, print_only = split_flags(arguments)
+    composed = compose_verb(verb, overrides)
+    if print_only:
+        print(OmegaConf.to_yaml(composed, resolve=True), end="")
+        return 0
+    module = importlib.import_module(VERBS[verb][0])
+    return run_config(module.run, to_config(module.Config, composed))
+
+
+def run_config(run: Callable[[object], int | None], config: object) -> int:
+    return run(config) or 0
+
+
+def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
+    """Separates `--cfg job` from the overrides. Raises UserError on any other flag."""
+    overrides = [argument for argument in arguments if not argument.startswith("--cfg") and argument != "job"]
+    for argument in overrides:
+        if "=" not in argument and not argument.startswith("~"):
+            raise UserError(f"{argument!r} is not an override: write key=value (see `c2srt --help`)")
+    return overrides, len(overrides) != len(arguments)
+
+
+def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
+    """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad value."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("configs", version_base="1.3"):
+        try:
+            composed = compose(verb, overrides)
+            OmegaConf.resolve(composed)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(readable(error, verb)) from error
+    return composed
+
+
+def readable(error: Exception, verb: str) -> str:
+    """Hydra's message as one sentence, with the nearest known key when a key is unknown."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    first = str(cause).strip().splitlines()[0].rstrip(".")
+    key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
+    if "is not in struct" in first and key is not None:
+        close = difflib.get_close_matches(str(key), dotted_keys(compose(verb)), 1, 0.5)
+        return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`c2srt {verb} --cfg job` prints all)"
+    return f"{first} (`c2srt {verb} --cfg job` prints the defaults)"
+
+
+def dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Every key of a nested configuration as `a.b.c`, values unresolved."""
+    keys = []
+    for key in config:
+        node = config._get_node(key)
+        keys += dotted_keys(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else [f"{prefix}{key}"]
+    return keys
+
+
+def to_config(cls: type, composed: DictConfig) -> object:
+    """Fills the verb's dataclass; types are checked and unknown nested keys refused. Raises UserError.
+
+    Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is an error.
+    """
+    names = {field.name for field in fields(cls)}
+    shared = set(OmegaConf.create(files("configs").joinpath("base.yaml").read_text())) | {"data", "clip", "topk"}
+    if unknown := set(composed) - names - shared:
+        raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
+    try:
+        values = {name: composed[name] for name in names if name in composed}
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}") from error
+
+
+def overview() -> str:
+    lines = [f"  {verb:<10} {line}" for verb, (_, line) in VERBS.items()]
+    return "\n".join([USAGE, "", *lines, "", "`c2srt <verb> --help` explains a verb's keys; run a command again to resume it."])
+
+
+def help_of(verb: str) -> str:
+    """The verb's commented YAML, then the shared keys: the configuration files are the manual."""
+    folder = files("configs")
+    own, base = folder.joinpath(f"{verb}.yaml").read_text(), folder.joinpath("base.yaml").read_text()
+    return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{own}\n# Shared by all verbs:\n{base}"

@@ -1,0 +1,107 @@
+"""The shard folder: what `c2srt shard` writes and everything downstream reads.
+
+    <shards>/index.json                 this file's `ShardIndex`; written last, so its presence means "complete"
+    <shards>/vocabulary.json            c2srt/vocabulary.py
+    <shards>/<split>-000000.tar         POSIX tar readable by webdataset: `<id>.jpg`, `<id>.json`, adjacent, sorted by id
+    <shards>/<split>-000000.parquet     the shard's sidecar: a row for *every* input image, packed or not
+
+`<id>.json` = {"id", "positive": [MID…], "negative": [MID…], "width", "height" (of the packed JPEG, pixels),
+"source": {…where the image came from}, "attribution": {"author", "license", "landing_url", "title"}}.
+Labels are the verified ones; a MID in neither list is unverified (0).
+
+Sidecar columns: id (str), split (str), status ("ok" or a short word), reason (str, "" when ok), width, height (int32, packed),
+member (int32, the sample's position in the tar, −1 when not ok), jpg_offset, jpg_bytes, json_offset, json_bytes (int64, of the
+members' content inside the tar). Rows with status "ok" sorted by `member` are the tar's samples in order.
+
+index.json = {"format": 1, "vocabulary": hash, "source": hash of the inputs and packing settings,
+"splits": {split: [{"name", "bytes", "sha256", "inputs", "count", "first", "last"}…]}}; `inputs` counts every input row of
+the shard, `count` the packed samples; `name` has no suffix (`train-000000`).
+"""
+
+import mmap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from c2srt.errors import UserError
+from c2srt.files import read_json, write_json
+
+FORMAT = 1
+FILE = "index.json"
+MADE_BY = "c2srt shard"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One line of the index."""
+
+    name: str
+    bytes: int
+    sha256: str
+    inputs: int
+    count: int
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The whole folder: shards by split, in name order."""
+
+    folder: Path
+    vocabulary: str
+    source: str
+    splits: dict[str, tuple[Shard, ...]]
+
+    def split(self, name: str) -> tuple[Shard, ...]:
+        """The shards of one split. Raises UserError if the folder has none, or none with a sample."""
+        if not sum(shard.count for shard in self.splits.get(name, ())):
+            raise UserError(f"{self.folder} has no images of split {name!r} (it has {', '.join(sorted(self.splits)) or 'none'})")
+        return self.splits[name]
+
+    def save(self) -> None:
+        splits = {name: [asdict(shard) for shard in shards] for name, shards in self.splits.items()}
+        write_json(self.folder / FILE, {"format": FORMAT, "vocabulary": self.vocabulary, "source": self.source, "splits": splits})
+
+
+def load_index(folder: Path) -> ShardIndex:
+    """Reads `folder/index.json`. Raises UserError if it is absent, broken or of another format."""
+    content = read_json(folder / FILE, MADE_BY)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{folder / FILE} has format {content.get('format')}, this version reads {FORMAT}: run `{MADE_BY}` again")
+    splits = {name: tuple(Shard(**shard) for shard in shards) for name, shards in content["splits"].items()}
+    return ShardIndex(folder, content["vocabulary"], content["source"], splits)
+
+
+class ShardReader:
+    """Random access to one shard's samples through the sidecar's offsets; the tar is mapped, not read.
+
+    Raises UserError if the tar is missing or shorter than the sidecar says.
+    """
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        self.path = folder / f"{shard.name}.tar"
+        try:
+            rows = pl.read_parquet(folder / f"{shard.name}.parquet").filter(pl.col("status") == "ok").sort("member")
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is in the index but not on disk: run `{MADE_BY}` again") from None
+        if len(self._map) != shard.bytes or len(rows) != shard.count:
+            raise UserError(f"{self.path} is not the shard of the index (bytes or samples differ): run `{MADE_BY}` again")
+        self.ids: list[str] = rows["id"].to_list()
+        self._spans = rows.select("jpg_offset", "jpg_bytes", "json_offset", "json_bytes").to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def jpeg(self, sample: int) -> bytes:
+        """The encoded image of sample `sample` (0-based position in the tar)."""
+        offset, size, _, _ = self._spans[sample]
+        return self._map[offset : offset + size]
+
+    def json(self, sample: int) -> bytes:
+        """The metadata of sample `sample`, undecoded."""
+        _, _, offset, size = self._spans[sample]
+        return self._map[offset : offset + size]
