@@ -1,0 +1,101 @@
+"""The exported model: two files that need neither DeepSpeed nor the training config.
+
+    model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen CLIP's other weights
+                        (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table` int32 [C, K]
+    config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
+                        "templates": […], "made_from": {…}}
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.files import read_json, whole_folder, write_json
+from c2srt.model.clip import Clip, build_model, frozen_clip
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.head import Graph
+from c2srt.model.network import C2SRT
+from c2srt.relations import similar_neighbours
+from c2srt.text import embed
+from c2srt.vocabulary import Vocabulary
+
+FORMAT = 1
+MADE_BY = "c2srt export"
+
+
+@dataclass
+class Exported:
+    """A loaded model with everything that predicting needs."""
+
+    model: C2SRT
+    clip: Clip
+    vocabulary: Vocabulary
+    templates: list[str]
+    graph: Graph
+    made_from: dict = field(default_factory=dict)
+
+    def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
+        """As `C2SRT.scores`."""
+        return self.model.scores(images, graph)
+
+    def graph_for(self, labels: list[str]) -> tuple[Graph, Tensor]:
+        """A graph that scores any words, and the columns [n] of `labels` in it; no training is needed.
+
+        A label that is a vocabulary name (case aside; the first of homonyms) keeps its text feature and neighbours. Any
+        other gets its text feature from the prompt ensemble and its neighbours by text similarity to the seen categories.
+        """
+        known: dict[str, int] = {}
+        for column, name in enumerate(self.vocabulary.names):
+            known.setdefault(name.casefold(), column)
+        new = list(dict.fromkeys(label for label in labels if label.casefold() not in known))
+        graph, place = self.graph, {label: len(self.vocabulary) + i for i, label in enumerate(new)}
+        if new:
+            text = embed(self.clip, new, self.templates)
+            table = similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
+            graph = Graph(torch.cat([graph.text, text]), torch.cat([graph.table, table]))
+        return graph, torch.tensor([known.get(label.casefold(), place.get(label, -1)) for label in labels], dtype=torch.long)
+
+
+def save_export(folder: Path, model: C2SRT, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],
+                made_from: dict) -> None:
+    """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered, any float type);
+    `clip` the frozen CLIP that it was made from; `made_from` hashes and settings for the record."""
+    tower = {name.removeprefix("tower."): tensor for name, tensor in state.items() if name.startswith("tower.")}
+    tensors = model.tower.clip_state(tower) | {name: tensor for name, tensor in state.items() if name.startswith("head.")}
+    tensors |= {name: tensor for name, tensor in clip.model.state_dict().items() if not name.startswith("visual.")}
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    graph = model.graph_on(torch.device("cpu"))
+    tensors |= {"text": graph.text.float().contiguous(), "table": graph.table.to(torch.int32).contiguous()}
+    described = {"config": clip.model_config, "mean": clip.mean, "std": clip.std, "hash": clip.hash}
+    listed = {"mids": vocabulary.mids, "names": vocabulary.names, "seen_count": vocabulary.seen_count}
+    with whole_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors")
+        write_json(temporary / "config.json", {"format": FORMAT, "model": asdict(model.config), "clip": described, "vocabulary": listed,
+                                               "templates": templates, "made_from": made_from})
+
+
+def load_export(folder: Path) -> Exported:
+    """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken or of another format."""
+    content = read_json(folder / "config.json", MADE_BY)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{folder} has export format {content.get('format')}, this version reads {FORMAT}: run `{MADE_BY}` again")
+    vocabulary = Vocabulary(tuple(content["vocabulary"]["mids"]), tuple(content["vocabulary"]["names"]), content["vocabulary"]["seen_count"])
+    try:
+        tensors = load_file(folder / "model.safetensors")
+        clip_model = build_model(content["clip"]["config"])
+        head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
+        graph = Graph(tensors.pop("text"), tensors.pop("table").long())
+        clip_model.load_state_dict(tensors, strict=True)
+        clip = frozen_clip(clip_model, content["clip"]["config"], content["clip"]["mean"], content["clip"]["std"])
+        model = C2SRT(clip, ModelConfig(**content["model"]), LossConfig(), graph, vocabulary.seen_count)
+        model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True)
+    except (OSError, KeyError, RuntimeError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder / 'model.safetensors'} is not the model that its config.json describes ({reason}): "
+                        f"make it again with `{MADE_BY}`") from error
+    model.eval().requires_grad_(False)
+    return Exported(model, clip, vocabulary, content["templates"], graph, content["made_from"])

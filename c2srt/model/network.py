@@ -1,0 +1,165 @@
+"""C²SRT as one module: student ViT, head, loss. It knows nothing of training, data or ranks.
+
+Shapes: B images, P patches, C categories (the S seen ones first), D width.
+"""
+
+import copy
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from c2srt.errors import UserError
+from c2srt.model.clip import Clip, normalise, patches_and_global
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.head import Graph, Head
+from c2srt.model.loss import distillation_loss, ranking_loss
+from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan
+
+
+class ImageTower(nn.Module):
+    """A CLIP ViT that yields patch and global features; it takes the projection out of the ViT.
+
+    As a parameter of this module, `proj` is gathered by ZeRO-3 for both of its uses.
+    """
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        if visual.proj is None:
+            raise UserError("this CLIP's image tower has no projection to the joint space: take a ViT model of open_clip")
+        self.proj = visual.proj
+        self.vit = visual
+        self.vit.proj = None
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, S, S] -> raw patch features [B, P, D] and global feature [B, D] (eq. 1)."""
+        pooled, tokens = self.vit(pixels)
+        return tokens @ self.proj, pooled @ self.proj
+
+    def freeze(self, trainable_blocks: int | None) -> None:
+        """Leaves gradients on for the last blocks, ln_post and proj; on for everything when None."""
+        blocks = self.vit.transformer.resblocks
+        if trainable_blocks is not None and not 0 <= trainable_blocks <= len(blocks):
+            raise UserError(f"model.trainable_blocks={trainable_blocks} is outside 0…{len(blocks)}, the blocks of this ViT")
+        self.requires_grad_(trainable_blocks is None)
+        if trainable_blocks is not None:
+            for module in (self.vit.ln_post, *blocks[len(blocks) - trainable_blocks :]):
+                module.requires_grad_(True)
+            self.proj.requires_grad_(True)
+
+    def clip_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This tower's entries of a state dict under open_clip's own names (`visual.…`)."""
+        return {f"visual.{name.removeprefix('vit.')}": tensor for name, tensor in state.items()}
+
+
+class C2SRT(nn.Module):
+    """The student. `graph` holds all C categories; training uses its first `seen_count`, which hear only each other.
+
+    Raises UserError when text features and CLIP disagree in width, or a seen category hears an unseen one.
+    """
+
+    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int, online_teacher: bool = False) -> None:
+        super().__init__()
+        check_graph(graph, clip.width, seen_count, config)
+        self.config, self.loss, self.seen_count, self.patch_count = config, loss, seen_count, clip.patches
+        self.tower = ImageTower(copy.deepcopy(clip.visual))
+        self.tower.freeze(config.trainable_blocks)
+        self.head = Head(clip.width, config, clip.logit_scale)
+        self._graph = Graph(graph.text, graph.table[:, : config.neighbours])
+        self._mean, self._std = torch.tensor(clip.mean), torch.tensor(clip.std)
+        self._teacher = [clip.visual] if online_teacher else []
+
+    def forward(self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
+        """One training micro-batch: images uint8 [B, 3, S, S], labels [B, S] in −1/0/1, teacher's raw global features
+        [B, D] or None (computed online if the model was built so), weights [B].
+
+        Returns scalars: loss (mean of weights × per-image loss, eq. 12), and for the record ranking, distillation, drift
+        (mean |f_G − f_G^CLIP| per dimension), mean_patches, capped_share.
+        """
+        pixels = self.pixels(images)
+        patches, global_ = self.tower(pixels)
+        teacher = self.teacher_features(images) if self._teacher else teacher
+        ranking, statistics = self.ranking(patches, global_, labels, weights)
+        values = {"ranking": ranking, "mean_patches": statistics[0], "capped_share": statistics[1], "loss": ranking}
+        if teacher is not None:
+            distillation = (weights * distillation_loss(global_, teacher, self.loss)).mean()
+            drift = (global_.detach().float() - teacher.float()).abs().mean()
+            values |= {"distillation": distillation, "drift": drift, "loss": ranking + self.loss.distillation * distillation}
+        elif self.loss.distillation > 0:
+            raise UserError("loss.distillation > 0 needs a teacher: build the cache with `c2srt teacher`, or set teacher=online")
+        return values
+
+    def ranking(self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted mean ranking loss over the seen categories, and the ISR's [mean patches, capped share]."""
+        graph = self.graph_on(patches.device).first(self.seen_count)
+        if self.config.form == "tiled":
+            return self.head(patches, global_, labels, weights, graph, self.loss, self.plan(len(patches), graph, patches))
+        from c2srt.model.literal import literal_scores  # PyG takes seconds to import and only this form needs it
+
+        scores, counts = literal_scores(self.head, patches, global_, graph)
+        statistics = torch.zeros(2) if counts is None else torch.stack(
+            [counts.float().mean(), (counts >= self.config.max_patches).float().mean()])
+        return (weights * ranking_loss(scores, labels, self.loss)).mean(), statistics.to(patches.device)
+
+    @torch.no_grad()
+    def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
+        """uint8 images [B, 3, S, S] -> scores [B, C] and the ISR's patch counts [B, C] (None without ISR), for the model's
+        own categories or another `graph`."""
+        patches, global_ = self.tower(self.pixels(images))
+        graph = graph.to(patches.device) if graph is not None else self.graph_on(patches.device)
+        if self.config.form == "literal":
+            from c2srt.model.literal import literal_scores
+
+            return literal_scores(self.head, patches, global_, graph)
+        return self.head.scores(patches, global_, graph, self.plan(len(patches), graph, patches))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised pixels in the tower's type; the constants stay float32 whatever the engine casts."""
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return normalise(images, mean, std).to(self.tower.proj.dtype)
+
+    @torch.no_grad()
+    def teacher_features(self, images: Tensor) -> Tensor:
+        """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
+        teacher = self._teacher[0].to(images.device)
+        return patches_and_global(teacher, normalise(images, self._mean.to(images.device), self._std.to(images.device)))[1]
+
+    def graph_on(self, device: torch.device) -> Graph:
+        self._graph = self._graph.to(device)
+        return self._graph
+
+    def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
+        """The tile plan for one micro-batch."""
+        shape = self.shape(len(graph.text), features.dtype)
+        return make_plan(shape, self.config, images, budget_bytes(self.config, features.device))
+
+    def shape(self, categories: int, dtype: torch.dtype) -> Shape:
+        """The head's sizes for the planner; float16 computes in float32."""
+        return Shape(categories, self.patch_count, self._graph.text.shape[1], 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize))
+
+    def describe_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> str:
+        """The chosen training tiles, their bytes and FLOPs, in one line."""
+        shape = self.shape(self.seen_count, dtype)
+        return make_plan(shape, self.config, images, budget_bytes(self.config, device)).describe(shape, self.config)
+
+    def parameter_depth(self, name: str) -> int:
+        """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1 for the last block, …,
+        blocks + 1 for the embeddings (BEiT's rule, which MKT uses)."""
+        blocks = len(self.tower.vit.transformer.resblocks)
+        if match := re.match(r"tower\.vit\.transformer\.resblocks\.(\d+)\.", name):
+            return blocks - int(match[1])
+        return 0 if name.startswith(("head.", "tower.proj", "tower.vit.ln_post.")) else blocks + 1
+
+
+def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) -> None:
+    """Refuses text or a neighbour table that does not fit, before any work."""
+    if graph.text.shape[1] != width:
+        raise UserError(f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: run `c2srt text` for this clip")
+    if len(graph.table) != len(graph.text):
+        raise UserError(f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: run `c2srt relations`")
+    if graph.table.shape[1] < config.neighbours and config.ist:
+        raise UserError(f"model.neighbours={config.neighbours} but the relation graph keeps {graph.table.shape[1]}: "
+                        "run `c2srt relations` with more")
+    if graph.table.numel() and int(graph.table.max()) >= seen_count or graph.table.numel() and int(graph.table.min()) < -1:
+        raise UserError(f"the relation graph names a source outside the {seen_count} seen categories: run `c2srt relations` again")
