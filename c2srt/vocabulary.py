@@ -9,6 +9,7 @@ On disk: `vocabulary.json` = {"mids": [C], "names": [C], "seen_count": S, "hash"
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 
 from c2srt.errors import UserError
@@ -54,6 +55,17 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         """Writes `folder/vocabulary.json`."""
         write_json(folder / FILE, {"mids": self.mids, "names": self.names, "seen_count": self.seen_count, "hash": self.hash})
+
+
+def open_images_v4() -> Vocabulary:
+    """LESA's protocol, shipped with the project: the 7,186 trainable categories of Open Images V4, then 400 unseen ones.
+
+    The two lists (`MID<tab>name` a line) are in the order of classes-trainable.txt and of LESA's top_400_unseen.csv.
+    """
+    folder = files("c2srt").joinpath("data_files")
+    seen, unseen = ([line.split("\t") for line in folder.joinpath(name).read_text(encoding="utf-8").splitlines()]
+                    for name in ("openimages_v4_seen_7186.tsv", "openimages_v4_unseen_400.tsv"))
+    return Vocabulary(*map(tuple, zip(*(seen + unseen), strict=True)), seen_count=len(seen))
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
