@@ -1,0 +1,166 @@
+"""The tiled head against its literal twin (sort + gather, PyG's GATv2Conv, pairwise loss), in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from c2srt.errors import UserError
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.head import Graph, Head
+from c2srt.model.ist import attend
+from c2srt.model.isr import assignment
+from c2srt.model.literal import literal_scores, local_features
+from c2srt.model.loss import pairwise_ranking_loss
+from c2srt.model.plan import Plan
+from tests.tiny import random_graph
+
+B, P, C, SEEN, D, K = 3, 9, 23, 20, 16, 3
+TILES = [Plan(1, 5, 0), Plan(2, 7, 0), Plan(3, 23, 0), Plan(2, 1, 0)]
+CONFIGS = {
+    "full": {},
+    "literal init": {"init": "literal"},
+    "weighted, deep input, no residual": {"init": "literal", "pooling": "weighted", "input_layers": 3, "residual": False},
+    "one head, one layer, no self-loops": {"init": "literal", "heads": 1, "layers": 1, "self_loops": False},
+    "heads of width 1": {"init": "literal", "heads": 16},
+    "only self-loops": {"init": "literal", "neighbours": 0},
+    "all patches": {"threshold": 1.0, "max_patches": P},
+    "one patch": {"threshold": 1e-6},
+    "no ISR": {"isr": False, "init": "literal"},
+    "no IST": {"ist": False},
+    "neither": {"isr": False, "ist": False},
+}
+
+
+def inputs(config: ModelConfig, seed: int = 0, graph: Graph | None = None):
+    torch.manual_seed(seed)
+    head = Head(D, config, 3.0).double()
+    graph = graph or random_graph(C, SEEN, D, K, seed, torch.double)
+    graph = Graph(graph.text, graph.table[:, : config.neighbours])
+    patches, global_ = torch.randn(B, P, D, dtype=torch.double), torch.randn(B, D, dtype=torch.double)
+    return head, graph, patches.requires_grad_(), global_.requires_grad_(), torch.randint(-1, 2, (B, C))
+
+
+@pytest.mark.parametrize("plan", TILES, ids=str)
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+def test_values_and_gradients_equal_the_literal_head(changes, plan):
+    config, loss = ModelConfig(**{"max_patches": 3, "heads": 4, "neighbours": K, **changes}), LossConfig()
+    head, graph, patches, global_, labels = inputs(config)
+    weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.double)
+    leaves = [patches, global_, *head.parameters()]
+
+    scores, counts = literal_scores(head, patches, global_, graph)
+    literal = (weights * pairwise_ranking_loss(scores, labels, loss)).mean()
+    expected = torch.autograd.grad(literal, leaves, allow_unused=True)
+    tiled, statistics = head(patches, global_, labels, weights, graph, loss, plan)
+    found = torch.autograd.grad(tiled, leaves, allow_unused=True)
+
+    assert tiled.item() == pytest.approx(literal.item(), abs=1e-12)
+    for mine, theirs, leaf in zip(found, expected, leaves):
+        zero = torch.zeros_like(leaf)
+        torch.testing.assert_close(zero if mine is None else mine, zero if theirs is None else theirs, rtol=0, atol=1e-9)
+    tiled_scores, tiled_counts = head.scores(patches, global_, graph, plan)
+    torch.testing.assert_close(tiled_scores, scores, rtol=0, atol=1e-9)
+    if config.isr:
+        assert torch.equal(tiled_counts, counts)
+        assert statistics[0].item() == pytest.approx(counts.double().mean().item(), rel=1e-6)
+        assert statistics[1].item() == pytest.approx((counts >= config.max_patches).double().mean().item(), abs=1e-6)
+
+
+def test_gradients_scale_with_the_upstream_gradient():
+    head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal"))
+    plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B, dtype=torch.double)
+    once = torch.autograd.grad(head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source])
+    scaled = torch.autograd.grad(1024 * head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source])
+    for one, many in zip(once, scaled):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(1024 * one, many, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 6e-2), (torch.float16, 2e-3)])
+def test_lower_precision_stays_near_float64(dtype, tolerance):
+    config = ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal")
+    head, graph, patches, global_, labels = inputs(config)
+    plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B)
+    exact = torch.autograd.grad(head(patches, global_, labels, weights.double(), graph, loss, plan)[0], head.output)[0]
+    low = Head(D, config, 3.0)
+    low.load_state_dict(head.state_dict())
+    low.to(dtype)
+    graph32 = Graph(graph.text.float(), graph.table)
+    total, _ = low(patches.detach().to(dtype).requires_grad_(), global_.detach().to(dtype).requires_grad_(), labels, weights, graph32, loss, plan)
+    found = torch.autograd.grad(total, low.output)[0]
+    assert found.dtype == dtype
+    assert (found.double() - exact).norm() / exact.norm() < tolerance
+
+
+def test_scores_of_a_nan_image_do_not_touch_its_neighbours():
+    head, graph, patches, global_, _ = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K))
+    broken = patches.detach().clone()
+    broken[1] = float("nan")
+    clean, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
+    scores, _ = head.scores(broken, global_, graph, Plan(3, 7, 0))
+    assert scores[1].isnan().all()
+    assert torch.equal(scores[[0, 2]], clean[[0, 2]])
+
+
+def test_initially_the_full_model_scores_like_its_image_feature():
+    """init=clip: step 0 is cosine((f_L + f_G) / 2, text), and without ISR CLIP's own zero-shot score."""
+    head, graph, patches, global_, _ = inputs(ModelConfig(isr=False, heads=4, neighbours=K, score_scale=3.0))
+    scores, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
+    torch.testing.assert_close(scores, 3 * F.normalize(global_, dim=-1).detach() @ graph.text.T)
+
+
+def test_a_category_hears_itself_and_its_neighbours_only():
+    head, graph, patches, global_, _ = inputs(ModelConfig(max_patches=5, heads=4, layers=1, neighbours=K, init="literal"))
+    scores, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
+    moved = graph.text.clone()
+    moved[5] = F.normalize(torch.randn(D, dtype=torch.double), dim=-1)
+    after, _ = head.scores(patches, global_, Graph(moved, graph.table), Plan(3, 7, 0))
+    changed = ((after - scores).abs() > 1e-12).any(0)
+    listeners = (graph.table == 5).any(1)
+    listeners[5] = True
+    assert torch.equal(changed, listeners)
+
+
+def test_attention_with_every_neighbour_missing_is_zero_with_finite_gradients():
+    source, target = torch.randn(1, 4, 8, requires_grad=True), torch.randn(1, 2, 8, requires_grad=True)
+    table = torch.tensor([[-1, -1], [3, -1]])
+    out = attend(target, source, torch.randn(2, 4), table)
+    assert out[0, 0].abs().max() == 0
+    torch.testing.assert_close(out[0, 1], source[0, 3])
+    for gradient in torch.autograd.grad(out.sum(), [source, target]):
+        assert gradient.isfinite().all()
+
+
+def test_isr_takes_the_fewest_best_patches_that_reach_the_threshold():
+    text = F.normalize(torch.randn(4, 6, dtype=torch.double), dim=-1)
+    patches = torch.randn(2, 8, 6, dtype=torch.double)
+    pooling = assignment(patches, text, 5.0, 0.6, 8, weighted=False)
+    softmax = (5 * F.normalize(patches, dim=-1) @ text.T).transpose(1, 2).softmax(-1)
+    for scores, row in zip(softmax.flatten(0, 1), pooling.flatten(0, 1)):
+        order, taken = scores.argsort(descending=True), []
+        while scores[taken].sum() < 0.6:
+            taken.append(order[len(taken)].item())
+        assert sorted(taken) == row.nonzero().flatten().tolist()
+        assert row.sum().item() == pytest.approx(1)
+
+
+def test_literal_isr_pools_what_the_assignment_pools():
+    head, graph, patches, _, _ = inputs(ModelConfig(max_patches=4, heads=4, threshold=0.6))
+    local, counts = local_features(head, patches[0].detach(), graph.text)
+    pooling = assignment(patches[:1].detach(), graph.text, 3.0, 0.6, 4, weighted=False)
+    torch.testing.assert_close((pooling @ patches[:1].detach())[0], local)
+    assert counts.max() == 4 and counts.min() < 4
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(UserError, match="heads=5 does not divide the joint width 16"):
+        Head(16, ModelConfig(heads=5), 1.0)
+
+
+@pytest.mark.parametrize("changes, sentence", [
+    ({"threshold": 0.0}, "isr=false"), ({"form": "fast"}, "not one of"), ({"residual": False}, "residual=true"),
+    ({"neighbours": 0, "self_loops": False}, "neighbours"), ({"score_scale": 0.0}, "above 0"), ({"layers": 0}, "at least 1"),
+])
+def test_senseless_settings_are_refused(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ModelConfig(**changes)
