@@ -79,9 +79,12 @@ class Clip:
         """[n, L] token ids -> [n, D] raw text features (not normalised)."""
         return self.model.encode_text(tokens)
 
-    def tokenize(self, texts: list[str]) -> Tensor:
-        """Texts -> [n, L] token ids of open_clip's byte-pair vocabulary; longer texts are cut, as CLIP does."""
-        return open_clip.SimpleTokenizer(context_length=self.context_length)(texts)
+    def tokenize(self, texts: list[str], length: int | None = None) -> Tensor:
+        """Texts -> [n, L] token ids of open_clip's byte-pair vocabulary, 0 after the end; longer texts are cut, as CLIP does.
+
+        L is the tower's context length, or `length` (to find out what would be cut).
+        """
+        return open_clip.SimpleTokenizer(context_length=length or self.context_length)(texts)
 
 
 def load_clip(config: ClipConfig) -> Clip:

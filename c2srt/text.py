@@ -1,0 +1,201 @@
+"""Text features of every category: the frozen text tower over an ensemble of prompts (eq. 3, 24).
+
+The feature of a category is the mean over the templates of its L2-normalised prompt embeddings, L2-normalised again.
+Display names enter the prompts as they are (case and punctuation kept), only underscores become spaces.
+
+On disk: `text.safetensors` {"features": [C, D] float32} in vocabulary order, and `text.json`, what it was made from.
+Letters: C categories, D joint width.
+"""
+
+import importlib.metadata
+import json
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file, whole_file, write_json
+from c2srt.model.clip import Clip, ClipConfig, load_clip
+from c2srt.progress import Progress
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+
+FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
+MADE_BY = "c2srt text"
+SLOT = "{}"
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt text`, explained in configs/text.yaml."""
+
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    templates: Any = "ensemble"
+    prompts: dict[str, list[str]] = field(default_factory=dict)
+    shards: str = ""
+    out: str = ""
+    batch: int = 256
+    block: int = 512
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.block) < 1:
+            raise UserError(f"batch={self.batch} and block={self.block} must be at least 1")
+        check_templates(self.chosen_templates)
+
+    @property
+    def chosen_templates(self) -> list[str]:
+        """The explicit list, or the list of `prompts` that `templates` names. Raises UserError on an unknown name."""
+        if isinstance(self.templates, list):
+            return self.templates
+        if self.templates not in self.prompts:
+            raise UserError(f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)}, or give a list, "
+                            "templates='[\"a photo of a {}.\"]'")
+        return self.prompts[self.templates]
+
+
+def check_templates(templates: list[str]) -> None:
+    """Raises UserError unless there is a template and each has exactly one place for the name."""
+    if not templates:
+        raise UserError("templates is empty: give at least one, such as 'a photo of a {}.'")
+    for template in templates:
+        if not isinstance(template, str) or template.count(SLOT) != 1:
+            raise UserError(f"template {template!r} must contain {SLOT} exactly once, where the category's name goes")
+
+
+def run(config: Config) -> None:
+    """Writes the text features, or says that they are up to date. Raises UserError on bad input."""
+    vocabulary, out, templates = load_vocabulary(Path(config.shards)), Path(config.out), config.chosen_templates
+    clip = load_clip(config.clip)
+    made_from = {"vocabulary": vocabulary.hash, "clip": clip.hash, "templates": templates}
+    if is_current(out, made_from):
+        print(f"{out / FEATURES} is up to date")
+        return
+    remove_leftovers(out)
+    clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    cut = count_cut(clip, list(vocabulary.names), templates)
+    if cut:
+        print(f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's {clip.context_length} tokens in every prompt: "
+              "those prompts are cut")
+    features = embed_blocks(clip, list(vocabulary.names), templates, config, out / UNFINISHED / hash_of(made_from))
+    with whole_file(out / FEATURES) as temporary:
+        save_file({"features": features}, temporary)
+    write_json(out / PROVENANCE, {"made_from": made_from, "features_sha256": sha256_of_file(out / FEATURES), "cut_names": cut,
+                                  "shape": list(features.shape), "versions": versions()})
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    print(f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]}, {len(templates)} templates")
+
+
+def versions() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in ("torch", "open_clip_torch", "c2srt")}
+
+
+def is_current(out: Path, made_from: dict) -> bool:
+    """True when `out` holds whole text features with this identity."""
+    try:
+        content = json.loads((out / PROVENANCE).read_text())
+        return content["made_from"] == made_from and content["features_sha256"] == sha256_of_file(out / FEATURES)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path) -> Tensor:
+    """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run that was killed."""
+    progress = Progress("text", len(names) * len(templates), "prompts")
+    blocks = []
+    for start in range(0, len(names), config.block):
+        path, part = folder / f"{start:07}-{config.block}.safetensors", names[start : start + config.block]
+        if (block := load_block(path)) is not None:
+            progress.skip(len(part) * len(templates))
+        else:
+            block = embed(clip, part, templates, config.batch, progress)
+            with whole_file(path) as temporary:
+                save_file({"features": block}, temporary)
+        blocks.append(block)
+    progress.close()
+    return torch.cat(blocks)
+
+
+def load_block(path: Path) -> Tensor | None:
+    """A finished block, or None."""
+    try:
+        return load_file(path)["features"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def embed(clip: Clip, names: list[str], templates: list[str], batch: int = 256, progress: Progress | None = None) -> Tensor:
+    """Eq. 3: names -> text features [n, D] float32 on the CPU, L2-normalised; `batch` prompts pass the tower at a time."""
+    device = next(clip.model.parameters()).device
+    texts = prompts_of(names, templates)
+    sums = torch.zeros(len(names), clip.width)
+    for start in range(0, len(texts), batch):
+        part = texts[start : start + batch]
+        embeddings = normalize(clip.encode_text(clip.tokenize(part).to(device)).float(), dim=-1).cpu()
+        owner = torch.arange(start, start + len(part)) // len(templates)
+        sums.index_add_(0, owner, embeddings)
+        if progress:
+            progress.update(len(part))
+    return normalize(sums, dim=-1)
+
+
+def prompts_of(names: list[str], templates: list[str]) -> list[str]:
+    """Every template of the first name, then of the second, …"""
+    return [template.replace(SLOT, clean(name)) for name in names for template in templates]
+
+
+def clean(name: str) -> str:
+    """The name as it enters a prompt: underscores become spaces, nothing else changes."""
+    return name.replace("_", " ")
+
+
+def count_cut(clip: Clip, names: list[str], templates: list[str], step: int = 1024) -> int:
+    """How many names have a prompt longer than the tower's context, whose end is therefore not read."""
+    longest = [max(templates, key=lambda template: len(clip_tokens(clip, template)))]
+    cut = 0
+    for start in range(0, len(names), step):
+        tokens = clip.tokenize(prompts_of(names[start : start + step], longest), clip.context_length + 1)
+        cut += int((tokens[:, -1] != 0).sum())
+    return cut
+
+
+def clip_tokens(clip: Clip, text: str) -> list[int]:
+    return [token for token in clip.tokenize([text], 4 * clip.context_length)[0].tolist() if token]
+
+
+def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> Tensor:
+    """Text features [C, D] float32, L2-normalised, in vocabulary order.
+
+    Raises UserError if they are absent, damaged, of another vocabulary, or (with `clip_hash`) of another CLIP.
+    """
+    text_identity(folder, vocabulary, clip_hash)
+    try:
+        features = load_file(folder / FEATURES)["features"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{folder / FEATURES} cannot be read ({error}): make it again with `{MADE_BY}`") from error
+    if features.ndim != 2 or len(features) != len(vocabulary) or not math.isfinite(features.sum().item()):
+        raise UserError(f"{folder / FEATURES} holds features of shape {list(features.shape)}, or some that are not finite: "
+                        f"make it again with `{MADE_BY}`")
+    return features
+
+
+def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> str:
+    """SHA-256 of the features in `folder`, after checking that they belong to this vocabulary (and CLIP). Raises UserError."""
+    content = read_json(folder / PROVENANCE, MADE_BY)
+    try:
+        made_from, sha256 = content["made_from"], content["features_sha256"]
+        check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
+        made_by_clip = made_from["clip"]
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / PROVENANCE} does not describe text features: make it again with `{MADE_BY}`") from None
+    if clip_hash is not None and made_by_clip != clip_hash:
+        raise UserError(f"{folder / FEATURES} was made by CLIP {made_by_clip}, not {clip_hash}: rebuild it with `{MADE_BY}` and the same clip.* keys")
+    if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
+        raise UserError(f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`")
+    return sha256
