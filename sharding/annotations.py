@@ -1,0 +1,301 @@
+"""The Open Images V4 files as they lie on disk → one parquet per split with a row for every image.
+
+Columns of the parquet: id (16 hex digits, sorted, unique), url, landing_url, license, author, title (str, "" = unknown),
+original_size (int64, bytes, null = unknown), original_md5 (str, base64, null = unknown), thumbnail_url (str),
+rotation (int32, degrees counter-clockwise, null = unknown), listed (bool: in the image CSV), positive and negative
+(list[str], sorted MIDs: verified present and verified absent; a MID in neither list is unverified).
+
+A pair (image, MID) that people verified as both present and absent is neither: it goes to `<stem>-contradictory.parquet`.
+"""
+
+import csv
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+from c2srt.errors import UserError
+from c2srt.files import TEMPORARY, whole_file
+from sharding.csvs import DIGITS, bucket, cut, damaged, existing, open_text, read_blocks, scatter
+
+SPLITS = ("train", "validation", "test")
+ALL_IMAGES = "image_ids_and_rotation.csv"
+OWN_IMAGES = {"train": "train-images-boxable-with-rotation.csv", "validation": "validation-images-with-rotation.csv",
+              "test": "test-images-with-rotation.csv"}
+IMAGE_COLUMNS = {"ImageID": pa.string(), "Subset": pa.string(), "OriginalURL": pa.string(), "OriginalLandingURL": pa.string(),
+                 "License": pa.string(), "Author": pa.string(), "Title": pa.string(), "OriginalSize": pa.int64(),
+                 "OriginalMD5": pa.string(), "Thumbnail300KURL": pa.string(), "Rotation": pa.float64()}
+LABEL_COLUMNS = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float64()}
+IMAGE_SCHEMA = {"id": pl.String, "url": pl.String, "landing_url": pl.String, "license": pl.String, "author": pl.String,
+                "title": pl.String, "original_size": pl.Int64, "original_md5": pl.String, "thumbnail_url": pl.String,
+                "rotation": pl.Int32}
+LABEL_SCHEMA = {"id": pl.String, "mid": pl.String, "present": pl.Boolean}
+TEXTS = ("url", "landing_url", "license", "author", "title", "thumbnail_url")
+SCHEMA = pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS[:-1]), ("original_size", pa.int64()),
+                    ("original_md5", pa.string()), ("thumbnail_url", pa.string()), ("rotation", pa.int32()), ("listed", pa.bool_()),
+                    ("positive", pa.list_(pa.string())), ("negative", pa.list_(pa.string()))])
+CONTRADICTORY_SCHEMA = pa.schema([("id", pa.string()), ("mid", pa.string())])
+WELL_FORMED = "^[0-9a-f]{16}$"
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """One split's files; None = not there. `shared_images`: the image CSV holds all splits, told apart by Subset."""
+
+    images: Path | None
+    shared_images: bool
+    labels: Path | None
+    machine_labels: Path | None
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """What `find_root` found; `splits` has those splits that have an own image CSV or a label CSV."""
+
+    folder: Path
+    class_descriptions: Path
+    classes_trainable: Path | None
+    classes_seen: Path | None
+    classes_unseen: Path | None
+    splits: dict[str, SplitFiles]
+
+    def split(self, name: str) -> SplitFiles:
+        """The files of a split. Raises UserError, naming the missing file, unless it has an image CSV and a label CSV."""
+        files = self.splits.get(name)
+        if files is None:
+            raise UserError(f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}): put the image CSV and "
+                            f"the label CSV into {self.folder / name}")
+        if files.images is None:
+            raise UserError(f"no image CSV of split {name!r} in {self.folder}: put {name}/{OWN_IMAGES.get(name, 'images.csv')}, "
+                            f"{name}/images.csv or {ALL_IMAGES} there")
+        if files.labels is None:
+            raise UserError(f"{self.folder / name / f'{name}-annotations-human-imagelabels.csv'} does not exist: download it")
+        return files
+
+
+def find_root(root: Path) -> RawFiles:
+    """Finds the Open Images V4 files in `root`, `root/2018_04` or `root/*/2018_04`. Raises UserError if they are not there."""
+    if not root.is_dir():
+        raise UserError(f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open Images V4 CSVs")
+    for folder in (root, root / "2018_04", *sorted(root.glob("*/2018_04"))):
+        if descriptions := existing(folder / "class-descriptions.csv"):
+            splits = {split: files for split in SPLITS if (files := split_files(folder, split))}
+            return RawFiles(folder, descriptions, existing(folder / "classes-trainable.txt"), existing(folder / "classes-seen.txt"),
+                            existing(folder / "classes-unseen.txt"), splits)
+    raise UserError(f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder with the Open Images V4 "
+                    "CSVs by data.root=…")
+
+
+def split_files(folder: Path, split: str) -> SplitFiles | None:
+    """The split's files, or None if it has none of its own.
+
+    For train the list of all splits comes first, because train's own list has only the 1.7 M images with boxes.
+    """
+    shared = existing(folder / ALL_IMAGES)
+    own = existing(folder / split / OWN_IMAGES[split]) or existing(folder / split / "images.csv")
+    labels = existing(folder / split / f"{split}-annotations-human-imagelabels.csv")
+    if own is None and labels is None:
+        return None
+    images = (shared or own) if split == "train" else (own or shared)
+    machine = existing(folder / split / f"{split}-annotations-machine-imagelabels.csv")
+    return SplitFiles(images, images is not None and images == shared, labels, machine)
+
+
+def class_names(raw: RawFiles) -> dict[str, str]:
+    """MID → display name. Raises UserError if a line of class-descriptions.csv is not a MID and a name."""
+    names: dict[str, str] = {}
+    with open_text(raw.class_descriptions) as file:
+        for line, row in enumerate(csv.reader(file), 1):
+            if len(row) != 2 or not row[1] or not row[0].startswith("/"):
+                if line == 1 and row and row[0] == "LabelName":  # later releases have a header
+                    continue
+                raise damaged(raw.class_descriptions, f"line {line} is not a MID and a name: {','.join(row)[:80]!r}")
+            names.setdefault(row[0], row[1])
+    if not names:
+        raise damaged(raw.class_descriptions, "it is empty")
+    return names
+
+
+def read_mids(path: Path) -> list[str]:
+    """A list with a MID a line (BOM and CRLF allowed). Raises UserError on a line that is none."""
+    with open_text(path) as file:
+        mids = [line.strip() for line in file if line.strip()]
+    if bad := next((mid for mid in mids if not mid.startswith("/")), None):
+        raise damaged(path, f"{bad[:80]!r} is not a MID")
+    return mids
+
+
+@dataclass
+class InputReport:
+    """What `write_inputs` counted; `lines()` says it in sentences."""
+
+    split: str
+    images: int = 0
+    listed: int = 0
+    labelled: int = 0
+    label_rows: int = 0
+    machine_rows: int = 0
+    positives: int = 0
+    negatives: int = 0
+    duplicate_image_rows: int = 0
+    duplicate_label_rows: int = 0
+    contradictory: int = 0
+    unlisted: int = 0
+    unlabelled: int = 0
+    unknown_mids: int = 0
+    malformed_ids: int = 0
+    unknown_examples: list[str] = field(default_factory=list)
+    malformed_examples: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The counts, then one sentence for each kind of oddity that occurs."""
+        oddities = [
+            (self.duplicate_image_rows, "{} rows of the image CSV repeat an image: the first of each is used"),
+            (self.duplicate_label_rows, "{} label rows repeat another one: each counts once"),
+            (self.contradictory, "{} pairs of image and category are verified as both present and absent: taken as unverified and "
+                                 "kept in the -contradictory.parquet"),
+            (self.unlisted, "{} images have labels but are not in the image CSV: kept, without URL, attribution and rotation"),
+            (self.unlabelled, "{} images have no label: kept, all categories unverified"),
+            (self.unknown_mids, "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
+                                f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})"),
+            (self.malformed_ids, "{} rows are left out because their ImageID is not 16 hex digits "
+                                 f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})"),
+        ]
+        machine = f" + {self.machine_rows:,} machine" if self.machine_rows else ""
+        first = (f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with labels "
+                 f"({self.label_rows:,} human{machine} rows → {self.positives:,} positive, {self.negatives:,} negative)")
+        return [f"{self.split}: {line}" for line in [first, *(text.format(f"{count:,}") for count, text in oddities if count)]]
+
+
+def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float | None = None) -> InputReport:
+    """Writes `out`, the parquet that this module's docstring specifies; its bytes depend on the CSVs' content only.
+
+    With `machine_threshold`, machine labels of at least that confidence are positives too, wherever no person verified the pair.
+    Memory is a sixteenth of the split's rows, whatever the order of the files. Raises UserError on missing or damaged files.
+    """
+    if machine_threshold is not None and not 0 < machine_threshold <= 1:
+        raise UserError(f"machine_threshold {machine_threshold} is outside (0, 1]")
+    files, report = raw.split(split), InputReport(split)
+    if machine_threshold is not None and files.machine_labels is None:
+        raise UserError(f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist: download it, or leave "
+                        "machine_threshold empty")
+    buckets = out.with_name(f"{out.name}{TEMPORARY}buckets")
+    shutil.rmtree(buckets, ignore_errors=True)
+    try:
+        scatter(image_blocks(files, split, report), buckets / "images")
+        scatter(label_blocks(files.labels, None, report), buckets / "human")
+        if machine_threshold is not None:
+            scatter(label_blocks(files.machine_labels, machine_threshold, report), buckets / "machine")
+        write_rows(buckets, out, report, class_names(raw))
+    finally:
+        shutil.rmtree(buckets, ignore_errors=True)
+    return report
+
+
+def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
+    """Drops and counts the rows whose id is not 16 hex digits."""
+    bad = block.filter(~pl.col("id").fill_null("").str.contains(WELL_FORMED))
+    if not len(bad):
+        return block
+    report.malformed_ids += len(bad)
+    report.malformed_examples += [repr(name or "")[:40] for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))]
+    return block.filter(pl.col("id").fill_null("").str.contains(WELL_FORMED))
+
+
+def image_blocks(files: SplitFiles, split: str, report: InputReport):
+    """The split's rows of the image CSV as blocks of IMAGE_SCHEMA."""
+
+    def keep(block: pl.DataFrame) -> pl.DataFrame:
+        other = block.filter(pl.col("Subset").ne_missing(split))
+        if len(other) and not files.shared_images:
+            raise UserError(f"{files.images} holds image {other['ImageID'][0]} of subset {other['Subset'][0]!r}: it is not the list of "
+                            f"{split}; download it again")
+        rows = block.filter(pl.col("Subset") == split).drop("Subset")
+        rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
+        turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
+        if len(turned):
+            raise damaged(files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}")
+        return rows.cast(IMAGE_SCHEMA).with_columns(pl.col(TEXTS).fill_null(""))
+
+    return cut(read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)), keep)
+
+
+def label_blocks(path: Path, threshold: float | None, report: InputReport):
+    """A label CSV's rows as blocks of LABEL_SCHEMA: all of the human ones (threshold None), or machine rows from the threshold up."""
+
+    def keep(block: pl.DataFrame) -> pl.DataFrame:
+        holes = block.filter(pl.col("LabelName").is_null() | pl.col("Confidence").is_null())
+        if len(holes):
+            raise damaged(path, f"a row of image {holes['ImageID'][0]} lacks its LabelName or Confidence")
+        if threshold is not None:
+            block = block.filter(pl.col("Confidence") >= threshold)
+            report.machine_rows += len(block)
+        else:
+            odd = block.filter(~pl.col("Confidence").is_in([0.0, 1.0]))
+            if len(odd):
+                raise UserError(f"{path} gives {odd['LabelName'][0]} of image {odd['ImageID'][0]} the confidence {odd['Confidence'][0]:g}: "
+                                "verified labels are 0 or 1 (is this the machine label file?)")
+            report.label_rows += len(block)
+        return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
+
+    return cut(read_blocks(path, LABEL_COLUMNS), keep)
+
+
+def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, str]) -> None:
+    """Joins images and labels bucket by bucket, in the order of ids, into `out` and its contradictory pairs beside it."""
+    unknown: set[str] = set()
+    side = out.with_name(f"{out.stem}-contradictory.parquet")
+    with (whole_file(side) as side_file, whole_file(out) as rows_file,
+          pa.parquet.ParquetWriter(rows_file, SCHEMA, compression="zstd") as rows_writer,
+          pa.parquet.ParquetWriter(side_file, CONTRADICTORY_SCHEMA, compression="zstd") as side_writer):
+        for digit in DIGITS:
+            images = bucket(buckets / "images", digit, IMAGE_SCHEMA)
+            labels, contradictory = verified_pairs(bucket(buckets / "human", digit, LABEL_SCHEMA),
+                                                   bucket(buckets / "machine", digit, LABEL_SCHEMA), report)
+            unknown |= set(labels["mid"].unique()) - names.keys()
+            rows_writer.write_table(as_table(join_images(images, labels, report), SCHEMA))
+            side_writer.write_table(as_table(contradictory, CONTRADICTORY_SCHEMA))
+    if not report.contradictory:
+        side.unlink()
+    report.unknown_mids, report.unknown_examples = len(unknown), sorted(unknown)[:EXAMPLES]
+
+
+def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputReport) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Unique (id, mid, present) and the contradictory (id, mid), sorted; a machine label never overrides or settles a human one."""
+    pairs = human.group_by("id", "mid").agg(pl.len().alias("rows"), pl.col("present").any().alias("present"),
+                                            pl.col("present").all().alias("agreed"))
+    clash = pl.col("present") != pl.col("agreed")  # any but not all
+    contradictory = pairs.filter(clash).select("id", "mid").sort("id", "mid")
+    report.contradictory += len(contradictory)
+    report.duplicate_label_rows += len(human) - len(pairs) - len(contradictory)
+    unverified = machine.unique(["id", "mid"])
+    report.duplicate_label_rows += len(machine) - len(unverified)
+    labels = pl.concat([pairs.filter(~clash).select("id", "mid", "present"), unverified.join(pairs, on=["id", "mid"], how="anti")])
+    return labels.sort("id", "mid"), contradictory
+
+
+def join_images(images: pl.DataFrame, labels: pl.DataFrame, report: InputReport) -> pl.DataFrame:
+    """One row per image of either table, sorted by id, labels gathered into lists; counts into `report`."""
+    unique = images.unique("id", keep="first", maintain_order=True).with_columns(listed=pl.lit(True))
+    lists = labels.group_by("id", maintain_order=True).agg(positive=pl.col("mid").filter("present"), negative=pl.col("mid").filter(~pl.col("present")))
+    empty = pl.lit([], dtype=pl.List(pl.String))
+    rows = unique.join(lists, on="id", how="full", coalesce=True).sort("id").with_columns(
+        pl.col("listed").fill_null(False), pl.col(TEXTS).fill_null(""), pl.col("positive", "negative").fill_null(empty))
+    labelled = (pl.col("positive").list.len() + pl.col("negative").list.len()) > 0
+    report.duplicate_image_rows += len(images) - len(unique)
+    report.images += len(rows)
+    report.listed += len(unique)
+    report.labelled += len(rows.filter(labelled))
+    report.unlisted += len(rows) - len(unique)
+    report.unlabelled += len(rows.filter(~labelled))
+    report.positives += int(labels["present"].sum())
+    report.negatives += len(labels) - int(labels["present"].sum())
+    return rows
+
+
+def as_table(frame: pl.DataFrame, schema: pa.Schema) -> pa.Table:
+    return frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)

@@ -1,0 +1,102 @@
+"""Reading CSVs of any size in bounded memory: streamed blocks, dealt into 16 buckets by the first digit of the image id.
+
+ImageIDs are random 64-bit hex, so the buckets are of one size, and the buckets one after another are the sorted whole.
+pyarrow does the parsing (quoted newlines, BOM, CRLF, gzip); no row ever becomes a Python object.
+"""
+
+import csv
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from c2srt.errors import UserError
+
+DIGITS = "0123456789abcdef"
+BLOCK_BYTES = 16 << 20  # of text held at once; a longer single row is refused
+READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, UnicodeDecodeError, csv.Error)
+
+
+def existing(path: Path) -> Path | None:
+    """`path`, or `path` with `.gz`, whichever exists; None if neither does."""
+    return next((file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()), None)
+
+
+def open_text(path: Path):
+    """Opens a small text file, gzipped or not, without its BOM."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged or cut off ({why}): download it again")
+
+
+def check_header(path: Path, required: list[str]) -> None:
+    """Raises UserError if the file is empty or its header lacks a required column."""
+    try:
+        with open_text(path) as file:
+            header = next(csv.reader(file), [])
+    except READ_ERRORS as error:
+        raise damaged(path, str(error)) from error
+    if not header:
+        raise damaged(path, "it is empty")
+    if missing := [name for name in required if name not in header]:
+        found = ", ".join(header)[:200]
+        raise UserError(f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file of this name")
+
+
+def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str, ...] = ()) -> Iterator[pl.DataFrame]:
+    """Yields the named columns of a CSV block by block; an `optional` column that the file lacks is null.
+
+    Raises UserError on a wrong header, a row with a wrong number of fields (a cut last line), a value of a wrong type.
+    """
+    check_header(path, [name for name in columns if name not in optional])
+    try:
+        reader = pa.csv.open_csv(
+            pa.input_stream(str(path), compression="detect"),
+            read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types=columns, include_columns=list(columns), null_values=[""],
+                                                  include_missing_columns=True))
+        for batch in reader:
+            if batch.num_rows:
+                yield pl.from_arrow(batch)
+    except READ_ERRORS as error:
+        raise damaged(path, str(error).splitlines()[0][:200]) from error
+    except OSError as error:  # pyarrow reports a truncated gzip stream as a bare OSError without errno
+        if error.errno is not None:
+            raise
+        raise damaged(path, str(error)[:200]) from error
+
+
+def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:
+    """Appends blocks (all with one schema and a column `id`) to `folder/<first digit of id>.parquet`, in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        writers: dict[str, pa.parquet.ParquetWriter] = {}
+        for block in blocks:
+            for (digit,), part in block.with_columns(digit=pl.col("id").str.head(1)).partition_by(
+                    "digit", maintain_order=True, include_key=False, as_dict=True).items():
+                table = part.to_arrow(compat_level=pl.CompatLevel.oldest())
+                if digit not in writers:
+                    writers[digit] = stack.enter_context(
+                        pa.parquet.ParquetWriter(folder / f"{digit}.parquet", table.schema, compression="zstd", compression_level=1))
+                writers[digit].write_table(table)
+
+
+def bucket(folder: Path, digit: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """One bucket of `scatter`; a bucket that got no row is an empty frame."""
+    path = folder / f"{digit}.parquet"
+    return pl.read_parquet(path).cast(schema) if path.exists() else pl.DataFrame(schema=schema)
+
+
+def cut(blocks: Iterator[pl.DataFrame], keep: Callable[[pl.DataFrame], pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Applies `keep` (checks, counts, filters) to each block."""
+    for block in blocks:
+        yield keep(block)
