@@ -1,0 +1,81 @@
+"""What a language model that knows the miniature's world would answer about each category: the demo's `llm` graph.
+
+Rules over the world, never labels: what a name is, what it comes with. Lines have the form of the mined relations that
+the project ships (c2srt/data_files): {"mid", "name", "split", "related": [{"mid", "name", "type", "strength"}…]}, best first,
+related categories seen ones only.
+"""
+
+import json
+from collections.abc import Iterator
+
+from c2srt.demo.words import FAMILIES, SCENES, SHAPES, WARMTH, Category, categories, family_of, habits
+
+RELATED = 8
+"""Answers kept for each category."""
+
+
+def relation_lines() -> Iterator[str]:
+    """One JSON line for every category, in the order of `categories()`."""
+    seen = {category.name: category for category in categories() if category.seen}
+    for category in categories():
+        answers: dict[str, tuple[str, str]] = {}
+        for name, kind, strength in answers_about(category):
+            if name in seen and name != category.name:
+                answers.setdefault(name, (kind, strength))
+        ranked = sorted(answers.items(), key=lambda item: ("high", "medium", "low").index(item[1][1]))[:RELATED]
+        related = [{"mid": seen[name].mid, "name": seen[name].name.capitalize(), "type": kind, "strength": strength}
+                   for name, (kind, strength) in ranked]
+        split = "seen" if category.seen else "unseen"
+        yield json.dumps({"mid": category.mid, "name": category.name.capitalize(), "split": split, "related": related})
+
+
+def answers_about(category: Category) -> Iterator[tuple[str, str, str]]:
+    """(related name, type, strength), unseen names among them (they are left out later)."""
+    if category.kind == "event":
+        yield from event_answers(category)
+    elif category.kind == "pair":
+        yield from pair_answers(category)
+    else:
+        yield from atom_answers(category.name)
+
+
+def event_answers(event: Category) -> Iterator[tuple[str, str, str]]:
+    """Its three companions, then the events that share two of them, or one."""
+    for word in event.words:
+        yield word, "co-occurrence", "high"
+    others = [(len(set(event.words) & set(other.words)), other.name) for other in categories() if other.kind == "event"]
+    for shared, name in sorted(others, key=lambda item: -item[0]):
+        if shared:
+            yield name, "co-occurrence", "medium" if shared == 2 else "low"
+
+
+def pair_answers(pair: Category) -> Iterator[tuple[str, str, str]]:
+    """Its two words, their hypernyms, then the pairs that share a word."""
+    for word in pair.words:
+        yield word, "is-a", "high"
+    for word in pair.words:
+        if word in SHAPES or word in WARMTH["warm"] + WARMTH["cool"]:
+            yield family_of(word), "is-a", "medium"
+    for other in categories():
+        if other.kind == "pair" and set(other.words) & set(pair.words):
+            yield other.name, "is-a", "low"
+
+
+def atom_answers(word: str) -> Iterator[tuple[str, str, str]]:
+    """Hypernym or members, and what it likes to come with."""
+    likes = habits()
+    for group in (FAMILIES, WARMTH):
+        for family, members in group.items():
+            if word in members:
+                yield family, "is-a", "high"
+            if word == family:
+                yield from ((member, "is-a", "high") for member in members)
+    if word in SHAPES:
+        yield from ((buddy, "co-occurrence", "high") for buddy in likes.shape_buddies[word])
+        yield from ((colour, "co-occurrence", "medium") for colour in likes.shape_colours[word])
+        yield from ((scene, "co-occurrence", "medium") for scene in SCENES if word in likes.scene_shapes[scene])
+    elif word in SCENES:
+        yield from ((shape, "co-occurrence", "high") for shape in likes.scene_shapes[word])
+    else:
+        yield from ((shape, "co-occurrence", "medium") for shape in SHAPES if word in likes.shape_colours[shape])
+    yield from ((other.name, "co-occurrence", "low") for other in categories() if word in other.words)

@@ -1,0 +1,104 @@
+"""The miniature's world: its words, its categories, and what is true of them.
+
+An object is a colour, a shape, a pattern and a part, standing in a scene. Categories are the single words (atoms and
+their hypernyms), pairs of words ("red star", "star with wheels"), and *events* ("carnival"): names whose words say
+nothing, each meaning that at least two of three things come together, a scene and two shapes. An event can only be
+known through what it comes with, so only a relation graph (or labels) can tell what an unseen one looks like.
+
+Everything here is fixed by `WORLD` alone: another seed draws other images of the same world.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, product
+
+WORLD = 7
+COLOURS = {
+    "red": (214, 44, 40), "orange": (240, 140, 30), "yellow": (242, 216, 60), "brown": (130, 82, 45), "pink": (244, 150, 190),
+    "green": (50, 150, 62), "teal": (40, 178, 170), "blue": (48, 84, 204), "purple": (134, 62, 168), "white": (244, 244, 240),
+}
+SHAPES = ("disc", "ring", "egg", "triangle", "square", "hexagon", "star", "heart", "cross", "moon", "leaf", "flower")
+PATTERNS = ("striped", "dotted", "checked")
+PARTS = ("wheels", "flag", "eyes")
+SCENES = ("beach", "desert", "meadow", "night", "city", "snow", "sunset", "kitchen")
+FAMILIES = {
+    "round": ("disc", "ring", "egg"), "polygon": ("triangle", "square", "hexagon"),
+    "symbol": ("star", "heart", "cross"), "natural": ("moon", "leaf", "flower"),
+}
+WARMTH = {"warm": ("red", "orange", "yellow", "brown", "pink"), "cool": ("green", "teal", "blue", "purple", "white")}
+EVENTS = (
+    "carnival", "regatta", "harvest", "picnic", "parade", "wedding", "market day", "festival", "marathon", "concert", "reunion",
+    "auction", "ceremony", "derby", "excursion", "feast", "gala", "holiday", "jubilee", "lottery", "masquerade", "nocturne",
+    "opera", "pilgrimage", "quiz", "rally", "safari", "tournament", "vigil", "workshop", "yoga", "banquet", "circus", "debate",
+    "expedition", "funeral", "graduation", "hackathon", "inauguration", "jamboree", "karaoke", "lecture", "migration",
+    "nativity", "olympics", "premiere", "recital", "seance",
+)
+UNSEEN_PAIRS, UNSEEN_EVENTS = 50, 16
+
+
+@dataclass(frozen=True)
+class Category:
+    """One name: `kind` is atom, pair or event; `words` are what it is made of (for an event its three companions)."""
+
+    name: str
+    kind: str
+    words: tuple[str, ...]
+    seen: bool = True
+
+    @property
+    def mid(self) -> str:
+        """A stable id in Open Images' form, from the name alone."""
+        return "/m/0" + hashlib.sha256(self.name.encode()).hexdigest()[:6]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What tends to come together when an image is drawn."""
+
+    scene_shapes: dict[str, tuple[str, ...]]
+    shape_buddies: dict[str, tuple[str, ...]]
+    shape_colours: dict[str, tuple[str, ...]]
+
+
+def pair_name(first: str, second: str) -> str:
+    return f"{first} with {second}" if second in PARTS else f"{first} {second}"
+
+
+def family_of(word: str) -> str:
+    """The hypernym of a shape or colour."""
+    return next(name for group in (FAMILIES, WARMTH) for name, members in group.items() if word in members)
+
+
+@cache
+def categories() -> tuple[Category, ...]:
+    """All categories, seen first. Every word of an unseen pair, and every companion of an event, is itself seen."""
+    chooser = random.Random(WORLD)
+    atoms = (*COLOURS, *SHAPES, *PATTERNS, *PARTS, *SCENES, *FAMILIES, *WARMTH)
+    pairs = (*product(COLOURS, SHAPES), *product(PATTERNS, SHAPES), *product(COLOURS, PATTERNS), *product(SHAPES, PARTS),
+             *product(COLOURS, FAMILIES))
+    unseen_pairs = set(chooser.sample(pairs, UNSEEN_PAIRS))
+    events = dict(zip(EVENTS, companions(chooser)))
+    unseen_events = set(chooser.sample(EVENTS, UNSEEN_EVENTS))
+    every = [Category(word, "atom", (word,)) for word in atoms]
+    every += [Category(pair_name(*pair), "pair", pair, pair not in unseen_pairs) for pair in pairs]
+    every += [Category(name, "event", events[name], name not in unseen_events) for name in EVENTS]
+    return tuple(sorted(every, key=lambda category: not category.seen))
+
+
+def companions(chooser: random.Random) -> list[tuple[str, str, str]]:
+    """(scene, shape, shape) for each event: scenes equally often, no two events with the same two shapes."""
+    shapes = chooser.sample(list(combinations(SHAPES, 2)), len(EVENTS))
+    return [(SCENES[number % len(SCENES)], *pair) for number, pair in enumerate(shapes)]
+
+
+@cache
+def habits() -> Habits:
+    """Scenes prefer three shapes, shapes have two buddies and three colours."""
+    chooser = random.Random(WORLD + 1)
+    return Habits(
+        {scene: tuple(chooser.sample(SHAPES, 3)) for scene in SCENES},
+        {shape: tuple(chooser.sample([other for other in SHAPES if other != shape], 2)) for shape in SHAPES},
+        {shape: tuple(chooser.sample(list(COLOURS), 3)) for shape in SHAPES},
+    )
