@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
-from c2srt.model.ist import attend
+from c2srt.model.ist import GatLayer
 from c2srt.model.isr import assignment
 from c2srt.model.literal import literal_scores, local_features
 from c2srt.model.loss import pairwise_ranking_loss
@@ -121,14 +121,15 @@ def test_a_category_hears_itself_and_its_neighbours_only():
     assert torch.equal(changed, listeners)
 
 
-def test_attention_with_every_neighbour_missing_is_zero_with_finite_gradients():
-    source, target = torch.randn(1, 4, 8, requires_grad=True), torch.randn(1, 2, 8, requires_grad=True)
-    table = torch.tensor([[-1, -1], [3, -1]])
-    out = attend(target, source, torch.randn(2, 4), table)
-    assert out[0, 0].abs().max() == 0
-    torch.testing.assert_close(out[0, 1], source[0, 3])
-    for gradient in torch.autograd.grad(out.sum(), [source, target]):
-        assert gradient.isfinite().all()
+def test_a_category_without_neighbours_keeps_itself_with_finite_gradients():
+    h = torch.randn(1, 4, 8, dtype=torch.double, requires_grad=True)
+    weights = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in ((8, 8), (8, 8), (2, 4), (2, 4, 4))]
+    table = torch.tensor([[-1, -1], [3, -1], [0, 1], [2, 2]])
+    out = GatLayer.apply(h, *weights, table, 3, True)
+    assert torch.equal(out[0, 0], h[0, 0])
+    only = F.elu(torch.einsum("he,hde->hd", (h[0, 3] @ weights[0].T).view(2, 4), weights[3]).flatten())
+    torch.testing.assert_close(out[0, 1], h[0, 1] + only)
+    assert torch.autograd.gradcheck(lambda *tensors: GatLayer.apply(*tensors, table, 3, True), (h, *weights))
 
 
 def test_isr_takes_the_fewest_best_patches_that_reach_the_threshold():

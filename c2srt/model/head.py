@@ -2,8 +2,8 @@
 
 The ranking loss is a sum over images, so in training the head runs forward *and backward* for a few images at a time
 (`InlineHead`), accumulating the gradients of patch features, global features and parameters; the ViT's backward follows
-once. Head memory then does not depend on the batch. Inside a tile, GATv2's gathers go category chunk by category chunk
-and are recomputed in the backward (layer by layer, so no chunk needs another chunk's neighbours).
+once. Head memory then does not depend on the batch. Inside a tile, everything over categories goes chunk by chunk, layer
+by layer, so that no chunk needs another chunk's neighbours.
 
 Because FFN_in is affine in its first layer and pooling is linear, W_img is applied to P patch rows instead of C
 category rows, and W_txt · T once per batch (both exact).
@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.isr import assignment, count_patches
-from c2srt.model.ist import attend, cosine_scores, transform, with_self_loops
+from c2srt.model.ist import GatLayer, cosine_scores, with_self_loops
 from c2srt.model.loss import ranking_loss
 from c2srt.model.plan import Plan
 
@@ -152,20 +152,12 @@ class Head(nn.Module):
         return h
 
     def propagate(self, tensors: dict[str, Tensor], h: Tensor, table: Tensor, chunk: int) -> Tensor:
-        """The GATv2 layers over h [b, C, D], gathers `chunk` categories at a time and recomputed in the backward."""
+        """The GATv2 layers over h [b, C, D], `chunk` categories at a time."""
         table = with_self_loops(table, self.config.self_loops)
         for layer in range(self.config.layers):
-            source, target = F.linear(h, tensors["source"][layer]), F.linear(h, tensors["target"][layer])
-            attention, output = tensors["attention"][layer], tensors["output"][layer]
-            pieces = zip(target.split(chunk, 1), h.split(chunk, 1), table.split(chunk))
-            parts = [recomputed(gat_chunk, t, source, attention, part, own, output, self.config.residual) for t, own, part in pieces]
-            h = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+            weights = [tensors[name][layer] for name in ("source", "target", "attention", "output")]
+            h = GatLayer.apply(h, *weights, table, chunk, self.config.residual)
         return h
-
-
-def gat_chunk(target: Tensor, source: Tensor, attention: Tensor, table: Tensor, h: Tensor, output: Tensor, residual: bool) -> Tensor:
-    """One chunk of categories through one GATv2 layer (ist.py)."""
-    return transform(h, attend(target, source, attention, table), output, residual)
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:

@@ -12,7 +12,7 @@ from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
 
 MIB = 2**20
-SMALLEST_CHUNK = 64
+SMALLEST_CHUNK, LARGEST_CHUNK = 64, 1024  # larger blocks leave the caches and page-fault: no faster on a CPU
 CPU_DEFAULT_MIB = 256
 GPU_SHARE = 0.25
 
@@ -42,17 +42,16 @@ class Plan:
 
 
 def bytes_per_image(shape: Shape, config: ModelConfig) -> int:
-    """What stays alive for one image: A [C, P], and [C, D] rows: h, source, target, output per layer, and their gradients."""
+    """What stays alive for one image: A [C, P], and [C, D] rows: h_0, then s and h a layer, and three gradients."""
     layers = config.layers if config.ist else 0
-    rows = 1 + 3 * layers + 4
+    rows = 1 + 2 * layers + 3
     return shape.itemsize * shape.categories * (rows * shape.width + shape.patches)
 
 
 def bytes_per_category(shape: Shape, config: ModelConfig) -> int:
-    """What one category of one image needs while its chunk is worked on: scores and sorting over P, gathers over K."""
+    """What one category of one image needs while its chunk is worked on: scores and sorting over P, or about ten [c, D] rows."""
     selection = 4 * shape.patches + 4 * min(config.max_patches, shape.patches)
-    gathers = (5 * (config.neighbours + config.self_loops) + 6) * shape.width if config.ist else 4 * shape.width
-    return max(4, shape.itemsize) * max(selection, gathers)
+    return max(4, shape.itemsize) * max(selection, 10 * shape.width)
 
 
 def flops_per_image(shape: Shape, config: ModelConfig) -> float:
@@ -85,7 +84,7 @@ def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Pl
     if least > budget:
         raise UserError(f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,} categories, "
                         f"the budget is {budget // MIB} MiB: raise model.tile_mib")
-    per_image = resident + shape.categories * per_category
-    tile = max(1, min(images, budget // per_image))
-    chunk = min(shape.categories, (budget - tile * resident) // (tile * per_category))
+    widest = min(shape.categories, LARGEST_CHUNK)
+    tile = max(1, min(images, budget // (resident + widest * per_category)))
+    chunk = min(widest, (budget - tile * resident) // (tile * per_category))
     return Plan(tile, chunk, tile * (resident + chunk * per_category))
