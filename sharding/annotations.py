@@ -35,11 +35,12 @@ IMAGE_SCHEMA = {"id": pl.String, "url": pl.String, "landing_url": pl.String, "li
 LABEL_SCHEMA = {"id": pl.String, "mid": pl.String, "present": pl.Boolean}
 TEXTS = ("url", "landing_url", "license", "author", "title", "thumbnail_url")
 SCHEMA = pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS[:-1]), ("original_size", pa.int64()),
-                    ("original_md5", pa.string()), ("thumbnail_url", pa.string()), ("rotation", pa.int32()), ("listed", pa.bool_()),
-                    ("positive", pa.list_(pa.string())), ("negative", pa.list_(pa.string()))])
+                    ("original_md5", pa.string()), ("thumbnail_url", pa.string()), ("rotation", pa.int32()),
+                    ("listed", pa.bool_()), ("positive", pa.list_(pa.string())), ("negative", pa.list_(pa.string()))])
 CONTRADICTORY_SCHEMA = pa.schema([("id", pa.string()), ("mid", pa.string())])
 WELL_FORMED = "^[0-9a-f]{16}$"
 EXAMPLES = 5
+GROUP_ROWS = 1 << 16  # of the parquet: a reader of one range of ids touches little more than that range
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class RawFiles:
         """The files of a split. Raises UserError, naming the missing file, unless it has an image CSV and a label CSV."""
         files = self.splits.get(name)
         if files is None:
-            raise UserError(f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}): put the image CSV and "
-                            f"the label CSV into {self.folder / name}")
+            raise UserError(f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}): put the "
+                            f"image CSV and the label CSV into {self.folder / name}")
         if files.images is None:
             raise UserError(f"no image CSV of split {name!r} in {self.folder}: put {name}/{OWN_IMAGES.get(name, 'images.csv')}, "
                             f"{name}/images.csv or {ALL_IMAGES} there")
@@ -84,10 +85,10 @@ def find_root(root: Path) -> RawFiles:
     for folder in (root, root / "2018_04", *sorted(root.glob("*/2018_04"))):
         if descriptions := existing(folder / "class-descriptions.csv"):
             splits = {split: files for split in SPLITS if (files := split_files(folder, split))}
-            return RawFiles(folder, descriptions, existing(folder / "classes-trainable.txt"), existing(folder / "classes-seen.txt"),
-                            existing(folder / "classes-unseen.txt"), splits)
-    raise UserError(f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder with the Open Images V4 "
-                    "CSVs by data.root=…")
+            lists = (existing(folder / f"classes-{name}.txt") for name in ("trainable", "seen", "unseen"))
+            return RawFiles(folder, descriptions, *lists, splits)
+    raise UserError(f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder that has the "
+                    "Open Images V4 CSVs by data.root=…")
 
 
 def split_files(folder: Path, split: str) -> SplitFiles | None:
@@ -114,7 +115,7 @@ def class_names(raw: RawFiles) -> dict[str, str]:
                 if line == 1 and row and row[0] == "LabelName":  # later releases have a header
                     continue
                 raise damaged(raw.class_descriptions, f"line {line} is not a MID and a name: {','.join(row)[:80]!r}")
-            names.setdefault(row[0], row[1])
+            names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
     if not names:
         raise damaged(raw.class_descriptions, "it is empty")
     return names
@@ -156,8 +157,8 @@ class InputReport:
         oddities = [
             (self.duplicate_image_rows, "{} rows of the image CSV repeat an image: the first of each is used"),
             (self.duplicate_label_rows, "{} label rows repeat another one: each counts once"),
-            (self.contradictory, "{} pairs of image and category are verified as both present and absent: taken as unverified and "
-                                 "kept in the -contradictory.parquet"),
+            (self.contradictory, "{} pairs of image and category are verified as both present and absent: taken as unverified "
+                                 "and kept in the -contradictory.parquet"),
             (self.unlisted, "{} images have labels but are not in the image CSV: kept, without URL, attribution and rotation"),
             (self.unlabelled, "{} images have no label: kept, all categories unverified"),
             (self.unknown_mids, "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
@@ -181,8 +182,8 @@ def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float 
         raise UserError(f"machine_threshold {machine_threshold} is outside (0, 1]")
     files, report = raw.split(split), InputReport(split)
     if machine_threshold is not None and files.machine_labels is None:
-        raise UserError(f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist: download it, or leave "
-                        "machine_threshold empty")
+        raise UserError(f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist: download it, or "
+                        "leave machine_threshold empty")
     buckets = out.with_name(f"{out.name}{TEMPORARY}buckets")
     shutil.rmtree(buckets, ignore_errors=True)
     try:
@@ -212,8 +213,8 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport):
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         other = block.filter(pl.col("Subset").ne_missing(split))
         if len(other) and not files.shared_images:
-            raise UserError(f"{files.images} holds image {other['ImageID'][0]} of subset {other['Subset'][0]!r}: it is not the list of "
-                            f"{split}; download it again")
+            raise UserError(f"{files.images} holds image {other['ImageID'][0]} of subset {other['Subset'][0]!r}: it is not the "
+                            f"list of {split}; download it again")
         rows = block.filter(pl.col("Subset") == split).drop("Subset")
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
         turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
@@ -225,7 +226,7 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport):
 
 
 def label_blocks(path: Path, threshold: float | None, report: InputReport):
-    """A label CSV's rows as blocks of LABEL_SCHEMA: all of the human ones (threshold None), or machine rows from the threshold up."""
+    """A label CSV's rows as blocks of LABEL_SCHEMA: all human ones (threshold None), or machine ones from the threshold up."""
 
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         holes = block.filter(pl.col("LabelName").is_null() | pl.col("Confidence").is_null())
@@ -237,8 +238,8 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport):
         else:
             odd = block.filter(~pl.col("Confidence").is_in([0.0, 1.0]))
             if len(odd):
-                raise UserError(f"{path} gives {odd['LabelName'][0]} of image {odd['ImageID'][0]} the confidence {odd['Confidence'][0]:g}: "
-                                "verified labels are 0 or 1 (is this the machine label file?)")
+                raise UserError(f"{path} has confidence {odd['Confidence'][0]:g} for {odd['LabelName'][0]} in image {odd['ImageID'][0]}, "
+                                "where people say 0 or 1: is this the machine label file? Download the human one")
             report.label_rows += len(block)
         return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
 
@@ -257,7 +258,7 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
             labels, contradictory = verified_pairs(bucket(buckets / "human", digit, LABEL_SCHEMA),
                                                    bucket(buckets / "machine", digit, LABEL_SCHEMA), report)
             unknown |= set(labels["mid"].unique()) - names.keys()
-            rows_writer.write_table(as_table(join_images(images, labels, report), SCHEMA))
+            rows_writer.write_table(as_table(join_images(images, labels, report), SCHEMA), row_group_size=GROUP_ROWS)
             side_writer.write_table(as_table(contradictory, CONTRADICTORY_SCHEMA))
     if not report.contradictory:
         side.unlink()
@@ -265,7 +266,7 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
 
 
 def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputReport) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Unique (id, mid, present) and the contradictory (id, mid), sorted; a machine label never overrides or settles a human one."""
+    """Unique (id, mid, present) and the contradictory (id, mid), sorted; a machine label never settles what people verified."""
     pairs = human.group_by("id", "mid").agg(pl.len().alias("rows"), pl.col("present").any().alias("present"),
                                             pl.col("present").all().alias("agreed"))
     clash = pl.col("present") != pl.col("agreed")  # any but not all
@@ -274,14 +275,15 @@ def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputRepo
     report.duplicate_label_rows += len(human) - len(pairs) - len(contradictory)
     unverified = machine.unique(["id", "mid"])
     report.duplicate_label_rows += len(machine) - len(unverified)
-    labels = pl.concat([pairs.filter(~clash).select("id", "mid", "present"), unverified.join(pairs, on=["id", "mid"], how="anti")])
-    return labels.sort("id", "mid"), contradictory
+    agreed = pairs.filter(~clash).select("id", "mid", "present")
+    return pl.concat([agreed, unverified.join(pairs, on=["id", "mid"], how="anti")]).sort("id", "mid"), contradictory
 
 
 def join_images(images: pl.DataFrame, labels: pl.DataFrame, report: InputReport) -> pl.DataFrame:
     """One row per image of either table, sorted by id, labels gathered into lists; counts into `report`."""
     unique = images.unique("id", keep="first", maintain_order=True).with_columns(listed=pl.lit(True))
-    lists = labels.group_by("id", maintain_order=True).agg(positive=pl.col("mid").filter("present"), negative=pl.col("mid").filter(~pl.col("present")))
+    lists = labels.group_by("id", maintain_order=True).agg(positive=pl.col("mid").filter(pl.col("present")),
+                                                           negative=pl.col("mid").filter(~pl.col("present")))
     empty = pl.lit([], dtype=pl.List(pl.String))
     rows = unique.join(lists, on="id", how="full", coalesce=True).sort("id").with_columns(
         pl.col("listed").fill_null(False), pl.col(TEXTS).fill_null(""), pl.col("positive", "negative").fill_null(empty))

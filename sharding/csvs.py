@@ -48,7 +48,7 @@ def check_header(path: Path, required: list[str]) -> None:
         raise damaged(path, "it is empty")
     if missing := [name for name in required if name not in header]:
         found = ", ".join(header)[:200]
-        raise UserError(f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file of this name")
+        raise UserError(f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file")
 
 
 def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str, ...] = ()) -> Iterator[pl.DataFrame]:
@@ -86,7 +86,7 @@ def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:
                 table = part.to_arrow(compat_level=pl.CompatLevel.oldest())
                 if digit not in writers:
                     writers[digit] = stack.enter_context(
-                        pa.parquet.ParquetWriter(folder / f"{digit}.parquet", table.schema, compression="zstd", compression_level=1))
+                        pa.parquet.ParquetWriter(folder / f"{digit}.parquet", table.schema, compression="lz4"))
                 writers[digit].write_table(table)
 
 
