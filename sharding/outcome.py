@@ -1,0 +1,27 @@
+"""What became of one input image: a JPEG to pack, or a status and its reason."""
+
+from dataclasses import dataclass, field
+
+from sharding.config import Config
+from sharding.decode import Rejected, convert
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`status` is "ok" or one word, `reason` the sentence for it; `original` describes the file that was converted."""
+
+    status: str
+    reason: str = ""
+    jpeg: bytes = b""
+    width: int = 0
+    height: int = 0
+    original: dict = field(default_factory=dict)
+
+
+def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool = False) -> Outcome:
+    """Converts an image's bytes; what cannot be converted becomes its reason."""
+    try:
+        made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
+    except Rejected as rejected:
+        return Outcome(rejected.status, rejected.reason)
+    return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)

@@ -1,0 +1,133 @@
+"""One shard: a slice of the split's sorted inputs → `<name>.tar`, then `<name>.parquet`, which marks it as done.
+
+Shard k holds the inputs [k·N, (k+1)·N), N = images_per_shard, minus those that failed. It depends on nothing but its inputs, so
+shards can be made in any order by any number of workers, and again. The formats are specified in c2srt/shards.py; the sidecar's
+parquet metadata has `c2srt` = {"settings": hash, "bytes", "sha256", "first", "last"} of the tar.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+import webdataset
+
+from c2srt.files import sha256_of_file, whole_file
+from c2srt.shards import Shard
+from sharding.config import Config
+from sharding.outcome import Outcome
+
+BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
+KEY = "c2srt"
+COLUMNS = {"id": pl.String, "split": pl.String, "status": pl.String, "reason": pl.String, "width": pl.Int32, "height": pl.Int32,
+           "member": pl.Int32, "jpg_offset": pl.Int64, "jpg_bytes": pl.Int64, "json_offset": pl.Int64, "json_bytes": pl.Int64}
+NO_LABELS = Outcome("no_labels", "no person verified any category of this image (unlabelled=pack packs it)")
+
+
+class Source(Protocol):
+    """Where pixels come from."""
+
+    kind: str
+
+    def outcomes(self, rows: pl.DataFrame, split: str, config: Config) -> Iterator[Outcome]:
+        """One Outcome for each row, in order."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs: input rows [start, start + length) of the parquet `inputs`, written to `out`/`name`.*"""
+
+    name: str
+    split: str
+    inputs: str
+    start: int
+    length: int
+    out: str
+    settings: str
+    source: Source
+    config: Config
+
+
+def shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:06}"
+
+
+def pack_shard(task: ShardTask) -> Shard:
+    """Writes the tar, then the sidecar. Raises UserError on a full disk or an unwritable folder."""
+    rows = pl.scan_parquet(task.inputs).slice(task.start, task.length).collect()
+    tar, sidecar = Path(task.out, f"{task.name}.tar"), Path(task.out, f"{task.name}.parquet")
+    with whole_file(tar) as temporary:
+        table = write_tar(temporary, rows, outcomes(rows, task), task)
+        done = {"settings": task.settings, "bytes": temporary.stat().st_size, "sha256": sha256_of_file(temporary),
+                "first": rows["id"][0], "last": rows["id"][-1]}
+    with whole_file(sidecar) as temporary:
+        table.write_parquet(temporary, metadata={KEY: json.dumps(done)})
+    return as_shard(task.name, done, table)
+
+
+def outcomes(rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
+    """The source's outcomes, in the order of `rows`, with `no_labels` for those that are not even looked for."""
+    wanted = wanted_rows(rows, task.config)
+    found = task.source.outcomes(rows.filter(wanted), task.split, task.config)
+    for fetch in wanted:
+        yield next(found) if fetch else NO_LABELS
+
+
+def wanted_rows(rows: pl.DataFrame, config: Config) -> pl.Series:
+    """Which input rows are to be packed: those with a label, or all."""
+    if config.unlabelled == "pack":
+        return pl.repeat(True, len(rows), eager=True)
+    return (rows["positive"].list.len() + rows["negative"].list.len()) > 0
+
+
+def write_tar(path: Path, rows: pl.DataFrame, results: Iterator[Outcome], task: ShardTask) -> pl.DataFrame:
+    """Writes the samples in order and returns the sidecar's table. Bytes depend on content only: fixed time, owner and mode."""
+    records, member = [], 0
+    with path.open("wb") as file:
+        with webdataset.TarWriter(file, mtime=0, user="c2srt", group="c2srt", mode=0o644, encoder=False) as writer:
+            for row, outcome in zip(rows.iter_rows(named=True), results, strict=True):
+                records.append(record(row["id"], task.split, outcome))
+                if outcome.status != "ok":
+                    continue
+                text = json.dumps(metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True).encode()
+                offset = writer.tarstream.offset
+                records[-1] |= {"member": member, "jpg_offset": offset + BLOCK, "jpg_bytes": len(outcome.jpeg),
+                                "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)), "json_bytes": len(text)}
+                writer.write({"__key__": row["id"], "jpg": outcome.jpeg, "json": text})
+                member += 1
+    return pl.DataFrame(records, schema=COLUMNS)
+
+
+def record(image_id: str, split: str, outcome: Outcome) -> dict:
+    """A sidecar row of an image that is not (yet) in the tar."""
+    return {"id": image_id, "split": split, "status": outcome.status, "reason": outcome.reason, "width": outcome.width,
+            "height": outcome.height, "member": -1, "jpg_offset": -1, "jpg_bytes": 0, "json_offset": -1, "json_bytes": 0}
+
+
+def metadata(row: dict, outcome: Outcome, kind: str) -> dict:
+    """The sample's `<id>.json`, as c2srt/shards.py specifies it."""
+    return {"id": row["id"], "positive": row["positive"], "negative": row["negative"], "width": outcome.width, "height": outcome.height,
+            "source": {"from": kind, "url": row["url"], **outcome.original},
+            "attribution": {name: row[name] for name in ("author", "license", "landing_url", "title")}}
+
+
+def whole_blocks(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def as_shard(name: str, done: dict, table: pl.DataFrame) -> Shard:
+    return Shard(name, done["bytes"], done["sha256"], len(table), int((table["status"] == "ok").sum()), done["first"], done["last"])
+
+
+def finished(folder: Path, name: str, settings: str) -> Shard | None:
+    """The shard if an earlier run finished it with these settings, else None."""
+    sidecar, tar = folder / f"{name}.parquet", folder / f"{name}.tar"
+    try:
+        done = json.loads(pl.read_parquet_metadata(sidecar)[KEY])
+        if done["settings"] != settings or tar.stat().st_size != done["bytes"]:
+            return None
+        return as_shard(name, done, pl.read_parquet(sidecar))
+    except (OSError, pl.exceptions.ComputeError, KeyError, ValueError):
+        return None

@@ -1,0 +1,88 @@
+"""From a configuration to the list of shards to make: which inputs, from which image source, under which settings."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, raise_if_storage, read_json, write_json
+from c2srt.shards import Shard
+from sharding.annotations import RawFiles
+from sharding.config import Config
+from sharding.folders import FolderSource, find_folders
+from sharding.inputs import inputs_path
+from sharding.pack import ShardTask, Source, finished, shard_name
+
+SETTINGS = "settings.json"
+LOCK = ".lock"
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Holds the folder's lock, so that two runs never write into one folder. Raises UserError if another run has it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / LOCK, "w")
+    except OSError as error:
+        raise_if_storage(error, out)
+        raise
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing {out}: wait for it, or choose another out=…") from None
+        yield
+
+
+def choose_source(config: Config, raw: RawFiles) -> Source:
+    """The image source that `data.images` names, or the first that exists of folders, packs, URLs. Raises UserError if it is not there."""
+    roots = list(dict.fromkeys([Path(config.data.root), raw.folder.parent, raw.folder]))
+    folders = find_folders(roots, config.splits) if config.data.images in ("auto", "folders") else {}
+    if folders:
+        if absent := [split for split in config.splits if split not in folders]:
+            raise UserError(f"there is a folder of images for {', '.join(folders)} but none for {absent[0]} in {config.data.root}: put it in "
+                            f"images/{absent[0]}/, or leave it out with splits=[{','.join(folders)}]")
+        return FolderSource(folders)
+    raise UserError(f"no images below {config.data.root}: put them in images/<split>/<id>.jpg, or the CVDF packs (train_0.tar.gz …) there")
+
+
+def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, str]) -> dict[str, str]:
+    """Records what the folder's shards are made from and returns the settings hash of each split.
+
+    Raises UserError if the folder holds shards of other inputs or settings: they are never overwritten in passing.
+    """
+    settings = {**config.settings(), "images": source.kind}
+    path = out / SETTINGS
+    old = read_json(path, "c2srt shard") if path.exists() else {"settings": settings, "inputs": {}}
+    new_inputs = {**old["inputs"], **inputs}
+    changed = [f"{key} {old['settings'].get(key)} → {value}" for key, value in settings.items() if old["settings"].get(key) != value]
+    changed += [f"the CSVs of {split}" for split in inputs if old["inputs"].get(split, inputs[split]) != inputs[split]]
+    if changed:
+        raise UserError(f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete that folder")
+    write_json(path, {"settings": settings, "inputs": new_inputs})
+    return {split: hash_of([settings, digest]) for split, digest in new_inputs.items()}
+
+
+def plan_split(out: Path, split: str, settings: str, source: Source, config: Config) -> list[ShardTask]:
+    """The split's shards, done or not."""
+    path = inputs_path(out, split)
+    count = pl.scan_parquet(path).select(pl.len()).collect().item()
+    size = config.images_per_shard
+    return [ShardTask(shard_name(split, start // size), split, str(path), start, min(size, count - start), str(out), settings, source, config)
+            for start in range(0, count, size)]
+
+
+def divide(tasks: list[ShardTask]) -> tuple[dict[str, Shard], list[ShardTask]]:
+    """(what earlier runs finished, by name; what is left)"""
+    done = {task.name: shard for task in tasks if (shard := finished(Path(task.out), task.name, task.settings))}
+    return done, [task for task in tasks if task.name not in done]
+
+
+def status_counts(out: Path, names: list[str]) -> pl.DataFrame:
+    """Columns split, status, count over the sidecars of the named shards."""
+    files = [out / f"{name}.parquet" for name in names]
+    return (pl.scan_parquet(files).group_by("split", "status").agg(count=pl.len()).sort("split", "status").collect())
