@@ -1,0 +1,53 @@
+"""Exact AP where not verified counts as absent, without sorting images × categories scores.
+
+The dense AP of a category needs, for each score t of one of its positives, how many of *all* images score at least t. The
+positives' scores are known after one look at the test set (about a million); a second look counts. Counts add up over
+batches and ranks in any order.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from c2srt.evaluation.metrics import inside_category, precision_of_groups
+from c2srt.evaluation.part import Part
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The distinct scores of each category's positives, category by category, best first; T in all."""
+
+    score: np.ndarray
+    """float [T]"""
+    positives: np.ndarray
+    """int64 [T]: positives with exactly this score"""
+    start: np.ndarray
+    """int64 [C + 1]: thresholds of category c are start[c]…start[c + 1]"""
+
+    def count(self, scores: np.ndarray) -> np.ndarray:
+        """How many of the images of scores [b, C] reach each threshold: int64 [T]."""
+        at_least = np.zeros(len(self.score), np.int64)
+        columns = np.ascontiguousarray(scores.T)
+        for category in np.flatnonzero(np.diff(self.start)):
+            here = slice(self.start[category], self.start[category + 1])
+            ascending = self.score[here][::-1]
+            reached = np.searchsorted(ascending, columns[category], "right")
+            at_least[here] = np.bincount(reached, minlength=len(ascending) + 1)[:0:-1].cumsum()
+        return at_least
+
+    def average_precision(self, at_least: np.ndarray) -> np.ndarray:
+        """AP [C] float64, NaN without a positive; `at_least` [T] summed over all images."""
+        categories = len(self.start) - 1
+        category = np.repeat(np.arange(categories), np.diff(self.start))
+        return precision_of_groups(category, inside_category(category, self.positives.cumsum()), at_least, categories)
+
+
+def thresholds_of(part: Part, categories: int) -> Thresholds:
+    """The thresholds of all positives of a part."""
+    category, score = part.category[part.positive], part.score[part.positive]
+    order = np.lexsort((-score, category))
+    category, score = category[order], score[order]
+    new = (category[1:] != category[:-1]) | (score[1:] != score[:-1])
+    first = np.flatnonzero(np.append(True, new)[: len(category)])
+    positives = np.diff(np.append(first, len(category)))
+    return Thresholds(score[first], positives, np.searchsorted(category[first], np.arange(categories + 1)))

@@ -1,0 +1,92 @@
+"""The arithmetic of evaluation on plain arrays: segmented average precision, and expected hits among the K best.
+
+Shapes: n entries (one verified image-category pair each), C categories, b images. An entry is one uint64 key:
+
+    bits 63…40 category · 39…8 rank of the score, best first · 7…0 flags (bit 0 positive, the rest the caller's)
+
+so one sort of plain integers brings the entries of every category together, best score first, and equal scores side
+by side. Nothing but the keys decides the result, hence it is bit-equal for any order in which entries arrive.
+"""
+
+import numpy as np
+
+POSITIVE = 1
+MAX_CATEGORIES = 1 << 24
+
+
+def best_first(scores: np.ndarray) -> np.ndarray:
+    """Scores [n] float -> uint32 [n] that ascend where scores descend; equal exactly where scores are equal (−0.0 = 0.0).
+
+    float32 (and float16) are mapped bit by bit; float64 does not fit 32 bits and is ranked among the n scores given.
+    """
+    if scores.dtype == np.float64:
+        return np.unique(-scores, return_inverse=True)[1].astype(np.uint32)
+    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)
+    negative = bits >> 31 == 1
+    return np.where(negative, bits, ~bits & np.uint32(0x7FFFFFFF))
+
+
+def entry_keys(category: np.ndarray, rank: np.ndarray, flags: np.ndarray) -> np.ndarray:
+    """Sorted keys, uint64 [n]; `rank` from `best_first`, `flags` uint8 with POSITIVE in bit 0."""
+    keys = category.astype(np.uint64)
+    keys <<= 32
+    keys |= rank
+    keys <<= 8
+    keys |= flags
+    keys.sort()
+    return keys
+
+
+def category_of(keys: np.ndarray) -> np.ndarray:
+    """Category of each key, int32 [n]."""
+    return (keys >> 40).astype(np.int32)
+
+
+def average_precision(keys: np.ndarray, categories: int) -> np.ndarray:
+    """AP of every category, float64 [C], NaN where a category has no positive entry.
+
+    Tied scores form one threshold (scikit-learn's `average_precision_score`): AP = Σ_t ΔTP(t)/P · TP(t)/n(t) over the
+    distinct scores t, with TP(t) positives and n(t) entries scoring at least t. Keys must be sorted.
+    """
+    if not len(keys):
+        return np.full(categories, np.nan)
+    group = keys >> 8
+    ends = np.append(np.flatnonzero(group[1:] != group[:-1]), len(keys) - 1)
+    category, positives = category_of(keys[ends]), np.cumsum(keys & POSITIVE, dtype=np.int64)[ends]
+    return precision_of_groups(category, inside_category(category, positives), inside_category(category, ends + 1), categories)
+
+
+def inside_category(category: np.ndarray, running: np.ndarray) -> np.ndarray:
+    """Counts that run on over all groups [g] -> counts that start again at every category; `category` [g] ascends."""
+    first = np.flatnonzero(np.append(True, category[1:] != category[:-1])[: len(category)])
+    before = np.where(first > 0, running[first - 1], 0)
+    return running - np.repeat(before, np.diff(np.append(first, len(category))))
+
+
+def precision_of_groups(category: np.ndarray, positives: np.ndarray, entries: np.ndarray, categories: int) -> np.ndarray:
+    """AP [C] from tie groups [g], best score first inside each category.
+
+    `positives` and `entries` count what scores at least as high as the group, in its category.
+    """
+    new = np.append(True, category[1:] != category[:-1])[: len(category)]
+    gained = np.where(new, positives, positives - np.roll(positives, 1))
+    weighted = np.bincount(category, gained * (positives / entries), categories)
+    total = np.bincount(category, gained, categories)
+    return np.divide(weighted, total, out=np.full(categories, np.nan), where=total > 0)
+
+
+def expected_hits(scores: np.ndarray, positive: np.ndarray, topk: tuple[int, ...]) -> np.ndarray:
+    """Positives among the K best scores of each image, float64 [b, len(topk)]; scores [b, C], positive [b, C] bool.
+
+    Ties at the K-th place share what is left of it: with g scores above the K-th best one and m equal to it, each of the m
+    counts (K − g) / m. That is the mean over all orders of the ties, so the order of the columns cannot matter.
+    """
+    columns = scores.shape[1]
+    ordered = np.partition(scores, [columns - k for k in topk], axis=1)
+    hits = np.empty((len(scores), len(topk)))
+    for position, k in enumerate(topk):
+        boundary = ordered[:, columns - k, None]
+        above, tied = scores > boundary, scores == boundary
+        share = (k - above.sum(1)) / tied.sum(1)
+        hits[:, position] = (above & positive).sum(1) + share * (tied & positive).sum(1)
+    return hits

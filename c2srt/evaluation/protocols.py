@@ -1,0 +1,124 @@
+"""The four mAP protocols of the field, side by side, and micro F1@K.
+
+Each protocol takes a `Part` of all test images and a label set and returns AP [C] float64 with NaN for every category that its
+mean leaves out; `np.nanmean` of it is the mAP. Labels: −1 verified absent, +1 present, 0 not verified.
+
+| name        | images                                | categories in the mean          | AP of category c                   |
+|-------------|---------------------------------------|---------------------------------|------------------------------------|
+| per_class   | with a positive in the label set      | with a positive                 | over images with label ±1 for c    |
+| lesa        | all                                   | all; no positive counts as 0    | over images with label ±1 for c    |
+| biam_legacy | with a positive in the label set      | with any ±1                     | over *all* verified labels of them |
+| dense       | all                                   | with a positive                 | 0 counts as −1                     |
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from c2srt.evaluation.dense import Thresholds
+from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
+from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
+
+PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
+IN_LABEL_SET = {label_set: 2 << position for position, label_set in enumerate(LABEL_SETS)}
+"""Flag of an entry whose image has a positive in that label set."""
+FLATTENED_AT_ONCE = 1 << 21
+"""biam_legacy repeats an image's entries once per verified label; this many keys (8 bytes each) are held at a time."""
+
+
+def sorted_keys(part: Part) -> np.ndarray:
+    """The part's entries as sorted keys; every protocol over verified labels is a filter of them."""
+    of_image = np.zeros(part.images, np.uint8)
+    for position, label_set in enumerate(LABEL_SETS):
+        of_image |= (part.positives[:, position] > 0) * np.uint8(IN_LABEL_SET[label_set])
+    flags = np.repeat(of_image, part.verified)
+    flags |= part.positive
+    return entry_keys(part.category, best_first(part.score), flags)
+
+
+def per_class(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
+    """The headline: AP over the verified labels of images that have a positive in the label set; NaN without a positive."""
+    inside = keys[keys & IN_LABEL_SET[label_set] != 0]
+    return only(columns_of(label_set, seen), average_precision(inside, len(seen)))
+
+
+def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
+    """LESA's: AP over the verified labels of all images; a category without a positive is 0 and in the mean."""
+    return only(columns_of(label_set, seen), np.nan_to_num(average_precision(keys, len(seen)), nan=0.0))
+
+
+def dense(thresholds: Thresholds, at_least: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
+    """Every image counts for every category, not verified as absent; `at_least` from `Thresholds.count` over all images."""
+    return only(columns_of(label_set, seen), thresholds.average_precision(at_least))
+
+
+def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
+    """What BiAM's released `compute_AP` returns (util_openimages.py), ties grouped. It is *not* the AP of a category.
+
+    It selects the rows with y_c ≠ 0 and then forgets to select the column: the "AP of c" ranks every verified label (of the
+    label set) of those images. Hence a column with −1 only still gets a value; rows without any positive would give 0, but
+    images without a positive were left out before. Kept only to read published tables.
+    """
+    inside = columns_of(label_set, seen)[part.category] & np.repeat(part.positives[:, LABEL_SETS.index(label_set)] > 0, part.verified)
+    image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)[inside]
+    category, rank, positive = part.category[inside], best_first(part.score)[inside], part.positive[inside].astype(np.uint8)
+    count = np.bincount(image, minlength=part.images)
+    start = np.cumsum(count) - count
+    result = np.full(len(seen), np.nan)
+    by_category = np.argsort(category, kind="stable")
+    for chosen in chunks_of_categories(category[by_category], count[image[by_category]]):
+        anchors = by_category[chosen]
+        length = count[image[anchors]]
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        entry = np.repeat(start[image[anchors]], length) + within
+        keys = entry_keys(np.repeat(category[anchors], length), rank[entry], positive[entry])
+        present = np.unique(category[anchors])
+        result[present] = np.nan_to_num(average_precision(keys, len(seen))[present], nan=0.0)
+    return result
+
+
+def chunks_of_categories(category: np.ndarray, length: np.ndarray) -> Iterator[slice]:
+    """Slices of anchors sorted by category: whole categories, about FLATTENED_AT_ONCE repeated entries (at least one category)."""
+    ends = np.append(np.flatnonzero(np.diff(category)) + 1, len(category))
+    total = length.cumsum()[ends - 1] if len(category) else ()
+    begin = taken = 0
+    while begin < len(category):
+        here = np.searchsorted(ends, begin, "right")
+        last = max(np.searchsorted(total, taken + FLATTENED_AT_ONCE, "right") - 1, here)
+        yield slice(begin, ends[last])
+        begin, taken = ends[last], total[last]
+
+
+def only(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.where(columns, values, np.nan)
+
+
+def f1_at_k(part: Part, label_set: str, topk: tuple[int, ...], every_image: bool = False) -> dict[str, dict[str, float]]:
+    """{"F1@K": {"P", "R", "F1"}} over the images with a positive in the label set (as `per_class`), or over every image.
+
+    Micro: P = TP / (images · K), R = TP / positives. A label 0 or −1 among the K best is a false positive; ties at the
+    K-th place share it (`expected_hits`). The sum over images is exact (`math.fsum`), so their order cannot matter.
+    """
+    position = LABEL_SETS.index(label_set)
+    positives = part.positives[:, position]
+    images = part.images if every_image else int((positives > 0).sum())
+    result = {}
+    for column, k in enumerate(topk):
+        true_positives = math.fsum(part.hits[positives > 0, position, column])
+        precision, recall = true_positives / (images * k), true_positives / int(positives.sum())
+        f1 = 2 * precision * recall / (precision + recall) if true_positives else 0.0
+        result[f"F1@{k}"] = {"P": precision, "R": recall, "F1": f1}
+    return result
+
+
+def average_precisions(part: Part, seen: np.ndarray, label_set: str, protocols: tuple[str, ...], keys: np.ndarray,
+                       thresholds: Thresholds | None, at_least: np.ndarray | None) -> dict[str, np.ndarray]:
+    """{protocol: AP [C]} of one label set; keys from `sorted_keys`."""
+    compute = {
+        "per_class": lambda: per_class(keys, seen, label_set),
+        "lesa": lambda: lesa(keys, seen, label_set),
+        "biam_legacy": lambda: biam_legacy(part, seen, label_set),
+        "dense": lambda: dense(thresholds, at_least, seen, label_set),
+    }
+    return {name: compute[name]() for name in PROTOCOLS if name in protocols}

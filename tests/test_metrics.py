@@ -1,0 +1,230 @@
+"""Every protocol against a slow, literal reference (scikit-learn and loops), and exactness under any split and order."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from c2srt.errors import UserError
+from c2srt.evaluation.dense import thresholds_of
+from c2srt.evaluation.metrics import average_precision, best_first, entry_keys, expected_hits
+from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, columns_of, load_part, measure, merge
+from c2srt.evaluation.protocols import biam_legacy, dense, f1_at_k, lesa, per_class, sorted_keys
+
+TOPK = (2, 4)
+
+
+def draw(seed, images=60, categories=14, unseen=5, levels=None, dtype=np.float32):
+    """Sparse ternary labels with every awkward case: empty images, categories without positives or labels, tied scores."""
+    random = np.random.default_rng(seed)
+    labels = random.choice([-1, 0, 1], (images, categories), p=[0.2, 0.6, 0.2]).astype(np.int8)
+    labels[:5] = 0
+    labels[5:9] = np.minimum(labels[5:9], 0)
+    labels[:, 1] = np.minimum(labels[:, 1], 0)
+    labels[:, 2] = 0
+    scores = random.normal(size=(images, categories)) + 0.4 * labels
+    if levels:
+        scores = np.round(scores * levels) / levels
+    seen = np.ones(categories, bool)
+    seen[random.choice(np.arange(3, categories), unseen, replace=False)] = False
+    seen[1] = random.random() < 0.5
+    return scores.astype(dtype), labels, seen
+
+
+CASES = [dict(seed=0), dict(seed=1, levels=2), dict(seed=2, levels=1), dict(seed=3, dtype=np.float64), dict(seed=4, levels=3, dtype=np.float16)]
+
+
+def with_positive(labels, columns):
+    return (labels[:, columns] == 1).any(1)
+
+
+def slow_per_class(scores, labels, columns):
+    rows = with_positive(labels, columns)
+    result = np.full(len(columns), np.nan)
+    for c in np.flatnonzero(columns):
+        verified = rows & (labels[:, c] != 0)
+        if (labels[verified, c] == 1).any():
+            result[c] = average_precision_score(labels[verified, c] == 1, scores[verified, c])
+    return result
+
+
+def slow_lesa(scores, labels, columns):
+    result = np.full(len(columns), np.nan)
+    for c in np.flatnonzero(columns):
+        verified = np.abs(labels[:, c]) == 1
+        positive = labels[verified, c] == 1
+        result[c] = average_precision_score(positive, scores[verified, c]) if positive.any() else 0
+    return result
+
+
+def slow_biam(scores, labels, columns):
+    rows = with_positive(labels, columns)
+    scores, labels = scores[rows][:, columns], labels[rows][:, columns]
+    result = np.full(len(columns), np.nan)
+    for c, column in enumerate(np.flatnonzero(columns)):
+        chosen = labels[:, c] != 0
+        if chosen.any():
+            some_scores, some_labels = scores[chosen], labels[chosen]
+            verified = some_labels != 0
+            result[column] = average_precision_score(some_labels[verified] == 1, some_scores[verified])
+    return result
+
+
+def slow_dense(scores, labels, columns):
+    result = np.full(len(columns), np.nan)
+    for c in np.flatnonzero(columns):
+        if (labels[:, c] == 1).any():
+            result[c] = average_precision_score(labels[:, c] == 1, scores[:, c])
+    return result
+
+
+def slow_expected_hits(scores, positive, k):
+    """The mean over every order of the tied scores, by trying all sets of K that could be the best."""
+    best = sorted(scores, reverse=True)[:k]
+    sets = [chosen for chosen in itertools.combinations(range(len(scores)), k) if sorted(scores[list(chosen)], reverse=True) == best]
+    return np.mean([positive[list(chosen)].sum() for chosen in sets])
+
+
+def all_protocols(scores, labels, seen, label_set):
+    part = measure(scores, labels, seen, TOPK)
+    keys, thresholds = sorted_keys(part), thresholds_of(part, len(seen))
+    return {"per_class": per_class(keys, seen, label_set), "lesa": lesa(keys, seen, label_set),
+            "biam_legacy": biam_legacy(part, seen, label_set),
+            "dense": dense(thresholds, thresholds.count(scores.astype(part.score.dtype)), seen, label_set)}
+
+
+@pytest.mark.parametrize("label_set", LABEL_SETS)
+@pytest.mark.parametrize("case", CASES)
+def test_protocols_equal_their_slow_references(case, label_set):
+    scores, labels, seen = draw(**case)
+    columns = columns_of(label_set, seen)
+    fast = all_protocols(scores, labels, seen, label_set)
+    slow = {"per_class": slow_per_class, "lesa": slow_lesa, "biam_legacy": slow_biam, "dense": slow_dense}
+    for name, reference in slow.items():
+        np.testing.assert_allclose(fast[name], reference(scores, labels, columns), rtol=1e-12, err_msg=name)
+    values = [np.nanmean(values) for values in fast.values()]
+    assert len(set(np.round(values, 6))) == 4, "the case cannot tell the protocols apart"
+
+
+def test_biam_legacy_in_small_chunks_is_the_same(monkeypatch):
+    scores, labels, seen = draw(5, levels=3)
+    part = measure(scores, labels, seen, TOPK)
+    whole = biam_legacy(part, seen, GZSL)
+    for size in (1, 50, 333):
+        monkeypatch.setattr("c2srt.evaluation.protocols.FLATTENED_AT_ONCE", size)
+        np.testing.assert_array_equal(biam_legacy(part, seen, GZSL), whole)
+
+
+@pytest.mark.parametrize("levels", [None, 1, 2])
+def test_expected_hits_is_the_mean_over_all_orders_of_ties(levels):
+    scores, labels, _ = draw(6, images=40, categories=7, unseen=2, levels=levels)
+    hits = expected_hits(scores, labels == 1, TOPK)
+    for column, k in enumerate(TOPK):
+        np.testing.assert_allclose(hits[:, column], [slow_expected_hits(s, y == 1, k) for s, y in zip(scores, labels)], rtol=1e-12)
+
+
+def test_f1_is_micro_over_images_with_a_positive_and_named_when_over_all():
+    scores, labels, seen = draw(7)
+    part = measure(scores, labels, seen, TOPK)
+    for label_set in LABEL_SETS:
+        columns = columns_of(label_set, seen)
+        rows = with_positive(labels, columns)
+        for every_image in (False, True):
+            chosen = np.ones_like(rows) if every_image else rows
+            got = f1_at_k(part, label_set, TOPK, every_image)
+            for k in TOPK:
+                inside_scores, inside = scores[chosen][:, columns], labels[chosen][:, columns] == 1
+                best = np.argsort(-inside_scores, 1)[:, :k]
+                true_positives = np.take_along_axis(inside, best, 1).sum()
+                precision, recall = true_positives / (chosen.sum() * k), true_positives / inside.sum()
+                assert got[f"F1@{k}"] == pytest.approx({"P": precision, "R": recall, "F1": 2 * precision * recall / (precision + recall)})
+                assert k * precision / recall == pytest.approx(inside.sum() / chosen.sum())
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_any_split_and_order_of_images_gives_the_same_bits(levels):
+    scores, labels, seen = draw(8, images=97, levels=levels)
+    random = np.random.default_rng(0)
+
+    def everything(parts, score_blocks):
+        part = merge(parts)
+        keys, thresholds = sorted_keys(part), thresholds_of(part, len(seen))
+        at_least = sum(thresholds.count(block) for block in score_blocks)
+        return [value for label_set in LABEL_SETS for value in (
+            per_class(keys, seen, label_set).tobytes(), lesa(keys, seen, label_set).tobytes(),
+            biam_legacy(part, seen, label_set).tobytes(), dense(thresholds, at_least, seen, label_set).tobytes(),
+            f1_at_k(part, label_set, TOPK))]
+
+    whole = everything([measure(scores, labels, seen, TOPK)], [scores])
+    for ranks in (2, 3, 13):
+        blocks = np.array_split(random.permutation(len(scores)), ranks)
+        assert everything([measure(scores[b], labels[b], seen, TOPK) for b in blocks], [scores[b] for b in blocks]) == whole
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_order_of_columns_does_not_matter(levels):
+    scores, labels, seen = draw(9, levels=levels)
+    order = np.random.default_rng(1).permutation(len(seen))
+    here, there = measure(scores, labels, seen, TOPK), measure(scores[:, order], labels[:, order], seen[order], TOPK)
+    for label_set in LABEL_SETS:
+        assert f1_at_k(here, label_set, TOPK) == f1_at_k(there, label_set, TOPK)
+        np.testing.assert_array_equal(per_class(sorted_keys(here), seen, label_set)[order],
+                                      per_class(sorted_keys(there), seen[order], label_set))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_best_first_reverses_the_order_and_keeps_ties(dtype):
+    values = np.array([0.0, -0.0, 1, -1, 1, 1e-7, -1e-7, 60000, -60000, np.finfo(dtype).tiny, 0.1], dtype)
+    rank = best_first(values).astype(np.int64)
+    np.testing.assert_array_equal(np.sign(rank[:, None] - rank[None]), np.sign(values[None].astype(float) - values[:, None].astype(float)))
+
+
+def test_float64_scores_are_not_rounded_to_float32():
+    scores = np.array([[0.9], [0.9 + 1e-12], [0.5]])
+    labels = np.array([[-1], [1], [1]], np.int8)
+    part = measure(np.repeat(scores, 2, 1), np.repeat(labels, 2, 1), np.array([True, False]), (1,))
+    np.testing.assert_allclose(per_class(sorted_keys(part), np.array([True, False]), ZSL)[1], 1 / 2 * 1 + 0.5 * (2 / 2))
+
+
+def test_known_values_by_hand():
+    category = np.array([0, 0, 0, 0, 2])
+    positive = np.array([1, 0, 1, 0, 0], np.uint8)
+    scores = np.array([0.9, 0.8, 0.8, 0.1, 0.5], np.float32)
+    got = average_precision(entry_keys(category, best_first(scores), positive), 3)
+    np.testing.assert_allclose(got, [0.5 * 1 + 0.5 * 2 / 3, np.nan, np.nan])
+
+
+def test_part_survives_the_disk(tmp_path):
+    scores, labels, seen = draw(10)
+    part = measure(scores, labels, seen, TOPK)
+    part.save(tmp_path / "part.npz")
+    again = load_part(tmp_path / "part.npz")
+    assert sorted_keys(again).tobytes() == sorted_keys(part).tobytes() and again.images == 60
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (lambda s, y, m: (np.where(s == s[3, 4], np.nan, s), y, m), "score of image 3 for category 4 is nan"),
+    (lambda s, y, m: (np.where(s == s[3, 4], np.inf, s), y, m), "must be finite"),
+    (lambda s, y, m: (s[:, 1:], y, m), "disagree"),
+    (lambda s, y, m: (s, y, m[1:]), "disagree"),
+    (lambda s, y, m: (s, y * 2, m), "labels are −1"),
+    (lambda s, y, m: (s, y, np.arange(14) > 0), "K = 2 does not fit the 1 categories of ZSL"),
+])
+def test_bad_batches_are_refused(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        measure(*change(*draw(11)), TOPK)
+
+
+def test_a_label_set_without_categories_has_no_hits():
+    scores, labels, seen = draw(12)
+    assert np.isnan(measure(scores, labels, np.ones_like(seen), TOPK).hits[:, 0]).all()
+
+
+def test_empty_parts_merge():
+    scores, labels, seen = draw(13)
+    none = measure(scores[:0], labels[:0], seen, TOPK)
+    assert merge([none, measure(scores, labels, seen, TOPK)]).images == 60
+    assert np.isnan(per_class(sorted_keys(none), seen, GZSL)).all() and np.isnan(biam_legacy(none, seen, GZSL)).all()
+    thresholds = thresholds_of(none, len(seen))
+    assert np.isnan(dense(thresholds, thresholds.count(scores), seen, GZSL)).all()
