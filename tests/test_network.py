@@ -30,10 +30,10 @@ def batch(images: int = 4, seed: int = 0):
     return pixels, labels, torch.randn(images, 16, generator=generator).half(), torch.ones(images)
 
 
-def model_of(clip, online=False, **changes) -> C2SRT:
+def model_of(clip, online=False, dtype=torch.float32, **changes) -> C2SRT:
     torch.manual_seed(0)
     config = ModelConfig(**{"heads": 4, "neighbours": K, "init": "literal", "trainable_blocks": None, **changes})
-    return C2SRT(clip, config, LossConfig(), random_graph(C, SEEN, 16, K), SEEN, online)
+    return C2SRT(clip, config, LossConfig(), random_graph(C, SEEN, 16, K, dtype=dtype), SEEN, online).to(dtype)
 
 
 def test_the_tower_gives_clips_own_features(clip):
@@ -56,13 +56,13 @@ def test_building_a_student_leaves_the_clip_as_it_was(clip):
 def test_literal_and_tiled_forms_train_alike(clip):
     gradients = []
     for form in ("tiled", "literal"):
-        model = model_of(clip, form=form).double()
+        model = model_of(clip, form=form, dtype=torch.double)
         pixels, labels, teacher, weights = batch()
         values = model(pixels, labels, teacher.double(), weights.double())
         values["loss"].backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()} | {"loss": values["loss"].detach()})
     for name, tiled in gradients[0].items():
-        torch.testing.assert_close(tiled, gradients[1][name], rtol=1e-6, atol=1e-8, msg=name)
+        torch.testing.assert_close(tiled, gradients[1][name], rtol=1e-9, atol=1e-9, msg=name)
 
 
 def test_freezing_leaves_the_last_blocks(clip):
