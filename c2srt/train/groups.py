@@ -1,0 +1,23 @@
+"""Parameter groups: which learning rate and weight decay each trainable parameter gets."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+
+def parameter_groups(model: nn.Module, depth: Callable[[str], int], lr: float, head_lr: float, weight_decay: float,
+                     layer_decay: float) -> list[dict]:
+    """AdamW groups [{"params", "lr", "peak_lr", "weight_decay"}] of the trainable parameters, in a fixed order.
+
+    `head.*` trains at `head_lr`; a parameter of the tower at lr · layer_decay^depth, `depth` being its distance from the
+    output (BEiT, Bao et al. 2022, app. H). Vectors and biases (norm scales among them) are not decayed.
+    """
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        peak = head_lr if name.startswith("head.") else lr * layer_decay ** depth(name)
+        decay = 0.0 if parameter.dim() < 2 or name.endswith("bias") else weight_decay
+        group = groups.setdefault((peak, decay), {"params": [], "lr": peak, "peak_lr": peak, "weight_decay": decay})
+        group["params"].append(parameter)
+    return list(groups.values())

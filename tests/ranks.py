@@ -1,0 +1,28 @@
+"""Runs a function on several real ranks: processes with torch.distributed over gloo."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run_ranks(size: int, function: Callable, *arguments: object) -> list:
+    """Calls `function(rank, *arguments)` in `size` new processes and returns their results (anything torch.save takes)."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(one_rank, (size, folder, function, arguments), nprocs=size)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+def one_rank(rank: int, size: int, folder: str, function: Callable, arguments: tuple) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT="1")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    result = function(rank, *arguments)
+    torch.save(result, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()

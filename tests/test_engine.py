@@ -1,0 +1,232 @@
+"""Every ZeRO stage, precision and offload on two real ranks, against plain torch in one process."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.model.clip import ClipConfig, load_clip
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.network import C2SRT
+from c2srt.train.engine_config import EngineConfig, check_combination
+from c2srt.train.groups import parameter_groups
+from c2srt.train.schedule import learning_rate_factor
+from tests.ranks import run_ranks
+from tests.tiny import random_graph, tiny_clip_config
+
+RANKS, MICRO, ACCUMULATION, SEEN, STEPS, CLIP_NORM = 2, 2, 2, 12, 3, 0.5
+POSSIBLE = [(precision, zero, offload) for precision, zero, offload in itertools.product(("fp32", "bf16", "fp16"), range(4), (False, True))
+            if not (zero == 0 and (offload or precision == "fp16"))]
+QUICK = [("fp32", 0, False), ("fp32", 1, False), ("fp32", 2, True), ("fp32", 3, False), ("bf16", 0, False), ("bf16", 1, False),
+         ("fp16", 2, False)]
+COMBINATIONS = [pytest.param(c, id="-".join(map(str, c)), marks=[] if c in QUICK else pytest.mark.slow) for c in POSSIBLE]
+
+
+def build(folder: Path) -> C2SRT:
+    clip = load_clip(ClipConfig(str(folder / "tiny.json"), "random"))
+    torch.manual_seed(0)
+    return C2SRT(clip, ModelConfig(layers=1, heads=2, trainable_blocks=1), LossConfig(), random_graph(15, SEEN, clip.width, 4), SEEN)
+
+
+def groups(model: C2SRT) -> list[dict]:
+    return parameter_groups(model, model.parameter_depth, 1e-3, 2e-3, 1e-2, 0.65)
+
+
+def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """images, labels, teacher, weights of one global batch; the last sample is padding (weight 0)."""
+    generator = torch.Generator().manual_seed(step)
+    size = RANKS * MICRO * ACCUMULATION
+    images = torch.randint(0, 256, (size, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(-1, 2, (size, SEEN), generator=generator, dtype=torch.int8)
+    weights = torch.full((size,), size / (size - 1))
+    weights[-1] = 0
+    return images, labels, torch.randn(size, 16, generator=generator).half(), weights
+
+
+def micro_batches(step: int, rank: int, size: int) -> list[tuple]:
+    parts = [tensor.split(MICRO) for tensor in global_batch(step)]
+    return list(zip(*parts))[rank::size]
+
+
+def plain_torch(folder: Path) -> tuple[list[float], dict[str, Tensor]]:
+    """The same steps in one process on whole batches: (losses, trainable weights)."""
+    model = build(folder)
+    optimizer = torch.optim.AdamW(groups(model), betas=(0.9, 0.999), eps=1e-8)
+    losses = []
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"]
+        optimizer.zero_grad()
+        loss = model(*global_batch(step))["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], CLIP_NORM)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def optimizer_state(engine) -> list[Tensor]:
+    """Every tensor of the innermost optimizer's state, copied."""
+    optimizer = engine._engine.optimizer
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    return [value.clone() for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+
+
+def try_engine(rank: int, folder: Path, size: int, precision: str, zero: int, offload: bool) -> dict:
+    """Trains, meets a NaN on rank 1 only, saves, goes on, and goes on again from the saved state."""
+    from c2srt.train.engine import Engine
+
+    model = build(folder)
+    config = EngineConfig(RANKS * MICRO * ACCUMULATION, MICRO, RANKS * ACCUMULATION // size, precision, zero, offload, CLIP_NORM)
+    engine = Engine(model, groups(model), config)
+    found = {"start": engine.full_weights()}
+    found["updates"] = [engine.train_step(micro_batches(step, rank, size), 1.0) for step in range(STEPS)]
+    found["weights"], state = engine.full_weights(), optimizer_state(engine)
+    for name, place in (("nan_input", 3), ("infinite_loss", 3)):
+        batch = micro_batches(50, rank, size)
+        if rank == size - 1:
+            bad = torch.full((MICRO,), torch.nan if name == "nan_input" else torch.inf)
+            batch[0] = (*batch[0][:place], bad)
+        found[name] = engine.train_step(batch, 1.0)
+    found["after_nan"] = engine.full_weights()
+    found["state_kept"] = len(state) > 0 and all(map(torch.equal, state, optimizer_state(engine)))
+    checkpoint = folder / f"{size}-{precision}-{zero}-{offload}"
+    engine.save(checkpoint)
+    engine.train_step(micro_batches(60, rank, size), 0.5)
+    found["went_on"] = engine.full_weights()
+    model = build(folder)
+    engine = Engine(model, groups(model), config)
+    engine.load(checkpoint)
+    engine.train_step(micro_batches(60, rank, size), 0.5)
+    found["resumed"] = engine.full_weights()
+    return found
+
+
+def try_all(rank: int, folder: Path, size: int, combinations: list) -> dict:
+    from c2srt.train.engine import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True  # slow on a CPU without AVX512-FP16, and still the same code
+    return {combination: try_engine(rank, folder, size, *combination) for combination in combinations}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("engine")
+    tiny_clip_config(folder)
+    return folder
+
+
+class Results:
+    """What the ranks found, by combination; the quick and the slow ones run once each, when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.found = folder, {}
+
+    def __getitem__(self, combination: tuple) -> list[dict]:
+        if combination not in self.found:
+            chosen = [c for c in POSSIBLE if (c in QUICK) == (combination in QUICK)]
+            ranks = run_ranks(RANKS, try_all, self.folder, RANKS, chosen)
+            self.found |= {c: [rank[c] for rank in ranks] for c in chosen}
+        return self.found[combination]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(folder) -> Results:
+    return Results(folder)
+
+
+@pytest.fixture(scope="module")
+def one_rank(folder) -> list[dict]:
+    return run_ranks(1, try_all, folder, 1, [("fp32", zero, False) for zero in range(4)])
+
+
+@pytest.fixture(scope="module")
+def reference(folder) -> tuple[list[float], dict[str, Tensor]]:
+    return plain_torch(folder)
+
+
+def check_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Equal but for float32 rounding. The key part of an attention bias is left out: softmax ignores it, its gradient is
+    rounding noise, and AdamW makes steps of full size of it."""
+    assert set(found) == set(expected)
+    for name, weight in expected.items():
+        weights = [weight, found[name]]
+        if name.endswith("attn.in_proj_bias"):
+            weights = [torch.cat(w.chunk(3)[::2]) for w in weights]
+        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, reference, combination):
+    losses, weights = reference
+    ranks = two_ranks[combination]
+    updates = list(zip(*(rank["updates"] for rank in ranks)))
+    found = [sum(update.values["loss"] for update in step) / RANKS for step in updates]
+    if combination[0] == "fp16":  # the first steps may look for the loss scale
+        assert found[0] == pytest.approx(losses[0], rel=0.01) and updates[-1][0].applied
+    else:
+        assert found == pytest.approx(losses, rel=1e-5 if combination[0] == "fp32" else 0.02)
+        assert all(update.applied for update in updates[0])
+    assert set(ranks[0]["weights"]) == set(weights) and ranks[1]["weights"] == {}
+    if combination[0] == "fp32":
+        check_weights(ranks[0]["weights"], weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", range(4))
+def test_one_rank_trains_like_plain_torch(one_rank, reference, zero):
+    found = one_rank[0]["fp32", zero, False]
+    assert [update.values["loss"] for update in found["updates"]] == pytest.approx(reference[0], rel=1e-5)
+    check_weights(found["weights"], reference[1])
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_a_non_finite_loss_on_one_rank_changes_nothing_on_any(two_ranks, combination):
+    for rank in two_ranks[combination]:
+        assert not rank["nan_input"].applied and not rank["infinite_loss"].applied
+        assert rank["state_kept"]
+    before, after = two_ranks[combination][0]["weights"], two_ranks[combination][0]["after_nan"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_resumed_equals_uninterrupted_bit_for_bit(two_ranks, combination):
+    found = two_ranks[combination][0]
+    assert all(torch.equal(found["went_on"][name], found["resumed"][name]) for name in found["went_on"])
+    assert not all(torch.equal(found["went_on"][name], found["after_nan"][name]) for name in found["went_on"])
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_the_first_weights_are_exact_in_float32(folder, two_ranks, combination):
+    """16-bit training starts from the CLIP's own float32 weights, not from their rounding."""
+    expected = {name: p for name, p in build(folder).named_parameters() if p.requires_grad}
+    start = two_ranks[combination][0]["start"]
+    assert set(start) == set(expected) and all(torch.equal(start[name], expected[name]) for name in expected)
+
+
+def test_what_deepspeed_cannot_do_is_refused():
+    for arguments, sentence in (((("fp32", 0, True)), "offload=true needs"), (("fp16", 0, False), "precision=fp16 needs zero"),
+                                (("fp32", 4, False), "not a ZeRO stage")):
+        with pytest.raises(UserError, match=sentence):
+            check_combination(*arguments)
+
+
+def test_learning_rate_warms_up_and_falls_to_nearly_nothing():
+    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == pytest.approx(1.0) and max(factors) == factors[9] == factors[10]
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:])) and 0 < factors[-1] < 0.001
+    assert learning_rate_factor(0, 1, 0) == 1.0
+
+
+def test_groups_decay_with_depth_and_spare_vectors(folder):
+    model = build(folder)
+    found = {id(p): group for group in groups(model) for p in group["params"]}
+    named = {name: found[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert set(found) == {id(p) for p in model.parameters() if p.requires_grad}
+    assert named["head.source"]["peak_lr"] == 2e-3 and named["tower.proj"]["peak_lr"] == 1e-3
+    assert named["tower.vit.transformer.resblocks.2.mlp.c_fc.weight"]["peak_lr"] == pytest.approx(1e-3 * 0.65)
+    assert named["tower.vit.ln_post.weight"]["weight_decay"] == 0 and named["tower.proj"]["weight_decay"] == 1e-2
+    assert named["tower.vit.transformer.resblocks.2.mlp.c_fc.bias"]["weight_decay"] == 0
