@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -93,7 +94,7 @@ def load_export(folder: Path) -> Exported:
         clip = frozen_clip(clip_model, content["clip"]["config"], content["clip"]["mean"], content["clip"]["std"])
         model = C2SRT(clip, ModelConfig(**content["model"]), LossConfig(), graph, vocabulary.seen_count)
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True)
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder / 'model.safetensors'} is not the model that its config.json describes ({reason}): "
                         f"make it again with `{MADE_BY}`") from error
