@@ -16,7 +16,8 @@ from c2srt.demo.words import Category, categories, family_of, pair_name
 DOMINANT, SMALL, PAIR = 0.9, 0.6, 0.7
 """Chance that a word of the dominant or of a small object is verified; a pair's is `PAIR` times that."""
 SCENE, EVENT = 0.9, 0.7
-HARD_NEGATIVES, RANDOM_NEGATIVES = 6, 4
+HARD_NEGATIVES, RANDOM_NEGATIVES = {True: 6, False: 16}, {True: 4, False: 24}
+"""Absent categories that were checked, an image: in training (True) far fewer than for evaluation, as in Open Images."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def verified(picture: Picture, seed: int, training: bool) -> dict[int, bool]:
     labels = {column: True for column, p in sorted(chance.items()) if chooser.random() < p}
     words = sorted({word for column in labels for word in every[column].words})
     near = sorted({column for word in words for column in columns().sharing[word]} - set(chance))
-    for column in (*chooser.sample(near, min(HARD_NEGATIVES, len(near))), *chooser.sample(allowed, RANDOM_NEGATIVES)):
+    for column in (*chooser.sample(near, min(HARD_NEGATIVES[training], len(near))), *chooser.sample(allowed, RANDOM_NEGATIVES[training])):
         if column not in chance:
             labels[column] = False
     return {column: value for column, value in sorted(labels.items()) if every[column].seen or not training}

@@ -108,26 +108,16 @@ def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
 
 def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
     """A trainable CLIP whose embedding has rows only for the tokens that occur; the captions' row numbers [n, L]; the
-    tokens' ids in ascending order (so that the end-of-text token stays the largest, as open_clip's pooling needs)."""
+    tokens' ids in ascending order (so that the end-of-text token stays the largest, as open_clip's pooling needs).
+
+    build_model starts from the same weights every time: seeds differ in pictures, captions, order and token rows."""
     config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], "patch_dropout": PATCH_DROPOUT}}
     clip = frozen_clip(build_model(config), config, MEAN, STD)
     used, rows = clip.tokenize(captions).unique(return_inverse=True)
     model = clip.model.requires_grad_(True).train()
-    reset_parameters(model)
     model.token_embedding = nn.Embedding(len(used), MODEL["text_cfg"]["width"])
     nn.init.normal_(model.token_embedding.weight, std=0.02)
     return model, rows, used
-
-
-def reset_parameters(model: nn.Module) -> None:
-    """open_clip's initialisation is always seed 0 here (c2srt/model/clip.py); draw it again from the current seed."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):
-            module.reset_parameters()
-    model.init_parameters()
-    nn.init.normal_(model.visual.class_embedding, std=MODEL["vision_cfg"]["width"] ** -0.5)
-    nn.init.normal_(model.visual.positional_embedding, std=MODEL["vision_cfg"]["width"] ** -0.5)
-    nn.init.normal_(model.visual.proj, std=MODEL["vision_cfg"]["width"] ** -0.5)
 
 
 def make_optimizers(model: nn.Module, reader: nn.Module) -> list[torch.optim.Optimizer]:

@@ -1,0 +1,130 @@
+"""Figures that only the miniature can give: by group of unseen categories, and against everything that is true.
+
+The verbs report ZSL and GZSL over verified labels, as on real data. Here the same scores are also split into unseen names that
+their words explain (`words`: pairs) and those they don't (`opaque`: events), and compared with the generator's truth.
+
+Shapes: N images, C categories.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2srt.demo.words import categories
+from c2srt.errors import UserError
+from c2srt.evaluation.part import GZSL, ZSL, measure
+from c2srt.evaluation.protocols import f1_at_k, per_class, sorted_keys
+from c2srt.files import sha256_of_file
+from c2srt.model.clip import Clip, normalise, patches_and_global
+from c2srt.model.export import load_export
+from c2srt.shards import ShardReader, load_index
+from c2srt.vocabulary import load_vocabulary
+
+AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Split:
+    """One packed split with its truth: `images` uint8 [N, 3, S, S], `labels` int8 [N, C] in −1/0/1, `truth` bool [N, C]."""
+
+    ids: list[str]
+    images: Tensor
+    labels: np.ndarray
+    truth: np.ndarray
+
+
+def seen() -> np.ndarray:
+    """bool [C]"""
+    return np.array([category.seen for category in categories()])
+
+
+def of_kind(kind: str) -> np.ndarray:
+    """bool [C]: the unseen categories of a kind."""
+    return np.array([category.kind == kind and not category.seen for category in categories()])
+
+
+def load_split(shards: Path, raw: Path, split: str) -> Split:
+    """Reads a split from its shards, and its truth from the generator. Raises UserError if the two are of different worlds."""
+    vocabulary, index = load_vocabulary(shards), load_index(shards)
+    with np.load(raw / "truth.npz") as truths:
+        if truths["mids"].tolist() != list(vocabulary.mids):
+            raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `c2srt demo` again")
+        row = {name: position for position, name in enumerate(truths[f"{split}_ids"].tolist())}
+        every = truths[f"{split}_labels"]
+    ids, images, labels = [], [], []
+    for reader in (ShardReader(shards, shard) for shard in index.split(split)):
+        for sample, name in enumerate(reader.ids):
+            ids.append(name)
+            images.append(torch.from_numpy(simplejpeg.decode_jpeg(reader.jpeg(sample))).permute(2, 0, 1))
+            labels.append(label_row(json.loads(reader.json(sample)), vocabulary.index))
+    return Split(ids, torch.stack(images), np.stack(labels), every[[row[name] for name in ids]])
+
+
+def label_row(labels: dict[str, list[str]], index: dict[str, int]) -> np.ndarray:
+    """{"positive": MIDs, "negative": MIDs} -> int8 [C]."""
+    row = np.zeros(len(index), np.int8)
+    row[[index[mid] for mid in labels["negative"]]] = -1
+    row[[index[mid] for mid in labels["positive"]]] = 1
+    return row
+
+
+@torch.no_grad()
+def clip_scores(clip: Clip, text: Tensor, images: Tensor) -> np.ndarray:
+    """Zero-shot cosine of CLIP's global feature with text features [C, D]: float32 [N, C]."""
+    mean, std = torch.tensor(clip.mean), torch.tensor(clip.std)
+    features = [patches_and_global(clip.visual, normalise(part, mean, std))[1] for part in images.split(AT_ONCE)]
+    return (F.normalize(torch.cat(features), dim=-1) @ text.T).numpy()
+
+
+def model_scores(folder: Path, images: Tensor) -> np.ndarray:
+    """Scores of an exported model: float32 [N, C]."""
+    exported = load_export(folder)
+    return torch.cat([exported.scores(part)[0] for part in images.split(AT_ONCE)]).numpy()
+
+
+def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
+    """Events scored by the mean of their neighbours' standardised CLIP scores, everything else by its own.
+
+    No training: it shows how much the relation graph knows that the names do not say. table [C, K], −1 absent.
+    """
+    standard = (scores - scores.mean(0)) / scores.std(0)
+    result = standard.copy()
+    for column, category in enumerate(categories()):
+        neighbours = [n for n in table[column].tolist() if n >= 0]
+        if category.kind == "event" and neighbours:
+            result[:, column] = standard[:, neighbours].mean(1)
+    return result
+
+
+def prior_scores(labels: np.ndarray, images: int) -> np.ndarray:
+    """How often each category is a training positive, the same for every image: float32 [images, C]. Unseen ones: 0."""
+    return np.tile((labels == 1).mean(0).astype(np.float32), (images, 1))
+
+
+def figures(scores: np.ndarray, split: Split, topk: tuple[int, ...]) -> dict[str, float]:
+    """Every figure of one row, as fractions: mAP is `per_class` over verified labels, `true …` over the generator's truth."""
+    part = measure(scores, split.labels, seen(), topk)
+    values = mean_precisions(part, "")
+    for label_set in (ZSL, GZSL):
+        for name, value in f1_at_k(part, label_set, topk).items():
+            values[f"{label_set.upper()} {name}"] = value["F1"]
+    every = np.where(split.truth, 1, -1).astype(np.int8)
+    return values | mean_precisions(measure(scores, every, seen(), topk), "true ")
+
+
+def mean_precisions(part, prefix: str) -> dict[str, float]:
+    keys = sorted_keys(part)
+    unseen, all_ = per_class(keys, seen(), ZSL), per_class(keys, seen(), GZSL)
+    groups = {"ZSL": unseen, "words": unseen[of_kind("pair")], "opaque": unseen[of_kind("event")], "GZSL": all_}
+    return {f"{prefix}{name} mAP": float(np.nanmean(values)) for name, values in groups.items()}
+
+
+def identity(folder: Path) -> str:
+    """Changes when an exported model changes."""
+    return sha256_of_file(folder / "model.safetensors")[:16]
