@@ -3,80 +3,95 @@
 A run killed at any moment is repeated with the same command: finished shards stay, the rest is made. index.json comes last.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
-from c2srt.errors import UserError
-from c2srt.files import remove_leftovers
+from c2srt.files import hash_of, remove_leftovers
 from c2srt.progress import Progress
 from c2srt.shards import FILE, Shard, ShardIndex
-from c2srt.files import hash_of
+from c2srt.vocabulary import Vocabulary
 from cluster.session import connect, run_tasks
-from sharding.annotations import InputReport, RawFiles, find_root
+from sharding import staging
+from sharding.annotations import RawFiles, find_root
+from sharding.categories import build_vocabulary
 from sharding.config import Config
-from sharding.inputs import prepare_inputs
+from sharding.counts import acceptance
+from sharding.inputs import FOLDER as INPUTS
+from sharding.inputs import inputs_path, prepare_inputs
 from sharding.pack import ShardTask, pack_shard
-from sharding.plan import check_settings, choose_source, divide, only_writer, plan_split, status_counts
-from c2srt.vocabulary import open_images_v4
+from sharding.packs import PackSource, pack_tasks, stage_pack
+from sharding.plan import check_settings, choose_source, divide, only_writer, plan_split, require_urls, status_counts
+
+ACCEPTANCE = "acceptance.json"
 
 
 def run(config: Config) -> None:
-    """The whole job. Raises UserError on bad input, a full disk or a folder in use."""
+    """The whole job. Raises UserError on bad input, a full disk, or a folder that is in use or holds other shards."""
     out = Path(config.out).resolve()
     raw = find_root(Path(config.data.root))
     with only_writer(out):
-        remove_leftovers(out)
+        clean(out)
         source = choose_source(config, raw)
-        reports, digests = inputs(config, raw, out)
-        vocabulary = open_images_v4()
+        settings = check_settings(out, config, source, inputs(config, raw, out))
+        paths = {split: inputs_path(out, split) for split in settings}
+        if source.kind == "urls":
+            require_urls({split: paths[split] for split in config.splits}, config.data.root)
+        vocabulary = build_vocabulary(raw, config.data.vocabulary, paths, config.data.seen_min_images, config.data.unseen_count)
         vocabulary.save(out)
-        settings = check_settings(out, config, source, digests)
         tasks = {split: plan_split(out, split, settings[split], source, config) for split in settings}
         done, left = divide([task for split in config.splits for task in tasks[split]])
+        print(f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to be made", flush=True)
         if left:
             (out / FILE).unlink(missing_ok=True)
-            done |= pack_all(left, done, config.workers)
-        write_index(out, vocabulary.hash, settings, tasks)
-        summary(out, tasks, config)
+            pack_all(source, left, done, config.workers)
+        finish(out, vocabulary, settings, tasks, config)
 
 
-def inputs(config: Config, raw: RawFiles, out: Path) -> tuple[dict[str, InputReport], dict[str, str]]:
-    """The input table of each split, made or found; prints what the CSVs hold."""
-    reports, digests = {}, {}
+def clean(out: Path) -> None:
+    """Removes what killed runs left under temporary names."""
+    for folder in (out, out / INPUTS, *(path for path in (out / staging.FOLDER).glob("*") if path.is_dir())):
+        remove_leftovers(folder)
+
+
+def inputs(config: Config, raw: RawFiles, out: Path) -> dict[str, str]:
+    """Makes or finds the input table of each split, prints what it holds, and returns its SHA-256."""
+    digests = {}
     for split in config.splits:
-        reports[split], digests[split], new = prepare_inputs(raw, split, out, config.data.machine_threshold)
-        print("\n".join(reports[split].lines()) if new else f"{split}: input table is up to date")
-    return reports, digests
+        report, digests[split], new = prepare_inputs(raw, split, out, config.data.machine_threshold)
+        print("\n".join(report.lines() + ([] if new else [f"{split}: these CSVs were read by an earlier run"])), flush=True)
+    return digests
 
 
-def pack_all(left: list[ShardTask], done: dict[str, Shard], workers: int) -> dict[str, Shard]:
-    """Packs the remaining shards, `workers` at a time."""
+def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], workers: int) -> None:
+    """Makes the shards that are left, `workers` at a time; packs are read in a pass of their own before."""
     connect(workers)
-    progress = Progress("shard", sum(task.length for task in left) + sum(shard.inputs for shard in done.values()))
-    progress.skip(sum(shard.inputs for shard in done.values()))
-    made = {}
+    if isinstance(source, PackSource):
+        passes = Progress("packs", len(tasks := pack_tasks(source, left)), "packs")
+        for _, report in run_tasks(stage_pack, tasks, workers):
+            passes.update(1, report.name)
+            print("\n".join(report.lines()), end="\n" if report.lines() else "", flush=True)
+        passes.close()
+    earlier = sum(shard.inputs for shard in done.values())
+    progress = Progress("shard", sum(task.length for task in left) + earlier)
+    progress.skip(earlier)
     for task, shard in run_tasks(pack_shard, left, workers):
-        made[task.name] = shard
         progress.update(task.length, f"{task.name}: {shard.count:,} of {shard.inputs:,} packed")
     progress.close()
-    return made
 
 
-def write_index(out: Path, vocabulary: str, settings: dict[str, str], tasks: dict[str, list[ShardTask]]) -> None:
-    """The index of every split that is complete, splits of earlier runs included."""
-    splits = {}
-    for split, planned in tasks.items():
-        done, left = divide(planned)
-        if not left:
-            splits[split] = tuple(done[task.name] for task in planned)
-    ShardIndex(out, vocabulary, hash_of(settings), splits).save()
-
-
-def summary(out: Path, tasks: dict[str, list[ShardTask]], config: Config) -> None:
-    """A line a split and status."""
-    counts = status_counts(out, [task.name for split in config.splits for task in tasks[split]])
-    for split, status, count in counts.iter_rows():
-        print(f"{split:<12} {status:<12} {count:>11,}")
+def finish(out: Path, vocabulary: Vocabulary, settings: dict[str, str], tasks: dict[str, list[ShardTask]], config: Config) -> None:
+    """The index of every complete split (those of earlier runs included), the acceptance counts, and a line a status."""
+    divided = {split: divide(planned) for split, planned in tasks.items()}
+    splits = {split: tuple(done[task.name] for task in tasks[split]) for split, (done, left) in divided.items() if not left}
+    ShardIndex(out, vocabulary.hash, hash_of(settings), splits).save()
+    shutil.rmtree(out / staging.FOLDER, ignore_errors=True)
+    for split, status, count in status_counts(out, [shard.name for split in config.splits for shard in splits[split]]).iter_rows():
+        print(f"{split:<12} {status:<14} {count:>11,}")
+    packed = {split: sum(shard.count for shard in splits[split]) for split in config.splits}
+    counts = acceptance(vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed)
+    counts.save(out / ACCEPTANCE)
+    print("\n".join(counts.lines()))
     print(f"shards are in {out}")
 
 

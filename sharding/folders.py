@@ -9,6 +9,7 @@ import polars as pl
 
 from sharding.config import Config
 from sharding.outcome import Outcome, attempt
+from sharding.pack import ShardTask
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,11 @@ class FolderSource:
     folders: dict[str, str]
     kind: str = "folders"
 
-    def outcomes(self, rows: pl.DataFrame, split: str, config: Config) -> Iterator[Outcome]:
+    def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, rotation), in order."""
-        folder = self.folders[split]
+        folder = self.folders[task.split]
         for image_id, rotation in rows.select("id", "rotation").iter_rows():
-            yield read(os.path.join(folder, f"{image_id}.jpg"), rotation, config)
+            yield read(os.path.join(folder, f"{image_id}.jpg"), rotation, task.config)
 
 
 def read(path: str, rotation: int | None, config: Config) -> Outcome:

@@ -6,8 +6,9 @@ parquet metadata has `c2srt` = {"settings": hash, "bytes", "sha256", "first", "l
 """
 
 import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from c2srt.files import sha256_of_file, whole_file
 from c2srt.shards import Shard
 from sharding.config import Config
 from sharding.outcome import Outcome
+from sharding.staging import FOLDER as STAGING
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 KEY = "c2srt"
@@ -31,8 +33,8 @@ class Source(Protocol):
 
     kind: str
 
-    def outcomes(self, rows: pl.DataFrame, split: str, config: Config) -> Iterator[Outcome]:
-        """One Outcome for each row, in order."""
+    def outcomes(self, rows: pl.DataFrame, task: "ShardTask") -> Iterator[Outcome]:
+        """One Outcome for each row of the inputs, in order."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,14 @@ def pack_shard(task: ShardTask) -> Shard:
                 "first": rows["id"][0], "last": rows["id"][-1]}
     with whole_file(sidecar) as temporary:
         table.write_parquet(temporary, metadata={KEY: json.dumps(done)})
+    shutil.rmtree(Path(task.out, STAGING, task.name), ignore_errors=True)
     return as_shard(task.name, done, table)
 
 
 def outcomes(rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
     """The source's outcomes, in the order of `rows`, with `no_labels` for those that are not even looked for."""
     wanted = wanted_rows(rows, task.config)
-    found = task.source.outcomes(rows.filter(wanted), task.split, task.config)
+    found = task.source.outcomes(rows.filter(wanted), task)
     for fetch in wanted:
         yield next(found) if fetch else NO_LABELS
 

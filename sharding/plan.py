@@ -1,7 +1,6 @@
 """From a configuration to the list of shards to make: which inputs, from which image source, under which settings."""
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,9 @@ from sharding.annotations import RawFiles
 from sharding.config import Config
 from sharding.folders import FolderSource, find_folders
 from sharding.inputs import inputs_path
+from sharding.packs import PackSource, find_packs
 from sharding.pack import ShardTask, Source, finished, shard_name
+from sharding.urls import UrlSource
 
 SETTINGS = "settings.json"
 LOCK = ".lock"
@@ -39,15 +40,33 @@ def only_writer(out: Path) -> Iterator[None]:
 
 
 def choose_source(config: Config, raw: RawFiles) -> Source:
-    """The image source that `data.images` names, or the first that exists of folders, packs, URLs. Raises UserError if it is not there."""
-    roots = list(dict.fromkeys([Path(config.data.root), raw.folder.parent, raw.folder]))
-    folders = find_folders(roots, config.splits) if config.data.images in ("auto", "folders") else {}
-    if folders:
-        if absent := [split for split in config.splits if split not in folders]:
-            raise UserError(f"there is a folder of images for {', '.join(folders)} but none for {absent[0]} in {config.data.root}: put it in "
-                            f"images/{absent[0]}/, or leave it out with splits=[{','.join(folders)}]")
+    """The image source that `data.images` names, or the first that is there: folders, packs, URLs. Raises UserError if it is not."""
+    root, wanted = Path(config.data.root), config.data.images
+    roots = list(dict.fromkeys([root, raw.folder.parent, raw.folder]))
+    folders = find_folders(roots, config.splits) if wanted in ("auto", "folders") else {}
+    if folders or wanted == "folders":
+        require_splits(config, folders, "folder of images", "images/{0}/<id>.jpg")
         return FolderSource(folders)
-    raise UserError(f"no images below {config.data.root}: put them in images/<split>/<id>.jpg, or the CVDF packs (train_0.tar.gz …) there")
+    packs = find_packs(roots, config.splits) if wanted in ("auto", "packs") else {}
+    if packs or wanted == "packs":
+        require_splits(config, packs, "CVDF pack", "{0}.tar.gz, or for train train_0.tar.gz …")
+        return PackSource(packs)
+    return UrlSource()
+
+
+def require_splits(config: Config, found: dict, what: str, where: str) -> None:
+    """Raises UserError if a split has no images of the chosen kind."""
+    if absent := [split for split in config.splits if split not in found]:
+        other = f", or leave it out with splits=[{','.join(found)}]" if found else ", or choose another data.images=…"
+        raise UserError(f"there is no {what} of {absent[0]} in {config.data.root}: put {where.format(absent[0])} there{other}")
+
+
+def require_urls(paths: dict[str, Path], root: str) -> None:
+    """Raises UserError if a split's images are to be downloaded but no row has a URL."""
+    for split, path in paths.items():
+        if not pl.scan_parquet(path).select((pl.col("url") != "").any()).collect().item():
+            raise UserError(f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no URLs: put them "
+                            f"in images/{split}/<id>.jpg")
 
 
 def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, str]) -> dict[str, str]:

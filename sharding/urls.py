@@ -1,0 +1,185 @@
+"""Images from their URLs: concurrent download with retries, checked against the CSV, converted on arrival.
+
+Each worker stages what arrives (sharding/staging.py) in pieces of STAGE_ROWS images in `<out>/staging/<shard>/`, so a killed run
+repeats at most that many downloads a worker. Whatever happens to an image becomes its status:
+missing (HTTP 404, 410) · refused (another HTTP 4xx) · unreachable (every try failed: connection, time-out, cut-off answer, HTTP 429 or
+5xx) · placeholder (an XML or HTML page, or a PNG where the URL promises another format) · size_mismatch, md5_mismatch (not the file of
+the CSV) · no_url · those of sharding/decode.py.
+"""
+
+import base64
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import polars as pl
+import tenacity
+
+from sharding.config import Config, DownloadConfig
+from sharding.outcome import Outcome, attempt
+from sharding.pack import ShardTask
+from sharding.staging import FOLDER, about_stage, in_order, write_stage
+
+STAGE_ROWS = 256  # also how far downloads run ahead of the slowest one
+AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
+GONE = (404, 410)
+HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
+CONVERTING = threading.Lock()  # a worker has one CPU: one image is converted while the others are awaited
+
+
+class TryAgain(Exception):
+    """A failure that may pass; `outcome` is what to record if it does not, `wait_s` what the server asked for."""
+
+    def __init__(self, outcome: Outcome, wait_s: float = 0) -> None:
+        super().__init__(outcome.reason)
+        self.outcome, self.wait_s = outcome, wait_s
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """Downloads column `url`."""
+
+    kind: str = "urls"
+
+    def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
+        """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in order."""
+        pieces = list(rows.iter_slices(STAGE_ROWS))
+        stages = [Path(task.out, FOLDER, task.name, f"{number:06}") for number in range(len(pieces))]
+        about = [{"settings": task.settings, "first": piece["id"][0], "rows": len(piece)} for piece in pieces]
+        whole = [(about_stage(stage) or {}).get("about") == wanted for stage, wanted in zip(stages, about, strict=True)]
+        todo = (row for piece, done in zip(pieces, whole, strict=True) if not done for row in piece.iter_rows(named=True))
+        with Downloader(task.config) as downloader:
+            arrivals = downloader.all(todo)
+            for piece, stage, wanted, done in zip(pieces, stages, about, whole, strict=True):
+                if not done:
+                    write_stage(stage, islice(arrivals, len(piece)), wanted, {})
+                yield from in_order([stage], piece["id"].to_list(), Outcome("missing"))
+
+
+class Downloader:
+    """A pool of `download.concurrency` connections; use it in a `with`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        many = config.download.concurrency
+        self.pool = ThreadPoolExecutor(many, thread_name_prefix="download")
+        self.client = httpx.Client(timeout=config.download.timeout, follow_redirects=True, headers=HEADERS,
+                                   limits=httpx.Limits(max_connections=many, max_keepalive_connections=many))
+
+    def __enter__(self) -> "Downloader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        self.client.close()
+
+    def all(self, rows: Iterable[dict]) -> Iterator[tuple[str, Outcome]]:
+        """(id, outcome) in the order of `rows`, downloads running at most STAGE_ROWS ahead."""
+        return ahead(self.pool, lambda row: (row["id"], self.one(row)), rows, STAGE_ROWS)
+
+    def one(self, row: dict) -> Outcome:
+        """Downloads, checks and converts one image."""
+        if not row["url"]:
+            return Outcome("no_url", "the CSVs give no URL for this image")
+        try:
+            data = retrying(self.config.download)(self.get, row)
+        except TryAgain as last:
+            return last.outcome
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
+            return Outcome("refused", f"{row['url'][:100]}: {error}")
+        if isinstance(data, Outcome):
+            return data
+        if bad := disagreement(data, row):
+            return bad
+        with CONVERTING:
+            return attempt(data, row["rotation"], self.config, exif_first=True)
+
+    def get(self, row: dict) -> bytes | Outcome:
+        """One try: the body, or the outcome of an answer that is final. Raises TryAgain."""
+        try:
+            with self.client.stream("GET", row["url"]) as answer:
+                if answer.status_code in AGAIN:
+                    raise TryAgain(Outcome("unreachable", f"HTTP {answer.status_code}"), retry_after(answer.headers.get("Retry-After")))
+                if answer.status_code != 200:
+                    return Outcome("missing" if answer.status_code in GONE else "refused", f"HTTP {answer.status_code}")
+                body = self.body(answer)
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects):
+            raise
+        except httpx.HTTPError as error:
+            raise TryAgain(Outcome("unreachable", f"{type(error).__name__}: {' '.join(str(error).split())[:150]}")) from error
+        if isinstance(body, bytes) and row["original_size"] and len(body) < row["original_size"] and body[:2] == b"\xff\xd8":
+            raise TryAgain(Outcome("size_mismatch", f"{len(body):,} bytes, the CSV says {row['original_size']:,}"))
+        return body
+
+    def body(self, answer: httpx.Response) -> bytes | Outcome:
+        """Reads the answer, under the caps on bytes and on time."""
+        most, until = self.config.max_bytes, time.monotonic() + self.config.download.total_timeout
+        announced = int(answer.headers.get("Content-Length") or 0)
+        body = bytearray()
+        if announced <= most:
+            for piece in answer.iter_bytes():
+                body += piece
+                if len(body) > most:
+                    break
+                if time.monotonic() > until:
+                    raise TryAgain(Outcome("unreachable", f"no end after {self.config.download.total_timeout:g} s"))
+        size = max(announced, len(body))
+        return bytes(body) if size <= most else Outcome("too_large", f"{size:,} bytes or more, above max_bytes={most:,}")
+
+
+def disagreement(data: bytes, row: dict) -> Outcome | None:
+    """What the bytes say against being the CSV's image: placeholders first, since Flickr answers them for removed photos."""
+    if data.startswith(b"\x89PNG") and not urlsplit(row["url"]).path.lower().endswith(".png"):
+        return Outcome("placeholder", "a PNG where the URL promises another format, as Flickr answers for a removed photo")
+    if data.lstrip()[:1] == b"<" or not data:
+        return None  # sharding/decode.py names it
+    if row["original_size"] and len(data) != row["original_size"]:
+        return Outcome("size_mismatch", f"{len(data):,} bytes, the CSV says {row['original_size']:,}")
+    found = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    if row["original_md5"] and found != row["original_md5"]:
+        return Outcome("md5_mismatch", f"MD5 {found}, the CSV says {row['original_md5']}")
+    return None
+
+
+def retrying(config: DownloadConfig) -> tenacity.Retrying:
+    """Tries again on TryAgain: after doubling, jittered waits, or later if the server asks for it (up to `backoff_max`)."""
+    growing = tenacity.wait_exponential_jitter(initial=config.backoff, max=config.backoff_max, jitter=config.backoff)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return min(config.backoff_max, max(state.outcome.exception().wait_s, growing(state)))
+
+    return tenacity.Retrying(stop=tenacity.stop_after_attempt(config.attempts), wait=wait, reraise=True,
+                             retry=tenacity.retry_if_exception_type(TryAgain))
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3); 0 if absent or malformed."""
+    if not header:
+        return 0
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0
+
+
+def ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int) -> Iterator[Any]:
+    """`map` on a pool, in order, with at most `window` items in flight or waiting to be taken."""
+    items, running = iter(items), deque()
+    while True:
+        running.extend(pool.submit(function, item) for item in islice(items, window - len(running)))
+        if not running:
+            return
+        yield running.popleft().result()
