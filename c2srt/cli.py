@@ -8,15 +8,14 @@ import `cluster`.
 import difflib
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import fields
 from importlib.resources import files
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from c2srt.errors import UserError
 
@@ -66,11 +65,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         print(OmegaConf.to_yaml(composed, resolve=True), end="")
         return 0
     module = importlib.import_module(VERBS[verb][0])
-    return run_config(module.run, to_config(module.Config, composed))
-
-
-def run_config(run: Callable[[object], int | None], config: object) -> int:
-    return run(config) or 0
+    return module.run(to_config(module.Config, composed)) or 0
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
@@ -96,6 +91,11 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
 
 def readable(error: Exception, verb: str) -> str:
     """Hydra's message as one sentence, with the nearest known key when a key is unknown."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice} does not exist: choose one of {', '.join(sorted(error.options))}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is not a valid override: write key=value, with odd values quoted twice, 'key=\"a value\"'"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
@@ -126,9 +126,16 @@ def to_config(cls: type, composed: DictConfig) -> object:
     try:
         values = {name: composed[name] for name in names if name in composed}
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+    except MissingMandatoryValue as error:
+        raise UserError(f"{missing_key(composed)}=… is needed: give it on the command line") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}") from error
+
+
+def missing_key(composed: DictConfig) -> str:
+    """The first key that has no value yet (`???` in the YAML)."""
+    return next(iter(sorted(OmegaConf.missing_keys(composed))), "a key")
 
 
 def overview() -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from c2srt.errors import UserError
@@ -36,7 +36,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise_if_storage(error, path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # never hide the first error behind a second one
+            temporary.unlink()
 
 
 @contextmanager
@@ -78,17 +79,36 @@ def sync(path: Path) -> None:
 
 
 def raise_if_storage(error: OSError, path: Path) -> None:
-    """Turns the two storage failures that a user can mend into UserError; returns on any other error."""
+    """Turns the storage failures that a user can mend into UserError; returns on any other error.
+
+    An error that names a file elsewhere (an input read while writing) says nothing of `path`.
+    """
+    if error.filename is not None and not related(Path(os.fsdecode(error.filename)), path):
+        return
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise UserError(f"the disk is full while writing {path}: free some space and run the same command again") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         raise UserError(f"cannot write {path}: the folder is not writable; choose another with out=…") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         raise UserError(f"cannot write {path}: a file stands where a folder is needed; choose another with out=…") from error
+    if error.errno == errno.EISDIR:
+        raise UserError(f"cannot write {path}: a folder stands where the file should go; choose another with out=…") from error
+
+
+def related(named: Path, path: Path) -> bool:
+    """Whether `named` lies in `path`'s folder or is one of the folders above it."""
+    return named.is_relative_to(path.parent) or path.is_relative_to(named)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed runs left under temporary names in `folder`. Call it only while no other run writes there."""
+    """Deletes what killed runs left under temporary names in `folder`. Call it only while no other run writes there.
+
+    A folder that was moved out of the way by a run killed before it could move the new one in is put back.
+    """
+    for path in folder.glob(f"*{TEMPORARY}old-*"):
+        place = path.with_name(path.name.partition(f"{TEMPORARY}old-")[0])
+        if not place.exists():
+            os.replace(path, place)
     for path in folder.glob(f"*{TEMPORARY}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -100,13 +120,18 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path, made_by: str) -> dict:
-    """Reads a JSON artefact. Raises UserError naming `made_by`, the command that writes it, if absent or broken."""
+    """Reads a JSON object. Raises UserError naming `made_by`, the command that writes it, if absent or broken."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist: make it with `{made_by}`") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): make it again with `{made_by}`") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a JSON object: make it again with `{made_by}`")
+    return content
 
 
 def sha256_of_file(path: Path) -> str:

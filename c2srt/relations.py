@@ -115,7 +115,8 @@ def save(out: Path, table: np.ndarray, made_from: dict, notes: dict) -> None:
         np.save(file, table)
     degree = (table != ABSENT).sum(1)
     write_json(out / PROVENANCE, {
-        "made_from": made_from, "table_sha256": sha256_of_file(out / TABLE), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_from": made_from, "table_sha256": sha256_of_file(out / TABLE),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "degree": {"mean": float(degree.mean()), "min": int(degree.min()), "max": int(degree.max())},
         "without_neighbours": int((degree == 0).sum()), **notes})
 
@@ -320,9 +321,10 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
         again = f"c2srt relations graph={made_from['kind']} neighbours={max(k, made_from['neighbours'])}"
         check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
     except (KeyError, TypeError):
-        raise UserError(f"{folder / PROVENANCE} is not the provenance of a relation graph: make it with `c2srt relations`") from None
+        raise UserError(f"{folder / PROVENANCE} does not describe a relation graph: make it with `c2srt relations`") from None
     if k > made_from["neighbours"]:
-        raise UserError(f"{folder} keeps {made_from['neighbours']} neighbours a category, {k} are asked for: rebuild it with `{again}`")
+        raise UserError(f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
+                        f"rebuild it with `{again}`")
     if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
         raise UserError(f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with `{again}`")
     return torch.from_numpy(np.load(folder / TABLE).astype(np.int64))[:, :k]

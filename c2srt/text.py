@@ -106,11 +106,15 @@ def is_current(out: Path, made_from: dict) -> bool:
 
 
 def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path) -> Tensor:
-    """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run that was killed."""
-    progress = Progress("text", len(names) * len(templates), "prompts")
-    blocks = []
-    for start in range(0, len(names), config.block):
-        path, part = folder / f"{start:07}-{config.block}.safetensors", names[start : start + config.block]
+    """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run that was killed.
+
+    A name that several categories share is embedded once, so their features are equal to the last bit.
+    """
+    distinct = {name: row for row, name in enumerate(dict.fromkeys(map(clean, names)))}
+    progress = Progress("text", len(distinct) * len(templates), "prompts")
+    blocks, todo = [], list(distinct)
+    for start in range(0, len(todo), config.block):
+        path, part = folder / f"{start:07}-{config.block}.safetensors", todo[start : start + config.block]
         if (block := load_block(path)) is not None:
             progress.skip(len(part) * len(templates))
         else:
@@ -119,7 +123,7 @@ def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Con
                 save_file({"features": block}, temporary)
         blocks.append(block)
     progress.close()
-    return torch.cat(blocks)
+    return torch.cat(blocks)[[distinct[clean(name)] for name in names]]
 
 
 def load_block(path: Path) -> Tensor | None:
@@ -156,17 +160,16 @@ def clean(name: str) -> str:
 
 
 def count_cut(clip: Clip, names: list[str], templates: list[str], step: int = 1024) -> int:
-    """How many names have a prompt longer than the tower's context, whose end is therefore not read."""
-    longest = [max(templates, key=lambda template: len(clip_tokens(clip, template)))]
+    """How many names have a prompt longer than the tower's context, whose end is therefore not read.
+
+    Tokens of the name and of the template add up, so the longest template decides.
+    """
+    longest = [max(templates, key=lambda template: clip.tokenize([template], 4 * clip.context_length).count_nonzero())]
     cut = 0
     for start in range(0, len(names), step):
         tokens = clip.tokenize(prompts_of(names[start : start + step], longest), clip.context_length + 1)
         cut += int((tokens[:, -1] != 0).sum())
     return cut
-
-
-def clip_tokens(clip: Clip, text: str) -> list[int]:
-    return [token for token in clip.tokenize([text], 4 * clip.context_length)[0].tolist() if token]
 
 
 def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> Tensor:
@@ -195,7 +198,8 @@ def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = 
     except (KeyError, TypeError):
         raise UserError(f"{folder / PROVENANCE} does not describe text features: make it again with `{MADE_BY}`") from None
     if clip_hash is not None and made_by_clip != clip_hash:
-        raise UserError(f"{folder / FEATURES} was made by CLIP {made_by_clip}, not {clip_hash}: rebuild it with `{MADE_BY}` and the same clip.* keys")
+        raise UserError(f"{folder / FEATURES} was made by CLIP {made_by_clip}, not {clip_hash}: rebuild it with `{MADE_BY}` and the "
+                        "same clip.* keys")
     if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
         raise UserError(f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`")
     return sha256

@@ -72,10 +72,12 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads `folder/vocabulary.json`. Raises UserError if it is absent, broken or was edited by hand."""
     content = read_json(folder / FILE, "c2srt shard")
     try:
-        vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), content["seen_count"])
-    except KeyError as error:
-        raise UserError(f"{folder / FILE} lacks {error}: make it again with `c2srt shard`") from None
-    if vocabulary.hash != content["hash"]:
+        vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), int(content["seen_count"]))
+        written = content["hash"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / FILE} is not a vocabulary ({type(error).__name__}: {error}): "
+                        "make it again with `c2srt shard`") from None
+    if vocabulary.hash != written:
         raise UserError(f"{folder / FILE} was changed since it was written (its hash disagrees): make it again with `c2srt shard`")
     return vocabulary
 

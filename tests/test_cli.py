@@ -1,0 +1,126 @@
+"""The command line: help, printed configuration, one clear sentence and an exit code for bad input."""
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from c2srt.cli import VERBS, compose_verb, main, to_config
+from c2srt.errors import UserError
+
+WRITTEN = [verb for verb in VERBS if files("configs").joinpath(f"{verb}.yaml").is_file()]
+
+
+@dataclass
+class NeedsRoot:
+    data: dict[str, Any] = field(default_factory=dict)
+    graph: str = ""
+    neighbours: int = 0
+    relations_file: str | None = None
+    root: str | None = None
+    out: str = ""
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line that a bad command prints on stderr, after checking that it exits with 2 and prints nothing else."""
+    assert main(list(arguments)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith(f"c2srt {arguments[0]}: ")
+    return printed.err
+
+
+def test_overview_names_every_verb(capsys):
+    assert main(["--help"]) == 0
+    assert set(VERBS) <= set(capsys.readouterr().out.split())
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_help_explains_every_key_of_the_verb(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    own = yaml.safe_load(files("configs").joinpath(f"{verb}.yaml").read_text())
+    lines = text.splitlines()
+    for key in set(own) - {"defaults"}:
+        assert any(line.startswith(f"{key}:") for line in lines), key
+    assert "seed:" in text and text.startswith(f"c2srt {verb}: ")
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_printed_configuration_is_the_resolved_one(capsys, verb):
+    assert main([verb, "--cfg", "job", "work=/w", "seed=3"]) == 0
+    printed = capsys.readouterr().out
+    assert "${" not in printed
+    config = yaml.safe_load(printed)
+    assert (config["shards"], config["relations"], config["seed"]) == ("/w/shards", "/w/relations/llm", 3)
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
+    module_name = VERBS[verb][0]
+    if importlib.util.find_spec(module_name) is None:
+        pytest.fail(f"configs/{verb}.yaml is there but {module_name} is not")
+    module = importlib.import_module(module_name)
+    composed = compose_verb(verb, [])
+    for key in OmegaConf.missing_keys(composed):
+        OmegaConf.update(composed, key, "/given")
+    to_config(module.Config, composed)
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["txet"], "there is no verb 'txet', did you mean 'text'?"),
+    (["text", "batsh=3"], "unknown key 'batsh', did you mean 'batch'?"),
+    (["text", "clip.nam=x"], "unknown key 'clip.nam', did you mean 'clip.name'?"),
+    (["text", "+foo=1"], "unknown key 'foo'"),
+    (["text", "+clip.foo=1"], "foo"),
+    (["text", "batch=abc"], "batch: Value 'abc'"),
+    (["text", "batch=0"], "at least 1"),
+    (["text", "data=opnimages"], "data=opnimages does not exist: choose one of miniature, openimages"),
+    (["text", "out=${nope}"], "'nope' not found"),
+    (["text", "a=b=c"], "'a=b=c' is not a valid override"),
+    (["text", "foo"], "'foo' is not an override"),
+    (["text", "--verbose"], "'--verbose' is not an override"),
+    (["text", "templates=[a photo]"], "must contain {} exactly once"),
+    (["text", "templates=tuned"], "choose one of simple, ensemble"),
+    (["relations", "graph=foo"], "choose one of llm, similarity, random, none"),
+    (["relations", "work=/nowhere"], "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard`"),
+])
+def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
+    assert sentence in refused(capsys, *arguments)
+
+
+def test_a_missing_required_key_is_named():
+    with pytest.raises(UserError, match=r"data\.root=… is needed"):
+        to_config(NeedsRoot, compose_verb("relations", ["data=openimages"]))
+    config = to_config(NeedsRoot, compose_verb("relations", ["data=openimages", "data.root=/x"]))
+    assert config.data["root"] == "/x"
+
+
+def test_data_sets_change_the_defaults():
+    miniature, openimages = (compose_verb("relations", [f"data={name}"]) for name in ("miniature", "openimages"))
+    assert miniature.shards == "runs/miniature/shards" and miniature.root == "runs/miniature/raw"
+    assert openimages.shards == "runs/openimages/shards" and openimages.root is None
+    assert (list(miniature.topk), list(openimages.topk)) == ([3, 10], [10, 20])
+
+
+def test_the_installed_command_exits_with_the_status(tmp_path):
+    command = [sys.executable, "-c", "import sys; from c2srt.cli import main; sys.exit(main())"]
+    good = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    bad = subprocess.run([*command, "relations", "graf=llm"], capture_output=True, text=True, cwd=tmp_path)
+    assert (good.returncode, bad.returncode) == (0, 2)
+    assert "Traceback" not in bad.stderr and "did you mean 'graph'?" in bad.stderr
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    import c2srt.relations
+    monkeypatch.setattr(c2srt.relations, "load_vocabulary", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["relations", f"work={tmp_path}"])
