@@ -238,8 +238,9 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport):
         else:
             odd = block.filter(~pl.col("Confidence").is_in([0.0, 1.0]))
             if len(odd):
-                raise UserError(f"{path} has confidence {odd['Confidence'][0]:g} for {odd['LabelName'][0]} in image {odd['ImageID'][0]}, "
-                                "where people say 0 or 1: is this the machine label file? Download the human one")
+                image_id, mid, value = odd.row(0)
+                raise UserError(f"{path} has confidence {value:g} for {mid} in image {image_id}, where people say 0 or 1: is it "
+                                "the machine label file? Download the human one")
             report.label_rows += len(block)
         return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
 

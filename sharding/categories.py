@@ -74,8 +74,8 @@ def derived(names: dict[str, str], inputs: dict[str, Path], seen_min_images: int
     unseen = test.join(training, on="mid", how="anti").sort("images", "mid", descending=[True, False]).head(unseen_count)
     if not len(seen):
         most = training["images"].max() or 0
-        raise UserError(f"no category is verified present in more than {seen_min_images} training images (the most frequent one is "
-                        f"in {most}): lower data.seen_min_images, or list the categories in classes-seen.txt and "
+        raise UserError(f"no category is verified present in more than {seen_min_images} training images (the most frequent one "
+                        f"is in {most}): lower data.seen_min_images, or list the categories in classes-seen.txt and "
                         "classes-unseen.txt and set data.vocabulary=files")
     return named(seen["mid"].to_list(), unseen["mid"].to_list(), names)
 

@@ -62,8 +62,8 @@ def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str
             pa.input_stream(str(path), compression="detect"),
             read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(column_types=columns, include_columns=list(columns), null_values=[""],
-                                                  include_missing_columns=True))
+            convert_options=pa.csv.ConvertOptions(column_types=columns, null_values=[""], strings_can_be_null=True,
+                                                  include_columns=list(columns), include_missing_columns=True))
         for batch in reader:
             if batch.num_rows:
                 yield pl.from_arrow(batch)
