@@ -198,8 +198,8 @@ def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = 
     except (KeyError, TypeError):
         raise UserError(f"{folder / PROVENANCE} does not describe text features: make it again with `{MADE_BY}`") from None
     if clip_hash is not None and made_by_clip != clip_hash:
-        raise UserError(f"{folder / FEATURES} was made by CLIP {made_by_clip}, not {clip_hash}: rebuild it with `{MADE_BY}` and the "
-                        "same clip.* keys")
+        raise UserError(f"{folder / FEATURES} was made by CLIP {made_by_clip}, not {clip_hash}: "
+                        f"rebuild it with `{MADE_BY}` and the same clip.* keys")
     if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
         raise UserError(f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`")
     return sha256

@@ -1,0 +1,232 @@
+"""The neighbour table: every kind of graph, the shipped relations, provenance, and new words."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch.nn.functional import normalize
+
+from c2srt.cli import main
+from c2srt.errors import UserError
+from c2srt.files import read_json, sha256_of_file, write_json
+from c2srt.relations import (Answers, llm_neighbours, load_relations, parse_answers, random_neighbours, shipped_answers,
+                             similar_neighbours, text_neighbours)
+from c2srt.vocabulary import Vocabulary, open_images_v4
+
+SHARED = Path(__file__).resolve().parents[2] / "shared/data"
+FIVE = Vocabulary(("/m/a", "/m/b", "/m/c", "/m/d", "/m/u"), ("Ape", "Bat", "Spring", "Spring", "Unicorn"), 4)
+
+
+def line(mid: str, *related: tuple[str, str]) -> str:
+    answers = [{"mid": other, "name": other, "type": "is-a", "strength": strength} for other, strength in related]
+    return json.dumps({"mid": mid, "name": mid, "split": "seen", "related": answers})
+
+
+def relations(*arguments: str, folder: Path) -> int:
+    return main(["relations", f"work={folder}", *arguments])
+
+
+@pytest.fixture
+def five(tmp_path):
+    FIVE.save(tmp_path / "shards")
+    return tmp_path
+
+
+def test_strength_decides_and_equal_strengths_keep_the_order_of_the_file():
+    answers = parse_answers(line("/m/a", ("/m/b", "low"), ("/m/d", "Medium"), ("/m/c", "HIGH")).encode()
+                            + b"\n\n" + line("/m/u", ("/m/d", "high"), ("/m/b", "high"), ("/m/a", "high")).encode(), "x")
+    table, counts = llm_neighbours(answers, FIVE, 3)
+    assert table.tolist() == [[2, 3, 1], [-1] * 3, [-1] * 3, [-1] * 3, [3, 1, 0]]
+    assert table.dtype == np.int32 and counts["categories without an answer"] == 3
+
+
+def test_unusable_relations_are_dropped_counted_and_printed(five, capsys):
+    text = [line("/m/a", ("/m/a", "high"), ("/m/u", "high"), ("/m/x", "high"), ("/m/c", "medium"), ("/m/c", "low"), ("/m/b", "low")),
+            line("/m/nowhere", ("/m/a", "high")), line("/m/c", ("/m/d", "high"))]
+    (five / "mined.jsonl").write_text("\n".join(text))
+    assert relations(f"relations_file={five}/mined.jsonl", "neighbours=2", folder=five) == 0
+    assert load_relations(five / "relations/llm", FIVE, 2).tolist() == [[2, 1], [-1, -1], [3, -1], [-1, -1], [-1, -1]]
+    counts = read_json(five / "relations/llm/relations.json", "")["counts"]
+    assert counts == {"answers for categories outside the vocabulary": 1, "categories without an answer": 3,
+                      "categories related to themselves": 1, "related categories that are unseen": 1,
+                      "related categories outside the vocabulary": 1, "related categories named twice": 1}
+    printed = capsys.readouterr().out
+    assert all(f"dropped, {what}: 1" in printed for what in counts if "without" not in what)
+    assert "categories without an answer: 3" in printed and "3 without any" in printed
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    ("{\"mid\": ", "line 1: not valid JSON"),
+    (line("/m/a") + "\n[1, 2]", "line 2: not a relations line"),
+    (line("/m/a", ("/m/b", "strong")), "line 1: not a relations line"),
+    (json.dumps({"mid": "/m/a"}), "related"),
+    (line("/m/a") + "\n" + line("/m/a"), "line 2: category /m/a was answered before"),
+])
+def test_a_bad_relations_file_names_the_line(five, capsys, content, sentence):
+    (five / "mined.jsonl").write_text(content)
+    assert relations(f"relations_file={five}/mined.jsonl", folder=five) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (five / "relations").exists()
+
+
+def test_the_relations_of_the_raw_folder_are_found_and_a_missing_or_broken_file_is_refused(five, capsys):
+    assert relations(folder=five) == 2
+    assert "no shipped relations fit this vocabulary" in capsys.readouterr().err
+    (five / "raw").mkdir()
+    (five / "raw/relations.jsonl").write_text(json.dumps({"provenance": {"model": "m", "prompt": 1}}) + "\n" + line("/m/u", ("/m/a", "high")))
+    assert relations(folder=five) == 0
+    provenance = read_json(five / "relations/llm/relations.json", "")
+    assert provenance["source"].endswith("raw/relations.jsonl") and (provenance["model"], provenance["prompt"]) == ("m", 1)
+    assert load_relations(five / "relations/llm", FIVE, 1).squeeze(1).tolist() == [-1, -1, -1, -1, 0]
+    (five / "cut.jsonl.gz").write_bytes(gzip.compress(line("/m/a").encode())[:-9])
+    for name in ("cut.jsonl.gz", "absent.jsonl"):
+        assert relations(f"relations_file={five}/{name}", folder=five) == 2
+        assert f"{name} cannot be read" in capsys.readouterr().err
+
+
+def test_the_same_command_again_does_nothing_and_any_change_rebuilds(five, capsys):
+    table = five / "relations/random/neighbours.npy"
+    assert relations("graph=random", folder=five) == 0
+    before, bytes_before = table.stat().st_mtime_ns, table.read_bytes()
+    assert relations("graph=random", folder=five) == 0
+    assert "up to date" in capsys.readouterr().out and table.stat().st_mtime_ns == before
+    assert relations("graph=random", "seed=1", folder=five) == 0
+    assert table.read_bytes() != bytes_before
+    assert relations("graph=random", folder=five) == 0
+    assert table.read_bytes() == bytes_before
+    table.write_bytes(bytes_before[:-4])
+    with pytest.raises(UserError, match="neighbours.npy is absent or not what relations.json describes"):
+        load_relations(table.parent, FIVE, 2)
+    assert relations("graph=random", folder=five) == 0
+    assert table.read_bytes() == bytes_before
+
+
+def test_a_graph_of_another_vocabulary_or_with_too_few_neighbours_is_refused(five):
+    assert relations("graph=none", "neighbours=3", folder=five) == 0
+    folder = five / "relations/none"
+    assert (load_relations(folder, FIVE, 3) == -1).all() and load_relations(folder, FIVE, 2).shape == (5, 2)
+    with pytest.raises(UserError, match="keeps 3 neighbours a category, but 4 are asked for: .*graph=none neighbours=4`"):
+        load_relations(folder, FIVE, 4)
+    renamed = Vocabulary(FIVE.mids, ("Ape", "Bat", "Spring", "Summer", "Unicorn"), 4)
+    with pytest.raises(UserError, match="relations/none was made for vocabulary .* `c2srt relations graph=none"):
+        load_relations(folder, renamed, 2)
+    with pytest.raises(UserError, match="relations.json does not exist: make it with `c2srt relations`"):
+        load_relations(five / "nowhere", FIVE, 2)
+    write_json(folder / "relations.json", {"made": "by hand"})
+    with pytest.raises(UserError, match="does not describe a relation graph"):
+        load_relations(folder, FIVE, 2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 12), st.integers(0, 4), st.integers(1, 10), st.integers(0, 3))
+def test_random_rows_are_distinct_seen_and_never_oneself(seen, unseen, k, seed):
+    vocabulary = Vocabulary(tuple(f"/m/{i}" for i in range(seen + unseen)), ("x",) * (seen + unseen), seen)
+    table = random_neighbours(vocabulary, k, seed)
+    for row, neighbours in enumerate(table.tolist()):
+        kept = [column for column in neighbours if column >= 0]
+        others = seen - (row < seen)
+        assert len(kept) == len(set(kept)) == min(k, others) and row not in kept and max(kept, default=0) < seen
+        assert neighbours[len(kept) :] == [-1] * (k - len(kept))
+
+
+def test_a_random_row_depends_on_no_other_category_and_covers_all_sources():
+    mids = tuple(f"/m/{i}" for i in range(60))
+    small, large = Vocabulary(mids[:52], mids[:52], 50), Vocabulary(mids[:50] + mids[53:] + mids[50:53], mids, 50)
+    one, other = random_neighbours(small, 4, 7), random_neighbours(large, 4, 7)
+    assert (one[:50] == other[:50]).all()
+    assert (one[50:52] == other[[57, 58]]).all()
+    assert (random_neighbours(large, 4, 8) != other).any()
+    assert set(other.flatten().tolist()) == set(range(50))
+
+
+def test_similarity_is_the_literal_ranking_with_ties_to_the_lower_column():
+    features = normalize(torch.randn(37, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    features[11] = features[5] = features[20]  # three categories of one name
+    table = text_neighbours(features, 30, 6)
+    cosine = (features.double() @ features[:30].double().T)
+    for row in range(37):
+        ranked = sorted((column for column in range(30) if column != row), key=lambda column: (-round(cosine[row, column].item(), 6), column))
+        assert table[row].tolist() == ranked[:6]
+    assert table[20, :2].tolist() == [5, 11] and table[5, :2].tolist() == [11, 20]
+
+
+def test_similarity_in_chunks_is_the_same_and_few_seen_are_padded(monkeypatch):
+    features = normalize(torch.randn(9, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
+    whole = text_neighbours(features, 3, 5)
+    monkeypatch.setattr("c2srt.relations.rows_per_chunk", lambda columns: 2)
+    assert (text_neighbours(features, 3, 5) == whole).all()
+    assert (whole[:3, 2:] == -1).all() and (whole[3:, 3:] == -1).all() and (whole[:3, :2] >= 0).all() and (whole[3:, :3] >= 0).all()
+
+
+def test_similarity_reads_the_text_features_and_follows_them(five):
+    def write_text(seed: int) -> torch.Tensor:
+        features = normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)), dim=-1)
+        (five / "text").mkdir(exist_ok=True)
+        save_file({"features": features}, five / "text/text.safetensors")
+        write_json(five / "text/text.json", {"made_from": {"vocabulary": FIVE.hash, "clip": "c", "templates": ["{}"]},
+                                             "features_sha256": sha256_of_file(five / "text/text.safetensors")})
+        return features
+
+    assert relations("graph=similarity", folder=five) == 2
+    for seed in (0, 1):
+        features = write_text(seed)
+        assert relations("graph=similarity", folder=five) == 0
+        expected = text_neighbours(features, 4, 8)
+        assert load_relations(five / "relations/similarity", FIVE, 8).tolist() == expected.tolist()
+        assert (expected >= 0).sum(1).tolist() == [3, 3, 3, 3, 4]
+
+
+def test_new_words_get_the_most_similar_seen_categories():
+    seen = normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(2)), dim=-1)
+    assert similar_neighbours(seen[[3, 1]], seen, 2)[:, 0].tolist() == [3, 1]
+    names = ["Ape", "Bat", "Cat", "Dog", "Eel", "Fox"]
+    best = similar_neighbours(seen[[3, 1]], seen, 7, ["dog", "Bats"], names)
+    assert 3 not in best[0] and best[1, 0] == 1
+    assert best.shape == (2, 7) and (best[0, 5:] == -1).all() and best[1, 6] == -1 and (best[1, :6] >= 0).all()
+    assert similar_neighbours(seen[:0], seen, 3).shape == (0, 3)
+
+
+def test_shipped_open_images_graph_reaches_every_category(tmp_path):
+    vocabulary = open_images_v4()
+    vocabulary.save(tmp_path / "shards")
+    assert main(["relations", "data=openimages", f"work={tmp_path}"]) == 0
+    table = load_relations(tmp_path / "relations/llm", vocabulary, 8)
+    degree = (table >= 0).sum(1)
+    assert table.shape == (7586, 8) and degree.min() >= 4 and table.max() < 7186
+    assert not (table == torch.arange(7586)[:, None]).any()
+    counts = read_json(tmp_path / "relations/llm/relations.json", "")["counts"]
+    assert set(counts.values()) == {0}
+
+
+def test_shipped_nus_wide_graph_is_keyed_by_name():
+    answers = shipped_answers("relations_nuswide.jsonl.gz")
+    names = tuple(answers.related)
+    table, counts = llm_neighbours(answers, Vocabulary(names, names, 925), 16)
+    assert table.shape == (1006, 16) and (table >= 0).all() and table.max() < 925 and set(counts.values()) == {0}
+
+
+@pytest.mark.parametrize("name", ["openimages_v4", "nuswide"])
+def test_shipped_relations_are_the_mined_ones_in_a_reproducible_file(name):
+    packed = (Path(__file__).parents[1] / f"c2srt/data_files/relations_{name}.jsonl.gz").read_bytes()
+    assert packed[4:8] == bytes(4), "the gzip header must not hold a time"
+    assert isinstance(shipped_answers(f"relations_{name}.jsonl.gz"), Answers)
+    if not SHARED.is_dir():
+        pytest.skip("needs shared/data to compare with the mined relations")
+    assert gzip.decompress(packed) == (SHARED / f"relations/{name}.jsonl").read_bytes()
+
+
+def test_a_part_of_open_images_takes_its_relations_from_the_shipped_file(tmp_path):
+    whole = open_images_v4()
+    part = Vocabulary(whole.mids[:500] + whole.mids[7186:7190], whole.names[:500] + whole.names[7186:7190], 500)
+    part.save(tmp_path / "shards")
+    assert main(["relations", "data=openimages", f"work={tmp_path}"]) == 0
+    table = load_relations(tmp_path / "relations/llm", part, 4)
+    related = {answer for answer, _ in shipped_answers("relations_openimages_v4.jsonl.gz").related[part.mids[3]]}
+    assert {part.mids[column] for column in table[3].tolist() if column >= 0} <= related
+    assert read_json(tmp_path / "relations/llm/relations.json", "")["counts"]["related categories outside the vocabulary"] > 0
