@@ -178,6 +178,12 @@ def test_weights_load_from_local_safetensors_and_torch_files(clip, tmp_path):
     assert one.hash == two.hash != clip.hash
 
 
+def test_cutting_the_padding_leaves_text_features_as_they_are(clip):
+    tokens = clip.tokenize(["a dog", "a photo of a very long name of a thing"])
+    torch.testing.assert_close(clip.encode_text(tokens), clip.model.encode_text(tokens))
+    assert not torch.allclose(*clip.encode_text(tokens))
+
+
 @pytest.mark.parametrize("config, sentence", [
     (ClipConfig("ViT-Z-99", "random"), "is not an open_clip model"),
     (ClipConfig("ViT-B-16", "no-such-tag"), "neither a file nor a tag of ViT-B-16"),

@@ -76,8 +76,18 @@ class Clip:
 
     @torch.no_grad()
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """[n, L] token ids -> [n, D] raw text features (not normalised)."""
-        return self.model.encode_text(tokens)
+        """[n, L] token ids -> [n, D] raw text features (not normalised).
+
+        A causal tower never looks past the end-of-text token, so the padding behind the longest text is cut: the same
+        features, about six times cheaper for category names.
+        """
+        model = self.model
+        if getattr(model, "attn_mask", None) is None or getattr(model, "text_pool_type", None) != "argmax":
+            return model.encode_text(tokens)
+        length = int(tokens.argmax(1).max()) + 1
+        tokens, positions, mask = tokens[:, :length], model.positional_embedding[:length], model.attn_mask[:length, :length]
+        hidden = model.ln_final(model.transformer(model.token_embedding(tokens) + positions, attn_mask=mask))
+        return hidden[torch.arange(len(tokens)), tokens.argmax(1)] @ model.text_projection
 
     def tokenize(self, texts: list[str], length: int | None = None) -> Tensor:
         """Texts -> [n, L] token ids of open_clip's byte-pair vocabulary, 0 after the end; longer texts are cut, as CLIP does.
