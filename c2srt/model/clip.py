@@ -82,7 +82,8 @@ class Clip:
         features, about six times cheaper for category names.
         """
         model = self.model
-        if getattr(model, "attn_mask", None) is None or getattr(model, "text_pool_type", None) != "argmax":
+        causal = getattr(model, "attn_mask", None) is not None and getattr(model, "text_pool_type", None) == "argmax"
+        if not causal or not isinstance(model.text_projection, Tensor):
             return model.encode_text(tokens)
         length = int(tokens.argmax(1).max()) + 1
         tokens, positions, mask = tokens[:, :length], model.positional_embedding[:length], model.attn_mask[:length, :length]
