@@ -1,0 +1,115 @@
+"""`c2srt audit`: re-reads every shard against the index, the sidecars and the CSVs, in parallel; exit 1 on any disagreement."""
+
+import itertools
+import json
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from c2srt.errors import UserError
+from c2srt.files import TEMPORARY, read_json, whole_file
+from c2srt.progress import Progress
+from c2srt.shards import MADE_BY, ShardIndex, load_index
+from c2srt.vocabulary import load_vocabulary
+from cluster.session import connect, run_tasks
+from sharding.annotations import RawFiles, class_names, find_root, write_inputs
+from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
+from sharding.categories import build_vocabulary, is_open_images_v4
+from sharding.config import DataConfig
+from sharding.inputs import inputs_path
+
+REPORT = "audit.jsonl"
+PRINTED = 20
+
+
+@dataclass
+class Config:
+    """The verb; configs/audit.yaml explains each key."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    shards: str = ""
+    out: str = ""
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"workers={self.workers} must be at least 1")
+
+
+def run(config: Config) -> int:
+    """Returns 0 if nothing disagrees, else 1; every disagreement is a line of `<out>/audit.jsonl`."""
+    index, raw, out = load_index(Path(config.shards)), find_root(Path(config.data.root)), Path(config.out)
+    check_threshold(index, config.data.machine_threshold)
+    scratch = out / f"audit{TEMPORARY}inputs"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        inputs = recomputed(raw, index, config.data, scratch)
+        expected = build_vocabulary(raw, config.data.vocabulary, inputs, config.data.seen_min_images, config.data.unseen_count)
+        folder_findings = audit_folder(index, load_vocabulary(index.folder), expected)
+        tasks = [task for split in index.splits for task in plan_audit(index, split, inputs[split])]
+        audit_in_parallel(tasks, scratch, config.workers)
+        parts = [scratch / f"{task.shard.name}.jsonl" for task in tasks]
+        count = write_report(folder_findings, parts, out / REPORT)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return conclude(count, tasks, out / REPORT)
+
+
+def check_threshold(index: ShardIndex, threshold: float | None) -> None:
+    """Raises UserError if the shards were made with another threshold for machine labels: every label would seem to differ."""
+    for split in index.splits:
+        record = inputs_path(index.folder, split).with_suffix(".json")
+        used = read_json(record, MADE_BY)["made_from"]["machine_threshold"] if record.exists() else threshold
+        if used != threshold:
+            raise UserError(f"{index.folder} was made with data.machine_threshold={used}: give the audit the same")
+
+
+def recomputed(raw: RawFiles, index: ShardIndex, data: DataConfig, scratch: Path) -> dict[str, Path]:
+    """Reads the CSVs again; returns split → parquet for the splits in the index, and those that derive the vocabulary."""
+    listed = data.vocabulary == "files" or data.vocabulary == "auto" and is_open_images_v4(raw, class_names(raw))
+    needed = [] if listed else [split for split in ("train", "test") if split in raw.splits]
+    splits = dict.fromkeys([*index.splits, *needed])
+    inputs = {split: scratch / f"{split}.parquet" for split in splits}
+    for split, path in inputs.items():
+        print(*write_inputs(raw, split, path, data.machine_threshold).lines(), sep="\n", flush=True)
+    return inputs
+
+
+def audit_in_parallel(tasks: list[AuditTask], scratch: Path, workers: int) -> None:
+    """Audits every shard; each one's findings go to `scratch/<name>.jsonl`, so memory does not grow with them."""
+    connect(workers)
+    progress = Progress("audit", sum(task.shard.inputs for task in tasks))
+    for task, findings in run_tasks(audit_shard, tasks, workers):
+        (scratch / f"{task.shard.name}.jsonl").write_text("".join(f"{finding.json()}\n" for finding in findings))
+        progress.update(task.shard.inputs)
+    progress.close()
+
+
+def write_report(first: list[Finding], parts: list[Path], path: Path) -> int:
+    """Joins the findings in the order of shards into `path`; returns how many there are."""
+    count = 0
+    with whole_file(path) as temporary, temporary.open("w") as report:
+        for line in itertools.chain((f"{finding.json()}\n" for finding in first), *(part.open() for part in parts)):
+            report.write(line)
+            count += 1
+    return count
+
+
+def conclude(count: int, tasks: list[AuditTask], report: Path) -> int:
+    """Prints the first disagreements and one line of summary; returns the exit status."""
+    with report.open() as lines:
+        for line in itertools.islice(lines, PRINTED):
+            print(Finding(**json.loads(line)).line())
+    packed, images = sum(task.shard.count for task in tasks), sum(task.shard.inputs for task in tasks)
+    what = f"{len(tasks):,} shards, {packed:,} packed of {images:,} images"
+    if count:
+        print(f"{count:,} disagreements in {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {report}")
+        return 1
+    print(f"{what}: bytes, hashes, members, pixels, labels and counts all agree")
+    return 0
+
+
+if __name__ == "__main__":
+    from c2srt.cli import main
+    sys.exit(main(["audit", *sys.argv[1:]]))
