@@ -22,7 +22,8 @@ import mmap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import polars as pl
+import numpy as np
+import pyarrow.parquet as pq
 
 from c2srt.errors import UserError
 from c2srt.files import read_json, write_json
@@ -30,6 +31,8 @@ from c2srt.files import read_json, write_json
 FORMAT = 1
 FILE = "index.json"
 MADE_BY = "c2srt shard"
+SPANS = ["jpg_offset", "jpg_bytes", "json_offset", "json_bytes"]
+COLUMNS = ["id", "status", "member", *SPANS]
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,21 @@ class ShardReader:
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.path = folder / f"{shard.name}.tar"
         try:
-            rows = pl.read_parquet(folder / f"{shard.name}.parquet").filter(pl.col("status") == "ok").sort("member")
+            # No thread pools here: loader workers are forked, and a pool (polars always has one) hangs in a forked child.
+            rows = pq.read_table(folder / f"{shard.name}.parquet", columns=COLUMNS, use_threads=False, pre_buffer=False)
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is in the index but not on disk: run `{MADE_BY}` again") from None
-        if len(self._map) != shard.bytes or len(rows) != shard.count:
+        except ValueError as error:  # an empty tar, or a sidecar that is not parquet
+            raise UserError(f"{self.path} or its sidecar is damaged ({error}): run `{MADE_BY}` again") from error
+        column = {name: rows[name].to_numpy() for name in COLUMNS}
+        packed = np.flatnonzero(column["status"] == "ok")
+        packed = packed[np.argsort(column["member"][packed])]
+        if len(self._map) != shard.bytes or len(packed) != shard.count:
             raise UserError(f"{self.path} is not the shard of the index (bytes or samples differ): run `{MADE_BY}` again")
-        self.ids: list[str] = rows["id"].to_list()
-        self._spans = rows.select("jpg_offset", "jpg_bytes", "json_offset", "json_bytes").to_numpy()
+        self.ids: list[str] = column["id"][packed].tolist()
+        self._spans = np.stack([column[name] for name in SPANS], 1)[packed]
 
     def __len__(self) -> int:
         return len(self.ids)

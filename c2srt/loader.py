@@ -1,0 +1,187 @@
+"""Batches from the shards, decoded and augmented by worker processes off the training thread.
+
+A batch is a pure function of its position, so workers need no state and no shuffle buffer: torch's DataLoader deals
+positions to processes, returns the batches in order, holds at most `prefetch` of them per worker, raises when a worker
+dies, and its workers end with their parent. Which sample stands at which position is in c2srt/order.py.
+
+Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones in training), D joint width.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from c2srt.errors import UserError
+from c2srt.order import Order
+from c2srt.samples import Sample, Samples
+from c2srt.shards import ShardIndex
+from c2srt.teacher import TeacherCache
+from c2srt.views import ViewConfig, centre_pixels, view_pixels
+from c2srt.vocabulary import Vocabulary
+
+
+@dataclass
+class LoaderConfig:
+    """What decides the batches: split, seed, image side `size` S in pixels, views, global batch `batch` and
+    `micro_batch` in images, shuffle `window` in shards; and how they are made: `workers` processes a rank (0: in the
+    caller's process), each at most `prefetch` batches ahead."""
+
+    size: int
+    batch: int = 64
+    micro_batch: int = 16
+    seed: int = 0
+    split: str = "train"
+    views: ViewConfig = field(default_factory=ViewConfig)
+    window: int = 16
+    workers: int = 1
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("size", "batch", "micro_batch", "window", "prefetch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"the number of loader workers, {self.workers}, must be at least 0")
+
+
+@dataclass
+class Batch:
+    """One micro-batch: images uint8 [b, 3, S, S]; labels int8 [b, C] in −1/0/1; teacher float16 [b, D] or None;
+    weights float32 [b], 0 for padding, with mean 1 over a global batch; ids [b].
+
+    `step` is the global step, counted from 0 over all epochs, `accumulation` the micro-batch within the step;
+    `waited_s` is how long the consumer waited for this batch, in seconds.
+    """
+
+    images: Tensor
+    labels: Tensor
+    teacher: Tensor | None
+    weights: Tensor
+    ids: list[str]
+    step: int = 0
+    epoch: int = 0
+    accumulation: int = 0
+    waited_s: float = 0.0
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with `change` applied to every tensor."""
+        teacher = None if self.teacher is None else change(self.teacher)
+        return replace(self, images=change(self.images), labels=change(self.labels), teacher=teacher, weights=change(self.weights))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Called by the DataLoader where there is a GPU."""
+        return self.map(Tensor.pin_memory)
+
+
+def training_order(config: LoaderConfig, index: ShardIndex) -> Order:
+    """The sample order of a training; its `steps_per_epoch` and `samples` are known from the index alone.
+
+    Raises UserError if the split has no image.
+    """
+    return Order(tuple(shard.count for shard in index.split(config.split)), config.batch, config.window, config.seed)
+
+
+def train_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, rank: int = 0, world: int = 1, start_step: int = 0,
+                  stop_step: int | None = None, teacher: TeacherCache | None = None) -> Iterator[Batch]:
+    """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1 (None: for ever).
+
+    Every step yields G / (world · micro_batch) of them. In epoch e the images are view e mod V. Labels are those of the
+    vocabulary's seen categories. Raises UserError at the call if the global batch cannot be dealt evenly, and while
+    iterating if a shard is damaged. Any number of shards will do: ranks share them, none waits for one of its own.
+    """
+    if config.batch % (config.micro_batch * world):
+        raise UserError(f"the global batch of {config.batch} cannot be dealt to {world} workers in micro-batches of "
+                        f"{config.micro_batch}: take a multiple of {config.micro_batch * world}")
+    order, shards = training_order(config, index), index.split(config.split)
+    samples = Samples(index.folder, shards, vocabulary, vocabulary.seen_count, 2 * config.window)
+    share = config.batch // world
+    accumulation = share // config.micro_batch
+
+    def batch_at(position: int) -> Batch:
+        step, part = divmod(position, accumulation)
+        start = rank * share + part * config.micro_batch
+        places, epoch = order.places(step, start, start + config.micro_batch), order.epoch_of(step)
+        view = epoch % max(config.views.count, 1)
+        found = [samples.read(shard, sample) for shard, sample in zip(places.shard, places.sample, strict=True)]
+        images = [view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size) for sample in found]
+        features = teacher and teacher.features([shards[shard].name for shard in places.shard], places.sample, view)
+        return collate(found, images, features, places.weight, step, epoch, part)
+
+    stop = accumulation * stop_step if stop_step is not None else 2**62
+    return iterate(batch_at, range(accumulation * start_step, stop), config)
+
+
+def evaluation_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, split: str, rank: int = 0, world: int = 1,
+                       batch: int = 64) -> Iterator[Batch]:
+    """Every sample of `split` exactly once over all ranks, in index order, dealt in contiguous runs without padding.
+
+    The images are the centre view; labels cover all C categories; `config` gives size, workers and prefetch. A rank gets
+    nothing when there are fewer images than ranks. Raises UserError if the split has no image or a shard is damaged.
+    """
+    shards = index.split(split)
+    starts = np.cumsum([0] + [shard.count for shard in shards])
+    first, last = (starts[-1] * part // world for part in (rank, rank + 1))
+    samples = Samples(index.folder, shards, vocabulary, len(vocabulary), 2)
+
+    def batch_at(position: int) -> Batch:
+        places = np.arange(first + position * batch, min(first + (position + 1) * batch, last))
+        shard = np.searchsorted(starts, places, side="right") - 1
+        found = [samples.read(*place) for place in zip(shard, places - starts[shard], strict=True)]
+        images = [centre_pixels(sample.image, config.size) for sample in found]
+        return collate(found, images, None, np.ones(len(found), np.float32), position, 0, 0)
+
+    return iterate(batch_at, range(-(-int(last - first) // batch)), config)
+
+
+def collate(found: list[Sample], images: list[Tensor], features: np.ndarray | None, weights: np.ndarray, step: int, epoch: int,
+            accumulation: int) -> Batch:
+    """Stacks samples into a batch."""
+    teacher = None if features is None else torch.from_numpy(features)
+    labels = torch.from_numpy(np.stack([sample.labels for sample in found]))
+    ids = [sample.id for sample in found]
+    return Batch(torch.stack(images), labels, teacher, torch.from_numpy(weights), ids, step, epoch, accumulation)
+
+
+class Positions(Dataset):
+    """`batch_at` as a torch Dataset. A UserError is returned, not raised: torch would bury its sentence in a traceback."""
+
+    def __init__(self, batch_at: Callable[[int], Batch]) -> None:
+        self.batch_at = batch_at
+
+    def __getitem__(self, position: int) -> Batch | UserError:
+        try:
+            return self.batch_at(position)
+        except UserError as error:
+            return error
+
+
+def iterate(batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig) -> Iterator[Batch]:
+    """The batches at `positions`, in order, from `config.workers` forked processes, with the time waited for each."""
+    several = {"multiprocessing_context": "fork", "prefetch_factor": config.prefetch} if config.workers else {}
+    loader = DataLoader(Positions(batch_at), batch_size=None, sampler=positions, num_workers=config.workers, collate_fn=same,
+                        worker_init_fn=one_thread, pin_memory=torch.cuda.is_available(),
+                        generator=torch.Generator(), **several)  # an own generator: torch's global one stays as it is
+    batches, asked = iter(loader), time.monotonic()
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        batch.waited_s = time.monotonic() - asked
+        yield batch
+        asked = time.monotonic()
+
+
+def same(batch: Batch) -> Batch:
+    return batch
+
+
+def one_thread(_worker: int) -> None:
+    """Workers are the parallelism: more threads in each would only fight over the cores."""
+    torch.set_num_threads(1)

@@ -1,0 +1,125 @@
+"""The order of training samples, as a pure function of (seed, epoch), the shards' counts and the global batch size.
+
+One epoch is one permutation of all N samples: the shards are shuffled, cut into windows of `window` shards, and the
+samples of a window are shuffled together. Step t of the epoch takes positions t·G … (t+1)·G − 1 of it, G being the
+*global* batch. Ranks, accumulation steps and loader processes only slice those positions, so the order is the same on any
+number of them, and one number, the global step, says where training stands.
+
+The last batch of an epoch has R = N − (T − 1)·G real samples; its other positions repeat them with weight 0 and the real
+ones weigh G / R, so the mean of weight × loss over the global batch is the mean over the real samples. That holds for
+N < G too: one step an epoch. All ranks thus take the same T = ceil(N / G) steps: none waits for a batch that never comes.
+
+Memory: a few integers a shard, and one window's permutation at a time (160,000 samples for 16 shards of 10,000).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from c2srt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Places:
+    """n positions of a global batch: `shard` and `sample` (within the shard) [n] int64, `weight` [n] float32."""
+
+    shard: np.ndarray
+    sample: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Order:
+    """`counts` [shards] samples of each shard; global batch `batch` G in samples; `window` in shards.
+
+    Raises UserError when there is no sample, or a size is not positive.
+    """
+
+    counts: tuple[int, ...]
+    batch: int
+    window: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError("the shards hold no sample to train on: pack some, or choose another split")
+        if self.batch < 1 or self.window < 1:
+            raise UserError(f"the global batch ({self.batch}) and the shuffle window ({self.window} shards) must be at least 1")
+
+    @property
+    def samples(self) -> int:
+        """N, the samples of an epoch."""
+        return sum(self.counts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """T = ceil(N / G)."""
+        return -(-self.samples // self.batch)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of global step `step`, both counted from 0."""
+        return step // self.steps_per_epoch
+
+    def places(self, step: int, start: int, stop: int) -> Places:
+        """Positions `start`…`stop` − 1 of global step `step`'s batch."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        first = step * self.batch
+        real = min(self.batch, self.samples - first)
+        within = np.arange(start, stop)
+        shard, sample = self._at(epoch, first + within % real)
+        weight = np.where(within < real, self.batch / real, 0.0).astype(np.float32)
+        return Places(shard, sample, weight)
+
+    def _at(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n] positions of an epoch -> [n] shard, [n] sample."""
+        starts = window_starts(self, epoch)
+        windows = np.searchsorted(starts, positions, side="right") - 1
+        found = np.empty((len(positions), 2), np.int64)
+        for window in np.unique(windows):
+            here = windows == window
+            found[here] = window_samples(self, epoch, int(window))[positions[here] - starts[window]]
+        return found[:, 0], found[:, 1]
+
+
+@lru_cache(maxsize=4)
+def shuffled_shards(order: Order, epoch: int) -> np.ndarray:
+    """[shards] the shards in the epoch's order."""
+    return permutation(len(order.counts), order.seed, epoch)
+
+
+@lru_cache(maxsize=4)
+def window_starts(order: Order, epoch: int) -> np.ndarray:
+    """[windows] the position in the epoch at which each window starts."""
+    counts = np.array(order.counts, np.int64)[shuffled_shards(order, epoch)]
+    totals = np.add.reduceat(counts, np.arange(0, len(counts), order.window))
+    return np.cumsum(totals) - totals
+
+
+@lru_cache(maxsize=2)
+def window_samples(order: Order, epoch: int, window: int) -> np.ndarray:
+    """[n, 2] (shard, sample) of a window's samples, in the epoch's order."""
+    shards = shuffled_shards(order, epoch)[window * order.window : (window + 1) * order.window]
+    counts = np.array(order.counts, np.int64)[shards]
+    shard = np.repeat(shards, counts)
+    sample = np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([shard, sample], 1)[permutation(len(shard), order.seed, epoch, window)]
+
+
+def permutation(n: int, *key: int) -> np.ndarray:
+    """[n] a permutation that only depends on `key`: the sort order of n words of Philox, a counter-based generator.
+
+    numpy promises the stream of a bit generator across versions, but not that of `Generator.permutation`.
+    """
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=16).digest()
+    words = np.random.Philox(key=int.from_bytes(digest, "little")).random_raw(n)
+    return np.argsort(words, kind="stable")
+
+
+def global_order(order: Order, epochs: Sequence[int]) -> np.ndarray:
+    """[N · epochs, 2] (shard, sample) of whole epochs in training order, padding left out. For tests and audits."""
+    steps = [step for epoch in epochs for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)]
+    places = [order.places(step, 0, order.batch) for step in steps]
+    return np.concatenate([np.stack([p.shard, p.sample], 1)[p.weight > 0] for p in places])

@@ -1,0 +1,62 @@
+"""Random access to decoded, labelled samples over many shards, with few of them open at a time."""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from c2srt.errors import UserError
+from c2srt.shards import Shard, ShardReader
+from c2srt.views import decode
+from c2srt.vocabulary import Vocabulary
+
+DAMAGED = "run `c2srt audit` to find all damage, then `c2srt shard` again"
+
+
+@dataclass
+class Sample:
+    """`image` uint8 [H, W, 3] RGB; `labels` int8 [C] in −1/0/1."""
+
+    id: str
+    image: np.ndarray
+    labels: np.ndarray
+
+
+class Samples:
+    """The samples of `shards`, by (shard, sample within it), keeping the last `open_shards` used shards open.
+
+    Labels are the first C = `categories` columns of the vocabulary (all, or the seen ones); other MIDs are ignored.
+    """
+
+    def __init__(self, folder: Path, shards: tuple[Shard, ...], vocabulary: Vocabulary, categories: int, open_shards: int) -> None:
+        self.folder, self.shards, self.categories, self.open_shards = folder, shards, categories, open_shards
+        self._columns = {mid: column for mid, column in vocabulary.index.items() if column < categories}
+        self._open: OrderedDict[int, ShardReader] = OrderedDict()
+
+    def read(self, shard: int, sample: int) -> Sample:
+        """Raises UserError naming the shard and the sample if either is damaged."""
+        reader = self.reader(shard)
+        image_id = reader.ids[sample]
+        try:
+            return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.json(sample)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{reader.path}: sample {image_id} is damaged ({error}): {DAMAGED}") from error
+
+    def reader(self, shard: int) -> ShardReader:
+        """The open reader of a shard; closes the one longest unused when there are too many."""
+        if shard not in self._open:
+            self._open[shard] = ShardReader(self.folder, self.shards[shard])
+            if len(self._open) > self.open_shards:
+                self._open.popitem(last=False)
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    def labels(self, encoded: bytes) -> np.ndarray:
+        """A sample's JSON -> [C] int8."""
+        content = json.loads(encoded)
+        labels = np.zeros(self.categories, np.int8)
+        for key, value in (("positive", 1), ("negative", -1)):
+            labels[[self._columns[mid] for mid in content[key] if mid in self._columns]] = value
+        return labels

@@ -1,0 +1,152 @@
+"""The teacher cache: the frozen CLIP's raw global feature of every image and view, so that training need not run it.
+
+    <teacher>/<shard>.npy    float16 [V', count, D], V' = max(views.count, 1), aligned to the shard's samples; memory-mapped
+    <teacher>/<shard>.json   {"key": hash, "sha256": of the shard}; written after the .npy, so it marks a finished shard
+    <teacher>/teacher.json   what the cache was made from; written last, so its presence means "complete"
+
+A feature is a pure function of (CLIP weights and preprocessing, view settings, seed, the shard's bytes): those are the
+key, and a cache of another key is refused. D is the joint width.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, read_json, whole_file, write_json
+from c2srt.model.clip import Clip, normalise, patches_and_global
+from c2srt.shards import Shard, ShardIndex, ShardReader
+from c2srt.views import ViewConfig, decode, view_pixels
+
+FILE = "teacher.json"
+MADE_BY = "c2srt teacher"
+
+
+def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
+    """What decides the feature of an image, the image itself left out."""
+    preprocessing = {"size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
+    return {"clip": clip.hash, "width": clip.width, "seed": seed, "views": asdict(views), **preprocessing}
+
+
+def cache_key(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, splits: list[str]) -> dict:
+    """What decides a whole cache: the feature's key, and the shards' names and bytes by split.
+
+    Raises UserError if a split has no image.
+    """
+    shards = {split: hash_of([(shard.name, shard.sha256) for shard in index.split(split)]) for split in splits}
+    return feature_key(clip, views, seed) | {"shards": shards}
+
+
+class TeacherCache:
+    """A complete cache, memory-mapped; `width` is D. Open it with `TeacherCache.open`."""
+
+    OPEN = 64  # shards mapped at a time
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self.folder, self.width = folder, width
+        self._open: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    @classmethod
+    def open(cls, folder: Path, expected: dict) -> "TeacherCache":
+        """Checks the cache against `expected` (from `cache_key`); it may hold more views and splits than that.
+
+        Raises UserError naming the first field that differs, and the command that rebuilds the cache.
+        """
+        found = flatten(read_json(folder / FILE, MADE_BY))
+        for name, value in flatten(expected).items():
+            covered = name == "views.count" and 0 < value <= (found.get(name) or 0)
+            if found.get(name) != value and not covered:
+                raise UserError(f"{folder} was made with {name} {found.get(name)}, and {value} is asked for: rebuild it with "
+                                f"`{MADE_BY}`, with the same clip, views, seed and shards as here")
+        return cls(folder, expected["width"])
+
+    def features(self, shards: list[str], samples: np.ndarray, view: int) -> np.ndarray:
+        """[b] shard names, [b] samples within them -> [b, D] float16 of view `view`."""
+        return np.stack([self.shard(shard)[view, sample] for shard, sample in zip(shards, samples, strict=True)])
+
+    def shard(self, name: str) -> np.ndarray:
+        """[V', count, D] float16, mapped."""
+        if name not in self._open:
+            try:
+                self._open[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{self.folder / name}.npy cannot be read ({error}): make it again with `{MADE_BY}`") from error
+            if len(self._open) > self.OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return self._open[name]
+
+
+def flatten(content: dict, prefix: str = "") -> dict:
+    """Nested dicts as {"a.b": value}."""
+    flat = {}
+    for name, value in content.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+# Writing, called by cluster/teacher.py.
+
+
+def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, shard: Shard, out: Path, batch: int, device: str) -> None:
+    """Computes one shard's features and writes its two files. `batch` is in views.
+
+    Raises UserError if an image is damaged or a feature does not fit float16.
+    """
+    marker = out / f"{shard.name}.json"
+    marker.unlink(missing_ok=True)  # features are about to be replaced: no marker may vouch for them
+    reader = ShardReader(index.folder, shard)
+    count = max(views.count, 1)
+    features = np.empty((count, shard.count, clip.width), np.float16)
+    step = max(batch // count, 1)
+    for first in range(0, shard.count, step):
+        samples = range(first, min(first + step, shard.count))
+        pixels = torch.stack([pixels for sample in samples for pixels in all_views(reader, sample, views, seed, clip.image_size)])
+        found = global_features(clip, pixels.to(device)).cpu()
+        check_half(found, reader, samples, count)
+        features[:, samples.start : samples.stop] = found.half().numpy().reshape(len(samples), count, clip.width).transpose(1, 0, 2)
+    with whole_file(out / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, features)
+    write_json(marker, shard_marker(clip, views, seed, shard))
+
+
+def all_views(reader: ShardReader, sample: int, views: ViewConfig, seed: int, size: int) -> list[Tensor]:
+    """V' views of one image, [3, S, S] each, from one decoding."""
+    image_id = reader.ids[sample]
+    try:
+        image = decode(reader.jpeg(sample))
+    except ValueError as error:
+        raise UserError(f"{reader.path}: image {image_id} is damaged ({error}): run `c2srt audit`, then `c2srt shard` again") from error
+    return [view_pixels(image, views, seed, image_id, view, size) for view in range(max(views.count, 1))]
+
+
+@torch.no_grad()
+def global_features(clip: Clip, images: Tensor) -> Tensor:
+    """[B, 3, S, S] uint8 -> [B, D] float32, raw (before L2 normalisation)."""
+    mean, std = (torch.tensor(values, device=images.device) for values in (clip.mean, clip.std))
+    return patches_and_global(clip.visual, normalise(images, mean, std))[1].float()
+
+
+def check_half(features: Tensor, reader: ShardReader, samples: range, count: int) -> None:
+    """Refuses a feature that float16 would turn into infinity, or that is not a number already."""
+    bad = (~features.half().isfinite()).any(1).nonzero()
+    if len(bad):
+        image_id = reader.ids[samples[int(bad[0]) // count]]
+        raise UserError(f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision (±65,504) or not a number: "
+                        "check the weights that clip.pretrained names")
+
+
+def shard_marker(clip: Clip, views: ViewConfig, seed: int, shard: Shard) -> dict:
+    """The content of a finished shard's marker file."""
+    return {"key": hash_of(feature_key(clip, views, seed)), "sha256": shard.sha256}
+
+
+def is_done(out: Path, shard: Shard, marker: dict) -> bool:
+    """Whether `out` holds this shard's features, computed from the same bytes with the same key."""
+    path = out / f"{shard.name}.json"
+    return path.exists() and (out / f"{shard.name}.npy").exists() and read_json(path, MADE_BY) == marker

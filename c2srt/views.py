@@ -1,0 +1,140 @@
+"""Augmented views of an image, as a pure function of (seed, image id, view number).
+
+The teacher cache and the loader both call `view_pixels`, so student and teacher see the same pixels without anything
+but the view number being stored. The randomness is counter-based: one BLAKE2b digest of (seed, view, image id) gives
+all the numbers a view needs, so no generator state exists, and no library update can change a stream.
+
+S is the side of the model's square input, in pixels.
+"""
+
+import hashlib
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from c2srt.errors import UserError
+
+MAX_PIXELS = 2**28  # a larger image is refused from its header: decoded it would take 0.8 GB and more
+
+
+@dataclass
+class ViewConfig:
+    """Random resized crops: `count` views V of each image (0: only the centre view, without augmentation), an area of
+    `scale_min`…`scale_max` of the image, width / height in `ratio_min`…`ratio_max`, mirrored half of the time if `flip`."""
+
+    count: int = 4
+    scale_min: float = 0.3
+    scale_max: float = 1.0
+    ratio_min: float = 0.75
+    ratio_max: float = 4 / 3
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise UserError(f"views.count={self.count}: take 0 (no augmentation) or more")
+        if not 0 < self.scale_min <= self.scale_max <= 1:
+            raise UserError(f"views: 0 < scale_min ≤ scale_max ≤ 1 must hold, not {self.scale_min} and {self.scale_max}")
+        if not 0 < self.ratio_min <= self.ratio_max:
+            raise UserError(f"views: 0 < ratio_min ≤ ratio_max must hold, not {self.ratio_min} and {self.ratio_max}")
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop box in pixels of the packed image, and whether it is mirrored afterwards."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: bool
+
+
+def uniforms(seed: int, image_id: str, view: int) -> list[float]:
+    """Eight numbers in [0, 1), with 53 random bits each, from the BLAKE2b digest of the arguments."""
+    digest = hashlib.blake2b(f"{seed}/{view}/{image_id}".encode(), digest_size=64).digest()
+    return [(int.from_bytes(digest[start : start + 8], "little") >> 11) * 2.0**-53 for start in range(0, 64, 8)]
+
+
+def view_box(config: ViewConfig, seed: int, image_id: str, view: int, width: int, height: int) -> View:
+    """The crop of view `view` in an image of `width` × `height` pixels.
+
+    The distribution is Inception's random resized crop (area uniform, aspect ratio log-uniform), but the ratio is drawn
+    among those that fit the image at this area, so nothing is rejected and redrawn.
+    """
+    area_at, ratio_at, left_at, top_at, flip_at = uniforms(seed, image_id, view)[:5]
+    area = width * height * (config.scale_min + area_at * (config.scale_max - config.scale_min))
+    narrowest, widest = area / height**2, width**2 / area  # the ratios at which the crop is as high, as wide as the image
+    low = min(max(config.ratio_min, narrowest), widest)
+    high = max(min(config.ratio_max, widest), low)
+    ratio = math.exp(math.log(low) + ratio_at * (math.log(high) - math.log(low)))
+    crop_width = min(max(round(math.sqrt(area * ratio)), 1), width)
+    crop_height = min(max(round(math.sqrt(area / ratio)), 1), height)
+    left = int(left_at * (width - crop_width + 1))
+    top = int(top_at * (height - crop_height + 1))
+    return View(left, top, crop_width, crop_height, config.flip and flip_at < 0.5)
+
+
+def view_pixels(image: np.ndarray, config: ViewConfig, seed: int, image_id: str, view: int, size: int) -> Tensor:
+    """[H, W, 3] uint8 (from `decode`) -> view `view` as [3, S, S] uint8; the centre view when `config.count` is 0."""
+    if config.count == 0:
+        return centre_pixels(image, size)
+    box = view_box(config, seed, image_id, view, image.shape[1], image.shape[0])
+    crop = image[box.top : box.top + box.height, box.left : box.left + box.width]
+    pixels = resize(crop, size, size)
+    return pixels.flip(2) if box.flip else pixels
+
+
+def centre_pixels(image: np.ndarray, size: int) -> Tensor:
+    """[H, W, 3] uint8 -> [3, S, S] uint8: CLIP's evaluation preprocessing (short side to S, bicubic, then centre crop)."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    tall, wide = int(size * height / short), int(size * width / short)  # truncated, as torchvision's Resize does
+    pixels = resize(image, tall, wide)
+    top, left = round((tall - size) / 2), round((wide - size) / 2)
+    return pixels[:, top : top + size, left : left + size]
+
+
+def resize(image: np.ndarray, height: int, width: int) -> Tensor:
+    """[H, W, 3] uint8 -> [3, height, width] uint8, bicubic with antialiasing.
+
+    torch's uint8 kernel agrees with Pillow's to ±1 and takes a quarter of its time.
+    """
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    if pixels.shape[1:] == (height, width):
+        return pixels
+    return F.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """An encoded image -> [H, W, 3] uint8 RGB. JPEGs go through libjpeg-turbo, everything else through Pillow.
+
+    Raises ValueError with the reason when the image is broken or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+        check_pixels(width, height)
+        return simplejpeg.decode_jpeg(encoded, "RGB")
+    except ValueError:
+        return decode_with_pillow(encoded)
+
+
+def decode_with_pillow(encoded: bytes) -> np.ndarray:
+    """The slow way, for formats and colour spaces (PNG, CMYK) that libjpeg-turbo does not turn into RGB."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            check_pixels(*image.size)
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image cannot be decoded: {error}") from error
+
+
+def check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"the image has {width} × {height} pixels, more than {MAX_PIXELS:,}")

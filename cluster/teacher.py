@@ -1,0 +1,106 @@
+"""`c2srt teacher`: caches the frozen CLIP's global feature of every image and view, one Ray task a shard.
+
+A run killed at any moment is repeated with the same command: finished shards stay. Their features are specified in
+c2srt/teacher.py. `teacher.json` comes last.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Optional
+
+import ray
+import torch
+
+from c2srt.errors import UserError
+from c2srt.files import remove_leftovers, write_json
+from c2srt.model.clip import Clip, ClipConfig, load_clip
+from c2srt.progress import Progress
+from c2srt.shards import Shard, ShardIndex, load_index
+from c2srt.teacher import FILE, cache_key, is_done, shard_marker, write_shard
+from c2srt.views import ViewConfig
+from cluster.session import connect, run_tasks
+
+
+@dataclass
+class Config:
+    """Configuration of the verb `teacher`; configs/teacher.yaml explains every field."""
+
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    shards: str = "shards"
+    out: str = "teacher"
+    splits: list[str] = field(default_factory=lambda: ["train"])
+    seed: int = 0
+    workers: int = 2
+    batch: int = 64
+    gpus_per_worker: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.batch < 1:
+            raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1")
+        if not self.splits:
+            raise UserError("splits=[] names nothing to cache: take splits=[train]")
+
+
+def run(config: Config) -> None:
+    """The whole job. Raises UserError on bad input or a full disk."""
+    index, out, clip = load_index(Path(config.shards).absolute()), Path(config.out).absolute(), load_clip(config.clip)
+    key = cache_key(clip, config.views, config.seed, index, config.splits)
+    shards = [shard for split in config.splits for shard in index.split(split) if shard.count]
+    remove_leftovers(out)
+    left = [shard for shard in shards if not is_done(out, shard, shard_marker(clip, config.views, config.seed, shard))]
+    if left:
+        (out / FILE).unlink(missing_ok=True)
+        cache_all(config, index, shards, left, out)
+    else:
+        print(f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do")
+    write_json(out / FILE, key)
+
+
+def cache_all(config: Config, index: ShardIndex, shards: list[Shard], left: list[Shard], out: Path) -> None:
+    """Runs the tasks of the shards in `left`, with a bar over the images of all `shards`."""
+    gpus = connect_with_gpus(config)
+    progress = Progress("teacher", sum(shard.count for shard in shards))
+    progress.skip(progress.total - sum(shard.count for shard in left))
+    for shard, _ in run_tasks(shard_task(config, index, out), left, config.workers, gpus):
+        progress.update(shard.count, shard.name)
+    progress.close(f"in {out}")
+
+
+def connect_with_gpus(config: Config) -> float:
+    """Joins Ray; returns each worker's share of a GPU, by default an even share of those that the cluster has, at most 1."""
+    connect(config.workers, gpus_per_worker=config.gpus_per_worker or 0)
+    if config.gpus_per_worker is not None:
+        return config.gpus_per_worker
+    return min(1.0, int(1000 * ray.cluster_resources().get("GPU", 0) / config.workers) / 1000)
+
+
+def shard_task(config: Config, index: ShardIndex, out: Path) -> Callable[[Shard], None]:
+    """The function that a Ray worker runs on one shard."""
+    clip_config, views, seed, batch = config.clip, config.views, config.seed, config.batch
+
+    def task(shard: Shard) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        clip = frozen(clip_config.name, clip_config.pretrained, device)
+        write_shard(clip, views, seed, index, shard, out, batch, device)
+
+    return task
+
+
+@lru_cache(maxsize=1)
+def frozen(name: str, pretrained: str, device: str) -> Clip:
+    """The CLIP of this worker process, loaded once for all its shards."""
+    torch.set_num_threads(1)  # a task has one core
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU: as many mantissa bits as the float16 that is stored
+    clip = load_clip(ClipConfig(name, pretrained))
+    clip.model.to(device)
+    return clip
+
+
+if __name__ == "__main__":
+    from c2srt.cli import main
+
+    sys.exit(main(["teacher", *sys.argv[1:]]))
