@@ -8,10 +8,13 @@ so one sort of plain integers brings the entries of every category together, bes
 by side. Nothing but the keys decides the result, hence it is bit-equal for any order in which entries arrive.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 POSITIVE = 1
 MAX_CATEGORIES = 1 << 24
+KEYS_AT_ONCE = 1 << 17
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:
@@ -42,18 +45,31 @@ def category_of(keys: np.ndarray) -> np.ndarray:
     return (keys >> 40).astype(np.int32)
 
 
-def average_precision(keys: np.ndarray, categories: int) -> np.ndarray:
-    """AP of every category, float64 [C], NaN where a category has no positive entry.
+def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.ndarray:
+    """AP of every category, float64 [C], NaN where a category has no positive entry; `flag` leaves out entries without it.
 
     Tied scores form one threshold (scikit-learn's `average_precision_score`): AP = Σ_t ΔTP(t)/P · TP(t)/n(t) over the
     distinct scores t, with TP(t) positives and n(t) entries scoring at least t. Keys must be sorted.
     """
-    if not len(keys):
-        return np.full(categories, np.nan)
-    group = keys >> 8
-    ends = np.append(np.flatnonzero(group[1:] != group[:-1]), len(keys) - 1)
-    category, positives = category_of(keys[ends]), np.cumsum(keys & POSITIVE, dtype=np.int64)[ends]
-    return precision_of_groups(category, inside_category(category, positives), inside_category(category, ends + 1), categories)
+    result = np.full(categories, np.nan)
+    for some in whole_categories(keys):
+        some = some[some & flag != 0] if flag else some
+        group = some >> 8
+        ends = np.flatnonzero(np.append(group[1:] != group[:-1], True)[: len(some)])
+        category, positives = category_of(some[ends]), np.cumsum(some & POSITIVE, dtype=np.int64)[ends]
+        values = precision_of_groups(category, inside_category(category, positives), inside_category(category, ends + 1), categories)
+        np.copyto(result, values, where=~np.isnan(values))
+    return result
+
+
+def whole_categories(keys: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of sorted keys, about KEYS_AT_ONCE each, that never split a category: temporaries stay small and in cache."""
+    begin = 0
+    while begin < len(keys):
+        last = keys[min(begin + KEYS_AT_ONCE, len(keys)) - 1]
+        end = np.searchsorted(keys, ((last >> 40) + 1) << 40)
+        yield keys[begin:end]
+        begin = end
 
 
 def inside_category(category: np.ndarray, running: np.ndarray) -> np.ndarray:

@@ -37,6 +37,8 @@ class Part:
     """int32 [N, 2]: labels +1 of each image"""
     hits: np.ndarray
     """float64 [N, 2, len(topk)]: expected positives among its K best, NaN where the label set has no category"""
+    isr: np.ndarray
+    """int64 [batches, 3]: patches selected, pairs at the cap, image-category pairs; no rows without ISR"""
 
     @property
     def images(self) -> int:
@@ -58,12 +60,15 @@ def merge(parts: list[Part]) -> Part:
     return Part(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Part)))
 
 
-def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tuple[int, ...]) -> Part:
+def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int = 0,
+            isr: tuple[int, int, int] | None = None) -> Part:
     """The part of a batch: scores [b, C] float, labels [b, C] in −1/0/1, seen [C] bool.
+
+    `first` is the number of the batch's first image (for messages), `isr` as in `Part`.
 
     Raises UserError on NaN or infinite scores, other labels, shapes that disagree, or K beyond a label set.
     """
-    check_batch(scores, labels, seen)
+    check_batch(scores, labels, seen, first)
     check_topk(seen, topk)
     scores = scores if scores.dtype in (np.float32, np.float64) else scores.astype(np.float32)
     image, category = np.nonzero(labels)
@@ -76,23 +81,25 @@ def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tupl
         hits.append(expected_hits(scores if columns.all() else scores[:, columns], inside, topk)
                     if columns.any() else np.full((len(scores), len(topk)), np.nan))
     return Part(category.astype(np.int32), scores[image, category], positive[image, category],
-                np.bincount(image, minlength=len(scores)).astype(np.int32), np.stack(positives, 1), np.stack(hits, 1))
+                np.bincount(image, minlength=len(scores)).astype(np.int32), np.stack(positives, 1), np.stack(hits, 1),
+                np.array([isr] if isr else [], np.int64).reshape(-1, 3))
 
 
-def check_batch(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
+def check_batch(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0) -> None:
     """Raises UserError with the first thing wrong in a batch."""
     if scores.ndim != 2 or scores.shape != labels.shape or seen.shape != scores.shape[1:]:
         raise UserError(f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(seen.shape)} disagree: "
                         "they must be [N, C], [N, C] and [C]")
     if scores.shape[1] > MAX_CATEGORIES:
         raise UserError(f"{scores.shape[1]} categories are more than the {MAX_CATEGORIES} that evaluation can hold")
-    if not np.isfinite(scores).all():
-        image, category = np.argwhere(~np.isfinite(scores))[0]
-        raise UserError(f"the score of image {image} for category {category} is {scores[image, category]}: scores must be finite")
-    if not ((labels == -1) | (labels == 0) | (labels == 1)).all():
-        image, category = np.argwhere((labels != -1) & (labels != 0) & (labels != 1))[0]
-        raise UserError(f"the label of image {image} for category {category} is {labels[image, category]}: labels are −1 (absent), "
-                        "0 (not verified) or 1 (present)")
+    if not (finite := np.isfinite(scores)).all():
+        image, category = np.argwhere(~finite)[0]
+        raise UserError(f"the score of image {first + image} for category {category} is {scores[image, category]}: "
+                        "scores must be finite")
+    if not (ternary := (labels == -1) | (labels == 0) | (labels == 1)).all():
+        image, category = np.argwhere(~ternary)[0]
+        raise UserError(f"the label of image {first + image} for category {category} is {labels[image, category]}: "
+                        "labels are −1 (verified absent), 0 (not verified) or 1 (present)")
 
 
 def check_topk(seen: np.ndarray, topk: tuple[int, ...]) -> None:

@@ -23,7 +23,7 @@ from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
 IN_LABEL_SET = {label_set: 2 << position for position, label_set in enumerate(LABEL_SETS)}
 """Flag of an entry whose image has a positive in that label set."""
-FLATTENED_AT_ONCE = 1 << 21
+FLATTENED_AT_ONCE = 1 << 20
 """biam_legacy repeats an image's entries once per verified label; this many keys (8 bytes each) are held at a time."""
 
 
@@ -39,8 +39,7 @@ def sorted_keys(part: Part) -> np.ndarray:
 
 def per_class(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
     """The headline: AP over the verified labels of images that have a positive in the label set; NaN without a positive."""
-    inside = keys[keys & IN_LABEL_SET[label_set] != 0]
-    return only(columns_of(label_set, seen), average_precision(inside, len(seen)))
+    return only(columns_of(label_set, seen), average_precision(keys, len(seen), IN_LABEL_SET[label_set]))
 
 
 def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
@@ -105,7 +104,7 @@ def f1_at_k(part: Part, label_set: str, topk: tuple[int, ...], every_image: bool
     images = part.images if every_image else int((positives > 0).sum())
     result = {}
     for column, k in enumerate(topk):
-        true_positives = math.fsum(part.hits[positives > 0, position, column])
+        true_positives = math.fsum(part.hits[positives > 0, position, column].tolist())
         precision, recall = true_positives / (images * k), true_positives / int(positives.sum())
         f1 = 2 * precision * recall / (precision + recall) if true_positives else 0.0
         result[f"F1@{k}"] = {"P": precision, "R": recall, "F1": f1}

@@ -1,0 +1,84 @@
+"""Evaluation of anybody's predictions from three .npy files, mapped from disk and read in blocks of images.
+
+scores [N, C] float (float64 stays float64), labels [N, C] in −1/0/1 of any numeric type, seen [C] bool.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from c2srt.errors import UserError
+from c2srt.evaluation.dense import thresholds_of
+from c2srt.evaluation.part import check_topk, measure, merge
+from c2srt.evaluation.results import Task, evaluate_part
+from c2srt.progress import Progress
+
+BLOCK_SCORES = 1 << 23
+"""Scores held in memory at a time (32 MiB in float32)."""
+
+
+def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...], protocols: tuple[str, ...]) -> tuple[dict, pl.DataFrame]:
+    """As `evaluate_part`, from files. Raises UserError on anything that is not what the names say."""
+    arrays = load_array(scores, "scores"), load_array(labels, "labels")
+    task = Task(load_seen(seen), topk, protocols)
+    check_arrays(*arrays, task)
+    blocks = list(blocks_of(arrays[0]))
+    progress = Progress("evaluate", len(arrays[0]) * (1 + ("dense" in protocols)))
+    parts, any_negative = [], False
+    for block in blocks:
+        parts.append(measure(np.asarray(arrays[0][block]), np.asarray(arrays[1][block]), task.seen, topk, block.start))
+        any_negative |= not parts[-1].positive.all()
+        progress.update(parts[-1].images)
+    if not any_negative and protocols != ("dense",):
+        raise UserError(f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
+                        "2 · labels − 1, or ask for protocols=[dense]")
+    part = merge(parts)
+    thresholds = at_least = None
+    if "dense" in protocols:
+        thresholds = thresholds_of(part, len(task.seen))
+        at_least = np.zeros(len(thresholds.score), np.int64)
+        for block in blocks:
+            at_least += thresholds.count(np.asarray(arrays[0][block]).astype(part.score.dtype, copy=False))
+            progress.update(block.stop - block.start)
+    progress.close()
+    return evaluate_part(part, task, thresholds, at_least)
+
+
+def load_array(path: Path, what: str) -> np.ndarray:
+    """A numeric .npy file, mapped. Raises UserError; pickled objects are never loaded."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{what}={path} does not exist") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{what}={path} is not a .npy file of numbers ({str(error).splitlines()[0]})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise UserError(f"{what}={path} is not a .npy file with one array of numbers")
+    return array
+
+
+def load_seen(path: Path) -> np.ndarray:
+    """seen [C] as bool; integers 0 and 1 are accepted."""
+    array = np.asarray(load_array(path, "seen"))
+    if array.ndim != 1 or not ((array == 0) | (array == 1)).all():
+        raise UserError(f"seen={path} must be [C] of true (seen) and false (unseen), not {list(array.shape)} {array.dtype}")
+    return array.astype(bool)
+
+
+def check_arrays(scores: np.ndarray, labels: np.ndarray, task: Task) -> None:
+    """Raises UserError if shapes or types disagree, or the arrays are empty."""
+    if scores.dtype.kind != "f":
+        raise UserError(f"scores must be floats, not {scores.dtype}")
+    if scores.ndim != 2 or scores.shape != labels.shape or task.seen.shape != scores.shape[1:] or not scores.size:
+        raise UserError(f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(task.seen.shape)} disagree: "
+                        "they must be [N, C], [N, C] and [C], none of them 0")
+    check_topk(task.seen, task.topk)
+
+
+def blocks_of(scores: np.ndarray) -> Iterator[slice]:
+    """Slices of images, about BLOCK_SCORES scores each."""
+    images = max(1, BLOCK_SCORES // scores.shape[1])
+    for start in range(0, len(scores), images):
+        yield slice(start, min(start + images, len(scores)))

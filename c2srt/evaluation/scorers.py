@@ -1,0 +1,130 @@
+"""What can be evaluated on shards: an exported model, CLIP zero-shot, and the class prior; one `scores(images)` for all.
+
+Shapes: b images, S pixels a side, C categories, D joint width.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, sha256_of_file
+from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
+from c2srt.model.export import load_export
+from c2srt.shards import Shard, ShardIndex, ShardReader
+from c2srt.text import load_text, text_identity
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary
+
+CLIP, PRIOR = "clip", "prior"
+MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip" or "prior".
+
+    clip and text: CLIP zero-shot; prior [C]: the class prior.
+    """
+
+    checkpoint: str
+    vocabulary: Vocabulary
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    text: str = ""
+    prior: tuple[float, ...] = ()
+
+
+class ModelScorer:
+    """An exported model. `size` is S."""
+
+    def __init__(self, subject: Subject, device: torch.device) -> None:
+        exported = load_export(Path(subject.checkpoint))
+        check_same_vocabulary(subject.vocabulary, exported.vocabulary.hash, subject.checkpoint, "c2srt train")
+        self.model, self.size, self.device = exported.model.to(device), exported.clip.image_size, device
+
+    def scores(self, images: Tensor) -> tuple[np.ndarray, tuple[int, int, int] | None]:
+        """uint8 [b, 3, S, S] -> scores float32 [b, C]; ISR's (patches selected, pairs at the cap, pairs) or None."""
+        scores, counts = self.model.scores(images.to(self.device))
+        isr = None
+        if counts is not None:
+            isr = int(counts.sum()), int((counts >= self.model.config.max_patches).sum()), counts.numel()
+        return scores.float().cpu().numpy(), isr
+
+
+class ClipScorer:
+    """The frozen CLIP: cosine of the global image feature with the text features. No training, no relations."""
+
+    def __init__(self, subject: Subject, device: torch.device) -> None:
+        clip = load_clip(subject.clip)
+        self.text = load_text(Path(subject.text), subject.vocabulary, clip.hash).to(device)
+        self.visual, self.size, self.device = clip.visual.to(device), clip.image_size, device
+        self.mean, self.std = torch.tensor(clip.mean, device=device), torch.tensor(clip.std, device=device)
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
+        """As `ModelScorer.scores`."""
+        _, global_ = patches_and_global(self.visual, normalise(images.to(self.device), self.mean, self.std))
+        return (F.normalize(global_.float(), dim=-1) @ self.text.T).cpu().numpy(), None
+
+
+class PriorScorer:
+    """Every image gets the same scores: how often each category was positive in training (`prior_scores`)."""
+
+    size = 8  # pixels are not looked at
+
+    def __init__(self, subject: Subject, device: torch.device) -> None:
+        self.prior = np.array(subject.prior, np.float32)
+
+    def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
+        """As `ModelScorer.scores`."""
+        return np.tile(self.prior, (len(images), 1)), None
+
+
+def load_scorer(subject: Subject, device: torch.device) -> ModelScorer | ClipScorer | PriorScorer:
+    """Loads what `subject` names. Raises UserError if it is absent, broken or of another vocabulary."""
+    return {CLIP: ClipScorer, PRIOR: PriorScorer}.get(subject.checkpoint, ModelScorer)(subject, device)
+
+
+def identity(subject: Subject) -> str:
+    """Changes when the scores of the same images would: the results carry it. Raises UserError if a file is absent."""
+    if subject.checkpoint == PRIOR:
+        return hash_of(subject.prior)
+    if subject.checkpoint == CLIP:
+        clip = load_clip(subject.clip).hash
+        return hash_of([clip, text_identity(Path(subject.text), subject.vocabulary, clip)])
+    return hash_of([sha256_of_file(Path(subject.checkpoint) / name) for name in (CONFIG_FILE, MODEL_FILE)])
+
+
+def find_export(path: str) -> Path:
+    """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises UserError if there is none."""
+    for folder in (Path(path), Path(path) / "model"):
+        if (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file():
+            return folder
+    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): give the model/ or best/ folder "
+                    "that `c2srt train` writes, or make one with `c2srt export`")
+
+
+def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.ndarray:
+    """How many images of one shard are positive for each category: int64 [C]."""
+    reader, counts = ShardReader(index.folder, shard), np.zeros(len(vocabulary), np.int64)
+    for sample in range(len(reader)):
+        columns = [vocabulary.index[mid] for mid in json.loads(reader.json(sample))["positive"] if mid in vocabulary.index]
+        counts[columns] += 1
+    return counts
+
+
+def prior_of(counts: np.ndarray, images: int, vocabulary: Vocabulary) -> np.ndarray:
+    """Share of training images that are positive for each category, float32 [C]; unseen categories, never trained on, 0."""
+    prior = (counts / images).astype(np.float32)
+    prior[vocabulary.seen_count :] = 0
+    return prior
+
+
+def prior_scores(index: ShardIndex, vocabulary: Vocabulary, split: str = "train") -> np.ndarray:
+    """The class prior [C] of a training split: the same ranking for every image, the floor under any GZSL F1."""
+    shards = index.split(split)
+    return prior_of(sum(class_counts(index, shard, vocabulary) for shard in shards), sum(shard.count for shard in shards), vocabulary)

@@ -1,0 +1,246 @@
+"""`c2srt evaluate`: scores the test shards in pieces under Ray, merges what they leave behind, writes results.json.
+
+A piece is a fixed run of images, the same for any number of workers, and waits on disk when done, so a killed run goes on.
+    <out>/pieces-<key>/<piece>.npz          the piece's `Part`
+    <out>/pieces-<key>/<piece>.scores.npy   float32 [images, C], only for the dense protocol
+<key> is a hash of everything that decides them; the folder goes once results.json is written.
+"""
+
+import functools
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import polars as pl
+import ray
+import torch
+
+from c2srt.errors import UserError
+from c2srt.evaluation.arrays import evaluate_arrays
+from c2srt.evaluation.dense import Thresholds, thresholds_of
+from c2srt.evaluation.part import check_topk, load_part, measure, merge
+from c2srt.evaluation.protocols import PROTOCOLS
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, describe, evaluate_part, flat, write_results
+from c2srt.evaluation.scorers import CLIP, PRIOR, Subject, class_counts, find_export, identity, load_scorer, prior_of
+from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
+from c2srt.loader import LoaderConfig, evaluation_batches
+from c2srt.model.clip import ClipConfig
+from c2srt.progress import Progress
+from c2srt.shards import ShardIndex, load_index
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+from cluster.session import connect, run_tasks
+
+PIECE_IMAGES, LEAST_PIECES = 512, 8
+COUNT_AT_ONCE = 1 << 22
+"""Scores of a piece that are counted at a time (16 MiB)."""
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt evaluate`, explained in configs/evaluate.yaml."""
+
+    out: str
+    shards: str = ""
+    text: str = ""
+    checkpoint: str = ""
+    split: str = "test"
+    scores: Optional[str] = None
+    labels: Optional[str] = None
+    seen: Optional[str] = None
+    topk: list[int] = field(default_factory=lambda: [10, 20])
+    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    workers: int = 2
+    batch: int = 32
+    loader_workers: int = 1
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.protocols) - set(PROTOCOLS):
+            raise UserError(f"protocol {sorted(unknown)[0]!r} is not one of {', '.join(PROTOCOLS)}")
+        if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:
+            raise UserError(f"topk={self.topk} must be different numbers from 1, such as topk=[10,20]")
+        if min(self.workers, self.batch) < 1 or self.loader_workers < 0:
+            raise UserError(f"workers={self.workers}, batch={self.batch} must be at least 1 and loader_workers={self.loader_workers} at least 0")
+        given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
+        if given and len(given) < 3:
+            raise UserError(f"{given[0]}=… is given, so scores, labels and seen are needed, all three")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One task: images `number` · N / `of` … of the split, its files below `folder`. Sent to a worker."""
+
+    number: int
+    of: int
+    folder: Path
+    subject: Subject
+    shards: Path
+    config: Config
+
+    @property
+    def part(self) -> Path:
+        return self.folder / f"{self.number:06}.npz"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / f"{self.number:06}.scores.npy"
+
+    @property
+    def done(self) -> bool:
+        return self.part.exists() and ("dense" not in self.config.protocols or self.scores.exists())
+
+
+def run(config: Config) -> None:
+    """Writes results.json and per_category.csv and prints the results. Raises UserError on bad input."""
+    protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
+    if config.scores is not None:
+        results, table = evaluate_arrays(Path(config.scores), Path(config.labels), Path(config.seen), tuple(config.topk), protocols)
+        made_from = {name: sha256_of_file(Path(getattr(config, name))) for name in ("scores", "labels", "seen")}
+        results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
+        write_results(Path(config.out), results, table.with_row_index("column"))
+    else:
+        results = evaluate_shards(config, protocols)
+    print(describe(results))
+    print(f"written to {config.out}/")
+
+
+def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
+    """Scores the split with a checkpoint, or reads the results if they are up to date."""
+    shards, out = Path(config.shards).absolute(), Path(config.out).absolute()
+    index, vocabulary = load_index(shards), load_vocabulary(shards)
+    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", "c2srt shard")
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    check_topk(seen, tuple(config.topk))
+    images = sum(shard.count for shard in index.split(config.split))
+    subject = subject_of(config, index, vocabulary)
+    made_from = {"subject": identity(subject), "shards": index.source, "split": config.split, "vocabulary": vocabulary.hash,
+                 "topk": config.topk, "protocols": protocols, "batch": config.batch}
+    key = hash_of(made_from)
+    if (out / RESULTS).exists() and read_json(out / RESULTS, "c2srt evaluate").get("made_from", {}).get("key") == key:
+        print(f"{out / RESULTS} is up to date")
+        return read_json(out / RESULTS, "c2srt evaluate")
+    remove_other_pieces(out, key)
+    pieces = pieces_of(images, out / f"pieces-{key}", subject, shards, config)
+    part, thresholds, at_least = score(pieces, images, config, protocols, len(vocabulary))
+    results, table = evaluate_part(part, Task(seen, tuple(config.topk), protocols), thresholds, at_least)
+    results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, "made_from": {**made_from, "key": key}}
+    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.names))
+    write_results(out, results, table)
+    shutil.rmtree(pieces[0].folder, ignore_errors=True)
+    track(config, results)
+    return results
+
+
+def track(config: Config, results: dict) -> None:
+    """Adds the results to the MLflow run of the training that made the checkpoint, if it left one beside it."""
+    path = Path(config.checkpoint).absolute()
+    run = next((folder / "run.json" for folder in (path, path.parent) if (folder / "run.json").is_file()), None)
+    found = read_json(run, "c2srt train") if run else {}
+    if not found.get("run_id"):
+        return
+    from c2srt.tracking import Tracker  # mlflow takes seconds to import
+
+    tracker = Tracker(found["uri"], "c2srt", None, {}, {}, found["run_id"])
+    tracker.metrics({f"{config.split}/{name.replace('@', '_at_')}": value for name, value in flat(results).items()}, 0)
+    for name in (RESULTS, PER_CATEGORY):
+        tracker.artifact(Path(config.out) / name, f"evaluation-{config.split}")
+    tracker.close()
+
+
+def subject_of(config: Config, index: ShardIndex, vocabulary: Vocabulary) -> Subject:
+    """What `checkpoint` names; the class prior is counted over the training shards by the workers."""
+    if config.checkpoint == CLIP:
+        return Subject(CLIP, vocabulary, config.clip, str(Path(config.text).absolute()))
+    if config.checkpoint != PRIOR:
+        return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
+    shards = index.split("train")
+    connect(config.workers)
+    total, progress = np.zeros(len(vocabulary), np.int64), Progress("prior", sum(shard.count for shard in shards))
+    for shard, counts in run_tasks(functools.partial(class_counts, index, vocabulary=vocabulary), shards, config.workers):
+        total += counts
+        progress.update(shard.count)
+    progress.close()
+    return Subject(PRIOR, vocabulary, prior=tuple(prior_of(total, sum(shard.count for shard in shards), vocabulary).tolist()))
+
+
+def remove_other_pieces(out: Path, key: str) -> None:
+    """Pieces of an earlier, unfinished evaluation of something else in the same folder."""
+    for folder in out.glob("pieces-*"):
+        if folder.name != f"pieces-{key}":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def pieces_of(images: int, folder: Path, subject: Subject, shards: Path, config: Config) -> list[Piece]:
+    """About PIECE_IMAGES images each, but enough pieces for several workers."""
+    count = min(images, max(LEAST_PIECES, -(-images // PIECE_IMAGES)))
+    return [Piece(number, count, folder, subject, shards, config) for number in range(count)]
+
+
+def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str, ...], categories: int) -> tuple:
+    """Runs what is missing and merges: (Part, Thresholds | None, counts | None). Raises UserError if an image is missing."""
+    connect(config.workers)
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / config.workers)
+    missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
+    progress.skip(sum(load_part(piece.part).images for piece in pieces if piece.done))
+    for _, done in run_tasks(score_piece, missing, config.workers, gpus):
+        progress.update(done)
+    progress.close()
+    part = merge([load_part(piece.part) for piece in pieces])
+    if part.images != images:
+        raise UserError(f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed meanwhile, "
+                        "run `c2srt evaluate` again")
+    if "dense" not in protocols:
+        return part, None, None
+    thresholds = thresholds_of(part, categories)
+    shared, at_least = ray.put(thresholds), np.zeros(len(thresholds.score), np.int64)
+    progress = Progress("dense", len(pieces), "pieces")
+    for _, counts in run_tasks(functools.partial(count_piece, shared), pieces, config.workers):
+        at_least += counts
+        progress.update()
+    progress.close()
+    return part, thresholds, at_least
+
+
+@functools.lru_cache(1)
+def scorer_of(subject: Subject) -> Any:
+    """Loaded once in each worker process."""
+    return load_scorer(subject, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def score_piece(piece: Piece) -> int:
+    """Scores one piece and writes its files; returns how many images it has."""
+    config, scorer = piece.config, scorer_of(piece.subject)
+    vocabulary, index = piece.subject.vocabulary, load_index(piece.shards)
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    loader = LoaderConfig(scorer.size, workers=config.loader_workers)
+    parts, scores = [], []
+    for batch in evaluation_batches(loader, index, vocabulary, config.split, piece.number, piece.of, config.batch):
+        values, isr = scorer.scores(batch.images)
+        try:
+            parts.append(measure(values, batch.labels.numpy(), seen, tuple(config.topk), isr=isr))
+        except UserError as error:
+            raise UserError(f"images {batch.ids[0]} … {batch.ids[-1]}: {error}") from error
+        scores.append(values)
+    if "dense" in config.protocols:
+        with whole_file(piece.scores) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(scores))
+    part = merge(parts)
+    part.save(piece.part)
+    return part.images
+
+
+def count_piece(thresholds: Any, piece: Piece) -> np.ndarray:
+    """The second look at a piece's scores, for the dense protocol: counts [T]."""
+    table: Thresholds = ray.get(thresholds)
+    scores = np.load(piece.scores, mmap_mode="r", allow_pickle=False)
+    images = max(1, COUNT_AT_ONCE // scores.shape[1])
+    return sum(table.count(scores[start : start + images]) for start in range(0, len(scores), images))
+
+
+if __name__ == "__main__":
+    from c2srt.cli import main
+
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

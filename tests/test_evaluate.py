@@ -1,0 +1,255 @@
+"""`c2srt evaluate`: from arrays, from a checkpoint over shards under real Ray, CLIP zero-shot and the class prior."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from c2srt.cli import main
+from c2srt.errors import UserError
+from c2srt.evaluation.scorers import ClipScorer, Subject, prior_scores
+from c2srt.loader import LoaderConfig, evaluation_batches
+from c2srt.model.clip import load_clip
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.export import load_export, save_export
+from c2srt.model.network import C2SRT
+from c2srt.shards import ShardReader, load_index
+from c2srt.text import Config as TextConfig
+from c2srt.text import run as write_text
+from tests.shard_folder import make_shards, make_vocabulary
+from tests.test_metrics import slow_dense, slow_per_class
+from tests.tiny import random_graph, tiny_clip_config
+
+IMAGES, SEEN, UNSEEN = 37, 12, 4
+
+
+def evaluate(*arguments) -> int:
+    return main(["evaluate", "workers=2", "loader_workers=0", "batch=4", *map(str, arguments)])
+
+
+def results(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+# From arrays ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    random = np.random.default_rng(0)
+    labels = random.choice([-1, 0, 1], (50, 12), p=[0.2, 0.6, 0.2]).astype(np.int8)
+    return {"scores": random.normal(size=(50, 12)) + labels, "labels": labels, "seen": np.arange(12) < 8}
+
+
+def save(tmp_path, arrays) -> list[str]:
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    return [f"{name}={tmp_path / name}.npy" for name in arrays]
+
+
+def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
+    assert evaluate(*save(tmp_path, arrays), "topk=[2,3]", f"out={tmp_path}/out") == 0
+    found = results(tmp_path / "out")
+    assert found["checkpoint"] is None and found["vocabulary"] is None and found["isr"] is None and found["images"] == 50
+    for label_set, columns in (("zsl", ~arrays["seen"]), ("gzsl", np.ones(12, bool))):
+        values = found[label_set]
+        for protocol, slow in (("per_class", slow_per_class), ("dense", slow_dense)):
+            assert values["mAP"][protocol] == pytest.approx(np.nanmean(slow(arrays["scores"], arrays["labels"], columns)), rel=1e-12)
+        assert set(values["mAP"]) == {"per_class", "lesa", "biam_legacy", "dense"}
+        for k in (2, 3):
+            p, r, f1 = (values[f"F1@{k}"][name] for name in ("P", "R", "F1"))
+            assert f1 == pytest.approx(2 * p * r / (p + r)) and k * p / r == pytest.approx(values["positives_per_image"])
+    assert "mAP per_class" in capsys.readouterr().out
+    table = pl.read_csv(tmp_path / "out" / "per_category.csv")
+    assert table["positives"].to_list() == (arrays["labels"] == 1).sum(0).tolist()
+    assert table["gzsl_per_class"].mean() == pytest.approx(found["gzsl"]["mAP"]["per_class"])
+
+
+def test_small_blocks_give_the_same_bits(tmp_path, arrays, monkeypatch):
+    evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/whole")
+    monkeypatch.setattr("c2srt.evaluation.arrays.BLOCK_SCORES", 90)
+    evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/blocks")
+    assert (tmp_path / "whole/results.json").read_bytes() == (tmp_path / "blocks/results.json").read_bytes()
+
+
+def test_only_the_protocols_asked_for(tmp_path, arrays):
+    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out", "protocols=[lesa,per_class]") == 0
+    assert set(results(tmp_path / "out")["zsl"]["mAP"]) == {"per_class", "lesa"}
+
+
+def test_a_label_set_without_positives_is_null_and_said(tmp_path, arrays, capsys):
+    arrays["labels"][:, 8:] = np.minimum(arrays["labels"][:, 8:], 0)
+    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out") == 0
+    assert results(tmp_path / "out")["zsl"]["mAP"]["per_class"] is None
+    assert results(tmp_path / "out")["gzsl"]["mAP"]["per_class"] > 0
+    assert "ZSL cannot be measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change, arguments, sentence", [
+    (lambda a: a["scores"].__setitem__((31, 2), np.nan), [], "score of image 31 for category 2 is nan"),
+    (lambda a: a["scores"].__setitem__((31, 2), -np.inf), [], "must be finite"),
+    (lambda a: a["labels"].__setitem__((3, 2), 2), [], "labels are −1"),
+    (lambda a: a.update(labels=a["labels"][1:]), [], r"scores \[50, 12\], labels \[49, 12\]"),
+    (lambda a: a.update(seen=a["seen"][1:]), [], "disagree"),
+    (lambda a: a.update(seen=a["seen"] * 2), [], "must be [C] of true"),
+    (lambda a: a.update(scores=a["labels"]), [], "scores must be floats"),
+    (lambda a: a.update(scores=np.array([{}])), [], "not a .npy file"),
+    (lambda a: a.update(labels=np.minimum(a["labels"], 0)), [], "none of the 50 images has a positive label"),
+    (lambda a: a.update(labels=np.maximum(a["labels"], 0)), [], "holds no −1"),
+    (lambda a: None, ["topk=[5]"], "K = 5 does not fit the 4 categories of ZSL"),
+    (lambda a: None, ["topk=[0]"], "topk=[0] must be"),
+    (lambda a: None, ["protocols=[map]"], "protocol 'map' is not one of"),
+    (lambda a: None, ["labels=null"], "scores, labels and seen are needed"),
+    (lambda a: None, ["seen=/nowhere.npy"], "seen=/nowhere.npy does not exist"),
+])
+def test_bad_arrays_get_one_sentence(tmp_path, arrays, capsys, change, arguments, sentence):
+    change(arrays)
+    status = evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out", *arguments)
+    message = capsys.readouterr().err
+    assert status == 2 and sentence.replace("\\", "") in message and "Traceback" not in message
+    assert not (tmp_path / "out").exists()
+
+
+# From shards ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Shards, a tiny CLIP with text features, and an exported (untrained) model."""
+    folder = tmp_path_factory.mktemp("world")
+    vocabulary = make_vocabulary(SEEN, UNSEEN)
+    make_shards(folder / "shards", {"train": 30, "test": IMAGES}, 10, vocabulary)
+    config = tiny_clip_config(folder)
+    write_text(TextConfig(config, ["a {}."], {}, str(folder / "shards"), str(folder / "text")))
+    clip = load_clip(config)
+    torch.manual_seed(0)
+    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), random_graph(SEEN + UNSEEN, SEEN, 16, 3), SEEN)
+    save_export(folder / "run/model", model, model.state_dict(), clip, vocabulary, ["a {}."], {})
+    return folder, vocabulary, config
+
+
+def shared(world) -> list[str]:
+    folder, _, config = world
+    return [f"shards={folder}/shards", f"text={folder}/text", f"clip.name={config.name}", "clip.pretrained=random", "topk=[2,3]"]
+
+
+def everything(world, size: int):
+    """All images and labels of the test split, in one process."""
+    folder, vocabulary, _ = world
+    batches = list(evaluation_batches(LoaderConfig(size, workers=0), load_index(folder / "shards"), vocabulary, "test"))
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches]).numpy()
+
+
+def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
+    folder, vocabulary, _ = world
+    assert evaluate(*shared(world), f"checkpoint={folder}/run", f"out={tmp_path}/out") == 0
+    found, exported = results(tmp_path / "out"), load_export(folder / "run/model")
+    images, labels = everything(world, 32)
+    scores, counts = exported.scores(images)
+    assert found["images"] == IMAGES and found["vocabulary"] == vocabulary.hash
+    for label_set, columns in (("zsl", np.arange(16) >= SEEN), ("gzsl", np.ones(16, bool))):
+        for protocol, slow in (("per_class", slow_per_class), ("dense", slow_dense)):
+            assert found[label_set]["mAP"][protocol] == pytest.approx(np.nanmean(slow(scores.numpy(), labels, columns)), abs=1e-3)
+    assert found["isr"]["mean_patches"] == pytest.approx(counts.float().mean().item(), rel=1e-3)
+    assert 0 <= found["isr"]["capped_share"] <= 1
+    table = pl.read_csv(tmp_path / "out/per_category.csv")
+    assert table["mid"].to_list() == list(vocabulary.mids) and table["name"].to_list() == list(vocabulary.names)
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
+
+
+def test_any_number_of_workers_gives_the_same_bytes_and_again_is_a_no_op(world, tmp_path, capsys):
+    folder, _, _ = world
+    for workers in (1, 3):
+        assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/{workers}", f"workers={workers}") == 0
+    for name in ("results.json", "per_category.csv"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+    before = (tmp_path / "1/results.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/1") == 0
+    assert "up to date" in capsys.readouterr().out and (tmp_path / "1/results.json").stat().st_mtime_ns == before
+
+
+def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):
+    """The second run scores only the pieces that the first did not finish."""
+    import cluster.evaluate as job
+
+    folder, _, _ = world
+    arguments = [*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/out"]
+    monkeypatch.setattr(job, "thresholds_of", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert evaluate(*arguments) == 130
+    pieces = sorted((tmp_path / "out").glob("pieces-*/*.npz"))
+    assert len(pieces) == 8 and not (tmp_path / "out/results.json").exists()
+    pieces[3].unlink()
+    kept = {path: path.stat().st_mtime_ns for path in pieces if path.exists()}
+    monkeypatch.undo()
+    finish = job.merge
+    monkeypatch.setattr(job, "merge", lambda parts: (unchanged.extend(path.stat().st_mtime_ns == at for path, at in kept.items()), finish(parts))[1])
+    unchanged: list[bool] = []
+    assert evaluate(*arguments) == 0 and all(unchanged) and len(unchanged) == 7
+    assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/whole") == 0
+    assert (tmp_path / "out/results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
+
+
+def test_clip_zero_shot(world, tmp_path):
+    folder, vocabulary, config = world
+    assert evaluate(*shared(world), "checkpoint=clip", f"out={tmp_path}/out") == 0
+    images, labels = everything(world, 32)
+    scores, _ = ClipScorer(Subject("clip", vocabulary, config, str(folder / "text")), torch.device("cpu")).scores(images)
+    found = results(tmp_path / "out")
+    assert found["checkpoint"] == "clip" and found["isr"] is None
+    assert found["gzsl"]["mAP"]["per_class"] == pytest.approx(np.nanmean(slow_per_class(scores, labels, np.ones(16, bool))), abs=1e-3)
+    assert np.abs(scores).max() <= 1.0001
+
+
+def test_class_prior(world, tmp_path):
+    folder, vocabulary, _ = world
+    index = load_index(folder / "shards")
+    prior, total = prior_scores(index, vocabulary), np.zeros(16)
+    for shard in index.split("train"):
+        reader = ShardReader(index.folder, shard)
+        for sample in range(len(reader)):
+            positive = json.loads(reader.json(sample))["positive"]
+            total += [mid in positive for mid in vocabulary.mids]
+    np.testing.assert_allclose(prior[:SEEN], total[:SEEN] / 30, rtol=1e-6)
+    assert total[SEEN:].sum() and not prior[SEEN:].any()
+    assert evaluate(*shared(world), "checkpoint=prior", f"out={tmp_path}/out") == 0
+    _, labels = everything(world, 8)
+    columns = np.ones(16, bool)
+    prevalence = [(labels[:, c] == 1).sum() / (labels[:, c] != 0).sum() for c in range(16)]
+    assert results(tmp_path / "out")["gzsl"]["mAP"]["lesa"] == pytest.approx(np.mean(prevalence))
+    best = np.argsort(-prior, kind="stable")[:2]
+    assert len(set(np.sort(prior)[-3:])) == 3, "the test needs a prior without ties at the top"
+    rows = (labels == 1).any(1)
+    assert results(tmp_path / "out")["gzsl"]["F1@2"]["P"] == pytest.approx((labels[rows][:, best] == 1).sum() / (2 * rows.sum()))
+    assert columns.all()
+
+
+def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):
+    folder, _, config = world
+    make_shards(tmp_path / "other", {"test": 5}, 10, make_vocabulary(SEEN + 1, UNSEEN))
+    cases = [
+        ([f"checkpoint={tmp_path}"], "is not an exported model"),
+        ([f"checkpoint={folder}/run", f"shards={tmp_path}/other"], "was made for vocabulary"),
+        ([f"checkpoint={folder}/run", f"shards={tmp_path}/none"], "does not exist"),
+        ([f"checkpoint={folder}/run", "split=validation"], "has no images of split 'validation'"),
+        ([f"checkpoint={folder}/run", "topk=[5]"], "K = 5 does not fit the 4 categories of ZSL"),
+        (["checkpoint=clip", f"text={tmp_path}/none"], "c2srt text"),
+    ]
+    for arguments, sentence in cases:
+        assert evaluate(*shared(world), f"out={tmp_path}/out", *arguments) == 2
+        message = capsys.readouterr().err
+        assert sentence in message and "Traceback" not in message.splitlines()[-1]
+        assert not (tmp_path / "out/results.json").exists()
+
+
+def test_scores_that_are_not_finite_name_the_images(world, tmp_path, capsys):
+    folder, vocabulary, config = world
+    clip = load_clip(config)
+    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3), LossConfig(), random_graph(SEEN + UNSEEN, SEEN, 16, 3), SEEN)
+    with torch.no_grad():
+        model.tower.proj.fill_(float("nan"))
+    save_export(tmp_path / "broken", model, model.state_dict(), clip, vocabulary, ["a {}."], {})
+    assert evaluate(*shared(world), f"checkpoint={tmp_path}/broken", f"out={tmp_path}/out") == 2
+    assert "scores must be finite" in capsys.readouterr().err
