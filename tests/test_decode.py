@@ -1,0 +1,298 @@
+"""sharding/decode.py: every kind of image file becomes an upright sRGB JPEG or a status with its reason."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageCms, ImageOps
+
+from sharding.decode import Converted, Limits, Rejected, convert, encode
+
+SHARED = Path(__file__).parents[2] / "shared/data"
+RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
+
+
+def corners(width: int = 96, height: int = 64) -> Image.Image:
+    """Red, green / blue, white quarters, clockwise from the top left: red, green, white, blue."""
+    image = Image.new("RGB", (width, height), WHITE)
+    for colour, box in ((RED, (0, 0)), (GREEN, (width // 2, 0)), (BLUE, (0, height // 2))):
+        image.paste(colour, (*box, box[0] + width // 2, box[1] + height // 2))
+    return image
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}) | options)
+    return file.getvalue()
+
+
+def pixels(made: Converted) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(made.jpeg))).astype(int)
+
+
+def quarters(made: Converted) -> list[str]:
+    """Names of the corner colours: top left, top right, bottom left, bottom right."""
+    array, names = pixels(made), {"red": RED, "green": GREEN, "blue": BLUE, "white": WHITE}
+    height, width = array.shape[:2]
+    spots = [array[height * y // 4, width * x // 4] for y, x in ((1, 1), (1, 3), (3, 1), (3, 3))]
+    return [min(names, key=lambda name: abs(spot - names[name]).sum()) for spot in spots]
+
+
+def rejected(data: bytes, **options) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        convert(data, **options)
+    assert caught.value.reason and "\n" not in caught.value.reason
+    return caught.value
+
+
+def with_exif(orientation: int, image: Image.Image | None = None) -> bytes:
+    exif = Image.Exif()
+    exif[274] = orientation
+    return encoded(image or corners(), exif=exif)
+
+
+UPRIGHT = ["red", "green", "blue", "white"]
+TURNED_LEFT = ["green", "white", "red", "blue"]  # 90 degrees counter-clockwise
+
+
+@pytest.mark.parametrize("rotation, expected, size", [(None, UPRIGHT, (96, 64)), (0, UPRIGHT, (96, 64)), (90, TURNED_LEFT, (64, 96)),
+                                                      (180, UPRIGHT[::-1], (96, 64)), (270, TURNED_LEFT[::-1], (64, 96))])
+def test_the_csv_rotation_is_counter_clockwise(rotation, expected, size):
+    made = convert(encoded(corners()), rotation)
+    assert quarters(made) == expected and (made.width, made.height) == size == Image.open(io.BytesIO(made.jpeg)).size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_obeyed_and_then_gone(orientation):
+    made = convert(with_exif(orientation))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(with_exif(orientation)))))
+    assert abs(pixels(made) - expected).mean() < 3
+    assert not Image.open(io.BytesIO(made.jpeg)).getexif()
+
+
+@pytest.mark.parametrize("rotation, tag, exif_first, applied", [
+    (90, 6, False, 8),   # pixels of a pack or folder: the CSV speaks of them
+    (0, 6, False, 1),    # even when it says "none"
+    (None, 6, False, 6),  # the CSV is silent
+    (270, 6, True, 6),   # an original from its URL: both say the same, applied once
+    (90, 1, True, 8),    # a tag of 1 is what a camera without a sensor writes
+    (90, None, True, 8),
+    (None, 99, True, 1),  # nonsense
+])
+def test_exactly_one_of_csv_and_exif_is_applied(rotation, tag, exif_first, applied):
+    data = encoded(corners()) if tag is None else with_exif(tag)
+    made = convert(data, rotation, exif_first=exif_first)
+    assert made.original["orientation"] == applied
+    assert quarters(made) == quarters(convert(with_exif(applied)))
+
+
+def test_short_side_is_reduced_and_never_enlarged():
+    assert [(made.width, made.height) for made in (convert(encoded(corners(1024, 683))), convert(encoded(corners(683, 1024))))] == [(384, 256), (256, 384)]
+    assert (convert(encoded(corners(300, 100))).width, convert(encoded(corners(300, 100))).height) == (300, 100)
+    assert convert(encoded(corners(3000, 2)), resize=1).height == 1
+
+
+@pytest.mark.parametrize("size", [(1024, 683), (1023, 767), (4000, 700), (513, 512)])
+def test_reduction_in_the_jpeg_decoder_equals_a_full_decode(size):
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (size[1] // 16, size[0] // 16, 3), np.uint8)
+    data = encoded(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
+    made = convert(data, quality=100)
+    full = Image.open(io.BytesIO(data)).resize((made.width, made.height), Image.Resampling.LANCZOS)
+    same = np.asarray(Image.open(io.BytesIO(encode(full, 100)))).astype(int)
+    assert np.sqrt(((pixels(made) - same) ** 2).mean()) < 2
+
+
+def test_modes_become_srgb():
+    photo = corners()
+    for image in (photo.convert("CMYK"), photo.convert("P"), photo.convert("YCbCr")):
+        kind = "GIF" if image.mode == "P" else "JPEG"
+        assert quarters(convert(encoded(image, kind))) == UPRIGHT
+    grey = convert(encoded(photo.convert("L")))
+    assert pixels(grey).shape == (64, 96, 3) and np.ptp(pixels(grey), axis=2).max() <= 2
+
+
+def test_16_bit_grey_keeps_its_upper_8_bits():
+    ramp = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert abs(pixels(convert(encoded(Image.fromarray(ramp), kind), quality=100))[:, :, 0] - (ramp >> 8)).max() <= 3
+
+
+def test_16_bit_colour_png():
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    rows = b"".join(b"\0" + b"\xff\xff\x80\x00\x00\x00" * 32 for _ in range(32))
+    data = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", (32).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0]))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    assert abs(pixels(convert(data)) - [255, 128, 0]).max() <= 4
+
+
+def test_float_samples_are_unsupported():
+    assert rejected(encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")).status == "unsupported"
+
+
+@pytest.mark.parametrize("kind, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA")])
+def test_transparency_is_put_onto_white(kind, mode):
+    image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    image.paste((200, 200, 200, 255), (0, 0, 20, 40))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    array = pixels(convert(encoded(image.convert(mode), kind, **options)))
+    assert abs(array[20, 5] - 200).max() < 6 and array[20, 34].min() > 250
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "MPO", "PNG"])
+def test_the_first_of_several_frames_is_taken(kind):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in (RED, GREEN, BLUE)]
+    array = pixels(convert(encoded(frames[0], kind, save_all=True, append_images=frames[1:])))
+    assert abs(array - RED).mean() < 25
+
+
+def test_an_icc_profile_is_converted_to_srgb_and_dropped():
+    wide = swapped_profile()
+    made = convert(encoded(Image.new("RGB", (32, 32), RED), icc_profile=wide))
+    assert "icc_profile" not in Image.open(io.BytesIO(made.jpeg)).info
+    assert abs(pixels(made)[16, 16] - (30, 220, 30)).max() < 40  # the profile says that the first channel is green
+
+
+def swapped_profile() -> bytes:
+    """An sRGB profile whose red and green primaries are exchanged, so that obeying it is plain to see."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(profile[128:132], "big")
+    table = {bytes(profile[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
+    red, green = table[b"rXYZ"], table[b"gXYZ"]
+    profile[red + 4 : red + 12], profile[green + 4 : green + 12] = profile[green + 4 : green + 12], profile[red + 4 : red + 12]
+    return bytes(profile).replace(b"s\0R\0G\0B", b"t\0e\0s\0t").replace(b"sRGB", b"test")
+
+
+def test_a_broken_profile_is_ignored():
+    assert quarters(convert(encoded(corners(), icc_profile=b"not a profile"))) == UPRIGHT
+
+
+def test_without_resize_a_conforming_jpeg_keeps_its_bytes():
+    data = encoded(corners(700, 500))
+    assert convert(data, resize=None).jpeg == data
+    assert convert(with_exif(1), 0, resize=None).jpeg == with_exif(1)
+
+
+@pytest.mark.parametrize("what, data, rotation", [
+    ("turned by the CSV", encoded(corners()), 90), ("EXIF that a reader might obey", with_exif(6), 0), ("gray", encoded(corners().convert("L")), 0),
+    ("CMYK", encoded(corners().convert("CMYK")), 0), ("PNG", encoded(corners(), "PNG"), 0), ("profile", encoded(corners(), icc_profile=swapped_profile()), 0)])
+def test_without_resize_others_are_converted_at_full_size(what, data, rotation):
+    made = convert(data, rotation, resize=None)
+    again = Image.open(io.BytesIO(made.jpeg))
+    assert made.jpeg != data and again.mode == "RGB" and sorted(again.size) == [64, 96] and not again.getexif()
+
+
+def test_what_is_encoded_is_420_and_reproducible():
+    first, second = (convert(encoded(corners(600, 400))) for _ in range(2))
+    assert first.jpeg == second.jpeg
+    assert simplejpeg.decode_jpeg_header(first.jpeg)[3] == "420"
+
+
+@pytest.mark.parametrize("resize", [256, None])
+def test_cut_off_and_damaged_files_are_corrupt(resize):
+    random = np.random.default_rng(1)
+    noise = Image.fromarray(random.integers(0, 256, (400, 600, 3), np.uint8))
+    jpeg, png = encoded(noise), encoded(noise, "PNG")
+    for data in (jpeg[:-2], jpeg[: len(jpeg) // 2], jpeg[:300], png[: len(png) // 2], encoded(noise, "GIF")[:5000], encoded(noise, "BMP")[:5000],
+                 encoded(noise, "WEBP")[:3000], encoded(noise, "TIFF")[:5000]):
+        assert rejected(data, resize=resize).status == "corrupt"
+    flipped = bytearray(jpeg)
+    flipped[len(jpeg) // 2 : len(jpeg) // 2 + 2000] = bytes(2000)
+    assert rejected(bytes(flipped), resize=resize).status == "corrupt"
+
+
+def test_stray_bytes_that_lose_nothing_are_forgiven():
+    data = encoded(corners())
+    assert quarters(convert(data[:-2] + b"\0\0\0" + data[-2:])) == UPRIGHT
+    assert quarters(convert(data + b"trailing")) == UPRIGHT
+
+
+def test_empty_foreign_and_placeholder_files():
+    assert rejected(b"").status == "empty"
+    assert rejected(b"hello there, not an image").status == "not_image"
+    assert rejected(b"%PDF-1.4 ...").status == "not_image"
+    for page in (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", b"\n<!DOCTYPE html><html>gone</html>", b"\xef\xbb\xbf<html>"):
+        assert rejected(page).status == "placeholder"
+
+
+def test_the_grey_png_of_a_removed_photo_is_a_placeholder():
+    grey = Image.new("RGB", (500, 374), (238, 238, 238))
+    grey.paste((150, 150, 150), (150, 160, 350, 210))
+    assert rejected(encoded(grey, "PNG")).status == "placeholder"
+    assert rejected(encoded(grey.convert("P"), "PNG")).status == "placeholder"
+    assert convert(encoded(corners(), "PNG")).width == 96
+    assert convert(encoded(grey)).width == 342  # a real JPEG of a grey wall is a photo
+
+
+def test_caps_are_checked_before_decoding():
+    assert "pixels" in rejected(encoded(corners()), limits=Limits(max_pixels=96 * 64 - 1)).reason
+    assert convert(encoded(corners()), limits=Limits(max_pixels=96 * 64)).width == 96
+    assert rejected(encoded(corners()), limits=Limits(max_bytes=100)).status == "too_large"
+    huge = bytearray(encoded(corners()))
+    start = huge.index(b"\xff\xc0")
+    huge[start + 5 : start + 9] = b"\xff\xff\xff\xff"
+    assert rejected(bytes(huge)).status == "too_large"
+
+
+def test_a_jpeg_of_too_many_scans_is_too_large():
+    data = encoded(corners(), progressive=True)
+    scan = data.index(b"\xff\xda")
+    assert rejected(data[:scan] + data[scan:-2] * 200 + data[-2:]).status == "too_large"
+
+
+def test_mutated_files_never_raise_anything_else():
+    """Random damage to each format: converted or Rejected, nothing else escapes."""
+    random = np.random.default_rng(2)
+    sources = [encoded(corners(), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")] + [encoded(corners(), progressive=True), with_exif(6)]
+    for number in range(400):
+        data = bytearray(sources[number % len(sources)])
+        for place in random.integers(0, len(data), random.integers(1, 20)):
+            data[place] = random.integers(0, 256)
+        try:
+            assert convert(bytes(data), limits=Limits(max_pixels=1_000_000)).jpeg
+        except Rejected as error:
+            assert error.status and error.reason
+
+
+HOSTILE = {  # everything else is packed
+    "broken.png": "corrupt", "broken_data_stream.png": "corrupt", "corrupted.jpg": "corrupt", "dc-predictor-overflow.jpg": "corrupt",
+    "decompression_bomb.gif": "too_large", "empty.jpg": "empty", "invalid-dimensions.jpg": "corrupt", "jpeg_lossless_sel1.jpg": "corrupt",
+    "max_size.jpg": "too_large", "missing-sof.jpg": "corrupt", "null_height.jpg": "corrupt", "partial_progressive.jpg": "corrupt",
+    "truncated_image.png": "corrupt", "truncated_jpeg.jpg": "corrupt", "ultrahdr.jpg": "corrupt"}
+
+
+@pytest.mark.parametrize("resize", [256, None])
+def test_each_hostile_image_is_packed_right_or_has_its_reason(resize):
+    folder = SHARED / "hostile_images"
+    if not folder.is_dir():
+        pytest.skip("needs shared/data/hostile_images")
+    verdicts = {}
+    for path in sorted(folder.iterdir()):
+        try:
+            made = convert(path.read_bytes(), resize=resize)
+        except Rejected as error:
+            verdicts[path.name] = error.status
+            continue
+        with Image.open(path) as original:
+            turned = original.getexif().get(274, 1) >= 5
+            width, height = original.size[::-1] if turned else original.size
+        short = min(width, height, resize or 10**9)
+        again = Image.open(io.BytesIO(made.jpeg))
+        again.load()
+        assert (again.format, again.mode, min(again.size)) == ("JPEG", "RGB", short), path.name
+        assert (again.width > again.height) == (width > height), path.name
+    assert verdicts == HOSTILE
+
+
+def test_the_four_turned_hoppers_are_the_upright_one():
+    folder = SHARED / "hostile_images"
+    if not folder.is_dir():
+        pytest.skip("needs shared/data/hostile_images")
+    upright = pixels(convert((folder / "hopper.bmp").read_bytes()))
+    for number in (5, 6, 7, 8):
+        assert abs(pixels(convert((folder / f"hopper_orientation_{number}.jpg").read_bytes())) - upright).mean() < 8
