@@ -1,0 +1,201 @@
+"""The miniature: its world, pictures, captions, labels, relations, raw layout; its CLIP; the table and the picture."""
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from c2srt.demo import measure, picture, pretrain, rows, run, table
+from c2srt.demo.captions import captioned_chunk
+from c2srt.demo.draw import SIZE, random_picture, render
+from c2srt.demo.knowledge import relation_lines
+from c2srt.demo.labels import truth, verified
+from c2srt.demo.raw import IMAGE_FILES, raw_key, write_raw
+from c2srt.demo.words import SCENES, SHAPES, categories
+from c2srt.errors import UserError
+from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
+
+IMAGES = {"train": 30, "validation": 6, "test": 12}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("miniature") / "raw"
+    write_raw(root, 3, IMAGES, 1)
+    return root
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_world_has_unseen_names_made_of_seen_words_only():
+    every = categories()
+    by_name = {category.name: category for category in every}
+    assert len({category.mid for category in every}) == len(every) == len(by_name)
+    assert [category.seen for category in every] == sorted((category.seen for category in every), reverse=True)
+    assert Counter(category.kind for category in every if not category.seen) == {"pair": 50, "event": 16}
+    assert all(by_name[word].seen for category in every for word in category.words)
+    events = [category for category in every if category.kind == "event"]
+    assert len({event.words for event in events}) == len(events)
+    assert all(event.words[0] in SCENES and set(event.words[1:]) <= set(SHAPES) for event in events)
+
+
+def test_a_picture_is_a_pure_function_of_seed_split_and_number():
+    assert random_picture(1, "train", 5) == random_picture(1, "train", 5)
+    assert len({random_picture(seed, split, n) for seed in (0, 1) for split in ("train", "test") for n in range(20)}) == 80
+    pixels = render(random_picture(1, "train", 5))
+    assert pixels.shape == (SIZE, SIZE, 3) and pixels.dtype == np.uint8 and pixels.std() > 10
+    assert np.array_equal(pixels, render(random_picture(1, "train", 5)))
+
+
+def test_truth_is_the_union_over_objects_and_events_need_two_companions():
+    every = categories()
+    for number in range(40):
+        content = random_picture(0, "train", number)
+        true = {every[column].name for column in np.flatnonzero(truth(content))}
+        assert {content.scene, *(thing.shape for thing in content.things), *(thing.colour for thing in content.things)} <= true
+        present = {content.scene, *(thing.shape for thing in content.things)}
+        for event in (category for category in every if category.kind == "event"):
+            assert (event.name in true) == (len(present & set(event.words)) >= 2)
+
+
+def test_verified_labels_never_lie_and_training_never_names_the_unseen():
+    every = categories()
+    for number in range(40):
+        content = random_picture(0, "train", number)
+        true = truth(content)
+        for training in (True, False):
+            labels = verified(content, 0, training)
+            assert all(true[column] == present for column, present in labels.items())
+            assert not training or all(every[column].seen for column in labels)
+        assert 0 < sum(labels.values()) < true.sum() + 1 and not all(labels.values())
+    assert any(not every[column].seen for column in labels) or number
+
+
+def test_captions_name_the_dominant_object_only_and_never_an_event():
+    events = {category.name for category in categories() if category.kind == "event"}
+    _, captions = captioned_chunk(0, range(200))
+    for number, text in enumerate(captions):
+        content = random_picture(0, "captioned", number)
+        words = set(text.split())
+        assert words & set(SHAPES) <= {content.things[0].shape}
+        assert not any(event in text for event in events)
+    pairs = {category.name for category in categories() if category.kind == "pair" and not category.seen}
+    assert any(pair in text for text in captions for pair in pairs)
+
+
+def test_relations_name_seen_categories_only_and_tell_what_an_event_comes_with():
+    by_mid = {category.mid: category for category in categories()}
+    lines = [json.loads(line) for line in relation_lines()]
+    assert [line["mid"] for line in lines] == [category.mid for category in categories()]
+    for line in lines:
+        related = [by_mid[answer["mid"]] for answer in line["related"]]
+        assert related and all(answer.seen and answer.mid != line["mid"] for answer in related)
+        ranks = [("high", "medium", "low").index(answer["strength"]) for answer in line["related"]]
+        assert ranks == sorted(ranks)
+        if by_mid[line["mid"]].kind == "event":
+            assert {answer.name for answer in related[:3]} == set(by_mid[line["mid"]].words)
+
+
+def test_raw_layout_is_open_images(raw):
+    folder = raw / "2018_04"
+    for split, count in IMAGES.items():
+        images = rows_of(folder / split / IMAGE_FILES[split])
+        labels = rows_of(folder / split / f"{split}-annotations-human-imagelabels.csv")
+        assert len(images) == count and {row["ImageID"] for row in labels} <= {row["ImageID"] for row in images}
+        for row in images:
+            file = raw / "images" / split / f"{row['ImageID']}.jpg"
+            assert file.stat().st_size == int(row["OriginalSize"]) and Image.open(file).size == (SIZE, SIZE)
+    seen, unseen = ((folder / f"classes-{name}.txt").read_text().split() for name in ("seen", "unseen"))
+    assert len(seen) + len(unseen) == len(categories()) and not set(seen) & set(unseen)
+    assert json.loads((raw / "miniature.json").read_text())["key"] == raw_key(3, IMAGES)
+
+
+def test_drawing_does_not_depend_on_the_number_of_processes(raw, tmp_path):
+    write_raw(tmp_path, 3, IMAGES, 2)
+    files = sorted(path.relative_to(raw) for path in raw.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert all((raw / file).read_bytes() == (tmp_path / file).read_bytes() for file in files if file.suffix != ".npz")
+
+
+def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "IMAGES", 384)
+    monkeypatch.setattr(pretrain, "STEPS", 30)
+    monkeypatch.setattr(pretrain, "BATCH", 64)
+    pretrain.pretrain(tmp_path, 0, 1)
+    clip = load_clip(ClipConfig(str(tmp_path / "model.json"), str(tmp_path / "model.safetensors")))
+    pixels, captions = captioned_chunk(0, range(128))
+    images = normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(clip.mean), torch.tensor(clip.std))
+    with torch.no_grad():
+        patches, features = patches_and_global(clip.visual, images)
+        text = clip.encode_text(clip.tokenize(captions))
+        own = torch.cosine_similarity(features, text, dim=-1).mean()
+        other = torch.cosine_similarity(features, text.roll(1, 0), dim=-1).mean()
+    assert patches.shape == (128, 64, 64) and own > other + 0.02
+
+
+def test_scattered_embedding_gives_the_features_of_the_compact_one():
+    captions = captioned_chunk(0, range(64))[1]
+    model, compact, used = pretrain.compact_model(captions)
+    model.eval()
+    state = pretrain.full_state(model, used)
+    from c2srt.model.clip import build_model
+
+    full = build_model(pretrain.MODEL)
+    full.load_state_dict(state)
+    with torch.no_grad():
+        assert torch.equal(full.eval().encode_text(used[compact]), model.encode_text(compact))
+
+
+def test_figures_of_a_perfect_and_a_random_scorer():
+    contents = [random_picture(0, "test", number) for number in range(200)]
+    true = np.stack([truth(content) for content in contents])
+    labels = np.zeros(true.shape, np.int8)
+    for row, content in enumerate(contents):
+        for column, present in verified(content, 0, False).items():
+            labels[row, column] = 1 if present else -1
+    split = measure.Split([str(n) for n in range(200)], torch.empty(0), labels, true)
+    perfect = measure.figures(true.astype(np.float32), split, (3, 10))
+    chance = measure.figures(np.random.default_rng(0).random(true.shape, np.float32), split, (3, 10))
+    assert all(value == pytest.approx(1) for name, value in perfect.items() if "mAP" in name)
+    assert all(chance[name] < 0.6 for name in perfect if "mAP" in name)
+    assert chance["true opaque mAP"] == pytest.approx(true[:, measure.of_kind("event")].mean(), abs=0.06)
+
+
+def test_neighbours_score_events_only():
+    scores = np.random.default_rng(0).normal(size=(50, len(categories())))
+    neighbours = torch.full((len(categories()), 4), -1)
+    event = next(column for column, category in enumerate(categories()) if category.kind == "event")
+    neighbours[event, :2] = torch.tensor([0, 1])
+    result, standard = measure.neighbour_scores(scores, neighbours), (scores - scores.mean(0)) / scores.std(0)
+    assert np.allclose(result[:, event], standard[:, :2].mean(1))
+    assert np.allclose(np.delete(result, event, 1), np.delete(standard, event, 1))
+
+
+def test_trials_keep_the_two_kinds_of_seed_apart_and_the_table_shows_both_spreads():
+    assert rows.trials(1) == [(0, 0)] and rows.trials(3) == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0)]
+    names = table.columns([3, 10])
+    values = {trial: dict.fromkeys(names, value) for trial, value in zip(rows.trials(3), (0.1, 0.2, 0.3, 0.4, 0.5))}
+    assert table.cell(values, names[0]) == "30.0 ±10.0 ±20.0"
+    text = table.markdown({"prior only": {(0, 0): dict.fromkeys(names, 0.25)}, "full": values}, [3, 10])
+    assert "| prior only | 25.0 |" in text and "30.0 ±10.0 ±20.0" in text and "half the range" in text
+
+
+def test_picture_is_written(tmp_path):
+    pixels = torch.from_numpy(captioned_chunk(0, range(8))[0]).permute(0, 3, 1, 2)
+    true = np.stack([truth(random_picture(0, "captioned", number)) for number in range(8)])
+    split = measure.Split([str(n) for n in range(8)], pixels, true.astype(np.int8), true)
+    picture.draw_predictions(tmp_path / "predictions.png", split, true * 0.5, true * 1.0)
+    assert min(Image.open(tmp_path / "predictions.png").size) > 1000
+
+
+@pytest.mark.parametrize("wrong", [{"rows": "some"}, {"seeds": 0}, {"images": {"train": 5}}, {"images": {**IMAGES, "test": 0}}])
+def test_bad_settings_get_a_sentence(wrong):
+    with pytest.raises(UserError):
+        run.Config(**{"work": "x", "images": IMAGES, **wrong})
