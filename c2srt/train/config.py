@@ -1,0 +1,141 @@
+"""Everything `c2srt train` is told, and the quantities that follow from it."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of
+from c2srt.model.clip import ClipConfig
+from c2srt.model.config import LossConfig, ModelConfig, check_choice
+from c2srt.train.engine_config import EngineConfig, check_combination
+from c2srt.views import ViewConfig
+
+ONLINE = "online"
+
+# Changing these does not change what a finished step was; every other difference to a checkpoint is refused. Folders are
+# compared by the hash of what lies in them.
+HARMLESS = ("epochs", "steps", "log_every", "checkpoint_every", "keep_last", "validate_every", "validation_images", "loader_workers",
+            "max_failures", "max_nonfinite", "gpus_per_worker", "tracking", "work", "shards", "text", "relations", "teacher", "clip", "out")
+
+
+@dataclass
+class TrackingConfig:
+    """Where MLflow records the run."""
+
+    uri: Optional[str] = None
+    """MLflow tracking URI; None: MLFLOW_TRACKING_URI, else a sqlite file in `work`."""
+    experiment: str = "c2srt"
+    name: Optional[str] = None
+    """Name of the run; None: MLflow invents one."""
+
+
+@dataclass
+class Config:
+    """Configuration of the verb `train`; configs/train.yaml explains every field and holds the defaults."""
+
+    shards: str
+    text: str
+    relations: str
+    teacher: str
+    work: str
+    out: str
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    seed: int = 0
+    workers: int = 2
+    gpus_per_worker: float = 0
+    loader_workers: int = 1
+    max_failures: int = 3
+    epochs: int = 8
+    steps: Optional[int] = None
+    batch: int = 64
+    micro_batch: int = 8
+    lr: float = 1e-3
+    head_lr: Optional[float] = None
+    weight_decay: float = 5e-3
+    layer_decay: float = 0.65
+    warmup: float = 0.05
+    clip_grad_norm: float = 1.0
+    precision: str = "fp32"
+    zero: int = 0
+    offload: bool = False
+    deterministic: bool = False
+    max_nonfinite: int = 20
+    checkpoint_every: int = 500
+    keep_last: int = 2
+    validate_every: int = 0
+    validation_images: int = 2000
+    log_every: int = 20
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        check_combination(self.precision, self.zero, self.offload)
+        for name in ("workers", "epochs", "batch", "micro_batch", "max_nonfinite", "checkpoint_every", "keep_last", "log_every",
+                     "validation_images"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("loader_workers", "weight_decay", "clip_grad_norm", "gpus_per_worker", "validate_every", "lr", "max_failures"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
+        if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:
+            raise UserError(f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in [0, 1)")
+        self.accumulation  # refuses a remainder at once
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches a worker adds up before an update. Raises UserError when batch is not a multiple."""
+        at_once = self.micro_batch * self.workers
+        if self.batch % at_once:
+            raise UserError(f"batch={self.batch} is not a multiple of micro_batch × workers = {self.micro_batch} × {self.workers}: "
+                            f"take batch={max(1, self.batch // at_once) * at_once} or another micro_batch")
+        return self.batch // at_once
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether a teacher cache is read."""
+        return self.loss.distillation > 0 and self.teacher != ONLINE
+
+    def engine(self) -> EngineConfig:
+        return EngineConfig(self.batch, self.micro_batch, self.accumulation, self.precision, self.zero, self.offload, self.clip_grad_norm)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer updates of the whole run: `steps`, or `epochs` times an epoch's."""
+        return self.steps if self.steps is not None else self.epochs * steps_per_epoch
+
+    def warmup_steps(self, total: int) -> int:
+        return round(self.warmup * total)
+
+    def settings(self) -> dict:
+        """Every field as plain values, for the record."""
+        return asdict(self)
+
+    def identity(self) -> dict:
+        """The settings that decide what a step does: those that a checkpoint must agree with."""
+        return {name: value for name, value in self.settings().items() if name not in HARMLESS}
+
+    def hash(self) -> str:
+        return hash_of(self.identity())
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out).absolute()
+
+    def tracking_uri(self, environment: dict[str, str]) -> str:
+        """The MLflow store: `tracking.uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work` (absolute)."""
+        default = f"sqlite:///{Path(self.work).absolute() / 'mlflow.db'}"
+        return self.tracking.uri or environment.get("MLFLOW_TRACKING_URI") or default
+
+
+def from_settings(settings: dict) -> Config:
+    """The Config that `settings()` was taken from. Raises UserError if it is of another version."""
+    nested = {"clip": ClipConfig, "model": ModelConfig, "loss": LossConfig, "views": ViewConfig, "tracking": TrackingConfig}
+    try:
+        return Config(**{name: nested[name](**value) if name in nested else value for name, value in settings.items()})
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the checkpoint's settings are not those of this version ({error}): train again") from error

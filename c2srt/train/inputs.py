@@ -1,0 +1,75 @@
+"""What a training reads from disk, checked against each other, and the model that it makes of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, read_json
+from c2srt.model.clip import Clip, load_clip
+from c2srt.model.export import save_export
+from c2srt.model.head import Graph
+from c2srt.model.network import C2SRT
+from c2srt.relations import load_relations
+from c2srt.shards import ShardIndex, load_index
+from c2srt.text import load_text
+from c2srt.train.config import ONLINE, Config
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass
+class Inputs:
+    """Everything that a training reads but the images. `hashes` names the identity of each artefact."""
+
+    vocabulary: Vocabulary
+    index: ShardIndex
+    clip: Clip
+    graph: Graph
+    templates: list[str]
+    hashes: dict[str, str]
+
+
+def load_inputs(config: Config) -> Inputs:
+    """Loads and checks the artefacts. Raises UserError naming the one that is absent or does not fit, and its command."""
+    shards, text, relations = Path(config.shards), Path(config.text), Path(config.relations)
+    index, vocabulary = load_index(shards), load_vocabulary(shards)
+    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", "c2srt shard")
+    index.split(TRAIN)
+    clip = load_clip(config.clip)
+    features = load_text(text, vocabulary, clip.hash)
+    table = load_relations(relations, vocabulary, config.model.neighbours)
+    made = {"text": read_json(text / "text.json", "c2srt text"), "relations": read_json(relations / "relations.json", "c2srt relations")}
+    hashes = {"shards": hash_of([(shard.name, shard.sha256) for shard in index.split(TRAIN)]), "vocabulary": vocabulary.hash,
+              "clip": clip.hash, "text": made["text"]["features_sha256"], "relations": made["relations"]["table_sha256"]}
+    return Inputs(vocabulary, index, clip, Graph(features, table), made["text"]["made_from"]["templates"], hashes)
+
+
+def build_model(config: Config, inputs: Inputs) -> C2SRT:
+    """The model before its first step: the same on every rank, for one seed."""
+    torch.manual_seed(config.seed)
+    return C2SRT(inputs.clip, config.model, config.loss, inputs.graph, inputs.vocabulary.seen_count, config.teacher == ONLINE)
+
+
+def load_trained(model: C2SRT, weights: dict[str, Tensor], source: Path | str) -> None:
+    """Sets the trainable parameters. Raises UserError when `weights` are those of another model."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    shapes, found = ({name: list(t.shape) for name, t in tensors.items()} for tensors in (parameters, weights))
+    if shapes != found:
+        odd = sorted(name for name in shapes | found if shapes.get(name) != found.get(name))
+        raise UserError(f"{source} is the checkpoint of another model: {odd[0]} is {found.get(odd[0], 'absent')} there and "
+                        f"{shapes.get(odd[0], 'absent')} here, {len(odd)} differ")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def export_weights(folder: Path, config: Config, weights: dict[str, Tensor], made_from: dict) -> None:
+    """Writes the plain export: the CLIP's own frozen weights, exact, with the trained ones in place of theirs."""
+    inputs = load_inputs(config)
+    model = build_model(config, inputs)
+    load_trained(model, weights, folder)
+    save_export(folder, model, model.state_dict(), inputs.clip, inputs.vocabulary, inputs.templates, made_from)

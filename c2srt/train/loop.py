@@ -1,0 +1,147 @@
+"""The training loop, for one rank. Everything that a step depends on is a pure function of (config, inputs, step)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from c2srt.errors import UserError
+from c2srt.train import checkpoints
+from c2srt.train.checkpoints import Record
+from c2srt.train.config import Config
+from c2srt.train.engine import Engine, Update
+from c2srt.train.groups import parameter_groups
+from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs
+from c2srt.train.recorder import Recorder
+from c2srt.train.report import announce, open_tracker
+from c2srt.train.schedule import learning_rate_factor
+from c2srt.train.sources import data_hashes, steps_per_epoch, training_batches
+from c2srt.train.validation import Validator
+from c2srt.train.world import World
+
+FINISHED, STOPPED = "finished", "stopped"
+STOP_FILE = "stop"
+
+
+def train(config: Config, world: World) -> str:
+    """Trains to the end, or to the next step's end once `<out>/stop` exists; returns FINISHED or STOPPED.
+
+    Resumes from the newest whole checkpoint of the same run. Raises UserError on bad input, a checkpoint of another run,
+    or too many non-finite updates in a row.
+    """
+    set_up(config, world)
+    inputs = load_inputs(config)
+    model = build_model(config, inputs)
+    validator = Validator(config, inputs, model) if config.validate_every else None
+    groups = parameter_groups(model, model.parameter_depth, config.lr, config.lr if config.head_lr is None else config.head_lr,
+                              config.weight_decay, config.layer_decay)
+    engine = Engine(model, groups, config.engine())
+    record = resume(config, world, engine, inputs)
+    steps = config.total_steps(steps_per_epoch(config, inputs))
+    tracker = open_tracker(config, world, record)
+    record = replace(record, run_id=world.gather(tracker.run_id if tracker else None)[0])
+    announce(config, world, model, steps, record.step)
+    recorder = Recorder(config.folder, world, tracker, record.step, steps, config.batch)
+    batches = training_batches(config, inputs, world, record.step, steps, engine.device)
+    try:
+        record = run_steps(config, world, engine, batches, record, steps, recorder, validator)
+        state = FINISHED if record.step >= steps else STOPPED
+        finish(config, world, recorder, record, steps, state)
+    except BaseException:
+        if tracker:
+            tracker.close("FAILED")
+        raise
+    return state
+
+
+def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tuple], record: Record, steps: int, recorder: Recorder,
+              validator: Validator | None) -> Record:
+    """Takes steps until the last one or a wish to stop; returns the record of the last checkpoint."""
+    warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
+    for step in range(record.step + 1, steps + 1):  # finished updates once this one is done
+        factor = learning_rate_factor(step - 1, steps, warmup)
+        update = engine.train_step(recorder.timed(islice(batches, config.accumulation)), factor)
+        recorder.add(update, config.lr * factor)
+        nonfinite = count_nonfinite(config, update, nonfinite, step)
+        stop = world.decided_by_first((config.folder / STOP_FILE).exists())
+        last = step == steps or stop
+        if step % config.log_every == 0 or last:
+            recorder.flush(step)
+        if validator and (step % config.validate_every == 0 or step == steps):
+            best = validate(config, world, engine, validator, recorder, step, best)
+        if step % config.checkpoint_every == 0 or last:
+            record = replace(record, step=step, metrics=recorder.last, best=best, nonfinite=nonfinite)
+            save(config, world, engine, record)
+        if last:
+            break
+    return record
+
+
+def set_up(config: Config, world: World) -> None:
+    """Threads, seeds and determinism of this process; removes what killed runs left."""
+    world.set_threads(config.loader_workers)
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    if world.first:
+        (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        checkpoints.clean(config.folder / "checkpoints")
+    world.barrier()
+
+
+def resume(config: Config, world: World, engine: Engine, inputs: Inputs) -> Record:
+    """Loads the newest whole checkpoint into the engine, or starts at step 0. Raises UserError on another run's."""
+    hashes = inputs.hashes | data_hashes(config, inputs)
+    found = checkpoints.newest(config.folder / "checkpoints")
+    fresh = Record(0, world.size, config.identity(), hashes, config.settings())
+    if found is None:
+        return fresh
+    record = checkpoints.read_record(found)
+    checkpoints.check_resumable(found, record, world.size, config.identity(), hashes)
+    engine.load(found)
+    return replace(record, settings=config.settings())
+
+
+def save(config: Config, world: World, engine: Engine, record: Record) -> None:
+    checkpoints.write(config.folder / "checkpoints", engine, record)
+    if world.first:
+        checkpoints.prune(config.folder / "checkpoints", config.keep_last)
+
+
+def count_nonfinite(config: Config, update: Update, before: int, step: int) -> int:
+    """Left-out updates in a row. Raises UserError at `max_nonfinite`."""
+    count = 0 if update.applied else before + 1
+    if count >= config.max_nonfinite:
+        raise UserError(f"{count} updates in a row, up to step {step}, met a non-finite loss or gradient; weights are as before "
+                        "them: lower lr, set clip_grad_norm, or take precision=bf16 or fp32")
+    return count
+
+
+def validate(config: Config, world: World, engine: Engine, validator: Validator, recorder: Recorder, step: int, best: dict | None) -> dict:
+    """Measures the current weights on the validation split; exports them to `<out>/best` when they are the best so far."""
+    weights = engine.full_weights(everywhere=True)
+    values = validator.measure(weights, world)
+    recorder.write({f"validation/{name}": value for name, value in values.items()}, step)
+    if best is not None and values["mAP"] <= best["mAP"]:
+        return best
+    if world.first:
+        export_weights(config.folder / "best", config, weights, made_from(config, step) | {"validation": values})
+    return {"step": step, "mAP": values["mAP"]}
+
+
+def finish(config: Config, world: World, recorder: Recorder, record: Record, steps: int, state: str) -> None:
+    """Writes the export (when finished), the summary and the tracker's last entries."""
+    if state == FINISHED and world.first:
+        weights = checkpoints.read_weights(checkpoints.folder_of(config.folder / "checkpoints", record.step))
+        export_weights(config.folder / "model", config, weights, made_from(config, record.step))
+    recorder.summary(state, record.step, {"steps": steps, "workers": world.size, "accumulation": config.accumulation, "batch": config.batch,
+                                          "best": record.best, "config_hash": config.hash(), "inputs": record.inputs})
+    if world.first:
+        recorder.tracker.close("FINISHED" if state == FINISHED else "KILLED")
+    world.barrier()
+
+
+def made_from(config: Config, step: int) -> dict:
+    """What an export says of its origin: nothing that differs between two equal trainings."""
+    return {"step": step, "config": config.identity(), "config_hash": config.hash()}

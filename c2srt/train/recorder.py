@@ -1,0 +1,143 @@
+"""What is written down while training runs: progress line, metrics file, MLflow, summary, loss curve."""
+
+import json
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from c2srt.files import whole_file, write_json
+from c2srt.progress import Progress
+from c2srt.tracking import Tracker
+from c2srt.train.engine import Update
+from c2srt.train.world import World
+
+METRICS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "train.json"
+Item = TypeVar("Item")
+
+
+def peak_rss_mib() -> float:
+    """The most memory this process ever held (resident, MiB); loader workers are processes of their own."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def peak_gpu_mib() -> float:
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+
+
+class Recorder:
+    """Collects updates between two `flush`es. Every rank has one and calls the same methods; rank 0 writes.
+
+    Metrics are means over ranks and over the updates since the last flush. `images` counts padding too.
+    """
+
+    def __init__(self, folder: Path, world: World, tracker: Tracker | None, start: int, steps: int, batch: int) -> None:
+        self.folder, self.world, self.tracker, self.start, self.batch = folder, world, tracker, start, batch
+        self.last: dict[str, float] = {}
+        self.sums: dict[str, float] = {}
+        self.updates, self.left_out, self.waited = 0, 0, 0.0
+        self.begun = self.mark = time.monotonic()
+        self.progress = Progress("train", steps * batch) if world.first else None
+        if world.first:
+            self.progress.skip(start * batch)
+            forget_after(folder / METRICS, start)
+
+    def timed(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Passes items on, adding up the time spent waiting for them."""
+        iterator = iter(items)
+        while True:
+            asked = time.monotonic()
+            item = next(iterator, None)
+            self.waited += time.monotonic() - asked
+            if item is None:
+                return
+            yield item
+
+    def add(self, update: Update, learning_rate: float) -> None:
+        """Counts one update."""
+        values = update.values | {"learning_rate": learning_rate}
+        if update.applied:
+            values["gradient_norm"] = update.gradient_norm
+            for name, value in values.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.updates += 1
+        self.left_out += not update.applied
+        if self.progress:
+            shown = update.values["loss"]
+            self.progress.update(self.batch, f"loss {shown:.4f}" if update.applied else "update left out (non-finite)")
+
+    def flush(self, step: int) -> None:
+        """Writes the metrics of the updates since the last flush as those of `step` (finished updates)."""
+        names = sorted(self.sums)
+        elapsed = time.monotonic() - self.mark
+        count = self.updates + self.left_out
+        local = [self.sums[name] / max(1, self.updates) for name in names] + [self.waited / max(elapsed, 1e-9)]
+        *means, waiting = self.world.mean(local)
+        memory = self.world.gather((peak_rss_mib(), peak_gpu_mib()))
+        self.last = dict(zip(names, means)) | {
+            "images_per_s": count * self.batch / max(elapsed, 1e-9), "data_wait_share": waiting, "left_out_updates": float(self.left_out),
+            "peak_rss_mib": max(rss for rss, _ in memory), "peak_gpu_mib": max(gpu for _, gpu in memory)}
+        self.write(self.last, step)
+        self.sums, self.updates, self.left_out, self.waited, self.mark = {}, 0, 0, 0.0, time.monotonic()
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Appends values to the metrics file and the tracker (rank 0)."""
+        if self.world.first:
+            with (self.folder / METRICS).open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            self.tracker.metrics(values, step)
+
+    def summary(self, state: str, step: int, more: dict[str, Any]) -> None:
+        """Writes train.json, and at the end of the run closes the progress line and draws the curve."""
+        memory = self.world.gather((peak_rss_mib(), peak_gpu_mib()))
+        if not self.world.first:
+            return
+        seconds = time.monotonic() - self.begun
+        write_json(self.folder / SUMMARY, {
+            "state": state, "step": step, "seconds": seconds, "seconds_per_step": seconds / max(1, step - self.start),
+            "images_per_s": (step - self.start) * self.batch / max(seconds, 1e-9), "peak_rss_mib": [rss for rss, _ in memory],
+            "peak_gpu_mib": [gpu for _, gpu in memory], "metrics": self.last, "run_id": self.tracker.run_id, **more})
+        self.progress.close(f"loss {self.last['loss']:.4f}" if "loss" in self.last else "")
+        draw_curve(self.folder / METRICS, self.folder / CURVE)
+        for name in (SUMMARY, METRICS, CURVE):
+            if (self.folder / name).exists():
+                self.tracker.artifact(self.folder / name)
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drops metrics of steps that a killed run did after its last checkpoint: they are done again."""
+    lines = read_metrics(path)
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics file, a last line cut short by a kill left out; [] without the file."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def draw_curve(metrics: Path, path: Path) -> None:
+    """The loss terms over the steps, as a picture."""
+    from matplotlib.figure import Figure
+
+    lines = read_metrics(metrics)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in ("loss", "ranking", "distillation", "drift"):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        if points:
+            axes.plot(*zip(*points), label=name)
+    axes.set(xlabel="step", ylabel="loss terms", ylim=(0, None))
+    if axes.lines:
+        axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -1,0 +1,47 @@
+"""mAP on the validation split while training: chooses `<out>/best`.
+
+The choice looks at seen categories only: choosing by unseen ones would not be zero-shot. Theirs is recorded beside it.
+"""
+
+import copy
+
+import numpy as np
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.evaluation.part import merge, measure
+from c2srt.evaluation.protocols import per_class, sorted_keys
+from c2srt.model.network import C2SRT
+from c2srt.train.config import Config
+from c2srt.train.inputs import Inputs, load_trained
+from c2srt.train.sources import validation_batches
+from c2srt.train.world import World
+
+
+class Validator:
+    """Holds a plain float32 copy of the model (never wrapped, so nothing is sharded) and scores the split's share of a rank."""
+
+    def __init__(self, config: Config, inputs: Inputs, model: C2SRT) -> None:
+        self.config, self.inputs, self.model = config, inputs, copy.deepcopy(model)
+
+    def measure(self, weights: dict[str, Tensor], world: World) -> dict[str, float]:
+        """{"mAP" (per_class over seen categories), "unseen_mAP" (if any), "images"} of all ranks together."""
+        load_trained(self.model, weights, "the engine")
+        model = self.model.to(world.device).eval()
+        seen = np.arange(len(self.inputs.vocabulary)) < self.inputs.vocabulary.seen_count
+        parts = []
+        for images, labels in validation_batches(self.config, self.inputs, world):
+            scores, _ = model.scores(images.to(world.device))
+            parts.append(measure(scores.float().cpu().numpy(), labels.numpy(), seen, (1,)))
+        whole = merge([part for rank in world.gather(parts) for part in rank])
+        self.model.to("cpu")
+        precision = per_class(sorted_keys(whole), seen, "gzsl")
+        if not np.isfinite(precision[seen]).any():
+            raise UserError("no validation image has a positive of a seen category: set validate_every=0, or pack a validation split")
+        values = {"mAP": mean(precision[seen]), "unseen_mAP": mean(precision[~seen]), "images": float(whole.images)}
+        return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def mean(precision: np.ndarray) -> float:
+    """Over the categories that have one; NaN when none has."""
+    return float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")

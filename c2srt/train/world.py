@@ -1,0 +1,52 @@
+"""The words for a job's processes: `rank` of `size` in the whole job, `local_size` of them on this node."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks; torch.distributed is initialised by whoever makes one."""
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+    tags: dict[str, str] = field(default_factory=dict)
+    """What the launcher knows of the job (Ray job id, …), for the tracker."""
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def set_threads(self, loader_workers: int) -> int:
+        """Gives this process its share of the node's cores, less one a busy loader worker when there are enough."""
+        cores = len(os.sched_getaffinity(0)) // self.local_size
+        threads = max(1, cores - (loader_workers if cores > 2 * loader_workers else 0))
+        torch.set_num_threads(threads)
+        return threads
+
+    def decided_by_first(self, value: bool) -> bool:
+        """Rank 0's value, on every rank."""
+        flag = torch.tensor([int(value)], device=self.device)
+        dist.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def mean(self, values: list[float]) -> list[float]:
+        """Element by element over the ranks."""
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return (sums / self.size).tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value (small Python objects), in rank order, on every rank."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def barrier(self) -> None:
+        dist.barrier()

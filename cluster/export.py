@@ -1,0 +1,54 @@
+"""`c2srt export`: one plain safetensors + config from a training checkpoint, whatever its ZeRO stage and number of workers.
+
+    c2srt export checkpoint=runs/miniature/train out=my_model                       the newest checkpoint
+    c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…    that one
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from c2srt.errors import UserError
+from c2srt.train import checkpoints
+
+
+@dataclass
+class Config:
+    """Configuration of the verb `export`."""
+
+    checkpoint: str
+    """A checkpoint's folder, or the folder of a training (its newest checkpoint)."""
+    out: str
+    """Folder written."""
+
+
+def run(config: Config) -> None:
+    """Writes the export. Raises UserError if the checkpoint, or an artefact that it was trained on, is absent or changed."""
+    from c2srt.train.config import from_settings
+    from c2srt.train.inputs import export_weights, load_inputs
+
+    folder = find_checkpoint(Path(config.checkpoint))
+    record = checkpoints.read_record(folder)
+    training = from_settings(record.settings)
+    for name, now in load_inputs(training).hashes.items():
+        if record.inputs.get(name) != now:
+            raise UserError(f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): restore it, then export")
+    made_from = {"step": record.step, "config": training.identity(), "config_hash": training.hash()}
+    export_weights(Path(config.out), training, checkpoints.read_weights(folder), made_from)
+    print(f"{config.out}: the model after step {record.step:,} of {folder}")
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The folder itself if it is a whole checkpoint, else the newest one below it. Raises UserError if there is none."""
+    if (path / checkpoints.COMPLETE).exists():
+        return path
+    for root in (path / "checkpoints", path):
+        if found := checkpoints.newest(root):
+            return found
+    raise UserError(f"{path} holds no whole checkpoint: give the out=… folder of `c2srt train`, or one of its checkpoints/step-… folders")
+
+
+if __name__ == "__main__":
+    from c2srt.cli import main
+
+    sys.exit(main(["export", *sys.argv[1:]]))
