@@ -46,7 +46,7 @@ def run(config: Config) -> int:
     try:
         inputs = recomputed(raw, index, config.data, scratch)
         expected = build_vocabulary(raw, config.data.vocabulary, inputs, config.data.seen_min_images, config.data.unseen_count)
-        folder_findings = audit_folder(index, load_vocabulary(index.folder), expected)
+        folder_findings = audit_folder(index, load_vocabulary(index.folder), expected, inputs)
         tasks = [task for split in index.splits for task in plan_audit(index, split, inputs[split])]
         audit_in_parallel(tasks, scratch, config.workers)
         parts = [scratch / f"{task.shard.name}.jsonl" for task in tasks]

@@ -10,6 +10,7 @@ A pair (image, MID) that people verified as both present and absent is neither: 
 
 import csv
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from c2srt.errors import UserError
-from c2srt.files import TEMPORARY, whole_file
-from sharding.csvs import DIGITS, bucket, cut, damaged, existing, open_text, read_blocks, scatter
+from c2srt.files import TEMPORARY, raise_if_storage, whole_file
+from sharding.csvs import DIGITS, bucket, damaged, existing, open_text, read_blocks, scatter
 
 SPLITS = ("train", "validation", "test")
 ALL_IMAGES = "image_ids_and_rotation.csv"
@@ -192,6 +193,9 @@ def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float 
         if machine_threshold is not None:
             scatter(label_blocks(files.machine_labels, machine_threshold, report), buckets / "machine")
         write_rows(buckets, out, report, class_names(raw))
+    except OSError as error:
+        raise_if_storage(error, out)
+        raise
     finally:
         shutil.rmtree(buckets, ignore_errors=True)
     return report
@@ -207,7 +211,7 @@ def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
     return block.filter(pl.col("id").fill_null("").str.contains(WELL_FORMED))
 
 
-def image_blocks(files: SplitFiles, split: str, report: InputReport):
+def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator[pl.DataFrame]:
     """The split's rows of the image CSV as blocks of IMAGE_SCHEMA."""
 
     def keep(block: pl.DataFrame) -> pl.DataFrame:
@@ -222,10 +226,10 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport):
             raise damaged(files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}")
         return rows.cast(IMAGE_SCHEMA).with_columns(pl.col(TEXTS).fill_null(""))
 
-    return cut(read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)), keep)
+    return map(keep, read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)))
 
 
-def label_blocks(path: Path, threshold: float | None, report: InputReport):
+def label_blocks(path: Path, threshold: float | None, report: InputReport) -> Iterator[pl.DataFrame]:
     """A label CSV's rows as blocks of LABEL_SCHEMA: all human ones (threshold None), or machine ones from the threshold up."""
 
     def keep(block: pl.DataFrame) -> pl.DataFrame:
@@ -244,7 +248,7 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport):
             report.label_rows += len(block)
         return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
 
-    return cut(read_blocks(path, LABEL_COLUMNS), keep)
+    return map(keep, read_blocks(path, LABEL_COLUMNS))
 
 
 def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, str]) -> None:

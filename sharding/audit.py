@@ -62,20 +62,24 @@ class Sample:
 def plan_audit(index: ShardIndex, split: str, inputs: Path) -> list[AuditTask]:
     """The split's tasks: every row of `inputs` belongs to exactly one shard, so that no image can be missing unnoticed."""
     shards = index.splits[split]
+    if not shards:
+        return []
     after = ["", *(shard.last for shard in shards[:-1])]
     last = [*(shard.last for shard in shards[:-1]), None]
     return [AuditTask(str(index.folder), split, shard, str(inputs), *bounds)
             for shard, *bounds in zip(shards, after, last, strict=True)]
 
 
-def audit_folder(index: ShardIndex, stored: Vocabulary, expected: Vocabulary) -> list[Finding]:
-    """What concerns no single shard: the vocabulary, and files that the index does not know."""
+def audit_folder(index: ShardIndex, stored: Vocabulary, expected: Vocabulary, inputs: dict[str, Path]) -> list[Finding]:
+    """What concerns no single shard: the vocabulary, splits without shards, and files that the index does not know."""
     findings = []
     if index.vocabulary != stored.hash:
         findings.append(f"the index was made for vocabulary {index.vocabulary}, vocabulary.json is {stored.hash}")
     if stored.hash != expected.hash:
         how = difference(stored.mids, expected.mids)
         findings.append(f"vocabulary.json is {stored.hash}, the class lists give {expected.hash} ({how})")
+    findings += [f"split {split} has images in the CSVs but no shard" for split, shards in index.splits.items()
+                 if not shards and pl.scan_parquet(inputs[split]).select(pl.len()).collect().item()]
     known = {shard.name for shards in index.splits.values() for shard in shards}
     findings += [f"{path.name} is in the folder but not in the index" for path in sorted(index.folder.glob("*.tar"))
                  if path.stem not in known]

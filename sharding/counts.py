@@ -16,6 +16,7 @@ IMAGES = {"train": (9_011_219, 1_743_042), "validation": (41_620,), "test": (125
 LABELS = {"train": (27_894_289,), "validation": (551_390,), "test": (1_667_399,)}
 POSITIVES = {"train": (13_444_569,), "test": (1_105_052,)}
 PER_IMAGE = {"zsl": 1.28, "gzsl": 8.68}  # images with at least one positive in the label set
+TRAINED = 5_501_586  # training images with a label of a seen category, which is what LESA trains on
 SEEN_ANNOTATED, SEEN_POSITIVE = 4_728, 4_698  # of the 7,186 seen categories, in the test split
 
 
@@ -70,8 +71,11 @@ def acceptance(vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str
     counts: list[Count] = []
     for split, path in inputs.items():
         counts += split_counts(split, path, (packed or {}).get(split))
+    if "train" in inputs:
+        trained = images_with_label(inputs["train"], vocabulary.mids[: vocabulary.seen_count])
+        counts.append(Count("train: images with a label of a seen category", trained, (TRAINED,)))
     if "test" in inputs:
-        counts += test_counts(vocabulary, inputs["test"])
+        counts += category_counts(vocabulary, inputs["test"])
     return Acceptance(vocabulary.hash, tuple(count if compare else Count(count.what, count.value) for count in counts))
 
 
@@ -86,7 +90,13 @@ def split_counts(split: str, inputs: Path, packed: int | None) -> list[Count]:
     return counts + ([Count(f"{split}: images packed", packed, IMAGES.get(split, ()))] if packed is not None else [])
 
 
-def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
+def images_with_label(inputs: Path, mids: tuple[str, ...]) -> int:
+    """Number of images with a label, positive or negative, among `mids`."""
+    among = pl.concat_list("positive", "negative").list.eval(pl.element().is_in(list(mids))).list.any()
+    return pl.scan_parquet(inputs).select(among.sum()).collect(engine="streaming").item()
+
+
+def category_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     """Positives per evaluated image for ZSL and GZSL, and how many categories can be evaluated at all."""
     is_seen = [column < vocabulary.seen_count for column in range(len(vocabulary))]
     categories = pl.LazyFrame({"mid": vocabulary.mids, "seen": is_seen}, schema={"mid": pl.String, "seen": pl.Boolean})

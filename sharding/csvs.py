@@ -6,7 +6,7 @@ pyarrow does the parsing (quoted newlines, BOM, CRLF, gzip); no row ever becomes
 
 import csv
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -94,9 +94,3 @@ def bucket(folder: Path, digit: str, schema: dict[str, pl.DataType]) -> pl.DataF
     """One bucket of `scatter`; a bucket that got no row is an empty frame."""
     path = folder / f"{digit}.parquet"
     return pl.read_parquet(path).cast(schema) if path.exists() else pl.DataFrame(schema=schema)
-
-
-def cut(blocks: Iterator[pl.DataFrame], keep: Callable[[pl.DataFrame], pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Applies `keep` (checks, counts, filters) to each block."""
-    for block in blocks:
-        yield keep(block)

@@ -329,6 +329,22 @@ def test_acceptance_says_what_differs_from_the_published(tmp_path):
     assert lines[-1].startswith("6 of these counts differ")
 
 
+def test_training_images_with_a_seen_label(tmp_path):
+    """A has a positive, B a negative one of a seen category; C only an unseen one, D none."""
+    labels = [(A, "/m/cat", 1), (B, "/m/cat", 0), (C, "/m/dog", 1)]
+    root = write_root(tmp_path, [image_row(image_id) for image_id in (A, B, C, D)], labels)
+    write_inputs(find_root(root), "train", tmp_path / "train.parquet")
+    result = acceptance(Vocabulary(("/m/cat", "/m/dog"), ("c", "d"), 1), {"train": tmp_path / "train.parquet"})
+    assert result.counts[-1].what == "train: images with a label of a seen category" and result.counts[-1].value == 2
+
+
+def test_unusable_output_folder_is_a_sentence(tmp_path):
+    root = write_root(tmp_path, [image_row(A)], [])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+        write_inputs(find_root(root), "train", tmp_path / "file" / "rows.parquet")
+
+
 def test_real_photographs(tmp_path):
     if not SHARED.is_dir():
         pytest.skip("needs shared/data (389 photographs with Open Images' labels)")

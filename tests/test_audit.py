@@ -65,7 +65,8 @@ def packed(tmp_path_factory) -> tuple[Path, list[str]]:
 def test_sound_shards_pass(packed, capsys):
     work, arguments = packed
     assert main(["audit", *arguments]) == 0
-    assert "6 shards, 13 packed of 14 images: bytes, hashes, members, pixels, labels and counts all agree" in capsys.readouterr().out
+    line = "6 shards, 13 packed of 14 images: bytes, hashes, members, pixels, labels and counts all agree"
+    assert line in capsys.readouterr().out
     assert (work / "shards/audit.jsonl").read_text() == ""
     assert not list((work / "shards").glob("*.tmp-*"))
 
@@ -142,7 +143,7 @@ def damaged(packed, tmp_path) -> tuple[Path, AuditTask]:
     return tmp_path / "shards", task
 
 
-FIRST = IDS[3]
+FIRST, ZERO = IDS[3], "0" * 16
 
 
 @pytest.mark.parametrize("change, image_id, what", [
@@ -162,8 +163,8 @@ FIRST = IDS[3]
     (lambda members: [named(f"{FIRST}.jpg", b"", tarfile.SYMTYPE, "/etc/passwd"), *members], "", "not a regular file: refused"),
     (lambda members: [named(f"{FIRST}.jpg", b"", tarfile.LNKTYPE, "/etc/passwd"), *members], "", "not a regular file: refused"),
     (lambda members: [named("pipe.jpg", b"", tarfile.FIFOTYPE), *members], "", "not a regular file: refused"),
-    (lambda members: [named("0" * 16 + ".jpg"), named("0" * 16 + ".json", b"{}"), *members], "0" * 16, "none of the shard's images"),
-    (with_json(lambda sample: sample["positive"].append("/m/new")), FIRST, "positive labels differ from the CSVs' (/m/new only in the"),
+    (lambda members: [named(f"{ZERO}.jpg"), named(f"{ZERO}.json", b"{}"), *members], ZERO, "none of the shard's images"),
+    (with_json(lambda sample: sample["positive"].append("/m/new")), FIRST, "positive labels differ from the CSVs' (/m/new only"),
     (with_json(lambda sample: sample["negative"].clear()), FIRST, "negative labels differ"),
     (with_json(lambda sample: sample.update(positive="/m/cat")), FIRST, "not a list of MIDs"),
     (with_json(lambda sample: sample.update(positive=None)), FIRST, "not a list of MIDs"),
@@ -177,7 +178,7 @@ FIRST = IDS[3]
     (with_jpeg(lambda jpeg: jpeg[: len(jpeg) // 2]), FIRST, "does not decode"),
     (with_jpeg(lambda jpeg: b""), FIRST, "does not decode"),
     (with_jpeg(lambda jpeg: b"\x89PNG" + jpeg), FIRST, "does not decode"),
-    (with_jpeg(lambda jpeg: simplejpeg.encode_jpeg(np.zeros((8, 9, 3), np.uint8))), FIRST, "has 9 × 8 pixels, its JSON says 60 × 43"),
+    (with_jpeg(lambda jpeg: simplejpeg.encode_jpeg(np.zeros((8, 9, 3), np.uint8))), FIRST, "has 9 × 8 pixels"),
 ])
 def test_damaged_tar(damaged, change, image_id, what):
     folder, task = damaged
@@ -210,7 +211,7 @@ def test_every_single_flipped_byte_is_seen(damaged):
     (lambda table: table.filter(pl.col("id") != FIRST), FIRST, "is an image of the CSVs but has no row in the sidecar"),
     (lambda table: pl.concat([table, table.head(1)]), FIRST, "several rows in the sidecar"),
     (lambda table: table.with_columns(split=pl.lit("test")), FIRST, "is of split 'test'"),
-    (lambda table: table.with_columns(id=pl.col("id").replace(FIRST, "0" * 16)), "0" * 16, "none of the shard's images in the CSVs"),
+    (lambda table: table.with_columns(id=pl.col("id").replace(FIRST, ZERO)), ZERO, "none of the shard's images"),
     (lambda table: table.with_columns(jpg_offset=pl.col("jpg_offset") + 1), FIRST, "lies at (offset, bytes) (512, "),
     (lambda table: table.with_columns(json_bytes=pl.col("json_bytes") - 1), IDS[5], "lies at (offset, bytes)"),
     (lambda table: table.with_columns(member=2 - pl.col("member")), FIRST, "is sample 0 of the tar, the sidecar says 2"),
