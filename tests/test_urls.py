@@ -1,0 +1,267 @@
+"""sharding/urls.py against a real HTTP server that misbehaves in every way that a list of nine million URLs does."""
+
+import io
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from c2srt.errors import UserError
+from sharding.config import Config, DataConfig, DownloadConfig
+from sharding.pack import ShardTask
+from sharding.urls import Downloader, UrlSource, retry_after
+from tests.raw_images import jpeg, md5, name
+
+GOOD = jpeg(0, 600, 400)
+PAGE = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (500, 374), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What to answer is in the path."""
+
+    protocol_version = "HTTP/1.1"
+    seen: Counter = Counter()
+    times: dict[str, list[float]] = {}
+    inside = most_inside = 0
+    lock = threading.Lock()
+
+    def do_GET(self) -> None:
+        kind = self.path.strip("/").split("?")[0].removesuffix(".jpg")
+        with Handler.lock:
+            Handler.seen[kind] += 1
+            Handler.times.setdefault(kind, []).append(time.monotonic())
+            Handler.inside += 1
+            Handler.most_inside = max(Handler.most_inside, Handler.inside)
+        try:
+            getattr(self, kind.split("-")[0], self.good)()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        finally:
+            with Handler.lock:
+                Handler.inside -= 1
+
+    def first(self) -> bool:
+        return Handler.seen[self.path.strip("/").removesuffix(".jpg")] == 1
+
+    def answer(self, status: int = 200, body: bytes = GOOD, **headers) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": len(body), **{key.replace("_", "-"): value for key, value in headers.items()}}.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def good(self) -> None:
+        self.answer()
+
+    def wait(self) -> None:
+        time.sleep(0.2)
+        self.answer()
+
+    def gone(self) -> None:
+        self.answer(404, b"not here")
+
+    def forbidden(self) -> None:
+        self.answer(403, b"no")
+
+    def hiccup(self) -> None:
+        self.answer(500, b"oops") if self.first() else self.answer()
+
+    def broken(self) -> None:
+        self.answer(503, b"oops")
+
+    def busy(self) -> None:
+        self.answer(429, b"slow down", Retry_After=1) if self.first() else self.answer()
+
+    def cut(self) -> None:  # announces all, sends half, hangs up
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(GOOD)))
+        self.end_headers()
+        self.wfile.write(GOOD[: len(GOOD) // 2])
+        self.close_connection = True
+
+    def cutonce(self) -> None:
+        self.cut() if self.first() else self.answer()
+
+    def short(self) -> None:  # does not even announce the length
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(GOOD[: len(GOOD) // 2])
+        self.close_connection = True
+
+    def silent(self) -> None:
+        time.sleep(2.5)
+
+    def drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(GOOD)))
+        self.end_headers()
+        for place in range(60):
+            self.wfile.write(GOOD[place : place + 1])
+            self.wfile.flush()
+            time.sleep(0.1)
+        self.close_connection = True
+
+    def page(self) -> None:
+        self.answer(200, PAGE, Content_Type="image/jpeg")
+
+    def removed(self) -> None:  # Flickr redirects a removed photo to a grey PNG
+        self.answer(302, b"", Location="/grey.jpg")
+
+    def grey(self) -> None:
+        self.answer(200, png((238, 238, 238)), Content_Type="image/jpeg")
+
+    def colourful(self) -> None:
+        self.answer(200, png((200, 30, 30)))
+
+    def loop(self) -> None:
+        self.answer(302, b"", Location="/loop.jpg")
+
+    def other(self) -> None:
+        self.answer(200, jpeg(1, 600, 400))
+
+    def none(self) -> None:
+        self.answer(200, b"")
+
+    def large(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(GOOD + bytes(3_000_000))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    Handler.seen.clear()
+    Handler.times.clear()
+    Handler.most_inside = 0
+
+
+def config(**download) -> Config:
+    fast = {"concurrency": 4, "timeout": 1.0, "total_timeout": 1.5, "attempts": 3, "backoff": 0.02, "backoff_max": 2.0}
+    return Config(download=DownloadConfig(**fast | download), max_bytes=1_000_000)
+
+
+def row(url: str, size: int | None = None, digest: str | None = None, number: int = 0) -> dict:
+    return {"id": name(number), "url": url, "rotation": None, "original_size": size, "original_md5": digest}
+
+
+def fetch(url: str, size: int | None = None, digest: str | None = None, **download):
+    with Downloader(config(**download)) as downloader:
+        return downloader.one(row(url, size, digest))
+
+
+def test_a_good_answer_is_checked_and_reduced(server):
+    outcome = fetch(f"{server}/good.jpg", len(GOOD), md5(GOOD))
+    assert (outcome.status, outcome.width, outcome.height) == ("ok", 384, 256)
+    assert min(Image.open(io.BytesIO(outcome.jpeg)).size) == 256
+
+
+@pytest.mark.parametrize("kind, tries", [("hiccup", 2), ("cutonce", 2), ("busy", 2)])
+def test_what_passes_is_tried_again(server, kind, tries):
+    assert fetch(f"{server}/{kind}.jpg", len(GOOD), md5(GOOD)).status == "ok"
+    assert Handler.seen[kind] == tries
+
+
+def test_retry_after_is_waited_for(server):
+    fetch(f"{server}/busy.jpg")
+    first, second = Handler.times["busy"]
+    assert second - first >= 1
+
+
+def test_retry_after_is_capped(server):
+    fetch(f"{server}/busy.jpg", backoff_max=0.1)
+    first, second = Handler.times["busy"]
+    assert second - first < 0.9
+
+
+@pytest.mark.parametrize("kind, status, reason, tries", [
+    ("gone", "missing", "HTTP 404", 1), ("forbidden", "refused", "HTTP 403", 1), ("broken", "unreachable", "HTTP 503", 3),
+    ("cut", "unreachable", "RemoteProtocolError", 3), ("silent", "unreachable", "ReadTimeout", 3), ("drip", "unreachable", "no end after", 3),
+    ("page", "placeholder", "XML", 1), ("removed", "placeholder", "PNG", 1), ("grey", "placeholder", "PNG", 1),
+    ("colourful", "placeholder", "PNG", 1), ("other", "size_mismatch", "the CSV says", 1), ("short", "size_mismatch", "the CSV says", 3),
+    ("none", "empty", "0 bytes", 1), ("large", "too_large", "max_bytes", 1), ("loop", "refused", "redirect", 21)])
+def test_what_does_not_pass_has_its_status(server, kind, status, reason, tries):
+    """With the size and MD5 of the CSV, as for real."""
+    good = GOOD if len(GOOD) < len(jpeg(1, 600, 400)) else GOOD[:-100]  # so that "other" is never taken for a cut-off answer
+    outcome = fetch(f"{server}/{kind}.jpg", len(good), md5(good))
+    assert (outcome.status, Handler.seen[kind]) == (status, tries) and reason in outcome.reason and not outcome.jpeg
+
+
+def test_the_right_size_with_a_wrong_md5(server):
+    assert fetch(f"{server}/good.jpg", len(GOOD), md5(b"else")).status == "md5_mismatch"
+
+
+def test_without_size_and_md5_half_a_jpeg_is_corrupt(server):
+    assert fetch(f"{server}/short.jpg").status == "corrupt"
+
+
+@pytest.mark.parametrize("url, status", [("", "no_url"), ("ftp://127.0.0.1/x.jpg", "refused"), ("not a url", "refused"),
+                                         ("file:///etc/passwd", "refused"), ("http://127.0.0.1:1/x.jpg", "unreachable")])
+def test_urls_that_lead_nowhere(url, status):
+    outcome = fetch(url)
+    assert outcome.status == status and outcome.reason
+
+
+def test_downloads_overlap_keep_their_order_and_the_limit(server):
+    rows = [row(f"{server}/wait-{number}.jpg" if number % 3 else f"{server}/gone.jpg", number=number) for number in range(24)]
+    started = time.monotonic()
+    with Downloader(config(concurrency=8)) as downloader:
+        results = list(downloader.all(rows))
+    assert [image_id for image_id, _ in results] == [each["id"] for each in rows]
+    assert [outcome.status for _, outcome in results] == ["ok" if number % 3 else "missing" for number in range(24)]
+    assert 2 < Handler.most_inside <= 8 and time.monotonic() - started < 16 * 0.2
+
+
+def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch):
+    """The first piece is staged; a second run downloads only the second."""
+    monkeypatch.setattr("sharding.urls.STAGE_ROWS", 4)
+    table = pl.DataFrame([row(f"{server}/good-{number}.jpg", number=number) for number in range(8)],
+                         schema={"id": pl.String, "url": pl.String, "rotation": pl.Int32, "original_size": pl.Int64, "original_md5": pl.String})
+    table = table.sort("id")
+    task = ShardTask("train-000000", "train", "", 0, 8, str(tmp_path), "settings", UrlSource(), config(concurrency=1))
+    results = UrlSource().outcomes(table, task)
+    first = [next(results) for _ in range(3)]
+    results.close()
+    assert sum(Handler.seen.values()) < 8
+    Handler.seen.clear()
+    again = list(UrlSource().outcomes(table, task))
+    assert again[:3] == first and len(again) == 8 and all(outcome.status == "ok" for outcome in again)
+    assert set(Handler.seen) == {url.rpartition("/")[2].removesuffix(".jpg") for url in table["url"][4:]}
+
+
+@pytest.mark.parametrize("header, seconds", [(None, 0), ("7", 7), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-3", 0)])
+def test_retry_after_headers(header, seconds):
+    assert retry_after(header) == seconds
+
+
+def test_a_senseless_download_configuration_is_refused():
+    with pytest.raises(UserError, match="download.attempts=0"):
+        DownloadConfig(attempts=0)
+    with pytest.raises(UserError, match="data.images=web"):
+        DataConfig(images="web")
