@@ -1,0 +1,15 @@
+"""C²SRT: open-vocabulary multi-label recognition. `c2srt.load(path).predict(images, labels)` needs nothing else."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from c2srt.predict import Predictor
+
+
+def load(path: "str | Path") -> "Predictor":
+    """Loads an exported model (the model/ folder of a training). Raises c2srt.errors.UserError if there is none at `path`."""
+    from c2srt.predict import load  # torch and open_clip take seconds: only those who predict pay
+
+    return load(path)
