@@ -123,8 +123,8 @@ def save(out: Path, table: np.ndarray, made_from: dict, notes: dict) -> None:
 
 def summary(table: np.ndarray, out: Path, kind: str) -> str:
     degree = (table != ABSENT).sum(1)
-    return (f"{out / TABLE}: {kind}, {len(table):,} categories, {degree.mean():.1f} neighbours each ({degree.min()}–{degree.max()}), "
-            f"{(degree == 0).sum():,} without any")
+    return (f"{out / TABLE}: {kind}, {len(table):,} categories, "
+            f"{degree.mean():.1f} neighbours each ({degree.min()}–{degree.max()}), {(degree == 0).sum():,} without any")
 
 
 # --- llm: mined answers -> table

@@ -78,7 +78,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         raise UserError(f"{folder / FILE} is not a vocabulary ({type(error).__name__}: {error}): "
                         "make it again with `c2srt shard`") from None
     if vocabulary.hash != written:
-        raise UserError(f"{folder / FILE} was changed since it was written (its hash disagrees): make it again with `c2srt shard`")
+        raise UserError(f"{folder / FILE} was changed since it was written (hash mismatch): make it again with `c2srt shard`")
     return vocabulary
 
 

@@ -47,7 +47,8 @@ def test_strength_decides_and_equal_strengths_keep_the_order_of_the_file():
 
 
 def test_unusable_relations_are_dropped_counted_and_printed(five, capsys):
-    text = [line("/m/a", ("/m/a", "high"), ("/m/u", "high"), ("/m/x", "high"), ("/m/c", "medium"), ("/m/c", "low"), ("/m/b", "low")),
+    text = [line("/m/a", ("/m/a", "high"), ("/m/u", "high"), ("/m/x", "high"),
+                 ("/m/c", "medium"), ("/m/c", "low"), ("/m/b", "low")),
             line("/m/nowhere", ("/m/a", "high")), line("/m/c", ("/m/d", "high"))]
     (five / "mined.jsonl").write_text("\n".join(text))
     assert relations(f"relations_file={five}/mined.jsonl", "neighbours=2", folder=five) == 0
@@ -79,7 +80,8 @@ def test_the_relations_of_the_raw_folder_are_found_and_a_missing_or_broken_file_
     assert relations(folder=five) == 2
     assert "no shipped relations fit this vocabulary" in capsys.readouterr().err
     (five / "raw").mkdir()
-    (five / "raw/relations.jsonl").write_text(json.dumps({"provenance": {"model": "m", "prompt": 1}}) + "\n" + line("/m/u", ("/m/a", "high")))
+    first = json.dumps({"provenance": {"model": "m", "prompt": 1}})
+    (five / "raw/relations.jsonl").write_text(first + "\n" + line("/m/u", ("/m/a", "high")))
     assert relations(folder=five) == 0
     provenance = read_json(five / "relations/llm/relations.json", "")
     assert provenance["source"].endswith("raw/relations.jsonl") and (provenance["model"], provenance["prompt"]) == ("m", 1)
@@ -151,8 +153,8 @@ def test_similarity_is_the_literal_ranking_with_ties_to_the_lower_column():
     table = text_neighbours(features, 30, 6)
     cosine = (features.double() @ features[:30].double().T)
     for row in range(37):
-        ranked = sorted((column for column in range(30) if column != row), key=lambda column: (-round(cosine[row, column].item(), 6), column))
-        assert table[row].tolist() == ranked[:6]
+        others = [(-round(cosine[row, column].item(), 6), column) for column in range(30) if column != row]
+        assert table[row].tolist() == [column for _, column in sorted(others)[:6]]
     assert table[20, :2].tolist() == [5, 11] and table[5, :2].tolist() == [11, 20]
 
 
@@ -161,7 +163,8 @@ def test_similarity_in_chunks_is_the_same_and_few_seen_are_padded(monkeypatch):
     whole = text_neighbours(features, 3, 5)
     monkeypatch.setattr("c2srt.relations.rows_per_chunk", lambda columns: 2)
     assert (text_neighbours(features, 3, 5) == whole).all()
-    assert (whole[:3, 2:] == -1).all() and (whole[3:, 3:] == -1).all() and (whole[:3, :2] >= 0).all() and (whole[3:, :3] >= 0).all()
+    assert (whole[:3, 2:] == -1).all() and (whole[:3, :2] >= 0).all()
+    assert (whole[3:, 3:] == -1).all() and (whole[3:, :3] >= 0).all()
 
 
 def test_similarity_reads_the_text_features_and_follows_them(five):

@@ -59,7 +59,8 @@ def test_the_batch_changes_memory_only(clip, batch, monkeypatch):
 
 
 def test_prompts_keep_names_as_they_are_except_underscores():
-    assert prompts_of(["hot_dog", "Sprenger's {}"], ["a {}.", "{}"]) == ["a hot dog.", "hot dog", "a Sprenger's {}.", "Sprenger's {}"]
+    prompts = prompts_of(["hot_dog", "Sprenger's {}"], ["a {}.", "{}"])
+    assert prompts == ["a hot dog.", "hot dog", "a Sprenger's {}.", "Sprenger's {}"]
 
 
 def test_names_too_long_for_the_tower_are_counted_exactly(clip):
