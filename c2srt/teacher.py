@@ -57,12 +57,9 @@ class TeacherCache:
 
         Raises UserError naming the first field that differs, and the command that rebuilds the cache.
         """
-        found = flatten(read_json(folder / FILE, MADE_BY))
-        for name, value in flatten(expected).items():
-            covered = name == "views.count" and 0 < value <= (found.get(name) or 0)
-            if found.get(name) != value and not covered:
-                raise UserError(f"{folder} was made with {name} {found.get(name)}, and {value} is asked for: rebuild it with "
-                                f"`{MADE_BY}`, with the same clip, views, seed and shards as here")
+        if unlike := difference(read_json(folder / FILE, MADE_BY), expected):
+            raise UserError(f"{folder} was made with {unlike}: rebuild it with `{MADE_BY}`, with the same clip, views, seed and "
+                            "shards as here")
         return cls(folder, expected["width"])
 
     def features(self, shards: list[str], samples: np.ndarray, view: int) -> np.ndarray:
@@ -80,6 +77,19 @@ class TeacherCache:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)
         return self._open[name]
+
+
+def difference(found: dict, expected: dict) -> str | None:
+    """The first field in which a cache's key `found` does not do for `expected`, as "name=value, not value"; None if it does.
+
+    A cache may hold more views and more splits than expected.
+    """
+    have = flatten(found)
+    for name, value in flatten(expected).items():
+        enough_views = name == "views.count" and 0 < value <= (have.get(name) or 0)
+        if have.get(name) != value and not enough_views:
+            return f"{name}={have.get(name)}, not {value}"
+    return None
 
 
 def flatten(content: dict, prefix: str = "") -> dict:

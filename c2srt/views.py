@@ -104,7 +104,7 @@ def centre_pixels(image: np.ndarray, size: int) -> Tensor:
 def resize(image: np.ndarray, height: int, width: int) -> Tensor:
     """[H, W, 3] uint8 -> [3, height, width] uint8, bicubic with antialiasing.
 
-    torch's uint8 kernel agrees with Pillow's to ±1 and takes a quarter of its time.
+    torch's uint8 kernel agrees with Pillow's to ±1 (±2 in a pixel of ten thousand) and takes a quarter of its time.
     """
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if pixels.shape[1:] == (height, width):

@@ -15,11 +15,11 @@ import ray
 import torch
 
 from c2srt.errors import UserError
-from c2srt.files import remove_leftovers, write_json
+from c2srt.files import read_json, remove_leftovers, write_json
 from c2srt.model.clip import Clip, ClipConfig, load_clip
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
-from c2srt.teacher import FILE, cache_key, is_done, shard_marker, write_shard
+from c2srt.teacher import FILE, MADE_BY, cache_key, difference, is_done, shard_marker, write_shard
 from c2srt.views import ViewConfig
 from cluster.session import connect, run_tasks
 
@@ -53,11 +53,18 @@ def run(config: Config) -> None:
     remove_leftovers(out)
     left = [shard for shard in shards if not is_done(out, shard, shard_marker(clip, config.views, config.seed, shard))]
     if left:
+        announce_change(out, key)
         (out / FILE).unlink(missing_ok=True)
         cache_all(config, index, shards, left, out)
     else:
         print(f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do")
     write_json(out / FILE, key)
+
+
+def announce_change(out: Path, key: dict) -> None:
+    """Says why a complete cache is computed again."""
+    if (out / FILE).exists() and (unlike := difference(read_json(out / FILE, MADE_BY), key)):
+        print(f"{out} was made with {unlike}: computing it again")
 
 
 def cache_all(config: Config, index: ShardIndex, shards: list[Shard], left: list[Shard], out: Path) -> None:

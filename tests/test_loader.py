@@ -1,0 +1,211 @@
+"""The loader on real shard folders: exactly once, resumable on another world size, deterministic, never hanging."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+import torch
+
+from c2srt.errors import UserError
+from c2srt.loader import Batch, LoaderConfig, evaluation_batches, train_batches, training_order
+from c2srt.shards import ShardReader, load_index
+from c2srt.views import ViewConfig, centre_pixels, decode, view_pixels
+from tests.shard_folder import make_shards, make_vocabulary
+
+VOCABULARY = make_vocabulary()
+CONFIG = LoaderConfig(size=32, batch=12, micro_batch=2, window=3, workers=0)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    make_shards(folder, {"train": 53, "test": 23}, 8, VOCABULARY)
+    return load_index(folder)
+
+
+@pytest.fixture(scope="module")
+def truth(index):
+    """id -> (decoded image, metadata), read straight from the tars."""
+    readers = [ShardReader(index.folder, shard) for shards in index.splits.values() for shard in shards]
+    return {reader.ids[n]: (decode(reader.jpeg(n)), json.loads(reader.json(n))) for reader in readers for n in range(len(reader))}
+
+
+def labels_of(metadata: dict, categories: int) -> list[int]:
+    columns = VOCABULARY.mids[:categories]
+    return [1 if mid in metadata["positive"] else -1 if mid in metadata["negative"] else 0 for mid in columns]
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors = [(one.images, other.images), (one.labels, other.labels), (one.weights, other.weights)]
+    return one.ids == other.ids and one.step == other.step and all(torch.equal(*pair) for pair in tensors)
+
+
+def real_ids(batches) -> list[str]:
+    return [image_id for batch in batches for image_id, weight in zip(batch.ids, batch.weights, strict=True) if weight > 0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_holds_every_image_once_with_its_own_pixels_and_labels(index, truth, workers):
+    config = replace(CONFIG, workers=workers)
+    steps = training_order(config, index).steps_per_epoch
+    batches = list(train_batches(config, index, VOCABULARY, start_step=steps, stop_step=2 * steps))
+    assert sorted(real_ids(batches)) == sorted(image_id for image_id in truth if image_id.startswith("00"))
+    assert [(batch.step, batch.accumulation) for batch in batches] == [(steps + step, part) for step in range(steps) for part in range(6)]
+    for batch in batches:
+        assert batch.images.dtype == torch.uint8 and batch.labels.dtype == torch.int8 and batch.weights.dtype == torch.float32
+        assert batch.epoch == 1 and batch.teacher is None and batch.waited_s >= 0
+        for image_id, pixels, labels in zip(batch.ids, batch.images, batch.labels, strict=True):
+            image, metadata = truth[image_id]
+            assert torch.equal(pixels, view_pixels(image, config.views, config.seed, image_id, 1, 32))  # epoch 1: view 1
+            assert labels.tolist() == labels_of(metadata, VOCABULARY.seen_count)
+
+
+@pytest.mark.parametrize("world, micro_batch", [(1, 12), (2, 3), (3, 2), (4, 1)])
+def test_ranks_together_see_the_batches_of_one_rank(index, world, micro_batch):
+    one = list(train_batches(replace(CONFIG, micro_batch=12), index, VOCABULARY, stop_step=6))
+    ranks = [list(train_batches(replace(CONFIG, micro_batch=micro_batch), index, VOCABULARY, rank, world, stop_step=6))
+             for rank in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1  # no rank waits for another's batch
+    for batch in one:
+        parts = [part for batches in ranks for part in batches if part.step == batch.step]
+        assert [image_id for part in parts for image_id in part.ids] == batch.ids
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_two_runs_and_any_resume_give_equal_bytes(index, workers):
+    whole = list(train_batches(CONFIG, index, VOCABULARY, stop_step=7))
+    for start in (0, 3, 5):
+        tail = list(train_batches(replace(CONFIG, workers=workers), index, VOCABULARY, start_step=start, stop_step=7))
+        assert all(same(one, other) for one, other in zip(whole[6 * start :], tail, strict=True))
+
+
+def test_one_shard_serves_many_ranks_and_processes(tmp_path):
+    make_shards(tmp_path, {"train": 3}, 8, VOCABULARY)
+    few = load_index(tmp_path)
+    config = replace(CONFIG, batch=16, micro_batch=1, workers=2)
+    ids = [real_ids(train_batches(config, few, VOCABULARY, rank, 8, stop_step=1)) for rank in range(8)]
+    assert sorted(sum(ids, [])) == [f"00{number:014x}" for number in range(3)]
+
+
+def test_without_views_the_images_are_centre_views(index, truth):
+    config = replace(CONFIG, views=ViewConfig(count=0))
+    for batch in train_batches(config, index, VOCABULARY, start_step=4, stop_step=6):
+        assert all(torch.equal(pixels, centre_pixels(truth[name][0], 32)) for name, pixels in zip(batch.ids, batch.images, strict=True))
+
+
+@pytest.mark.parametrize("world", [1, 3, 40])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_sees_every_image_once_in_index_order(index, truth, world, workers):
+    if workers and world > 3:
+        pytest.skip("80 processes for the same code path")
+    config = replace(CONFIG, workers=workers)
+    batches = [batch for rank in range(world) for batch in evaluation_batches(config, index, VOCABULARY, "test", rank, world, 4)]
+    assert real_ids(batches) == sorted(image_id for image_id in truth if image_id.startswith("02"))
+    for batch in batches:
+        for image_id, pixels, labels in zip(batch.ids, batch.images, batch.labels, strict=True):
+            assert torch.equal(pixels, centre_pixels(truth[image_id][0], 32))
+            assert labels.tolist() == labels_of(truth[image_id][1], len(VOCABULARY))
+
+
+def test_the_global_random_state_is_left_alone(index):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    list(train_batches(replace(CONFIG, workers=1), index, VOCABULARY, stop_step=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_forked_workers_survive_a_parent_that_used_thread_pools(index):
+    """polars, pyarrow and torch all keep threads; a worker that relied on their copies would hang."""
+    pl.DataFrame({"a": range(10_000)}).group_by(pl.col("a") % 7).len()
+    pl.read_parquet(index.folder / "train-000000.parquet")
+    torch.randn(300, 300) @ torch.randn(300, 300)
+    assert len(list(train_batches(replace(CONFIG, workers=2), index, VOCABULARY, stop_step=2))) == 12
+
+
+def test_a_dead_worker_is_an_error_not_a_hang(index):
+    batches = train_batches(replace(CONFIG, workers=1, prefetch=1), index, VOCABULARY)
+    next(batches)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):
+        for _ in range(100):
+            next(batches)
+    assert time.monotonic() - started < 20
+
+
+def test_workers_end_with_a_killed_parent(index):
+    program = ("import sys, multiprocessing, time; from pathlib import Path; from c2srt.loader import *; from c2srt.shards import load_index;"
+               "from tests.shard_folder import make_vocabulary;"
+               "batches = train_batches(LoaderConfig(32, 8, 4, workers=2), load_index(Path(sys.argv[1])), make_vocabulary());"
+               "next(batches); print(*[child.pid for child in multiprocessing.active_children()], flush=True); time.sleep(100)")
+    parent = subprocess.Popen([sys.executable, "-c", program, str(index.folder)], stdout=subprocess.PIPE, text=True,
+                              cwd=Path(__file__).parent.parent)
+    workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert not [worker for worker in alive if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_left_iterator_takes_its_workers_along(index):
+    before = len(multiprocessing.active_children())
+    batches = train_batches(replace(CONFIG, workers=2), index, VOCABULARY)
+    next(batches)
+    assert len(multiprocessing.active_children()) == before + 2
+    batches.close()
+    del batches
+    assert len(multiprocessing.active_children()) == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named(tmp_path, workers):
+    make_shards(tmp_path, {"train": 4}, 4, VOCABULARY)
+    index = load_index(tmp_path)
+    tar = tmp_path / "train-000000.tar"
+    offset = pl.read_parquet(tmp_path / "train-000000.parquet").filter(pl.col("member") == 2)["jpg_offset"][0]
+    content = bytearray(tar.read_bytes())
+    content[offset : offset + 200] = bytes(200)
+    tar.write_bytes(content)
+    with pytest.raises(UserError, match=r"train-000000.tar: sample 000{13}2 is damaged .*c2srt audit"):
+        list(train_batches(replace(CONFIG, workers=workers), index, VOCABULARY, stop_step=1))
+
+
+def test_a_missing_short_or_emptied_shard_is_named(tmp_path):
+    make_shards(tmp_path, {"train": 4}, 4, VOCABULARY)
+    index, tar = load_index(tmp_path), tmp_path / "train-000000.tar"
+    content = tar.read_bytes()
+    for broken, message in ((content[:-512], "not the shard of the index"), (b"", "damaged"), (None, "not on disk")):
+        tar.unlink() if broken is None else tar.write_bytes(broken)
+        with pytest.raises(UserError, match=message):
+            next(train_batches(CONFIG, index, VOCABULARY))
+
+
+def test_a_batch_that_cannot_be_dealt_is_refused_at_the_call(index):
+    with pytest.raises(UserError, match="12 cannot be dealt to 5 workers in micro-batches of 2: take a multiple of 10"):
+        train_batches(CONFIG, index, VOCABULARY, 0, 5)
+    with pytest.raises(UserError, match="no images of split 'validation'"):
+        train_batches(replace(CONFIG, split="validation"), index, VOCABULARY)
+    with pytest.raises(UserError, match="prefetch=0 must be at least 1"):
+        LoaderConfig(32, prefetch=0)
+
+
+def test_a_batch_moves_whole():
+    batch = Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 5, dtype=torch.int8), torch.ones(2, 6).half(),
+                  torch.ones(2), ["a", "b"], step=3)
+    moved = batch.to("meta")
+    assert moved.images.is_meta and moved.labels.is_meta and moved.teacher.is_meta and moved.weights.is_meta and moved.step == 3
+    assert replace(batch, teacher=None).to("cpu").teacher is None
+    assert np.array_equal(batch.images, batch.to("cpu").images)
