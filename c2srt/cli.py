@@ -7,6 +7,7 @@ import `cluster`.
 
 import difflib
 import importlib
+import os
 import sys
 from dataclasses import fields
 from importlib.resources import files
@@ -32,7 +33,7 @@ VERBS = {
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"c2srt {arguments[0]}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:  # `c2srt … | head` closed the pipe: what is left to flush has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print(f"c2srt {arguments[0]}: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -11,6 +11,8 @@ import ray
 
 from c2srt.errors import UserError
 
+START_ATTEMPTS = 3
+
 
 def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0, spare_cpus: float = 0) -> None:
     """Joins the cluster at RAY_ADDRESS, or starts a local one wide enough for `workers`; does nothing if joined already.
@@ -28,12 +30,22 @@ def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0
 
 
 def start(cpus: float) -> None:
-    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard."""
+    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard.
+
+    A local Ray gives itself 30 s to start, whatever the machine is busy with, so a start that timed out is tried again.
+    """
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=True)
         return
     wide = max(os.cpu_count() or 1, int(-(-cpus // 1)))
-    ray.init(address="local", num_cpus=wide, include_dashboard=False, log_to_driver=True, logging_level="warning")
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", num_cpus=wide, include_dashboard=False, log_to_driver=True, logging_level="warning")
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS:
+                raise
+            ray.shutdown()
 
 
 def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int, gpus_per_worker: float = 0,
