@@ -3,6 +3,7 @@
 Rank 0 alone opens a run; its id lives in the checkpoints, so a restarted job goes on with the same run.
 """
 
+import logging
 import os
 import socket
 import subprocess
@@ -16,7 +17,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
 import mlflow
+import mlflow.utils.time
 from mlflow.entities import Metric, Param
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it announces its system metrics thread and every schema migration
 
 SQLITE = "sqlite:///"
 PARAMS_AT_ONCE, VALUE_LENGTH = 100, 500

@@ -12,17 +12,18 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.files import raise_if_storage, read_json, write_json
+from c2srt.files import raise_if_storage, read_json
 from c2srt.train.config import Config
 from c2srt.train.prepare import already_finished, check_before_start
+from cluster.rank import LOG, REFUSED, train_worker
 
 SAVED_PLEASE_REQUEUE = 75
-REFUSED, RAY_FOLDER, STOP_FILE, LOG = "refused.json", "ray", "stop", "train.log"
+RAY_FOLDER, STOP_FILE = "ray", "stop"
 # Ray Train's own habits, as environment variables that it reads: no extra processes that watch for what the signals
 # below already tell, no metrics nobody scrapes, and minutes instead of 60 s for workers to start on a busy machine.
 RAY_TRAIN = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -103,9 +104,9 @@ def make_trainer(config: Config):
 
     resources = {"CPU": 1} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
     return Trainer(
-        train_worker, train_loop_config={"config": config},
+        train_worker, train_loop_config=config.settings(),
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources),
-        run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("WARNING"),
+        run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("ERROR"),
                              failure_config=FailureConfig(max_failures=config.max_failures)))
 
 
@@ -154,41 +155,6 @@ def signals_to(stop_file: Path) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def train_worker(arguments: dict) -> None:
-    """One rank. Bad input is written down, so that the group that Ray starts again returns at once instead of trying again."""
-    config: Config = arguments["config"]
-    refused = config.folder / REFUSED
-    if refused.exists():
-        return
-    import ray
-    import torch
-    from ray.train import get_context
-    from ray.train.torch import get_device
-
-    device, context = get_device(), get_context()
-    if device.type == "cuda":  # DeepSpeed takes its device from LOCAL_RANK, whatever Ray made visible to this worker
-        os.environ["LOCAL_RANK"] = str(device.index or 0)
-        torch.cuda.set_device(device)
-    from c2srt.train.loop import train
-    from c2srt.train.world import World
-
-    tags = {"ray_job_id": ray.get_runtime_context().get_job_id()}
-    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), device, tags)
-    try:
-        with logged(config.folder / LOG if world.first else Path(os.devnull)):
-            train(config, world)
-    except UserError as error:
-        write_json(refused, {"reason": str(error)})
-        raise
-
-
-@contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Appends everything printed meanwhile to a file."""
-    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        yield
 
 
 if __name__ == "__main__":

@@ -51,21 +51,21 @@ def micro_batches(step: int, rank: int, size: int) -> list[tuple]:
     return list(zip(*parts))[rank::size]
 
 
-def plain_torch(folder: Path) -> tuple[list[float], dict[str, Tensor]]:
-    """The same steps in one process on whole batches: (losses, trainable weights)."""
+def plain_torch(folder: Path) -> tuple[list[float], list[float], dict[str, Tensor]]:
+    """The same steps in one process on whole batches: (losses, gradient norms, trainable weights)."""
     model = build(folder)
     optimizer = torch.optim.AdamW(groups(model), betas=(0.9, 0.999), eps=1e-8)
-    losses = []
+    losses, norms = [], []
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"]
         optimizer.zero_grad()
         loss = model(*global_batch(step))["loss"]
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], CLIP_NORM)
+        norms.append(float(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], CLIP_NORM)))
         optimizer.step()
         losses.append(loss.item())
-    return losses, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return losses, norms, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def optimizer_state(engine) -> list[Tensor]:
@@ -144,7 +144,7 @@ def one_rank(folder) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def reference(folder) -> tuple[list[float], dict[str, Tensor]]:
+def reference(folder) -> tuple[list[float], list[float], dict[str, Tensor]]:
     return plain_torch(folder)
 
 
@@ -161,7 +161,7 @@ def check_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, reference, combination):
-    losses, weights = reference
+    losses, norms, weights = reference
     ranks = two_ranks[combination]
     updates = list(zip(*(rank["updates"] for rank in ranks)))
     found = [sum(update.values["loss"] for update in step) / RANKS for step in updates]
@@ -172,6 +172,7 @@ def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, referenc
         assert all(update.applied for update in updates[0])
     assert set(ranks[0]["weights"]) == set(weights) and ranks[1]["weights"] == {}
     if combination[0] == "fp32":
+        assert [update.gradient_norm for update in ranks[1]["updates"]] == pytest.approx(norms, rel=1e-4) and min(norms) > 1
         check_weights(ranks[0]["weights"], weights)
 
 
@@ -180,7 +181,7 @@ def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, referenc
 def test_one_rank_trains_like_plain_torch(one_rank, reference, zero):
     found = one_rank[0]["fp32", zero, False]
     assert [update.values["loss"] for update in found["updates"]] == pytest.approx(reference[0], rel=1e-5)
-    check_weights(found["weights"], reference[1])
+    check_weights(found["weights"], reference[2])
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)

@@ -40,10 +40,9 @@ class EngineConfig:
             "gradient_accumulation_steps": self.accumulation,
             "zero_optimization": {"stage": self.zero},
             "zero_force_ds_cpu_optimizer": False,
+            "gradient_clipping": 0.0 if self.plain else self.clip_grad_norm,  # plain: GuardedAdamW clips (DeepSpeed's default is 1)
             "steps_per_print": 1 << 60,
         }
-        if not self.plain:  # there the optimizer clips by itself (engine.py, GuardedAdamW)
-            values["gradient_clipping"] = self.clip_grad_norm
         if self.offload:
             values["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
         if self.precision == "bf16":

@@ -1,0 +1,226 @@
+"""Whole trainings on real artefacts: two gloo ranks, and the command itself under Ray with processes killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from c2srt.errors import UserError
+from c2srt.model.clip import load_clip
+from c2srt.model.export import load_export
+from c2srt.train.config import Config
+from c2srt.train.engine_config import EngineConfig
+from c2srt.train.prepare import already_finished, check_before_start
+from tests.ranks import run_ranks
+from tests.train_case import make_case, train_rank
+
+STEPS = 8
+
+
+def out(config: Config, name: str) -> Config:
+    return replace(config, out=str(Path(config.work) / name))
+
+
+def scenario(rank: int, config: Config) -> dict:
+    """Several trainings in one pair of processes (importing DeepSpeed takes longer than they do)."""
+    found = {"whole": train_rank(rank, out(config, "whole"))}
+    broken = out(config, "broken")
+    for name in ("first stop", "second stop"):
+        if rank == 0:
+            broken.folder.mkdir(exist_ok=True)
+            (broken.folder / "stop").touch()
+        found[name] = train_rank(rank, replace(broken, log_every=1))
+        if rank == 0:
+            (broken.folder / "stop").unlink()
+            found[f"{name} step"] = json.loads((broken.folder / "train.json").read_text())["step"]
+    found["resumed"] = train_rank(rank, broken)
+    for zero in (1, 2, 3):
+        sharded = replace(config, zero=zero, precision="bf16", steps=2, model=replace(config.model, trainable_blocks=1))
+        found[f"zero {zero}"] = train_rank(rank, out(sharded, f"zero-{zero}"))
+    found["validated"] = train_rank(rank, out(replace(config, validate_every=4, zero=3), "validated"))
+    try:
+        train_rank(rank, out(replace(config, lr=1e30, warmup=0.0, layer_decay=1.0, max_nonfinite=3), "diverged"))
+    except UserError as error:
+        found["diverged"] = str(error)
+    return found
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Config:
+    return make_case(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="module")
+def trained(case) -> dict:
+    found, other = run_ranks(2, scenario, case)
+    assert {name: value for name, value in found.items() if not name.endswith("step")} == other
+    return found
+
+
+def weights(config: Config, name: str, folder: str = "model") -> bytes:
+    return (Path(config.work) / name / folder / "model.safetensors").read_bytes()
+
+
+def test_stopped_twice_and_resumed_equals_uninterrupted_bit_for_bit(case, trained):
+    assert trained["whole"] == trained["resumed"] == "finished"
+    assert trained["first stop"] == trained["second stop"] == "stopped"
+    assert (trained["first stop step"], trained["second stop step"]) == (1, 2)
+    assert weights(case, "whole") == weights(case, "broken")
+    lines = [json.loads(line) for line in (Path(case.work) / "broken" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 4, 6, 8]
+
+
+def test_the_export_has_learned_and_loads(case, trained):
+    exported = load_export(Path(case.work) / "whole" / "model")
+    clip = load_clip(case.clip)
+    assert exported.made_from["step"] == STEPS and exported.clip.hash == clip.hash
+    assert not torch.equal(exported.model.tower.proj, clip.visual.proj)
+
+
+@pytest.mark.parametrize("zero", (1, 2, 3))
+def test_every_stage_exports_every_parameter_and_frozen_ones_exactly(case, trained, zero):
+    whole, sharded = (load_file(Path(case.work) / name / "model" / "model.safetensors") for name in ("whole", f"zero-{zero}"))
+    assert set(whole) == set(sharded)
+    clip = load_clip(case.clip).model.state_dict()
+    frozen = [name for name in clip if "resblocks.2" not in name and "ln_post" not in name and name != "visual.proj"]
+    assert frozen and all(torch.equal(sharded[name], clip[name]) for name in frozen)
+    assert not torch.equal(sharded["visual.transformer.resblocks.2.mlp.c_fc.weight"], clip["visual.transformer.resblocks.2.mlp.c_fc.weight"])
+
+
+def test_export_verb_gives_the_same_weights_from_a_checkpoint(case, trained, tmp_path):
+    from cluster import export
+
+    export.run(export.Config(str(Path(case.work) / "whole"), str(tmp_path / "again")))
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == weights(case, "whole")
+    with pytest.raises(UserError, match="holds no whole checkpoint"):
+        export.run(export.Config(str(tmp_path), str(tmp_path / "none")))
+
+
+def test_only_the_last_checkpoints_and_the_best_export_are_kept(case, trained):
+    folder = Path(case.work) / "validated"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000006", "step-00000008"]
+    best = json.loads((folder / "train.json").read_text())["best"]
+    assert best["step"] in (4, 8) and 0 < best["mAP"] <= 1
+    assert load_export(folder / "best").made_from["validation"]["mAP"] == best["mAP"]
+
+
+def test_one_mlflow_run_over_restarts(case, trained):
+    client = mlflow.MlflowClient(f"sqlite:///{case.work}/mlflow.db")
+    run_id = json.loads((Path(case.work) / "broken" / "train.json").read_text())["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED" and run.data.params["model.layers"] == "1" and run.data.tags["world_size"] == "2"
+    assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [1, 2, 4, 6, 8]
+    for name in ("ranking", "distillation", "learning_rate", "gradient_norm", "images_per_s", "data_wait_share", "peak_rss_mib"):
+        assert name in run.data.metrics
+    assert {"config.json", "inputs.json", "loss.png", "train.json"} <= {artifact.path for artifact in client.list_artifacts(run_id)}
+    assert len(client.search_runs([run.info.experiment_id])) == 7  # one for each out folder
+
+
+def test_divergence_stops_with_a_sentence(trained):
+    assert "3 updates in a row" in trained["diverged"] and "lower lr" in trained["diverged"]
+
+
+def test_finished_is_seen_and_another_run_refused_before_any_worker_starts(case, trained):
+    whole = out(case, "whole")
+    assert check_before_start(whole) == STEPS and already_finished(whole, STEPS)
+    longer = replace(whole, epochs=3, log_every=1, tracking=replace(whole.tracking, name="longer"))
+    assert not already_finished(longer, check_before_start(longer))
+    with pytest.raises(UserError, match="made with seed=0, not 1"):
+        check_before_start(replace(whole, seed=1))
+    with pytest.raises(UserError, match="model.score_scale=8.0, not 4.0"):
+        check_before_start(replace(whole, model=replace(whole.model, score_scale=4.0)))
+    with pytest.raises(UserError, match="workers=2, not 4"):
+        check_before_start(replace(whole, workers=4, micro_batch=1))
+
+
+def test_bad_input_is_refused_before_any_worker_starts(case, tmp_path):
+    fresh = out(case, "fresh")
+    with pytest.raises(UserError, match="c2srt teacher"):
+        check_before_start(replace(fresh, teacher=str(tmp_path)))
+    with pytest.raises(UserError, match="c2srt relations"):
+        check_before_start(replace(fresh, relations=str(tmp_path)))
+    with pytest.raises(UserError, match="c2srt text"):
+        check_before_start(replace(fresh, text=str(tmp_path)))
+    with pytest.raises(UserError, match="c2srt shard"):
+        check_before_start(replace(fresh, shards=str(tmp_path)))
+    with pytest.raises(UserError, match="batch=6 is not a multiple of micro_batch × workers = 2 × 2: take batch=4"):
+        replace(fresh, batch=6)
+    with pytest.raises(UserError, match="precision='fp8' is not one of"):
+        replace(fresh, precision="fp8")
+
+
+def test_deepspeed_gets_its_batch_size_from_ours(case):
+    found = EngineConfig(case.batch, case.micro_batch, case.accumulation).deepspeed()
+    assert found["train_batch_size"] == 8 and found["gradient_accumulation_steps"] == 2 and found["train_micro_batch_size_per_gpu"] == 2
+
+
+# --- the command itself
+
+def command(case: Config, name: str, *more: str) -> list[str]:
+    keys = {"work": case.work, "relations": case.relations, "teacher": "online", "clip.name": case.clip.name, "clip.pretrained": "random",
+            "out": f"{case.work}/{name}", "epochs": 10, "batch": 8, "micro_batch": 2, "loader_workers": 1, "lr": 1e-3, "head_lr": 1e-3,
+            "model.layers": 1, "model.heads": 2, "checkpoint_every": 3, "log_every": 2, "views.count": 2}
+    return [sys.executable, "-m", "cluster.train", *(f"{key}={value}" for key, value in keys.items()), *more]
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def wait_for(process: subprocess.Popen, path: Path, seconds: float = 300) -> None:
+    """Until `path` exists; fails with the output if the process ends or time runs out first."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"{path} never came; the command said:\n{process.communicate()[0][-3000:]}")
+        time.sleep(0.05)
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def ended(process: subprocess.Popen, status: int) -> str:
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == status, said[-3000:]
+    return said
+
+
+@pytest.mark.slow
+def test_the_command_survives_kills_and_signals_bit_for_bit(case):
+    """A worker killed, the whole job killed, SIGTERM: in the end the same bytes as without."""
+    said = ended(start(command(case, "calm")), 0)
+    assert "images/s" in said and "accumulated" in said and "finished" in said
+
+    process = start(command(case, "storm"))
+    checkpoints = Path(case.work) / "storm" / "checkpoints"
+    wait_for(process, checkpoints / "step-00000003")
+    next(p for p in family(process)[1:] if "RayTrainWorker" in " ".join(p.cmdline())).kill()
+    wait_for(process, checkpoints / "step-00000009")
+    time.sleep(random.random())
+    for member in family(process):
+        member.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    process = start(command(case, "storm"))
+    wait_for(process, checkpoints / "step-00000018")
+    process.send_signal(signal.SIGTERM)
+    assert "run the same command to go on" in ended(process, 75)
+
+    ended(start(command(case, "storm")), 0)
+    assert weights(case, "calm") == weights(case, "storm")
+    assert "nothing to do" in ended(start(command(case, "storm")), 0)

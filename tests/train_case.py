@@ -1,0 +1,37 @@
+"""A tiny whole training: shards, text, graph, CLIP on disk, and the config of `c2srt train` for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from c2srt import relations, text
+from c2srt.model.config import ModelConfig
+from c2srt.train.config import ONLINE, Config, TrackingConfig
+from c2srt.views import ViewConfig
+from tests.shard_folder import make_shards, make_vocabulary
+from tests.tiny import tiny_clip_config
+
+TEMPLATE = "a photo of a {}."
+
+
+def make_case(work: Path, **changes: object) -> Config:
+    """Writes the artefacts below `work` with the real verbs, and returns a config of 8 steps (2 epochs, the last batch short)."""
+    clip = tiny_clip_config(work)
+    vocabulary = make_vocabulary(10, 3)
+    make_shards(work / "shards", {"train": 30, "validation": 12}, 10, vocabulary)
+    text.run(text.Config(clip=clip, templates=[TEMPLATE], shards=str(work / "shards"), out=str(work / "text")))
+    relations.run(relations.Config(graph="random", neighbours=4, shards=str(work / "shards"), text=str(work / "text"),
+                                   out=str(work / "relations")))
+    config = Config(shards=str(work / "shards"), text=str(work / "text"), relations=str(work / "relations"), teacher=ONLINE, work=str(work),
+                    out=str(work / "train"), clip=clip, model=ModelConfig(layers=1, heads=2), views=ViewConfig(count=2), epochs=2, batch=8,
+                    micro_batch=2, loader_workers=0, lr=1e-3, checkpoint_every=3, log_every=2, tracking=TrackingConfig(experiment="test"))
+    return replace(config, **changes)
+
+
+def train_rank(rank: int, config: Config) -> str:
+    """One rank's training, without Ray."""
+    from c2srt.train.loop import train
+    from c2srt.train.world import World
+
+    return train(config, World(rank, config.workers, config.workers, torch.device("cpu")))
