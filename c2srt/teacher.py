@@ -28,9 +28,9 @@ MADE_BY = "c2srt teacher"
 
 
 def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
-    """What decides the feature of an image, the image itself left out."""
+    """What decides the feature of an image, the image itself left out. The centre view is the same for every seed."""
     preprocessing = {"size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
-    return {"clip": clip.hash, "width": clip.width, "seed": seed, "views": asdict(views), **preprocessing}
+    return {"clip": clip.hash, "width": clip.width, "seed": seed if views.count else None, "views": asdict(views), **preprocessing}
 
 
 def cache_key(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, splits: list[str]) -> dict:

@@ -140,12 +140,15 @@ def prepare(road: Road, clip: int, graphs: set[str]) -> None:
     road.run("text", clip, [])
     for graph in sorted(graphs):
         road.run("relations", clip, [f"graph={graph}"])
-    road.run("teacher", clip, [f"seed={road.config.seed}"])
+    road.run("teacher", clip, [])
+    for untrained in ("prior", "clip") if clip == 0 else ("clip",):
+        road.run("evaluate", clip, [f"checkpoint={untrained}", f"out={road.clip_work(clip)}/evaluation-{untrained}"])
 
 
 def train(road: Road, row: Row, clip: int, seed: int) -> None:
     """One trained row, then its evaluation on the test split."""
     folder = road.trial_folder(row, clip, seed)
     print(f"\n══ {row.name}, CLIP {clip}, seed {seed}")
-    road.run("train", clip, [f"out={folder}", f"graph={row.graph}", f"seed={road.config.seed + seed}", *row.overrides])
+    record = [f"tracking.name={row.folder}-clip-{clip}-seed-{seed}", f"tracking.uri=sqlite:///{(road.work / 'mlflow.db').absolute()}"]
+    road.run("train", clip, [f"out={folder}", f"graph={row.graph}", f"seed={road.config.seed + seed}", *row.overrides, *record])
     road.run("evaluate", clip, [f"checkpoint={folder}/model", f"out={folder}/evaluation"])
