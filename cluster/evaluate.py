@@ -6,7 +6,6 @@ A piece is a fixed run of images, the same for any number of workers, and waits 
 <key> is a hash of everything that decides them; the folder goes once results.json is written.
 """
 
-import functools
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.progress import Progress
-from c2srt.shards import ShardIndex, load_index
+from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 from cluster.session import connect, run_tasks
 
@@ -159,11 +158,16 @@ def subject_of(config: Config, index: ShardIndex, vocabulary: Vocabulary) -> Sub
     shards = index.split("train")
     connect(config.workers)
     total, progress = np.zeros(len(vocabulary), np.int64), Progress("prior", sum(shard.count for shard in shards))
-    for shard, counts in run_tasks(functools.partial(class_counts, index, vocabulary=vocabulary), shards, config.workers):
+    for (_, shard, _), counts in run_tasks(count_shard, ((index, shard, vocabulary) for shard in shards), config.workers):
         total += counts
         progress.update(shard.count)
     progress.close()
     return Subject(PRIOR, vocabulary, prior=tuple(prior_of(total, sum(shard.count for shard in shards), vocabulary).tolist()))
+
+
+def count_shard(task: tuple[ShardIndex, Shard, Vocabulary]) -> np.ndarray:
+    """One task of the class prior: counts [C]."""
+    return class_counts(*task)
 
 
 def remove_other_pieces(out: Path, key: str) -> None:
@@ -197,17 +201,22 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
     thresholds = thresholds_of(part, categories)
     shared, at_least = ray.put(thresholds), np.zeros(len(thresholds.score), np.int64)
     progress = Progress("dense", len(pieces), "pieces")
-    for _, counts in run_tasks(functools.partial(count_piece, shared), pieces, config.workers):
+    for _, counts in run_tasks(count_piece, ((shared, piece) for piece in pieces), config.workers):
         at_least += counts
         progress.update()
     progress.close()
     return part, thresholds, at_least
 
 
-@functools.lru_cache(1)
+LOADED: list[tuple[Subject, Any]] = []
+"""The last scorer of this worker process: Ray gives one process many pieces."""
+
+
 def scorer_of(subject: Subject) -> Any:
-    """Loaded once in each worker process."""
-    return load_scorer(subject, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    """The scorer, loaded once in each worker process."""
+    if not LOADED or LOADED[0][0] != subject:
+        LOADED[:] = [(subject, load_scorer(subject, torch.device("cuda" if torch.cuda.is_available() else "cpu")))]
+    return LOADED[0][1]
 
 
 def score_piece(piece: Piece) -> int:
@@ -232,9 +241,10 @@ def score_piece(piece: Piece) -> int:
     return part.images
 
 
-def count_piece(thresholds: Any, piece: Piece) -> np.ndarray:
-    """The second look at a piece's scores, for the dense protocol: counts [T]."""
-    table: Thresholds = ray.get(thresholds)
+def count_piece(task: tuple[Any, Piece]) -> np.ndarray:
+    """The second look at a piece's scores, for the dense protocol: counts [T]. `task` holds a reference to the Thresholds."""
+    reference, piece = task
+    table: Thresholds = ray.get(reference)
     scores = np.load(piece.scores, mmap_mode="r", allow_pickle=False)
     images = max(1, COUNT_AT_ONCE // scores.shape[1])
     return sum(table.count(scores[start : start + images]) for start in range(0, len(scores), images))
