@@ -1,0 +1,248 @@
+"""`c2srt shard` under a real Ray: same bytes for any number of workers, kills, resumption, refusals."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import ray
+
+from c2srt.cli import main
+from c2srt.errors import UserError
+from c2srt.files import read_json
+from c2srt.shards import ShardReader, load_index
+from c2srt.vocabulary import load_vocabulary
+from cluster.session import connect
+from cluster.shard import run
+from sharding.config import Config, DataConfig
+from sharding.plan import only_writer
+from tests.raw_images import digests, jpeg, name, write_csvs, write_folder, write_pack
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared/data"
+SPLITS = {"train": range(0, 40), "validation": range(40, 46), "test": range(46, 60)}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    connect(3)
+    yield
+    ray.shutdown()
+
+
+def tree(root: Path, source: str = "folders", size: tuple[int, int] = (96, 64)) -> Path:
+    """Sixty images in three splits; one is missing, one corrupt, one has no labels, one is listed twice, one is not listed."""
+    splits = {split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()}
+    splits["train"][4]["labels"] = []
+    splits["train"][5]["listed"] = False
+    splits["train"].append(dict(splits["train"][6]))
+    splits["test"][0]["labels"] = [("/g/03", 1), ("/m/01", 0)]
+    write_csvs(root, splits)
+    for split, numbers in SPLITS.items():
+        files = {name(number): jpeg(number, *size) for number in numbers if number != 7}
+        if split == "train":
+            files[name(8)] = files[name(8)][:400]
+        if source == "folders":
+            write_folder(root, split, files)
+        else:
+            members = [(f"{split}/{image_id}.jpg", data) for image_id, data in files.items()]
+            half = len(members) // 2
+            packs = {f"{split}_0": members[:half], f"{split}_1": members[half:]} if split == "train" else {split: members}
+            for pack, content in packs.items():
+                write_pack(root / f"{pack}.tar.gz", content)
+    return root
+
+
+def config(root: Path, out: Path, **options) -> Config:
+    return Config(data=DataConfig(root=str(root)), out=str(out), **{"images_per_shard": 9, "resize": 48} | options)
+
+
+@pytest.fixture(scope="module", params=["folders", "packs"])
+def finished_run(request, cluster, tmp_path_factory):
+    """(source, raw folder, shard folder made by one worker)"""
+    root = tree(tmp_path_factory.mktemp("raw"), request.param)
+    out = tmp_path_factory.mktemp("runs") / "one"
+    run(config(root, out, workers=1))
+    return request.param, root, out
+
+
+def test_the_folder_is_whole(finished_run):
+    source, _, out = finished_run
+    index = load_index(out)
+    assert {split: [shard.count for shard in shards] for split, shards in index.splits.items()}.keys() == SPLITS.keys()
+    assert [sum(shard.inputs for shard in index.split(split)) for split in SPLITS] == [40, 6, 14]
+    assert [sum(shard.count for shard in index.split(split)) for split in SPLITS] == [37, 6, 14]
+    assert load_vocabulary(out).hash == index.vocabulary and load_vocabulary(out).mids == ("/m/01", "/m/02", "/g/03")
+    rows = pl.concat([pl.read_parquet(out / f"{shard.name}.parquet") for shards in index.splits.values() for shard in shards])
+    assert sorted(rows["id"]) == sorted(name(number) for number in range(60))
+    statuses = dict(rows.select("id", "status").iter_rows())
+    assert {number: statuses[name(number)] for number in range(10)} == {number: "ok" for number in range(10)} | {4: "no_labels", 7: "missing", 8: "corrupt"}
+    for shard in index.split("train"):
+        assert all(ShardReader(out, shard).jpeg(sample).startswith(b"\xff\xd8") for sample in range(shard.count))
+    packed = {count["what"]: count["value"] for count in read_json(out / "acceptance.json", "")["counts"]}
+    assert packed["train: images packed"] == 37
+    assert not (out / "staging").exists() and not list(out.rglob("*.tmp-*")) and read_json(out / "settings.json", "")["settings"]["images"] == source
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_writes_the_same_bytes(finished_run, tmp_path, workers):
+    _, root, out = finished_run
+    run(config(root, tmp_path / "out", workers=workers))
+    assert digests(tmp_path / "out") == digests(out)
+
+
+def test_a_second_run_does_nothing_and_a_lost_shard_is_made_again(finished_run, tmp_path, capsys):
+    _, root, out = finished_run
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    before = {path: path.stat().st_mtime_ns for path in copy.glob("*.tar")}
+    run(config(root, copy))
+    assert "8 shards are done, 0 are to be made" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in copy.glob("*.tar")} == before
+    (copy / "train-000001.parquet").unlink()
+    (copy / "train-000002.tar").write_bytes(b"cut")
+    run(config(root, copy))
+    assert "2 are to be made" in capsys.readouterr().out and digests(copy) == digests(out)
+    assert sum(path.stat().st_mtime_ns != time_ns for path, time_ns in before.items()) == 2
+
+
+def test_shards_of_other_settings_or_csvs_are_never_overwritten(finished_run, tmp_path):
+    source, root, out = finished_run
+    copy, raw = tmp_path / "out", tmp_path / "raw"
+    shutil.copytree(out, copy)
+    with pytest.raises(UserError, match="made otherwise .*resize 48 → 32.*another out="):
+        run(config(root, copy, resize=32))
+    assert digests(copy) == digests(out)
+    tree(raw, source)
+    labels = raw / "2018_04/train/train-annotations-human-imagelabels.csv"
+    labels.write_text(labels.read_text().replace("/m/02,0", "/m/02,1", 1))
+    with pytest.raises(UserError, match="the CSVs of train"):
+        run(config(raw, copy))
+
+
+def test_splits_can_be_added_later(cluster, tmp_path):
+    root = tree(tmp_path / "raw")
+    run(config(root, tmp_path / "out", splits=["test"]))
+    assert list(load_index(tmp_path / "out").splits) == ["test"]
+    run(config(root, tmp_path / "out", splits=["train", "validation"]))
+    assert sorted(load_index(tmp_path / "out").splits) == ["test", "train", "validation"]
+
+
+def test_a_folder_that_another_run_writes_is_refused(cluster, tmp_path):
+    root = tree(tmp_path / "raw")
+    with only_writer(tmp_path / "out"), pytest.raises(UserError, match="another run is writing"):
+        run(config(root, tmp_path / "out"))
+
+
+def test_a_file_in_the_way_is_one_sentence(tmp_path, capsys):
+    root = tree(tmp_path / "raw")
+    (tmp_path / "file").write_text("")
+    assert main(["shard", f"data.root={root}", f"out={tmp_path}/file/shards"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot write" in error and "choose another with out=" in error and "Traceback" not in error
+
+
+def test_a_full_disk_is_one_sentence_from_the_worker_and_the_next_run_finishes(cluster, tmp_path):
+    root, out = tree(tmp_path / "raw"), tmp_path / "out"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "none", out], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        with pytest.raises(UserError, match="the disk is full while writing"):
+            run(config(root, out))
+        assert not (out / "index.json").exists() and not list(out.glob("*.tmp-*"))
+        subprocess.run(["mount", "-o", "remount,size=10m", out], check=True)
+        run(config(root, out))
+        run(config(root, tmp_path / "undisturbed"))
+        assert digests(out) == digests(tmp_path / "undisturbed")
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
+def test_no_images_at_all_is_refused(cluster, tmp_path):
+    write_csvs(tmp_path / "raw", {"train": [{"id": name(0)}]})
+    with pytest.raises(UserError, match="no images of train .*gives no URLs"):
+        run(config(tmp_path / "raw", tmp_path / "out", splits=["train"]))
+
+
+def test_the_command_line(cluster, tmp_path, capsys):
+    root = tree(tmp_path / "raw")
+    assert main(["shard", f"data.root={root}", f"out={tmp_path}/out", "data.vocabulary=files", "splits=[test]", "resize=none", "download.attempts=2"]) == 0
+    reader = ShardReader(tmp_path / "out", load_index(tmp_path / "out").split("test")[0])
+    assert reader.jpeg(0) == (root / f"images/test/{reader.ids[0]}.jpg").read_bytes()
+    assert main(["shard", f"data.root={root}", f"out={tmp_path}/other", "resizee=3"]) == 2
+    assert "resize" in capsys.readouterr().err
+    assert main(["shard", f"data.root={tmp_path}/nowhere", f"out={tmp_path}/other"]) == 2
+
+
+def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "") -> None:
+    """Runs the real command, SIGKILLs it `kills` times at random moments of its work, and lets it finish.
+
+    Work starts when settings.json is written and lasts as long as that of an undisturbed run. With `address` it joins that Ray.
+    """
+    command = [sys.executable, "-m", "cluster.shard", f"data.root={root}", "data.vocabulary=files", "resize=200", "images_per_shard=7", "workers=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | ({"RAY_ADDRESS": address} if address else {})
+    quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, f"out={tmp_path}/undisturbed"], check=True, **quiet)
+    duration = time.time() - written(tmp_path / "undisturbed")
+    moments, interrupted = random.Random(0), 0
+    for _ in range(kills):
+        before = written(tmp_path / "killed")
+        process = subprocess.Popen([*command, f"out={tmp_path}/killed"], **quiet)
+        while written(tmp_path / "killed") == before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, duration))
+        interrupted += process.poll() is None
+        process.kill()
+        process.wait()
+    assert interrupted
+    subprocess.run([*command, f"out={tmp_path}/killed"], check=True, **quiet)
+    assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
+
+
+def written(out: Path) -> float:
+    """When a run in `out` began its work, 0 if none did."""
+    try:
+        return (out / "settings.json").stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def test_killed_twice_and_repeated_gives_the_same_bytes(cluster, tmp_path):
+    killed_and_repeated(tree(tmp_path / "raw", "packs", (1200, 900)), tmp_path, 2, ray.get_runtime_context().gcs_address)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("source", ["folders", "packs"])
+def test_killed_ten_times_and_repeated_gives_the_same_bytes(tmp_path, source):
+    killed_and_repeated(tree(tmp_path / "raw", source, (3000, 2000)), tmp_path, 10)
+
+
+def test_the_real_photographs(cluster, tmp_path):
+    if not (SHARED / "photos").is_dir():
+        pytest.skip("needs shared/data/photos")
+    run(Config(data=DataConfig(root=str(SHARED / "photos")), out=str(tmp_path / "out"), images_per_shard=100))
+    index = load_index(tmp_path / "out")
+    assert {split: sum(shard.count for shard in index.split(split)) for split in index.splits} == {"train": 266, "validation": 30, "test": 93}
+    assert (load_vocabulary(tmp_path / "out").seen_count, len(load_vocabulary(tmp_path / "out"))) == (7186, 7586)
+
+
+def test_hostile_images_go_through_the_whole_job(cluster, tmp_path):
+    """All 47 as `<id>.jpg`, whatever they are."""
+    folder = SHARED / "hostile_images"
+    if not folder.is_dir():
+        pytest.skip("needs shared/data/hostile_images")
+    files = {name(number): path.read_bytes() for number, path in enumerate(sorted(folder.iterdir()))}
+    write_csvs(tmp_path / "raw", {"train": [{"id": image_id} for image_id in files]})
+    write_folder(tmp_path / "raw", "train", files)
+    run(config(tmp_path / "raw", tmp_path / "out", splits=["train"], images_per_shard=20))
+    shards = load_index(tmp_path / "out").split("train")
+    rows = pl.concat([pl.read_parquet(tmp_path / "out" / f"{shard.name}.parquet") for shard in shards])
+    assert len(rows) == 47 and (rows["status"] == "ok").sum() == 32
+    assert (rows.filter(pl.col("status") != "ok")["reason"] != "").all()
