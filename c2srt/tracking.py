@@ -47,8 +47,9 @@ class Tracker:
             print(f"tracking: {self.uri} does not know run {run_id}; a new run is opened", file=sys.stderr)
             run_id = None
         fresh = run_id is None
-        run = mlflow.start_run(run_id, None if not fresh else self._experiment(experiment), name if fresh else None,
-                               log_system_metrics=os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() != "false")
+        system = os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() != "false"
+        run = mlflow.start_run(run_id, self._experiment(experiment) if fresh else None, name if fresh else None,
+                               log_system_metrics=system)
         self.run_id = run.info.run_id
         mlflow.set_tags(tags)
         if fresh:
@@ -99,13 +100,14 @@ class Tracker:
             if not self.warned:
                 self.warned = True
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                print(f"tracking: MLflow at {self.uri} failed ({reason}); the run goes on without it", file=sys.stderr, flush=True)
+                print(f"tracking: MLflow at {self.uri} failed ({reason}); the run goes on without it", file=sys.stderr)
 
 
 def job_tags() -> dict[str, str]:
     """What identifies the code and the job: git commit of the package, Slurm ids, host."""
     tags = {"host": socket.gethostname()}
-    for tag, variable in (("slurm_job_id", "SLURM_JOB_ID"), ("slurm_restart_count", "SLURM_RESTART_COUNT"), ("slurm_nodes", "SLURM_NODELIST")):
+    for tag, variable in (("slurm_job_id", "SLURM_JOB_ID"), ("slurm_restart_count", "SLURM_RESTART_COUNT"),
+                          ("slurm_nodes", "SLURM_NODELIST")):
         if variable in os.environ:
             tags[tag] = os.environ[variable]
     commit = git_commit(Path(__file__).parent)

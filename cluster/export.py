@@ -32,7 +32,8 @@ def run(config: Config) -> None:
     training = from_settings(record.settings)
     for name, now in load_inputs(training).hashes.items():
         if record.inputs.get(name) != now:
-            raise UserError(f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): restore it, then export")
+            raise UserError(f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): "
+                            "restore it, then export")
     made_from = {"step": record.step, "config": training.identity(), "config_hash": training.hash()}
     export_weights(Path(config.out), training, checkpoints.read_weights(folder), made_from)
     print(f"{config.out}: the model after step {record.step:,} of {folder}")
@@ -45,7 +46,8 @@ def find_checkpoint(path: Path) -> Path:
     for root in (path / "checkpoints", path):
         if found := checkpoints.newest(root):
             return found
-    raise UserError(f"{path} holds no whole checkpoint: give the out=… folder of `c2srt train`, or one of its checkpoints/step-… folders")
+    raise UserError(f"{path} holds no whole checkpoint: give the out=… folder of `c2srt train`, or one of its "
+                    "checkpoints/step-… folders")
 
 
 if __name__ == "__main__":

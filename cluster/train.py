@@ -100,12 +100,14 @@ def make_trainer(config: Config):
         """Without the process that watches the controller through Ray's dashboard: there is none, and it says so every second."""
 
         def _create_default_callbacks(self) -> list:
-            return [callback for callback in super()._create_default_callbacks() if "PlacementGroupCleaner" not in type(callback).__name__]
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if "PlacementGroupCleaner" not in type(callback).__name__]
 
     resources = {"CPU": 1} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
     return Trainer(
         train_worker, train_loop_config=config.settings(),
-        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=config.gpus_per_worker > 0,
+                                     resources_per_worker=resources),
         run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("ERROR"),
                              failure_config=FailureConfig(max_failures=config.max_failures)))
 

@@ -18,7 +18,8 @@ from tests.ranks import run_ranks
 from tests.tiny import random_graph, tiny_clip_config
 
 RANKS, MICRO, ACCUMULATION, SEEN, STEPS, CLIP_NORM = 2, 2, 2, 12, 3, 0.5
-POSSIBLE = [(precision, zero, offload) for precision, zero, offload in itertools.product(("fp32", "bf16", "fp16"), range(4), (False, True))
+EVERY = itertools.product(("fp32", "bf16", "fp16"), range(4), (False, True))
+POSSIBLE = [(precision, zero, offload) for precision, zero, offload in EVERY
             if not (zero == 0 and (offload or precision == "fp16"))]
 QUICK = [("fp32", 0, False), ("fp32", 1, False), ("fp32", 2, True), ("fp32", 3, False), ("bf16", 0, False), ("bf16", 1, False),
          ("fp16", 2, False)]
@@ -28,7 +29,8 @@ COMBINATIONS = [pytest.param(c, id="-".join(map(str, c)), marks=[] if c in QUICK
 def build(folder: Path) -> C2SRT:
     clip = load_clip(ClipConfig(str(folder / "tiny.json"), "random"))
     torch.manual_seed(0)
-    return C2SRT(clip, ModelConfig(layers=1, heads=2, trainable_blocks=1), LossConfig(), random_graph(15, SEEN, clip.width, 4), SEEN)
+    config, graph = ModelConfig(layers=1, heads=2, trainable_blocks=1), random_graph(15, SEEN, clip.width, 4)
+    return C2SRT(clip, config, LossConfig(), graph, SEEN)
 
 
 def groups(model: C2SRT) -> list[dict]:

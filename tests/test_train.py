@@ -96,7 +96,8 @@ def test_sharded_stages_export_every_parameter_and_frozen_ones_exactly(case, tra
     clip = load_clip(case.clip).model.state_dict()
     frozen = [name for name in clip if "resblocks.2" not in name and "ln_post" not in name and name != "visual.proj"]
     assert frozen and all(torch.equal(sharded[name], clip[name]) for name in frozen)
-    assert not torch.equal(sharded["visual.transformer.resblocks.2.mlp.c_fc.weight"], clip["visual.transformer.resblocks.2.mlp.c_fc.weight"])
+    trained_one = "visual.transformer.resblocks.2.mlp.c_fc.weight"
+    assert not torch.equal(sharded[trained_one], clip[trained_one])
 
 
 def test_export_verb_gives_the_same_weights_from_a_checkpoint(case, trained, tmp_path):
@@ -124,7 +125,8 @@ def test_one_mlflow_run_over_restarts(case, trained):
     assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [1, 2, 4, 6, 8]
     for name in ("ranking", "distillation", "learning_rate", "gradient_norm", "images_per_s", "data_wait_share", "peak_rss_mib"):
         assert name in run.data.metrics
-    assert {"config.json", "inputs.json", "loss.png", "train.json"} <= {artifact.path for artifact in client.list_artifacts(run_id)}
+    kept = {artifact.path for artifact in client.list_artifacts(run_id)}
+    assert {"config.json", "inputs.json", "loss.png", "train.json"} <= kept
     assert len(client.search_runs([run.info.experiment_id])) == 6  # one for each out folder
 
 
@@ -163,21 +165,24 @@ def test_bad_input_is_refused_before_any_worker_starts(case, tmp_path):
 
 def test_deepspeed_gets_its_batch_size_from_ours(case):
     found = EngineConfig(case.batch, case.micro_batch, case.accumulation).deepspeed()
-    assert found["train_batch_size"] == 8 and found["gradient_accumulation_steps"] == 2 and found["train_micro_batch_size_per_gpu"] == 2
+    assert found["train_batch_size"] == 8 and found["gradient_accumulation_steps"] == 2
+    assert found["train_micro_batch_size_per_gpu"] == 2
 
 
 # --- the command itself
 
 def command(case: Config, name: str, *more: str) -> list[str]:
-    keys = {"work": case.work, "relations": case.relations, "teacher": "online", "clip.name": case.clip.name, "clip.pretrained": "random",
-            "out": f"{case.work}/{name}", "epochs": 10, "batch": 8, "micro_batch": 2, "loader_workers": 1, "lr": 1e-3, "head_lr": 1e-3,
-            "model.layers": 1, "model.heads": 2, "checkpoint_every": 3, "log_every": 2, "views.count": 2}
+    keys = {"work": case.work, "relations": case.relations, "teacher": "online", "clip.name": case.clip.name,
+            "clip.pretrained": "random", "out": f"{case.work}/{name}", "epochs": 10, "batch": 8, "micro_batch": 2,
+            "loader_workers": 1, "lr": 1e-3, "head_lr": 1e-3, "model.layers": 1, "model.heads": 2, "checkpoint_every": 3,
+            "log_every": 2, "views.count": 2}
     return [sys.executable, "-m", "cluster.train", *(f"{key}={value}" for key, value in keys.items()), *more]
 
 
 def start(arguments: list[str]) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            start_new_session=True)
 
 
 def wait_for(process: subprocess.Popen, path: Path, seconds: float = 300) -> None:

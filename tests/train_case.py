@@ -23,9 +23,10 @@ def make_case(work: Path, **changes: object) -> Config:
     text.run(text.Config(clip=clip, templates=[TEMPLATE], shards=str(work / "shards"), out=str(work / "text")))
     relations.run(relations.Config(graph="random", neighbours=4, shards=str(work / "shards"), text=str(work / "text"),
                                    out=str(work / "relations")))
-    config = Config(shards=str(work / "shards"), text=str(work / "text"), relations=str(work / "relations"), teacher=ONLINE, work=str(work),
-                    out=str(work / "train"), clip=clip, model=ModelConfig(layers=1, heads=2), views=ViewConfig(count=2), epochs=2, batch=8,
-                    micro_batch=2, loader_workers=0, lr=1e-3, checkpoint_every=3, log_every=2, tracking=TrackingConfig(experiment="test"))
+    config = Config(
+        shards=str(work / "shards"), text=str(work / "text"), relations=str(work / "relations"), teacher=ONLINE, work=str(work),
+        out=str(work / "train"), clip=clip, model=ModelConfig(layers=1, heads=2), views=ViewConfig(count=2), epochs=2, batch=8,
+        micro_batch=2, loader_workers=0, lr=1e-3, checkpoint_every=3, log_every=2, tracking=TrackingConfig(experiment="test"))
     return replace(config, **changes)
 
 

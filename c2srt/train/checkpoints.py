@@ -1,7 +1,8 @@
 """Checkpoints on disk: whole or absent, the newest few kept, and resumed only by the run that they belong to.
 
     <out>/checkpoints/step-00000100/
-        deepspeed/…           each rank's part of the engine's state (needs the same number of workers)
+        deepspeed/…           each rank's part of the engine's state: needs the same number of workers, and holds pickles,
+                              so go on only from folders that you wrote
         weights.safetensors   the trainable parameters, whole, float32 (any number of workers; `c2srt export` reads it)
         complete.json         `Record`; the folder is renamed from its temporary name once this is on disk
 
@@ -140,8 +141,9 @@ def check_resumable(folder: Path, record: Record, world_size: int, config: dict,
             raise UserError(f"the checkpoint was made with {name}={before.get(name)}, not {now.get(name)}: {instead}")
     for name in sorted(record.inputs | inputs):
         if record.inputs.get(name) != inputs.get(name):
-            raise UserError(f"the checkpoint was trained on another {name} (hash {record.inputs.get(name)}, now {inputs.get(name)}): "
-                            f"restore it, or train into another folder with out=… ({folder} holds the earlier run)")
+            hashes = f"hash {record.inputs.get(name)}, now {inputs.get(name)}"
+            raise UserError(f"the checkpoint was trained on another {name} ({hashes}): restore it, or train into another folder "
+                            f"with out=… ({folder} holds the earlier run)")
 
 
 def flat(config: dict, prefix: str = "") -> dict:

@@ -15,8 +15,9 @@ ONLINE = "online"
 
 # Changing these does not change what a finished step was; every other difference to a checkpoint is refused. Folders are
 # compared by the hash of what lies in them.
-HARMLESS = ("epochs", "steps", "log_every", "checkpoint_every", "keep_last", "validate_every", "validation_images", "loader_workers",
-            "max_failures", "max_nonfinite", "gpus_per_worker", "tracking", "work", "shards", "text", "relations", "teacher", "clip", "out")
+HARMLESS = ("epochs", "steps", "log_every", "checkpoint_every", "keep_last", "validate_every", "validation_images",
+            "loader_workers", "max_failures", "max_nonfinite", "gpus_per_worker", "tracking",
+            "work", "shards", "text", "relations", "teacher", "clip", "out")
 
 
 @dataclass
@@ -78,7 +79,8 @@ class Config:
                      "validation_images"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("loader_workers", "weight_decay", "clip_grad_norm", "gpus_per_worker", "validate_every", "lr", "max_failures"):
+        for name in ("loader_workers", "weight_decay", "clip_grad_norm", "gpus_per_worker", "validate_every", "lr",
+                     "max_failures"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")
         if self.steps is not None and self.steps < 1:
@@ -92,8 +94,8 @@ class Config:
         """Micro-batches a worker adds up before an update. Raises UserError when batch is not a multiple."""
         at_once = self.micro_batch * self.workers
         if self.batch % at_once:
-            raise UserError(f"batch={self.batch} is not a multiple of micro_batch × workers = {self.micro_batch} × {self.workers}: "
-                            f"take batch={max(1, self.batch // at_once) * at_once} or another micro_batch")
+            raise UserError(f"batch={self.batch} is not a multiple of micro_batch × workers = {self.micro_batch} × "
+                            f"{self.workers}: take batch={max(1, self.batch // at_once) * at_once} or another micro_batch")
         return self.batch // at_once
 
     @property
@@ -102,7 +104,8 @@ class Config:
         return self.loss.distillation > 0 and self.teacher != ONLINE
 
     def engine(self) -> EngineConfig:
-        return EngineConfig(self.batch, self.micro_batch, self.accumulation, self.precision, self.zero, self.offload, self.clip_grad_norm)
+        return EngineConfig(self.batch, self.micro_batch, self.accumulation, self.precision, self.zero, self.offload,
+                            self.clip_grad_norm)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer updates of the whole run: `steps`, or `epochs` times an epoch's."""

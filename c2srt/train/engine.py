@@ -37,7 +37,7 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 def check_device(precision: str) -> None:
     """Refuses a precision that DeepSpeed does not run on this worker's device. Raises UserError."""
     if precision == "fp16" and not get_accelerator().is_fp16_supported():
-        raise UserError("precision=fp16 does not run here (no GPU, and DeepSpeed wants a CPU with AVX512-FP16): take bf16 or fp32")
+        raise UserError("precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take bf16 or fp32")
     if precision == "bf16" and not get_accelerator().is_bf16_supported():
         raise UserError("precision=bf16 does not run on this device: take fp32, or fp16 with zero=1")
 
@@ -80,7 +80,8 @@ class Engine:
         self.config = config
         optimizer = GuardedAdamW(groups, config.clip_grad_norm) if config.plain else make_adamw(groups, config)
         exact = {} if config.precision == "fp32" else float32_copies(model)
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config.deepspeed(), dist_init_required=False)
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config.deepspeed(),
+                                                dist_init_required=False)
         self.device = self._engine.device
         self._restore_masters(exact)
 

@@ -40,7 +40,7 @@ class EngineConfig:
             "gradient_accumulation_steps": self.accumulation,
             "zero_optimization": {"stage": self.zero},
             "zero_force_ds_cpu_optimizer": False,
-            "gradient_clipping": 0.0 if self.plain else self.clip_grad_norm,  # plain: GuardedAdamW clips (DeepSpeed's default is 1)
+            "gradient_clipping": 0.0 if self.plain else self.clip_grad_norm,  # plain: GuardedAdamW clips (the default is 1)
             "steps_per_print": 1 << 60,
         }
         if self.offload:

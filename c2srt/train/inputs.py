@@ -14,6 +14,7 @@ from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
 from c2srt.relations import load_relations
 from c2srt.shards import ShardIndex, load_index
+from c2srt.teacher import cache_key
 from c2srt.text import load_text
 from c2srt.train.config import ONLINE, Config
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
@@ -23,13 +24,19 @@ TRAIN, VALIDATION = "train", "validation"
 
 @dataclass
 class Inputs:
-    """Everything that a training reads but the images. `hashes` names the identity of each artefact."""
+    """Everything that a training reads but the images.
+
+    `hashes` names the identity of each artefact, `teacher_key` what a teacher cache must have been made from, `image_size`
+    is S in pixels. `clip` may be set to None once the model is built: it holds the text tower too.
+    """
 
     vocabulary: Vocabulary
     index: ShardIndex
-    clip: Clip
+    clip: Clip | None
+    image_size: int
     graph: Graph
     templates: list[str]
+    teacher_key: dict
     hashes: dict[str, str]
 
 
@@ -42,10 +49,14 @@ def load_inputs(config: Config) -> Inputs:
     clip = load_clip(config.clip)
     features = load_text(text, vocabulary, clip.hash)
     table = load_relations(relations, vocabulary, config.model.neighbours)
-    made = {"text": read_json(text / "text.json", "c2srt text"), "relations": read_json(relations / "relations.json", "c2srt relations")}
+    made = {"text": read_json(text / "text.json", "c2srt text"),
+            "relations": read_json(relations / "relations.json", "c2srt relations")}
+    teacher = cache_key(clip, config.views, config.seed, index, [TRAIN])
     hashes = {"shards": hash_of([(shard.name, shard.sha256) for shard in index.split(TRAIN)]), "vocabulary": vocabulary.hash,
-              "clip": clip.hash, "text": made["text"]["features_sha256"], "relations": made["relations"]["table_sha256"]}
-    return Inputs(vocabulary, index, clip, Graph(features, table), made["text"]["made_from"]["templates"], hashes)
+              "clip": clip.hash, "text": made["text"]["features_sha256"], "relations": made["relations"]["table_sha256"],
+              "teacher": hash_of(teacher) if config.uses_teacher else ONLINE if config.loss.distillation > 0 else "none"}
+    templates = made["text"]["made_from"]["templates"]
+    return Inputs(vocabulary, index, clip, clip.image_size, Graph(features, table), templates, teacher, hashes)
 
 
 def build_model(config: Config, inputs: Inputs) -> C2SRT:

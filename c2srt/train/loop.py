@@ -1,9 +1,8 @@
 """The training loop, for one rank. Everything that a step depends on is a pure function of (config, inputs, step)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
@@ -17,7 +16,7 @@ from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs
 from c2srt.train.recorder import Recorder
 from c2srt.train.report import announce, open_tracker
 from c2srt.train.schedule import learning_rate_factor
-from c2srt.train.sources import data_hashes, steps_per_epoch, training_batches
+from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
 from c2srt.train.world import World
 
@@ -34,6 +33,7 @@ def train(config: Config, world: World) -> str:
     set_up(config, world)
     inputs = load_inputs(config)
     model = build_model(config, inputs)
+    inputs.clip = None  # the model has its own image tower, and the text tower is not needed
     validator = Validator(config, inputs, model) if config.validate_every else None
     groups = parameter_groups(model, model.parameter_depth, config.lr, config.lr if config.head_lr is None else config.head_lr,
                               config.weight_decay, config.layer_decay)
@@ -56,8 +56,8 @@ def train(config: Config, world: World) -> str:
     return state
 
 
-def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tuple], record: Record, steps: int, recorder: Recorder,
-              validator: Validator | None) -> Record:
+def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tuple], record: Record, steps: int,
+              recorder: Recorder, validator: Validator | None) -> Record:
     """Takes steps until the last one or a wish to stop; returns the record of the last checkpoint."""
     warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
     for step in range(record.step + 1, steps + 1):  # finished updates once this one is done
@@ -92,13 +92,12 @@ def set_up(config: Config, world: World) -> None:
 
 def resume(config: Config, world: World, engine: Engine, inputs: Inputs) -> Record:
     """Loads the newest whole checkpoint into the engine, or starts at step 0. Raises UserError on another run's."""
-    hashes = inputs.hashes | data_hashes(config, inputs)
     found = checkpoints.newest(config.folder / "checkpoints")
-    fresh = Record(0, world.size, config.identity(), hashes, config.settings())
+    fresh = Record(0, world.size, config.identity(), inputs.hashes, config.settings())
     if found is None:
         return fresh
     record = checkpoints.read_record(found)
-    checkpoints.check_resumable(found, record, world.size, config.identity(), hashes)
+    checkpoints.check_resumable(found, record, world.size, config.identity(), inputs.hashes)
     engine.load(found)
     return replace(record, settings=config.settings())
 
@@ -118,7 +117,8 @@ def count_nonfinite(config: Config, update: Update, before: int, step: int) -> i
     return count
 
 
-def validate(config: Config, world: World, engine: Engine, validator: Validator, recorder: Recorder, step: int, best: dict | None) -> dict:
+def validate(config: Config, world: World, engine: Engine, validator: Validator, recorder: Recorder, step: int,
+             best: dict | None) -> dict:
     """Measures the current weights on the validation split; exports them to `<out>/best` when they are the best so far."""
     weights = engine.full_weights(everywhere=True)
     values = validator.measure(weights, world)
@@ -135,8 +135,9 @@ def finish(config: Config, world: World, recorder: Recorder, record: Record, ste
     if state == FINISHED and world.first:
         weights = checkpoints.read_weights(checkpoints.folder_of(config.folder / "checkpoints", record.step))
         export_weights(config.folder / "model", config, weights, made_from(config, record.step))
-    recorder.summary(state, record.step, {"steps": steps, "workers": world.size, "accumulation": config.accumulation, "batch": config.batch,
-                                          "best": record.best, "config_hash": config.hash(), "inputs": record.inputs})
+    recorder.summary(state, record.step, {
+        "steps": steps, "workers": world.size, "accumulation": config.accumulation, "batch": config.batch, "best": record.best,
+        "config_hash": config.hash(), "inputs": record.inputs})
     if world.first:
         recorder.tracker.close("FINISHED" if state == FINISHED else "KILLED")
     world.barrier()

@@ -3,7 +3,7 @@
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
 from c2srt.train.inputs import load_inputs
-from c2srt.train.sources import check_sources, data_hashes, steps_per_epoch
+from c2srt.train.sources import check_sources, steps_per_epoch
 
 
 def check_before_start(config: Config) -> int:
@@ -13,11 +13,12 @@ def check_before_start(config: Config) -> int:
     found = checkpoints.newest(config.folder / "checkpoints")
     if found is not None:
         record = checkpoints.read_record(found)
-        checkpoints.check_resumable(found, record, config.workers, config.identity(), inputs.hashes | data_hashes(config, inputs))
+        checkpoints.check_resumable(found, record, config.workers, config.identity(), inputs.hashes)
     return config.total_steps(steps_per_epoch(config, inputs))
 
 
 def already_finished(config: Config, steps: int) -> bool:
     """Whether the export of a run that took at least `steps` updates lies in `out`."""
     found = checkpoints.newest(config.folder / "checkpoints")
-    return found is not None and checkpoints.read_record(found).step >= steps and (config.folder / "model" / "config.json").exists()
+    exported = (config.folder / "model" / "config.json").exists()
+    return exported and found is not None and checkpoints.read_record(found).step >= steps

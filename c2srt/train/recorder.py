@@ -78,7 +78,8 @@ class Recorder:
         *means, waiting = self.world.mean(local)
         memory = self.world.gather((peak_rss_mib(), peak_gpu_mib()))
         self.last = dict(zip(names, means)) | {
-            "images_per_s": count * self.batch / max(elapsed, 1e-9), "data_wait_share": waiting, "left_out_updates": float(self.left_out),
+            "images_per_s": count * self.batch / max(elapsed, 1e-9), "data_wait_share": waiting,
+            "left_out_updates": float(self.left_out),
             "peak_rss_mib": max(rss for rss, _ in memory), "peak_gpu_mib": max(gpu for _, gpu in memory)}
         self.write(self.last, step)
         self.sums, self.updates, self.left_out, self.waited, self.mark = {}, 0, 0, 0.0, time.monotonic()

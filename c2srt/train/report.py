@@ -26,8 +26,9 @@ def announce(config: Config, world: World, model: C2SRT, steps: int, start: int)
     print(f"batch: {config.batch} = {config.micro_batch} images × {world.size} workers × {config.accumulation} accumulated")
     print(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     print(f"{model.describe_plan(config.micro_batch, world.device, DTYPES[config.precision])}")
-    print(f"engine: ZeRO {config.zero}{', optimizer offloaded' if config.offload else ''}, {config.precision}, on {world.device.type}; "
-          f"weights, gradients and optimizer take about {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker", flush=True)
+    offloaded = ", optimizer offloaded" if config.offload else ""
+    print(f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type}; weights, gradients and optimizer take "
+          f"about {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker", flush=True)
 
 
 def count_of(parameter: torch.nn.Parameter) -> int:
@@ -58,7 +59,8 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
     left = read_json(path, "c2srt train") if path.exists() else {}
     run_id = left.get("run_id") if left.get("config_hash") == config.hash() else None
     tags = job_tags() | world.tags | {"config_hash": config.hash(), "world_size": world.size}
-    tracker = Tracker(uri, config.tracking.experiment, config.tracking.name, flat(config.settings()), tags, record.run_id or run_id)
+    tracker = Tracker(uri, config.tracking.experiment, config.tracking.name, flat(config.settings()), tags,
+                      record.run_id or run_id)
     write_json(path, {"run_id": tracker.run_id, "uri": uri, "config_hash": config.hash()})
     write_json(config.folder / RESOLVED, config.settings())
     write_json(config.folder / "inputs.json", record.inputs)

@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.files import hash_of
 from c2srt.loader import LoaderConfig, evaluation_batches, train_batches, training_order
-from c2srt.teacher import TeacherCache, cache_key
-from c2srt.train.config import ONLINE, Config
+from c2srt.teacher import TeacherCache
+from c2srt.train.config import Config
 from c2srt.train.inputs import TRAIN, VALIDATION, Inputs
 from c2srt.train.world import World
 
 
 def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
-    return LoaderConfig(size=inputs.clip.image_size, batch=config.batch, micro_batch=config.micro_batch, seed=config.seed, split=TRAIN,
+    return LoaderConfig(size=inputs.image_size, batch=config.batch, micro_batch=config.micro_batch, seed=config.seed, split=TRAIN,
                         views=config.views, workers=config.loader_workers)
 
 
@@ -25,21 +24,9 @@ def steps_per_epoch(config: Config, inputs: Inputs) -> int:
     return training_order(loader_config(config, inputs), inputs.index).steps_per_epoch
 
 
-def teacher_key(config: Config, inputs: Inputs) -> dict:
-    """What a teacher cache for this run must have been made from."""
-    return cache_key(inputs.clip, config.views, config.seed, inputs.index, [TRAIN])
-
-
 def teacher_cache(config: Config, inputs: Inputs) -> TeacherCache | None:
     """The teacher's features, checked against CLIP, views, seed and shards; None when no cache is used. Raises UserError."""
-    return TeacherCache.open(Path(config.teacher), teacher_key(config, inputs)) if config.uses_teacher else None
-
-
-def data_hashes(config: Config, inputs: Inputs) -> dict[str, str]:
-    """Identity of the teacher's features, for the checkpoint."""
-    if config.loss.distillation == 0:
-        return {"teacher": "none"}
-    return {"teacher": hash_of(teacher_key(config, inputs)) if config.uses_teacher else ONLINE}
+    return TeacherCache.open(Path(config.teacher), inputs.teacher_key) if config.uses_teacher else None
 
 
 def check_sources(config: Config, inputs: Inputs) -> None:
@@ -49,7 +36,8 @@ def check_sources(config: Config, inputs: Inputs) -> None:
         inputs.index.split(VALIDATION)
 
 
-def training_batches(config: Config, inputs: Inputs, world: World, start: int, steps: int, device: torch.device) -> Iterator[tuple]:
+def training_batches(config: Config, inputs: Inputs, world: World, start: int, steps: int,
+                     device: torch.device) -> Iterator[tuple]:
     """The model's arguments for every micro-batch of this rank, from update `start` to the last."""
     batches = train_batches(loader_config(config, inputs), inputs.index, inputs.vocabulary, world.rank, world.size, start, steps,
                             teacher_cache(config, inputs))
@@ -61,7 +49,7 @@ def training_batches(config: Config, inputs: Inputs, world: World, start: int, s
 def validation_batches(config: Config, inputs: Inputs, world: World) -> Iterator[tuple[Tensor, Tensor]]:
     """(images, labels [b, C]) of this rank's share of the validation split, at most `validation_images` over all ranks."""
     most = -(-config.validation_images // (world.size * config.micro_batch))
-    batches = evaluation_batches(loader_config(config, inputs), inputs.index, inputs.vocabulary, VALIDATION, world.rank, world.size,
-                                 config.micro_batch)
+    batches = evaluation_batches(loader_config(config, inputs), inputs.index, inputs.vocabulary, VALIDATION, world.rank,
+                                 world.size, config.micro_batch)
     for batch in islice(batches, most):
         yield batch.images, batch.labels
