@@ -65,7 +65,8 @@ def convert(data: bytes, rotation: int | None = None, resize: int | None = 256, 
 
     `rotation` is the CSV's (degrees counter-clockwise, None = unknown), `exif_first` as in `upright`. With `resize=None` a JPEG that
     is upright, sRGB, three-channel and single already passes byte for byte after a full decode; any other is converted at full size.
-    Raises Rejected (empty, too_large, not_image, placeholder, unsupported, corrupt). The same input gives the same bytes.
+    Raises Rejected (empty, too_large, not_image, placeholder, unsupported, corrupt). The same input gives the same bytes. One call at
+    a time in a process: Pillow's bomb warnings become errors by a process-wide filter.
     """
     check_bytes(data, limits)
     with warnings.catch_warnings():
@@ -75,8 +76,12 @@ def convert(data: bytes, rotation: int | None = None, resize: int | None = 256, 
             return converted(data, rotation, resize, quality, limits, exif_first)
         except Rejected:
             raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-            raise Rejected("too_large", sentence(error)) from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            pixels = re.search(r"\((\d+) pixels\)", str(error))
+            raise Rejected("too_large", f"{int(pixels[1]):,} pixels, more than max_pixels={limits.max_pixels:,}" if pixels else
+                           sentence(error)) from error
+        except MemoryError as error:
+            raise Rejected("too_large", "it does not fit into memory") from error
         except Exception as error:  # what Pillow's parsers raise on hostile bytes is any of a dozen types
             raise Rejected("corrupt", sentence(error)) from error
 
@@ -111,7 +116,7 @@ def check_bytes(data: bytes, limits: Limits) -> None:
         raise Rejected("empty", "the file has 0 bytes")
     if len(data) > limits.max_bytes:
         raise Rejected("too_large", f"{len(data):,} bytes, more than max_bytes={limits.max_bytes:,}")
-    if data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
+    if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         raise Rejected("placeholder", "an XML or HTML page instead of an image: " + data[:60].decode("ascii", "replace").strip())
     if data[:2] == b"\xff\xd8" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise Rejected("too_large", f"a JPEG of {scans:,} scans (a decompression bomb)")

@@ -20,6 +20,7 @@ from c2srt.shards import Shard
 from sharding.config import Config
 from sharding.outcome import Outcome
 from sharding.staging import FOLDER as STAGING
+from sharding.staging import write_table
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 KEY = "c2srt"
@@ -65,7 +66,7 @@ def pack_shard(task: ShardTask) -> Shard:
         done = {"settings": task.settings, "bytes": temporary.stat().st_size, "sha256": sha256_of_file(temporary),
                 "first": rows["id"][0], "last": rows["id"][-1]}
     with whole_file(sidecar) as temporary:
-        table.write_parquet(temporary, metadata={KEY: json.dumps(done)})
+        write_table(temporary, table, {KEY: json.dumps(done)})
     shutil.rmtree(Path(task.out, STAGING, task.name), ignore_errors=True)
     return as_shard(task.name, done, table)
 

@@ -5,6 +5,7 @@ image, sorted by id, with its place in images.bin) and `stage.json` (what it was
 Everything below `<out>/staging` is removed when the index has been written.
 """
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,8 +29,15 @@ def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict
                 rows.append((image_id, outcome.status, outcome.reason, outcome.width, outcome.height, file.tell(), len(outcome.jpeg),
                              json.dumps(outcome.original)))
                 file.write(outcome.jpeg)
-        pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id").write_parquet(folder / "rows.parquet")
+        write_table(folder / "rows.parquet", pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"))
         write_json(folder / "stage.json", {"about": about, "report": report})
+
+
+def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """A parquet file. polars would hide a full disk in an error of its own, so Python does the writing."""
+    content = io.BytesIO()
+    table.write_parquet(content, metadata=metadata)
+    path.write_bytes(content.getbuffer())
 
 
 def about_stage(stage: Path) -> dict | None:

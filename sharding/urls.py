@@ -142,7 +142,7 @@ def disagreement(data: bytes, row: dict) -> Outcome | None:
     """What the bytes say against being the CSV's image: placeholders first, since Flickr answers them for removed photos."""
     if data.startswith(b"\x89PNG") and not urlsplit(row["url"]).path.lower().endswith(".png"):
         return Outcome("placeholder", "a PNG where the URL promises another format, as Flickr answers for a removed photo")
-    if data.lstrip()[:1] == b"<" or not data:
+    if data[:64].lstrip()[:1] == b"<" or not data:
         return None  # sharding/decode.py names it
     if row["original_size"] and len(data) != row["original_size"]:
         return Outcome("size_mismatch", f"{len(data):,} bytes, the CSV says {row['original_size']:,}")

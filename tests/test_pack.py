@@ -252,14 +252,15 @@ def full_disk_tasks(tmp_path: Path, source: str):
     return out, tasks_of(config, out)[0]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path):
+@pytest.mark.parametrize("suffix", ["tar", "parquet"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, suffix):
     """/dev/full answers every write with the kernel's own "no space left"."""
     out, task = full_disk_tasks(tmp_path, "folders")
-    temporary = out / f"{task.name}.tar.tmp-{os.getpid()}"
+    temporary = out / f"{task.name}.{suffix}.tmp-{os.getpid()}"
     temporary.symlink_to("/dev/full")
-    with pytest.raises(UserError, match="the disk is full while writing .*train-000000.tar: free some space and run the same command again"):
+    with pytest.raises(UserError, match=f"the disk is full while writing .*train-000000.{suffix}: free some space and run the same command again"):
         pack_shard(task)
-    assert not list(out.glob("train-*"))
+    assert not list(out.glob(f"train-*.{suffix}*")) and finished(out, task.name, task.settings) is None
     assert pack_shard(task).count == 8
 
 

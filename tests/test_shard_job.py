@@ -1,11 +1,14 @@
 """`c2srt shard` under a real Ray: same bytes for any number of workers, kills, resumption, refusals."""
 
+import http.server
 import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +24,7 @@ from cluster.session import connect
 from cluster.shard import run
 from sharding.config import Config, DataConfig
 from sharding.plan import only_writer
-from tests.raw_images import digests, jpeg, name, write_csvs, write_folder, write_pack
+from tests.raw_images import digests, jpeg, md5, name, write_csvs, write_folder, write_pack
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -147,10 +150,11 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path, capsys):
     assert "cannot write" in error and "choose another with out=" in error and "Traceback" not in error
 
 
-def test_a_full_disk_is_one_sentence_from_the_worker_and_the_next_run_finishes(cluster, tmp_path):
+@pytest.mark.parametrize("kib", [4, 40, 100, 140])
+def test_a_full_disk_is_one_sentence_from_any_stage_and_the_next_run_finishes(cluster, tmp_path, kib):
     root, out = tree(tmp_path / "raw"), tmp_path / "out"
     out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "none", out], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", out], capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     try:
         with pytest.raises(UserError, match="the disk is full while writing"):
@@ -162,6 +166,33 @@ def test_a_full_disk_is_one_sentence_from_the_worker_and_the_next_run_finishes(c
         assert digests(out) == digests(tmp_path / "undisturbed")
     finally:
         subprocess.run(["umount", out], check=True)
+
+
+def test_urls_go_through_the_whole_job(cluster, tmp_path):
+    """Two workers download from a real server: six good images, one removed (404), one that is not the CSV's."""
+    files = {name(number): jpeg(number) for number in range(8)}
+    served, raw = tmp_path / "served", tmp_path / "raw"
+    served.mkdir()
+    for number, (image_id, data) in enumerate(files.items()):
+        if number != 3:
+            (served / f"{image_id}.jpg").write_bytes(data)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        write_csvs(raw, {"train": [{"id": image_id, "url": f"http://127.0.0.1:{server.server_port}/{image_id}.jpg", "size": len(data),
+                                    "md5": md5(data) if number != 5 else md5(b"another")} for number, (image_id, data) in enumerate(files.items())]})
+        for out, workers in (("two", 2), ("one", 1)):
+            run(config(raw, tmp_path / out, splits=["train"], images_per_shard=3, workers=workers))
+        server.shutdown()
+    shards = load_index(tmp_path / "two").split("train")
+    rows = pl.concat([pl.read_parquet(tmp_path / "two" / f"{shard.name}.parquet") for shard in shards])
+    statuses = dict(rows.select("id", "status").iter_rows())
+    assert [statuses[image_id] for image_id in files] == ["ok", "ok", "ok", "missing", "ok", "md5_mismatch", "ok", "ok"]
+    assert digests(tmp_path / "two") == digests(tmp_path / "one") and not (tmp_path / "two/staging").exists()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def test_no_images_at_all_is_refused(cluster, tmp_path):
