@@ -43,7 +43,7 @@ class Config:
         self.images = [self.images] if isinstance(self.images, str) else self.images
         self.labels = [self.labels] if isinstance(self.labels, str) else self.labels
         if not isinstance(self.images, list) or not all(isinstance(image, str) for image in self.images) or not self.images:
-            raise UserError("images=… names no image: give files, folders or patterns, such as images=[photo.jpg,holiday/,'*.png']")
+            raise UserError("images=… names no image: give files, folders or patterns, such as images=[a.jpg,holiday/,'*.png']")
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
         check_labels(self.labels)
@@ -102,9 +102,15 @@ class Predictor:
              threshold: float | None) -> Iterator[Prediction]:
         """Predictions of images that were read, and those that were not, in order."""
         pixels = [value for _, value in images if not isinstance(value, str)]
-        rows = iter(self.exported.scores(torch.stack(pixels).to(self.device), graph)[0].float().cpu()[:, columns].numpy() if pixels else ())
+        rows = iter(())
+        if pixels:
+            scores, _ = self.exported.scores(torch.stack(pixels).to(self.device), graph)
+            rows = iter(scores.float().cpu()[:, columns].numpy())
         for name, value in images:
-            yield Prediction(name, error=value) if isinstance(value, str) else Prediction(name, best(next(rows), names, topk, threshold))
+            if isinstance(value, str):
+                yield Prediction(name, error=value)
+            else:
+                yield Prediction(name, best(next(rows), names, topk, threshold))
 
 
 def load(path: str | Path) -> Predictor:
@@ -123,7 +129,8 @@ def check_labels(labels: list[str] | None) -> None:
     if labels is None:
         return
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise UserError("labels must be a list of at least one word, such as labels=[dog,'red car']; leave it out for the model's vocabulary")
+        raise UserError("labels must be a list of at least one word, such as labels=[dog,'red car']; leave it out to rank the "
+                        "model's vocabulary")
     if twice := next((label for position, label in enumerate(labels) if label in labels[:position]), None):
         raise UserError(f"label {twice!r} is given twice")
 
@@ -134,7 +141,8 @@ def read_image(image: str | Path | Image.Image) -> np.ndarray:
     Raises ValueError with the reason if it is missing, broken or larger than MAX_PIXELS.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), image.copy() if isinstance(image, Image.Image) else Image.open(image) as opened:
+        given = isinstance(image, Image.Image)
+        with warnings.catch_warnings(action="ignore"), image.copy() if given else Image.open(image) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"its {opened.width} × {opened.height} pixels are more than {MAX_PIXELS:,}")
             return np.array(to_rgb(ImageOps.exif_transpose(opened)))

@@ -62,7 +62,8 @@ class Config:
         if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:
             raise UserError(f"topk={self.topk} must be different numbers from 1, such as topk=[10,20]")
         if min(self.workers, self.batch) < 1 or self.loader_workers < 0:
-            raise UserError(f"workers={self.workers}, batch={self.batch} must be at least 1 and loader_workers={self.loader_workers} at least 0")
+            raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1, "
+                            f"loader_workers={self.loader_workers} at least 0")
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
         if given and len(given) < 3:
             raise UserError(f"{given[0]}=… is given, so scores, labels and seen are needed, all three")
@@ -96,8 +97,9 @@ def run(config: Config) -> None:
     """Writes results.json and per_category.csv and prints the results. Raises UserError on bad input."""
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
     if config.scores is not None:
-        results, table = evaluate_arrays(Path(config.scores), Path(config.labels), Path(config.seen), tuple(config.topk), protocols)
-        made_from = {name: sha256_of_file(Path(getattr(config, name))) for name in ("scores", "labels", "seen")}
+        files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
+        results, table = evaluate_arrays(**files, topk=tuple(config.topk), protocols=protocols)
+        made_from = {name: sha256_of_file(path) for name, path in files.items()}
         results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
         write_results(Path(config.out), results, table.with_row_index("column"))
     else:
@@ -135,7 +137,9 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
 
 def track(config: Config, results: dict) -> None:
     """Adds the results to the MLflow run of the training that made the checkpoint, if it left one beside it."""
-    path = Path(config.checkpoint).absolute()
+    if config.checkpoint in (CLIP, PRIOR):
+        return
+    path = find_export(config.checkpoint).absolute()
     run = next((folder / "run.json" for folder in (path, path.parent) if (folder / "run.json").is_file()), None)
     found = read_json(run, "c2srt train") if run else {}
     if not found.get("run_id"):
@@ -194,8 +198,8 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
     progress.close()
     part = merge([load_part(piece.part) for piece in pieces])
     if part.images != images:
-        raise UserError(f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed meanwhile, "
-                        "run `c2srt evaluate` again")
+        raise UserError(f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed "
+                        "meanwhile, run `c2srt evaluate` again")
     if "dense" not in protocols:
         return part, None, None
     thresholds = thresholds_of(part, categories)

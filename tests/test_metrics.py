@@ -32,7 +32,8 @@ def draw(seed, images=60, categories=14, unseen=5, levels=None, dtype=np.float32
     return scores.astype(dtype), labels, seen
 
 
-CASES = [dict(seed=0), dict(seed=1, levels=2), dict(seed=2, levels=1), dict(seed=3, dtype=np.float64), dict(seed=4, levels=3, dtype=np.float16)]
+CASES = [dict(seed=0), dict(seed=1, levels=2), dict(seed=2, levels=1), dict(seed=3, dtype=np.float64),
+         dict(seed=4, levels=3, dtype=np.float16)]
 
 
 def with_positive(labels, columns):
@@ -82,8 +83,8 @@ def slow_dense(scores, labels, columns):
 def slow_expected_hits(scores, positive, k):
     """The mean over every order of the tied scores, by trying all sets of K that could be the best."""
     best = sorted(scores, reverse=True)[:k]
-    sets = [chosen for chosen in itertools.combinations(range(len(scores)), k) if sorted(scores[list(chosen)], reverse=True) == best]
-    return np.mean([positive[list(chosen)].sum() for chosen in sets])
+    sets = [list(chosen) for chosen in itertools.combinations(range(len(scores)), k)]
+    return np.mean([positive[chosen].sum() for chosen in sets if sorted(scores[chosen], reverse=True) == best])
 
 
 def all_protocols(scores, labels, seen, label_set):
@@ -121,7 +122,8 @@ def test_expected_hits_is_the_mean_over_all_orders_of_ties(levels):
     scores, labels, _ = draw(6, images=40, categories=7, unseen=2, levels=levels)
     hits = expected_hits(scores, labels == 1, TOPK)
     for column, k in enumerate(TOPK):
-        np.testing.assert_allclose(hits[:, column], [slow_expected_hits(s, y == 1, k) for s, y in zip(scores, labels)], rtol=1e-12)
+        slow = [slow_expected_hits(s, y == 1, k) for s, y in zip(scores, labels, strict=True)]
+        np.testing.assert_allclose(hits[:, column], slow, rtol=1e-12)
 
 
 def test_f1_is_micro_over_images_with_a_positive_and_named_when_over_all():
@@ -138,7 +140,8 @@ def test_f1_is_micro_over_images_with_a_positive_and_named_when_over_all():
                 best = np.argsort(-inside_scores, 1)[:, :k]
                 true_positives = np.take_along_axis(inside, best, 1).sum()
                 precision, recall = true_positives / (chosen.sum() * k), true_positives / inside.sum()
-                assert got[f"F1@{k}"] == pytest.approx({"P": precision, "R": recall, "F1": 2 * precision * recall / (precision + recall)})
+                f1 = 2 * precision * recall / (precision + recall)
+                assert got[f"F1@{k}"] == pytest.approx({"P": precision, "R": recall, "F1": f1})
                 assert k * precision / recall == pytest.approx(inside.sum() / chosen.sum())
 
 
@@ -176,8 +179,8 @@ def test_order_of_columns_does_not_matter(levels):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_best_first_reverses_the_order_and_keeps_ties(dtype):
     values = np.array([0.0, -0.0, 1, -1, 1, 1e-7, -1e-7, 60000, -60000, np.finfo(dtype).tiny, 0.1], dtype)
-    rank = best_first(values).astype(np.int64)
-    np.testing.assert_array_equal(np.sign(rank[:, None] - rank[None]), np.sign(values[None].astype(float) - values[:, None].astype(float)))
+    rank, values = best_first(values).astype(np.int64), values.astype(float)
+    np.testing.assert_array_equal(np.sign(rank[:, None] - rank[None]), np.sign(values[None] - values[:, None]))
 
 
 def test_float64_scores_are_not_rounded_to_float32():

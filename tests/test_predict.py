@@ -67,7 +67,8 @@ def test_own_words_known_and_new(export, photos):
     predictor, path = c2srt.load(str(export / "model")), photos / "0.png"
     everything = dict(reversed(predictor.predict(path, topk=None)[0].labels))
     some = dict(predictor.predict(path, ["zebra", "red car", "tree"], topk=None)[0].labels)
-    assert some["zebra"] == pytest.approx(everything["Zebra"], abs=1e-5) and some["tree"] == pytest.approx(everything["Tree"], abs=1e-5)
+    for name in ("Zebra", "Tree"):
+        assert some[name.lower()] == pytest.approx(everything[name], abs=1e-5)
     alone = predictor.predict(path, ["red car"])[0].labels
     assert alone == (("red car", pytest.approx(some["red car"], abs=1e-5)),)
     assert all(abs(some["red car"] - score) > 1e-4 for score in everything.values())
@@ -89,8 +90,8 @@ def test_pil_images_and_paths_agree(export, photos):
 
 def test_json_lines_with_a_broken_image(export, photos, tmp_path, capsys):
     (tmp_path / "broken.jpg").write_bytes((photos / "below/red.JPG").read_bytes()[:100])
-    status = predict(export, f"images=[{photos}/below,{tmp_path}/broken.jpg,{tmp_path}/gone.jpg,{photos}/*.png]", "labels=[dog,'red car']",
-                     "json=true", "batch=2")
+    images = f"images=[{photos}/below,{tmp_path}/broken.jpg,{tmp_path}/gone.jpg,{photos}/*.png]"
+    status = predict(export, images, "labels=[dog,'red car']", "json=true", "batch=2")
     printed = capsys.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]
     assert status == 1 and "2 of 6 images could not be read" in printed.err
@@ -133,17 +134,19 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8, :16] = 255
     upright = Image.fromarray(pixels)
-    inverse = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-               5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}
-    stored = upright if inverse[orientation] is None else upright.transpose(inverse[orientation])
+    turn = Image.Transpose
+    inverse = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
+               7: turn.TRANSVERSE, 8: turn.ROTATE_270}
+    stored = upright.transpose(inverse[orientation]) if orientation in inverse else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), pixels)
 
 
-@pytest.mark.parametrize("mode, colour, expected", [("L", 100, (100,) * 3), ("RGBA", (255, 0, 0, 0), (255,) * 3), ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
-                                                    ("1", 1, (255,) * 3), ("I;16", 25700, (100,) * 3), ("LA", (9, 255), (9,) * 3)])
+@pytest.mark.parametrize("mode, colour, expected", [
+    ("L", 100, (100,) * 3), ("RGBA", (255, 0, 0, 0), (255,) * 3), ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+    ("1", 1, (255,) * 3), ("I;16", 25700, (100,) * 3), ("LA", (9, 255), (9,) * 3)])
 def test_modes_become_rgb(tmp_path, mode, colour, expected):
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.new(mode, (8, 8), colour).save(path)
@@ -164,7 +167,8 @@ def test_hostile_files_never_end_the_others(export, capsys):
         pytest.skip("needs shared/data/hostile_images")
     files = sorted(path for path in folder.iterdir() if path.is_file())
     found = c2srt.load(export).predict(files, ["dog"])
-    assert len(found) == len(files) and any(prediction.error for prediction in found) and any(prediction.labels for prediction in found)
+    errors = sum(prediction.error is not None for prediction in found)
+    assert len(found) == len(files) and 0 < errors < len(files)
     assert all(bool(prediction.error) != bool(prediction.labels) for prediction in found)
 
 
@@ -174,5 +178,5 @@ def test_labels_are_checked_in_python_too(export, photos):
 
 
 def test_importing_the_package_stays_light():
-    code = "import sys, c2srt; assert callable(c2srt.load); print([name for name in ('torch', 'open_clip', 'numpy') if name in sys.modules])"
+    code = "import sys, c2srt; assert callable(c2srt.load); print([name for name in ('torch', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

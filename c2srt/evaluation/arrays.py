@@ -19,7 +19,8 @@ BLOCK_SCORES = 1 << 23
 """Scores held in memory at a time (32 MiB in float32)."""
 
 
-def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...], protocols: tuple[str, ...]) -> tuple[dict, pl.DataFrame]:
+def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...],
+                    protocols: tuple[str, ...]) -> tuple[dict, pl.DataFrame]:
     """As `evaluate_part`, from files. Raises UserError on anything that is not what the names say."""
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
     task = Task(load_seen(seen), topk, protocols)

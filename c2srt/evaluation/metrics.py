@@ -57,7 +57,8 @@ def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.nd
         group = some >> 8
         ends = np.flatnonzero(np.append(group[1:] != group[:-1], True)[: len(some)])
         category, positives = category_of(some[ends]), np.cumsum(some & POSITIVE, dtype=np.int64)[ends]
-        values = precision_of_groups(category, inside_category(category, positives), inside_category(category, ends + 1), categories)
+        positives, entries = inside_category(category, positives), inside_category(category, ends + 1)
+        values = precision_of_groups(category, positives, entries, categories)
         np.copyto(result, values, where=~np.isnan(values))
     return result
 

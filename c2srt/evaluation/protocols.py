@@ -59,7 +59,8 @@ def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
     label set) of those images. Hence a column with −1 only still gets a value; rows without any positive would give 0, but
     images without a positive were left out before. Kept only to read published tables.
     """
-    inside = columns_of(label_set, seen)[part.category] & np.repeat(part.positives[:, LABEL_SETS.index(label_set)] > 0, part.verified)
+    with_positive = part.positives[:, LABEL_SETS.index(label_set)] > 0
+    inside = columns_of(label_set, seen)[part.category] & np.repeat(with_positive, part.verified)
     image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)[inside]
     category, rank, positive = part.category[inside], best_first(part.score)[inside], part.positive[inside].astype(np.uint8)
     count = np.bincount(image, minlength=part.images)
@@ -78,7 +79,7 @@ def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
 
 
 def chunks_of_categories(category: np.ndarray, length: np.ndarray) -> Iterator[slice]:
-    """Slices of anchors sorted by category: whole categories, about FLATTENED_AT_ONCE repeated entries (at least one category)."""
+    """Slices of anchors sorted by category: whole categories, at least one, up to about FLATTENED_AT_ONCE repeated entries."""
     ends = np.append(np.flatnonzero(np.diff(category)) + 1, len(category))
     total = length.cumsum()[ends - 1] if len(category) else ()
     begin = taken = 0

@@ -36,7 +36,8 @@ class Task:
     protocols: tuple[str, ...]
 
 
-def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None, at_least: np.ndarray | None) -> tuple[dict, pl.DataFrame]:
+def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None,
+                  at_least: np.ndarray | None) -> tuple[dict, pl.DataFrame]:
     """The "images", "zsl", "gzsl" and "isr" of results.json, and the per-category table [C rows].
 
     `thresholds` and `at_least` only for the dense protocol. Raises UserError if no image has a positive label.
@@ -44,7 +45,8 @@ def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None, at_leas
     if not part.positive.any():
         raise UserError(f"none of the {part.images:,} images has a positive label: nothing can be measured")
     keys, values = sorted_keys(part), {"images": part.images}
-    columns = {"seen": task.seen, "positives": counts(part, part.positive, task.seen), "negatives": counts(part, ~part.positive, task.seen)}
+    columns = {"seen": task.seen, "positives": counts(part, part.positive, task.seen),
+               "negatives": counts(part, ~part.positive, task.seen)}
     for label_set in LABEL_SETS:
         ap = average_precisions(part, task.seen, label_set, task.protocols, keys, thresholds, at_least)
         values[label_set] = summary(part, task, label_set, ap)
@@ -62,7 +64,8 @@ def summary(part: Part, task: Task, label_set: str, ap: dict[str, np.ndarray]) -
     positive, verified = (columns & (counts(part, chosen, task.seen) > 0) for chosen in (part.positive, slice(None)))
     images = int((part.positives[:, LABEL_SETS.index(label_set)] > 0).sum())
     of_positive, of_all = (f1_summary(part, task, label_set, every_image) for every_image in (False, True))
-    means = {protocol: float(np.nanmean(array)) if images and not np.isnan(array).all() else None for protocol, array in ap.items()}
+    means = {protocol: float(np.nanmean(array)) if images and not np.isnan(array).all() else None
+             for protocol, array in ap.items()}
     categories = {"all": int(columns.sum()), "verified": int(verified.sum()), "positive": int(positive.sum())}
     return {"mAP": means, **of_positive, "images": images, "categories": categories, "all_images": of_all}
 
@@ -92,25 +95,26 @@ def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
 def describe(results: dict) -> str:
     """The results as a table in percent, with a sentence for whatever a reader could misunderstand."""
     rows = [["percent", "ZSL", "GZSL"]]
-    for protocol in results[GZSL]["mAP"]:
-        rows.append([f"mAP {protocol}", *(percent(results[s]["mAP"][protocol]) for s in LABEL_SETS)])
+    rows += [[f"mAP {name}", *(percent(results[s]["mAP"][name]) for s in LABEL_SETS)] for name in results[GZSL]["mAP"]]
     for key in (key for key in results[GZSL] if key.startswith("F1@")):
-        rows.append([f"{key}  (P / R / F1)", *(" / ".join(percent(results[s][key][v]) for v in ("P", "R", "F1")) for s in LABEL_SETS)])
-    for name, pick in (("images with a positive", "images"), ("categories with a positive", "categories")):
-        values = [results[s][pick] if pick == "images" else results[s][pick]["positive"] for s in LABEL_SETS]
-        rows.append([name, *(f"{value:,}" for value in values)])
-    rows.append(["positives per image", *(number(results[s]["positives_per_image"]) for s in LABEL_SETS)])
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows]
-    if results["isr"]:
-        lines.append(f"ISR: {results['isr']['mean_patches']:.2f} patches on average, {percent(results['isr']['capped_share'])} % at the cap")
+        rows.append([f"{key}  (P / R / F1)", *(precision_recall(results[s][key]) for s in LABEL_SETS)])
+    rows.append(["images with a positive", *(f"{results[s]['images']:,}" for s in LABEL_SETS)])
+    rows.append(["categories with a positive", *(f"{results[s]['categories']['positive']:,}" for s in LABEL_SETS)])
+    rows.append(["positives per such image", *(number(results[s]["positives_per_image"]) for s in LABEL_SETS)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2])]) for row in rows]
     return "\n".join(lines + notes(results))
 
 
 def notes(results: dict) -> list[str]:
-    """Sentences on label sets that cannot be measured."""
-    return [f"note: {label_set.upper()} cannot be measured: its {results[label_set]['categories']['all']:,} categories have no positive "
-            "label in these images" for label_set in LABEL_SETS if not results[label_set]["images"]]
+    """Sentences on the ISR and on label sets that cannot be measured."""
+    isr = results["isr"]
+    found = [f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} % at the cap"] if isr else []
+    for label_set in LABEL_SETS:
+        if not results[label_set]["images"]:
+            count = results[label_set]["categories"]["all"]
+            found.append(f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here")
+    return found
 
 
 def flat(results: dict) -> dict[str, float]:
@@ -122,6 +126,10 @@ def flat(results: dict) -> dict[str, float]:
         elif value is not None:
             found[name] = float(value)
     return found
+
+
+def precision_recall(values: dict) -> str:
+    return " / ".join(percent(values[name]) for name in ("P", "R", "F1"))
 
 
 def percent(value: float | None) -> str:

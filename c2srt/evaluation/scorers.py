@@ -104,8 +104,8 @@ def find_export(path: str) -> Path:
     for folder in (Path(path), Path(path) / "model"):
         if (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file():
             return folder
-    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): give the model/ or best/ folder "
-                    "that `c2srt train` writes, or make one with `c2srt export`")
+    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): give the model/ or best/ "
+                    "folder that `c2srt train` writes, or make one with `c2srt export`")
 
 
 def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.ndarray:
@@ -127,4 +127,5 @@ def prior_of(counts: np.ndarray, images: int, vocabulary: Vocabulary) -> np.ndar
 def prior_scores(index: ShardIndex, vocabulary: Vocabulary, split: str = "train") -> np.ndarray:
     """The class prior [C] of a training split: the same ranking for every image, the floor under any GZSL F1."""
     shards = index.split(split)
-    return prior_of(sum(class_counts(index, shard, vocabulary) for shard in shards), sum(shard.count for shard in shards), vocabulary)
+    counts = sum(class_counts(index, shard, vocabulary) for shard in shards)
+    return prior_of(counts, sum(shard.count for shard in shards), vocabulary)
