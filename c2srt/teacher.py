@@ -28,9 +28,9 @@ MADE_BY = "c2srt teacher"
 
 
 def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
-    """What decides the feature of an image, the image itself left out. The centre view is the same for every seed."""
-    preprocessing = {"size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
-    return {"clip": clip.hash, "width": clip.width, "seed": seed if views.count else None, "views": asdict(views), **preprocessing}
+    """What decides the feature of an image, the image itself left out. The centre view depends on no seed or crop setting."""
+    chance = {"views": asdict(views), "seed": seed} if views.count else {"views": {"count": 0}, "seed": None}
+    return {"clip": clip.hash, "width": clip.width, **chance, "size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
 
 
 def cache_key(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, splits: list[str]) -> dict:
@@ -64,15 +64,19 @@ class TeacherCache:
 
     def features(self, shards: list[str], samples: np.ndarray, view: int) -> np.ndarray:
         """[b] shard names, [b] samples within them -> [b, D] float16 of view `view`."""
-        return np.stack([self.shard(shard)[view, sample] for shard, sample in zip(shards, samples, strict=True)])
+        found = np.empty((len(shards), self.width), np.float16)
+        for row, (shard, sample) in enumerate(zip(shards, samples.tolist(), strict=True)):
+            found[row] = self.shard(shard)[view, sample]
+        return found
 
     def shard(self, name: str) -> np.ndarray:
         """[V', count, D] float16, mapped."""
         if name not in self._open:
             try:
-                self._open[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                mapped = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise UserError(f"{self.folder / name}.npy cannot be read ({error}): make it again with `{MADE_BY}`") from error
+            self._open[name] = mapped.view(np.ndarray)  # still mapped; indexing np.memmap itself takes twice the time
             if len(self._open) > self.OPEN:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)

@@ -55,7 +55,8 @@ def make_cache(config: Config) -> None:
 
 def config_of(work: Path, **changes) -> Config:
     clip = ClipConfig(str(work / "clip.json"), "random")
-    return Config(**{"clip": clip, "views": ViewConfig(count=3), "shards": str(work / "shards"), "out": str(work / "cache"), "batch": 10, **changes})
+    settings = {"views": ViewConfig(count=3), "shards": str(work / "shards"), "out": str(work / "cache"), "batch": 10}
+    return Config(**{"clip": clip, **settings, **changes})
 
 
 def key_of(config: Config, splits=("train",)) -> dict:
@@ -94,7 +95,8 @@ def test_views_and_images_have_features_of_their_own(work):
 
 def test_the_verb_writes_what_the_plain_functions_write(work, cluster, tmp_path):
     run(config_of(work, out=str(tmp_path)))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {path.name: path.read_bytes() for path in (work / "cache").iterdir()}
+    made, expected = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (tmp_path, work / "cache"))
+    assert made == expected
 
 
 def test_running_again_does_nothing(work, capsys):
@@ -159,6 +161,12 @@ def test_a_cache_with_more_views_serves_fewer(work):
     TeacherCache.open(work / "cache", key_of(config_of(work, views=ViewConfig(count=2))))
 
 
+def test_centre_views_serve_every_seed_and_crop_setting(work):
+    one, other = (key_of(config_of(work, seed=seed, views=ViewConfig(count=0, scale_min=scale))) for seed, scale in ((0, 0.3), (1, 0.5)))
+    assert one == other and teacher.difference(one, other) is None
+    assert teacher.difference(one, key_of(config_of(work))) == "views.count=0, not 3"
+
+
 def test_an_absent_or_unfinished_cache_is_refused(work, tmp_path):
     with pytest.raises(UserError, match="teacher.json does not exist: make it with `c2srt teacher`"):
         TeacherCache.open(tmp_path, key_of(config_of(work)))
@@ -181,7 +189,7 @@ def test_a_feature_beyond_half_precision_is_refused_and_nothing_is_marked(work, 
 
 def test_a_killed_run_is_finished_by_the_next(work, cluster, tmp_path):
     """SIGKILL as soon as the first shard is there; the second run keeps it and ends with an undisturbed run's bytes."""
-    program = ("import sys; sys.path.insert(0, '.'); from pathlib import Path; from tests.test_teacher import config_of; from cluster.teacher import run;"
+    program = ("import sys; from pathlib import Path; from tests.test_teacher import config_of; from cluster.teacher import run;"
                "run(config_of(Path(sys.argv[1]), out=sys.argv[2], workers=1))")
     job = subprocess.Popen([sys.executable, "-c", program, str(work), str(tmp_path)], cwd=Path(__file__).parent.parent)
     while job.poll() is None and not list(tmp_path.glob("*.json")):
