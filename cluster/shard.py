@@ -80,13 +80,15 @@ def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], work
     progress.close()
 
 
-def finish(out: Path, vocabulary: Vocabulary, settings: dict[str, str], tasks: dict[str, list[ShardTask]], config: Config) -> None:
+def finish(out: Path, vocabulary: Vocabulary, settings: dict[str, str], tasks: dict[str, list[ShardTask]],
+           config: Config) -> None:
     """The index of every complete split (those of earlier runs included), the acceptance counts, and a line a status."""
     divided = {split: divide(planned) for split, planned in tasks.items()}
     splits = {split: tuple(done[task.name] for task in tasks[split]) for split, (done, left) in divided.items() if not left}
     ShardIndex(out, vocabulary.hash, hash_of(settings), splits).save()
     shutil.rmtree(out / staging.FOLDER, ignore_errors=True)
-    for split, status, count in status_counts(out, [shard.name for split in config.splits for shard in splits[split]]).iter_rows():
+    names = [shard.name for split in config.splits for shard in splits[split]]
+    for split, status, count in status_counts(out, names).iter_rows():
         print(f"{split:<12} {status:<14} {count:>11,}")
     packed = {split: sum(shard.count for shard in splits[split]) for split in config.splits}
     counts = acceptance(vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed)

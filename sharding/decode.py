@@ -4,8 +4,8 @@ Decoders disagree on what is corrupt, so the verdict is made once, here, by a fu
 shard never meets a broken image. Nothing is judged by a file's name: magic bytes say what it is.
 
 What happens to each kind:
-- JPEG (RGB, gray): libjpeg-turbo in strict mode: any loss of data is `corrupt`. Harmless oddities (a few stray bytes between segments,
-  a broken ICC chunk) and CMYK/YCCK go through Pillow, which refuses cut-off files as well.
+- JPEG (RGB, gray): libjpeg-turbo in strict mode: any loss of data is `corrupt`. Harmless oddities (a few stray bytes between
+  segments, a broken ICC chunk) and CMYK/YCCK go through Pillow, which refuses cut-off files as well.
 - PNG, GIF, BMP, TIFF, WebP: Pillow. Several frames (GIF, TIFF, WebP, MPO): the first. Transparency: onto white.
   16 bits a channel: the upper 8. Float or 32-bit integer samples have no defined white: `unsupported`.
 - ICC profile: converted to sRGB; a profile that cannot be used is ignored. CMYK without profile: the naive formula of Pillow.
@@ -24,10 +24,11 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_SCANS = 100  # a progressive JPEG has about ten; each extra one costs a pass over all pixels (libjpeg-turbo's advice is a cap)
-DETAIL = 1.5  # JPEGs are decoded at this multiple of the target or more: twice as fast as a full decode, and as good (median 42 dB from it)
+DETAIL = 1.5  # JPEGs are decoded at this multiple of the target or more: twice as fast as in full, and a median 42 dB from it
 STRAY_BYTES = 16  # this many between the image data and the end marker are padding, more are lost data
 TRANSPOSE = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+             8: Image.Transpose.ROTATE_90}  # EXIF orientation → what makes it upright
 COUNTER_CLOCKWISE = {90: 8, 180: 3, 270: 6}  # the CSV's degrees as EXIF orientation
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -63,10 +64,10 @@ def convert(data: bytes, rotation: int | None = None, resize: int | None = 256, 
             exif_first: bool = False) -> Converted:
     """Makes an upright sRGB JPEG, 4:2:0, without metadata, its short side reduced to `resize` pixels (never enlarged).
 
-    `rotation` is the CSV's (degrees counter-clockwise, None = unknown), `exif_first` as in `upright`. With `resize=None` a JPEG that
-    is upright, sRGB, three-channel and single already passes byte for byte after a full decode; any other is converted at full size.
-    Raises Rejected (empty, too_large, not_image, placeholder, unsupported, corrupt). The same input gives the same bytes. One call at
-    a time in a process: Pillow's bomb warnings become errors by a process-wide filter.
+    `rotation` is the CSV's (degrees counter-clockwise, None = unknown), `exif_first` as in `upright`. With `resize=None` a JPEG
+    that is upright, sRGB, three-channel and single passes byte for byte after a full decode; any other is converted at full
+    size. The same input gives the same bytes. One call at a time in a process: Pillow's bomb warnings become errors by a
+    process-wide filter. Raises Rejected (empty, too_large, not_image, placeholder, unsupported, corrupt).
     """
     check_bytes(data, limits)
     with warnings.catch_warnings():
@@ -89,7 +90,8 @@ def convert(data: bytes, rotation: int | None = None, resize: int | None = 256, 
 def converted(data: bytes, rotation: int | None, resize: int | None, quality: int, limits: Limits, exif_first: bool) -> Converted:
     image = open_image(data, limits)
     orientation = upright(rotation, image.getexif().get(274), exif_first)
-    original = {"format": image.format, "mode": image.mode, "width": image.width, "height": image.height, "orientation": orientation}
+    original = {"format": image.format, "mode": image.mode, "width": image.width, "height": image.height,
+                "orientation": orientation}
     if image.format == "PNG":
         refuse_placeholder(image)
     if image.format in ("JPEG", "MPO"):
@@ -107,7 +109,8 @@ def converted(data: bytes, rotation: int | None, resize: int | None, quality: in
 
 def encode(image: Image.Image, quality: int) -> bytes:
     """The slow, exact DCT: its result does not depend on the processor."""
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False)
+    pixels = np.ascontiguousarray(image)
+    return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False)
 
 
 def check_bytes(data: bytes, limits: Limits) -> None:
@@ -146,9 +149,10 @@ def magic(data: bytes) -> str | None:
 def upright(rotation: int | None, exif: int | None, exif_first: bool) -> int:
     """The EXIF orientation (1–8) to apply: from exactly one of the CSV and the tag.
 
-    Packs and folders: the CSV's rotation was made for these pixels and wins; the tag counts where the CSV is silent. Originals from
-    their URL (`exif_first`): a tag that says turn or mirror wins, since it travels with these very bytes; Flickr's rotation (the CSV's)
-    says the same of them in degrees, so applying both would turn twice. A tag of 1 is what cameras without a sensor write: the CSV counts.
+    Packs and folders: the CSV's rotation was made for these pixels and wins; the tag counts where the CSV is silent. Originals
+    from their URL (`exif_first`): a tag that says turn or mirror wins, since it travels with these very bytes; Flickr's rotation
+    (the CSV's) says the same of them in degrees, so applying both would turn twice. A tag of 1 is what cameras without a sensor
+    write: the CSV counts.
     """
     tag = exif if exif in TRANSPOSE else 1
     if rotation is None or (exif_first and tag != 1):

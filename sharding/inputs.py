@@ -35,5 +35,7 @@ def prepare_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: floa
 def stamps(raw: RawFiles, split: str, machine_threshold: float | None) -> dict[str, list[int]]:
     """Size and modification time (ns) of each CSV that the parquet is made from."""
     files = raw.split(split)
-    used = [files.images, files.labels, raw.class_descriptions] + ([files.machine_labels] if machine_threshold is not None else [])
+    used = [files.images, files.labels, raw.class_descriptions]
+    if machine_threshold is not None:
+        used.append(files.machine_labels)
     return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used if path}

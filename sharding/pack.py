@@ -112,7 +112,8 @@ def record(image_id: str, split: str, outcome: Outcome) -> dict:
 
 def metadata(row: dict, outcome: Outcome, kind: str) -> dict:
     """The sample's `<id>.json`, as c2srt/shards.py specifies it."""
-    return {"id": row["id"], "positive": row["positive"], "negative": row["negative"], "width": outcome.width, "height": outcome.height,
+    return {"id": row["id"], "positive": row["positive"], "negative": row["negative"],
+            "width": outcome.width, "height": outcome.height,
             "source": {"from": kind, "url": row["url"], **outcome.original},
             "attribution": {name: row[name] for name in ("author", "license", "landing_url", "title")}}
 
@@ -122,7 +123,8 @@ def whole_blocks(size: int) -> int:
 
 
 def as_shard(name: str, done: dict, table: pl.DataFrame) -> Shard:
-    return Shard(name, done["bytes"], done["sha256"], len(table), int((table["status"] == "ok").sum()), done["first"], done["last"])
+    packed = int((table["status"] == "ok").sum())
+    return Shard(name, done["bytes"], done["sha256"], len(table), packed, done["first"], done["last"])
 
 
 def finished(folder: Path, name: str, settings: str) -> Shard | None:

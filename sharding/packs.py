@@ -11,7 +11,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -42,11 +42,11 @@ class PackReport:
         """A sentence for each thing that a person should know."""
         found = []
         if self.damaged:
-            found.append(f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was read is kept, what is missing "
-                         "has a row; download it again and shard into another out=… for the rest")
+            found.append(f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was read is kept, what is "
+                         "missing has a row; download it again and shard into another out=… for the rest")
         if self.refused:
-            found.append(f"{self.name}: {self.refused:,} members refused, because their names leave the folder or they are no plain "
-                         f"files ({self.refused_example!r})")
+            found.append(f"{self.name}: {self.refused:,} members refused, because their names leave the folder or they are no "
+                         f"plain files ({self.refused_example!r})")
         if self.repeated:
             found.append(f"{self.name}: {self.repeated:,} images come again, the first of each is used")
         return found
@@ -93,7 +93,8 @@ def find_packs(roots: list[Path], splits: list[str]) -> dict[str, tuple[str, ...
     found: dict[str, tuple[str, ...]] = {}
     for split in splits:
         for folder in (root / below for root in roots for below in (".", "packs", "tar", "images")):
-            packs = [path for path in sorted(folder.glob("*.tar.gz")) if re.fullmatch(rf"{split}(_[0-9a-f]+)?\.tar\.gz", path.name)]
+            names = re.compile(rf"{split}(_[0-9a-f]+)?\.tar\.gz")
+            packs = [path for path in sorted(folder.glob("*.tar.gz")) if names.fullmatch(path.name)]
             if packs and split not in found:
                 found[split] = tuple(str(path.resolve()) for path in packs)
     return found
@@ -114,7 +115,7 @@ def stage_pack(task: PackTask) -> PackReport:
     """Reads one pack and stages its wanted images; does nothing if an earlier run did. Raises UserError on a full disk."""
     stage = Path(task.stage)
     old = about_stage(stage)
-    if old and old["about"].items() >= task.about().items() and {tuple(span) for span in old["about"]["spans"]} >= set(task.spans):
+    if old and old["about"] | task.about() == old["about"] and {tuple(span) for span in old["about"]["spans"]} >= set(task.spans):
         return PackReport(**old["report"])
     report = PackReport(Path(task.path).name)
     contents: dict = {}
@@ -180,7 +181,7 @@ def members(path: Path, max_bytes: int, report: PackReport) -> Iterator[tuple[st
 
 
 def check_end(tar: tarfile.TarFile) -> None:
-    """Reads to the end, which checks gzip's sum. tarfile itself stops in silence at a header that it cannot read: then data follow."""
+    """Reads to the end, which checks gzip's sum. tarfile stops in silence at a header that it cannot read: then data follow."""
     while block := tar.fileobj.read(1 << 20):
         if block.strip(b"\0"):
             raise tarfile.ReadError("a tar header is broken")

@@ -14,8 +14,8 @@ from sharding.annotations import RawFiles
 from sharding.config import Config
 from sharding.folders import FolderSource, find_folders
 from sharding.inputs import inputs_path
-from sharding.packs import PackSource, find_packs
 from sharding.pack import ShardTask, Source, finished, shard_name
+from sharding.packs import PackSource, find_packs
 from sharding.urls import UrlSource
 
 SETTINGS = "settings.json"
@@ -40,7 +40,7 @@ def only_writer(out: Path) -> Iterator[None]:
 
 
 def choose_source(config: Config, raw: RawFiles) -> Source:
-    """The image source that `data.images` names, or the first that is there: folders, packs, URLs. Raises UserError if it is not."""
+    """The image source that `data.images` names; auto: the first that is there of folders, packs, URLs. Raises UserError."""
     root, wanted = Path(config.data.root), config.data.images
     roots = list(dict.fromkeys([root, raw.folder.parent, raw.folder]))
     folders = find_folders(roots, config.splits) if wanted in ("auto", "folders") else {}
@@ -65,8 +65,8 @@ def require_urls(paths: dict[str, Path], root: str) -> None:
     """Raises UserError if a split's images are to be downloaded but no row has a URL."""
     for split, path in paths.items():
         if not pl.scan_parquet(path).select((pl.col("url") != "").any()).collect().item():
-            raise UserError(f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no URLs: put them "
-                            f"in images/{split}/<id>.jpg")
+            raise UserError(f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no "
+                            f"URLs: put them in images/{split}/<id>.jpg")
 
 
 def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, str]) -> dict[str, str]:
@@ -78,10 +78,11 @@ def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, 
     path = out / SETTINGS
     old = read_json(path, "c2srt shard") if path.exists() else {"settings": settings, "inputs": {}}
     new_inputs = {**old["inputs"], **inputs}
-    changed = [f"{key} {old['settings'].get(key)} → {value}" for key, value in settings.items() if old["settings"].get(key) != value]
+    before = old["settings"]
+    changed = [f"{key} {before.get(key)} → {value}" for key, value in settings.items() if before.get(key) != value]
     changed += [f"the CSVs of {split}" for split in inputs if old["inputs"].get(split, inputs[split]) != inputs[split]]
     if changed:
-        raise UserError(f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete that folder")
+        raise UserError(f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete it")
     write_json(path, {"settings": settings, "inputs": new_inputs})
     return {split: hash_of([settings, digest]) for split, digest in new_inputs.items()}
 
@@ -91,8 +92,9 @@ def plan_split(out: Path, split: str, settings: str, source: Source, config: Con
     path = inputs_path(out, split)
     count = pl.scan_parquet(path).select(pl.len()).collect().item()
     size = config.images_per_shard
-    return [ShardTask(shard_name(split, start // size), split, str(path), start, min(size, count - start), str(out), settings, source, config)
-            for start in range(0, count, size)]
+    spans = [(start, min(size, count - start)) for start in range(0, count, size)]
+    return [ShardTask(shard_name(split, start // size), split, str(path), start, length, str(out), settings, source, config)
+            for start, length in spans]
 
 
 def divide(tasks: list[ShardTask]) -> tuple[dict[str, Shard], list[ShardTask]]:

@@ -26,8 +26,8 @@ def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict
         rows = []
         with (folder / "images.bin").open("wb") as file:
             for image_id, outcome in results:
-                rows.append((image_id, outcome.status, outcome.reason, outcome.width, outcome.height, file.tell(), len(outcome.jpeg),
-                             json.dumps(outcome.original)))
+                rows.append((image_id, outcome.status, outcome.reason, outcome.width, outcome.height, file.tell(),
+                             len(outcome.jpeg), json.dumps(outcome.original)))
                 file.write(outcome.jpeg)
         write_table(folder / "rows.parquet", pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"))
         write_json(folder / "stage.json", {"about": about, "report": report})
@@ -49,7 +49,8 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     """id → (stage, row) for the ids from `first` to `last`; the first stage that has an id counts."""
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
-        rows = pl.scan_parquet(stage / "rows.parquet").filter(pl.col("id").is_between(pl.lit(first), pl.lit(last))).collect()
+        between = pl.col("id").is_between(pl.lit(first), pl.lit(last))
+        rows = pl.scan_parquet(stage / "rows.parquet").filter(between).collect()
         for row in rows.iter_rows(named=True):
             found.setdefault(row["id"], (stage, row))
     return found

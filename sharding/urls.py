@@ -2,9 +2,9 @@
 
 Each worker stages what arrives (sharding/staging.py) in pieces of STAGE_ROWS images in `<out>/staging/<shard>/`, so a killed run
 repeats at most that many downloads a worker. Whatever happens to an image becomes its status:
-missing (HTTP 404, 410) · refused (another HTTP 4xx) · unreachable (every try failed: connection, time-out, cut-off answer, HTTP 429 or
-5xx) · placeholder (an XML or HTML page, or a PNG where the URL promises another format) · size_mismatch, md5_mismatch (not the file of
-the CSV) · no_url · those of sharding/decode.py.
+missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL that is none) · unreachable (every try failed: connection, time-out,
+cut-off answer, HTTP 429 or 5xx) · placeholder (an XML or HTML page, or a PNG where the URL promises another format) ·
+size_mismatch, md5_mismatch (not the file of the CSV) · no_url · those of sharding/decode.py.
 """
 
 import base64
@@ -110,7 +110,8 @@ class Downloader:
         try:
             with self.client.stream("GET", row["url"]) as answer:
                 if answer.status_code in AGAIN:
-                    raise TryAgain(Outcome("unreachable", f"HTTP {answer.status_code}"), retry_after(answer.headers.get("Retry-After")))
+                    wait_s = retry_after(answer.headers.get("Retry-After"))
+                    raise TryAgain(Outcome("unreachable", f"HTTP {answer.status_code}"), wait_s)
                 if answer.status_code != 200:
                     return Outcome("missing" if answer.status_code in GONE else "refused", f"HTTP {answer.status_code}")
                 body = self.body(answer)

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HEADER = ("ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,"
-          "Thumbnail300KURL,Rotation").split(",")
+HEADER = (
+    "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,"
+    "Thumbnail300KURL,Rotation"
+).split(",")
 CLASSES = {"/m/01": "Cat", "/m/02": "Dog", "/g/03": "Snow, fresh"}
 
 
@@ -31,7 +33,7 @@ def name(number: int) -> str:
 
 
 def write_csvs(root: Path, splits: dict[str, list[dict]]) -> None:
-    """`splits`: split → images, each {"id", optional "url", "size", "md5", "rotation", "labels": [(MID, 0 or 1)…], "listed": bool}."""
+    """`splits`: split → images, each {"id"} and what differs of url, size, md5, rotation, labels [(MID, 0 or 1)…], listed."""
     base = root / "2018_04"
     base.mkdir(parents=True, exist_ok=True)
     write_rows(base / "class-descriptions.csv", CLASSES.items())
@@ -40,11 +42,33 @@ def write_csvs(root: Path, splits: dict[str, list[dict]]) -> None:
     for split, images in splits.items():
         (base / split).mkdir(exist_ok=True)
         listed = [image for image in images if image.get("listed", True)]
-        rows = [[image["id"], split, image.get("url", ""), "", "https://creativecommons.org/licenses/by/2.0/", "", 'Ann "A", B', "two\nlines",
-                 image.get("size", ""), image.get("md5", ""), "", image.get("rotation", "")] for image in listed]
+        rows = [
+            [
+                image["id"],
+                split,
+                image.get("url", ""),
+                "",
+                "https://creativecommons.org/licenses/by/2.0/",
+                "",
+                'Ann "A", B',
+                "two\nlines",
+                image.get("size", ""),
+                image.get("md5", ""),
+                "",
+                image.get("rotation", ""),
+            ]
+            for image in listed
+        ]
         write_rows(base / split / "images.csv", [HEADER, *rows])
-        labels = [[image["id"], "verification", mid, value] for image in images for mid, value in image.get("labels", [("/m/01", 1), ("/m/02", 0)])]
-        write_rows(base / split / f"{split}-annotations-human-imagelabels.csv", [["ImageID", "Source", "LabelName", "Confidence"], *labels])
+        labels = [
+            [image["id"], "verification", mid, value]
+            for image in images
+            for mid, value in image.get("labels", [("/m/01", 1), ("/m/02", 0)])
+        ]
+        write_rows(
+            base / split / f"{split}-annotations-human-imagelabels.csv",
+            [["ImageID", "Source", "LabelName", "Confidence"], *labels],
+        )
 
 
 def write_rows(path: Path, rows) -> None:
@@ -78,5 +102,7 @@ def md5(data: bytes) -> str:
 
 def digests(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of everything that a shard job leaves, but for the lock and times of CSVs."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock" and path.parent.name != "inputs"]
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock" and path.parent.name != "inputs"
+    ]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -58,8 +58,16 @@ UPRIGHT = ["red", "green", "blue", "white"]
 TURNED_LEFT = ["green", "white", "red", "blue"]  # 90 degrees counter-clockwise
 
 
-@pytest.mark.parametrize("rotation, expected, size", [(None, UPRIGHT, (96, 64)), (0, UPRIGHT, (96, 64)), (90, TURNED_LEFT, (64, 96)),
-                                                      (180, UPRIGHT[::-1], (96, 64)), (270, TURNED_LEFT[::-1], (64, 96))])
+@pytest.mark.parametrize(
+    "rotation, expected, size",
+    [
+        (None, UPRIGHT, (96, 64)),
+        (0, UPRIGHT, (96, 64)),
+        (90, TURNED_LEFT, (64, 96)),
+        (180, UPRIGHT[::-1], (96, 64)),
+        (270, TURNED_LEFT[::-1], (64, 96)),
+    ],
+)
 def test_the_csv_rotation_is_counter_clockwise(rotation, expected, size):
     made = convert(encoded(corners()), rotation)
     assert quarters(made) == expected and (made.width, made.height) == size == Image.open(io.BytesIO(made.jpeg)).size
@@ -73,15 +81,18 @@ def test_the_exif_orientation_is_obeyed_and_then_gone(orientation):
     assert not Image.open(io.BytesIO(made.jpeg)).getexif()
 
 
-@pytest.mark.parametrize("rotation, tag, exif_first, applied", [
-    (90, 6, False, 8),   # pixels of a pack or folder: the CSV speaks of them
-    (0, 6, False, 1),    # even when it says "none"
-    (None, 6, False, 6),  # the CSV is silent
-    (270, 6, True, 6),   # an original from its URL: both say the same, applied once
-    (90, 1, True, 8),    # a tag of 1 is what a camera without a sensor writes
-    (90, None, True, 8),
-    (None, 99, True, 1),  # nonsense
-])
+@pytest.mark.parametrize(
+    "rotation, tag, exif_first, applied",
+    [
+        (90, 6, False, 8),  # pixels of a pack or folder: the CSV speaks of them
+        (0, 6, False, 1),  # even when it says "none"
+        (None, 6, False, 6),  # the CSV is silent
+        (270, 6, True, 6),  # an original from its URL: both say the same, applied once
+        (90, 1, True, 8),  # a tag of 1 is what a camera without a sensor writes
+        (90, None, True, 8),
+        (None, 99, True, 1),  # nonsense
+    ],
+)
 def test_exactly_one_of_csv_and_exif_is_applied(rotation, tag, exif_first, applied):
     data = encoded(corners()) if tag is None else with_exif(tag)
     made = convert(data, rotation, exif_first=exif_first)
@@ -90,7 +101,9 @@ def test_exactly_one_of_csv_and_exif_is_applied(rotation, tag, exif_first, appli
 
 
 def test_short_side_is_reduced_and_never_enlarged():
-    assert [(made.width, made.height) for made in (convert(encoded(corners(1024, 683))), convert(encoded(corners(683, 1024))))] == [(384, 256), (256, 384)]
+    assert [
+        (made.width, made.height) for made in (convert(encoded(corners(1024, 683))), convert(encoded(corners(683, 1024))))
+    ] == [(384, 256), (256, 384)]
     assert (convert(encoded(corners(300, 100))).width, convert(encoded(corners(300, 100))).height) == (300, 100)
     assert convert(encoded(corners(3000, 2)), resize=1).height == 1
 
@@ -126,8 +139,12 @@ def test_16_bit_colour_png():
         return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
 
     rows = b"".join(b"\0" + b"\xff\xff\x80\x00\x00\x00" * 32 for _ in range(32))
-    data = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", (32).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0]))
-            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", (32).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0]))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
     assert abs(pixels(convert(data)) - [255, 128, 0]).max() <= 4
 
 
@@ -178,9 +195,17 @@ def test_without_resize_a_conforming_jpeg_keeps_its_bytes():
     assert convert(with_exif(1), 0, resize=None).jpeg == with_exif(1)
 
 
-@pytest.mark.parametrize("what, data, rotation", [
-    ("turned by the CSV", encoded(corners()), 90), ("EXIF that a reader might obey", with_exif(6), 0), ("gray", encoded(corners().convert("L")), 0),
-    ("CMYK", encoded(corners().convert("CMYK")), 0), ("PNG", encoded(corners(), "PNG"), 0), ("profile", encoded(corners(), icc_profile=swapped_profile()), 0)])
+@pytest.mark.parametrize(
+    "what, data, rotation",
+    [
+        ("turned by the CSV", encoded(corners()), 90),
+        ("EXIF that a reader might obey", with_exif(6), 0),
+        ("gray", encoded(corners().convert("L")), 0),
+        ("CMYK", encoded(corners().convert("CMYK")), 0),
+        ("PNG", encoded(corners(), "PNG"), 0),
+        ("profile", encoded(corners(), icc_profile=swapped_profile()), 0),
+    ],
+)
 def test_without_resize_others_are_converted_at_full_size(what, data, rotation):
     made = convert(data, rotation, resize=None)
     again = Image.open(io.BytesIO(made.jpeg))
@@ -198,8 +223,16 @@ def test_cut_off_and_damaged_files_are_corrupt(resize):
     random = np.random.default_rng(1)
     noise = Image.fromarray(random.integers(0, 256, (400, 600, 3), np.uint8))
     jpeg, png = encoded(noise), encoded(noise, "PNG")
-    for data in (jpeg[:-2], jpeg[: len(jpeg) // 2], jpeg[:300], png[: len(png) // 2], encoded(noise, "GIF")[:5000], encoded(noise, "BMP")[:5000],
-                 encoded(noise, "WEBP")[:3000], encoded(noise, "TIFF")[:5000]):
+    for data in (
+        jpeg[:-2],
+        jpeg[: len(jpeg) // 2],
+        jpeg[:300],
+        png[: len(png) // 2],
+        encoded(noise, "GIF")[:5000],
+        encoded(noise, "BMP")[:5000],
+        encoded(noise, "WEBP")[:3000],
+        encoded(noise, "TIFF")[:5000],
+    ):
         assert rejected(data, resize=resize).status == "corrupt"
     flipped = bytearray(jpeg)
     flipped[len(jpeg) // 2 : len(jpeg) // 2 + 2000] = bytes(2000)
@@ -216,7 +249,11 @@ def test_empty_foreign_and_placeholder_files():
     assert rejected(b"").status == "empty"
     assert rejected(b"hello there, not an image").status == "not_image"
     assert rejected(b"%PDF-1.4 ...").status == "not_image"
-    for page in (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", b"\n<!DOCTYPE html><html>gone</html>", b"\xef\xbb\xbf<html>"):
+    for page in (
+        b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        b"\n<!DOCTYPE html><html>gone</html>",
+        b"\xef\xbb\xbf<html>",
+    ):
         assert rejected(page).status == "placeholder"
 
 
@@ -248,7 +285,10 @@ def test_a_jpeg_of_too_many_scans_is_too_large():
 def test_mutated_files_never_raise_anything_else():
     """Random damage to each format: converted or Rejected, nothing else escapes."""
     random = np.random.default_rng(2)
-    sources = [encoded(corners(), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")] + [encoded(corners(), progressive=True), with_exif(6)]
+    sources = [encoded(corners(), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")] + [
+        encoded(corners(), progressive=True),
+        with_exif(6),
+    ]
     for number in range(400):
         data = bytearray(sources[number % len(sources)])
         for place in random.integers(0, len(data), random.integers(1, 20)):
@@ -260,10 +300,22 @@ def test_mutated_files_never_raise_anything_else():
 
 
 HOSTILE = {  # everything else is packed
-    "broken.png": "corrupt", "broken_data_stream.png": "corrupt", "corrupted.jpg": "corrupt", "dc-predictor-overflow.jpg": "corrupt",
-    "decompression_bomb.gif": "too_large", "empty.jpg": "empty", "invalid-dimensions.jpg": "corrupt", "jpeg_lossless_sel1.jpg": "corrupt",
-    "max_size.jpg": "too_large", "missing-sof.jpg": "corrupt", "null_height.jpg": "corrupt", "partial_progressive.jpg": "corrupt",
-    "truncated_image.png": "corrupt", "truncated_jpeg.jpg": "corrupt", "ultrahdr.jpg": "corrupt"}
+    "broken.png": "corrupt",
+    "broken_data_stream.png": "corrupt",
+    "corrupted.jpg": "corrupt",
+    "dc-predictor-overflow.jpg": "corrupt",
+    "decompression_bomb.gif": "too_large",
+    "empty.jpg": "empty",
+    "invalid-dimensions.jpg": "corrupt",
+    "jpeg_lossless_sel1.jpg": "corrupt",
+    "max_size.jpg": "too_large",
+    "missing-sof.jpg": "corrupt",
+    "null_height.jpg": "corrupt",
+    "partial_progressive.jpg": "corrupt",
+    "truncated_image.png": "corrupt",
+    "truncated_jpeg.jpg": "corrupt",
+    "ultrahdr.jpg": "corrupt",
+}
 
 
 @pytest.mark.parametrize("resize", [256, None])

@@ -16,13 +16,13 @@ from PIL import Image
 
 from c2srt.errors import UserError
 from c2srt.shards import Shard, ShardReader
+from sharding.annotations import find_root
 from sharding.config import Config, DataConfig
 from sharding.folders import FolderSource, find_folders
+from sharding.inputs import inputs_path, prepare_inputs
 from sharding.pack import finished, pack_shard
 from sharding.packs import PackReport, PackSource, find_packs, pack_tasks, stage_of, stage_pack
 from sharding.plan import choose_source, plan_split
-from sharding.annotations import find_root
-from sharding.inputs import inputs_path, prepare_inputs
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 
 
@@ -47,15 +47,29 @@ def sidecar(out: Path, shard: Shard) -> dict[str, dict]:
 def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
     """Good, missing, corrupt, turned, without labels, with labels but not listed."""
     ids = [name(number) for number in range(6)]
-    config, out = prepared(tmp_path, [{"id": ids[0]}, {"id": ids[1]}, {"id": ids[2]}, {"id": ids[3], "rotation": 90.0},
-                                      {"id": ids[4], "labels": []}, {"id": ids[5], "listed": False, "labels": [("/g/03", 1)]}])
-    write_folder(tmp_path / "raw", "train", {ids[0]: jpeg(0), ids[2]: jpeg(2)[:500], ids[3]: jpeg(3), ids[4]: jpeg(4), ids[5]: jpeg(5)})
-    shard, = [pack_shard(task) for task in tasks_of(config, out)]
+    config, out = prepared(
+        tmp_path,
+        [
+            {"id": ids[0]},
+            {"id": ids[1]},
+            {"id": ids[2]},
+            {"id": ids[3], "rotation": 90.0},
+            {"id": ids[4], "labels": []},
+            {"id": ids[5], "listed": False, "labels": [("/g/03", 1)]},
+        ],
+    )
+    write_folder(
+        tmp_path / "raw", "train", {ids[0]: jpeg(0), ids[2]: jpeg(2)[:500], ids[3]: jpeg(3), ids[4]: jpeg(4), ids[5]: jpeg(5)}
+    )
+    (shard,) = [pack_shard(task) for task in tasks_of(config, out)]
     rows = sidecar(out, shard)
     assert list(rows) == sorted(ids)
     assert [rows[each]["status"] for each in ids] == ["ok", "missing", "corrupt", "ok", "no_labels", "ok"]
     assert all(bool(row["reason"]) == (row["status"] != "ok") for row in rows.values())
-    assert (rows[ids[3]]["width"], rows[ids[3]]["height"]) == (32, 48) and (rows[ids[0]]["width"], rows[ids[0]]["height"]) == (48, 32)
+    assert (rows[ids[3]]["width"], rows[ids[3]]["height"]) == (32, 48) and (rows[ids[0]]["width"], rows[ids[0]]["height"]) == (
+        48,
+        32,
+    )
     assert (shard.inputs, shard.count, shard.first, shard.last) == (6, 3, sorted(ids)[0], sorted(ids)[-1])
     reader = ShardReader(out, shard)
     assert reader.ids == sorted([ids[0], ids[3], ids[5]])
@@ -63,10 +77,18 @@ def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
         text = json.loads(reader.json(sample))
         image = Image.open(io.BytesIO(reader.jpeg(sample)))
         image.load()
-        assert text["id"] == image_id and image.size == (text["width"], text["height"]) == (rows[image_id]["width"], rows[image_id]["height"])
+        assert text["id"] == image_id and image.size == (text["width"], text["height"]) == (
+            rows[image_id]["width"],
+            rows[image_id]["height"],
+        )
     text = json.loads(reader.json(reader.ids.index(ids[3])))
     assert (text["positive"], text["negative"]) == (["/m/01"], ["/m/02"])
-    assert text["attribution"] == {"author": 'Ann "A", B', "license": "https://creativecommons.org/licenses/by/2.0/", "landing_url": "", "title": "two\nlines"}
+    assert text["attribution"] == {
+        "author": 'Ann "A", B',
+        "license": "https://creativecommons.org/licenses/by/2.0/",
+        "landing_url": "",
+        "title": "two\nlines",
+    }
     assert text["source"]["orientation"] == 8 and text["source"]["from"] == "folders"
 
 
@@ -75,12 +97,16 @@ def test_the_tar_is_plain_and_webdataset_reads_it(tmp_path):
     config, out = prepared(tmp_path, [{"id": each} for each in ids])
     write_folder(tmp_path / "raw", "train", {each: jpeg(number) for number, each in enumerate(ids)})
     shard = pack_shard(tasks_of(config, out)[0])
-    samples = list(webdataset.WebDataset(str(out / f"{shard.name}.tar"), shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json"))
+    samples = list(
+        webdataset.WebDataset(str(out / f"{shard.name}.tar"), shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json")
+    )
     assert [(key, image.size, text["id"]) for key, image, text in samples] == [(each, (48, 32), each) for each in ids]
     with tarfile.open(out / f"{shard.name}.tar") as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == [f"{each}.{kind}" for each in ids for kind in ("jpg", "json")]
-    assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members} == {(0, 0, 0, "c2srt", 0o644)}
+    assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members} == {
+        (0, 0, 0, "c2srt", 0o644)
+    }
     rows = sidecar(out, shard)
     for member in members[::2]:
         assert member.offset_data == rows[member.name[:16]]["jpg_offset"] and member.size == rows[member.name[:16]]["jpg_bytes"]
@@ -98,7 +124,10 @@ def test_shards_hold_slices_of_the_sorted_inputs(tmp_path):
     write_folder(tmp_path / "raw", "train", {each: jpeg(1) for each in ids})
     shards = [pack_shard(task) for task in tasks_of(config, out)]
     assert [(shard.name, shard.first, shard.last, shard.count) for shard in shards] == [
-        ("train-000000", ids[0], ids[2], 3), ("train-000001", ids[3], ids[5], 3), ("train-000002", ids[6], ids[6], 1)]
+        ("train-000000", ids[0], ids[2], 3),
+        ("train-000001", ids[3], ids[5], 3),
+        ("train-000002", ids[6], ids[6], 1),
+    ]
 
 
 def test_a_finished_shard_is_known_by_its_settings_and_its_size(tmp_path):
@@ -132,8 +161,10 @@ def test_folders_come_before_packs_before_urls(tmp_path):
     with pytest.raises(UserError, match="no folder of images of test .*splits=.train."):
         choose_source(dataclasses.replace(config, splits=["train", "test"]), find_root(tmp_path / "raw"))
     with pytest.raises(UserError, match="no CVDF pack of validation"):
-        choose_source(dataclasses.replace(config, splits=["validation"], data=DataConfig(root=str(tmp_path / "raw"), images="packs")),
-                      find_root(tmp_path / "raw"))
+        choose_source(
+            dataclasses.replace(config, splits=["validation"], data=DataConfig(root=str(tmp_path / "raw"), images="packs")),
+            find_root(tmp_path / "raw"),
+        )
 
 
 def staged_packs(tmp_path: Path, images: list[dict], packs: dict[str, list], extra=(), **options):
@@ -151,7 +182,9 @@ def test_packs_give_the_same_images_as_folders(tmp_path):
     ids = [name(number) for number in range(20)]
     images = [{"id": each, "rotation": 180.0 if each == ids[3] else ""} for each in ids]
     members = [(f"train_0/{each}.jpg", jpeg(number)) for number, each in enumerate(ids)]
-    out, shards, reports = staged_packs(tmp_path / "packs", images, {"train_0.tar.gz": members[:9], "train_a.tar.gz": members[9:]}, images_per_shard=6)
+    out, shards, reports = staged_packs(
+        tmp_path / "packs", images, {"train_0.tar.gz": members[:9], "train_a.tar.gz": members[9:]}, images_per_shard=6
+    )
     assert [report.images for report in reports] == [9, 11] and not any(report.lines() for report in reports)
     config, other = prepared(tmp_path / "folders", images, images_per_shard=6)
     write_folder(tmp_path / "folders/raw", "train", {each: jpeg(number) for number, each in enumerate(ids)})
@@ -168,11 +201,15 @@ def test_a_damaged_gzip_gives_what_it_has_and_names_the_rest(tmp_path):
     write_pack(tmp_path / "whole.tar.gz", members)
     whole = (tmp_path / "whole.tar.gz").read_bytes()
     middle = len(whole) // 2
-    for kind, data in {"cut": whole[:middle], "flipped": whole[:middle] + bytes(200) + whole[middle + 200 :], "sum": whole[:-8] + bytes(8)}.items():
+    for kind, data in {
+        "cut": whole[:middle],
+        "flipped": whole[:middle] + bytes(200) + whole[middle + 200 :],
+        "sum": whole[:-8] + bytes(8),
+    }.items():
         config, out = prepared(tmp_path / kind, [{"id": each} for each in ids])
         (tmp_path / kind / "raw/train_0.tar.gz").write_bytes(data)
-        task, = tasks_of(config, out)
-        report, = [stage_pack(each) for each in pack_tasks(task.source, [task])]
+        (task,) = tasks_of(config, out)
+        (report,) = [stage_pack(each) for each in pack_tasks(task.source, [task])]
         assert report.damaged and "train_0.tar.gz is damaged" in report.lines()[0]
         shard = pack_shard(task)
         rows = sidecar(out, shard)
@@ -181,7 +218,11 @@ def test_a_damaged_gzip_gives_what_it_has_and_names_the_rest(tmp_path):
         assert statuses[: shard.count] == ["ok"] * shard.count
         rest = statuses[shard.count + 1 :]  # the image at the damage itself may have come, garbled: corrupt
         assert rest == ["missing"] * len(rest) and (shard.count == 60 or statuses[shard.count] in ("corrupt", "missing"))
-        assert all("train_0.tar.gz could not be read to the end" in rows[each]["reason"] for each in ids if rows[each]["status"] == "missing")
+        assert all(
+            "train_0.tar.gz could not be read to the end" in rows[each]["reason"]
+            for each in ids
+            if rows[each]["status"] == "missing"
+        )
 
 
 def test_a_broken_tar_header_is_noticed(tmp_path):
@@ -193,8 +234,8 @@ def test_a_broken_tar_header_is_noticed(tmp_path):
     content[place + 148 : place + 156] = b"garbage!"
     config, out = prepared(tmp_path, [{"id": each} for each in ids])
     (tmp_path / "raw/train_0.tar.gz").write_bytes(gzip.compress(content))
-    task, = tasks_of(config, out)
-    report, = [stage_pack(each) for each in pack_tasks(task.source, [task])]
+    (task,) = tasks_of(config, out)
+    (report,) = [stage_pack(each) for each in pack_tasks(task.source, [task])]
     assert report.images == 2 and "header" in report.damaged
     assert pack_shard(task).count == 2
 
@@ -205,26 +246,49 @@ def test_unsafe_members_are_refused_and_odd_ones_left_alone(tmp_path):
     link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
     folder = tarfile.TarInfo("train_0")
     folder.type = tarfile.DIRTYPE
-    members = [(f"../../{name(4)}.jpg", jpeg(4)), (f"/tmp/{name(5)}.jpg", jpeg(5)), ("train_0/readme.txt", b"hello"), (f"train_0/{good}.jpg", jpeg(0)),
-               (f"train_0/{good}.jpg", jpeg(9)), (f"train_0/{large}.jpg", jpeg(1) + bytes(20_000)), (f"train_0/{name(77)}.jpg", jpeg(7))]
-    out, (shard,), (report,) = staged_packs(tmp_path, [{"id": name(number)} for number in range(6)], {"train_0.tar.gz": members},
-                                            extra=[folder, link, device], max_bytes=15_000)
+    members = [
+        (f"../../{name(4)}.jpg", jpeg(4)),
+        (f"/tmp/{name(5)}.jpg", jpeg(5)),
+        ("train_0/readme.txt", b"hello"),
+        (f"train_0/{good}.jpg", jpeg(0)),
+        (f"train_0/{good}.jpg", jpeg(9)),
+        (f"train_0/{large}.jpg", jpeg(1) + bytes(20_000)),
+        (f"train_0/{name(77)}.jpg", jpeg(7)),
+    ]
+    out, (shard,), (report,) = staged_packs(
+        tmp_path,
+        [{"id": name(number)} for number in range(6)],
+        {"train_0.tar.gz": members},
+        extra=[folder, link, device],
+        max_bytes=15_000,
+    )
     rows = sidecar(out, shard)
     assert [rows[name(number)]["status"] for number in range(6)] == ["ok", "too_large", *["missing"] * 4]
     assert (report.refused, report.repeated) == (4, 1) and report.refused_example == link.name
-    assert "leave the folder" in report.lines()[0] and not (tmp_path.parent / f"{name(4)}.jpg").exists() and not Path(f"/tmp/{name(5)}.jpg").exists()
+    assert (
+        "leave the folder" in report.lines()[0]
+        and not (tmp_path.parent / f"{name(4)}.jpg").exists()
+        and not Path(f"/tmp/{name(5)}.jpg").exists()
+    )
     other = out / "other"
     other.mkdir()
     write_folder(other, "train", {good: jpeg(0)})
-    assert ShardReader(out, shard).jpeg(0) == next(FolderSource({"train": str(other / "images/train")}).outcomes(
-        pl.DataFrame({"id": [good], "rotation": [None]}), tasks_of(Config(data=DataConfig(root=str(tmp_path / "raw")), splits=["train"], resize=32), out)[0])).jpeg
+    assert (
+        ShardReader(out, shard).jpeg(0)
+        == next(
+            FolderSource({"train": str(other / "images/train")}).outcomes(
+                pl.DataFrame({"id": [good], "rotation": [None]}),
+                tasks_of(Config(data=DataConfig(root=str(tmp_path / "raw")), splits=["train"], resize=32), out)[0],
+            )
+        ).jpeg
+    )
 
 
 def test_a_pack_that_was_staged_is_not_read_again(tmp_path):
     config, out = prepared(tmp_path, [{"id": name(0)}])
     pack = tmp_path / "raw/train_0.tar.gz"
     write_pack(pack, [(f"train_0/{name(0)}.jpg", jpeg(0))])
-    task, = tasks_of(config, out)
+    (task,) = tasks_of(config, out)
     passes = pack_tasks(task.source, [task])
     first = stage_pack(passes[0])
     stage = stage_of(task, str(pack.resolve()))
@@ -239,7 +303,9 @@ def test_packs_are_found_by_split_and_in_order(tmp_path):
         write_pack(tmp_path / "tar" / pack, [])
     found = find_packs([tmp_path], ["train", "validation", "test"])
     assert {split: [Path(path).name for path in paths] for split, paths in found.items()} == {
-        "train": ["train_0.tar.gz", "train_a.tar.gz"], "validation": ["validation.tar.gz"]}
+        "train": ["train_0.tar.gz", "train_a.tar.gz"],
+        "validation": ["validation.tar.gz"],
+    }
 
 
 def full_disk_tasks(tmp_path: Path, source: str):
@@ -258,7 +324,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, s
     out, task = full_disk_tasks(tmp_path, "folders")
     temporary = out / f"{task.name}.{suffix}.tmp-{os.getpid()}"
     temporary.symlink_to("/dev/full")
-    with pytest.raises(UserError, match=f"the disk is full while writing .*train-000000.{suffix}: free some space and run the same command again"):
+    with pytest.raises(
+        UserError, match=f"the disk is full while writing .*train-000000.{suffix}: free some space and run the same command again"
+    ):
         pack_shard(task)
     assert not list(out.glob(f"train-*.{suffix}*")) and finished(out, task.name, task.settings) is None
     assert pack_shard(task).count == 8
@@ -312,9 +380,19 @@ def test_inputs_are_made_once_and_again_when_a_csv_changes(tmp_path):
     assert prepare_inputs(raw, "train", out, None)[1:] == (digest, True)
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"resize": "big"}, "resize=big"), ({"resize": -3}, "resize=-3"), ({"resize": True}, "resize=True"), ({"quality": 0}, "quality=0"),
-    ({"unlabelled": "drop"}, "unlabelled=drop"), ({"splits": []}, "at least one"), ({"splits": ["train", "train"]}, "once"), ({"workers": 0}, "workers=0")])
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"resize": "big"}, "resize=big"),
+        ({"resize": -3}, "resize=-3"),
+        ({"resize": True}, "resize=True"),
+        ({"quality": 0}, "quality=0"),
+        ({"unlabelled": "drop"}, "unlabelled=drop"),
+        ({"splits": []}, "at least one"),
+        ({"splits": ["train", "train"]}, "once"),
+        ({"workers": 0}, "workers=0"),
+    ],
+)
 def test_a_senseless_configuration_is_refused(options, sentence):
     with pytest.raises(UserError, match=sentence):
         Config(**options)
@@ -327,4 +405,5 @@ def test_resize_none_is_understood():
 def test_pack_source_is_small_to_send():
     """Tasks travel to workers: no image or table inside."""
     import pickle
+
     assert len(pickle.dumps(PackSource({"train": tuple(f"/data/train_{digit}.tar.gz" for digit in "0123456789abcdef")}))) < 2000

@@ -84,12 +84,20 @@ def test_the_folder_is_whole(finished_run):
     rows = pl.concat([pl.read_parquet(out / f"{shard.name}.parquet") for shards in index.splits.values() for shard in shards])
     assert sorted(rows["id"]) == sorted(name(number) for number in range(60))
     statuses = dict(rows.select("id", "status").iter_rows())
-    assert {number: statuses[name(number)] for number in range(10)} == {number: "ok" for number in range(10)} | {4: "no_labels", 7: "missing", 8: "corrupt"}
+    assert {number: statuses[name(number)] for number in range(10)} == {number: "ok" for number in range(10)} | {
+        4: "no_labels",
+        7: "missing",
+        8: "corrupt",
+    }
     for shard in index.split("train"):
         assert all(ShardReader(out, shard).jpeg(sample).startswith(b"\xff\xd8") for sample in range(shard.count))
     packed = {count["what"]: count["value"] for count in read_json(out / "acceptance.json", "")["counts"]}
     assert packed["train: images packed"] == 37
-    assert not (out / "staging").exists() and not list(out.rglob("*.tmp-*")) and read_json(out / "settings.json", "")["settings"]["images"] == source
+    assert (
+        not (out / "staging").exists()
+        and not list(out.rglob("*.tmp-*"))
+        and read_json(out / "settings.json", "")["settings"]["images"] == source
+    )
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -178,8 +186,20 @@ def test_urls_go_through_the_whole_job(cluster, tmp_path):
             (served / f"{image_id}.jpg").write_bytes(data)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        write_csvs(raw, {"train": [{"id": image_id, "url": f"http://127.0.0.1:{server.server_port}/{image_id}.jpg", "size": len(data),
-                                    "md5": md5(data) if number != 5 else md5(b"another")} for number, (image_id, data) in enumerate(files.items())]})
+        write_csvs(
+            raw,
+            {
+                "train": [
+                    {
+                        "id": image_id,
+                        "url": f"http://127.0.0.1:{server.server_port}/{image_id}.jpg",
+                        "size": len(data),
+                        "md5": md5(data) if number != 5 else md5(b"another"),
+                    }
+                    for number, (image_id, data) in enumerate(files.items())
+                ]
+            },
+        )
         for out, workers in (("two", 2), ("one", 1)):
             run(config(raw, tmp_path / out, splits=["train"], images_per_shard=3, workers=workers))
         server.shutdown()
@@ -203,7 +223,20 @@ def test_no_images_at_all_is_refused(cluster, tmp_path):
 
 def test_the_command_line(cluster, tmp_path, capsys):
     root = tree(tmp_path / "raw")
-    assert main(["shard", f"data.root={root}", f"out={tmp_path}/out", "data.vocabulary=files", "splits=[test]", "resize=none", "download.attempts=2"]) == 0
+    assert (
+        main(
+            [
+                "shard",
+                f"data.root={root}",
+                f"out={tmp_path}/out",
+                "data.vocabulary=files",
+                "splits=[test]",
+                "resize=none",
+                "download.attempts=2",
+            ]
+        )
+        == 0
+    )
     reader = ShardReader(tmp_path / "out", load_index(tmp_path / "out").split("test")[0])
     assert reader.jpeg(0) == (root / f"images/test/{reader.ids[0]}.jpg").read_bytes()
     assert main(["shard", f"data.root={root}", f"out={tmp_path}/other", "resizee=3"]) == 2
@@ -216,7 +249,16 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "
 
     Work starts when settings.json is written and lasts as long as that of an undisturbed run. With `address` it joins that Ray.
     """
-    command = [sys.executable, "-m", "cluster.shard", f"data.root={root}", "data.vocabulary=files", "resize=200", "images_per_shard=7", "workers=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.shard",
+        f"data.root={root}",
+        "data.vocabulary=files",
+        "resize=200",
+        "images_per_shard=7",
+        "workers=2",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | ({"RAY_ADDRESS": address} if address else {})
     quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*command, f"out={tmp_path}/undisturbed"], check=True, **quiet)
@@ -260,7 +302,11 @@ def test_the_real_photographs(cluster, tmp_path):
         pytest.skip("needs shared/data/photos")
     run(Config(data=DataConfig(root=str(SHARED / "photos")), out=str(tmp_path / "out"), images_per_shard=100))
     index = load_index(tmp_path / "out")
-    assert {split: sum(shard.count for shard in index.split(split)) for split in index.splits} == {"train": 266, "validation": 30, "test": 93}
+    assert {split: sum(shard.count for shard in index.split(split)) for split in index.splits} == {
+        "train": 266,
+        "validation": 30,
+        "test": 93,
+    }
     assert (load_vocabulary(tmp_path / "out").seen_count, len(load_vocabulary(tmp_path / "out"))) == (7186, 7586)
 
 

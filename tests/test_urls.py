@@ -55,7 +55,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int = 200, body: bytes = GOOD, **headers) -> None:
         self.send_response(status)
-        for key, value in {"Content-Length": len(body), **{key.replace("_", "-"): value for key, value in headers.items()}}.items():
+        for key, value in {
+            "Content-Length": len(body),
+            **{key.replace("_", "-"): value for key, value in headers.items()},
+        }.items():
             self.send_header(key, str(value))
         self.end_headers()
         self.wfile.write(body)
@@ -200,12 +203,26 @@ def test_retry_after_is_capped(server):
     assert second - first < 0.9
 
 
-@pytest.mark.parametrize("kind, status, reason, tries", [
-    ("gone", "missing", "HTTP 404", 1), ("forbidden", "refused", "HTTP 403", 1), ("broken", "unreachable", "HTTP 503", 3),
-    ("cut", "unreachable", "RemoteProtocolError", 3), ("silent", "unreachable", "ReadTimeout", 3), ("drip", "unreachable", "no end after", 3),
-    ("page", "placeholder", "XML", 1), ("removed", "placeholder", "PNG", 1), ("grey", "placeholder", "PNG", 1),
-    ("colourful", "placeholder", "PNG", 1), ("other", "size_mismatch", "the CSV says", 1), ("short", "size_mismatch", "the CSV says", 3),
-    ("none", "empty", "0 bytes", 1), ("large", "too_large", "max_bytes", 1), ("loop", "refused", "redirect", 21)])
+@pytest.mark.parametrize(
+    "kind, status, reason, tries",
+    [
+        ("gone", "missing", "HTTP 404", 1),
+        ("forbidden", "refused", "HTTP 403", 1),
+        ("broken", "unreachable", "HTTP 503", 3),
+        ("cut", "unreachable", "RemoteProtocolError", 3),
+        ("silent", "unreachable", "ReadTimeout", 3),
+        ("drip", "unreachable", "no end after", 3),
+        ("page", "placeholder", "XML", 1),
+        ("removed", "placeholder", "PNG", 1),
+        ("grey", "placeholder", "PNG", 1),
+        ("colourful", "placeholder", "PNG", 1),
+        ("other", "size_mismatch", "the CSV says", 1),
+        ("short", "size_mismatch", "the CSV says", 3),
+        ("none", "empty", "0 bytes", 1),
+        ("large", "too_large", "max_bytes", 1),
+        ("loop", "refused", "redirect", 21),
+    ],
+)
 def test_what_does_not_pass_has_its_status(server, kind, status, reason, tries):
     """With the size and MD5 of the CSV, as for real."""
     good = GOOD if len(GOOD) < len(jpeg(1, 600, 400)) else GOOD[:-100]  # so that "other" is never taken for a cut-off answer
@@ -221,8 +238,16 @@ def test_without_size_and_md5_half_a_jpeg_is_corrupt(server):
     assert fetch(f"{server}/short.jpg").status == "corrupt"
 
 
-@pytest.mark.parametrize("url, status", [("", "no_url"), ("ftp://127.0.0.1/x.jpg", "refused"), ("not a url", "refused"),
-                                         ("file:///etc/passwd", "refused"), ("http://127.0.0.1:1/x.jpg", "unreachable")])
+@pytest.mark.parametrize(
+    "url, status",
+    [
+        ("", "no_url"),
+        ("ftp://127.0.0.1/x.jpg", "refused"),
+        ("not a url", "refused"),
+        ("file:///etc/passwd", "refused"),
+        ("http://127.0.0.1:1/x.jpg", "unreachable"),
+    ],
+)
 def test_urls_that_lead_nowhere(url, status):
     outcome = fetch(url)
     assert outcome.status == status and outcome.reason
@@ -241,8 +266,10 @@ def test_downloads_overlap_keep_their_order_and_the_limit(server):
 def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch):
     """The first piece is staged; a second run downloads only the second."""
     monkeypatch.setattr("sharding.urls.STAGE_ROWS", 4)
-    table = pl.DataFrame([row(f"{server}/good-{number}.jpg", number=number) for number in range(8)],
-                         schema={"id": pl.String, "url": pl.String, "rotation": pl.Int32, "original_size": pl.Int64, "original_md5": pl.String})
+    table = pl.DataFrame(
+        [row(f"{server}/good-{number}.jpg", number=number) for number in range(8)],
+        schema={"id": pl.String, "url": pl.String, "rotation": pl.Int32, "original_size": pl.Int64, "original_md5": pl.String},
+    )
     table = table.sort("id")
     task = ShardTask("train-000000", "train", "", 0, 8, str(tmp_path), "settings", UrlSource(), config(concurrency=1))
     results = UrlSource().outcomes(table, task)
