@@ -70,8 +70,8 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with `change` applied to every tensor."""
-        teacher = None if self.teacher is None else change(self.teacher)
-        return replace(self, images=change(self.images), labels=change(self.labels), teacher=teacher, weights=change(self.weights))
+        names = ("images", "labels", "weights") if self.teacher is None else ("images", "labels", "weights", "teacher")
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
     def to(self, device: torch.device | str) -> "Batch":
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -89,8 +89,8 @@ def training_order(config: LoaderConfig, index: ShardIndex) -> Order:
     return Order(tuple(shard.count for shard in index.split(config.split)), config.batch, config.window, config.seed)
 
 
-def train_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, rank: int = 0, world: int = 1, start_step: int = 0,
-                  stop_step: int | None = None, teacher: TeacherCache | None = None) -> Iterator[Batch]:
+def train_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, rank: int = 0, world: int = 1,
+                  start_step: int = 0, stop_step: int | None = None, teacher: TeacherCache | None = None) -> Iterator[Batch]:
     """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1 (None: for ever).
 
     Every step yields G / (world · micro_batch) of them. In epoch e the images are view e mod V. Labels are those of the

@@ -30,7 +30,8 @@ class Samples:
     Labels are the first C = `categories` columns of the vocabulary (all, or the seen ones); other MIDs are ignored.
     """
 
-    def __init__(self, folder: Path, shards: tuple[Shard, ...], vocabulary: Vocabulary, categories: int, open_shards: int) -> None:
+    def __init__(self, folder: Path, shards: tuple[Shard, ...], vocabulary: Vocabulary, categories: int,
+                 open_shards: int) -> None:
         self.folder, self.shards, self.categories, self.open_shards = folder, shards, categories, open_shards
         self._columns = {mid: column for mid, column in vocabulary.index.items() if column < categories}
         self._open: OrderedDict[int, ShardReader] = OrderedDict()

@@ -30,7 +30,8 @@ MADE_BY = "c2srt teacher"
 def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
     """What decides the feature of an image, the image itself left out. The centre view depends on no seed or crop setting."""
     chance = {"views": asdict(views), "seed": seed} if views.count else {"views": {"count": 0}, "seed": None}
-    return {"clip": clip.hash, "width": clip.width, **chance, "size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
+    preprocessing = {"size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
+    return {"clip": clip.hash, "width": clip.width, **chance, **preprocessing}
 
 
 def cache_key(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, splits: list[str]) -> dict:
@@ -107,7 +108,8 @@ def flatten(content: dict, prefix: str = "") -> dict:
 # Writing, called by cluster/teacher.py.
 
 
-def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, shard: Shard, out: Path, batch: int, device: str) -> None:
+def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, shard: Shard, out: Path, batch: int,
+                device: str) -> None:
     """Computes one shard's features and writes its two files. `batch` is in views.
 
     Raises UserError if an image is damaged or a feature does not fit float16.
@@ -123,7 +125,8 @@ def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, sha
         pixels = torch.stack([pixels for sample in samples for pixels in all_views(reader, sample, views, seed, clip.image_size)])
         found = global_features(clip, pixels.to(device)).cpu()
         check_half(found, reader, samples, count)
-        features[:, samples.start : samples.stop] = found.half().numpy().reshape(len(samples), count, clip.width).transpose(1, 0, 2)
+        by_image = found.half().numpy().reshape(len(samples), count, clip.width)
+        features[:, samples.start : samples.stop] = by_image.transpose(1, 0, 2)
     with whole_file(out / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
         np.save(file, features)
     write_json(marker, shard_marker(clip, views, seed, shard))
@@ -135,7 +138,8 @@ def all_views(reader: ShardReader, sample: int, views: ViewConfig, seed: int, si
     try:
         image = decode(reader.jpeg(sample))
     except ValueError as error:
-        raise UserError(f"{reader.path}: image {image_id} is damaged ({error}): run `c2srt audit`, then `c2srt shard` again") from error
+        raise UserError(f"{reader.path}: image {image_id} is damaged ({error}): run `c2srt audit`, then "
+                        "`c2srt shard` again") from error
     return [view_pixels(image, views, seed, image_id, view, size) for view in range(max(views.count, 1))]
 
 
@@ -151,8 +155,8 @@ def check_half(features: Tensor, reader: ShardReader, samples: range, count: int
     bad = (~features.half().isfinite()).any(1).nonzero()
     if len(bad):
         image_id = reader.ids[samples[int(bad[0]) // count]]
-        raise UserError(f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision (±65,504) or not a number: "
-                        "check the weights that clip.pretrained names")
+        raise UserError(f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision (±65,504) or not "
+                        "a number: check the weights that clip.pretrained names")
 
 
 def shard_marker(clip: Clip, views: ViewConfig, seed: int, shard: Shard) -> dict:

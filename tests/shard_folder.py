@@ -42,16 +42,16 @@ def make_shard(folder: Path, name: str, split: str, numbers: range, vocabulary: 
                short_side: int) -> Shard:
     """One tar with its sidecar."""
     offset = {"train": 0, "validation": 1, "test": 2}.get(split, 3)
-    rows = [{"id": f"{'f' * 15}{split[0]}", "split": split, "status": "missing", "reason": "no such file", "width": 0, "height": 0,
-             "member": -1, "jpg_offset": 0, "jpg_bytes": 0, "json_offset": 0, "json_bytes": 0}]
+    rows = [{"id": f"{'f' * 15}{split[0]}", "split": split, "status": "missing", "reason": "no such file", "width": 0,
+             "height": 0, "member": -1, "jpg_offset": 0, "jpg_bytes": 0, "json_offset": 0, "json_bytes": 0}]
     with tarfile.open(folder / f"{name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
         for member, number in enumerate(numbers):
             image_id = f"{offset:02x}{number:014x}"
             image = draw(random, short_side)
             at = {"jpg": add(tar, f"{image_id}.jpg", encode(image)),
                   "json": add(tar, f"{image_id}.json", metadata(image_id, image, vocabulary, random))}
-            rows.append({"id": image_id, "split": split, "status": "ok", "reason": "", "width": image.width, "height": image.height,
-                         "member": member, "jpg_offset": at["jpg"][0], "jpg_bytes": at["jpg"][1],
+            rows.append({"id": image_id, "split": split, "status": "ok", "reason": "", "width": image.width,
+                         "height": image.height, "member": member, "jpg_offset": at["jpg"][0], "jpg_bytes": at["jpg"][1],
                          "json_offset": at["json"][0], "json_bytes": at["json"][1]})
     schema = {"width": pl.Int32, "height": pl.Int32, "member": pl.Int32}
     pl.DataFrame(rows, schema_overrides=schema).write_parquet(folder / f"{name}.parquet")
