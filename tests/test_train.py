@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from c2srt.errors import UserError
 from c2srt.model.clip import load_clip
 from c2srt.model.export import load_export
+from c2srt.train import checkpoints
 from c2srt.train.config import Config
 from c2srt.train.engine_config import EngineConfig
 from c2srt.train.prepare import already_finished, check_before_start
@@ -173,31 +175,47 @@ def test_deepspeed_gets_its_batch_size_from_ours(case):
 
 def command(case: Config, name: str, *more: str) -> list[str]:
     keys = {"work": case.work, "relations": case.relations, "teacher": "online", "clip.name": case.clip.name,
-            "clip.pretrained": "random", "out": f"{case.work}/{name}", "epochs": 10, "batch": 8, "micro_batch": 2,
+            "clip.pretrained": "random", "out": f"{case.work}/{name}", "epochs": 30, "batch": 8, "micro_batch": 2,
             "loader_workers": 1, "lr": 1e-3, "head_lr": 1e-3, "model.layers": 1, "model.heads": 2, "checkpoint_every": 3,
             "log_every": 2, "views.count": 2}
     return [sys.executable, "-m", "cluster.train", *(f"{key}={value}" for key, value in keys.items()), *more]
 
 
-def start(arguments: list[str]) -> subprocess.Popen:
+@pytest.fixture
+def start() -> Iterator[Callable[[list[str]], subprocess.Popen]]:
+    """Starts commands; what still runs at the end of the test is killed."""
+    started: list[subprocess.Popen] = []
+    yield lambda arguments: started.append(launch(arguments)) or started[-1]
+    for process in started:
+        if process.poll() is None:
+            kill_all(process)
+
+
+def launch(arguments: list[str]) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             start_new_session=True)
 
 
-def wait_for(process: subprocess.Popen, path: Path, seconds: float = 300) -> None:
-    """Until `path` exists; fails with the output if the process ends or time runs out first."""
+def wait_for(process: subprocess.Popen, case: Config, name: str, step: int, seconds: float = 400) -> None:
+    """Until the run `name` has a checkpoint of `step` or later; fails with the output if that does not come."""
     deadline = time.monotonic() + seconds
-    while not path.exists():
+    while not any(int(path.name[-8:]) >= step for path in checkpoints.complete(Path(case.work) / name / "checkpoints")):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(f"{path} never came; the command said:\n{process.communicate()[0][-3000:]}")
+            pytest.fail(f"step {step} never came; the command said:\n{process.communicate()[0][-3000:]}")
         time.sleep(0.05)
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
     parent = psutil.Process(process.pid)
     return [parent, *parent.children(recursive=True)]
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    for member in family(process):
+        member.send_signal(signal.SIGKILL)
+    process.communicate()
 
 
 def ended(process: subprocess.Popen, status: int) -> str:
@@ -207,23 +225,21 @@ def ended(process: subprocess.Popen, status: int) -> str:
 
 
 @pytest.mark.slow
-def test_the_command_survives_kills_and_signals_bit_for_bit(case):
+@pytest.mark.timeout(2400)
+def test_the_command_survives_kills_and_signals_bit_for_bit(case, start):
     """A worker killed, the whole job killed, SIGTERM: in the end the same bytes as without."""
     said = ended(start(command(case, "calm")), 0)
     assert "images/s" in said and "accumulated" in said and "finished" in said
 
     process = start(command(case, "storm"))
-    checkpoints = Path(case.work) / "storm" / "checkpoints"
-    wait_for(process, checkpoints / "step-00000003")
+    wait_for(process, case, "storm", 3)
     next(p for p in family(process)[1:] if "RayTrainWorker" in " ".join(p.cmdline())).kill()
-    wait_for(process, checkpoints / "step-00000009")
+    wait_for(process, case, "storm", 18)
     time.sleep(random.random())
-    for member in family(process):
-        member.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill_all(process)
 
     process = start(command(case, "storm"))
-    wait_for(process, checkpoints / "step-00000018")
+    wait_for(process, case, "storm", 36)
     process.send_signal(signal.SIGTERM)
     assert "run the same command to go on" in ended(process, 75)
 
