@@ -245,9 +245,10 @@ def test_the_command_line(cluster, tmp_path, capsys):
 
 
 def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "") -> None:
-    """Runs the real command, SIGKILLs it `kills` times at random moments of its work, and lets it finish.
+    """Runs the real command, SIGKILLs it `kills` times at random points of its progress, and lets it finish.
 
-    Work starts when settings.json is written and lasts as long as that of an undisturbed run. With `address` it joins that Ray.
+    Progress is the number of files in its folder, so the points do not depend on how fast the machine is. With `address` it joins
+    that Ray instead of starting one.
     """
     command = [
         sys.executable,
@@ -262,14 +263,14 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | ({"RAY_ADDRESS": address} if address else {})
     quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*command, f"out={tmp_path}/undisturbed"], check=True, **quiet)
-    duration = time.time() - written(tmp_path / "undisturbed")
-    moments, interrupted = random.Random(0), 0
+    total, moments, interrupted = files_in(tmp_path / "undisturbed"), random.Random(0), 0
     for _ in range(kills):
-        before = written(tmp_path / "killed")
+        now = files_in(tmp_path / "killed")
+        target = now + moments.randint(0, max(1, (total - now) // 3))
         process = subprocess.Popen([*command, f"out={tmp_path}/killed"], **quiet)
-        while written(tmp_path / "killed") == before and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, duration))
+        while files_in(tmp_path / "killed") < target and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.2))
         interrupted += process.poll() is None
         process.kill()
         process.wait()
@@ -278,12 +279,8 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "
     assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
 
 
-def written(out: Path) -> float:
-    """When a run in `out` began its work, 0 if none did."""
-    try:
-        return (out / "settings.json").stat().st_mtime
-    except FileNotFoundError:
-        return 0
+def files_in(out: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(out))  # unlike rglob it does not mind folders that vanish meanwhile
 
 
 def test_killed_twice_and_repeated_gives_the_same_bytes(cluster, tmp_path):
