@@ -1,5 +1,6 @@
 """Ray, as much of it as the jobs need: connect (or start), check resources, run tasks with nothing dropped."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,6 +13,8 @@ import ray
 from c2srt.errors import UserError
 
 START_ATTEMPTS = 3
+# It warns at every start that it makes a token for this cluster, which is what we want.
+logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
 
 
 def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0, spare_cpus: float = 0) -> None:
