@@ -152,3 +152,7 @@ def help_of(verb: str) -> str:
     folder = files("configs")
     own, base = folder.joinpath(f"{verb}.yaml").read_text(), folder.joinpath("base.yaml").read_text()
     return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{own}\n# Shared by all verbs:\n{base}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
