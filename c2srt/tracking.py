@@ -40,7 +40,7 @@ class Tracker:
         self._try(lambda: self._open(experiment, name, params, {key: str(value) for key, value in tags.items()}, run_id))
 
     def _open(self, experiment: str, name: str | None, params: dict[str, Any], tags: dict[str, str], run_id: str | None) -> None:
-        mlflow.set_tracking_uri(self.uri)
+        point_mlflow_at(self.uri)
         mlflow.set_system_metrics_node_id(os.environ.get("MLFLOW_SYSTEM_METRICS_NODE_ID", socket.gethostname()))
         self._client = mlflow.MlflowClient(self.uri)
         if run_id is not None and not self._knows(run_id):
@@ -101,6 +101,17 @@ class Tracker:
                 self.warned = True
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 print(f"tracking: MLflow at {self.uri} failed ({reason}); the run goes on without it", file=sys.stderr)
+
+
+def point_mlflow_at(uri: str) -> None:
+    """Sets MLflow's store for this process only: MLflow would also export it, and the next job started from here, with a
+    folder of its own, would take it for the user's MLFLOW_TRACKING_URI."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def job_tags() -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The MLflow record on a real sqlite store, and what happens when the store is broken."""
 
+import os
+
 import mlflow
 import pytest
 
@@ -30,6 +32,15 @@ def test_one_run_over_restarts(uri, tmp_path):
     assert runs[0].data.params["lr"] == "0.001" and len(runs[0].data.params) == 151
     assert [(m.step, m.value) for m in client.get_metric_history(first.run_id, "loss")] == [(10, 2.0), (20, 1.0)]
     assert (tmp_path / "mlartifacts" / first.run_id / "artifacts" / "figures" / "loss.txt").read_text() == "a figure"
+
+
+def test_the_store_is_not_exported_to_later_jobs(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Tracker(uri, "miniature", None, {}, {}).close()
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///the-users-own.db")
+    Tracker(uri, "miniature", None, {}, {}).close()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///the-users-own.db"
 
 
 def test_a_lost_run_is_replaced_with_a_warning(uri, capsys):
