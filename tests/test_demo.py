@@ -199,3 +199,27 @@ def test_picture_is_written(tmp_path):
 def test_bad_settings_get_a_sentence(wrong):
     with pytest.raises(UserError):
         run.Config(**{"work": "x", "images": IMAGES, **wrong})
+
+
+@pytest.mark.slow
+def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
+    """Every verb, small: it ends with table and picture, agrees with `c2srt evaluate`, and the second run repeats nothing."""
+    from c2srt.cli import main
+
+    monkeypatch.setattr(pretrain, "IMAGES", 512)
+    monkeypatch.setattr(pretrain, "STEPS", 20)
+    arguments = ["demo", f"work={tmp_path}", "images={train:120,validation:20,test:40}", 'commands.train=["steps=4"]']
+    assert main(arguments) == 0
+    results = json.loads((tmp_path / "full/seed-0/evaluation/results.json").read_text())
+    record = json.loads((tmp_path / "report/table.json").read_text())["rows"]
+    assert set(record) == {"prior only", "CLIP zero-shot", "full C²SRT"}
+    for row, folder in (("full C²SRT", "full/seed-0/evaluation"), ("CLIP zero-shot", "evaluation-clip")):
+        results = json.loads((tmp_path / folder / "results.json").read_text())
+        for name, label_set in (("ZSL", "zsl"), ("GZSL", "gzsl")):
+            assert record[row][0][f"{name} mAP"] == pytest.approx(results[label_set]["mAP"]["per_class"], abs=1e-3)
+            assert record[row][0][f"{name} F1@10"] == pytest.approx(results[label_set]["F1@10"]["F1"], abs=1e-3)
+    model = (tmp_path / "full/seed-0/model/model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert (tmp_path / "full/seed-0/model/model.safetensors").stat().st_mtime_ns == model
+    assert "mlflow ui" in capsys.readouterr().out

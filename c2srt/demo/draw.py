@@ -5,7 +5,7 @@ A picture is first a `Picture` (what is in it: a pure function of the seed, spli
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -18,7 +18,10 @@ FINE = 2 * SIZE
 """Drawn at twice the size, then halved: smooth edges."""
 VARIANTS = 24
 """Backgrounds prepared for each scene."""
-PLAIN, NO_PART = "plain", "none"
+RIM = (16, 14, 20)
+"""A dark outline, as in a cartoon: it says where an object ends on any ground."""
+PLAIN, NO_PART, STUDIO = "plain", "none", "studio"
+"""No pattern, no part, and a plain ground that is no scene."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,15 @@ def random_picture(seed: int, split: str, number: int) -> Picture:
     for position, shape in enumerate(shapes):
         things.append(random_thing(chooser, shape, things, position == 0))
     return Picture(scene, chooser.randrange(VARIANTS), tuple(things), chooser.randrange(2**32))
+
+
+def iconic_picture(seed: int, split: str, number: int) -> Picture:
+    """One large object on a plain ground, as shops and encyclopedias show things; the web's captioned pictures hold many."""
+    chooser = random.Random(f"{seed}/{split}/{number}/iconic")
+    drawn = random_thing(chooser, chooser.choice(SHAPES), [], True)
+    size = chooser.randint(72, 104)
+    x, y = (chooser.randint(size // 2 + 4, FINE - size // 2 - 4) for _ in range(2))
+    return Picture(STUDIO, chooser.randrange(VARIANTS), (replace(drawn, size=size, x=x, y=y),), chooser.randrange(2**32))
 
 
 def choose_shapes(chooser: random.Random) -> tuple[str, list[str]]:
@@ -104,9 +116,8 @@ def draw_thing(canvas: Image.Image, thing: Thing, chooser: random.Random) -> Non
     if thing.part == "flag":
         draw_flag(draw, thing)
     mask = shape_mask(thing.shape, thing.size, thing.angle)
-    rim = tuple(channel // 3 for channel in fill)
-    for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        canvas.paste(rim, (left + dx, top + dy), mask)
+    for dx, dy in ((-3, 0), (3, 0), (0, -3), (0, 3), (-2, -2), (2, 2), (-2, 2), (2, -2)):
+        canvas.paste(RIM, (left + dx, top + dy), mask)
     canvas.paste(fill, (left, top), mask)
     if thing.pattern != PLAIN:
         shift = chooser.randrange(16)
@@ -213,16 +224,19 @@ def pattern_tile(pattern: str) -> Image.Image:
 @cache
 def backgrounds(scene: str) -> tuple[Image.Image, ...]:
     """`VARIANTS` different backgrounds of one scene, FINE × FINE RGB; the same in every process."""
-    return tuple(draw_scene(scene, np.random.default_rng([SCENES.index(scene), variant])) for variant in range(VARIANTS))
+    first = SCENES.index(scene) if scene in SCENES else len(SCENES)
+    return tuple(draw_scene(scene, np.random.default_rng([first, variant])) for variant in range(VARIANTS))
 
 
 def draw_scene(scene: str, rng: np.random.Generator) -> Image.Image:
     """Sky and ground as two gradients, then what marks the scene, then grain."""
+    tone = rng.uniform(40, 225, 3) if scene == STUDIO else None
     sky, ground, horizon = {
         "beach": ((120, 190, 230), (225, 205, 150), 0.55), "desert": ((235, 200, 150), (205, 150, 90), 0.5),
         "meadow": ((170, 215, 245), (110, 170, 80), 0.45), "night": ((14, 18, 46), (24, 26, 40), 0.8),
         "city": ((175, 180, 190), (95, 95, 100), 0.8), "snow": ((205, 215, 228), (236, 241, 247), 0.5),
         "sunset": ((232, 110, 70), (70, 45, 70), 0.68), "kitchen": ((226, 220, 205), (150, 110, 75), 0.72),
+        STUDIO: (tone, tone, 1.0),
     }[scene]
     line = (horizon + rng.uniform(-0.07, 0.07)) * FINE
     y, x = np.mgrid[:FINE, :FINE].astype(np.float32)

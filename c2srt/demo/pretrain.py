@@ -33,6 +33,8 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 IMAGES, STEPS, BATCH = 30_000, 1_164, 128
 MUON, ADAMW = 0.02, 3e-3
 """Peak learning rates of the block matrices and of everything else."""
+WORDS = 10.0
+"""Weight of the auxiliary word loss at the start."""
 PATCH_DROPOUT, DROPOUT_SHARE = 0.5, 0.75
 """Half of the patches are dropped for three quarters of the steps: twice the speed."""
 
@@ -44,7 +46,7 @@ WHITENED, WHITENING_FLOOR, WHITE = 1_000, 0.01, 0.25
 def clip_key(seed: int) -> str:
     """Identity of a pre-trained CLIP: seed, world and recipe."""
     world = [(category.name, category.words) for category in categories()]
-    return hash_of([seed, world, FORMS, MODEL, IMAGES, STEPS, BATCH, MUON, ADAMW, PATCH_DROPOUT, DROPOUT_SHARE])
+    return hash_of([seed, world, FORMS, MODEL, IMAGES, STEPS, BATCH, MUON, ADAMW, WORDS, PATCH_DROPOUT, DROPOUT_SHARE])
 
 
 def pretrain(folder: Path, seed: int, workers: int) -> None:
@@ -94,9 +96,10 @@ def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
             model.visual.patch_dropout.prob = 0.0
         batch = next(order)
         pixels = normalise(images[batch], mean, std)
-        feature, _ = model.visual(pixels)
+        feature, patches = model.visual(pixels)
         text = model.encode_text(tokens[batch])
-        loss = clip_loss(feature, text, model.logit_scale) + word_weight(step) * word_loss(reader(feature), words_of[batch])
+        heard = sum(word_loss(reader(seen), words_of[batch]) for seen in (feature, patches.mean(1) @ model.visual.proj))
+        loss = clip_loss(feature, text, model.logit_scale) + word_weight(step) * heard
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(step)
@@ -171,8 +174,8 @@ def schedule(step: int) -> float:
 
 
 def word_weight(step: int) -> float:
-    """The auxiliary loss fades out over the first half."""
-    return 10.0 * max(0.0, 1 - 2 * step / STEPS)
+    """The auxiliary loss fades out over the whole training."""
+    return WORDS * (1 - step / STEPS)
 
 
 def word_loss(logits: Tensor, words: Tensor) -> Tensor:
