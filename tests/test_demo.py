@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from c2srt.demo import measure, picture, pretrain, rows, run, table
-from c2srt.demo.captions import captioned_chunk
+from c2srt.demo.captions import captioned_chunk, captioned_picture
 from c2srt.demo.draw import SIZE, random_picture, render
 from c2srt.demo.knowledge import relation_lines
 from c2srt.demo.labels import truth, verified
@@ -82,7 +82,7 @@ def test_captions_name_the_dominant_object_only_and_never_an_event():
     events = {category.name for category in categories() if category.kind == "event"}
     _, captions = captioned_chunk(0, range(200))
     for number, text in enumerate(captions):
-        content = random_picture(0, "captioned", number)
+        content = captioned_picture(0, number)
         words = set(text.split())
         assert words & set(SHAPES) <= {content.things[0].shape}
         assert not any(event in text for event in events)
@@ -126,7 +126,7 @@ def test_drawing_does_not_depend_on_the_number_of_processes(raw, tmp_path):
 
 def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "IMAGES", 384)
-    monkeypatch.setattr(pretrain, "STEPS", 30)
+    monkeypatch.setattr(pretrain, "STEPS", 120)
     monkeypatch.setattr(pretrain, "BATCH", 64)
     pretrain.pretrain(tmp_path, 0, 1)
     clip = load_clip(ClipConfig(str(tmp_path / "model.json"), str(tmp_path / "model.safetensors")))
@@ -188,8 +188,8 @@ def test_trials_keep_the_two_kinds_of_seed_apart_and_the_table_shows_both_spread
 
 
 def test_picture_is_written(tmp_path):
-    pixels = torch.from_numpy(captioned_chunk(0, range(8))[0]).permute(0, 3, 1, 2)
-    true = np.stack([truth(random_picture(0, "captioned", number)) for number in range(8)])
+    pixels = torch.from_numpy(np.stack([render(random_picture(0, "test", number)) for number in range(8)])).permute(0, 3, 1, 2)
+    true = np.stack([truth(random_picture(0, "test", number)) for number in range(8)])
     split = measure.Split([str(n) for n in range(8)], pixels, true.astype(np.int8), true)
     picture.draw_predictions(tmp_path / "predictions.png", split, true * 0.5, true * 1.0)
     assert min(Image.open(tmp_path / "predictions.png").size) > 1000
@@ -207,7 +207,8 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     from c2srt.cli import main
 
     monkeypatch.setattr(pretrain, "IMAGES", 512)
-    monkeypatch.setattr(pretrain, "STEPS", 20)
+    monkeypatch.setattr(pretrain, "STEPS", 10)
+    monkeypatch.setattr(pretrain, "BATCH", 32)
     arguments = ["demo", f"work={tmp_path}", "images={train:120,validation:20,test:40}", 'commands.train=["steps=4"]']
     assert main(arguments) == 0
     results = json.loads((tmp_path / "full/seed-0/evaluation/results.json").read_text())

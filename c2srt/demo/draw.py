@@ -90,7 +90,8 @@ def random_thing(chooser: random.Random, shape: str, others: list[Thing], domina
     part = chooser.choices((NO_PART, *PARTS), (0.52, 0.16, 0.16, 0.16))[0]
     size = chooser.randint(58, 86) if dominant else chooser.randint(30, 46)
     margin = size // 2 + 2
-    spots = [(chooser.randint(margin, FINE - margin), chooser.randint(margin, FINE - margin)) for _ in range(1 if dominant else 12)]
+    tries = 1 if dominant else 12
+    spots = [(chooser.randint(margin, FINE - margin), chooser.randint(margin, FINE - margin)) for _ in range(tries)]
     x, y = max(spots, key=lambda spot: clearance(spot, size, others))
     return Thing(colour, shape, pattern, part, size, x, y, chooser.uniform(-0.3, 0.3))
 
@@ -181,7 +182,8 @@ def outline(shape: str) -> np.ndarray:
         return np.stack([x * 0.95, -y * 0.95], 1)
     if shape == "cross":
         a, b = 0.32, 0.95
-        return np.array([(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)])
+        return np.array([(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a),
+                         (-b, -a), (-a, -a)])
     if shape == "moon":
         outer = np.linspace(0.25 * np.pi, 1.75 * np.pi, 24)
         inner = np.linspace(1.6 * np.pi, 0.4 * np.pi, 18)

@@ -83,7 +83,8 @@ def verified(picture: Picture, seed: int, training: bool) -> dict[int, bool]:
     labels = {column: True for column, p in sorted(chance.items()) if chooser.random() < p}
     words = sorted({word for column in labels for word in every[column].words})
     near = sorted({column for word in words for column in columns().sharing[word]} - set(chance))
-    for column in (*chooser.sample(near, min(HARD_NEGATIVES[training], len(near))), *chooser.sample(allowed, RANDOM_NEGATIVES[training])):
+    hard = chooser.sample(near, min(HARD_NEGATIVES[training], len(near)))
+    for column in (*hard, *chooser.sample(allowed, RANDOM_NEGATIVES[training])):
         if column not in chance:
             labels[column] = False
     return {column: value for column, value in sorted(labels.items()) if every[column].seen or not training}

@@ -46,5 +46,5 @@ def write_ranking(axis, title: str, scores: np.ndarray, truth: np.ndarray) -> No
     for line, column in enumerate(best):
         category, sign = categories()[column], "✓" if truth[column] else "✗"
         box = None if category.seen else {"facecolor": "none", "edgecolor": BOX, "linewidth": 1.5, "pad": 1.5}
-        axis.text(0.02, 0.95 - line / (LINES + 0.5), f"{sign} {category.name}", transform=axis.transAxes, fontsize=11, va="top", bbox=box,
-                  color=RIGHT if truth[column] else WRONG, family="DejaVu Sans")
+        axis.text(0.02, 0.95 - line / (LINES + 0.5), f"{sign} {category.name}", transform=axis.transAxes, fontsize=11, va="top",
+                  bbox=box, color=RIGHT if truth[column] else WRONG, family="DejaVu Sans")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from c2srt.demo.captions import FORMS, captioned_chunk
+from c2srt.demo.captions import FORMS, ICONIC, captioned_chunk
 from c2srt.demo.draw import SIZE
 from c2srt.demo.raw import chunks, in_processes
 from c2srt.demo.words import categories
@@ -37,8 +37,6 @@ WORDS = 10.0
 """Weight of the auxiliary word loss at the start."""
 PATCH_DROPOUT, DROPOUT_SHARE = 0.5, 0.75
 """Half of the patches are dropped for three quarters of the steps: twice the speed."""
-
-
 WHITENED, WHITENING_FLOOR, WHITE = 1_000, 0.01, 0.25
 """Images whose patches are whitened, the smallest variance that counts, and the standard deviation afterwards."""
 
@@ -46,7 +44,8 @@ WHITENED, WHITENING_FLOOR, WHITE = 1_000, 0.01, 0.25
 def clip_key(seed: int) -> str:
     """Identity of a pre-trained CLIP: seed, world and recipe."""
     world = [(category.name, category.words) for category in categories()]
-    return hash_of([seed, world, FORMS, MODEL, IMAGES, STEPS, BATCH, MUON, ADAMW, WORDS, PATCH_DROPOUT, DROPOUT_SHARE])
+    return hash_of([seed, world, FORMS, MODEL, ICONIC, IMAGES, STEPS, BATCH, MUON, ADAMW, WORDS, PATCH_DROPOUT, DROPOUT_SHARE,
+                    WHITENED, WHITENING_FLOOR, WHITE])
 
 
 def pretrain(folder: Path, seed: int, workers: int) -> None:

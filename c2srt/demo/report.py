@@ -23,11 +23,13 @@ def report(road, rows: tuple[Row, ...]) -> None:
     test = measure.load_split(road.work / "shards", road.work / "raw", "test")
     values = untrained(road, test, config.rows == "all")
     for row in rows:
-        values[row.name] = {trial: trained(road.trial_folder(row, *trial), test, tuple(config.topk)) for trial in trials(config.seeds)}
+        values[row.name] = {trial: trained(road.trial_folder(row, *trial), test, tuple(config.topk))
+                            for trial in trials(config.seeds)}
     text = table.markdown(values, config.topk)
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text + "\n")
-    record = {name: [{"clip": clip, "seed": seed, **figures} for (clip, seed), figures in trial.items()] for name, trial in values.items()}
+    record = {name: [{"clip": clip, "seed": seed, **figures} for (clip, seed), figures in row_values.items()]
+              for name, row_values in values.items()}
     write_json(out / "table.json", {"rows": record, "config": asdict(config), "seconds": road.seconds})
     full = next(row for row in rows if row.name == FULL)
     draw_predictions(out / "predictions.png", test, clip_zero_shot(road, 0, test)[0],
@@ -41,7 +43,8 @@ def untrained(road, test, with_neighbours: bool) -> dict[str, dict]:
     """The rows without training: the class prior once, CLIP for every CLIP seed."""
     topk = tuple(road.config.topk)
     training = measure.load_split(road.work / "shards", road.work / "raw", "train").labels
-    values: dict[str, dict] = {PRIOR: {(0, 0): measure.figures(measure.prior_scores(training, len(test.ids)), test, topk)}, CLIP: {}}
+    prior = measure.prior_scores(training, len(test.ids))
+    values: dict[str, dict] = {PRIOR: {(0, 0): measure.figures(prior, test, topk)}, CLIP: {}}
     if with_neighbours:
         values[NEIGHBOURS] = {}
     for clip in sorted({clip for clip, _ in trials(road.config.seeds)}):

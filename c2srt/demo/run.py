@@ -149,6 +149,7 @@ def train(road: Road, row: Row, clip: int, seed: int) -> None:
     """One trained row, then its evaluation on the test split."""
     folder = road.trial_folder(row, clip, seed)
     print(f"\n══ {row.name}, CLIP {clip}, seed {seed}")
-    record = [f"tracking.name={row.folder}-clip-{clip}-seed-{seed}", f"tracking.uri=sqlite:///{(road.work / 'mlflow.db').absolute()}"]
+    store = f"sqlite:///{(road.work / 'mlflow.db').absolute()}"
+    record = [f"tracking.name={row.folder}-clip-{clip}-seed-{seed}", f"tracking.uri={store}"]
     road.run("train", clip, [f"out={folder}", f"graph={row.graph}", f"seed={road.config.seed + seed}", *row.overrides, *record])
     road.run("evaluate", clip, [f"checkpoint={folder}/model", f"out={folder}/evaluation"])
