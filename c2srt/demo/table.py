@@ -38,9 +38,9 @@ def half_range(values: list[float]) -> float:
 
 def notes(values: dict[str, Trials]) -> list[str]:
     """What the columns mean; the spread only where there is one."""
-    lines = ["Percent. mAP is `per_class` over verified labels, F1 micro over images with a positive. Unseen categories are *words* "
-             "(pairs of known words) and *opaque* (events, known only through what they come with). *true* columns use everything that "
-             "the generator drew, which no real data set knows. The mAP of *prior only* is what chance gives."]
+    lines = ["Percent. mAP is `per_class` over verified labels, F1 micro over images with a positive. Unseen categories are "
+             "*words* (pairs of known words) and *opaque* (events, known only through what they come with). *true* columns "
+             "use everything that the generator drew, which no real data set knows. The mAP of *prior only* is what chance gives."]
     if any(len(trials) > 1 for trials in values.values()):
         lines.append("Mean over all trials ± half the range over fine-tuning seeds (first CLIP) ± half the range over CLIPs "
                      "(first fine-tuning seed); rows without training have the second only.")
