@@ -30,7 +30,7 @@ MODEL = {
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
 }
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGES, STEPS, BATCH = 30_000, 2_000, 64
+IMAGES, STEPS, BATCH = 30_000, 1_500, 64
 MUON, ADAMW = 0.01, 2e-3
 """Peak learning rates of the block matrices and of everything else."""
 WORDS = 10.0
