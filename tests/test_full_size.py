@@ -25,7 +25,7 @@ def c2srt(work: Path, verb: str, *overrides: str) -> str:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     work = tmp_path_factory.mktemp("photos")
-    for verb, *overrides in (["shard"], ["text", "templates=simple"], ["relations"], ["teacher"],
+    for verb, *overrides in (["shard", "images_per_shard=133"], ["text", "templates=simple"], ["relations"], ["teacher"],
                              ["train", "workers=2", "batch=16", "micro_batch=8", "steps=2", "log_every=1"]):
         c2srt(work, verb, *overrides)
     return work
