@@ -25,7 +25,7 @@ VERBS = {
     "shard": ("cluster.shard", "raw images + label CSVs → webdataset tar shards, index, vocabulary"),
     "audit": ("cluster.audit", "re-read shards against the CSVs and name every disagreement"),
     "text": ("c2srt.text", "text features of every category from the frozen text tower"),
-    "relations": ("c2srt.relations", "the neighbour table of the relation graph"),
+    "relations": ("c2srt.relations.build", "the neighbour table of the relation graph"),
     "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
@@ -38,7 +38,7 @@ BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status (0 done, 2 bad input with one sentence on stderr, 130 interrupted)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = joined(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if arguments else BAD_INPUT
@@ -53,6 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"c2srt {arguments[0]}: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
+
+
+def joined(arguments: list[str]) -> list[str]:
+    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`."""
+    if arguments[1:2] == ["build"] and arguments[0] == "relations":
+        return [arguments[0], *arguments[2:]]
+    if "-".join(arguments[:2]) in VERBS and len(arguments) > 1:
+        return ["-".join(arguments[:2]), *arguments[2:]]
+    return arguments
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:

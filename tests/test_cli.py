@@ -90,7 +90,7 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
     (["text", "--verbose"], "'--verbose' is not an override"),
     (["text", "templates=[a photo]"], "must contain {} exactly once"),
     (["text", "templates=tuned"], "choose one of simple, ensemble"),
-    (["relations", "graph=foo"], "choose one of llm, similarity, random, none"),
+    (["relations", "graph=foo"], "choose one of llm, similarity, cooccurrence, random, none"),
     (["relations", "work=/nowhere"], "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard`"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
@@ -120,7 +120,7 @@ def test_the_installed_command_exits_with_the_status(tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
-    import c2srt.relations
-    monkeypatch.setattr(c2srt.relations, "load_vocabulary", lambda folder: 1 / 0)
+    import c2srt.relations.build
+    monkeypatch.setattr(c2srt.relations.build, "load_vocabulary", lambda folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["relations", f"work={tmp_path}"])

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +17,12 @@ from torch.nn.functional import normalize
 from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.files import read_json, sha256_of_file, write_json
-from c2srt.relations import (Answers, llm_neighbours, load_relations, parse_answers, random_neighbours, shipped_answers,
-                             similar_neighbours, text_neighbours)
+from c2srt.relations import Answers, llm_neighbours, load_relations, parse_answers, shipped_answers, similar_neighbours, text_neighbours
+from c2srt.relations.baselines import random_neighbours
+from c2srt.relations.cooccurrence import count_labels
+from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import Vocabulary, open_images_v4
+from tests.shard_folder import make_shards, make_vocabulary
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
 FIVE = Vocabulary(("/m/a", "/m/b", "/m/c", "/m/d", "/m/u"), ("Ape", "Bat", "Spring", "Spring", "Unicorn"), 4)
@@ -41,7 +46,8 @@ def five(tmp_path):
 def test_strength_decides_and_equal_strengths_keep_the_order_of_the_file():
     answers = parse_answers(line("/m/a", ("/m/b", "low"), ("/m/d", "Medium"), ("/m/c", "HIGH")).encode()
                             + b"\n\n" + line("/m/u", ("/m/d", "high"), ("/m/b", "high"), ("/m/a", "high")).encode(), "x")
-    table, counts = llm_neighbours(answers, FIVE, 3)
+    neighbours, counts = llm_neighbours(answers, FIVE, 3)
+    table = neighbours.table
     assert table.tolist() == [[2, 3, 1], [-1] * 3, [-1] * 3, [-1] * 3, [3, 1, 0]]
     assert table.dtype == np.int32 and counts["categories without an answer"] == 3
 
@@ -161,7 +167,7 @@ def test_similarity_is_the_literal_ranking_with_ties_to_the_lower_column():
 def test_similarity_in_chunks_is_the_same_and_few_seen_are_padded(monkeypatch):
     features = normalize(torch.randn(9, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
     whole = text_neighbours(features, 3, 5)
-    monkeypatch.setattr("c2srt.relations.rows_per_chunk", lambda columns: 2)
+    monkeypatch.setattr("c2srt.relations.baselines.rows_per_chunk", lambda columns: 2)
     assert (text_neighbours(features, 3, 5) == whole).all()
     assert (whole[:3, 2:] == -1).all() and (whole[:3, :2] >= 0).all()
     assert (whole[3:, 3:] == -1).all() and (whole[3:, :3] >= 0).all()
@@ -183,6 +189,87 @@ def test_similarity_reads_the_text_features_and_follows_them(five):
         expected = text_neighbours(features, 4, 8)
         assert load_relations(five / "relations/similarity", FIVE, 8).tolist() == expected.tolist()
         assert (expected >= 0).sum(1).tolist() == [3, 3, 3, 3, 4]
+
+
+def label_rows(folder: Path, positives: list[list[str]]) -> None:
+    """`inputs/train.parquet` as `c2srt shard` leaves it."""
+    (folder / "shards/inputs").mkdir(parents=True, exist_ok=True)
+    ids = [f"{number:016x}" for number in range(len(positives))]
+    frame = pl.DataFrame({"id": ids, "positive": positives}, schema={"id": pl.String, "positive": pl.List(pl.String)})
+    frame.write_parquet(folder / "shards/inputs/train.parquet")
+
+
+def literal_counts(positives: list[list[str]], vocabulary: Vocabulary) -> tuple[dict, Counter]:
+    """Pairs and single counts, an image at a time."""
+    pairs, alone = Counter(), Counter()
+    for image in positives:
+        columns = {vocabulary.index[mid] for mid in image if vocabulary.index.get(mid, 99) < vocabulary.seen_count}
+        alone.update(columns)
+        pairs.update((one, other) for one in columns for other in columns if one != other)
+    return pairs, alone
+
+
+def test_cooccurrence_is_the_share_of_the_targets_images_with_ties_to_the_lower_column(five):
+    label_rows(five, [["/m/a", "/m/b"], ["/m/b", "/m/a", "/m/d"], ["/m/a", "/m/c", "/m/u"], ["/m/a"], [], ["/m/nowhere", "/m/u"]])
+    assert relations("graph=cooccurrence", "neighbours=3", folder=five) == 0
+    folder = five / "relations/cooccurrence"
+    assert load_relations(folder, FIVE, 3).tolist() == [[1, 2, 3], [0, 3, -1], [0, -1, -1], [0, 1, -1], [-1, -1, -1]]
+    edges = pl.read_parquet(folder / "edges.parquet")
+    assert edges.filter(pl.col("target") == "/m/a")["strength"].to_list() == pytest.approx([1 / 2, 1 / 4, 1 / 4])
+    assert edges.filter(pl.col("target") == "/m/b")["strength"].to_list() == pytest.approx([1, 1 / 2])
+
+
+def test_cooccurrence_in_small_blocks_is_the_literal_count(tmp_path, monkeypatch):
+    random, vocabulary = np.random.default_rng(0), make_vocabulary(12, 3)
+    positives = [[vocabulary.mids[column] for column in random.permutation(15)[: random.integers(0, 12)]] for _ in range(300)]
+    label_rows(tmp_path, positives)
+    monkeypatch.setattr("c2srt.relations.cooccurrence.IMAGES", 17)
+    monkeypatch.setattr("c2srt.relations.cooccurrence.PAIRS", 50)
+    counts = count_labels(tmp_path / "shards", vocabulary)
+    pairs, alone = literal_counts(positives, vocabulary)
+    assert counts.images == 300 and counts.alone.tolist() == [alone[column] for column in range(12)]
+    assert all(counts.together[one, other] == pairs[one, other] for one in range(12) for other in range(12))
+
+
+def test_cooccurrence_of_shards_without_their_inputs_is_read_from_the_tars(tmp_path, capsys):
+    vocabulary = make_vocabulary()
+    make_shards(tmp_path / "shards", {"train": 25, "validation": 5}, 10, vocabulary)
+    from_tars = count_labels(tmp_path / "shards", vocabulary)
+    index = load_index(tmp_path / "shards")
+    readers = [ShardReader(index.folder, shard) for shard in index.split("train")]
+    positives = [json.loads(reader.json(sample))["positive"] for reader in readers for sample in range(len(reader))]
+    pairs, alone = literal_counts(positives, vocabulary)
+    assert from_tars.images == 25 and from_tars.alone.tolist() == [alone[column] for column in range(6)]
+    assert all(from_tars.together[pair] == count for pair, count in pairs.items())
+    assert relations("graph=cooccurrence", folder=tmp_path) == 0 == relations("graph=cooccurrence", folder=tmp_path)
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_cooccurrence_without_labels_or_with_broken_ones_is_refused(five, capsys):
+    assert relations("graph=cooccurrence", folder=five) == 2
+    assert "shards/index.json does not exist: make it with `c2srt shard`" in capsys.readouterr().err
+    label_rows(five, [["/m/a"]])
+    path = five / "shards/inputs/train.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert relations("graph=cooccurrence", folder=five) == 2
+    assert "inputs/train.parquet cannot be read" in capsys.readouterr().err
+
+
+def test_numbers_as_strengths_are_means_and_relations_build_is_the_same_verb(five):
+    answers = [{"mid": mid, "type": kind, "strength": value} for mid, kind, value in
+               (("/m/b", "is-a", 1.5), ("/m/c", "functional", 2.5), ("/m/d", "is-a", "medium"))]
+    (five / "mined.jsonl").write_text(json.dumps({"mid": "/m/a", "related": answers}))
+    assert main(["relations", "build", f"work={five}", f"relations_file={five}/mined.jsonl", "neighbours=2"]) == 0
+    assert load_relations(five / "relations/llm", FIVE, 2)[0].tolist() == [2, 3]
+    edges = pl.read_parquet(five / "relations/llm/edges.parquet")
+    assert edges.rows() == [("/m/a", "/m/c", 0, 2.5, "functional"), ("/m/a", "/m/d", 1, 2.0, "is-a")]
+
+
+@pytest.mark.parametrize("strength", [0, -1, 3.5, None, "NaN", float("nan")])
+def test_a_strength_outside_its_range_is_refused(strength):
+    row = {"mid": "/m/a", "related": [{"mid": "/m/b", "type": "is-a", "strength": strength}]}
+    with pytest.raises(UserError, match="line 1: not a relations line"):
+        parse_answers(json.dumps(row).encode(), "x")
 
 
 def test_new_words_get_the_most_similar_seen_categories():
@@ -210,7 +297,8 @@ def test_shipped_open_images_graph_reaches_every_category(tmp_path):
 def test_shipped_nus_wide_graph_is_keyed_by_name():
     answers = shipped_answers("relations_nuswide.jsonl.gz")
     names = tuple(answers.related)
-    table, counts = llm_neighbours(answers, Vocabulary(names, names, 925), 16)
+    neighbours, counts = llm_neighbours(answers, Vocabulary(names, names, 925), 16)
+    table = neighbours.table
     assert table.shape == (1006, 16) and (table >= 0).all() and table.max() < 925 and set(counts.values()) == {0}
 
 
@@ -230,6 +318,6 @@ def test_a_part_of_open_images_takes_its_relations_from_the_shipped_file(tmp_pat
     part.save(tmp_path / "shards")
     assert main(["relations", "data=openimages", f"work={tmp_path}"]) == 0
     table = load_relations(tmp_path / "relations/llm", part, 4)
-    related = {answer for answer, _ in shipped_answers("relations_openimages_v4.jsonl.gz").related[part.mids[3]]}
+    related = {answer.key for answer in shipped_answers("relations_openimages_v4.jsonl.gz").related[part.mids[3]]}
     assert {part.mids[column] for column in table[3].tolist() if column >= 0} <= related
     assert read_json(tmp_path / "relations/llm/relations.json", "")["counts"]["related categories outside the vocabulary"] > 0

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from c2srt import relations, text
+from c2srt import text
 from c2srt.model.config import ModelConfig
+from c2srt.relations import build
 from c2srt.train.config import ONLINE, Config, TrackingConfig
 from c2srt.views import ViewConfig
 from tests.shard_folder import make_shards, make_vocabulary
@@ -21,8 +22,8 @@ def make_case(work: Path, **changes: object) -> Config:
     vocabulary = make_vocabulary(10, 3)
     make_shards(work / "shards", {"train": 30, "validation": 12}, 10, vocabulary)
     text.run(text.Config(clip=clip, templates=[TEMPLATE], shards=str(work / "shards"), out=str(work / "text")))
-    relations.run(relations.Config(graph="random", neighbours=4, shards=str(work / "shards"), text=str(work / "text"),
-                                   out=str(work / "relations")))
+    build.run(build.Config(graph="random", neighbours=4, shards=str(work / "shards"), text=str(work / "text"),
+                           out=str(work / "relations")))
     config = Config(
         shards=str(work / "shards"), text=str(work / "text"), relations=str(work / "relations"), teacher=ONLINE, work=str(work),
         out=str(work / "train"), clip=clip, model=ModelConfig(layers=1, heads=2), views=ViewConfig(count=2), epochs=2, batch=8,

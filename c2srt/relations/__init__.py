@@ -1,0 +1,22 @@
+"""The relation graph of the IST module as a neighbour table: which seen categories inform which category.
+
+Reading order: `answers.py` (mined relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to
+compare with), `table.py` (the format on disk), `build.py` (the verb `relations`); `prompt.py`, `shortlist.py`, `ledger.py`,
+`endpoint.py`, `mine.py` and `batch.py` (the verb `relations mine`); `report.py`, `pictures.py` and `page.py` (the verb
+`relations report`); `words.py` (neighbours of words outside the vocabulary).
+
+Rules that hold for every kind:
+- only seen categories are neighbours (unseen ones receive, they never send); a category is never its own neighbour
+  (self-loops are the model's switch); no neighbour occurs twice in a row;
+- categories are told apart by MID: one that shares its display name with another may have it as a neighbour;
+- best first; a category with fewer than K neighbours has −1 in the remaining places.
+
+Letters: C categories, S seen, K neighbours, D width.
+"""
+
+from c2srt.relations.answers import Answers, Relation, llm_neighbours, parse_answers, read_answers, shipped_answers
+from c2srt.relations.baselines import similar_neighbours, text_neighbours
+from c2srt.relations.table import ABSENT, KINDS, Neighbours, load_relations
+
+__all__ = ["ABSENT", "KINDS", "Answers", "Neighbours", "Relation", "llm_neighbours", "load_relations", "parse_answers",
+           "read_answers", "shipped_answers", "similar_neighbours", "text_neighbours"]

@@ -1,0 +1,163 @@
+"""Mined relations → neighbour table (kind `llm`).
+
+A relations file is JSONL, a line a category:
+
+    {"mid", "name", "split": "seen" | "unseen", "related": [{"mid", "name", "type", "strength"}…]}
+
+`strength` is high, medium or low (3, 2, 1), or a number in (0, 3]: the mean over several queries, a query that does not name
+the category counting 0 (supplement B.3). A first line {"provenance": {…}} may say where the relations come from. Where the data
+set has no MIDs (NUS-WIDE) `mid` is left out and the name is the key.
+
+Order of a category's neighbours: stronger first; equal strengths in the file's order. Letters: C categories, K neighbours.
+"""
+
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from c2srt.errors import UserError
+from c2srt.relations.table import Neighbours, no_neighbours
+from c2srt.vocabulary import Vocabulary
+
+STRENGTH = {"high": 3, "medium": 2, "low": 1}
+STRONGEST = 3
+SHIPPED = ("relations_openimages_v4.jsonl.gz", "relations_nuswide.jsonl.gz")
+SHIPPED_PROVENANCE = "relations_provenance.json"
+
+
+class Relation(NamedTuple):
+    """One answer: the related seen category's key (MID, or name without MIDs), its strength in (0, 3], its relation type."""
+
+    key: str
+    strength: float
+    type: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Mined relations. `related`: category key -> relations in the file's order. `provenance` is what the file's first line,
+    or the project for its own files, says of model, prompt and queries. `hash` identifies the content."""
+
+    source: str
+    related: dict[str, list[Relation]]
+    provenance: dict
+    hash: str
+
+
+def find_answers(relations_file: str | None, root: str | None, vocabulary: Vocabulary) -> Answers:
+    """`relations_file`, else `<root>/relations.jsonl`, else the shipped file of this vocabulary. Raises UserError."""
+    if relations_file:
+        return read_answers(Path(relations_file))
+    if root and (own := Path(root) / "relations.jsonl").is_file():
+        return read_answers(own)
+    for name in SHIPPED:
+        answers = shipped_answers(name)
+        if 2 * sum(mid in answers.related for mid in vocabulary.mids) >= len(vocabulary) > 0:
+            return answers
+    raise UserError("no shipped relations fit this vocabulary (they know less than half of its categories): give mined ones with "
+                    "relations_file=<file.jsonl> (`c2srt relations mine` makes them), or choose graph=similarity")
+
+
+def shipped_answers(name: str) -> Answers:
+    """Relations that ship with the project, with the provenance that `relations_provenance.json` records for them."""
+    folder = files("c2srt").joinpath("data_files")
+    answers = parse_answers(gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}")
+    return Answers(answers.source, answers.related, json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text())[name], answers.hash)
+
+
+def read_answers(path: Path) -> Answers:
+    """Reads a relations JSONL, gzip-compressed if its name ends in .gz. Raises UserError naming the line that is wrong."""
+    try:
+        content = path.read_bytes()
+        return parse_answers(gzip.decompress(content) if path.suffix == ".gz" else content, str(path))
+    except (OSError, EOFError) as error:
+        raise UserError(f"the relations file {path} cannot be read: {error}") from error
+
+
+def parse_answers(content: bytes, source: str) -> Answers:
+    """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the line."""
+    related, provenance = {}, {}
+    for number, row in json_lines(content, source):
+        try:
+            if "provenance" in row:
+                provenance.update(row["provenance"])
+                continue
+            key = key_of(row)
+            if key in related:
+                raise UserError(f"{source}, line {number}: category {key} was answered before; keep one line a category")
+            related[key] = [relation(answer) for answer in row["related"]]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{source}, line {number}: not a relations line (needs mid or name, and related with mid or name and a "
+                            f"strength of high, medium, low or a number up to 3): {type(error).__name__} {error}") from error
+    return Answers(source, related, provenance, hashlib.sha256(content).hexdigest()[:16])
+
+
+def relation(answer: dict) -> Relation:
+    """One entry of `related`. Raises KeyError or ValueError."""
+    strength = answer["strength"]
+    value = STRENGTH[strength.lower()] if isinstance(strength, str) else float(strength)
+    if not 0 < value <= STRONGEST:
+        raise ValueError(f"strength {value} is outside (0, {STRONGEST}]")
+    return Relation(key_of(answer), value, str(answer.get("type") or ""))
+
+
+def json_lines(content: bytes, source: str) -> Iterator[tuple[int, dict]]:
+    """(line number, object) of every line that is not blank. Raises UserError."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{source}, line {number}: not valid JSON ({error})") from error
+
+
+def key_of(row: dict) -> str:
+    return row["mid"] if "mid" in row else row["name"]
+
+
+def llm_neighbours(answers: Answers, vocabulary: Vocabulary, k: int) -> tuple[Neighbours, dict[str, int]]:
+    """The k strongest relations of every category, equal strengths in the file's order; and the counts of what was dropped."""
+    empty, counts = no_neighbours(len(vocabulary), k), Counter()
+    table, strengths, types = empty.table, empty.strengths, np.full((len(vocabulary), k), "", dtype=object)
+    counts["answers for categories outside the vocabulary"] = sum(key not in vocabulary.index for key in answers.related)
+    for row, mid in enumerate(vocabulary.mids):
+        counts["categories without an answer"] += mid not in answers.related
+        ranked = sorted(answers.related.get(mid, ()), key=lambda answer: -answer.strength)
+        kept = usable(mid, ranked, vocabulary, counts)[:k]
+        for place, answer in enumerate(kept):
+            table[row, place], strengths[row, place] = vocabulary.index[answer.key], answer.strength
+            types[row, place] = answer.type
+    return Neighbours(table, strengths, types), dict(counts)
+
+
+def usable(mid: str, related: list[Relation], vocabulary: Vocabulary, counts: Counter) -> list[Relation]:
+    """The relations that may be neighbours of `mid`, in order; counts what is dropped and why."""
+    kept: dict[int, Relation] = {}
+    for answer in related:
+        column = vocabulary.index.get(answer.key)
+        if column is None:
+            counts["related categories outside the vocabulary"] += 1
+        elif answer.key == mid:
+            counts["categories related to themselves"] += 1
+        elif column >= vocabulary.seen_count:
+            counts["related categories that are unseen"] += 1
+        elif column in kept:
+            counts["related categories named twice"] += 1
+        else:
+            kept[column] = answer
+    return list(kept.values())
+
+
+def print_dropped(counts: dict[str, int], source: str) -> None:
+    print(f"relations from {source}")
+    for what, count in counts.items():
+        if count:
+            print(f"  dropped, {what}: {count:,}" if not what.endswith("answer") else f"  {what}: {count:,}")

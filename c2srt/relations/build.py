@@ -1,0 +1,87 @@
+"""`c2srt relations [build]`: the neighbour table of one kind of graph.
+
+`llm` reads relations mined from a large language model (paper B.3), `similarity` takes the most similar text features,
+`cooccurrence` counts the training labels, `random` and `none` are the controls that show what a graph is worth.
+Letters: C categories, K neighbours.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from c2srt.errors import UserError
+from c2srt.files import remove_leftovers
+from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print_dropped
+from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
+from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
+from c2srt.relations.table import KINDS, TABLE, Neighbours, is_current, no_neighbours, save, summary
+from c2srt.text import load_text, text_identity
+from c2srt.vocabulary import Vocabulary, load_vocabulary
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt relations`, explained in configs/relations.yaml."""
+
+    graph: str = "llm"
+    neighbours: int = 8
+    relations_file: str | None = None
+    root: str | None = None
+    shards: str = ""
+    text: str = ""
+    out: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.graph not in KINDS:
+            raise UserError(f"graph={self.graph} is not a kind of relation graph: choose one of {', '.join(KINDS)}")
+        if self.neighbours < 1:
+            raise UserError(f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without any)")
+
+
+def run(config: Config) -> None:
+    """Writes the neighbour table of `config.graph`, or says that it is up to date. Raises UserError on bad input."""
+    vocabulary, out = load_vocabulary(Path(config.shards)), Path(config.out)
+    answers = find_answers(config.relations_file, config.root, vocabulary) if config.graph == "llm" else None
+    made_from = identity(config, vocabulary, answers)
+    if is_current(out, made_from):
+        print(f"{out / TABLE} is up to date ({config.graph})")
+        return
+    remove_leftovers(out)
+    neighbours, notes = build(config, vocabulary, answers)
+    save(out, neighbours, vocabulary, made_from, notes)
+    print(summary(neighbours.table, out, config.graph))
+
+
+def identity(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> dict:
+    """What a table was made from: two runs with equal identities give equal tables."""
+    made_from = {"kind": config.graph, "vocabulary": vocabulary.hash, "neighbours": config.neighbours}
+    if config.graph == "random":
+        made_from["seed"] = config.seed
+    if config.graph == "similarity":
+        made_from["text"] = text_identity(Path(config.text), vocabulary)
+    if config.graph == "cooccurrence":
+        made_from["labels"] = labels_identity(Path(config.shards), vocabulary)
+    if answers is not None:
+        made_from["answers"] = answers.hash
+    return made_from
+
+
+def build(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> tuple[Neighbours, dict]:
+    """The graph of one kind, and what its provenance should say besides the identity."""
+    if answers is not None:
+        neighbours, counts = llm_neighbours(answers, vocabulary, config.neighbours)
+        print_dropped(counts, answers.source)
+        return neighbours, {"source": answers.source, "counts": counts, **answers.provenance}
+    if config.graph == "similarity":
+        features = load_text(Path(config.text), vocabulary)
+        table = text_neighbours(features, vocabulary.seen_count, config.neighbours)
+        return Neighbours(table, cosines(features, table)), {}
+    if config.graph == "cooccurrence":
+        counted = count_labels(Path(config.shards), vocabulary)
+        return cooccurrence_neighbours(counted, len(vocabulary), config.neighbours), {"images": counted.images}
+    if config.graph == "random":
+        table = random_neighbours(vocabulary, config.neighbours, config.seed)
+        return Neighbours(table, np.full(table.shape, np.nan, np.float32)), {}
+    return no_neighbours(len(vocabulary), config.neighbours), {}

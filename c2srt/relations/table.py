@@ -1,0 +1,103 @@
+"""The neighbour table on disk.
+
+    <relations>/neighbours.npy   int32 [C, K] of vocabulary columns, best first, −1 absent: all that training reads
+    <relations>/edges.parquet    the same edges for people and reports: target and source (MIDs), place (0 = best), strength
+                                 (float32: mean answer 0–3, cosine, or co-occurrence probability; null for random), type (str)
+    <relations>/relations.json   provenance, with the SHA-256 of both
+
+Letters: C categories, K neighbours.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.files import read_json, sha256_of_file, whole_file, write_json
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary
+
+TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
+KINDS = ("llm", "similarity", "cooccurrence", "random", "none")
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A graph in memory: `table` int32 [C, K]; `strengths` float32 [C, K], NaN where absent or unknown; `types` str [C, K]
+    or None for kinds without relation types."""
+
+    table: np.ndarray
+    strengths: np.ndarray
+    types: np.ndarray | None = None
+
+
+def no_neighbours(categories: int, k: int) -> Neighbours:
+    """The graph without edges."""
+    return Neighbours(np.full((categories, k), ABSENT, np.int32), np.full((categories, k), np.nan, np.float32))
+
+
+def is_current(out: Path, made_from: dict) -> bool:
+    """True when `out` holds a whole table with this identity."""
+    try:
+        content = json.loads((out / PROVENANCE).read_text())
+        return (content["made_from"] == made_from and content["table_sha256"] == sha256_of_file(out / TABLE)
+                and content["edges_sha256"] == sha256_of_file(out / EDGES))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def save(out: Path, neighbours: Neighbours, vocabulary: Vocabulary, made_from: dict, notes: dict) -> None:
+    """Writes the edges and the table, then their provenance with both SHA-256s, so that a mixed set is noticed."""
+    write_edges(out / EDGES, neighbours, vocabulary)
+    with whole_file(out / TABLE) as temporary, temporary.open("wb") as file:
+        np.save(file, neighbours.table)
+    degree = (neighbours.table != ABSENT).sum(1)
+    write_json(out / PROVENANCE, {
+        "made_from": made_from, "table_sha256": sha256_of_file(out / TABLE), "edges_sha256": sha256_of_file(out / EDGES),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "degree": {"mean": float(degree.mean()), "min": int(degree.min()), "max": int(degree.max())},
+        "without_neighbours": int((degree == 0).sum()), **notes})
+
+
+def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> None:
+    import polars as pl  # here, because forked loader workers import this module and must not inherit a thread pool
+
+    rows, places = np.nonzero(neighbours.table != ABSENT)
+    mids = np.array(vocabulary.mids, dtype=object)
+    types = neighbours.types[rows, places] if neighbours.types is not None else np.full(len(rows), "", dtype=object)
+    frame = pl.DataFrame({"target": mids[rows].tolist(), "source": mids[neighbours.table[rows, places]].tolist(),
+                          "place": places.astype(np.int32), "strength": neighbours.strengths[rows, places],
+                          "type": types.tolist()}, schema_overrides={"target": pl.String, "source": pl.String, "type": pl.String})
+    with whole_file(path) as temporary:
+        frame.with_columns(pl.col("strength").fill_nan(None)).write_parquet(temporary)
+
+
+def summary(table: np.ndarray, out: Path, kind: str) -> str:
+    degree = (table != ABSENT).sum(1)
+    return (f"{out / TABLE}: {kind}, {len(table):,} categories, "
+            f"{degree.mean():.1f} neighbours each ({degree.min()}–{degree.max()}), {(degree == 0).sum():,} without any")
+
+
+def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
+    """The first k neighbours of every category: int64 [C, k], −1 absent.
+
+    Raises UserError if the graph is absent, of another vocabulary, damaged, or holds fewer than k neighbours.
+    """
+    content = read_json(folder / PROVENANCE, "c2srt relations")
+    try:
+        made_from, sha256 = content["made_from"], content["table_sha256"]
+        again = f"c2srt relations graph={made_from['kind']} neighbours={max(k, made_from['neighbours'])}"
+        check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / PROVENANCE} does not describe a relation graph: make it with `c2srt relations`") from None
+    if k > made_from["neighbours"]:
+        raise UserError(f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
+                        f"rebuild it with `{again}`")
+    if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
+        raise UserError(f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with `{again}`")
+    return torch.from_numpy(np.load(folder / TABLE).astype(np.int64))[:, :k]
