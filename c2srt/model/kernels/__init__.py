@@ -1,0 +1,105 @@
+"""Fused Triton kernels for ISR and for the core of the GATv2 layer, behind the functions that the torch path also offers.
+
+**Not timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and compiled for sm_90 (wgmma,
+bfloat16 without register spills); no GPU was at hand, so their block sizes are reasoned, not tuned, and nothing here says
+that they are right on a GPU or faster than the torch path.
+
+Block sizes follow from the shapes, without autotuning: it picks by timing, another pick adds in another order, and two
+runs of one training would differ. Triton is imported by `isr` and `gat` of this package only, when a function is first called; a
+machine without Triton or CUDA asks `supported`, hears no, and takes the torch path.
+
+Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighbours, M targets, N sources, E edges.
+"""
+
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+
+MOST_PATCHES = 1024
+MOST_WIDTH = 4096
+MOST_NEIGHBOURS = 64  # the slots are unrolled
+
+
+def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> bool:
+    """Whether the kernels can run on this tensor: the patches [B, P, D] of `assignment`, or, with `heads` and the number of
+    table slots, the nodes [N, D] of `attention_forward`. float32 or bfloat16, on a GPU of compute capability 8 or more (or
+    under TRITON_INTERPRET=1); d a power of two of at least 16."""
+    if tensor.dtype not in (torch.float32, torch.bfloat16) or not runs_on(tensor.device):
+        return False
+    width = tensor.shape[-1]
+    if heads is None:
+        return tensor.shape[-2] <= MOST_PATCHES
+    head_width = width // heads
+    return (width % heads == 0 and head_width >= 16 and head_width & (head_width - 1) == 0
+            and width <= MOST_WIDTH and 1 <= neighbours <= MOST_NEIGHBOURS)
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether Triton is there and can use the device."""
+    if find_spec("triton") is None:
+        return False
+    if interpreted():
+        return True
+    return device.type == "cuda" and torch.version.cuda is not None and torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run on the CPU, in its interpreter. The variable must be set before Triton is first imported."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
+    """`c2srt.model.isr.assignment`: the pooling matrix A [B, C, P] of patches [B, P, D] raw and text [C, D]
+    (or [B, C, D]) unit rows.
+
+    Cosines, softmax and sums are float32; where the torch path rounds the cosines to bfloat16 this one does not, so the two
+    differ there where a score is within that rounding of the boundary. Of equal scores the lower patch index is taken.
+    """
+    from c2srt.model.kernels import isr
+
+    return isr.assignment(patches, text, scale, threshold, max_patches, weighted)
+
+
+def attention_forward(target: Tensor, source: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """GATv2's attention over a neighbour table: e_ijm = a_m · LeakyReLU(t_i + s_j), α = softmax_j e, ‖_m Σ_j α_ijm s_jm.
+
+    target [M, D], source [N, D], attention [H, d], table [M, K] rows of source or −1 -> aggregated [M, D] in source's type,
+    α [M, K, H] float32 (0 where missing). A target without a neighbour gets zeros. Indices are not checked here:
+    `reversed_adjacency` does that once.
+    """
+    from c2srt.model.kernels import gat
+
+    return gat.attention_forward(target, source, attention, table)
+
+
+def attention_backward(upstream: Tensor, target: Tensor, source: Tensor, attention: Tensor, alpha: Tensor, table: Tensor,
+                       reversed: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of target [M, D], source [N, D] and attention [H, d] (float32) for the upstream gradient [M, D] of aggregated.
+
+    `alpha` is attention_forward's, `reversed` is reversed_adjacency(table, N). Deterministic: no atomics, every sum has one
+    fixed order that depends on the shapes only.
+    """
+    from c2srt.model.kernels import gat
+
+    return gat.attention_backward(upstream, target, source, attention, alpha, table, reversed)
+
+
+def reversed_adjacency(table: Tensor, sources: int) -> tuple[Tensor, Tensor]:
+    """Who listens to each source: offsets int32 [N + 1], edges int32 [E].
+
+    edges[offsets[j] : offsets[j + 1]] are the flat indices i · K + k of the entries of `table` [M, K] that name source j, in
+    increasing order. Raises UserError for an index that is not below `sources`.
+    """
+    flat = table.flatten()
+    if flat.numel() and int(flat.max()) >= sources:
+        raise UserError(f"the neighbour table names row {int(flat.max())} of {sources} sources: build the relations again for this vocabulary")
+    if flat.numel() >= 2**31:
+        raise UserError(f"{flat.numel():,} edges in one tile are more than 32 bits can count: lower model.tile_mib")
+    order = flat.argsort(stable=True)
+    order = order[int((flat < 0).sum()):]
+    bounds = torch.arange(sources + 1, device=table.device, dtype=flat.dtype)
+    return torch.searchsorted(flat[order], bounds).int(), order.int()

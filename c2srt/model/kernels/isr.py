@@ -1,0 +1,128 @@
+"""The ISR kernel: cosines, softmax, selection and pooling weights of one block of categories in one pass.
+
+The shape is flash attention's: the queries are a block of text rows, the keys all patches of one image, and the scores never
+leave the chip. No sort: the boundary score is found by bisection over the scores' bit patterns (order-preserving for
+floats ≥ 0), in registers. See the package's docstring for what was tested and what was not timed.
+
+Shapes: B images, P patches, C categories, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from c2srt.model.kernels import interpreted
+
+SCORES_IN_REGISTERS = 16384  # of a program: 64 categories × 256 patches are 128 registers in each of 128 threads
+PATCH_TILE_BYTES = 16384  # patches × columns in shared memory, of which three stages are in flight
+STAGES = 3
+
+
+def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
+    """See c2srt.model.kernels.assignment."""
+    (images, count, width), categories = patches.shape, text.shape[-2]
+    unit = F.normalize(patches.detach(), dim=-1).contiguous()
+    text = text.detach().to(patches.dtype).contiguous()
+    pooling = patches.new_empty(images, categories, count)
+    if pooling.numel() == 0:
+        return pooling
+    padded = max(16, triton.next_power_of_2(count))
+    block = min(128, max(16, SCORES_IN_REGISTERS // padded))
+    columns = max(16, min(128, triton.next_power_of_2(width), PATCH_TILE_BYTES // (padded * patches.element_size())))
+    with torch.cuda.device_of(patches):
+        assignment_kernel[triton.cdiv(categories, block), images](
+            unit, text, pooling, categories * width if text.dim() == 3 else 0, float(scale), float(threshold), max_patches, categories,
+            P=count, D=width, WEIGHTED=weighted, WIDEN=interpreted(), PADDED=padded, BLOCK_C=block, BLOCK_D=columns,
+            num_warps=8 if block > 64 else 4, num_stages=STAGES, enable_fp_fusion=True)
+    return pooling
+
+
+@triton.jit
+def assignment_kernel(patches, text, pooling, text_stride, scale, threshold, max_patches, categories, P: tl.constexpr,
+                      D: tl.constexpr, WEIGHTED: tl.constexpr, WIDEN: tl.constexpr, PADDED: tl.constexpr, BLOCK_C: tl.constexpr,
+                      BLOCK_D: tl.constexpr):
+    """One block of categories of one image: unit patches [B, P, D], text [C, D] or, with a stride
+    between images, [B, C, D] -> pooling [B, C, P]."""
+    category = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    patch = tl.arange(0, PADDED)
+    image = tl.program_id(1).to(tl.int64)
+
+    cosine = unit_products(text + image * text_stride, patches + image * P * D, category, patch, categories, P, D, WIDEN, BLOCK_C,
+                           PADDED, BLOCK_D)
+    logits = tl.where(patch[None, :] < P, scale * cosine, float("-inf"))
+    scores = tl.exp(logits - tl.max(logits, 1)[:, None])
+    scores = scores / tl.sum(scores, 1)[:, None]
+    scores = tl.where(patch[None, :] < P, scores, -1.0)  # padding ranks below every score
+
+    taken = choose(scores, threshold, max_patches, patch, BLOCK_C, PADDED)
+    weights = tl.where(taken, scores if WEIGHTED else 1.0, 0.0)
+    weights = weights / tl.sum(weights, 1)[:, None]
+    place = (image * categories + category)[:, None] * P + patch[None, :]
+    tl.store(pooling + place, weights, mask=(category < categories)[:, None] & (patch < P)[None, :])
+
+
+@triton.jit
+def unit_products(left, right, row, column, rows, columns, D: tl.constexpr, WIDEN: tl.constexpr, ROWS: tl.constexpr,
+                  COLUMNS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """left[row] · right[column]ᵀ in float32: [ROWS, COLUMNS], zeros outside. float32
+    inputs are multiplied as three TF32 products: plain TF32 would move patches over the boundary."""
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for start in tl.range(0, D, BLOCK_D):
+        depth = start + tl.arange(0, BLOCK_D)
+        a = tl.load(left + row.to(tl.int64)[:, None] * D + depth[None, :], mask=(row < rows)[:, None] & (depth < D)[None, :], other=0.0)
+        b = tl.load(right + column[None, :] * D + depth[:, None], mask=(column < columns)[None, :] & (depth < D)[:, None], other=0.0)
+        if WIDEN:  # exact; the interpreter's dot would multiply bfloat16's bit patterns as integers
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        total = tl.dot(a, b, total, input_precision="tf32x3")
+    return total
+
+
+@triton.jit
+def choose(scores, threshold, max_patches, index, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Which scores of each row are taken: one is, while the better ones sum to less than `threshold` and are fewer than
+    `max_patches`; of equal scores the lower index counts as better. scores [ROWS, COLUMNS] ≥ 0, or −1 for padding.
+
+    Bisection for the last score that is taken, the smallest after whose betters there is still room: after all scores above
+    `high` there is, after all above `low` there is none (−1, below the zeros, counts as such). It ends when (low, high] holds
+    at most one score, or equal ones.
+    """
+    bits = scores.to(tl.int32, bitcast=True)
+    low, high = tl.full([ROWS], -1, tl.int32), tl.max(bits, 1)
+    count_low, count_high = tl.sum((bits >= 0).to(tl.int32), 1), tl.zeros([ROWS], tl.int32)
+    sum_high = tl.zeros([ROWS], tl.float32)
+    open_ = (high - low > 1) & (count_low - count_high > 1)
+    while tl.max(open_.to(tl.int32), 0) > 0:
+        middle = low + (high - low) // 2
+        above = bits > middle[:, None]
+        sum_above = tl.sum(tl.where(above, scores, 0.0), 1)
+        count_above = tl.sum(above.to(tl.int32), 1)
+        room = (sum_above < threshold) & (count_above < max_patches)
+        lower, higher = open_ & room, open_ & (room == 0)
+        high, low = tl.where(lower, middle, high), tl.where(higher, middle, low)
+        count_high, count_low = tl.where(lower, count_above, count_high), tl.where(higher, count_above, count_low)
+        sum_high = tl.where(lower, sum_above, sum_high)
+        open_ = (high - low > 1) & (count_low - count_high > 1)
+
+    boundary = (bits > low[:, None]) & (bits <= high[:, None])
+    value = tl.max(tl.where(boundary, scores, 0.0), 1)
+    by_sum = tl.minimum(tl.ceil((threshold - sum_high) / value), 1.0 * COLUMNS).to(tl.int32)
+    wanted = tl.minimum(by_sum, max_patches - count_high)
+    last = tl.full([ROWS], COLUMNS - 1, tl.int32)
+    if tl.max(count_low - count_high - wanted, 0) > 0:
+        last = nth_index(boundary, wanted, index, ROWS, COLUMNS)
+    return (bits > high[:, None]) | (boundary & (index[None, :] <= last[:, None]))
+
+
+@triton.jit
+def nth_index(mask, n, index, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Index of the n-th true entry of each row, or COLUMNS − 1 where there are fewer: bisection over the index."""
+    before = tl.full([ROWS], -1, tl.int32)
+    last = tl.full([ROWS], COLUMNS - 1, tl.int32)
+    while tl.max(last - before, 0) > 1:
+        middle = before + (last - before) // 2
+        enough = tl.sum((mask & (index[None, :] <= middle[:, None])).to(tl.int32), 1) >= n
+        last = tl.where(enough, middle, last)
+        before = tl.where(enough, before, middle)
+    return last

@@ -1,0 +1,290 @@
+"""The Triton kernels against the literal forms in float64: under Triton's interpreter, and on a GPU where there is one.
+
+The interpreter must be chosen before Triton is first imported, and other tests' libraries import Triton. So the checks run in a
+process of their own (`place`), and nothing leaks into the tests beside them.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from multiprocessing import get_context
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.model import kernels
+from tests.test_structure import importers
+
+CPU = torch.device("cpu")
+RELATIVE = {torch.float32: 2e-5, torch.bfloat16: 2**-7}  # a GPU rounds to bfloat16 (2^-9), the interpreter truncates (2^-8)
+MINUTES = 300
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
+
+
+@contextmanager
+def process(**environment: str):
+    """A function call(check, *arguments) that runs in one new process, whose libraries see the environment from the start."""
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        pool.submit(torch.set_num_threads, 1).result(MINUTES)
+        patch.undo()
+        yield lambda check, *arguments: pool.submit(check, *arguments).result(MINUTES)
+
+
+@pytest.fixture(scope="module", params=["interpreter"] + ["cuda"] * torch.cuda.is_available())
+def place(request):
+    """Calls check(device, *arguments) under the interpreter or on the GPU."""
+    if request.param == "cuda":
+        yield lambda check, *arguments: check(torch.device("cuda"), *arguments)
+        return
+    with process(TRITON_INTERPRET="1", PYTHONWARNINGS="ignore") as call:
+        yield lambda check, *arguments: call(check, CPU, *arguments)
+
+
+# ISR
+
+def sorted_assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, most: int, weighted: bool) -> tuple[Tensor, Tensor]:
+    """Algorithm 1 with a stable sort, in float64 -> A [B, C, P], and the rows [B, C] whose choice hangs on no rounding: the sum
+    before the last patch taken and that before the next are off the threshold, and so are their scores from each other, unless
+    equal."""
+    unit = F.normalize(patches, dim=-1).double()
+    scores = (scale * (text.to(patches.dtype).double() @ unit.transpose(1, 2))).softmax(-1)
+    ordered, index = scores.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    rank = torch.arange(scores.shape[-1], device=scores.device)
+    taken = (before < threshold) & (rank < most)
+    weights = taken * (ordered if weighted else torch.ones_like(ordered))
+    weights = weights / weights.sum(-1, keepdim=True)
+    count = taken.sum(-1, keepdim=True)
+    gap = ordered.gather(-1, count - 1) - ordered.gather(-1, count.clamp(max=len(rank) - 1))
+    clear = ((before - threshold).abs() > 1e-5).all(-1) & ((gap == 0) | (gap > 1e-5 * ordered[..., :1]) | (count == len(rank)))[..., 0]
+    return torch.zeros_like(scores).scatter_(-1, index, weights), clear
+
+
+def check_assignment(device, sizes, dtype, scale, threshold, most, weighted, per_image=False):
+    images, count, categories, width = sizes
+    generator = torch.Generator().manual_seed(3)
+    patches = (3 * torch.randn(images, count, width, generator=generator)).to(dtype).to(device)
+    shape = (images, categories, width) if per_image else (categories, width)
+    text = F.normalize(torch.randn(shape, generator=generator), dim=-1).to(device)
+    assert kernels.supported(patches)
+    got = kernels.assignment(patches, text, scale, threshold, most, weighted)
+    want, clear = sorted_assignment(patches, text, scale, threshold, most, weighted)
+    assert got.dtype == dtype and got.shape == want.shape and clear.float().mean() > 0.9
+    assert torch.equal(got[clear] > 0, want[clear] > 0)
+    torch.testing.assert_close(got[clear].double(), want[clear], rtol=RELATIVE[dtype], atol=1e-7)
+    assert torch.equal(got, kernels.assignment(patches, text, scale, threshold, most, weighted))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_isr_is_the_sorted_form(place, dtype, weighted):
+    place(check_assignment, (2, 49, 67, 40), dtype, 20.0, 0.5, 32, weighted)  # no size is a multiple of its block
+
+
+@needs_triton
+@pytest.mark.parametrize("scale, threshold, most", [(5.0, 0.9, 7), (20.0, 0.5, 1), (3.0, 1.0, 5), (3.0, 1.0, 13)])
+def test_isr_where_the_cap_binds(place, scale, threshold, most):
+    place(check_assignment, (1, 13, 21, 24), torch.float32, scale, threshold, most, False)
+
+
+@needs_triton
+def test_isr_at_full_patch_count_with_texts_of_each_image(place):
+    place(check_assignment, (2, 196, 30, 32), torch.float32, 30.0, 0.6, 32, False, True)
+
+
+def check_ties(device, threshold, most, scale):
+    """Unit patches and dyadic texts: equal cosines are equal bit by bit, in any order of summation."""
+    width, copies = 16, 3
+    patches = torch.eye(width, device=device)[torch.arange(width * copies, device=device) % 5][None]
+    text = torch.zeros(4, width, device=device)
+    text[0, :5] = torch.tensor([0.5, 0.5, 0.5, 0.25, 0.25])
+    text[1, 2] = 1
+    text[2, :5] = torch.tensor([-1.0, 0.5, 0.25, 0.5, -0.5])
+    want, _ = sorted_assignment(patches, text, scale, threshold, most, False)
+    got = kernels.assignment(patches, text, scale, threshold, most, False)
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=0)
+    return (got > 0).sum(-1)[0].tolist()
+
+
+@needs_triton
+@pytest.mark.parametrize("scale, threshold, most", [(4.0, 0.51, 48), (4.0, 0.9, 6), (100.0, 0.53, 48), (0.0, 0.53, 48)])
+def test_isr_takes_exactly_n_of_equal_scores(place, scale, threshold, most):
+    counts = place(check_ties, threshold, most, scale)
+    if scale == 0:
+        assert counts == [26, 26, 26, 26]  # the smallest n with n / 48 ≥ 0.53
+    assert max(counts) <= most
+
+
+# GATv2
+
+def literal_attention(target: Tensor, source: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """GATv2 on the whole [M, K, H, d] tensor, for autograd."""
+    (heads, width), present = attention.shape, (table >= 0)[..., None]
+    s = source[table.clamp(min=0).long()].unflatten(-1, (heads, width))
+    t = target.unflatten(-1, (heads, width))[:, None]
+    logits = (F.leaky_relu(t + s, 0.2) * attention).sum(-1)
+    logits = logits.masked_fill(~present, -torch.inf)
+    share = torch.exp(logits - logits.detach().amax(1, keepdim=True).clamp(min=-1e30))
+    alpha = share / share.sum(1, keepdim=True).clamp(min=1e-300)
+    return (alpha[..., None] * s).sum(1).flatten(1), alpha
+
+
+def make_graph(targets: int, sources: int, slots: int, seed: int) -> Tensor:
+    """A table [M, K] with missing entries, a hub (source 2 in nearly every row), deaf targets (row 3 and the last) and a
+    source that nobody hears (the last)."""
+    table = torch.randint(-1, sources - 1, (targets, slots), generator=torch.Generator().manual_seed(seed))
+    table[:, -1] = 2
+    table[3] = table[-1] = -1
+    return table
+
+
+def check_attention(device, sizes, dtype, index_dtype):
+    targets, sources, slots, heads, width = sizes
+    generator = torch.Generator().manual_seed(5)
+    target, source, upstream = (torch.randn(rows, heads * width, generator=generator).to(dtype).to(device) for rows in (targets, sources, targets))
+    attention = torch.randn(heads, width, generator=generator).to(dtype).to(device)
+    table = make_graph(targets, sources, slots, 7).to(index_dtype).to(device)
+    assert kernels.supported(source, heads, slots)
+
+    def both():
+        aggregated, alpha = kernels.attention_forward(target, source, attention, table)
+        adjacency = kernels.reversed_adjacency(table, sources)
+        return aggregated, alpha, *kernels.attention_backward(upstream, target, source, attention, alpha, table, adjacency)
+
+    leaves = [tensor.double().requires_grad_() for tensor in (target, source, attention)]
+    aggregated, alpha = literal_attention(*leaves, table)
+    want = (aggregated, alpha, *torch.autograd.grad(aggregated, leaves, upstream.double()))
+    got = both()
+    assert [tensor.dtype for tensor in got] == [dtype, torch.float32, dtype, dtype, torch.float32]
+    for name, value, expected in zip(("aggregated", "alpha", "grad_target", "grad_source", "grad_attention"), got, want):
+        torch.testing.assert_close(value.double(), expected.detach(), rtol=RELATIVE[value.dtype], atol=1e-5 * expected.abs().max().item(),
+                                   msg=lambda text: f"{name}: {text}")
+    assert not got[0][[3, -1]].any() and not got[1][[3, -1]].any() and not got[3][-1].any()
+    assert all(torch.equal(one, other) for one, other in zip(got, both()))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes, index_dtype", [
+    ((37, 29, 5, 2, 16), torch.int64),  # M, N, K, H, d; ragged
+    ((170, 11, 3, 3, 16), torch.int32),  # a hub over two whole segments; heads not a power of two
+    ((9, 8, 4, 8, 64), torch.int64),  # the width of CLIP's ViT-B
+    ((6, 7, 1, 1, 32), torch.int64),  # one neighbour: no gradient through the softmax
+])
+def test_attention_is_autograd_of_the_literal_form(place, sizes, dtype, index_dtype):
+    place(check_attention, sizes, dtype, index_dtype)
+
+
+def check_turns(device):
+    """A program that walks several blocks of targets gives the same sums."""
+    from c2srt.model.kernels import gat
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gat, "LARGEST_PARTIALS", 2)
+        check_attention(device, (170, 11, 3, 2, 16), torch.float32, torch.int64)
+
+
+@needs_triton
+def test_targets_in_several_turns(place):
+    place(check_turns)
+
+
+def check_empty(device):
+    rows = torch.zeros(3, 32, device=device)
+    table = torch.zeros(0, 2, dtype=torch.int64, device=device)
+    aggregated, alpha = kernels.attention_forward(rows[:0], rows, torch.ones(2, 16, device=device), table)
+    grads = kernels.attention_backward(rows[:0], rows[:0], rows, torch.ones(2, 16, device=device), alpha, table, kernels.reversed_adjacency(table, 3))
+    assert aggregated.shape == (0, 32) and [len(grad) for grad in grads] == [0, 3, 2] and not any(grad.any() for grad in grads)
+    assert kernels.assignment(rows[None], rows[:0], 1.0, 0.5, 2, False).shape == (1, 0, 3)
+
+
+@needs_triton
+def test_nothing_to_do(place):
+    place(check_empty)
+
+
+def test_reversed_adjacency_lists_every_edge_once():
+    table = make_graph(40, 12, 3, 1)
+    offsets, edges = kernels.reversed_adjacency(table, 12)
+    lists = [[i for i, node in enumerate(table.flatten().tolist()) if node == source] for source in range(12)]
+    assert [edges[a:b].tolist() for a, b in zip(offsets, offsets[1:])] == lists
+    assert offsets.dtype == edges.dtype == torch.int32
+    with pytest.raises(UserError, match="names row 10 of 10 sources"):
+        kernels.reversed_adjacency(table, 10)
+
+
+# Where they can run
+
+def check_supported(device):
+    patches, nodes = torch.zeros(1, 196, 512, device=device), torch.zeros(4, 512, device=device)
+    assert kernels.supported(patches) and kernels.supported(nodes.bfloat16(), 8, 5)
+    assert not kernels.supported(patches.double()) and not kernels.supported(patches.half())
+    assert not kernels.supported(torch.zeros(1, 1025, 8, device=device))
+    assert not any(kernels.supported(nodes[:, :width], heads) for width, heads in ((512, 3), (512, 64), (384, 16)))
+    assert not kernels.supported(nodes, 8, 65)
+
+
+@needs_triton
+def test_supported_shapes(place):
+    place(check_supported)
+
+
+@pytest.mark.skipif(kernels.interpreted(), reason="the whole suite runs under the interpreter")
+def test_a_cpu_takes_the_torch_path():
+    assert not kernels.supported(torch.zeros(1, 4, 8)) and not kernels.supported(torch.zeros(4, 32), 2)
+
+
+def test_triton_is_imported_by_the_kernels_only():
+    assert importers("triton") == {"c2srt/model/kernels/isr.py", "c2srt/model/kernels/gat.py"}
+
+
+class Sm90:
+    """Stands in for the driver of a GPU that is not there: says what to compile for."""
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+def compile_all(count):
+    """Compiles exactly what the functions would launch on an H100 or H200 in bfloat16 -> {kernel: (shared bytes, has wgmma)}."""
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    driver.set_active(Sm90())
+    compiled, run = {}, JITFunction.run
+
+    def compile_only(self, *arguments, warmup, **options):
+        kernel = run(self, *arguments, warmup=True, **options)
+        compiled[self.__name__] = (kernel.metadata.shared, "wgmma" in kernel.asm["ptx"], len(kernel.asm["cubin"]))
+
+    JITFunction.run = compile_only
+    patches, nodes = torch.zeros(2, count, 512).bfloat16(), torch.zeros(40, 512).bfloat16()
+    kernels.assignment(patches, nodes, 100.0, 0.5, 32, False)
+    table, attention, alpha = torch.zeros(40, 5, dtype=torch.int64), torch.zeros(8, 64).bfloat16(), torch.zeros(40, 5, 8)
+    kernels.attention_forward(nodes, nodes, attention, table)
+    kernels.attention_backward(nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, 40))
+    return compiled
+
+
+@needs_triton
+@pytest.mark.parametrize("count", [49, pytest.param(196, marks=pytest.mark.slow)])
+def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, count):
+    with process(TRITON_CACHE_DIR=str(tmp_path)) as call:
+        compiled = call(compile_all, count)
+    assert set(compiled) == {"assignment_kernel", "forward_kernel", "target_kernel", "segment_kernel", "source_kernel"}
+    assert compiled["assignment_kernel"][1], "the tensor cores of Hopper are not used"
+    assert all(shared <= 227 * 1024 and size for shared, _, size in compiled.values())
