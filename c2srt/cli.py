@@ -26,6 +26,7 @@ VERBS = {
     "audit": ("cluster.audit", "re-read shards against the CSVs and name every disagreement"),
     "text": ("c2srt.text", "text features of every category from the frozen text tower"),
     "relations": ("c2srt.relations.build", "the neighbour table of the relation graph"),
+    "relations-mine": ("c2srt.relations.mine", "ask a language model for the relations between categories"),
     "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),

@@ -16,7 +16,6 @@ from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
 from c2srt.relations.table import KINDS, TABLE, Neighbours, is_current, no_neighbours, save, summary
-from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -60,6 +59,8 @@ def identity(config: Config, vocabulary: Vocabulary, answers: Answers | None) ->
     if config.graph == "random":
         made_from["seed"] = config.seed
     if config.graph == "similarity":
+        from c2srt.text import text_identity  # as in `build`
+
         made_from["text"] = text_identity(Path(config.text), vocabulary)
     if config.graph == "cooccurrence":
         made_from["labels"] = labels_identity(Path(config.shards), vocabulary)
@@ -75,6 +76,8 @@ def build(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> tu
         print_dropped(counts, answers.source)
         return neighbours, {"source": answers.source, "counts": counts, **answers.provenance}
     if config.graph == "similarity":
+        from c2srt.text import load_text  # open_clip takes seconds to import, and only this kind needs it
+
         features = load_text(Path(config.text), vocabulary)
         table = text_neighbours(features, vocabulary.seen_count, config.neighbours)
         return Neighbours(table, cosines(features, table)), {}

@@ -1,0 +1,152 @@
+"""`c2srt relations mine`: asks a language model which seen categories each category is related to (supplement B.3).
+
+Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/ledger.py); `relations.jsonl`, the relations file that
+`c2srt relations` reads (c2srt/relations/answers.py).
+"""
+
+import asyncio
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from c2srt.errors import UserError
+from c2srt.progress import Progress
+from c2srt.relations.asking import MILLION, Asker, Pace, Prices, Purse
+from c2srt.relations.endpoint import Endpoint, model_name
+from c2srt.relations.ledger import Ledger
+from c2srt.relations.mined import write_relations
+from c2srt.relations.prompt import FORMS
+from c2srt.relations.questions import MODES, Questions, make_questions
+from c2srt.relations.shortlist import SOURCES
+
+LEDGER, RELATIONS = "ledger.jsonl", "relations.jsonl"
+INCOMPLETE = 1
+SAMPLE = 50  # prompts that the estimate looks at
+BYTES_PER_TOKEN = 3.5  # of a list of English names; only the estimate uses it
+REPLY_TOKENS = 600  # about ten relations with a short explanation each; only the estimate uses it
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt relations mine`, explained in configs/relations-mine.yaml."""
+
+    model: Optional[str] = None
+    url: Optional[str] = None
+    price_input: Optional[float] = None
+    price_output: Optional[float] = None
+    budget: float = 10.0
+    seen: Optional[str] = None
+    unseen: Optional[str] = None
+    targets: Optional[list[str]] = None
+    candidates: str = "shortlist"
+    size: int = 1000
+    sources: list[str] = field(default_factory=lambda: ["similarity", "words"])
+    queries: int = 1
+    form: str = "auto"
+    temperature: Optional[float] = None
+    max_output: int = 4000
+    concurrency: int = 16
+    attempts: int = 3
+    tries: int = 8
+    backoff_s: float = 1.0
+    timeout_s: float = 120.0
+    shards: str = ""
+    text: str = ""
+    out: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("size", "queries", "max_output", "concurrency", "attempts", "tries"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        for name, value, choices in (("candidates", self.candidates, MODES), ("form", self.form, ("auto", *FORMS))):
+            if value not in choices:
+                raise UserError(f"{name}={value} is not known: choose one of {', '.join(choices)}")
+        if bad := next((source for source in self.sources if source not in SOURCES), None):
+            raise UserError(f"sources: {bad} is not known: choose among {', '.join(SOURCES)}")
+        if self.candidates == "shortlist" and not self.sources:
+            raise UserError(f"sources is empty: choose among {', '.join(SOURCES)}, or set candidates=pages")
+        if not 0 < self.budget < math.inf:
+            raise UserError(f"budget={self.budget} must be an amount of USD above zero: it is the most that mining may cost")
+        if min(self.backoff_s, self.timeout_s) <= 0:
+            raise UserError(f"backoff_s={self.backoff_s} and timeout_s={self.timeout_s} must be above zero")
+
+
+def run(config: Config) -> int:
+    """Asks what has not been answered yet, then writes the relations file. Returns 1 if questions stay without an answer.
+
+    Raises UserError on bad input, on a key or address that does not work.
+    """
+    questions = make_questions(config, model_name(config.model))
+    out = Path(config.out)
+    with Ledger(out / LEDGER, questions.identity) as ledger:
+        asker = asyncio.run(ask(config, questions, ledger)) if unanswered(questions, ledger) else None
+    return finish(config, questions, out, asker)
+
+
+def unanswered(questions: Questions, ledger: Ledger) -> bool:
+    return any(asked.id not in ledger.state.final for asked in questions)
+
+
+async def ask(config: Config, questions: Questions, ledger: Ledger) -> Asker:
+    """Asks everything that is open; returns the asker with its counts."""
+    prices = prices_of(config)
+    endpoint = Endpoint(config.model, config.url, config.timeout_s)
+    spent = ledger.state.spent + sum(ledger.state.open.values())
+    say_estimate(config, questions, ledger, prices, spent)
+    done = sum(asked.id in ledger.state.final for asked in questions)
+    progress = Progress("mining", questions.count, "questions")
+    progress.skip(done)
+    asker = Asker(questions, ledger, endpoint, prices, Purse(config.budget, spent), Pace(config.backoff_s),
+                  "json" if config.form == "auto" else config.form, config.form == "auto", config.temperature, config.attempts,
+                  config.tries, progress)
+    try:
+        await asker.ask_all(config.concurrency)
+        progress.close(f"{asker.purse.spent:.2f} USD")
+    finally:
+        await endpoint.close()
+    return asker
+
+
+def prices_of(config: Config) -> Prices:
+    """Raises UserError unless the prices are given: without them the budget would mean nothing."""
+    if config.price_input is None or config.price_output is None or min(config.price_input, config.price_output) < 0:
+        raise UserError("say what a million tokens cost in USD, price_input=… price_output=… (0 for a model of your own): "
+                        "the budget is kept with them")
+    return Prices(config.price_input, config.price_output, config.max_output)
+
+
+def say_estimate(config: Config, questions: Questions, ledger: Ledger, prices: Prices, spent: float) -> None:
+    """Prints what the open questions will cost, before the first is sent."""
+    left, total_bytes, sampled = 0, 0, 0
+    for asked in questions:
+        if asked.id in ledger.state.final:
+            continue
+        left += 1
+        if sampled < SAMPLE:
+            total_bytes, sampled = total_bytes + len(questions.prompt(asked, questions.candidates(asked), "json").encode()), sampled + 1
+    tokens = total_bytes / sampled / BYTES_PER_TOKEN
+    estimate = left * (tokens * prices.input + REPLY_TOKENS * prices.output) / MILLION
+    print(f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so far, "
+          f"budget {config.budget:,.2f} USD", flush=True)
+    if spent + estimate > config.budget:
+        print("the budget will not do for all of them: mining stops when it is used up", flush=True)
+
+
+def finish(config: Config, questions: Questions, out: Path, asker: Asker | None) -> int:
+    """Writes the relations file from the ledger and says what came of it."""
+    summary = write_relations(out / LEDGER, out / RELATIONS, questions)
+    for what, count in sorted((asker.counts if asker else Counter()).items()):
+        if count:
+            print(f"  {what}: {count:,}")
+    print(f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered, "
+          f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD")
+    if asker and asker.out_of_budget:
+        print(f"the budget of {config.budget:.2f} USD is used up: run again with a larger budget=… to go on")
+    if summary["open"]:
+        print(f"{summary['open']:,} questions have no answer: run the same command again to ask them again")
+        return INCOMPLETE
+    print(f"build the graph from it with `c2srt relations relations_file={out / RELATIONS}`")
+    return 0

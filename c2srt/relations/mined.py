@@ -1,0 +1,85 @@
+"""Ledger → relations file: several queries and pages of a target become one line.
+
+The strength of a relation is its mean over the target's answered queries, 0 where a query does not name it (supplement B.3).
+Order: mean strength, then how many queries name it, then its mean place in their answers, then the column.
+"""
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from c2srt.files import hash_of, whole_file
+from c2srt.relations.ledger import events
+from c2srt.relations.questions import Questions
+
+
+def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
+    """Writes the relations file; returns {"answered": targets, "open": questions without an answer, "relations", "provenance"}.
+
+    A target with an answered question gets a line, even an empty one; targets without any are left out.
+    """
+    wanted = {asked.id: asked for asked in questions}
+    found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
+    facts = Facts()
+    for event in events(ledger):
+        facts.take(event)
+        if event.get("final") and (asked := wanted.pop(event["id"], None)):
+            found[asked.row][asked.query, asked.page] = event["related"]
+    vocabulary, provenance = questions.vocabulary, facts.provenance(questions)
+    relations = 0
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"provenance": provenance}, ensure_ascii=False) + "\n")
+        for row in sorted(found):
+            answers = averaged(found[row])
+            relations += len(answers)
+            file.write(json.dumps({
+                "mid": vocabulary.mids[row], "name": vocabulary.names[row],
+                "split": "seen" if row < vocabulary.seen_count else "unseen", "queries": len({query for query, _ in found[row]}),
+                "related": [{"mid": vocabulary.mids[column], "name": vocabulary.names[column], "type": kind, "strength": strength}
+                            for column, kind, strength in answers]}, ensure_ascii=False) + "\n")
+    return {"answered": len(found), "open": len(wanted), "relations": relations, "provenance": provenance}
+
+
+def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float]]:
+    """(query, page) -> its relations, in the ledger's form, becomes (column, most frequent type, mean strength) of every category
+    named, in the order of this module's docstring."""
+    queries = len({query for query, _ in answers})
+    strengths, places, types = defaultdict(float), defaultdict(list), defaultdict(Counter)
+    for _, related in sorted(answers.items()):
+        for place, (column, kind, strength) in enumerate(related):
+            strengths[column] += strength / queries
+            places[column].append(place)
+            types[column][kind] += 1
+    order = sorted(strengths, key=lambda column: (-round(strengths[column], 9), -len(places[column]),
+                                                  sum(places[column]) / len(places[column]), column))
+    return [(column, types[column].most_common(1)[0][0], round(strengths[column], 4)) for column in order]
+
+
+class Facts:
+    """What the provenance says of a ledger, from its events in order."""
+
+    def __init__(self) -> None:
+        self.models, self.endpoints, self.verdicts, self.unusable = Counter(), Counter(), Counter(), 0
+        self.asked = self.faults = self.input_tokens = self.output_tokens = 0
+        self.spent, self.last = 0.0, ""
+
+    def take(self, event: dict) -> None:
+        kind = event["event"]
+        self.asked += kind == "ask"
+        self.faults += kind == "fault"
+        if kind == "reply":
+            self.models[event["model"]] += 1
+            self.endpoints[event["endpoint"]] += 1
+            self.verdicts[event["verdict"]] += 1
+            self.unusable += len(event["unusable"])
+            self.spent, self.last = self.spent + event["cost"], event["time"]
+            self.input_tokens += event["tokens"][0] or 0
+            self.output_tokens += event["tokens"][1] or 0
+
+    def provenance(self, questions: Questions) -> dict:
+        identity = questions.identity
+        return {"model": ", ".join(sorted(self.models)), "asked_for": identity["model"], "endpoint": ", ".join(sorted(self.endpoints)),
+                "prompt": identity["prompt"],
+                "queries": questions.queries, "mined": self.last, "settings": identity, "settings_hash": hash_of(identity),
+                "requests": self.asked, "faults": self.faults, "replies": dict(sorted(self.verdicts.items())),
+                "unusable_names": self.unusable, "tokens": [self.input_tokens, self.output_tokens], "spent_usd": round(self.spent, 6)}

@@ -1,0 +1,157 @@
+"""The question about one category, and the strict reading of its answer (supplement B.3 of the paper).
+
+Two answer forms: `json` (structured output, `SCHEMA`) and `text` (the paper's "Related Category [Number]: …" blocks). A reply
+is read in whichever of the two it is written in. A category is named by its label: its display name, with the MID behind it
+where several categories of the vocabulary share the name.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+
+from c2srt.errors import UserError
+from c2srt.relations.answers import STRENGTH
+from c2srt.vocabulary import Vocabulary
+
+VERSION = "b3-1"
+TYPES = {"synonymy": "Synonymy/Similarity", "is-a": "Is-a/Hypernym", "functional": "Functional Relationship",
+         "co-occurrence": "Co-occurrence", "part-whole": "Part-Whole Relationship"}
+READ_AS = {"synonymy": "synonymy", "similarity": "synonymy", "is-a": "is-a", "hypernym": "is-a", "functional": "functional",
+           "co-occurrence": "co-occurrence", "cooccurrence": "co-occurrence", "part-whole": "part-whole"}
+FORMS = ("json", "text")
+NONE = "No related categories"
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "related_categories", "strict": True, "schema": {
+    "type": "object", "additionalProperties": False, "required": ["related"], "properties": {"related": {
+        "type": "array", "items": {
+            "type": "object", "additionalProperties": False, "required": ["category", "type", "strength", "explanation"],
+            "properties": {"category": {"type": "string"}, "type": {"type": "string", "enum": list(TYPES.values())},
+                           "strength": {"type": "string", "enum": ["High", "Medium", "Low"]},
+                           "explanation": {"type": "string"}}}}}}}}
+
+QUESTION = """\
+Based on the following list of known categories, please identify all categories that have a direct relationship with the new \
+category "{target}". For each related category, provide the type of relationship, the association strength (High, Medium, Low), \
+and a brief explanation. Copy the names from the list exactly as they stand there; use no other names.
+
+Types of Relationships
+1. Synonymy/Similarity: Two categories are conceptually very similar or synonymous.
+2. Is-a/Hypernym: One category is a superordinate or subordinate concept of the other.
+3. Functional Relationship: The function or use of one category is related to the other.
+4. Co-occurrence: Two categories often appear in the same context or environment.
+5. Part-Whole Relationship: One category is a component of the other.
+
+{instructions}
+
+List of known categories, one a line:
+{candidates}
+
+Focus on associations that would be most relevant for understanding or classifying "{target}", the strongest first."""
+
+INSTRUCTIONS = {
+    "json": """Answer with one JSON object and nothing else:
+{"related": [{"category": "natural", "type": "Synonymy/Similarity", "strength": "High", "explanation": "…"}, …]}
+The list is empty if no category of the list is related.""",
+    "text": """Provide the information for each related category in the following format, and write nothing else:
+
+Related Category [Number]: [Category Name]
+- Type of Relationship: [Relationship Type]
+- Association Strength: High / Medium / Low
+- Explanation: [Brief explanation of the relationship and the reason for the assigned strength]
+
+For example, for the new category "nature":
+
+Related Category 1: natural
+- Type of Relationship: Synonymy/Similarity
+- Association Strength: High
+- Explanation: "Natural" is conceptually very similar to "nature" as both refer to elements of the physical world not created by humans.
+
+If no category of the list is related, write: """ + NONE}
+
+
+class Unparsable(ValueError):
+    """A reply that is in neither form; says why."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How the prompt names the categories: `shown` [C] by column, and `column` from the normalised label."""
+
+    shown: list[str]
+    column: dict[str, int]
+
+
+def make_labels(vocabulary: Vocabulary) -> Labels:
+    """Raises UserError on an empty name."""
+    names = [" ".join(name.split()) for name in vocabulary.names]
+    if "" in names:
+        mid = vocabulary.mids[names.index("")]
+        raise UserError(f"category {mid!r} of the label list has an empty name: give it one, a language model cannot guess it")
+    shared = Counter(map(normalised, names))
+    shown = [name if shared[normalised(name)] == 1 else f"{name} ({mid})"
+             for name, mid in zip(names, vocabulary.mids, strict=True)]
+    return Labels(shown, {normalised(label): column for column, label in enumerate(shown)})
+
+
+def normalised(label: str) -> str:
+    """What two spellings of one label have in common: case, width, white space and quotes around it are ignored."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split()).strip("\"'“”‘’«»` ")
+
+
+def question(target: str, candidates: list[str], form: str) -> str:
+    """The prompt for one target and the labels of its candidates."""
+    parts = {"target": target, "instructions": INSTRUCTIONS[form], "candidates": "\n".join(candidates)}
+    return re.sub(r"\{(target|instructions|candidates)\}", lambda match: parts[match[1]], QUESTION)
+
+
+def read_reply(text: str) -> list[tuple[str, str, str]]:
+    """(label as written, relation type, strength word) of each related category, in order. Raises Unparsable."""
+    if re.search(r"(?mi)^\W*related category \d+\W*:", text):
+        return read_blocks(text)
+    if "{" in text:
+        return read_object(text)
+    if normalised(text).strip(".* ") == normalised(NONE):
+        return []
+    raise Unparsable("neither a JSON object nor 'Related Category 1: …'")
+
+
+def read_object(text: str) -> list[tuple[str, str, str]]:
+    """The `json` form: one whole object; text before and behind it (a code fence) is allowed, a second object is not."""
+    try:
+        found, end = json.JSONDecoder().raw_decode(text, text.index("{"))
+    except ValueError as error:
+        raise Unparsable(f"broken or cut off JSON ({error})") from None
+    if "{" in text[end:]:
+        raise Unparsable("more than one JSON object")
+    try:
+        return [entry(item["category"], item["type"], item["strength"]) for item in found["related"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unparsable(f"not the fields asked for ({type(error).__name__} {error})") from None
+
+
+def read_blocks(text: str) -> list[tuple[str, str, str]]:
+    """The `text` form; markdown's stars, hashes and list marks are ignored, text round the blocks is allowed."""
+    found = []
+    for block in re.split(r"(?mi)^\W*related category \d+\W*?:", text)[1:]:
+        lines = [line.replace("**", "").strip(" \t-–—•*#") for line in block.strip().splitlines()]
+        fields = {key.strip().casefold(): value.strip() for key, colon, value in (line.partition(":") for line in lines[1:]) if colon}
+        try:
+            found.append(entry(lines[0], fields["type of relationship"], fields["association strength"]))
+        except (KeyError, IndexError) as error:
+            raise Unparsable(f"a related category without {error}") from None
+    return found
+
+
+def entry(label: str, kind: str, strength: str) -> tuple[str, str, str]:
+    """Checked fields. Raises Unparsable on an unknown relation type or strength."""
+    word = re.match(r"[a-z-]*", kind.casefold().replace("–", "-").strip())[0]
+    strength = strength.casefold().strip(" .*")
+    if word not in READ_AS:
+        raise Unparsable(f"unknown relation type {kind[:40]!r}")
+    if strength not in STRENGTH:
+        raise Unparsable(f"unknown strength {strength[:40]!r}")
+    if not label.strip():
+        raise Unparsable("a related category without a name")
+    return label.strip(), READ_AS[word], strength
