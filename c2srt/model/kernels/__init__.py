@@ -1,12 +1,12 @@
 """Fused Triton kernels for ISR and for the core of the GATv2 layer, behind the functions that the torch path also offers.
 
-**Not timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and compiled for sm_90 (wgmma,
-bfloat16 without register spills); no GPU was at hand, so their block sizes are reasoned, not tuned, and nothing here says
-that they are right on a GPU or faster than the torch path.
+**Not run or timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and compiled for sm_90 (with
+Triton 3.9, in bfloat16 at P = 196, D = 512, H = 8: wgmma, no register spilled). No GPU was at hand: block sizes are reasoned, not
+tuned, and nothing here says that they are faster than the torch path.
 
-Block sizes follow from the shapes, without autotuning: it picks by timing, another pick adds in another order, and two
-runs of one training would differ. Triton is imported by `isr` and `gat` of this package only, when a function is first called; a
-machine without Triton or CUDA asks `supported`, hears no, and takes the torch path.
+Block sizes follow from the shapes. Autotuning picks by timing, another pick adds in another order, and two runs of one
+training would differ. Triton is imported by this package's `isr` and `gat` only, when a function is first called: a machine
+without Triton or CUDA asks `supported`, hears no, and takes the torch path.
 
 Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighbours, M targets, N sources, E edges.
 """
@@ -19,20 +19,20 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 
-MOST_PATCHES = 1024
+MOST_PATCH_BYTES = 2048  # P values: the smallest tile, 16 columns, then fits the shared memory of every card since 2020
 MOST_WIDTH = 4096
 MOST_NEIGHBOURS = 64  # the slots are unrolled
 
 
 def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> bool:
-    """Whether the kernels can run on this tensor: the patches [B, P, D] of `assignment`, or, with `heads` and the number of
-    table slots, the nodes [N, D] of `attention_forward`. float32 or bfloat16, on a GPU of compute capability 8 or more (or
-    under TRITON_INTERPRET=1); d a power of two of at least 16."""
+    """Whether the kernels can run on this tensor, float32 or bfloat16, on a GPU of compute capability 8 or more (or under
+    TRITON_INTERPRET=1): the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of table
+    slots as `neighbours`, the nodes [N, D] of `attention_forward`, d a power of two from 16."""
     if tensor.dtype not in (torch.float32, torch.bfloat16) or not runs_on(tensor.device):
         return False
     width = tensor.shape[-1]
     if heads is None:
-        return tensor.shape[-2] <= MOST_PATCHES
+        return tensor.shape[-2] * tensor.element_size() <= MOST_PATCH_BYTES
     head_width = width // heads
     return (width % heads == 0 and head_width >= 16 and head_width & (head_width - 1) == 0
             and width <= MOST_WIDTH and 1 <= neighbours <= MOST_NEIGHBOURS)
@@ -56,8 +56,8 @@ def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, ma
     """`c2srt.model.isr.assignment`: the pooling matrix A [B, C, P] of patches [B, P, D] raw and text [C, D]
     (or [B, C, D]) unit rows.
 
-    Cosines, softmax and sums are float32; where the torch path rounds the cosines to bfloat16 this one does not, so the two
-    differ there where a score is within that rounding of the boundary. Of equal scores the lower patch index is taken.
+    Cosines, softmax and sums are float32. The torch path rounds bfloat16 cosines to bfloat16, so there the two choose
+    differently where a score is within that rounding of the boundary. Of equal scores the lower patch index is taken.
     """
     from c2srt.model.kernels import isr
 
@@ -95,11 +95,11 @@ def reversed_adjacency(table: Tensor, sources: int) -> tuple[Tensor, Tensor]:
     increasing order. Raises UserError for an index that is not below `sources`.
     """
     flat = table.flatten()
-    if flat.numel() and int(flat.max()) >= sources:
-        raise UserError(f"the neighbour table names row {int(flat.max())} of {sources} sources: build the relations again for this vocabulary")
     if flat.numel() >= 2**31:
         raise UserError(f"{flat.numel():,} edges in one tile are more than 32 bits can count: lower model.tile_mib")
-    order = flat.argsort(stable=True)
-    order = order[int((flat < 0).sum()):]
+    largest, missing = torch.stack([flat.max(), (flat < 0).sum()]).tolist() if len(flat) else (-1, 0)
+    if largest >= sources:
+        raise UserError(f"the neighbour table names row {largest} of {sources} sources: build the relations for this vocabulary")
+    order = flat.argsort(stable=True)[missing:]
     bounds = torch.arange(sources + 1, device=table.device, dtype=flat.dtype)
     return torch.searchsorted(flat[order], bounds).int(), order.int()

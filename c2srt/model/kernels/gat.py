@@ -57,8 +57,8 @@ def backward_targets(upstream: Tensor, target: Tensor, source: Tensor, attention
     partials = attention.new_zeros(programs, *attention.shape, dtype=torch.float32)
     if programs:
         with torch.cuda.device_of(source):
-            target_kernel[(programs,)](upstream, target, source, attention, alpha, table, grad_target, grad_logit, partials, targets, turns,
-                                       ROWS=block, **sizes)
+            target_kernel[(programs,)](upstream, target, source, attention, alpha, table, grad_target, grad_logit, partials,
+                                       targets, turns, ROWS=block, **sizes)
     return grad_target, partials.sum(0), grad_logit
 
 
@@ -182,7 +182,8 @@ def target_kernel(upstream, target, source, attention, alpha, table, grad_target
             neighbour = tl.load(table + edge + k, mask=row < targets, other=-1)
             s = load_rows(source, neighbour, neighbour >= 0, column, real, D)
             grad = load_heads(alpha, edge + k, row < targets, H, HEADS) * (tl.sum(u * s, 2) - mean)
-            tl.store(grad_logit + (edge + k)[:, None] * H + head[None, :], grad, mask=(row < targets)[:, None] & (head < H)[None, :])
+            place = (edge + k)[:, None] * H + head[None, :]
+            tl.store(grad_logit + place, grad, mask=(row < targets)[:, None] & (head < H)[None, :])
             x = t + s
             grad_t += grad[:, :, None] * slope(x)
             grad_a += tl.sum(grad[:, :, None] * leaky_relu(x), 0)
@@ -209,8 +210,8 @@ def edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, sta
 
 
 @triton.jit
-def segment_kernel(upstream, target, source, attention, alpha, grad_logit, edges, table, sums, K: tl.constexpr, LENGTH: tl.constexpr,
-                   EDGES: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
+def segment_kernel(upstream, target, source, attention, alpha, grad_logit, edges, table, sums, K: tl.constexpr,
+                   LENGTH: tl.constexpr, EDGES: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
     """sums[b] [D] of the b-th segment of LENGTH edges, where all of them are one source's; else nothing, and nobody reads it."""
     segment = tl.program_id(0)
     node = tl.load(table + tl.load(edges + segment * LENGTH))
@@ -218,8 +219,8 @@ def segment_kernel(upstream, target, source, attention, alpha, grad_logit, edges
         column, real = head_columns(H, WIDTH, HEADS)
         a = tl.load(attention + column, mask=real, other=0.0).to(tl.float32)
         s = tl.load(source + node.to(tl.int64) * (H * WIDTH) + column, mask=real, other=0.0).to(tl.float32)
-        total = edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, segment * LENGTH, segment * LENGTH + LENGTH,
-                         K, EDGES, H, WIDTH, HEADS)
+        total = edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, segment * LENGTH,
+                         segment * LENGTH + LENGTH, K, EDGES, H, WIDTH, HEADS)
         tl.store(sums + segment.to(tl.int64) * (H * WIDTH) + column, total, mask=real)
 
 
