@@ -27,6 +27,7 @@ VERBS = {
     "text": ("c2srt.text", "text features of every category from the frozen text tower"),
     "relations": ("c2srt.relations.build", "the neighbour table of the relation graph"),
     "relations-mine": ("c2srt.relations.mine", "ask a language model for the relations between categories"),
+    "relations-report": ("c2srt.relations.report", "compare relation graphs, draw them, look categories up"),
     "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
@@ -153,7 +154,7 @@ def missing_key(composed: DictConfig) -> str:
 
 
 def overview() -> str:
-    lines = [f"  {verb:<10} {line}" for verb, (_, line) in VERBS.items()]
+    lines = [f"  {verb:<16} {line}" for verb, (_, line) in VERBS.items()]
     return "\n".join([USAGE, "", *lines, "", "`c2srt <verb> --help` explains a verb's keys; run a command again to resume it."])
 
 

@@ -20,6 +20,7 @@ from c2srt.files import read_json, sha256_of_file, write_json
 from c2srt.relations import Answers, llm_neighbours, load_relations, parse_answers, shipped_answers, similar_neighbours, text_neighbours
 from c2srt.relations.baselines import random_neighbours
 from c2srt.relations.cooccurrence import count_labels
+from c2srt.relations.prompt import TYPES
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.shard_folder import make_shards, make_vocabulary
@@ -310,6 +311,27 @@ def test_shipped_relations_are_the_mined_ones_in_a_reproducible_file(name):
     if not SHARED.is_dir():
         pytest.skip("needs shared/data to compare with the mined relations")
     assert gzip.decompress(packed) == (SHARED / f"relations/{name}.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "seen", "least", "most"), [("openimages_v4", 7186, 5, 12), ("nuswide", 925, 16, 20)])
+def test_shipped_relations_are_valid_and_say_where_they_come_from(name, seen, least, most):
+    """Every category once; names of the vocabulary; seen, different, known relation types; as many as the provenance says."""
+    packed = gzip.decompress((Path(__file__).parents[1] / f"c2srt/data_files/relations_{name}.jsonl.gz").read_bytes())
+    rows = [json.loads(line) for line in packed.splitlines()]
+    key = "mid" if name == "openimages_v4" else "name"
+    names = {row[key]: row["name"] for row in rows}
+    sources = {row[key] for row in rows if row["split"] == "seen"}
+    assert len(names) == len(rows) and len(sources) == seen and {row["split"] for row in rows} == {"seen", "unseen"}
+    if name == "openimages_v4":
+        vocabulary = open_images_v4()
+        assert names == dict(zip(vocabulary.mids, vocabulary.names, strict=True)) and sources == set(vocabulary.mids[:seen])
+    for row in rows:
+        related = [one[key] for one in row["related"]]
+        assert least <= len(related) == len(set(related)) <= most and row[key] not in related and set(related) <= sources
+        assert all(one["name"] == names[one[key]] and one["type"] in TYPES and one["strength"] in ("high", "medium", "low")
+                   for one in row["related"])
+    provenance = shipped_answers(f"relations_{name}.jsonl.gz").provenance
+    assert provenance["queries"] == 1 and f"{seen:,} seen and {len(rows) - seen}" in provenance["mined"]
 
 
 def test_a_part_of_open_images_takes_its_relations_from_the_shipped_file(tmp_path):

@@ -1,9 +1,9 @@
 """The relation graph of the IST module as a neighbour table: which seen categories inform which category.
 
-Reading order: `answers.py` (mined relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to
-compare with), `table.py` (the format on disk), `build.py` (the verb `relations`); `prompt.py`, `shortlist.py`, `ledger.py`,
-`endpoint.py`, `mine.py` and `batch.py` (the verb `relations mine`); `report.py`, `pictures.py` and `page.py` (the verb
-`relations report`); `words.py` (neighbours of words outside the vocabulary).
+Reading order: `answers.py` (mined relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to compare with),
+`table.py` (the format on disk), `build.py` (the verb `relations`); `shortlist.py`, `prompt.py`, `questions.py` (what is asked),
+`ledger.py`, `endpoint.py`, `asking.py`, `mined.py`, `mine.py` (the verb `relations mine`), `batch.py` (the same by file);
+`compare.py`, `pictures.py`, `page.py`, `report.py` (the verb `relations report`); `words.py` (words outside the vocabulary).
 
 Rules that hold for every kind:
 - only seen categories are neighbours (unseen ones receive, they never send); a category is never its own neighbour

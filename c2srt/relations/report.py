@@ -1,0 +1,171 @@
+"""`c2srt relations report`: the graphs of a data set in numbers, pictures, and a page to look categories up.
+
+Writes report.json (everything), report.md (the same for reading), listeners.png, figure10-<category>.png, lookup.html.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import polars as pl
+
+from c2srt.errors import UserError
+from c2srt.files import read_json, sha256_of_file, whole_file, write_json
+from c2srt.relations.answers import Answers, Relation
+from c2srt.relations.compare import Graph, describe, overlap
+from c2srt.relations.questions import find_rows
+from c2srt.relations.table import EDGES, KINDS, PROVENANCE, load_relations
+from c2srt.vocabulary import Vocabulary, load_vocabulary
+
+SHORTLISTS = (100, 300, 1000, 2000)
+NAMES = 12  # of a list, in report.md
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt relations report`, explained in configs/relations-report.yaml."""
+
+    graphs: Optional[list[str]] = None
+    folder: str = ""
+    neighbours: Optional[int] = None
+    draw: list[str] = field(default_factory=list)
+    shards: str = ""
+    text: str = ""
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        if self.neighbours is not None and self.neighbours < 1:
+            raise UserError(f"neighbours={self.neighbours} must be at least 1")
+        if bad := next((kind for kind in self.graphs or () if kind not in KINDS), None):
+            raise UserError(f"graphs: {bad} is not a kind of relation graph: choose among {', '.join(KINDS)}")
+
+
+def run(config: Config) -> None:
+    """Reads the graphs below `folder` and writes the report. Raises UserError on bad input."""
+    vocabulary, out = load_vocabulary(Path(config.shards)), Path(config.out)
+    graphs = load_graphs(config, vocabulary)
+    k = graphs[0].table.shape[1]
+    rows = find_rows(vocabulary, config.draw) if config.draw else [most_heard(graphs[0])]
+    report = {"vocabulary": vocabulary.hash, "categories": len(vocabulary), "seen": vocabulary.seen_count, "neighbours": k,
+              "graphs": {graph.kind: describe(graph, vocabulary) for graph in graphs},
+              "overlap": {one.kind: {other.kind: overlap(one.table, other.table) for other in graphs} for one in graphs},
+              "shortlist": shortlist_coverage(config, vocabulary, graphs),
+              "provenance": {graph.kind: graph.provenance for graph in graphs}}
+    figures = draw(out, graphs, rows, vocabulary)
+    write_json(out / "report.json", report)
+    with whole_file(out / "report.md") as temporary:
+        temporary.write_text(as_markdown(report, figures), encoding="utf-8")
+    print("\n".join(summary_lines(report)))
+    print(f"{out}: report.md, report.json, lookup.html, {', '.join(figures)}")
+
+
+def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
+    """The graphs asked for, or all that are there, each cut to the same K. Raises UserError if one is absent or damaged."""
+    folder = Path(config.folder)
+    kinds = config.graphs or [kind for kind in KINDS if (folder / kind / PROVENANCE).is_file()]
+    if not kinds:
+        raise UserError(f"{folder} has no relation graph: make some with `c2srt relations graph=llm`, graph=similarity, …")
+    kept = {kind: read_json(folder / kind / PROVENANCE, f"c2srt relations graph={kind}") for kind in kinds}
+    k = config.neighbours or min(content.get("made_from", {}).get("neighbours", 1) for content in kept.values())
+    return [Graph(kind, load_relations(folder / kind, vocabulary, k).numpy(), load_edges(folder / kind, kept[kind], k), kept[kind])
+            for kind in kinds]
+
+
+def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
+    path = folder / EDGES
+    if not path.is_file() or sha256_of_file(path) != provenance.get("edges_sha256"):
+        raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with `c2srt relations graph={folder.name}`")
+    return pl.read_parquet(path).filter(pl.col("place") < k)
+
+
+def most_heard(graph: Graph) -> int:
+    """The category drawn when none is named: the greatest hub."""
+    return int(np.bincount(np.maximum(graph.table.ravel(), 0)).argmax())
+
+
+def draw(out: Path, graphs: list[Graph], rows: list[int], vocabulary: Vocabulary) -> list[str]:
+    """Writes page and pictures; returns the pictures' names."""
+    from c2srt.relations.page import write_page
+    from c2srt.relations.pictures import listeners, neighbourhood  # matplotlib takes a second to import
+
+    write_page(out / "lookup.html", graphs, vocabulary)
+    listeners(out / "listeners.png", graphs, vocabulary.seen_count)
+    names = []
+    for row in rows:
+        name = re.sub(r"\W+", "-", f"{vocabulary.names[row]} {vocabulary.mids[row]}").strip("-").lower()
+        names.append(f"figure10-{name}.png")
+        neighbourhood(out / names[-1], graphs, row, vocabulary)
+    return ["listeners.png", *names]
+
+
+def shortlist_coverage(config: Config, vocabulary: Vocabulary, graphs: list[Graph]) -> dict | None:
+    """What share of the llm graph's neighbours a mining shortlist of each size would have shown; None without llm graph or text."""
+    mined = next((graph for graph in graphs if graph.kind == "llm"), None)
+    if mined is None or not (Path(config.text) / "text.json").is_file() or vocabulary.seen_count < 2:
+        return None
+    from c2srt.relations.shortlist import coverage, shortlists
+    from c2srt.text import load_text
+
+    related: dict[str, list[Relation]] = {}
+    for target, source, kind in mined.edges.select("target", "source", "type").iter_rows():
+        related.setdefault(target, []).append(Relation(source, 1.0, kind))
+    sizes = [size for size in SHORTLISTS if size < vocabulary.seen_count] or [vocabulary.seen_count - 1]
+    answers, found = Answers("", related, {}, ""), {}
+    lists = shortlists(vocabulary, list(range(len(vocabulary))), sizes[-1], load_text(Path(config.text), vocabulary))
+    for name, rows in (("all", range(len(vocabulary))), ("unseen", range(vocabulary.seen_count, len(vocabulary)))):
+        if rows:
+            found[name] = coverage([lists[row] for row in rows], list(rows), vocabulary, answers, sizes)
+    return found
+
+
+def summary_lines(report: dict) -> list[str]:
+    """A line a graph."""
+    return [f"{kind}: {facts['mean_neighbours']:.1f} neighbours, {percent(facts['coverage']['all'])} covered, "
+            f"{percent(facts['reciprocal'])} reciprocal, greatest hub {facts['hubs'][0]['name'] if facts['hubs'] else 'none'}, "
+            f"{len(facts['unreached']):,} unreached" for kind, facts in report["graphs"].items()]
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def as_markdown(report: dict, figures: list[str]) -> str:
+    """report.md."""
+    graphs = report["graphs"]
+    rows = [("edges", lambda facts: f"{facts['edges']:,}"), ("neighbours a category", lambda facts: f"{facts['mean_neighbours']:.2f}"),
+            ("categories with neighbours", lambda facts: percent(facts["coverage"]["all"])),
+            ("… of the unseen", lambda facts: percent(facts["coverage"]["unseen"])),
+            ("reciprocal edges (both seen)", lambda facts: percent(facts["reciprocal"])),
+            ("listeners of the median seen category", lambda facts: f"{facts['listeners'].get('quantile_0.5', 0):.0f}"),
+            ("… of the greatest hub", lambda facts: f"{facts['listeners'].get('quantile_1', 0):.0f}"),
+            ("edges from the most heard hundredth", lambda facts: percent(facts["edges_from_top_percent"])),
+            ("seen categories that nobody hears", lambda facts: f"{len(facts['unreached']):,}")]
+    lines = [f"# Relation graphs of {report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']} neighbours", "",
+             *table(["", *graphs], [[name, *(show(facts) for facts in graphs.values())] for name, show in rows]), "",
+             "## Share of a row's neighbours that the column's graph has too", "",
+             *table(["", *graphs], [[one, *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
+    for kind, facts in graphs.items():
+        lines += [f"## {kind}", ""]
+        hubs = [f"{hub['name']} ({hub['listeners']:,})" for hub in facts["hubs"]]
+        lines += [f"Hubs: {', '.join(hubs) or 'none'}.", ""]
+        if facts["types"]:
+            lines += [f"Relation types: {', '.join(f'{name} {count:,}' for name, count in facts['types'].items())}.", ""]
+        for what in ("unreached", "without_neighbours"):
+            if facts[what]:
+                lines += [f"{what.replace('_', ' ').capitalize()} ({len(facts[what]):,}): {some(facts[what])}.", ""]
+    if report["shortlist"]:
+        sizes = list(next(iter(report["shortlist"].values())))
+        lines += ["## Share of the llm neighbours that a mining shortlist shows (text similarity and shared words)", "",
+                  *table(["size", *map(str, sizes)], [[name, *map(percent, found.values())] for name, found in report["shortlist"].items()]), ""]
+    return "\n".join(lines + [f"![{name}]({name})" for name in figures] + ["", "Look categories up: [lookup.html](lookup.html)", ""])
+
+
+def some(names: list[str]) -> str:
+    return ", ".join(names[:NAMES]) + (", …" if len(names) > NAMES else "")
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
