@@ -6,10 +6,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from c2srt.predict import Predictor
+    from c2srt.relations.words import WordsConfig
 
 
-def load(path: "str | Path") -> "Predictor":
-    """Loads an exported model (the model/ folder of a training). Raises c2srt.errors.UserError if there is none at `path`."""
+def load(path: "str | Path", words: "WordsConfig | None" = None) -> "Predictor":
+    """Loads an exported model (the model/ folder of a training). Raises c2srt.errors.UserError if there is none at `path`.
+
+    `words` says how words outside the vocabulary find their neighbours; by default by text similarity."""
     from c2srt.predict import load  # torch and open_clip take seconds: only those who predict pay
 
-    return load(path)
+    return load(path, words)

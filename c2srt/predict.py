@@ -1,7 +1,7 @@
 """`c2srt predict`, and `c2srt.load(path).predict(images, labels)`: any photo, any list of words, ranked.
 
 A word of the model's vocabulary keeps its text feature and neighbours; any other gets a text feature from the exported text
-tower and neighbours by text similarity. No training, no shards.
+tower and neighbours by text similarity or from a language model, once (c2srt/relations/words.py). No training, no shards.
 """
 
 import glob
@@ -9,7 +9,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -20,6 +20,8 @@ from PIL import Image, ImageOps
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import find_export
 from c2srt.model.export import Exported, load_export
+from c2srt.relations.words import FOLDER as NEW_WORDS
+from c2srt.relations.words import NewWords, WordsConfig
 from c2srt.views import centre_pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".mpo", ".jfif")
@@ -38,6 +40,7 @@ class Config:
     threshold: Optional[float] = None
     json: bool = False
     batch: int = 16
+    words: WordsConfig = field(default_factory=WordsConfig)
 
     def __post_init__(self) -> None:
         self.images = [self.images] if isinstance(self.images, str) else self.images
@@ -59,10 +62,12 @@ class Prediction:
 
 
 class Predictor:
-    """A loaded model; `c2srt.load` makes one."""
+    """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept (unless `words` names another)."""
 
-    def __init__(self, exported: Exported, device: torch.device | None = None) -> None:
+    def __init__(self, exported: Exported, cache: Path, words: WordsConfig | None = None, device: torch.device | None = None) -> None:
         self.exported = exported
+        self.new_words = NewWords(words or WordsConfig(), exported.vocabulary, exported.graph.text, exported.graph.table.shape[1],
+                                  exported.templates, exported.embed, cache)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         exported.model.to(self.device)
 
@@ -81,7 +86,7 @@ class Predictor:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
         check_labels(labels)
         names = list(self.exported.vocabulary.names) if labels is None else labels
-        graph, columns = self.exported.graph_for(names) if labels is not None else (None, slice(None))
+        graph, columns = self.exported.graph_for(names, self.new_words.find) if labels is not None else (None, slice(None))
         waiting: list[tuple[str, torch.Tensor | str]] = []
         for image in images:
             waiting.append(self.read(image))
@@ -113,9 +118,10 @@ class Predictor:
                 yield Prediction(name, best(next(rows), names, topk, threshold))
 
 
-def load(path: str | Path) -> Predictor:
-    """Loads an exported model for `predict`. Raises UserError if there is none at `path`."""
-    return Predictor(load_export(find_export(str(path))))
+def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
+    """Loads an exported model for `predict`; `words` says how new words find neighbours. Raises UserError if there is none at `path`."""
+    folder = find_export(str(path))
+    return Predictor(load_export(folder), Path(folder) / NEW_WORDS, words)
 
 
 def best(scores: np.ndarray, names: list[str], topk: int | None, threshold: float | None) -> tuple[tuple[str, float], ...]:
@@ -183,7 +189,7 @@ def run(config: Config) -> int:
     """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises UserError on bad input."""
     images = find_images(config.images)
     failed = 0
-    for prediction in load(config.checkpoint).stream(images, config.labels, config.topk, config.threshold, config.batch):
+    for prediction in load(config.checkpoint, config.words).stream(images, config.labels, config.topk, config.threshold, config.batch):
         print(as_json(prediction) if config.json else as_table(prediction), flush=True)
         failed += prediction.error is not None
     if failed:

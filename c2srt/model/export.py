@@ -6,6 +6,7 @@
                         "templates": […], "made_from": {…}}
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,11 +44,11 @@ class Exported:
         """As `C2SRT.scores`."""
         return self.model.scores(images, graph)
 
-    def graph_for(self, labels: list[str]) -> tuple[Graph, Tensor]:
+    def graph_for(self, labels: list[str], find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None) -> tuple[Graph, Tensor]:
         """A graph that scores any words, and the columns [n] of `labels` in it; no training is needed.
 
-        A label that is a vocabulary name (case aside; the first of homonyms) keeps its text feature and neighbours. Any
-        other gets its text feature from the prompt ensemble and its neighbours by text similarity to the seen categories.
+        A label that is a vocabulary name (case aside; the first of homonyms) keeps its text feature and neighbours. For the
+        others `find` (default: `by_similarity`) gives text features [n, D] and neighbours [n, K].
         """
         known: dict[str, int] = {}
         for column, name in enumerate(self.vocabulary.names):
@@ -55,10 +56,18 @@ class Exported:
         new = list(dict.fromkeys(label for label in labels if label.casefold() not in known))
         graph, place = self.graph, {label: len(self.vocabulary) + i for i, label in enumerate(new)}
         if new:
-            text = embed(self.clip, new, self.templates)
-            table = similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
+            text, table = (find or self.by_similarity)(new)
             graph = Graph(torch.cat([graph.text, text]), torch.cat([graph.table, table]))
         return graph, torch.tensor([known.get(label.casefold(), place.get(label, -1)) for label in labels], dtype=torch.long)
+
+    def embed(self, words: list[str]) -> Tensor:
+        """Text features [n, D] of any words, from the prompt ensemble."""
+        return embed(self.clip, words, self.templates)
+
+    def by_similarity(self, words: list[str]) -> tuple[Tensor, Tensor]:
+        """Text features [n, D] of new words and their neighbours [n, K]: the seen categories of most similar text."""
+        text = self.embed(words)
+        return text, similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
 
 
 def save_export(folder: Path, model: C2SRT, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],

@@ -18,13 +18,7 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
 
     A target with an answered question gets a line, even an empty one; targets without any are left out.
     """
-    wanted = {asked.id: asked for asked in questions}
-    found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
-    facts = Facts()
-    for event in events(ledger):
-        facts.take(event)
-        if event.get("final") and (asked := wanted.pop(event["id"], None)):
-            found[asked.row][asked.query, asked.page] = event["related"]
+    found, open_, facts = collect(ledger, questions)
     vocabulary, provenance = questions.vocabulary, facts.provenance(questions)
     relations = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -37,7 +31,19 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
                 "split": "seen" if row < vocabulary.seen_count else "unseen", "queries": len({query for query, _ in found[row]}),
                 "related": [{"mid": vocabulary.mids[column], "name": vocabulary.names[column], "type": kind, "strength": strength}
                             for column, kind, strength in answers]}, ensure_ascii=False) + "\n")
-    return {"answered": len(found), "open": len(wanted), "relations": relations, "provenance": provenance}
+    return {"answered": len(found), "open": open_, "relations": relations, "provenance": provenance}
+
+
+def collect(ledger: Path, questions: Questions) -> tuple[dict[int, dict[tuple[int, int], list]], int, "Facts"]:
+    """Answers of these questions in the ledger: row → (query, page) → related; the number without any; the ledger's facts."""
+    wanted = {asked.id: asked for asked in questions}
+    found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
+    facts = Facts()
+    for event in events(ledger):
+        facts.take(event)
+        if event.get("final") and (asked := wanted.pop(event["id"], None)):
+            found[asked.row][asked.query, asked.page] = event["related"]
+    return found, len(wanted), facts
 
 
 def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float]]:

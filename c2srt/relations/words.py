@@ -1,0 +1,149 @@
+"""Words outside the vocabulary at inference: text feature and neighbours are found once and kept.
+
+`similarity` needs no network: the K seen categories of most similar text. `llm` asks a language model as `c2srt relations mine`
+does, and takes the similar ones for a word that it leaves without an answer. Either way the model needs no training.
+
+    <cache>/words-<hash>.jsonl   {"word", "feature": base64 of float32 [D], "similar": [column…]}, a line a word
+    <cache>/mined-<hash>.jsonl   the ledger (c2srt/relations/ledger.py) of the questions about words
+
+The hashes cover what the lines depend on: vocabulary, text features, templates, K; model and shortlist for the ledger. Where the
+folder cannot be written, words are kept for the life of the process. Letters: C categories, S seen, K neighbours, D width.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of
+from c2srt.relations.baselines import similar_neighbours
+from c2srt.relations.table import ABSENT
+from c2srt.vocabulary import Vocabulary
+
+KINDS = ("similarity", "llm")
+FOLDER = "new-words"
+
+
+@dataclass
+class WordsConfig:
+    """How new words find their neighbours; the keys of `llm` are those of `c2srt relations mine`."""
+
+    neighbours: str = "similarity"
+    cache: Optional[str] = None
+    model: Optional[str] = None
+    url: Optional[str] = None
+    price_input: Optional[float] = None
+    price_output: Optional[float] = None
+    budget: float = 1.0
+    size: int = 1000
+    queries: int = 1
+
+    def __post_init__(self) -> None:
+        if self.neighbours not in KINDS:
+            raise UserError(f"words.neighbours={self.neighbours} is not known: choose one of {', '.join(KINDS)}")
+
+
+class NewWords:
+    """Finds and keeps. `text` [C, D] are the vocabulary's features, `embed` makes those of words; `folder` is the cache.
+
+    `find` is what `Exported.graph_for` takes.
+    """
+
+    def __init__(self, config: WordsConfig, vocabulary: Vocabulary, text: Tensor, k: int, templates: list[str],
+                 embed: Callable[[list[str]], Tensor], folder: Path) -> None:
+        self.config, self.vocabulary, self.text, self.k, self.embed = config, vocabulary, text.cpu().float(), k, embed
+        digest = hashlib.sha256(self.text.numpy().tobytes()).hexdigest()
+        self.identity = hash_of([vocabulary.hash, digest, templates, k])
+        self.folder = Path(config.cache) if config.cache else folder
+        self.path = self.folder / f"words-{self.identity}.jsonl"
+        self._known: dict[str, tuple[Tensor, Tensor]] | None = None
+        self._mined: dict[str, Tensor] = {}
+
+    def find(self, words: list[str]) -> tuple[Tensor, Tensor]:
+        """Text features [n, D] and neighbours [n, K] (columns of seen categories, best first, −1 absent). Raises UserError."""
+        known = self.known()
+        if missing := [word for word in words if word not in known]:
+            text = self.embed(missing)
+            table = similar_neighbours(text, self.text[: self.vocabulary.seen_count], self.k)
+            known |= {word: (text[row], table[row]) for row, word in enumerate(missing)}
+            self.keep(missing)
+        features = torch.stack([known[word][0] for word in words])
+        if self.config.neighbours == "llm":
+            if missing := [word for word in words if word not in self._mined]:
+                self._mined |= self.mine(missing, torch.stack([known[word][0] for word in missing]))
+            return features, torch.stack([self._mined.get(word, known[word][1]) for word in words])
+        return features, torch.stack([known[word][1] for word in words])
+
+    def known(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The words kept so far; a line that a killed run left torn is passed over."""
+        if self._known is None:
+            self._known = {}
+            with contextlib.suppress(OSError):
+                for line in self.path.read_bytes().splitlines():
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        row = json.loads(line)
+                        feature = torch.from_numpy(np.frombuffer(base64.b64decode(row["feature"]), np.float32).copy())
+                        if feature.shape == self.text.shape[1:] and len(row["similar"]) == self.k:
+                            self._known[row["word"]] = feature, torch.tensor(row["similar"])
+        return self._known
+
+    def keep(self, words: list[str]) -> None:
+        """Appends words to the cache, if it can be written."""
+        lines = [json.dumps({"word": word, "feature": base64.b64encode(feature.numpy().tobytes()).decode(), "similar": similar.tolist()})
+                 for word in words for feature, similar in [self._known[word]]]
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:  # the leading newline ends a torn line
+                file.write(("\n" + "\n".join(lines) + "\n").encode(errors="backslashreplace"))
+
+    def mine(self, words: list[str], text: Tensor) -> dict[str, Tensor]:
+        """Neighbours [K] of the words that a language model has an answer for. Raises UserError as `c2srt relations mine`."""
+        from c2srt.relations.endpoint import model_name  # openai takes a second to import, and only this needs it
+        from c2srt.relations.ledger import Ledger
+        from c2srt.relations.mine import Config, ask, unanswered
+        from c2srt.relations.mined import averaged, collect
+
+        config = Config(model=self.config.model, url=self.config.url, price_input=self.config.price_input,
+                        price_output=self.config.price_output, budget=self.config.budget, size=self.config.size, queries=self.config.queries)
+        questions = self.questions(words, text, model_name(config.model))
+        path = self.folder / f"mined-{hash_of(questions.identity)}.jsonl"
+        if not os.access(next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()), os.W_OK):
+            raise UserError(f"{self.folder} cannot be written, and what the language model answers must be kept: give words.cache=…")
+        with Ledger(path, questions.identity) as ledger, contextlib.redirect_stdout(sys.stderr), ThreadPoolExecutor(1) as thread:
+            if unanswered(questions, ledger):  # in a thread of its own: a notebook's has an event loop already
+                thread.submit(lambda: asyncio.run(ask(config, questions, ledger))).result()
+        found, open_, _ = collect(path, questions)
+        if open_:
+            print(f"{open_} questions about new words have no answer: text similarity stands in", file=sys.stderr)
+        return {words[row - len(self.vocabulary)]: self.columns(averaged(answers)) for row, answers in found.items()}
+
+    def columns(self, related: list[tuple[int, str, float]]) -> Tensor:
+        kept = [column for column, _, _ in related][: self.k]
+        return torch.tensor(kept + [ABSENT] * (self.k - len(kept)), dtype=torch.long)
+
+    def questions(self, words: list[str], text: Tensor, model: str):
+        """Questions about words as further unseen categories; a word's question does not depend on the others asked with it."""
+        from c2srt.relations.prompt import VERSION, make_labels
+        from c2srt.relations.questions import Questions
+        from c2srt.relations.shortlist import shortlists
+
+        old, size = self.vocabulary, self.config.size
+        vocabulary = Vocabulary(old.mids + tuple(f"word:{word}" for word in words), old.names + tuple(words), old.seen_count)
+        rows = list(range(len(old), len(vocabulary)))
+        identity = {"vocabulary": old.hash, "model": model, "prompt": VERSION, "candidates": "shortlist", "size": size,
+                    "sources": {"similarity": self.identity, "words": ""}}
+        lists = shortlists(vocabulary, rows, min(size, old.seen_count), torch.cat([self.text, text.cpu().float()]))
+        return Questions(vocabulary, make_labels(vocabulary), rows, dict(zip(rows, lists, strict=True)), size, self.config.queries, 0, identity)
