@@ -1,21 +1,24 @@
 """The tiled head against its literal twin (sort + gather, PyG's GATv2Conv, pairwise loss), in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from c2srt.errors import UserError
+from c2srt.model.closure import closures, dense, needed
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
-from c2srt.model.ist import GatLayer
-from c2srt.model.isr import assignment
+from c2srt.model.isr import assignment, count_patches
+from c2srt.model.ist import with_self_loops
 from c2srt.model.literal import literal_scores, local_features
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.model.plan import Plan
 from tests.tiny import random_graph
 
 B, P, C, SEEN, D, K = 3, 9, 23, 20, 16, 3
-TILES = [Plan(1, 5, 0), Plan(2, 7, 0), Plan(3, 23, 0), Plan(2, 1, 0)]
+TILES = [Plan(1, 5, 0), Plan(2, 7, 0, True), Plan(3, 23, 0, True), Plan(3, 23, 0), Plan(2, 1, 0, True)]
 CONFIGS = {
     "full": {},
     "literal init": {"init": "literal"},
@@ -44,6 +47,7 @@ def inputs(config: ModelConfig, seed: int = 0, graph: Graph | None = None):
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 def test_values_and_gradients_equal_the_literal_head(changes, plan):
     config, loss = ModelConfig(**{"max_patches": 3, "heads": 4, "neighbours": K, **changes}), LossConfig()
+    plan = replace(plan, fold=plan.fold and config.ist and config.input_layers == 1)
     head, graph, patches, global_, labels = inputs(config)
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.double)
     leaves = [patches, global_, *head.parameters()]
@@ -121,17 +125,6 @@ def test_a_category_hears_itself_and_its_neighbours_only():
     assert torch.equal(changed, listeners)
 
 
-def test_a_category_without_neighbours_keeps_itself_with_finite_gradients():
-    h = torch.randn(1, 4, 8, dtype=torch.double, requires_grad=True)
-    weights = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in ((8, 8), (8, 8), (2, 4), (2, 4, 4))]
-    table = torch.tensor([[-1, -1], [3, -1], [0, 1], [2, 2]])
-    out = GatLayer.apply(h, *weights, table, 3, True)
-    assert torch.equal(out[0, 0], h[0, 0])
-    only = F.elu(torch.einsum("he,hde->hd", (h[0, 3] @ weights[0].T).view(2, 4), weights[3]).flatten())
-    torch.testing.assert_close(out[0, 1], h[0, 1] + only)
-    assert torch.autograd.gradcheck(lambda *tensors: GatLayer.apply(*tensors, table, 3, True), (h, *weights))
-
-
 def test_isr_takes_the_fewest_best_patches_that_reach_the_threshold():
     text = F.normalize(torch.randn(4, 6, dtype=torch.double), dim=-1)
     patches = torch.randn(2, 8, 6, dtype=torch.double)
@@ -165,3 +158,79 @@ def test_heads_must_divide_the_width():
 def test_senseless_settings_are_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         ModelConfig(**changes)
+
+
+IGNORE = LossConfig(unverified="ignore")
+
+
+def sparse_labels(verified: list[int]) -> torch.Tensor:
+    """[B, C] with so many verified categories an image, half of them present."""
+    labels = torch.zeros(len(verified), C, dtype=torch.long)
+    for row, count in zip(labels, verified):
+        row[torch.randperm(C)[:count]] = torch.tensor([1, -1])[torch.arange(count) % 2]
+    return labels
+
+
+@pytest.mark.parametrize("plan", [Plan(1, 5, 0), Plan(3, 23, 0, True), Plan(1, 2, 0, True), Plan(2, 23, 0)], ids=str)
+@pytest.mark.parametrize("changes", [CONFIGS[name] for name in ("full", "weighted, deep input, no residual", "no ISR", "no IST",
+                                                                 "one head, one layer, no self-loops")])
+@pytest.mark.parametrize("verified", [[2, 3, 1], [0, 2, C], [0, 0, 0]], ids=str)
+def test_closures_of_verified_categories_give_the_dense_values_and_gradients(changes, plan, verified):
+    config = ModelConfig(**{"max_patches": 3, "heads": 4, "neighbours": K, **changes})
+    plan = replace(plan, fold=plan.fold and config.ist and config.input_layers == 1)
+    head, graph, patches, global_, _ = inputs(config, seed=1)
+    graph.table[graph.table == 0] = 7  # a hub would fill every closure
+    labels, weights = sparse_labels(verified), torch.tensor([1.0, 0.5, 2.0], dtype=torch.double)
+    leaves = [patches, global_, *head.parameters()]
+    scores, _ = literal_scores(head, patches, global_, graph)
+    literal = (weights * pairwise_ranking_loss(scores, labels, IGNORE)).mean()
+    expected = torch.autograd.grad(literal, leaves, allow_unused=True)
+    tiled, _ = head(patches, global_, labels, weights, graph, IGNORE, plan)
+    assert tiled.item() == pytest.approx(literal.item(), abs=1e-12)
+    for mine, theirs, leaf in zip(torch.autograd.grad(tiled, leaves, allow_unused=True), expected, leaves):
+        torch.testing.assert_close(mine, torch.zeros_like(leaf) if theirs is None else theirs, rtol=0, atol=1e-9)
+
+
+def test_a_closure_holds_what_the_scores_need_and_no_more():
+    table = with_self_loops(random_graph(200, 200, 4, 2, seed=3).table, True)
+    table[table == 0] = 5
+    labels = torch.zeros(2, 200, dtype=torch.long)
+    labels[0, 17], labels[1, 3] = 1, -1
+    mask = needed(labels, table, 2)
+    for row, start in zip(mask, (17, 3)):
+        heard = {start}
+        for _ in range(2):
+            heard |= {int(j) for i in heard for j in table[i] if j >= 0}
+        assert set(row.nonzero().flatten().tolist()) == heard
+    tiles = closures(mask, table, 1000)
+    assert [tile.images.numel() for tile in tiles] == [2]
+    for image, categories, present, places in zip(tiles[0].images, tiles[0].categories, tiles[0].present, tiles[0].table):
+        assert categories[present].tolist() == mask[image].nonzero().flatten().tolist()
+        for category, row in zip(categories[present], places[present]):
+            inside = [int(j) for j in table[category] if j >= 0 and mask[image, j]]
+            assert categories[row[row >= 0]].tolist() == inside
+    assert not mask.all() and dense(torch.ones(2, 5, dtype=torch.bool)) == [0, 1]
+
+
+def test_features_that_are_not_finite_give_nan_and_not_a_number_that_looks_right():
+    head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K))
+    broken = patches.detach().clone()
+    broken[1, 0, 0] = float("inf")
+    broken.requires_grad_()
+    loss, _ = head(broken, global_, labels, torch.ones(B, dtype=torch.double), graph, LossConfig(), Plan(2, 7, 0, True))
+    loss.backward()
+    assert loss.isnan() and all(p.grad.isnan().all() for p in (broken, global_, *(p for p in head.parameters() if p.dim() < 3)))
+
+
+def test_equal_scores_at_the_border_are_taken_as_often_as_needed():
+    patches = torch.ones(1, 6, 4, dtype=torch.double)
+    text = torch.full((2, 4), 0.5, dtype=torch.double)
+    assert count_patches(assignment(patches, text, 5.0, 0.5, 6, weighted=False)).tolist() == [[3, 3]]
+    assert count_patches(assignment(patches, text, 5.0, 1.0, 2, weighted=True)).tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize("batch, sentence", [(0, "no image"), (B, "labels are")])
+def test_an_empty_batch_and_labels_of_another_vocabulary_are_refused(batch, sentence):
+    head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K))
+    with pytest.raises(UserError, match=sentence):
+        head(patches[:batch], global_[:batch], labels[:batch, : C - 1], torch.ones(batch), graph, LossConfig(), Plan(2, 7, 0))

@@ -1,30 +1,32 @@
 """The head: ISR → FFN_in → GATv2 layers → cosine scores → ranking loss, streamed in tiles.
 
-The ranking loss is a sum over images, so in training the head runs forward *and backward* for a few images at a time
-(`InlineHead`), accumulating the gradients of patch features, global features and parameters; the ViT's backward follows
-once. Head memory then does not depend on the batch. Inside a tile, everything over categories goes chunk by chunk, layer
-by layer, so that no chunk needs another chunk's neighbours.
+The ranking loss is a sum over images, so in training the head runs forward *and backward* for a few images at a time,
+accumulating the gradients of patch features, global features and parameters; the ViT's backward follows once. To autograd
+all of it is one ordinary node (`Inline`), so every parameter's gradient hook fires once, after all tiles: that is what
+DeepSpeed's ZeRO stages rely on. Head memory does not depend on the batch.
 
-Because FFN_in is affine in its first layer and pooling is linear, W_img is applied to P patch rows instead of C
-category rows, and W_txt · T once per batch (both exact).
+Inside a tile everything over categories goes part by part, layer by layer, so that no part needs another part's neighbours
+in the same layer. FFN_in's first layer is affine and pooling is linear, so it is applied to P patch rows instead of C
+category rows; without a deeper FFN_in, the first GATv2 layer's projections go the same way (`plan.fold`; all exact).
 
-Shapes: B images, P patches, C categories, D width, H heads, K neighbours, L layers, d = D / H.
+Shapes: B images, b images of a tile, P patches, C categories, D width, H heads, K neighbours, L layers, d = D / H.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from c2srt.errors import UserError
+from c2srt.model.closure import closures, dense, needed
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.isr import assignment, count_patches
-from c2srt.model.ist import GatLayer, cosine_scores, with_self_loops
+from c2srt.model.isr import softmax_dtype
+from c2srt.model.ist import with_self_loops
 from c2srt.model.loss import ranking_loss
+from c2srt.model.parts import Buffers
 from c2srt.model.plan import Plan
+from c2srt.model.tile import Nodes, Tile, empty_sums, finish_sums
 
 
 @dataclass
@@ -81,127 +83,110 @@ class Head(nn.Module):
     def forward(self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph, loss: LossConfig,
                 plan: Plan) -> tuple[Tensor, Tensor]:
         """Mean of weights × ranking loss, and [mean patches, capped share] of the ISR: patches [B, P, D], global_ [B, D],
-        labels [B, C] in −1/0/1, weights [B]."""
-        tensors = self.tensors(patches.dtype)
+        labels [B, C] in −1/0/1, weights [B]. Features that are not finite give a loss of NaN, which the training loop leaves out."""
+        if not len(patches):
+            raise UserError("the head was given no image: a batch needs at least one")
+        if labels.shape != (len(patches), len(graph.text)):
+            raise UserError(f"the labels are {tuple(labels.shape)}, not {len(patches)} images × {len(graph.text)} categories of the graph")
+        tensors, statistics = self.tensors(patches.dtype, plan.fold), patches.new_zeros(3, dtype=torch.float32)
+
+        def compute(patches: Tensor, global_: Tensor, *values: Tensor) -> tuple[Tensor, list[Tensor]]:
+            return self.gradients(dict(zip(tensors, values)), patches, global_, labels, weights, graph, loss, plan, statistics)
+
+        total = Inline.apply(compute, patches, global_, *tensors.values())
+        return total, statistics[:2] / statistics[2].clamp(min=1)
+
+    def gradients(self, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph,
+                  loss: LossConfig, plan: Plan, statistics: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The loss, and its gradients for patches, global_ and every one of `tensors`, tile by tile."""
+        compute = self.compute_dtype(patches.dtype)
+        if not (patches.isfinite().all() and global_.isfinite().all()):
+            return not_a_number(compute, patches, global_, *tensors.values())
+        total = torch.zeros((), dtype=softmax_dtype(compute), device=patches.device)
+        found = [torch.zeros_like(patches, dtype=compute), torch.zeros_like(global_, dtype=compute)]
+        sums, buffers = empty_sums(tensors, len(graph.text)), Buffers()
+        for images, nodes in self.tiles(graph, labels, loss, plan, tensors):
+            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute), plan.categories,
+                        buffers)
+            scores = tile.scores(keep=True).requires_grad_()
+            with torch.enable_grad():
+                each = ranking_loss(scores, nodes.labels_of(labels[images]), loss)
+                value = (weights[images] * each).sum() / len(labels)
+                grad_scores, = torch.autograd.grad(value, scores)
+            total += value.detach()
+            tile.count(statistics)
+            found[0][images], found[1][images] = tile.backward(grad_scores, sums)
+        return total, [*found, *finish_sums(tensors, sums, graph.text)]
+
+    def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan, tensors: dict[str, Tensor]):
+        """(images of the batch, their nodes), tile after tile: everything, or what the verified categories need."""
+        table, everyone = with_self_loops(graph.table, self.config.self_loops), list(range(len(labels)))
         rows = self.text_rows(tensors, graph)
-        statistics = patches.new_zeros(2, dtype=torch.float32)
-
-        def tile_loss(tile: slice, patches: Tensor, global_: Tensor, rows: Tensor, *values: Tensor) -> Tensor:
-            named = dict(zip(tensors, values))
-            scores, counts = self.tile_scores(named, patches, global_, rows, graph, plan.categories)
-            if counts is not None:
-                statistics[0] += counts.float().mean(1).sum() / len(labels)
-                statistics[1] += (counts >= self.config.max_patches).float().mean(1).sum() / len(labels)
-            return (weights[tile] * ranking_loss(scores, labels[tile], loss)).sum() / len(labels)
-
-        total = InlineHead.apply(tile_loss, plan.images, patches, global_, rows, *tensors.values())
-        return total, statistics
+        if loss.unverified == "ignore":
+            mask = needed(labels, table, self.config.layers if self.config.ist else 0)
+            for closure in closures(mask, table, plan.images * len(table)):
+                yield closure.images, Nodes.some(graph.text, rows, closure)
+            everyone = dense(mask)
+        for start in range(0, len(everyone), plan.images):
+            images = everyone[start : start + plan.images]
+            yield torch.tensor(images, device=labels.device), Nodes.all(graph.text, rows, table, len(images))
 
     @torch.no_grad()
     def scores(self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without ISR)."""
-        tensors = self.tensors(patches.dtype)
-        rows = self.text_rows(tensors, graph)
-        tiles = [self.tile_scores(tensors, patches[i : i + plan.images].to(rows.dtype), global_[i : i + plan.images].to(rows.dtype),
-                                  rows, graph, plan.categories) for i in range(0, len(patches), plan.images)]
-        scores, counts = zip(*tiles)
-        return torch.cat(scores), torch.cat(counts) if counts[0] is not None else None
+        tensors, table = self.tensors(patches.dtype, plan.fold), with_self_loops(graph.table, self.config.self_loops)
+        compute, rows, found = self.compute_dtype(patches.dtype), self.text_rows(tensors, graph), []
+        buffers = Buffers()
+        for start in range(0, len(patches), plan.images):
+            part = slice(start, start + plan.images)
+            nodes = Nodes.all(graph.text, rows, table, len(patches[part]))
+            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[part].to(compute), global_[part].to(compute), plan.categories,
+                        buffers)
+            found.append((tile.scores(keep=False), tile.patch_counts()))
+        scores, counts = zip(*found)
+        return torch.cat(scores), torch.cat(counts) if self.config.isr else None
 
-    def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The parameters by name in the compute type: float16 becomes float32, whose gradients do not underflow."""
-        compute = torch.float32 if dtype == torch.float16 else dtype
-        return {name: parameter.to(compute) for name, parameter in self.named_parameters()}
+    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """float16 is computed in float32, whose gradients do not underflow."""
+        return torch.float32 if dtype == torch.float16 else dtype
 
-    def text_rows(self, tensors: dict[str, Tensor], graph: Graph) -> Tensor:
-        """W_txt · T + bias [C, D], the part of eq. 6 that no image changes; the text itself without IST."""
+    def tensors(self, dtype: torch.dtype, fold: bool) -> dict[str, Tensor]:
+        """What the tiles compute with, by name, in the compute type; FFN_in's first layer and what is folded into it become
+        one map `affine` [E, 2 D + 1] of image feature, text feature and 1."""
+        compute = self.compute_dtype(dtype)
         if not self.config.ist:
-            return graph.text
-        return F.linear(graph.text.to(tensors["input_text"].dtype), tensors["input_text"], tensors["input_bias"])
+            return {}
+        wide = softmax_dtype(compute)
+        affine = torch.cat([self.input_image, self.input_text, self.input_bias[:, None]], 1).to(wide)
+        if fold:
+            affine = torch.cat([affine, self.target[0].to(wide) @ affine, self.source[0].to(wide) @ affine])
+        others = {name: parameter for name, parameter in self.named_parameters() if not name.startswith("input_")}
+        return {"affine": affine.to(compute), **{name: parameter.to(compute) for name, parameter in others.items()}}
 
-    def tile_scores(self, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, rows: Tensor, graph: Graph,
-                    chunk: int) -> tuple[Tensor, Tensor | None]:
-        """One tile of images, all categories, `chunk` at a time -> scores [b, C], patch counts [b, C] or None."""
-        pooling = self.pool(patches, graph.text, chunk) if self.config.isr else None
-        counts = count_patches(pooling) if pooling is not None else None
-        if self.config.ist:
-            h = self.propagate(tensors, self.node_features(tensors, pooling, patches, global_, rows), graph.table, chunk)
-        elif pooling is not None:
-            h = (pooling @ patches + global_[:, None]) / 2
-        else:
-            h = global_[:, None].expand(-1, len(graph.text), -1)
-        parts = zip(h.split(chunk, 1), graph.text.split(chunk))
-        return torch.cat([recomputed(cosine_scores, part, text, self.config.score_scale) for part, text in parts], 1), counts
-
-    def pool(self, patches: Tensor, text: Tensor, chunk: int) -> Tensor:
-        """The pooling matrix A [b, C, P], made `chunk` categories at a time."""
-        config = self.config
-        parts = [assignment(patches, part, self.isr_scale, config.threshold, config.max_patches, config.pooling == "weighted")
-                 for part in text.split(chunk)]
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-
-    def node_features(self, tensors: dict[str, Tensor], pooling: Tensor | None, patches: Tensor, global_: Tensor, rows: Tensor) -> Tensor:
-        """h_0 [b, C, D] of eq. 6 with f_img = (f_L + f_G) / 2, or f_G without ISR."""
-        image = tensors["input_image"]
-        if pooling is None:
-            h = F.linear(global_, image)[:, None] + rows
-        else:
-            h = torch.baddbmm((F.linear(global_ / 2, image)[:, None] + rows), pooling, F.linear(patches / 2, image))
-        for weight, bias in zip(tensors.get("hidden_weight", ()), tensors.get("hidden_bias", ())):
-            deeper = F.linear(F.gelu(h), weight, bias)
-            h = h + deeper if self.config.residual else deeper
-        return h
-
-    def propagate(self, tensors: dict[str, Tensor], h: Tensor, table: Tensor, chunk: int) -> Tensor:
-        """The GATv2 layers over h [b, C, D], `chunk` categories at a time."""
-        table = with_self_loops(table, self.config.self_loops)
-        for layer in range(self.config.layers):
-            weights = [tensors[name][layer] for name in ("source", "target", "attention", "output")]
-            h = GatLayer.apply(h, *weights, table, chunk, self.config.residual)
-        return h
+    def text_rows(self, tensors: dict[str, Tensor], graph: Graph) -> Tensor | None:
+        """What `affine` makes of the categories' text [C, E], the part that no image changes; None without IST."""
+        if not self.config.ist:
+            return None
+        affine, width = tensors["affine"], graph.text.shape[1]
+        return F.linear(graph.text.to(affine.dtype), affine[:, width : 2 * width], affine[:, 2 * width])
 
 
-def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """Calls `function`, saving only its inputs for the backward."""
-    return checkpoint(function, *arguments, use_reentrant=False) if torch.is_grad_enabled() else function(*arguments)
+def not_a_number(dtype: torch.dtype, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """NaN as the loss and as all of its gradients."""
+    value = torch.full((), float("nan"), dtype=softmax_dtype(dtype), device=inputs[0].device)
+    return value, [torch.full_like(tensor, float("nan")) for tensor in inputs]
 
 
-class InlineHead(torch.autograd.Function):
-    """Σ over image tiles of a loss, whose gradients are computed tile by tile in the forward pass.
-
-    forward(tile_loss, tile, patches, global_, *shared): `tile_loss(slice, patches, global_, *shared)` gives one tile's scalar.
-    To autograd it is one ordinary node, so every parameter's gradient hook fires once, after all tiles: that is what
-    DeepSpeed's ZeRO stages rely on. Gradients of `shared` accumulate in float32 or wider.
-    """
+class Inline(torch.autograd.Function):
+    """A scalar whose gradients are computed together with it: apply(compute, *inputs), compute(*inputs) -> (value, gradients)."""
 
     @staticmethod
-    def forward(ctx, tile_loss, tile, patches, global_, *shared):
-        wanted = [tensor.requires_grad for tensor in shared]
-        ctx.dtypes = [patches.dtype, global_.dtype, *(tensor.dtype for tensor in shared)]
-        compute = shared[0].dtype if shared else patches.dtype
-        sums = [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) if w else None for t, w in zip(shared, wanted)]
-        leaves = [tensor.detach().requires_grad_(want) for tensor, want in zip(shared, wanted)]
-        gradients, total = ([], []), 0.0
-        for start in range(0, len(patches), tile):
-            part = slice(start, start + tile)
-            with torch.enable_grad():
-                inputs = [t[part].detach().to(compute).requires_grad_() for t in (patches, global_)]
-                loss = tile_loss(part, *inputs, *leaves)
-                needed = [leaf for leaf, want in zip(leaves, wanted) if want]
-                found = torch.autograd.grad(loss, [*inputs, *needed], allow_unused=True)
-            total = total + loss.detach()
-            for kept, value, like in zip(gradients, found[:2], inputs):
-                kept.append(torch.zeros_like(like) if value is None else value)
-            for accumulated, value in zip([s for s in sums if s is not None], found[2:]):
-                if value is not None:
-                    accumulated += value
-        ctx.save_for_backward(torch.cat(gradients[0]), torch.cat(gradients[1]), *[s for s in sums if s is not None])
-        ctx.wanted = wanted
-        return total
+    def forward(ctx, compute, *inputs):
+        ctx.dtypes = [tensor.dtype for tensor in inputs]
+        value, gradients = compute(*inputs)
+        ctx.save_for_backward(*gradients)
+        return value
 
     @staticmethod
     def backward(ctx, upstream):
-        patches, global_, *shared = ctx.saved_tensors
-        remaining = iter(shared)
-        found = [patches, global_, *(next(remaining) if want else None for want in ctx.wanted)]
-        scaled = [None if g is None else (g * upstream.to(g.dtype)).to(dtype) for g, dtype in zip(found, ctx.dtypes)]
-        return None, None, *scaled
+        return None, *[(gradient * upstream.to(gradient.dtype)).to(dtype) for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes)]

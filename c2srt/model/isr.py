@@ -12,17 +12,23 @@ from torch import Tensor
 def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
     """The pooling matrix A [B, C, P] with f_L = A · F_p: row c holds 1/n at the n patches chosen for category c.
 
-    patches [B, P, D] raw, text [C, D] unit rows. The n best patches by softmax(scale · cosine) are taken, n the
-    smallest number whose scores sum to `threshold`, at most `max_patches`. With `weighted`, the chosen patches' softmax
+    patches [B, P, D] raw, text [C, D] (or [B, C, D]) unit rows. The n best patches by softmax(scale · cosine) are taken, n
+    the smallest number whose scores sum to `threshold`, at most `max_patches`. With `weighted`, the chosen patches' softmax
     scores, renormalised, stand in place of 1/n. The choice is discrete, so A carries no gradient.
     """
-    cosine = F.normalize(patches, dim=-1) @ text.T.to(patches.dtype)
-    scores = (scale * cosine.transpose(1, 2).to(softmax_dtype(cosine.dtype))).softmax(-1)
+    cosine = torch.bmm(text.to(patches.dtype).expand(len(patches), -1, -1), F.normalize(patches, dim=-1).transpose(1, 2))
+    scores = cosine.to(softmax_dtype(cosine.dtype)).mul_(scale).softmax(-1)
     best, index = scores.topk(min(max_patches, scores.shape[-1]), dim=-1)
-    before = best.cumsum(-1) - best
-    weights = (before < threshold) * (best if weighted else torch.ones_like(best))
-    weights /= weights.sum(-1, keepdim=True)
-    return torch.zeros_like(scores).scatter_(-1, index, weights).to(patches.dtype)
+    taken = best.cumsum(-1).sub_(best) < threshold
+    count = taken.sum(-1, keepdim=True)
+    last = best.gather(-1, (count - 1).clamp(min=0))  # a NaN image takes none and becomes 0 / 0
+    chosen = scores >= last
+    if not torch.equal(chosen.sum(-1, keepdim=True), count):  # equal scores at the border, or NaN: exactly the first n
+        chosen = torch.zeros_like(chosen).scatter_(-1, index, taken)
+    if not weighted:
+        return (chosen.to(scores.dtype) / count).to(patches.dtype)
+    weights = scores.mul_(chosen)
+    return weights.div_(weights.sum(-1, keepdim=True)).to(patches.dtype)
 
 
 def softmax_dtype(dtype: torch.dtype) -> torch.dtype:

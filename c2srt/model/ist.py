@@ -1,17 +1,19 @@
-"""Inter-category semantic transfer: GATv2 over a fixed-degree neighbour table (eq. 6-10, 19-23).
+"""Inter-category semantic transfer: GATv2 over a fixed-degree neighbour table (eq. 6-10, 19-23), forward and backward.
 
-Shapes: B images, C categories, c categories of a chunk, D width, H heads, K neighbours (self-loop included), d = D / H.
+Shapes: N nodes (a node is one category of one image, the images of a tile one after the other), m nodes of a part, D width,
+H heads, K neighbours (self-loop included), d = D / H.
 
-One layer, for every category i and head m, over the neighbours j of i:
-    s_j = W_source h_j,  t_i = W_target h_i                 (per-head slices of D × D projections)
-    e_ij = a_m · LeakyReLU(t_i + s_j),  α_i = softmax_j(e_ij)          (eq. 20, 22)
-    h'_i = [h_i +] ‖_m ELU(W_out^m Σ_j α_ij s_j)                       (eq. 23; W_out commutes with the sum)
+One layer, for every node i and head h, over the neighbours j of i:
+    s_j = W_source x_j,  t_i = W_target x_i                 (per-head slices of D × D projections, once a node)
+    e_ij = a_h · LeakyReLU(t_i + s_j),  α_i = softmax_j(e_ij)          (eq. 20, 22)
+    x'_i = [x_i +] ‖_h ELU(W_out^h Σ_j α_ij s_j)                       (eq. 23; W_out commutes with the sum)
 This is PyG's GATv2Conv (lin_l = W_source, lin_r = W_target) followed by W_out, σ and the optional residual.
 
-`GatLayer` runs it category chunk by category chunk, forward and backward, one neighbour slot at a time: no tensor of
-[C, K, D] exists, and only h, s and α are kept for the backward.
+The gradient is written out by hand, part by part: no tensor of [N, K, D] exists, and only s, α and the layer's input are
+kept for it. `kernels` does the same with fused GPU kernels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt.model.isr import softmax_dtype
+from c2srt.model.parts import Buffers, Part
 
 NEGATIVE_SLOPE = 0.2
 
 
 @dataclass(frozen=True)
-class Weights:
-    """One layer's parameters: source, target [D, D], attention [H, d], output [H, d, d]."""
+class Layer:
+    """One layer's parameters, or the sums of their gradients: source, target [D, D], attention [H, d], output [H, d, d]."""
 
     source: Tensor
     target: Tensor
@@ -33,108 +36,164 @@ class Weights:
     output: Tensor
 
 
-class GatLayer(torch.autograd.Function):
-    """forward(h [B, C, D], source, target, attention, output, table [C, K], chunk, residual) -> [B, C, D].
+class DenseInputs:
+    """A layer's input as rows [N, D]; t [N, D] is kept, and the layer's backward leaves the rows' gradient in `gradient`."""
 
-    `table` holds rows of h, −1 where a neighbour is missing; a category without any neighbour aggregates zeros. Weight
-    gradients accumulate in float32 or wider. On a CPU the backward is deterministic (rows are added in table order).
+    def __init__(self, rows: Tensor, layer: Layer, kept: Tensor, gradient: Tensor) -> None:
+        self.values, self.layer, self.kept, self.gradient = rows, layer, kept, gradient
+
+    def sources(self, out: Tensor) -> None:
+        torch.mm(self.values, self.layer.source.T, out=out)
+        torch.mm(self.values, self.layer.target.T, out=self.kept)
+
+    def targets(self, part: Part) -> Tensor:
+        return self.kept[part.flat]
+
+    def rows(self, part: Part) -> Tensor:
+        return self.values[part.flat]
+
+    def begin_backward(self, sums: Layer) -> None:
+        self.sums = sums
+
+    def add(self, part: Part, grad_rows: Tensor | None, grad_targets: Tensor) -> None:
+        """Takes the gradients of rows(part) (None: there is none) and targets(part)."""
+        mine = self.gradient[part.flat]
+        torch.mm(grad_targets, self.layer.target, out=mine)
+        if grad_rows is not None:
+            mine += grad_rows
+        add_product(self.sums.target, grad_targets.T, self.values[part.flat])
+
+    def add_sources(self, grad_sources: Tensor) -> None:
+        """Takes the gradient of sources(), after all parts."""
+        self.gradient.addmm_(grad_sources, self.layer.source)
+        add_product(self.sums.source, grad_sources.T, self.values)
+
+
+@dataclass
+class Transfer:
+    """One GATv2 layer over the parts of a tile; keeps s [N, D] and α [N, K, H] between forward and backward.
+
+    `inputs` gives sources, targets and rows and takes their gradients (DenseInputs, or pool.PooledInputs for the first
+    layer); `table` [N, K] holds node numbers, −1 where a neighbour is missing; a node without any aggregates zeros.
     """
 
-    @staticmethod
-    def forward(ctx, h, source, target, attention, output, table, chunk, residual):
-        weights = Weights(source, target, attention, output)
-        sources = F.linear(h, source)
-        out, alphas = torch.empty_like(h), []
-        for start in range(0, len(table), chunk):
-            part = slice(start, start + chunk)
-            alpha = attend(F.linear(h[:, part], target), sources, attention, table[part])
-            mixed = mix(aggregate(alpha, sources, table[part]), output)
-            out[:, part] = h[:, part] + F.elu(mixed) if residual else F.elu(mixed)
-            alphas.append(alpha)
-        ctx.save_for_backward(h, sources, torch.cat(alphas, 1), source, target, attention, output, table)
-        ctx.chunk, ctx.residual = chunk, residual
-        return out
+    number: int
+    layer: Layer
+    inputs: object
+    table: Tensor
+    parts: list[Part]
+    residual: bool
+    buffers: Buffers
 
-    @staticmethod
-    def backward(ctx, upstream):
-        h, sources, alpha, *values, table = ctx.saved_tensors
-        weights = Weights(*values)
-        grad_h = upstream.clone() if ctx.residual else torch.zeros_like(h)
-        grad_sources = torch.zeros_like(sources)
-        sums = [torch.zeros_like(value, dtype=softmax_dtype(value.dtype)) for value in values]
-        for start in range(0, len(table), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            backward_chunk(weights, h[:, part], sources, alpha[:, part], table[part], upstream[:, part], grad_h[:, part], grad_sources, sums)
-        grad_h += grad_sources @ weights.source
-        sums[0] += grad_sources.flatten(0, 1).T @ h.flatten(0, 1)
-        return grad_h, *[total.to(value.dtype) for total, value in zip(sums, values)], None, None, None
+    def forward(self, finish: Callable[[Part, Tensor], None]) -> None:
+        """Calls finish(part, x' [m, D]) for every part."""
+        like, (nodes, slots) = self.layer.attention, self.table.shape
+        self.sources = self.buffers.take(f"sources {self.number}", (nodes, like.numel()), like)
+        self.alpha = self.buffers.take(f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype))
+        self.inputs.sources(self.sources)
+        for part in self.parts:
+            aggregated, self.alpha[part.flat] = attend(self.inputs.targets(part), self.sources, self.layer.attention, self.table[part.flat])
+            finish(part, self.output(part, mix(aggregated, self.layer.output)))
 
+    def output(self, part: Part, mixed: Tensor) -> Tensor:
+        return F.elu(mixed).add_(self.inputs.rows(part)) if self.residual else F.elu(mixed)
 
-def backward_chunk(weights: Weights, h: Tensor, sources: Tensor, alpha: Tensor, table: Tensor, upstream: Tensor, grad_h: Tensor,
-                   grad_sources: Tensor, sums: list[Tensor]) -> None:
-    """Adds one chunk's gradients to grad_h [B, c, D], grad_sources [B, C, D] and the weights' sums, in place."""
-    _, grad_target_weight, grad_attention, grad_output = sums
-    aggregated = aggregate(alpha, sources, table)
-    mixed = mix(aggregated, weights.output)
-    grad_mixed = upstream * torch.where(mixed > 0, 1, mixed.exp())  # ELU': 1 above zero, exp below
-    by_head = split_heads(grad_mixed, weights.output)
-    grad_output += torch.einsum("bchd,bche->hde", by_head, split_heads(aggregated, weights.output))
-    grad_aggregated = torch.einsum("bchd,hde->bche", by_head, weights.output).flatten(2)
-
-    slots = range(table.shape[1])
-    grad_alpha = torch.stack([head_dot(grad_aggregated, neighbours(sources, table, k), weights.attention) for k in slots], 2).to(alpha.dtype)
-    grad_logits = alpha * (grad_alpha - (alpha * grad_alpha).sum(2, keepdim=True))
-    target, grad_target = F.linear(h, weights.target), torch.zeros_like(grad_aggregated)
-    for k in slots:
-        before = target + neighbours(sources, table, k)
-        grad_logit = grad_logits[:, :, k].to(h.dtype)
-        grad_attention += torch.einsum("bch,bchd->hd", grad_logit, split_heads(F.leaky_relu(before, NEGATIVE_SLOPE), weights.attention))
-        grad_before = (grad_logit[..., None] * weights.attention).flatten(2) * torch.where(before > 0, 1, NEGATIVE_SLOPE).to(h.dtype)
-        grad_target += grad_before
-        grad_sources.index_add_(1, table[:, k].clamp(min=0), spread(alpha[:, :, k], grad_aggregated) + grad_before)
-    grad_h += grad_target @ weights.target
-    grad_target_weight += grad_target.flatten(0, 1).T @ h.flatten(0, 1)
+    def backward(self, upstream: Callable[[Part, Callable[[], Tensor]], Tensor], sums: Layer) -> None:
+        """upstream(part, output) gives the gradient [m, D] of a part's x', which output() computes again; adds the
+        parameters' gradients to `sums` (float32 or wider) and the inputs' to `inputs`."""
+        layer, sources = self.layer, self.sources
+        grad_sources = self.buffers.take("grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)).zero_()
+        self.inputs.begin_backward(sums)
+        for part in self.parts:
+            table, alpha = self.table[part.flat], self.alpha[part.flat]
+            aggregated = gather_sum(alpha, sources, table)
+            mixed = mix(aggregated, layer.output)
+            grad = upstream(part, lambda: self.output(part, mixed))
+            grad_mixed = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, False, mixed)
+            add_mix_gradient(sums.output, grad_mixed, aggregated)
+            grad_aggregated = mix(grad_mixed, layer.output.transpose(1, 2))
+            grad_targets = attend_backward(grad_aggregated, self.inputs.targets(part), sources, layer.attention, alpha, table,
+                                           grad_sources, sums.attention)
+            self.inputs.add(part, grad if self.residual else None, grad_targets)
+        self.inputs.add_sources(grad_sources.to(sources.dtype))
 
 
-def attend(target: Tensor, sources: Tensor, attention: Tensor, table: Tensor) -> Tensor:
-    """α [B, c, K, H] in float32 or wider: target [B, c, D], sources [B, C, D], attention [H, d], table [c, K]."""
-    slots = range(table.shape[1])
-    logits = torch.stack([head_dot(F.leaky_relu(target + neighbours(sources, table, k), NEGATIVE_SLOPE), attention.flatten(), attention) for k in slots], 2)
-    present = (table >= 0)[None, :, :, None]
-    logits = logits.to(softmax_dtype(logits.dtype))
-    return logits.masked_fill(~present, torch.finfo(logits.dtype).min).softmax(2) * present
+def attend(targets: Tensor, sources: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """targets [m, D], sources [N, D], attention [H, d], table [m, K] -> Σ_j α_ij s_j [m, D], α [m, K, H] in float32 or wider."""
+    heard = gather(sources, table, attention).add_(split_heads(targets, attention)[:, None])
+    logits = F.leaky_relu_(heard, NEGATIVE_SLOPE).mul_(attention).sum(-1, dtype=softmax_dtype(sources.dtype))
+    present = (table >= 0)[..., None]
+    alpha = logits.masked_fill_(~present, torch.finfo(logits.dtype).min).softmax(1).mul_(present)
+    return gather_sum(alpha, sources, table), alpha
 
 
-def aggregate(alpha: Tensor, sources: Tensor, table: Tensor) -> Tensor:
-    """Σ_j α_ij s_j: alpha [B, c, K, H] -> [B, c, D]."""
-    total = spread(alpha[:, :, 0], neighbours(sources, table, 0))
-    for k in range(1, table.shape[1]):
-        total += spread(alpha[:, :, k], neighbours(sources, table, k))
-    return total
+def attend_backward(upstream: Tensor, targets: Tensor, sources: Tensor, attention: Tensor, alpha: Tensor, table: Tensor,
+                    grad_sources: Tensor, grad_attention: Tensor) -> Tensor:
+    """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D] and grad_attention [H, d].
+
+    Rows are added in the order of the table: deterministic on a CPU, and on a GPU through index_put_, which sorts.
+    """
+    upstream = split_heads(upstream, attention)[:, None]
+    heard = gather(sources, table, attention)
+    product = heard * upstream
+    grad_alpha = product.sum(-1, dtype=alpha.dtype)
+    grad_logits = alpha * (grad_alpha - (alpha * grad_alpha).sum(1, keepdim=True))
+    before = heard.add_(split_heads(targets, attention)[:, None])
+    grad_before = product.copy_(grad_logits[..., None])
+    torch.ops.aten.leaky_relu_backward.grad_input(grad_before, before, NEGATIVE_SLOPE, False, grad_input=grad_before)
+    grad_attention += before.mul_(grad_before).sum((0, 1), dtype=grad_attention.dtype)
+    grad_targets = grad_before.mul_(attention).sum(1).flatten(1)
+    grad_heard = grad_before.addcmul_(alpha.to(sources.dtype)[..., None], upstream)
+    add_rows(grad_sources, table.clamp(min=0).flatten(), grad_heard.view(-1, sources.shape[1]).to(grad_sources.dtype))
+    return grad_targets
+
+
+def gather(sources: Tensor, table: Tensor, like: Tensor) -> Tensor:
+    """s_j of every neighbour [m, K, H, d]; a missing one gives row 0, which α mutes."""
+    return sources.index_select(0, table.clamp(min=0).flatten()).view(*table.shape, *like.shape)
+
+
+def gather_sum(alpha: Tensor, sources: Tensor, table: Tensor) -> Tensor:
+    """Σ_j α_ij s_j without a gathered copy: α [m, K, H] -> [m, D]."""
+    heads = alpha.shape[2]
+    bags = table.clamp(min=0)[:, None] * heads + torch.arange(heads, device=table.device)[:, None]
+    weights = alpha.transpose(1, 2).to(sources.dtype).reshape(-1, table.shape[1])
+    rows = sources.view(-1, sources.shape[1] // heads)
+    return F.embedding_bag(bags.flatten(0, 1), rows, per_sample_weights=weights, mode="sum").view(len(table), -1)
+
+
+def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> None:
+    """total[index[i]] += rows[i], duplicates included, in a fixed order."""
+    if total.is_cuda:
+        total.index_put_((index,), rows, accumulate=True)
+    else:
+        total.index_add_(0, index, rows)
 
 
 def mix(aggregated: Tensor, output: Tensor) -> Tensor:
-    """W_out^m on every head's slice: [B, c, D] with output [H, d, d] -> [B, c, D]."""
-    return torch.einsum("bche,hde->bchd", split_heads(aggregated, output), output).flatten(2)
+    """W_out^h on every head's slice: [m, D] with output [H, d, d] -> [m, D]."""
+    mixed = torch.empty_like(aggregated)
+    by_head = [split_heads(rows, output).transpose(0, 1) for rows in (aggregated, mixed)]
+    torch.bmm(by_head[0], output.transpose(1, 2), out=by_head[1])
+    return mixed
 
 
-def neighbours(sources: Tensor, table: Tensor, slot: int) -> Tensor:
-    """The rows of `sources` [B, C, D] in one slot of the table -> [B, c, D]; a missing neighbour gives row 0, which α mutes."""
-    return sources.index_select(1, table[:, slot].clamp(min=0))
+def add_mix_gradient(total: Tensor, grad_mixed: Tensor, aggregated: Tensor) -> None:
+    """Adds the gradient of output [H, d, d] in `mix`."""
+    by_head = split_heads(grad_mixed, total).permute(1, 2, 0)
+    total += torch.bmm(by_head, split_heads(aggregated, total).transpose(0, 1))
 
 
-def spread(by_head: Tensor, rows: Tensor) -> Tensor:
-    """Multiplies every head's slice of rows [B, c, D] by its own factor by_head [B, c, H]."""
-    return (by_head.to(rows.dtype)[..., None] * split_heads(rows, by_head[0, 0])).flatten(2)
-
-
-def head_dot(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
-    """Sum of products over every head's slice: [B, c, D] · [(B, c,) D] -> [B, c, H]."""
-    return split_heads(left * right, like).sum(-1)
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, the sum in total's type."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def split_heads(rows: Tensor, like: Tensor) -> Tensor:
-    """[B, c, D] -> [B, c, H, d] with H = len(like)."""
+    """[m, D] -> [m, H, d] with H = len(like)."""
     return rows.unflatten(-1, (len(like), -1))
 
 
@@ -143,10 +202,3 @@ def with_self_loops(table: Tensor, self_loops: bool) -> Tensor:
     if not self_loops:
         return table
     return torch.cat([torch.arange(len(table), device=table.device)[:, None], table], 1)
-
-
-def cosine_scores(h: Tensor, text: Tensor, scale: float) -> Tensor:
-    """Eq. 10 times the score scale: node features [B, c, D] and unit text features [c, D] -> [B, c] in float32 or wider."""
-    wide = softmax_dtype(h.dtype)
-    dot = torch.einsum("bcd,cd->bc", h, text.to(h.dtype)).to(wide)
-    return scale * dot / h.to(wide).norm(dim=-1).clamp(min=1e-12)

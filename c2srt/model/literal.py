@@ -17,7 +17,8 @@ from c2srt.model.ist import NEGATIVE_SLOPE, with_self_loops
 
 def literal_scores(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -> tuple[Tensor, Tensor | None]:
     """Scores [B, C] and patch counts [B, C] (None without ISR) of patches [B, P, D] and global features [B, D]."""
-    tensors = head.tensors(patches.dtype)
+    compute = head.compute_dtype(patches.dtype)
+    tensors = {name: parameter.to(compute) for name, parameter in head.named_parameters()}
     images = [image_scores(head, tensors, p, g, graph) for p, g in zip(patches, global_)]
     scores, counts = zip(*images)
     return torch.stack(scores), torch.stack(counts) if head.config.isr else None

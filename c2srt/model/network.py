@@ -15,7 +15,7 @@ from c2srt.model.clip import Clip, normalise, patches_and_global
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.loss import distillation_loss, ranking_loss
-from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan
+from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
 
 
 class ImageTower(nn.Module):
@@ -131,17 +131,19 @@ class C2SRT(nn.Module):
 
     def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
         """The tile plan for one micro-batch."""
-        shape = self.shape(len(graph.text), features.dtype)
+        shape = self.shape(len(graph.text), features.device, features.dtype)
         return make_plan(shape, self.config, images, budget_bytes(self.config, features.device))
 
-    def shape(self, categories: int, dtype: torch.dtype) -> Shape:
+    def shape(self, categories: int, device: torch.device, dtype: torch.dtype) -> Shape:
         """The head's sizes for the planner; float16 computes in float32."""
-        return Shape(categories, self.patch_count, self._graph.text.shape[1], 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize))
+        width = self._graph.text.shape[1]
+        return Shape(categories, self.patch_count, width, 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize), part_limit(width, device))
 
-    def describe_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> str:
-        """The chosen training tiles, their bytes and FLOPs, in one line."""
-        shape = self.shape(self.seen_count, dtype)
-        return make_plan(shape, self.config, images, budget_bytes(self.config, device)).describe(shape, self.config)
+    def training_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> tuple[str, dict[str, float]]:
+        """The tiles that training will use, their bytes and FLOPs: as a line, and as numbers for the tracker."""
+        shape = self.shape(self.seen_count, device, dtype)
+        plan = make_plan(shape, self.config, images, budget_bytes(self.config, device))
+        return plan.describe(shape, self.config), plan.numbers(shape, self.config)
 
     def parameter_depth(self, name: str) -> int:
         """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1 for the last block, …,
@@ -154,6 +156,10 @@ class C2SRT(nn.Module):
 
 def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) -> None:
     """Refuses text or a neighbour table that does not fit, before any work."""
+    if not len(graph.text) or not seen_count:
+        raise UserError(f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to train or score; see the vocabulary")
+    if not graph.text.isfinite().all():
+        raise UserError("the text features hold NaN or infinity: run `c2srt text` again")
     if graph.text.shape[1] != width:
         raise UserError(f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: run `c2srt text` for this clip")
     if len(graph.table) != len(graph.text):

@@ -1,6 +1,7 @@
 """How the head is cut into (image × category) tiles so that its memory fits a byte budget whatever the batch.
 
-Shapes: B images, P patches, C categories, D width, H heads, K neighbours with the self-loop, L layers.
+Shapes: B images, P patches, C categories, D width, H heads, K neighbours with the self-loop, L layers, E = D, or 3 D when the
+first layer is folded into the pool.
 """
 
 from dataclasses import dataclass
@@ -12,56 +13,90 @@ from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
 
 MIB = 2**20
-SMALLEST_CHUNK, LARGEST_CHUNK = 64, 1024  # larger blocks leave the caches and page-fault: no faster on a CPU
+SMALLEST_PART = 64
+CPU_PART = 512 * 512
+"""Values of one [m, D] tensor of a part on a CPU: larger ones leave the caches, smaller ones wait for Python."""
 CPU_DEFAULT_MIB = 256
 GPU_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that decide the head's memory and work."""
+    """The sizes that decide the head's memory and work; `part` is the most nodes that are worked on at once, None: no limit."""
 
     categories: int
     patches: int
     width: int
     itemsize: int
+    part: int | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Tiles of `images` × `categories`; `bytes` is the estimated peak of one tile, forward and backward."""
+    """Tiles of `images` × `categories` (parts of fewer categories are taken one image at a time); `fold`: the first layer's
+    projections go through the pool. `bytes` is the estimated peak, forward and backward."""
 
     images: int
     categories: int
     bytes: int
+    fold: bool = False
 
     def describe(self, shape: Shape, config: ModelConfig) -> str:
-        gflop = flops_per_image(shape, config) / 1e9
-        return (f"head tiles of {self.images} images × {self.categories:,} of {shape.categories:,} categories, "
-                f"{self.bytes / MIB:,.0f} MiB at most, {gflop:.1f} GFLOP an image forward")
+        forward, backward = flops_per_image(shape, config, self.fold)
+        return (f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of {shape.categories:,} categories, "
+                f"{self.bytes / MIB:,.0f} MiB at most, {forward / 1e9:.1f} GFLOP an image forward and {backward / 1e9:.1f} backward")
+
+    def numbers(self, shape: Shape, config: ModelConfig) -> dict[str, float]:
+        """The same for the tracker."""
+        forward, backward = flops_per_image(shape, config, self.fold)
+        return {"head/tile_images": self.images, "head/tile_categories": self.categories, "head/tile_mib": self.bytes / MIB,
+                "head/gflop_forward": forward / 1e9, "head/gflop_backward": backward / 1e9}
 
 
-def bytes_per_image(shape: Shape, config: ModelConfig) -> int:
-    """What stays alive for one image: A [C, P], and [C, D] rows: h_0, then s and h a layer, and three gradients."""
-    layers = config.layers if config.ist else 0
-    rows = 1 + 2 * layers + 3
-    return shape.itemsize * shape.categories * (rows * shape.width + shape.patches)
+def columns(shape: Shape, config: ModelConfig, fold: bool) -> int:
+    """E: how many columns come out of the pool."""
+    return shape.width * (3 if fold else 1)
 
 
-def bytes_per_category(shape: Shape, config: ModelConfig) -> int:
-    """What one category of one image needs while its chunk is worked on: scores and sorting over P, or about ten [c, D] rows."""
-    selection = 4 * shape.patches + 4 * min(config.max_patches, shape.patches)
-    return max(4, shape.itemsize) * max(selection, 10 * shape.width)
+def bytes_of_batch(shape: Shape, config: ModelConfig, fold: bool) -> int:
+    """What is kept once for all tiles: the affine text rows and their gradient [C, E], the parameters' gradients."""
+    if not config.ist:
+        return 0
+    wide, width = max(4, shape.itemsize), shape.width
+    parameters = columns(shape, config, fold) * (2 * width + 1) + config.layers * (2 * width**2 + width**2 // config.heads)
+    return shape.categories * columns(shape, config, fold) * (shape.itemsize + wide) + parameters * (shape.itemsize + wide)
 
 
-def flops_per_image(shape: Shape, config: ModelConfig) -> float:
-    """Forward floating-point operations of ISR and IST for one image (a multiply-add counts 2)."""
-    c, p, d = shape.categories, shape.patches, shape.width
-    total = 2 * c * p * d * 2 + 2 * p * d * d if config.isr else 0
-    if config.ist:
-        edges = 2 * c * (config.neighbours + config.self_loops) * d * 3
-        total += config.layers * (2 * 2 * c * d * d + edges + 2 * c * d * d / config.heads)
-    return total
+def bytes_per_image(shape: Shape, config: ModelConfig, fold: bool) -> int:
+    """What stays alive for one image of a tile: A [C, P]; s a layer and its gradient once, and for every layer that is not
+    folded its input, t and the input's gradient, all [C, D]; α [C, K, H] a layer."""
+    if not config.ist:
+        return shape.itemsize * shape.categories * shape.patches
+    rows = config.layers + 1 + 3 * (config.layers - fold)
+    alpha = 4 * config.layers * (config.neighbours + config.self_loops) * config.heads
+    return shape.categories * (shape.itemsize * (rows * shape.width + shape.patches) + alpha)
+
+
+def bytes_per_node(shape: Shape, config: ModelConfig) -> int:
+    """What one node needs while its part is worked on: the selection over P, or two gathered [K, D] and about eight rows [D]."""
+    selection = 3 * shape.patches + 2 * min(config.max_patches, shape.patches)
+    slots = config.neighbours + config.self_loops if config.ist else 0
+    return max(4, shape.itemsize) * max(selection, (2 * slots + 8) * shape.width)
+
+
+def flops_per_image(shape: Shape, config: ModelConfig, fold: bool) -> tuple[float, float]:
+    """Floating-point operations of ISR and IST for one image, forward and backward (a multiply-add counts 2)."""
+    c, p, d = shape.categories, shape.patches * config.isr or 1, shape.width
+    pool, dense, edges = 2 * c * p * d, 2 * c * d * d, c * (config.neighbours + config.self_loops) * d
+    forward, backward = pool * config.isr, 0
+    if not config.ist:
+        return forward + pool, 2 * pool
+    unfolded = config.layers - fold
+    mix = config.layers * dense / config.heads
+    deeper, entry = (config.input_layers - 1) * dense, 2 * p * d * columns(shape, config, fold)
+    forward += entry + pool * (3 if fold else 1) + unfolded * 2 * dense + deeper + mix + config.layers * 6 * edges
+    backward += 2 * entry + pool * (4 if fold else 1) + unfolded * 4 * dense + 3 * deeper + 3 * mix + config.layers * 14 * edges
+    return forward, backward
 
 
 def budget_bytes(config: ModelConfig, device: torch.device) -> int:
@@ -73,18 +108,26 @@ def budget_bytes(config: ModelConfig, device: torch.device) -> int:
     return min(CPU_DEFAULT_MIB * MIB, psutil.virtual_memory().available // 4)
 
 
-def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Plan:
-    """The largest tile within `budget` bytes: whole images first (their rows must stay), then the category chunk.
+def part_limit(width: int, device: torch.device) -> int | None:
+    """Shape.part of a device."""
+    return max(SMALLEST_PART, CPU_PART // width) if device.type == "cpu" else None
 
-    Raises UserError when not even one image with the smallest chunk fits.
+
+def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Plan:
+    """The fastest tiling within `budget` bytes: folded if that fits, as many whole images as fit, else a part of one image.
+
+    Raises UserError when not even the smallest part of one image fits.
     """
-    resident, per_category = bytes_per_image(shape, config), bytes_per_category(shape, config)
-    smallest = min(SMALLEST_CHUNK, shape.categories)
-    least = resident + smallest * per_category
-    if least > budget:
-        raise UserError(f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,} categories, "
-                        f"the budget is {budget // MIB} MiB: raise model.tile_mib")
-    widest = min(shape.categories, LARGEST_CHUNK)
-    tile = max(1, min(images, budget // (resident + widest * per_category)))
-    chunk = min(widest, (budget - tile * resident) // (tile * per_category))
-    return Plan(tile, chunk, tile * (resident + chunk * per_category))
+    folds = [True, False] if config.ist and config.input_layers == 1 else [False]
+    for fold in folds:
+        free = budget - bytes_of_batch(shape, config, fold)
+        image, node = bytes_per_image(shape, config, fold), bytes_per_node(shape, config)
+        whole = min(images, free // (image + shape.categories * node), (shape.part or images * shape.categories) // shape.categories)
+        if whole >= 1:
+            return Plan(whole, shape.categories, budget - free + whole * (image + shape.categories * node), fold)
+        part = min((free - image) // node, shape.part or shape.categories, shape.categories)
+        if part >= min(SMALLEST_PART, shape.categories):
+            return Plan(1, part, budget - free + image + part * node, fold)
+    least = bytes_of_batch(shape, config, False) + bytes_per_image(shape, config, False) + SMALLEST_PART * bytes_per_node(shape, config)
+    raise UserError(f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,} categories, "
+                    f"the budget is {budget // MIB} MiB: raise model.tile_mib")

@@ -42,7 +42,7 @@ def train(config: Config, world: World) -> str:
     steps = config.total_steps(steps_per_epoch(config, inputs))
     tracker = open_tracker(config, world, record)
     record = replace(record, run_id=world.gather(tracker.run_id if tracker else None)[0])
-    announce(config, world, model, steps, record.step)
+    announce(config, world, model, steps, record.step, tracker)
     recorder = Recorder(config.folder, world, tracker, record.step, steps, config.batch)
     batches = training_batches(config, inputs, world, record.step, steps, engine.device)
     try:

@@ -16,8 +16,8 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def announce(config: Config, world: World, model: C2SRT, steps: int, start: int) -> None:
-    """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step."""
+def announce(config: Config, world: World, model: C2SRT, steps: int, start: int, tracker: Tracker | None) -> None:
+    """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step; the tracker gets the tiles."""
     if not world.first:
         return
     total = sum(count_of(p) for p in model.parameters())
@@ -25,7 +25,10 @@ def announce(config: Config, world: World, model: C2SRT, steps: int, start: int)
     print(f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained; {model.seen_count:,} seen categories")
     print(f"batch: {config.batch} = {config.micro_batch} images × {world.size} workers × {config.accumulation} accumulated")
     print(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
-    print(f"{model.describe_plan(config.micro_batch, world.device, DTYPES[config.precision])}")
+    line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])
+    print(line)
+    if tracker:
+        tracker.metrics(numbers, start)
     offloaded = ", optimizer offloaded" if config.offload else ""
     print(f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type}; weights, gradients and optimizer take "
           f"about {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker", flush=True)

@@ -1,0 +1,87 @@
+"""The image side of every node, pooled from patch rows: A · X_i + r_c, with an affine map already applied to X and r.
+
+f_img = (f_L + f_G) / 2 with f_L = A · F, and the rows of A sum to 1: so f_img = A · (F + f_G) / 2. Whatever is affine in f_img is
+therefore applied to P patch rows instead of C category rows, and what it does to the category's text once per batch: FFN_in's
+first layer (eq. 6), and on top of it the first GATv2 layer's source and target projections.
+
+Shapes: b images of a tile, n categories an image, P patches, C categories, D width, E = D (rows), or 3 D (rows, targets, sources).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from c2srt.model.ist import Layer
+from c2srt.model.isr import softmax_dtype
+from c2srt.model.parts import Part
+
+
+@dataclass
+class Pooled:
+    """A [b, n, P], X [b, P, E] and the categories' rows r [1 or b, n, E] (None: nothing is added).
+
+    `categories` [b, n] says which of all categories they are (None: all, in order).
+    """
+
+    pooling: Tensor
+    values: Tensor
+    text: Tensor | None
+    categories: Tensor | None
+
+    def rows(self, part: Part, columns: slice = slice(None), out: Tensor | None = None) -> Tensor:
+        """A · X + r for a part's nodes [m, e] and some of the E columns, written into `out` if given."""
+        pooling, values = self.pooling[part.images, part.columns], self.values[part.images, :, columns]
+        if self.text is None:
+            return torch.bmm(pooling, values).flatten(0, 1)
+        out = out if out is None else out.view(*pooling.shape[:2], -1)
+        text = self.text.expand(len(self.pooling), -1, -1)[part.images, part.columns, columns]
+        return torch.baddbmm(text, pooling, values, out=out).flatten(0, 1)
+
+    def begin_backward(self, grad_text: Tensor | None) -> None:
+        """`grad_text` [C, E] sums the gradient of r over the batch; that of X is found in `grad_values`."""
+        self.grad_text, self.grad_values = grad_text, torch.zeros_like(self.values)
+
+    def add(self, part: Part, gradient: Tensor, columns: slice = slice(None)) -> None:
+        """Takes the gradient [m, e] of rows(part, columns)."""
+        pooling = self.pooling[part.images, part.columns]
+        gradient = gradient.view(*pooling.shape[:2], -1)
+        self.grad_values[part.images, :, columns].baddbmm_(pooling.transpose(1, 2), gradient)
+        if self.grad_text is None:
+            return
+        if self.categories is None:
+            self.grad_text[part.columns, columns] += gradient[0] if len(gradient) == 1 else gradient.sum(0, dtype=self.grad_text.dtype)
+        else:
+            index = self.categories[part.images, part.columns].flatten()
+            self.grad_text[:, columns].index_add_(0, index, gradient.flatten(0, 1).to(self.grad_text.dtype))
+
+
+class PooledInputs:
+    """The first GATv2 layer's input with its projections folded into the pool: E = 3 D columns rows | targets | sources."""
+
+    def __init__(self, pooled: Pooled, parts: list[Part]) -> None:
+        width = pooled.values.shape[2] // 3
+        self.pooled, self.parts = pooled, parts
+        self.columns = [slice(0, width), slice(width, 2 * width), slice(2 * width, 3 * width)]
+
+    def sources(self, out: Tensor) -> None:
+        for part in self.parts:
+            self.pooled.rows(part, self.columns[2], out[part.flat])
+
+    def targets(self, part: Part) -> Tensor:
+        return self.pooled.rows(part, self.columns[1])
+
+    def rows(self, part: Part) -> Tensor:
+        return self.pooled.rows(part, self.columns[0])
+
+    def begin_backward(self, sums: Layer) -> None:
+        """Nothing to prepare: the projections' own gradients come from those of X and r, outside the tile."""
+
+    def add(self, part: Part, grad_rows: Tensor | None, grad_targets: Tensor) -> None:
+        if grad_rows is not None:
+            self.pooled.add(part, grad_rows, self.columns[0])
+        self.pooled.add(part, grad_targets, self.columns[1])
+
+    def add_sources(self, grad_sources: Tensor) -> None:
+        for part in self.parts:
+            self.pooled.add(part, grad_sources[part.flat], self.columns[2])

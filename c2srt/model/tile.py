@@ -1,0 +1,236 @@
+"""One tile of images through the head, forward and backward.
+
+Shapes: b images, n categories an image, N = b · n nodes, P patches, C categories, D width, E columns of the folded affine map
+(D, or 3 D), K neighbours (self-loop included).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2srt.model.closure import Closure
+from c2srt.model.config import ModelConfig
+from c2srt.model.isr import assignment, count_patches, softmax_dtype
+from c2srt.model.ist import DenseInputs, Layer, Transfer, add_product
+from c2srt.model.parts import Buffers, Part, cut
+from c2srt.model.pool import Pooled, PooledInputs
+
+HIDDEN_NAMES = ("hidden_weight", "hidden_bias")
+LAYER_NAMES = ("source", "target", "attention", "output")
+
+
+@dataclass
+class Nodes:
+    """The categories that a tile computes: unit text [1 or b, n, D], affine rows [1 or b, n, E] (None without IST), neighbour
+    table [N, K] in node numbers, and for closures the categories [b, n] and which of the places hold one."""
+
+    images: int
+    text: Tensor
+    rows: Tensor | None
+    table: Tensor
+    categories: Tensor | None = None
+    present: Tensor | None = None
+
+    @staticmethod
+    def all(text: Tensor, rows: Tensor | None, table: Tensor, images: int) -> "Nodes":
+        """Every category for each of `images` images."""
+        return Nodes(images, text[None], None if rows is None else rows[None], offset(table.expand(images, -1, -1)))
+
+    @staticmethod
+    def some(text: Tensor, rows: Tensor | None, closure: Closure) -> "Nodes":
+        """What one image needs differs from what the next one needs."""
+        chosen = None if rows is None else rows[closure.categories]
+        return Nodes(len(closure.images), text[closure.categories], chosen, offset(closure.table), closure.categories, closure.present)
+
+    def labels_of(self, labels: Tensor) -> Tensor:
+        """[b, C] -> [b, n]; a place without a category is not verified."""
+        return labels if self.categories is None else labels.gather(1, self.categories) * self.present
+
+
+def offset(table: Tensor) -> Tensor:
+    """Places of an image [b, n, K] -> nodes of the tile [b · n, K]."""
+    if len(table) == 1:
+        return table[0]
+    first = torch.arange(len(table), device=table.device)[:, None, None] * table.shape[1]
+    return torch.where(table >= 0, table + first, -1).flatten(0, 1)
+
+
+class Tile:
+    """patches [b, P, D] and global_ [b, D] of a tile's images. `scores` first, then `backward`."""
+
+    def __init__(self, config: ModelConfig, isr_scale: float, tensors: dict[str, Tensor], nodes: Nodes, patches: Tensor,
+                 global_: Tensor, chunk: int, buffers: Buffers) -> None:
+        self.config, self.isr_scale, self.tensors, self.nodes, self.buffers = config, isr_scale, tensors, nodes, buffers
+        self.patches, self.global_, self.width = patches, global_, patches.shape[2]
+        self.parts = cut(nodes.images, nodes.text.shape[1], chunk)
+        values, affine = (patches + global_[:, None]) / 2 if config.isr else global_[:, None], tensors.get("affine")
+        values = values if affine is None else F.linear(values, affine[:, : self.width])
+        self.pooled = Pooled(self.pooling(), values, nodes.rows, nodes.categories)
+
+    def pooling(self) -> Tensor:
+        """A [b, n, P]; without ISR there is one row to pool, the global feature."""
+        shape, config = (self.nodes.images, self.nodes.text.shape[1]), self.config
+        if not config.isr:
+            return self.patches.new_ones(*shape, 1)
+        pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
+        for part in self.parts:
+            pooling[part.images, part.columns] = assignment(self.patches[part.images], self.text(part), self.isr_scale, config.threshold,
+                                                            config.max_patches, config.pooling == "weighted")
+        return pooling
+
+    def text(self, part: Part) -> Tensor:
+        """The unit text of a part's nodes [b', c, D]."""
+        return self.nodes.text.expand(self.nodes.images, -1, -1)[part.images, part.columns]
+
+    def scores(self, keep: bool) -> Tensor:
+        """[b, n] in float32 or wider; `keep` leaves everything for `backward`."""
+        nodes = self.nodes.images * self.nodes.text.shape[1]
+        self.scored = self.patches.new_empty(nodes, dtype=softmax_dtype(self.patches.dtype))
+        self.steps: list[Transfer] = []
+        if not self.config.ist:
+            for part in self.parts:
+                self.score(part, self.pooled.rows(part))
+            return self.scored.view(self.nodes.images, -1)
+        inputs = self.entrance()
+        for number in range(self.config.layers):
+            last = number == self.config.layers - 1
+            step = Transfer(number, self.layer(number), inputs, self.nodes.table, self.parts, self.config.residual, self.buffers)
+            rows = None if last else self.rows("rows", number + 1)
+            step.forward(self.score if last else lambda part, out: rows[part.flat].copy_(out))
+            if keep:
+                self.steps.append(step)
+            if not last:
+                inputs = self.dense_inputs(rows, number + 1)
+        return self.scored.view(self.nodes.images, -1)
+
+    def entrance(self) -> PooledInputs | DenseInputs:
+        """What the first layer hears: the pool itself when the layer's projections are folded into it."""
+        if self.folded:
+            return PooledInputs(self.pooled, self.parts)
+        rows = self.rows("rows", 0)
+        for part in self.parts:
+            rows[part.flat] = deeper(self.pooled.rows(part), *self.hidden(), self.config.residual)
+        return self.dense_inputs(rows, 0)
+
+    def dense_inputs(self, rows: Tensor, number: int) -> DenseInputs:
+        return DenseInputs(rows, self.layer(number), self.rows("targets", number), self.rows("gradient", number))
+
+    def rows(self, name: str, number: int) -> Tensor:
+        """A buffer [N, D] for the input of layer `number`."""
+        return self.buffers.take(f"{name} {number}", (self.nodes.images * self.nodes.text.shape[1], self.width), self.patches)
+
+    @property
+    def folded(self) -> bool:
+        return self.pooled.values.shape[2] == 3 * self.width
+
+    def hidden(self) -> list[Tensor]:
+        """Weights and biases of FFN_in's further layers, if there are any."""
+        return [self.tensors[name] for name in HIDDEN_NAMES if name in self.tensors] or [(), ()]
+
+    def layer(self, number: int) -> Layer:
+        return Layer(*[self.tensors[name][number] for name in LAYER_NAMES])
+
+    def score(self, part: Part, rows: Tensor) -> None:
+        """Eq. 10 times the score scale, for rows [m, D] of a part."""
+        dot, norm = self.dot_and_norm(part, rows)
+        self.scored[part.flat] = self.config.score_scale * dot / norm
+
+    def dot_and_norm(self, part: Part, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """h · t and |h| [m] in float32 or wider."""
+        text, wide = self.text(part).to(rows.dtype), self.scored.dtype
+        dot = (rows.view_as(text) * text).sum(-1, dtype=wide).flatten()
+        return dot, (rows * rows).sum(-1, dtype=wide).sqrt_().clamp_(min=1e-12)
+
+    def score_gradient(self, part: Part, rows: Tensor, upstream: Tensor) -> Tensor:
+        """The gradient [m, D] of rows, given that of their scores [m]."""
+        dot, norm = self.dot_and_norm(part, rows)
+        factor = (self.config.score_scale * upstream / norm)[:, None]
+        text = self.text(part).to(rows.dtype).reshape(rows.shape)
+        return (factor.to(rows.dtype) * text).addcmul_((-factor * (dot / norm**2)[:, None]).to(rows.dtype), rows)
+
+    def backward(self, grad_scores: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Gradients of patches [b, P, D] and global_ [b, D] from that of the scores [b, n]; adds the parameters' to `sums`."""
+        self.pooled.begin_backward(sums.get("text"))
+        grad_scores = grad_scores.flatten()
+
+        def upstream(part: Part, output: Callable[[], Tensor]) -> Tensor:
+            return self.score_gradient(part, output(), grad_scores[part.flat])
+
+        for number in reversed(range(len(self.steps))):
+            step = self.steps.pop()
+            step.backward(upstream, Layer(*[sums[name][number] for name in LAYER_NAMES]))
+            if isinstance(step.inputs, DenseInputs):
+                upstream = partial(rows_of, step.inputs.gradient)
+        if not self.folded:
+            for part in self.parts:
+                self.entrance_backward(part, upstream, sums)
+        return self.feature_gradients(sums)
+
+    def entrance_backward(self, part: Part, upstream: Callable, sums: dict[str, Tensor]) -> None:
+        gradient = upstream(part, lambda: self.pooled.rows(part))
+        if "hidden_weight" in self.tensors:
+            leaves = [leaf.detach().requires_grad_() for leaf in (self.pooled.rows(part), *self.hidden())]
+            with torch.enable_grad():
+                gradient, *found = torch.autograd.grad(deeper(*leaves, self.config.residual), leaves, gradient)
+            for name, value in zip(HIDDEN_NAMES, found):
+                sums[name] += value
+        self.pooled.add(part, gradient)
+
+    def feature_gradients(self, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """From the pooled rows' gradient [b, P, E] to the features' and to the image columns of `affine`."""
+        grad, affine = self.pooled.grad_values, self.tensors.get("affine")
+        if affine is not None:
+            rows = (self.patches + self.global_[:, None]) / 2 if self.config.isr else self.global_[:, None]
+            add_product(sums["affine"][:, : self.width], grad.flatten(0, 1).T, rows.flatten(0, 1))
+            grad = grad @ affine[:, : self.width]
+        if not self.config.isr:
+            return torch.zeros_like(self.patches), grad[:, 0]
+        grad = grad / 2
+        return grad, grad.sum(1)
+
+    def count(self, statistics: Tensor) -> None:
+        """Adds to [Σ mean patches, Σ capped share, images], over the images of the tile."""
+        statistics[2] += self.nodes.images
+        if not self.config.isr:
+            return
+        counts = self.patch_counts()
+        present = torch.ones_like(counts, dtype=torch.bool) if self.nodes.present is None else self.nodes.present
+        for place, values in enumerate((counts, counts >= self.config.max_patches)):
+            statistics[place] += ((values * present).sum(1) / present.sum(1)).sum()
+
+    def patch_counts(self) -> Tensor | None:
+        """n [b, n] of the ISR, None without it."""
+        return count_patches(self.pooled.pooling) if self.config.isr else None
+
+
+def rows_of(gradient: Tensor, part: Part, _: Callable[[], Tensor]) -> Tensor:
+    return gradient[part.flat]
+
+
+def deeper(h: Tensor, weights: Tensor, biases: Tensor, residual: bool) -> Tensor:
+    """The layers of FFN_in after the first, on rows [m, D]."""
+    for weight, bias in zip(weights, biases):
+        further = F.linear(F.gelu(h), weight, bias)
+        h = h + further if residual else further
+    return h
+
+
+def empty_sums(tensors: dict[str, Tensor], categories: int) -> dict[str, Tensor]:
+    """Zeros in float32 or wider for every tensor's gradient, and `text` [C, E] for that of the affine text rows."""
+    sums = {name: torch.zeros_like(tensor, dtype=softmax_dtype(tensor.dtype)) for name, tensor in tensors.items()}
+    if "affine" in sums:
+        sums["text"] = sums["affine"].new_zeros(categories, len(sums["affine"]))
+    return sums
+
+
+def finish_sums(tensors: dict[str, Tensor], sums: dict[str, Tensor], text: Tensor) -> list[Tensor]:
+    """The gradients in the order of `tensors`, after all tiles: the text rows' goes on to the text columns of `affine`."""
+    if "affine" in sums:
+        width = text.shape[1]
+        sums["affine"][:, width : 2 * width].addmm_(sums["text"].T, text.to(sums["text"].dtype))
+        sums["affine"][:, 2 * width] += sums["text"].sum(0)
+    return [sums[name] for name in tensors]
