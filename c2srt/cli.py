@@ -84,12 +84,23 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
-    """Separates `--cfg job` from the overrides. Raises UserError on any other flag."""
+    """Separates `--cfg job` from the overrides; `--some-key value` and `--some-key=value` are `some_key=value`.
+
+    Raises UserError on any other flag.
+    """
     overrides = [argument for argument in arguments if not argument.startswith("--cfg") and argument != "job"]
+    print_only = len(overrides) != len(arguments)
+    for position in range(len(overrides) - 1, -1, -1):
+        key, equals, _ = overrides[position].partition("=")
+        value = overrides[position + 1 : position + 2]
+        if key.startswith("--") and equals:
+            overrides[position] = key[2:].replace("-", "_") + overrides[position][len(key) :]
+        elif key.startswith("--") and value and not value[0].startswith("--"):
+            overrides[position : position + 2] = [f"{key[2:].replace('-', '_')}={value[0]}"]
     for argument in overrides:
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument!r} is not an override: write key=value (see `c2srt --help`)")
-    return overrides, len(overrides) != len(arguments)
+    return overrides, print_only
 
 
 def compose_verb(verb: str, overrides: list[str]) -> DictConfig:

@@ -88,6 +88,8 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
     (["text", "a=b=c"], "'a=b=c' is not a valid override"),
     (["text", "foo"], "'foo' is not an override"),
     (["text", "--verbose"], "'--verbose' is not an override"),
+    (["text", "--batch", "0"], "at least 1"),
+    (["text", "--bat-ch", "3", "out=x"], "unknown key 'bat_ch', did you mean 'batch'?"),
     (["text", "templates=[a photo]"], "must contain {} exactly once"),
     (["text", "templates=tuned"], "choose one of simple, ensemble"),
     (["relations", "graph=foo"], "choose one of llm, similarity, cooccurrence, random, none"),

@@ -170,7 +170,7 @@ class Asker:
     def settle(self, asked: Question) -> None:
         """Takes the best of the replies that were not clean."""
         best = self.ledger.state.best[asked.id]
-        self.write({"event": "settle", "id": asked.id, "time": now(), "final": True, "related": best["related"]})
+        self.write(settle_event(asked.id, best))
         self.counts["answers taken without their unusable names"] += 1
 
     async def reply(self, asked: Question, candidates: list[int], first: bool) -> tuple[Reply | None, float]:
@@ -221,6 +221,11 @@ class Asker:
     def write(self, event: dict) -> None:
         self.ledger.append(event)
         self.ledger.state.take(event)
+
+
+def settle_event(key: str, best: dict) -> dict:
+    """The ledger's line that takes an earlier reply as the answer."""
+    return {"event": "settle", "id": key, "time": now(), "final": True, "related": best["related"]}
 
 
 def chat_body(model: str, prompt: str, form: str, temperature: float | None, max_output: int) -> dict:

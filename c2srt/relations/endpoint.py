@@ -90,16 +90,11 @@ class Endpoint:
 
     def reply(self, content: bytes) -> Reply:
         """The body of a chat completion. Raises Again if it is none (cut off, or a web page)."""
+        text = self.clean(content.decode(errors="replace"))
         try:
-            body = json.loads(content)
-            choice, usage = body["choices"][0], body.get("usage") or {}
-            message = choice["message"]
-            refusal = message.get("refusal")
-            return Reply(self.clean(message.get("content") or ""), str(choice.get("finish_reason")), str(body.get("model") or self.model),
-                         usage.get("prompt_tokens"), usage.get("completion_tokens"), self.clean(refusal) if refusal else None)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            shown = self.clean(content[:80].decode(errors="replace"))
-            raise Again(f"the body is no chat completion ({type(error).__name__}): {shown!r}", billed=True) from error
+            return parse_completion(json.loads(text), self.model)
+        except ValueError as error:
+            raise Again(f"the body is no chat completion ({type(error).__name__}): {text[:80]!r}", billed=True) from error
 
     def status_fault(self, error: openai.APIStatusError, structured: bool) -> Exception:
         """What an HTTP error status means for the caller."""
@@ -124,6 +119,17 @@ class Endpoint:
     def clean(self, text: str) -> str:
         """The text without the key."""
         return text.replace(self._key, "[key]") if len(self._key) >= SECRET else text
+
+
+def parse_completion(body: object, model: str) -> Reply:
+    """The JSON of a chat completion; `model` stands in where it names none. Raises Again if it is something else."""
+    try:
+        choice, usage = body["choices"][0], body.get("usage") or {}
+        message = choice["message"]
+        return Reply(message.get("content") or "", str(choice.get("finish_reason")), str(body.get("model") or model),
+                     usage.get("prompt_tokens"), usage.get("completion_tokens"), message.get("refusal"))
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Again(f"the body is no chat completion ({type(error).__name__}): {str(body)[:80]!r}", billed=True) from error
 
 
 def said(error: openai.APIStatusError) -> str:

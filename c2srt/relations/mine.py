@@ -9,10 +9,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from c2srt.errors import UserError
 from c2srt.progress import Progress
+from c2srt.relations import batch
 from c2srt.relations.asking import MILLION, Asker, Pace, Prices, Purse
 from c2srt.relations.endpoint import Endpoint, model_name
 from c2srt.relations.ledger import Ledger
@@ -52,6 +53,8 @@ class Config:
     tries: int = 8
     backoff_s: float = 1.0
     timeout_s: float = 120.0
+    batch_export: Optional[str] = None
+    batch_import: Any = None
     shards: str = ""
     text: str = ""
     out: str = ""
@@ -72,18 +75,53 @@ class Config:
             raise UserError(f"budget={self.budget} must be an amount of USD above zero: it is the most that mining may cost")
         if min(self.backoff_s, self.timeout_s) <= 0:
             raise UserError(f"backoff_s={self.backoff_s} and timeout_s={self.timeout_s} must be above zero")
+        self.batch_import = [self.batch_import] if isinstance(self.batch_import, str) else self.batch_import
+        if self.batch_export and self.batch_import:
+            raise UserError("batch_export and batch_import are two steps: give one of them")
 
 
 def run(config: Config) -> int:
-    """Asks what has not been answered yet, then writes the relations file. Returns 1 if questions stay without an answer.
+    """Asks what has not been answered yet (or exports it, or imports answers), then writes the relations file.
+
+    Returns 1 if questions stay without an answer.
 
     Raises UserError on bad input, on a key or address that does not work.
     """
     questions = make_questions(config, model_name(config.model))
     out = Path(config.out)
     with Ledger(out / LEDGER, questions.identity) as ledger:
-        asker = asyncio.run(ask(config, questions, ledger)) if unanswered(questions, ledger) else None
-    return finish(config, questions, out, asker)
+        if config.batch_export:
+            return export_batch(config, questions, ledger)
+        if config.batch_import:
+            counts, spent_up = import_batch(config, questions, ledger), False
+        elif unanswered(questions, ledger):
+            asker = asyncio.run(ask(config, questions, ledger))
+            counts, spent_up = asker.counts, asker.out_of_budget
+        else:
+            counts, spent_up = Counter(), False
+    return finish(config, questions, out, counts, spent_up)
+
+
+def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
+    """Writes the open questions as batch files."""
+    form = "text" if config.form == "text" else "json"
+    count, files = batch.export(Path(config.batch_export), questions, ledger, form, config.temperature, config.max_output)
+    if config.price_input is not None and config.price_output is not None:
+        print(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))
+    print(f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results to the same command with "
+          "batch_import=[results.jsonl] instead of batch_export")
+    return 0
+
+
+def import_batch(config: Config, questions: Questions, ledger: Ledger) -> Counter:
+    """Takes result files (or folders of them) into the ledger."""
+    prices = Prices(config.price_input or 0.0, config.price_output or 0.0, config.max_output)
+    paths = [file for path in map(Path, config.batch_import) for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    if not paths:
+        raise UserError(f"batch_import={config.batch_import[0]} holds no .jsonl file")
+    counts = batch.load(paths, questions, ledger, prices)
+    counts["answers taken without their unusable names"] += batch.settle_open(questions, ledger, config.attempts)
+    return counts
 
 
 def unanswered(questions: Questions, ledger: Ledger) -> bool:
@@ -95,7 +133,7 @@ async def ask(config: Config, questions: Questions, ledger: Ledger) -> Asker:
     prices = prices_of(config)
     endpoint = Endpoint(config.model, config.url, config.timeout_s)
     spent = ledger.state.spent + sum(ledger.state.open.values())
-    say_estimate(config, questions, ledger, prices, spent)
+    print(estimate_line(config, questions, ledger, prices, spent), flush=True)
     done = sum(asked.id in ledger.state.final for asked in questions)
     progress = Progress("mining", questions.count, "questions")
     progress.skip(done)
@@ -118,8 +156,8 @@ def prices_of(config: Config) -> Prices:
     return Prices(config.price_input, config.price_output, config.max_output)
 
 
-def say_estimate(config: Config, questions: Questions, ledger: Ledger, prices: Prices, spent: float) -> None:
-    """Prints what the open questions will cost, before the first is sent."""
+def estimate_line(config: Config, questions: Questions, ledger: Ledger, prices: Prices, spent: float) -> str:
+    """What the open questions will cost, said before the first is sent."""
     left, total_bytes, sampled = 0, 0, 0
     for asked in questions:
         if asked.id in ledger.state.final:
@@ -127,23 +165,22 @@ def say_estimate(config: Config, questions: Questions, ledger: Ledger, prices: P
         left += 1
         if sampled < SAMPLE:
             total_bytes, sampled = total_bytes + len(questions.prompt(asked, questions.candidates(asked), "json").encode()), sampled + 1
-    tokens = total_bytes / sampled / BYTES_PER_TOKEN
+    tokens = total_bytes / max(sampled, 1) / BYTES_PER_TOKEN
     estimate = left * (tokens * prices.input + REPLY_TOKENS * prices.output) / MILLION
-    print(f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so far, "
-          f"budget {config.budget:,.2f} USD", flush=True)
-    if spent + estimate > config.budget:
-        print("the budget will not do for all of them: mining stops when it is used up", flush=True)
+    line = (f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so far, "
+            f"budget {config.budget:,.2f} USD")
+    return line if spent + estimate <= config.budget else f"{line}\nthe budget will not do for all of them: mining stops when it is used up"
 
 
-def finish(config: Config, questions: Questions, out: Path, asker: Asker | None) -> int:
+def finish(config: Config, questions: Questions, out: Path, counts: Counter, spent_up: bool) -> int:
     """Writes the relations file from the ledger and says what came of it."""
     summary = write_relations(out / LEDGER, out / RELATIONS, questions)
-    for what, count in sorted((asker.counts if asker else Counter()).items()):
+    for what, count in sorted(counts.items()):
         if count:
             print(f"  {what}: {count:,}")
     print(f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered, "
           f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD")
-    if asker and asker.out_of_budget:
+    if spent_up:
         print(f"the budget of {config.budget:.2f} USD is used up: run again with a larger budget=… to go on")
     if summary["open"]:
         print(f"{summary['open']:,} questions have no answer: run the same command again to ask them again")

@@ -1,0 +1,126 @@
+"""Mining by file: the batch API's form, for services that answer big files within a day at a lower price.
+
+Export writes JSONL files of requests, {"custom_id", "method": "POST", "url": "/v1/chat/completions", "body": {…}}, each within the
+API's limits. Import reads the result files, {"custom_id", "response": {"status_code", "body"}, "error"}, into the same ledger
+that `c2srt relations mine` keeps, so what a batch leaves open can be exported again or asked directly. `custom_id` is the
+question's id, so results for another label list or other settings are noticed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, remove_leftovers, whole_file
+from c2srt.relations.asking import Prices, chat_body, reply_event, settle_event
+from c2srt.relations.endpoint import PATH, Again, parse_completion
+from c2srt.relations.ledger import Ledger, events, now
+from c2srt.relations.questions import Question, Questions
+
+REQUESTS = 50_000  # in one file, the API's limit
+BYTES = 190_000_000  # in one file; the API's limit is 200 MB
+FILE = "batch-{:03}.jsonl"
+ENDPOINT = "batch"
+
+
+def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temperature: float | None, max_output: int) -> tuple[int, int]:
+    """Writes the questions that have no answer; returns (questions, files). Raises UserError if the folder holds other batches."""
+    if any(folder.glob(FILE.replace("{:03}", "*"))):
+        raise UserError(f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent")
+    remove_leftovers(folder)
+    files = asked_count = 0
+    lines: list[bytes] = []
+    size = 0
+    for asked in questions:
+        if asked.id in ledger.state.final:
+            continue
+        body = chat_body(questions.identity["model"], questions.prompt(asked, questions.candidates(asked), form), form, temperature, max_output)
+        line = json.dumps({"custom_id": asked.id, "method": "POST", "url": PATH, "body": body}, ensure_ascii=False).encode() + b"\n"
+        if lines and (len(lines) == REQUESTS or size + len(line) > BYTES):
+            write(folder / FILE.format(files), lines)
+            files, lines, size = files + 1, [], 0
+        lines.append(line)
+        size += len(line)
+        asked_count += 1
+    if lines:
+        write(folder / FILE.format(files), lines)
+        files += 1
+    return asked_count, files
+
+
+def write(path: Path, lines: list[bytes]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"".join(lines))
+
+
+def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices) -> Counter:
+    """Takes the results of batches into the ledger; counts what became of them. Results taken before are passed over.
+
+    A reply that names categories beyond its list is not final: export again, or ask directly, then the better one is taken.
+    Raises UserError if a file cannot be read, or if no result belongs to these questions.
+    """
+    wanted = {asked.id: asked for asked in questions}
+    taken = {event["batch"] for event in events(ledger.path) if "batch" in event}
+    counts, strangers = Counter(), Counter()
+    for path in paths:
+        for row in results(path):
+            asked = wanted.get(row["custom_id"])
+            if asked is None:
+                strangers[path] += 1
+            elif asked.id in ledger.state.final or hash_of(row) in taken:
+                counts["results taken before"] += 1
+            else:
+                counts[take(row, asked, questions, ledger, prices)] += 1
+    if strangers and not counts:
+        raise UserError(f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a question of this run: they "
+                        "belong to another label list, or to other settings (model, size, seed, …)")
+    counts["results about unknown targets, passed over"] += sum(strangers.values())
+    return counts
+
+
+def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, prices: Prices) -> str:
+    """Writes one result into the ledger; returns what it was."""
+    response = row.get("response") or {}
+    try:
+        if row.get("error") or response.get("status_code") != 200:
+            raise Again(json.dumps(row.get("error") or response.get("body"), ensure_ascii=False)[:300])
+        reply = parse_completion(response.get("body"), questions.identity["model"])
+    except Again as fault:
+        note(ledger, {"event": "fault", "id": asked.id, "attempt": 1, "time": now(), "reason": f"batch: {fault}", "billed": False,
+                      "batch": hash_of(row)})
+        return "failed requests"
+    attempt = ledger.state.attempts.get(asked.id, 0) + 1
+    event = reply_event(asked, questions.candidates(asked), reply, questions, prices.cost(reply, 0.0), attempt)
+    note(ledger, event | {"endpoint": ENDPOINT, "batch": hash_of(row)})
+    return f"replies: {event['verdict']}"
+
+
+def note(ledger: Ledger, event: dict) -> None:
+    ledger.append(event)
+    ledger.state.take(event)
+
+
+def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> int:
+    """Takes the best reply of questions that had `attempts` unclean ones; returns how many."""
+    ripe = [asked.id for asked in questions if ledger.state.attempts.get(asked.id, 0) >= attempts and asked.id in ledger.state.best]
+    for key in ripe:
+        note(ledger, settle_event(key, ledger.state.best[key]))
+    return len(ripe)
+
+
+def results(path: Path) -> Iterator[dict]:
+    """The results in a file, one at a time. Raises UserError naming the line that is none."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                    row["custom_id"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise UserError(f"{path}, line {number}: not a batch result (needs custom_id and response): {error}") from None
+                yield row
+    except OSError as error:
+        raise UserError(f"the batch results {path} cannot be read: {error}") from error
