@@ -4,6 +4,7 @@ The interpreter must be chosen before Triton is first imported, and other tests'
 process of their own (`place`), and nothing leaks into the tests beside them.
 """
 
+import copy
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,7 +17,11 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.model import kernels
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.head import Graph, Head
+from c2srt.model.plan import Plan
 from tests.test_structure import importers
+from tests.tiny import random_graph
 
 CPU = torch.device("cpu")
 RELATIVE = {torch.float32: 2e-5, torch.bfloat16: 2**-7}  # a GPU rounds to bfloat16 (2^-9), the interpreter truncates (2^-8)
@@ -302,3 +307,30 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, count):
     assert set(compiled) == {"assignment_kernel", "forward_kernel", "target_kernel", "segment_kernel", "source_kernel"}
     assert compiled["assignment_kernel"][1], "the tensor cores of Hopper are not used"
     assert all(shared <= 99 * 1024 and size for shared, _, size in compiled.values())
+
+
+# the head through the kernels
+
+def check_head(device, fold):
+    """Loss and gradients of the whole head with the kernels, against the torch path of the same tiles in float64."""
+    torch.manual_seed(0)
+    config = ModelConfig(max_patches=5, heads=2, neighbours=3, init="literal")
+    exact, graph = Head(32, config, 5.0).double(), random_graph(37, 37, 32, 3, dtype=torch.double)
+    patches, global_ = torch.randn(3, 9, 32, dtype=torch.double), torch.randn(3, 32, dtype=torch.double)
+    labels, plan = torch.randint(-1, 2, (3, 37)), Plan(2, 37, 0, fold)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        head = copy.deepcopy(exact).to(device, dtype)
+        near = Graph(graph.text.to(device, dtype), graph.table.to(device))
+        leaves = [patches.to(device, dtype).requires_grad_(), global_.to(device, dtype).requires_grad_()]
+        assert kernels.supported(leaves[0]) == (dtype == torch.float32)
+        loss, _ = head(*leaves, labels.to(device), torch.ones(3, device=device, dtype=dtype), near, LossConfig(), plan)
+        found.append([loss, *torch.autograd.grad(loss, [*leaves, *head.parameters()])])
+    for want, got in zip(*found):
+        assert (got.double() - want).norm() <= 2e-5 * want.norm()
+
+
+@needs_triton
+@pytest.mark.parametrize("fold", [True, False])
+def test_the_head_takes_the_kernels_and_agrees_with_torch(place, fold):
+    place(check_head, fold)

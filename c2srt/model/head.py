@@ -127,9 +127,11 @@ class Head(nn.Module):
             for closure in closures(mask, table, plan.images * len(table)):
                 yield closure.images, Nodes.some(graph.text, rows, closure)
             everyone = dense(mask)
+        whole = Nodes.all(graph.text, rows, table, min(plan.images, len(everyone)))
         for start in range(0, len(everyone), plan.images):
             images = everyone[start : start + plan.images]
-            yield torch.tensor(images, device=labels.device), Nodes.all(graph.text, rows, table, len(images))
+            nodes = whole if len(images) == whole.images else Nodes.all(graph.text, rows, table, len(images))
+            yield torch.tensor(images, device=labels.device), nodes
 
     @torch.no_grad()
     def scores(self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan) -> tuple[Tensor, Tensor | None]:

@@ -9,17 +9,19 @@ One layer, for every node i and head h, over the neighbours j of i:
     x'_i = [x_i +] ‖_h ELU(W_out^h Σ_j α_ij s_j)                       (eq. 23; W_out commutes with the sum)
 This is PyG's GATv2Conv (lin_l = W_source, lin_r = W_target) followed by W_out, σ and the optional residual.
 
-The gradient is written out by hand, part by part: no tensor of [N, K, D] exists, and only s, α and the layer's input are
-kept for it. `kernels` does the same with fused GPU kernels.
+The gradient is written out by hand, part by part: no tensor of [N, K, D] exists, and only s, t, α and the layer's input are
+kept for it. On a GPU the fused kernels of `kernels` take the place of `attend` and `attend_backward`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.model import kernels
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.parts import Buffers, Part
 
@@ -34,6 +36,18 @@ class Layer:
     target: Tensor
     attention: Tensor
     output: Tensor
+
+
+class Table:
+    """Neighbour table `heard` [N, K] of node numbers, −1 where one is missing."""
+
+    def __init__(self, heard: Tensor) -> None:
+        self.heard = heard
+
+    @cached_property
+    def hearers(self) -> tuple[Tensor, Tensor]:
+        """The reversed adjacency, over which the GPU's backward gathers."""
+        return kernels.reversed_adjacency(self.heard, len(self.heard))
 
 
 class DenseInputs:
@@ -80,20 +94,27 @@ class Transfer:
     number: int
     layer: Layer
     inputs: object
-    table: Tensor
+    table: "Table"
     parts: list[Part]
     residual: bool
     buffers: Buffers
 
     def forward(self, finish: Callable[[Part, Tensor], None]) -> None:
         """Calls finish(part, x' [m, D]) for every part."""
-        like, (nodes, slots) = self.layer.attention, self.table.shape
+        like, (nodes, slots) = self.layer.attention, self.table.heard.shape
         self.sources = self.buffers.take(f"sources {self.number}", (nodes, like.numel()), like)
         self.alpha = self.buffers.take(f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype))
         self.inputs.sources(self.sources)
+        forward = kernels.attention_forward if self.fused else attend
         for part in self.parts:
-            aggregated, self.alpha[part.flat] = attend(self.inputs.targets(part), self.sources, self.layer.attention, self.table[part.flat])
+            table = self.table.heard[part.flat]
+            aggregated, self.alpha[part.flat] = forward(self.inputs.targets(part), self.sources, self.layer.attention, table)
             finish(part, self.output(part, mix(aggregated, self.layer.output)))
+
+    @property
+    def fused(self) -> bool:
+        """Whether the GPU kernels can take this layer: they work on all nodes at once."""
+        return len(self.parts) == 1 and kernels.supported(self.sources, len(self.layer.attention), self.table.heard.shape[1])
 
     def output(self, part: Part, mixed: Tensor) -> Tensor:
         return F.elu(mixed).add_(self.inputs.rows(part)) if self.residual else F.elu(mixed)
@@ -105,15 +126,20 @@ class Transfer:
         grad_sources = self.buffers.take("grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)).zero_()
         self.inputs.begin_backward(sums)
         for part in self.parts:
-            table, alpha = self.table[part.flat], self.alpha[part.flat]
+            table, alpha = self.table.heard[part.flat], self.alpha[part.flat]
             aggregated = gather_sum(alpha, sources, table)
             mixed = mix(aggregated, layer.output)
             grad = upstream(part, lambda: self.output(part, mixed))
             grad_mixed = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, False, mixed)
             add_mix_gradient(sums.output, grad_mixed, aggregated)
             grad_aggregated = mix(grad_mixed, layer.output.transpose(1, 2))
-            grad_targets = attend_backward(grad_aggregated, self.inputs.targets(part), sources, layer.attention, alpha, table,
-                                           grad_sources, sums.attention)
+            inputs = (grad_aggregated, self.inputs.targets(part), sources, layer.attention, alpha, table)
+            if self.fused:
+                grad_targets, found, grad_attention = kernels.attention_backward(*inputs, self.table.hearers)
+                sums.attention.add_(grad_attention)
+                grad_sources += found
+            else:
+                grad_targets = attend_backward(*inputs, grad_sources, sums.attention)
             self.inputs.add(part, grad if self.residual else None, grad_targets)
         self.inputs.add_sources(grad_sources.to(sources.dtype))
 

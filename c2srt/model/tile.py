@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.model import kernels
 from c2srt.model.closure import Closure
 from c2srt.model.config import ModelConfig
 from c2srt.model.isr import assignment, count_patches, softmax_dtype
-from c2srt.model.ist import DenseInputs, Layer, Transfer, add_product
+from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, add_product
 from c2srt.model.parts import Buffers, Part, cut
 from c2srt.model.pool import Pooled, PooledInputs
 
@@ -26,25 +27,25 @@ LAYER_NAMES = ("source", "target", "attention", "output")
 @dataclass
 class Nodes:
     """The categories that a tile computes: unit text [1 or b, n, D], affine rows [1 or b, n, E] (None without IST), neighbour
-    table [N, K] in node numbers, and for closures the categories [b, n] and which of the places hold one."""
+    table over the N nodes, and for closures the categories [b, n] and which of the places hold one."""
 
     images: int
     text: Tensor
     rows: Tensor | None
-    table: Tensor
+    table: Table
     categories: Tensor | None = None
     present: Tensor | None = None
 
     @staticmethod
     def all(text: Tensor, rows: Tensor | None, table: Tensor, images: int) -> "Nodes":
         """Every category for each of `images` images."""
-        return Nodes(images, text[None], None if rows is None else rows[None], offset(table.expand(images, -1, -1)))
+        return Nodes(images, text[None], None if rows is None else rows[None], Table(offset(table.expand(images, -1, -1))))
 
     @staticmethod
     def some(text: Tensor, rows: Tensor | None, closure: Closure) -> "Nodes":
         """What one image needs differs from what the next one needs."""
         chosen = None if rows is None else rows[closure.categories]
-        return Nodes(len(closure.images), text[closure.categories], chosen, offset(closure.table), closure.categories, closure.present)
+        return Nodes(len(closure.images), text[closure.categories], chosen, Table(offset(closure.table)), closure.categories, closure.present)
 
     def labels_of(self, labels: Tensor) -> Tensor:
         """[b, C] -> [b, n]; a place without a category is not verified."""
@@ -77,9 +78,10 @@ class Tile:
         if not config.isr:
             return self.patches.new_ones(*shape, 1)
         pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
+        choose = kernels.assignment if kernels.supported(self.patches) else assignment
         for part in self.parts:
-            pooling[part.images, part.columns] = assignment(self.patches[part.images], self.text(part), self.isr_scale, config.threshold,
-                                                            config.max_patches, config.pooling == "weighted")
+            pooling[part.images, part.columns] = choose(self.patches[part.images], self.text(part), self.isr_scale, config.threshold,
+                                                        config.max_patches, config.pooling == "weighted")
         return pooling
 
     def text(self, part: Part) -> Tensor:
