@@ -12,7 +12,7 @@ from PIL import Image
 from c2srt.cli import main
 from c2srt.files import read_json
 from c2srt.relations.compare import Graph, describe, overlap
-from c2srt.relations.shortlist import coverage, merge, words_of
+from c2srt.relations.shortlist import coverage, merge, shortlists, words_of
 from c2srt.vocabulary import Vocabulary
 
 NAMES = ("Ape", "Bat", "</script>$x$", "Dog", "Unicorn 寿司")
@@ -111,6 +111,9 @@ def test_bad_input_is_one_sentence(graphs, capsys):
 def test_shortlists_take_turns_and_their_coverage_is_counted():
     assert merge([np.array([5, 3, 1]), np.array([4, 5, 2, 0])], 5).tolist() == [5, 4, 3, 1, 2]
     assert merge([np.array([], np.int64)], 3).tolist() == [] and merge([np.array([2, -1])], 3).tolist() == [2]
+    lists = shortlists(Vocabulary(tuple("abcdef"), ("Red car", "Car", "Sea", "Cars of old", "Sky", "Blue"), 5), [0, 2, 5], 3)
+    assert lists[0][:2].tolist() == [1, 3] and lists[0][2] in (2, 4)  # two share a word, the third is drawn
+    assert all(len(set(found)) == 3 and row not in found and max(found) < 5 for row, found in zip([0, 2, 5], map(list, lists), strict=True))
     assert words_of("Cherry-Blossoms of the Cities'") == {"cherry", "blossom", "of", "the", "city"}
     from c2srt.relations import parse_answers
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from c2srt.errors import UserError
 from c2srt.progress import Progress
 from c2srt.relations.answers import STRENGTH
@@ -96,7 +98,7 @@ class Pace:
         self.limited_in_a_row = 0
 
 
-@dataclass
+@dataclass(repr=False)  # asyncio prints a task's result, internally, when it restores the SIGINT handler: seconds for large fields
 class Asker:
     """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint that refuses `json` is asked for
     `text`. `attempts` replies a question, `tries` requests a reply. `counts` says what happened in this run."""
@@ -173,7 +175,7 @@ class Asker:
         self.write(settle_event(asked.id, best))
         self.counts["answers taken without their unusable names"] += 1
 
-    async def reply(self, asked: Question, candidates: list[int], first: bool) -> tuple[Reply | None, float]:
+    async def reply(self, asked: Question, candidates: np.ndarray, first: bool) -> tuple[Reply | None, float]:
         """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead."""
         for attempt in range(1, self.tries + 1):
             await self.pace.wait()
@@ -208,7 +210,7 @@ class Asker:
         await self.purse.settle(bound, bound if fault.billed else 0.0)
         self.counts["faults on the way (429, 5xx, connection)"] += 1
 
-    async def record(self, asked: Question, candidates: list[int], reply: Reply, bound: float) -> None:
+    async def record(self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float) -> None:
         """Reads one reply and writes it down, clean or not."""
         cost = self.prices.cost(reply, bound)
         event = reply_event(asked, candidates, reply, self.questions, cost, self.ledger.state.attempts.get(asked.id, 0) + 1)
@@ -238,7 +240,7 @@ def chat_body(model: str, prompt: str, form: str, temperature: float | None, max
     return body
 
 
-def reply_event(asked: Question, candidates: list[int], reply: Reply, questions: Questions, cost: float, attempt: int) -> dict:
+def reply_event(asked: Question, candidates: np.ndarray, reply: Reply, questions: Questions, cost: float, attempt: int) -> dict:
     """The ledger's line for a reply. Verdicts: ok, invented (unusable names beside the others), refused, cut off, unparsable."""
     event = {"event": "reply", "id": asked.id, "attempt": attempt, "time": now(), "model": reply.model, "finish": reply.finish,
              "tokens": [reply.input_tokens, reply.output_tokens], "cost": cost, "text": reply.refusal or reply.text,
@@ -254,13 +256,13 @@ def reply_event(asked: Question, candidates: list[int], reply: Reply, questions:
     return event | {"final": event["verdict"] == "ok"}
 
 
-def resolve(named: list[tuple[str, str, str]], asked: Question, candidates: list[int],
+def resolve(named: list[tuple[str, str, str]], asked: Question, candidates: np.ndarray,
             questions: Questions) -> tuple[list[list], list[str]]:
     """[column, type, strength 1–3] of the names that the prompt listed, each once, in order; and the names that it did not list.
 
     The target itself and repeated names are left out without complaint: they are redundant, not wrong.
     """
-    shown = set(candidates)
+    shown = set(candidates.tolist())
     related: dict[int, list] = {}
     unusable = []
     for label, kind, strength in named:

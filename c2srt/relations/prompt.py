@@ -11,6 +11,8 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
 from c2srt.errors import UserError
 from c2srt.relations.answers import STRENGTH
 from c2srt.vocabulary import Vocabulary
@@ -77,9 +79,9 @@ class Unparsable(ValueError):
 
 @dataclass(frozen=True)
 class Labels:
-    """How the prompt names the categories: `shown` [C] by column, and `column` from the normalised label."""
+    """How the prompt names the categories: `shown` [C] (str objects) by column, and `column` from the normalised label."""
 
-    shown: list[str]
+    shown: np.ndarray
     column: dict[str, int]
 
 
@@ -92,7 +94,7 @@ def make_labels(vocabulary: Vocabulary) -> Labels:
     shared = Counter(map(normalised, names))
     shown = [name if shared[normalised(name)] == 1 else f"{name} ({mid})"
              for name, mid in zip(names, vocabulary.mids, strict=True)]
-    return Labels(shown, {normalised(label): column for column, label in enumerate(shown)})
+    return Labels(np.array(shown, dtype=object), {normalised(label): column for column, label in enumerate(shown)})
 
 
 def normalised(label: str) -> str:

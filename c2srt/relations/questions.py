@@ -35,7 +35,7 @@ class Question:
     page: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Questions:
     """All questions of a run. `pools`: each target's candidates before shuffling, by row; `identity` fixes them all."""
 
@@ -71,15 +71,14 @@ class Questions:
                 for page in range(self.pages(row)):
                     yield Question(hash_of([base, self.vocabulary.mids[row], query, page]), row, query, page)
 
-    def candidates(self, asked: Question) -> list[int]:
-        """Columns in the order shown: this page of the pool as the query shuffles it."""
+    def candidates(self, asked: Question) -> np.ndarray:
+        """Columns [n] in the order shown: this page of the pool as the query shuffles it."""
         digest = hashlib.sha256(f"{self.seed} {asked.query} {self.vocabulary.mids[asked.row]}".encode()).digest()
         shuffled = np.random.default_rng(np.frombuffer(digest, np.uint32)).permutation(self.pool(asked.row))
-        return shuffled[asked.page * self.size : (asked.page + 1) * self.size].tolist()
+        return shuffled[asked.page * self.size : (asked.page + 1) * self.size]
 
-    def prompt(self, asked: Question, candidates: list[int], form: str) -> str:
-        shown = self.labels.shown
-        return question(shown[asked.row], [shown[column] for column in candidates], form)
+    def prompt(self, asked: Question, candidates: np.ndarray, form: str) -> str:
+        return question(self.labels.shown[asked.row], self.labels.shown[candidates].tolist(), form)
 
 
 def label_list(shards: str, seen: str | None, unseen: str | None) -> Vocabulary:

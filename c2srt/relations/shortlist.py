@@ -1,8 +1,8 @@
 """Which seen categories a language model is shown for a target: 7,186 names fit no prompt.
 
 A shortlist of size S merges ranked sources: text similarity, shared words, co-occurrence (seen targets only). They take turns:
-a candidate's place is the best place that any source gives it, the earlier source first among equals. What is still free is
-filled with the next most similar by the first source. `coverage` measures, against relations that are known, what share of the
+a candidate's place is the best place that any source gives it, the earlier source first among equals. Places that the sources
+leave free (names that share no word with any other) are drawn from the rest at random, with a fixed seed. `coverage` measures, against relations that are known, what share of the
 true neighbours a shortlist holds. Letters: C categories, S seen, n size.
 """
 
@@ -110,7 +110,16 @@ def shortlists(vocabulary: Vocabulary, rows: list[int], size: int, features: Ten
         sources.append(by_words(vocabulary, rows, size))
     if counts is not None:
         sources.append(by_cooccurrence(counts, rows, size))
-    return [merge(rankings, size) for rankings in zip(*sources, strict=True)]
+    drawn = np.random.default_rng(0).permutation(vocabulary.seen_count)
+    return [filled(merge(rankings, size), row, drawn, size) for row, rankings in zip(rows, zip(*sources, strict=True), strict=True)]
+
+
+def filled(candidates: np.ndarray, row: int, drawn: np.ndarray, size: int) -> np.ndarray:
+    """The candidates and, where there are fewer than `size`, others in the order of `drawn`."""
+    if len(candidates) >= size:
+        return candidates
+    others = drawn[~np.isin(drawn, candidates) & (drawn != row)]
+    return np.concatenate([candidates, others[: size - len(candidates)]]).astype(np.int64)
 
 
 def coverage(lists: list[np.ndarray], rows: list[int], vocabulary: Vocabulary, answers: Answers, sizes: Iterable[int]) -> dict[int, float]:
