@@ -32,6 +32,7 @@ VERBS = {
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
     "predict": ("c2srt.predict", "rank your own words for your own photos"),
+    "bench": ("c2srt.bench.run", "time and memory of the head and its parts against their literal forms"),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
@@ -58,7 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def joined(arguments: list[str]) -> list[str]:
-    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`."""
+    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench head` is `bench what=head`."""
+    if arguments[:1] == ["bench"] and len(arguments) > 1 and "=" not in arguments[1] and not arguments[1].startswith("-"):
+        return ["bench", f"what={arguments[1]}", *arguments[2:]]
     if arguments[1:2] == ["build"] and arguments[0] == "relations":
         return [arguments[0], *arguments[2:]]
     if "-".join(arguments[:2]) in VERBS and len(arguments) > 1:

@@ -1,0 +1,130 @@
+"""`c2srt bench head|gat|isr|ignore`: the head and its parts against the literal forms."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from c2srt.bench.measure import Side
+from c2srt.bench.run import Config
+from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
+from c2srt.model import kernels
+from c2srt.model.config import LossConfig
+from c2srt.model.head import Graph
+from c2srt.model.isr import assignment
+from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, with_self_loops
+from c2srt.model.loss import ranking_loss
+from c2srt.model.parts import Buffers, Part, cut
+from c2srt.model.plan import part_limit
+
+
+def head(config: Config) -> list[Side]:
+    """Head and ranking loss, forward and backward: the literal head one image at a time, ours in batches of two sizes."""
+    small, large = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
+    one = make_inputs(config, 1)
+    return [Side("literal: torch + PyG", partial(literal_step, one, one.labels(config.verified, config.present)), 1, gradient_bytes(one), baseline=True),
+            *[Side(f"tiled, batch {len(inputs.patches)}", partial(tiled_step, inputs, inputs.labels(config.verified, config.present), LOSS),
+                   len(inputs.patches), gradient_bytes(inputs), inputs is small) for inputs in (small, large)]]
+
+
+def ignore(config: Config) -> list[Side]:
+    """The head when only verified categories count, against the head over all of them."""
+    dense, sparse = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
+    return [Side(f"{name}, batch {len(inputs.patches)}", partial(tiled_step, inputs, inputs.labels(config.verified, config.present), loss),
+                 len(inputs.patches), gradient_bytes(inputs), baseline=inputs is dense)
+            for name, inputs, loss in (("every category", dense, LOSS), ("verified categories' closure", sparse, LossConfig(unverified="ignore")))]
+
+
+def gat(config: Config) -> list[Side]:
+    """One GATv2 layer with its W_out, forward and backward, on rows [C, D]."""
+    inputs = make_inputs(config, 1, layers=1)
+    rows = torch.randn(config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype)
+    upstream = torch.randn_like(rows)
+    return [Side("PyG GATv2Conv + W_out", partial(literal_layer, inputs, rows.clone().requires_grad_(), upstream), 1, 2 * size(rows), baseline=True),
+            Side("neighbour table", partial(table_layer, inputs, rows, upstream, config), 1, 2 * size(rows))]
+
+
+def isr(config: Config) -> list[Side]:
+    """Which patches speak of a category, and their mean [C, D]: both sides start from the same features."""
+    inputs = make_inputs(config, 1)
+    patches, text = inputs.patches.detach(), inputs.graph.text.to(config.torch_dtype)
+    pooled = config.categories * config.width * config.torch_dtype.itemsize
+    return [Side("sort + gather", partial(sort_and_gather, patches, text, inputs), 1, pooled, baseline=True),
+            Side("threshold + product", partial(select_and_multiply, patches, text, inputs), 1, pooled)]
+
+
+def size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def gradient_bytes(inputs: Inputs) -> int:
+    """Gradients of the features, which every form must return."""
+    return size(inputs.patches) + size(inputs.global_)
+
+
+def clear(inputs: Inputs) -> None:
+    for tensor in (inputs.patches, inputs.global_, *inputs.head.parameters()):
+        tensor.grad = None
+
+
+def tiled_step(inputs: Inputs, labels: Tensor, loss: LossConfig) -> None:
+    clear(inputs)
+    inputs.head(inputs.patches, inputs.global_, labels, ones(inputs), inputs.graph, loss, inputs.plan)[0].backward()
+
+
+def literal_step(inputs: Inputs, labels: Tensor) -> None:
+    from c2srt.model.literal import literal_scores  # PyG takes seconds to import
+
+    clear(inputs)
+    scores, _ = literal_scores(inputs.head, inputs.patches, inputs.global_, inputs.graph)
+    ranking_loss(scores, labels, LOSS).mean().backward()
+
+
+def literal_layer(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
+    from c2srt.model.literal import gat_layers
+
+    clear(inputs)
+    rows.grad = None
+    gat_layers(inputs.head, dict(inputs.head.named_parameters()), rows, inputs.graph).backward(upstream)
+
+
+def table_layer(inputs: Inputs, rows: Tensor, upstream: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+    names = ("source", "target", "attention", "output")
+    with torch.no_grad():
+        layer = Layer(*[getattr(inputs.head, name)[0] for name in names])
+        sums = Layer(*[torch.zeros_like(value, dtype=torch.float32) for value in (layer.source, layer.target, layer.attention, layer.output)])
+        parts = cut(1, config.categories, part_limit(config.width, rows.device) or config.categories)
+        step = Transfer(0, layer, DenseInputs(rows, layer, torch.empty_like(rows), torch.empty_like(rows)),
+                        Table(with_self_loops(inputs.graph.table, True)), parts, True, Buffers())
+        out = torch.empty_like(rows)
+
+        def finish(part: Part, value: Tensor) -> None:
+            out[part.flat] = value
+
+        step.forward(finish)
+        step.backward(lambda part, _: upstream[part.flat], sums)
+    return out, step.inputs.gradient
+
+
+@torch.no_grad()
+def sort_and_gather(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
+    """Algorithm 1 as printed, for all categories at once: sort, cumulate, gather the N best patches, mean over those taken."""
+    config = inputs.head.config
+    unit = torch.nn.functional.normalize(patches[0], dim=-1)
+    ordered, index = (inputs.head.isr_scale * (text @ unit.T)).softmax(-1).sort(-1, descending=True)
+    most = min(config.max_patches, len(unit))
+    taken = ((ordered.cumsum(-1) - ordered) < config.threshold)[:, :most].to(patches.dtype)
+    gathered = patches[0][index[:, :most]]
+    return (gathered * taken[..., None]).sum(1) / taken.sum(1, keepdim=True)
+
+
+@torch.no_grad()
+def select_and_multiply(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
+    config = inputs.head.config
+    choose = kernels.assignment if kernels.supported(patches) else assignment
+    part = part_limit(patches.shape[2], patches.device) or len(text)
+    out = patches.new_empty(len(text), patches.shape[2])
+    for start in range(0, len(text), part):
+        chosen = choose(patches, text[start : start + part], inputs.head.isr_scale, config.threshold, config.max_patches, False)
+        torch.mm(chosen[0], patches[0], out=out[start : start + part])
+    return out

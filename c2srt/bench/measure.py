@@ -1,0 +1,104 @@
+"""Times and peak memory of two or more ways to compute the same, in one run.
+
+The sides take turns, so that a machine that slows down slows all of them; memory is measured in a run of its own, since
+watching the allocator costs time.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that counts bytes reports its own doings on stderr
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+MIB = 2**20
+
+
+@dataclass
+class Side:
+    """One way: `call()` computes `images` images; `returned` bytes are results that any way must give (gradients of the inputs)
+    and do not count. `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it."""
+
+    name: str
+    call: Callable[[], object]
+    images: int = 1
+    returned: int = 0
+    timed: bool = True
+    baseline: bool = False
+    seconds: list[float] = field(default_factory=list)
+    peak: int | None = None
+
+    @property
+    def median(self) -> float | None:
+        """Seconds an image."""
+        return statistics.median(self.seconds) / self.images if self.seconds else None
+
+    @property
+    def spread(self) -> float | None:
+        """Half of the range, seconds an image."""
+        return (max(self.seconds) - min(self.seconds)) / 2 / self.images if self.seconds else None
+
+
+def measure(sides: list[Side], repeats: int, warmup: int, device: torch.device, note: Callable[[str], None]) -> None:
+    """Fills seconds and peak of every side."""
+    for side in sides:
+        for _ in range(warmup * side.timed):
+            note(f"warm-up: {side.name}")
+            seconds_of(side, device)
+    for turn in range(repeats):
+        for side in sides:
+            if side.timed:
+                note(f"{side.name}, {turn + 1} of {repeats}")
+                side.seconds.append(seconds_of(side, device))
+    for side in sides:
+        note(f"memory: {side.name}")
+        side.peak = peak_of(side, device)
+
+
+def seconds_of(side: Side, device: torch.device) -> float:
+    synchronise(device)
+    started = time.perf_counter()
+    side.call()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def peak_of(side: Side, device: torch.device) -> int:
+    """Most bytes that one call holds beyond what was there before and what it returns."""
+    if device.type == "cuda":
+        synchronise(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        side.call()
+        synchronise(device)
+        return torch.cuda.max_memory_allocated(device) - before - side.returned
+    return allocator_peak(side.call) - side.returned
+
+
+def allocator_peak(call: Callable[[], object]) -> int:
+    """The peak of what torch's CPU allocator hands out during `call`."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    current = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        current += event.nbytes()
+        peak = max(peak, current)
+    return peak
+
+
+def gemm_rate(device: torch.device, dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
+    """Floating-point operations a second of a square matrix product: what the device can do at best, measured in this run."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    side = Side("GEMM", lambda: left @ right)
+    measured = [seconds_of(side, device) for _ in range(repeats + 1)]
+    return 2 * size**3 / min(measured[1:])
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,92 @@
+"""`c2srt bench`: both sides of every benchmark compute the same, and a run leaves a table and a JSON file."""
+
+import json
+
+import pytest
+import torch
+
+from c2srt.bench import head as cases
+from c2srt.bench import loss as loss_cases
+from c2srt.bench.measure import Side, allocator_peak, measure
+from c2srt.bench.run import CASES, Config
+from c2srt.bench.sizes import make_inputs
+from c2srt.cli import main
+from c2srt.model.config import LossConfig
+from tests.tiny import tiny_clip_config
+
+SMALL = {"categories": 60, "patches": 9, "width": 16, "heads": 2, "batch": 2, "large_batch": 3, "repeats": 2, "threads": 1, "device": "cpu"}
+
+
+def small(what: str) -> Config:
+    return Config(what=what, **SMALL)
+
+
+def test_the_layer_of_both_sides_has_the_same_gradient():
+    inputs = make_inputs(small("gat"), 1, layers=1)
+    rows, upstream = torch.randn(60, 16, requires_grad=True), torch.randn(60, 16)
+    cases.literal_layer(inputs, rows, upstream)
+    _, gradient = cases.table_layer(inputs, rows.detach(), upstream, small("gat"))
+    torch.testing.assert_close(gradient, rows.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_patches_of_both_sides_have_the_same_mean():
+    inputs = make_inputs(small("isr"), 1)
+    arguments = (inputs.patches.detach(), inputs.graph.text, inputs)
+    torch.testing.assert_close(cases.select_and_multiply(*arguments), cases.sort_and_gather(*arguments), rtol=1e-5, atol=1e-6)
+
+
+def test_the_three_losses_have_the_same_value_and_gradient():
+    scores = torch.randn(2, 60, dtype=torch.double, requires_grad=True)
+    found = []
+    for form in (loss_cases.sorted_positives, loss_cases.all_pairs, loss_cases.loop):
+        positive = torch.rand(2, 60, generator=torch.Generator().manual_seed(1)).argsort(1) < 7
+        value = loss_cases.step(form, scores, positive)
+        found.append((value.detach(), scores.grad))
+    for value, gradient in found[1:]:
+        torch.testing.assert_close(value, found[0][0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-9, atol=1e-12)
+
+
+def test_both_heads_have_the_same_gradient():
+    inputs = make_inputs(small("head"), 1)
+    labels = inputs.labels(6, 2)
+    cases.literal_step(inputs, labels)
+    literal = inputs.patches.grad
+    cases.tiled_step(inputs, labels, LossConfig())
+    torch.testing.assert_close(inputs.patches.grad, literal, rtol=1e-3, atol=1e-6)
+    assert (labels == 1).sum(1).tolist() == [2] and (labels == -1).sum(1).tolist() == [4]
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_run_prints_a_table_and_writes_json(what, tmp_path, capsys):
+    clip = tiny_clip_config(tmp_path)
+    sizes = [f"{key}={value}" for key, value in SMALL.items()]
+    assert main(["bench", what, f"out={tmp_path}", f"clip={clip.name}", *sizes]) == 0
+    written = json.loads((tmp_path / f"{what}.json").read_text())
+    timed = [side for side in written["sides"] if side["seconds"]]
+    assert len(timed) >= 2 and all(len(side["seconds"]) == 2 and side["milliseconds_per_image"] > 0 for side in timed)
+    assert written["sides"][0]["times_faster"] == 1 and written["gemm_gflops"] > 0
+    printed = capsys.readouterr().out
+    assert all(side["side"] in printed for side in written["sides"]) and "GFLOP/s" in printed
+
+
+def test_memory_is_the_most_that_is_held_at_once():
+    def call():
+        first = torch.empty(1000, 1000)
+        del first
+        return torch.empty(500, 1000)
+
+    assert 4_000_000 <= allocator_peak(call) < 4_100_000
+    side = Side("x", call, returned=2_000_000)
+    measure([side], 1, 0, torch.device("cpu"), lambda line: None)
+    assert 2_000_000 <= side.peak < 2_100_000
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["bench"], "what="), (["bench", "speed"], "choose one of head"), (["bench", "isr", "categories=0"], "categories=0 must be at least 1"),
+    (["bench", "head", "present=5"], "must not decrease"), (["bench", "gat", "precision=int8"], "fp32, bf16"),
+    (["bench", "head", "tile_mib=1", "device=cpu"], "raise model.tile_mib"),
+])
+def test_senseless_sizes_are_refused(arguments, sentence, capsys):
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
