@@ -13,6 +13,7 @@ import pytest
 
 from c2srt.cli import main
 from c2srt.relations.answers import read_answers, shipped_answers
+from c2srt.relations.endpoint import retry_after
 from c2srt.relations.mined import averaged
 from c2srt.relations.prompt import Unparsable, make_labels, normalised, question, read_reply
 from c2srt.vocabulary import Vocabulary, open_images_v4
@@ -148,6 +149,44 @@ def test_retry_after_holds_everybody_back(words):
         assert mine(words, server, "concurrency=4") == 0
     gaps = sorted(later - earlier for earlier, later in zip(times, times[1:], strict=False))
     assert gaps[-1] > 0.25 and gaps[-2] < 0.2  # one pause of the 0.3 s that the server asked for, and no other
+
+
+def test_a_burst_of_rate_limits_is_one_pause_not_many_doublings(words):
+    """All eight requests under way are refused at once, twice; then all is well."""
+    count = 0
+
+    def fault(target: str, nth: int) -> str | None:
+        nonlocal count
+        count += 1
+        return "429" if 1 < count <= 17 else None
+
+    with LlmServer(RELATED, fault=fault, delay_s=0.1) as server:
+        started = time.monotonic()
+        assert mine(words, server, "concurrency=8", "backoff_s=0.1") == 0
+        assert time.monotonic() - started < 4  # doubling for each of the sixteen would take over an hour
+    assert server.most_at_once == 8 and len(server.served) == len(TARGETS) + 16
+
+
+def test_retry_after_is_read_as_seconds_or_as_a_date():
+    from email.utils import formatdate
+
+    assert retry_after({"retry-after": "1.5"}) == 1.5 and retry_after({}) is None and retry_after({"retry-after": "soon"}) is None
+    assert 28 < retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)}) <= 30
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on(words):
+    with LlmServer(RELATED, delay_s=0.05) as server:
+        process = start(words, server, "concurrency=4")
+        while len(server.served) < 30:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130 and "run the same command again to go on" in errors and "Traceback" not in errors
+        left = sum(finals(words).values())
+        assert 20 < left <= 30 and set(finals(words).values()) == {1}
 
 
 def test_replies_that_are_never_clean_are_taken_without_their_inventions_or_left_open(words, capsys):

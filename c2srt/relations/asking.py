@@ -84,7 +84,12 @@ class Pace:
             await asyncio.sleep(left)
 
     async def after(self, fault: Again, attempt: int) -> None:
-        """Sleeps, or makes everybody sleep, before the next attempt."""
+        """Sleeps, or makes everybody sleep, before the next attempt.
+
+        Rate limits of requests that were under way when a pause began belong to that pause: they do not double it.
+        """
+        if fault.limited and fault.wait is None and time.monotonic() < self.resume_at:
+            return
         self.limited_in_a_row += fault.limited
         turn = self.limited_in_a_row if fault.limited else attempt
         pause = min(self.backoff_s * 2 ** (turn - 1), LONGEST_BACKOFF_S) * random.uniform(0.5, 1.0)
