@@ -64,7 +64,8 @@ class Prediction:
 class Predictor:
     """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept (unless `words` names another)."""
 
-    def __init__(self, exported: Exported, cache: Path, words: WordsConfig | None = None, device: torch.device | None = None) -> None:
+    def __init__(self, exported: Exported, cache: Path, words: WordsConfig | None = None,
+                 device: torch.device | None = None) -> None:
         self.exported = exported
         self.new_words = NewWords(words or WordsConfig(), exported.vocabulary, exported.graph.text, exported.graph.table.shape[1],
                                   exported.templates, exported.embed, cache)
@@ -119,7 +120,7 @@ class Predictor:
 
 
 def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
-    """Loads an exported model for `predict`; `words` says how new words find neighbours. Raises UserError if there is none at `path`."""
+    """Loads an exported model; `words` says how new words find neighbours. Raises UserError if there is no model at `path`."""
     folder = find_export(str(path))
     return Predictor(load_export(folder), Path(folder) / NEW_WORDS, words)
 
@@ -189,7 +190,8 @@ def run(config: Config) -> int:
     """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises UserError on bad input."""
     images = find_images(config.images)
     failed = 0
-    for prediction in load(config.checkpoint, config.words).stream(images, config.labels, config.topk, config.threshold, config.batch):
+    predictor = load(config.checkpoint, config.words)
+    for prediction in predictor.stream(images, config.labels, config.topk, config.threshold, config.batch):
         print(as_json(prediction) if config.json else as_table(prediction), flush=True)
         failed += prediction.error is not None
     if failed:

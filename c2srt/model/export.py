@@ -44,7 +44,8 @@ class Exported:
         """As `C2SRT.scores`."""
         return self.model.scores(images, graph)
 
-    def graph_for(self, labels: list[str], find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None) -> tuple[Graph, Tensor]:
+    def graph_for(self, labels: list[str],
+                  find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None) -> tuple[Graph, Tensor]:
         """A graph that scores any words, and the columns [n] of `labels` in it; no training is needed.
 
         A label that is a vocabulary name (case aside; the first of homonyms) keeps its text feature and neighbours. For the

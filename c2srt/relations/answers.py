@@ -70,7 +70,8 @@ def shipped_answers(name: str) -> Answers:
     """Relations that ship with the project, with the provenance that `relations_provenance.json` records for them."""
     folder = files("c2srt").joinpath("data_files")
     answers = parse_answers(gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}")
-    return Answers(answers.source, answers.related, json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text())[name], answers.hash)
+    provenance = json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text())[name]
+    return Answers(answers.source, answers.related, provenance, answers.hash)
 
 
 def read_answers(path: Path) -> Answers:
@@ -95,8 +96,8 @@ def parse_answers(content: bytes, source: str) -> Answers:
                 raise UserError(f"{source}, line {number}: category {key} was answered before; keep one line a category")
             related[key] = [relation(answer) for answer in row["related"]]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{source}, line {number}: not a relations line (needs mid or name, and related with mid or name and a "
-                            f"strength of high, medium, low or a number up to 3): {type(error).__name__} {error}") from error
+            raise UserError(f"{source}, line {number}: not a relations line (needs mid or name, and related with mid or name and "
+                            f"a strength of high, medium, low or a number up to 3): {type(error).__name__} {error}") from error
     return Answers(source, related, provenance, hashlib.sha256(content).hexdigest()[:16])
 
 

@@ -103,7 +103,7 @@ class Pace:
         self.limited_in_a_row = 0
 
 
-@dataclass(repr=False)  # asyncio prints a task's result, internally, when it restores the SIGINT handler: seconds for large fields
+@dataclass(repr=False)  # asyncio prints a task's result when it restores the SIGINT handler: half a minute for these fields
 class Asker:
     """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint that refuses `json` is asked for
     `text`. `attempts` replies a question, `tries` requests a reply. `counts` says what happened in this run."""
@@ -171,8 +171,8 @@ class Asker:
         self.counts["questions given up after faults"] += 1
         self.given_up_in_a_row += 1
         if self.given_up_in_a_row >= HOPELESS:
-            raise UserError(f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row, {self.tries} tries each): "
-                            "run the same command again when it does; nothing is lost")
+            raise UserError(f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row, {self.tries} tries "
+                            "each): run the same command again when it does; nothing is lost")
 
     def settle(self, asked: Question) -> None:
         """Takes the best of the replies that were not clean."""
@@ -188,9 +188,11 @@ class Asker:
             bound = self.prices.bound(prompt)
             await self.purse.set_aside(bound)
             self.write({"event": "ask", "id": asked.id, "target": self.questions.vocabulary.mids[asked.row], "query": asked.query,
-                        "page": asked.page, "attempt": attempt, "time": now(), "bound": bound, "form": self.form, "prompt": prompt})
+                        "page": asked.page, "attempt": attempt, "time": now(), "bound": bound, "form": self.form,
+                        "prompt": prompt})
+            body = chat_body(self.endpoint.model, prompt, self.form, self.temperature, self.prices.max_output)
             try:
-                reply = await self.endpoint.ask(chat_body(self.endpoint.model, prompt, self.form, self.temperature, self.prices.max_output))
+                reply = await self.endpoint.ask(body)
                 self.pace.good()
                 self.given_up_in_a_row = 0
                 return reply, bound
@@ -202,7 +204,8 @@ class Asker:
             except Again as fault:
                 await self.fault(asked, attempt, fault, bound)
                 if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
-                    raise UserError(f"{self.endpoint.url} gives no usable reply: {fault}; check url=… (or OPENAI_BASE_URL)") from fault
+                    raise UserError(f"{self.endpoint.url} gives no usable reply: {fault}; check url=… (or "
+                                    "OPENAI_BASE_URL)") from fault
                 if attempt < self.tries:
                     await self.pace.after(fault, attempt)
             except UserError as error:
@@ -211,7 +214,8 @@ class Asker:
         return None, 0.0
 
     async def fault(self, asked: Question, attempt: int, fault: Again, bound: float) -> None:
-        self.write({"event": "fault", "id": asked.id, "attempt": attempt, "time": now(), "reason": str(fault), "billed": fault.billed})
+        self.write({"event": "fault", "id": asked.id, "attempt": attempt, "time": now(), "reason": str(fault),
+                    "billed": fault.billed})
         await self.purse.settle(bound, bound if fault.billed else 0.0)
         self.counts["faults on the way (429, 5xx, connection)"] += 1
 

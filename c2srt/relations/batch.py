@@ -1,8 +1,8 @@
 """Mining by file: the batch API's form, for services that answer big files within a day at a lower price.
 
-Export writes JSONL files of requests, {"custom_id", "method": "POST", "url": "/v1/chat/completions", "body": {…}}, each within the
-API's limits. Import reads the result files, {"custom_id", "response": {"status_code", "body"}, "error"}, into the same ledger
-that `c2srt relations mine` keeps, so what a batch leaves open can be exported again or asked directly. `custom_id` is the
+Export writes JSONL files of requests, {"custom_id", "method": "POST", "url": "/v1/chat/completions", "body": {…}}, each within
+the API's limits. Import reads the result files, {"custom_id", "response": {"status_code", "body"}, "error"}, into the same
+ledger that `c2srt relations mine` keeps, so what a batch leaves open can be exported again or asked directly. `custom_id` is the
 question's id, so results for another label list or other settings are noticed.
 """
 
@@ -24,8 +24,12 @@ FILE = "batch-{:03}.jsonl"
 ENDPOINT = "batch"
 
 
-def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temperature: float | None, max_output: int) -> tuple[int, int]:
-    """Writes the questions that have no answer; returns (questions, files). Raises UserError if the folder holds other batches."""
+def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temperature: float | None,
+           max_output: int) -> tuple[int, int]:
+    """Writes the questions that have no answer; returns (questions, files).
+
+    Raises UserError if the folder holds other batches.
+    """
     if any(folder.glob(FILE.replace("{:03}", "*"))):
         raise UserError(f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent")
     remove_leftovers(folder)
@@ -35,8 +39,10 @@ def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temper
     for asked in questions:
         if asked.id in ledger.state.final:
             continue
-        body = chat_body(questions.identity["model"], questions.prompt(asked, questions.candidates(asked), form), form, temperature, max_output)
-        line = json.dumps({"custom_id": asked.id, "method": "POST", "url": PATH, "body": body}, ensure_ascii=False).encode() + b"\n"
+        prompt = questions.prompt(asked, questions.candidates(asked), form)
+        body = chat_body(questions.identity["model"], prompt, form, temperature, max_output)
+        request = {"custom_id": asked.id, "method": "POST", "url": PATH, "body": body}
+        line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
         if lines and (len(lines) == REQUESTS or size + len(line) > BYTES):
             write(folder / FILE.format(files), lines)
             files, lines, size = files + 1, [], 0
@@ -73,8 +79,8 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
             else:
                 counts[take(row, asked, questions, ledger, prices)] += 1
     if strangers and not counts:
-        raise UserError(f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a question of this run: they "
-                        "belong to another label list, or to other settings (model, size, seed, …)")
+        raise UserError(f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a question of this "
+                        "run: they belong to another label list, or to other settings (model, size, seed, …)")
     counts["results about unknown targets, passed over"] += sum(strangers.values())
     return counts
 
@@ -103,9 +109,10 @@ def note(ledger: Ledger, event: dict) -> None:
 
 def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> int:
     """Takes the best reply of questions that had `attempts` unclean ones; returns how many."""
-    ripe = [asked.id for asked in questions if ledger.state.attempts.get(asked.id, 0) >= attempts and asked.id in ledger.state.best]
+    state = ledger.state
+    ripe = [asked.id for asked in questions if state.attempts.get(asked.id, 0) >= attempts and asked.id in state.best]
     for key in ripe:
-        note(ledger, settle_event(key, ledger.state.best[key]))
+        note(ledger, settle_event(key, state.best[key]))
     return len(ripe)
 
 
@@ -120,7 +127,8 @@ def results(path: Path) -> Iterator[dict]:
                     row = json.loads(line)
                     row["custom_id"]
                 except (ValueError, KeyError, TypeError) as error:
-                    raise UserError(f"{path}, line {number}: not a batch result (needs custom_id and response): {error}") from None
+                    raise UserError(f"{path}, line {number}: not a batch result (needs custom_id and response): "
+                                    f"{error}") from None
                 yield row
     except OSError as error:
         raise UserError(f"the batch results {path} cannot be read: {error}") from error

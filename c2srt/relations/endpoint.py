@@ -56,7 +56,7 @@ def model_name(model: str | None) -> str:
 
 
 class Endpoint:
-    """Opens the connection pool; close it with `await endpoint.close()`. Raises UserError if key, model or address are missing."""
+    """Opens the connection pool; `await endpoint.close()` closes it. Raises UserError if key, model or address are missing."""
 
     def __init__(self, model: str | None, url: str | None, timeout_s: float) -> None:
         self._key = os.environ.get(KEY, "").strip()
@@ -111,7 +111,8 @@ class Endpoint:
         if status in (401, 403):
             return UserError(f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it may use")
         if status == 404:
-            return UserError(f"{self.url} has no model {self.model!r}, or it is not the address of the API (status 404: {message})")
+            return UserError(f"{self.url} has no model {self.model!r}, or it is not the address of the API (status 404: "
+                             f"{message})")
         if structured and status in (400, 422):
             return Unsupported(f"{status} {message}")
         return UserError(f"{self.url} refuses the request (status {status}): {message}")

@@ -10,8 +10,10 @@
 A request's id is the hash of (identity, target, query, page). Its answer is the one event with `final` true: a reply that cannot
 be read or invents names is kept, with `final` false, and the question asked again; when that was done often enough, the one
 with the most usable names is taken. `related` is [[column, relation type, strength 1–3]…] in the order of the reply. An `ask`
-without `fault` or `reply` was under way when a run died; its `bound` counts as spent. Costs and bounds are in USD. A torn last line, from a kill in the middle of a
-write, is cut off on opening; lines reach the operating system at once (a killed process loses none) and the disk every second.
+without `fault` or `reply` was under way when a run died; its `bound` counts as spent. Costs and bounds are in USD.
+
+A torn last line, from a kill in the middle of a write, is cut off on opening. Lines reach the operating system at once (a killed
+process loses none) and the disk every second.
 """
 
 import fcntl
@@ -33,7 +35,8 @@ SYNC_EVERY_S = 1.0
 @dataclass
 class State:
     """What the events so far add up to. `final`: ids that have their answer; `attempts`: replies had by those that have none;
-    `heard`: replies in all; `best`: the most useful of the unclean ones, if any could be read; `open`: bounds of requests under way; `spent` in USD."""
+    `heard`: replies in all; `best`: the most useful of the unclean ones, if any could be read; `open`: bounds of requests under
+    way; `spent` in USD."""
 
     final: set[str] = field(default_factory=set)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -174,11 +177,12 @@ def read_header(path: Path) -> dict:
 def check_identity(path: Path, old: dict, identity: dict) -> None:
     """Raises UserError unless the ledger's questions are those of `identity`."""
     if old.get("vocabulary") != identity["vocabulary"]:
-        raise UserError(f"{path} was mined for another label list (vocabulary {old.get('vocabulary')}, not {identity['vocabulary']}): "
-                        "choose another out=…, or give the label list it was mined for")
+        raise UserError(f"{path} was mined for another label list (vocabulary {old.get('vocabulary')}, not "
+                        f"{identity['vocabulary']}): choose another out=…, or give the label list it was mined for")
     if changed := sorted(key for key in {*old, *identity} if old.get(key) != identity.get(key)):
         key = changed[0]
-        raise UserError(f"{path} was mined with {key}={old.get(key)}, not {identity.get(key)}: choose another out=…, or keep {key}")
+        raise UserError(f"{path} was mined with {key}={old.get(key)}, not {identity.get(key)}: choose another out=…, or keep "
+                        f"{key}")
 
 
 def events(path: Path) -> Iterator[dict]:
@@ -191,6 +195,6 @@ def events(path: Path) -> Iterator[dict]:
                 event = json.loads(line)
                 event["id"], event["event"]
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a ledger line ({error}); restore the file, or start anew with another "
-                                "out=…") from None
+                raise UserError(f"{path}, line {number}: not a ledger line ({error}); restore the file, or start anew with "
+                                "another out=…") from None
             yield event

@@ -1,7 +1,7 @@
 """`c2srt relations mine`: asks a language model which seen categories each category is related to (supplement B.3).
 
-Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/ledger.py); `relations.jsonl`, the relations file that
-`c2srt relations` reads (c2srt/relations/answers.py).
+Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/ledger.py); `relations.jsonl`, the relations file
+that `c2srt relations` reads (c2srt/relations/answers.py).
 """
 
 import asyncio
@@ -116,7 +116,8 @@ def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
 def import_batch(config: Config, questions: Questions, ledger: Ledger) -> Counter:
     """Takes result files (or folders of them) into the ledger."""
     prices = Prices(config.price_input or 0.0, config.price_output or 0.0, config.max_output)
-    paths = [file for path in map(Path, config.batch_import) for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    paths = [file for path in map(Path, config.batch_import)
+             for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     if not paths:
         raise UserError(f"batch_import={config.batch_import[0]} holds no .jsonl file")
     counts = batch.load(paths, questions, ledger, prices)
@@ -164,12 +165,15 @@ def estimate_line(config: Config, questions: Questions, ledger: Ledger, prices: 
             continue
         left += 1
         if sampled < SAMPLE:
-            total_bytes, sampled = total_bytes + len(questions.prompt(asked, questions.candidates(asked), "json").encode()), sampled + 1
+            total_bytes += len(questions.prompt(asked, questions.candidates(asked), "json").encode())
+            sampled += 1
     tokens = total_bytes / max(sampled, 1) / BYTES_PER_TOKEN
     estimate = left * (tokens * prices.input + REPLY_TOKENS * prices.output) / MILLION
-    line = (f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so far, "
-            f"budget {config.budget:,.2f} USD")
-    return line if spent + estimate <= config.budget else f"{line}\nthe budget will not do for all of them: mining stops when it is used up"
+    line = (f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so "
+            f"far, budget {config.budget:,.2f} USD")
+    if spent + estimate <= config.budget:
+        return line
+    return f"{line}\nthe budget will not do for all of them: mining stops when it is used up"
 
 
 def finish(config: Config, questions: Questions, out: Path, counts: Counter, spent_up: bool) -> int:

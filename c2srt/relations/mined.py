@@ -84,8 +84,9 @@ class Facts:
 
     def provenance(self, questions: Questions) -> dict:
         identity = questions.identity
-        return {"model": ", ".join(sorted(self.models)), "asked_for": identity["model"], "endpoint": ", ".join(sorted(self.endpoints)),
-                "prompt": identity["prompt"],
+        return {"model": ", ".join(sorted(self.models)), "asked_for": identity["model"],
+                "endpoint": ", ".join(sorted(self.endpoints)), "prompt": identity["prompt"],
                 "queries": questions.queries, "mined": self.last, "settings": identity, "settings_hash": hash_of(identity),
                 "requests": self.asked, "faults": self.faults, "replies": dict(sorted(self.verdicts.items())),
-                "unusable_names": self.unusable, "tokens": [self.input_tokens, self.output_tokens], "spent_usd": round(self.spent, 6)}
+                "unusable_names": self.unusable, "tokens": [self.input_tokens, self.output_tokens],
+                "spent_usd": round(self.spent, 6)}

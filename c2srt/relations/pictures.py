@@ -20,8 +20,11 @@ TARGET, OTHER, INTO, AMONG = "#f28e2b", "#6baed6", "#d62728", "#bdbdbd"
 
 
 def neighbourhood(path: Path, graphs: list[Graph], row: int, vocabulary: Vocabulary) -> None:
-    """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has edges. Red edges carry information into it, their
-    width is the edge's strength where the kind has one; grey edges run among the others; a node grows with its edges."""
+    """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has edges.
+
+    Red edges carry information into it, their width is the edge's strength where the kind has one; grey edges run among the
+    others; a node grows with its edges.
+    """
     drawn = [graph for graph in graphs if len(graph.edges)] or graphs
     figure, axes = plt.subplots(1, len(drawn), figsize=(5 * len(drawn), 5.2), squeeze=False)
     for axis, graph in zip(axes[0], drawn, strict=True):
@@ -37,7 +40,7 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary) -> 
     weights = [strengths.get(vocabulary.mids[column]) for column in sources]
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(sources)) / max(len(sources), 1)
     place = {column: (np.cos(angle), np.sin(angle)) for column, angle in zip(sources, angles, strict=True)} | {row: (0.0, 0.0)}
-    among = [(source, listener) for listener in sources for source in graph.table[listener].tolist() if source in place and source != ABSENT]
+    among = [(source, listener) for listener in sources for source in graph.table[listener].tolist() if source in place]
     edges = {node: len(sources) if node == row else 1 for node in place}
     for source, listener in among:
         edges[source], edges[listener] = edges[source] + 1, edges[listener] + 1
@@ -48,8 +51,8 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary) -> 
     for node, (across, up) in place.items():
         axis.scatter(across, up, s=120 + 60 * edges[node], c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
         below = node == row or up < -0.1
-        axis.annotate(plain(vocabulary.names[node]), (across, up), (0, -18 if below else 18), textcoords="offset points", ha="center",
-                      va="center", fontsize=9, zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
+        axis.annotate(plain(vocabulary.names[node]), (across, up), (0, -18 if below else 18), textcoords="offset points",
+                      ha="center", va="center", fontsize=9, zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
     axis.set(title=graph.kind if sources else f"{graph.kind}: no neighbours", xlim=(-1.7, 1.7), ylim=(-1.4, 1.4), aspect="equal")
     axis.axis("off")
 
@@ -64,7 +67,7 @@ def plain(name: str) -> str:
 
 
 def listeners(path: Path, graphs: list[Graph], seen: int) -> None:
-    """How many categories listen to each seen one, from the most heard to the least: hubs at the left, the unreached at the right."""
+    """How many categories listen to each seen one: hubs at the left, the unreached at the right."""
     figure, axis = plt.subplots(figsize=(7, 4))
     for graph in graphs:
         heard = np.bincount(graph.table[graph.table != ABSENT], minlength=seen)[:seen]
@@ -75,6 +78,7 @@ def listeners(path: Path, graphs: list[Graph], seen: int) -> None:
 
 
 def save(figure: plt.Figure, path: Path) -> None:
-    with whole_file(path) as temporary, warnings.catch_warnings(action="ignore", category=UserWarning):  # letters that no font has
+    with whole_file(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about letters that no font has
         figure.savefig(temporary, format="png", dpi=120, bbox_inches="tight")
     plt.close(figure)

@@ -68,7 +68,8 @@ For example, for the new category "nature":
 Related Category 1: natural
 - Type of Relationship: Synonymy/Similarity
 - Association Strength: High
-- Explanation: "Natural" is conceptually very similar to "nature" as both refer to elements of the physical world not created by humans.
+- Explanation: "Natural" is conceptually very similar to "nature" as both refer to elements of the physical world not \
+created by humans.
 
 If no category of the list is related, write: """ + NONE}
 
@@ -138,7 +139,7 @@ def read_blocks(text: str) -> list[tuple[str, str, str]]:
     found = []
     for block in re.split(r"(?mi)^\W*related category \d+\W*?:", text)[1:]:
         lines = [line.replace("**", "").strip(" \t-–—•*#") for line in block.strip().splitlines()]
-        fields = {key.strip().casefold(): value.strip() for key, colon, value in (line.partition(":") for line in lines[1:]) if colon}
+        fields = {key.strip().casefold(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
         try:
             found.append(entry(lines[0], fields["type of relationship"], fields["association strength"]))
         except (KeyError, IndexError) as error:

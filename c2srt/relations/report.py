@@ -69,14 +69,15 @@ def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
         raise UserError(f"{folder} has no relation graph: make some with `c2srt relations graph=llm`, graph=similarity, …")
     kept = {kind: read_json(folder / kind / PROVENANCE, f"c2srt relations graph={kind}") for kind in kinds}
     k = config.neighbours or min(content.get("made_from", {}).get("neighbours", 1) for content in kept.values())
-    return [Graph(kind, load_relations(folder / kind, vocabulary, k).numpy(), load_edges(folder / kind, kept[kind], k), kept[kind])
-            for kind in kinds]
+    tables = {kind: load_relations(folder / kind, vocabulary, k).numpy() for kind in kinds}
+    return [Graph(kind, tables[kind], load_edges(folder / kind, kept[kind], k), kept[kind]) for kind in kinds]
 
 
 def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
     path = folder / EDGES
     if not path.is_file() or sha256_of_file(path) != provenance.get("edges_sha256"):
-        raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with `c2srt relations graph={folder.name}`")
+        raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
+                        f"`c2srt relations graph={folder.name}`")
     return pl.read_parquet(path).filter(pl.col("place") < k)
 
 
@@ -101,7 +102,10 @@ def draw(out: Path, graphs: list[Graph], rows: list[int], vocabulary: Vocabulary
 
 
 def shortlist_coverage(config: Config, vocabulary: Vocabulary, graphs: list[Graph]) -> dict | None:
-    """What share of the llm graph's neighbours a mining shortlist of each size would have shown; None without llm graph or text."""
+    """What share of the llm graph's neighbours a mining shortlist of each size would have shown.
+
+    None without an llm graph or text features.
+    """
     mined = next((graph for graph in graphs if graph.kind == "llm"), None)
     if mined is None or not (Path(config.text) / "text.json").is_file() or vocabulary.seen_count < 2:
         return None
@@ -134,7 +138,8 @@ def percent(value: float | None) -> str:
 def as_markdown(report: dict, figures: list[str]) -> str:
     """report.md."""
     graphs = report["graphs"]
-    rows = [("edges", lambda facts: f"{facts['edges']:,}"), ("neighbours a category", lambda facts: f"{facts['mean_neighbours']:.2f}"),
+    rows = [("edges", lambda facts: f"{facts['edges']:,}"),
+            ("neighbours a category", lambda facts: f"{facts['mean_neighbours']:.2f}"),
             ("categories with neighbours", lambda facts: percent(facts["coverage"]["all"])),
             ("… of the unseen", lambda facts: percent(facts["coverage"]["unseen"])),
             ("reciprocal edges (both seen)", lambda facts: percent(facts["reciprocal"])),
@@ -142,7 +147,8 @@ def as_markdown(report: dict, figures: list[str]) -> str:
             ("… of the greatest hub", lambda facts: f"{facts['listeners'].get('quantile_1', 0):.0f}"),
             ("edges from the most heard hundredth", lambda facts: percent(facts["edges_from_top_percent"])),
             ("seen categories that nobody hears", lambda facts: f"{len(facts['unreached']):,}")]
-    lines = [f"# Relation graphs of {report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']} neighbours", "",
+    size = f"{report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']} neighbours"
+    lines = [f"# Relation graphs of {size}", "",
              *table(["", *graphs], [[name, *(show(facts) for facts in graphs.values())] for name, show in rows]), "",
              "## Share of a row's neighbours that the column's graph has too", "",
              *table(["", *graphs], [[one, *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
@@ -156,10 +162,12 @@ def as_markdown(report: dict, figures: list[str]) -> str:
             if facts[what]:
                 lines += [f"{what.replace('_', ' ').capitalize()} ({len(facts[what]):,}): {some(facts[what])}.", ""]
     if report["shortlist"]:
-        sizes = list(next(iter(report["shortlist"].values())))
+        sizes = map(str, next(iter(report["shortlist"].values())))
+        rows = [[name, *map(percent, found.values())] for name, found in report["shortlist"].items()]
         lines += ["## Share of the llm neighbours that a mining shortlist shows (text similarity and shared words)", "",
-                  *table(["size", *map(str, sizes)], [[name, *map(percent, found.values())] for name, found in report["shortlist"].items()]), ""]
-    return "\n".join(lines + [f"![{name}]({name})" for name in figures] + ["", "Look categories up: [lookup.html](lookup.html)", ""])
+                  *table(["size", *sizes], rows), ""]
+    lines += [f"![{name}]({name})" for name in figures]
+    return "\n".join([*lines, "", "Look categories up: [lookup.html](lookup.html)", ""])
 
 
 def some(names: list[str]) -> str:

@@ -2,8 +2,10 @@
 
 A shortlist of size S merges ranked sources: text similarity, shared words, co-occurrence (seen targets only). They take turns:
 a candidate's place is the best place that any source gives it, the earlier source first among equals. Places that the sources
-leave free (names that share no word with any other) are drawn from the rest at random, with a fixed seed. `coverage` measures, against relations that are known, what share of the
-true neighbours a shortlist holds. Letters: C categories, S seen, n size.
+leave free (names that share no word with any other) are drawn from the rest at random, with a fixed seed.
+
+`coverage` measures, against relations that are known, what share of the true neighbours a shortlist holds.
+Letters: C categories, S seen, n size.
 """
 
 import math
@@ -111,7 +113,8 @@ def shortlists(vocabulary: Vocabulary, rows: list[int], size: int, features: Ten
     if counts is not None:
         sources.append(by_cooccurrence(counts, rows, size))
     drawn = np.random.default_rng(0).permutation(vocabulary.seen_count)
-    return [filled(merge(rankings, size), row, drawn, size) for row, rankings in zip(rows, zip(*sources, strict=True), strict=True)]
+    merged = [merge(rankings, size) for rankings in zip(*sources, strict=True)]
+    return [filled(candidates, row, drawn, size) for row, candidates in zip(rows, merged, strict=True)]
 
 
 def filled(candidates: np.ndarray, row: int, drawn: np.ndarray, size: int) -> np.ndarray:
@@ -122,7 +125,8 @@ def filled(candidates: np.ndarray, row: int, drawn: np.ndarray, size: int) -> np
     return np.concatenate([candidates, others[: size - len(candidates)]]).astype(np.int64)
 
 
-def coverage(lists: list[np.ndarray], rows: list[int], vocabulary: Vocabulary, answers: Answers, sizes: Iterable[int]) -> dict[int, float]:
+def coverage(lists: list[np.ndarray], rows: list[int], vocabulary: Vocabulary, answers: Answers,
+             sizes: Iterable[int]) -> dict[int, float]:
     """Share of the known relations (seen ones, of these rows) that the first n candidates hold, for each n of `sizes`."""
     places, total = [], 0
     for row, candidates in zip(rows, lists, strict=True):

@@ -102,8 +102,11 @@ class NewWords:
 
     def keep(self, words: list[str]) -> None:
         """Appends words to the cache, if it can be written."""
-        lines = [json.dumps({"word": word, "feature": base64.b64encode(feature.numpy().tobytes()).decode(), "similar": similar.tolist()})
-                 for word in words for feature, similar in [self._known[word]]]
+        lines = []
+        for word in words:
+            feature, similar = self._known[word]
+            encoded = base64.b64encode(feature.numpy().tobytes()).decode()
+            lines.append(json.dumps({"word": word, "feature": encoded, "similar": similar.tolist()}))
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:  # the leading newline ends a torn line
@@ -116,12 +119,14 @@ class NewWords:
         from c2srt.relations.mine import Config, ask, unanswered
         from c2srt.relations.mined import averaged, collect
 
-        config = Config(model=self.config.model, url=self.config.url, price_input=self.config.price_input,
-                        price_output=self.config.price_output, budget=self.config.budget, size=self.config.size, queries=self.config.queries)
+        own = self.config
+        config = Config(model=own.model, url=own.url, price_input=own.price_input, price_output=own.price_output,
+                        budget=own.budget, size=own.size, queries=own.queries)
         questions = self.questions(words, text, model_name(config.model))
         path = self.folder / f"mined-{hash_of(questions.identity)}.jsonl"
         if not os.access(next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()), os.W_OK):
-            raise UserError(f"{self.folder} cannot be written, and what the language model answers must be kept: give words.cache=…")
+            raise UserError(f"{self.folder} cannot be written, and what the language model answers must be kept: give "
+                            "words.cache=…")
         with Ledger(path, questions.identity) as ledger, contextlib.redirect_stdout(sys.stderr), ThreadPoolExecutor(1) as thread:
             if unanswered(questions, ledger):  # in a thread of its own: a notebook's has an event loop already
                 thread.submit(lambda: asyncio.run(ask(config, questions, ledger))).result()
@@ -146,4 +151,5 @@ class NewWords:
         identity = {"vocabulary": old.hash, "model": model, "prompt": VERSION, "candidates": "shortlist", "size": size,
                     "sources": {"similarity": self.identity, "words": ""}}
         lists = shortlists(vocabulary, rows, min(size, old.seen_count), torch.cat([self.text, text.cpu().float()]))
-        return Questions(vocabulary, make_labels(vocabulary), rows, dict(zip(rows, lists, strict=True)), size, self.config.queries, 0, identity)
+        pools = dict(zip(rows, lists, strict=True))
+        return Questions(vocabulary, make_labels(vocabulary), rows, pools, size, self.config.queries, 0, identity)
