@@ -1,4 +1,5 @@
-"""Every ZeRO stage, precision and offload on two real ranks, against plain torch in one process."""
+"""Every ZeRO stage, precision and offload on real ranks with the tiled head, against plain torch with the literal head in one
+process."""
 
 import itertools
 from pathlib import Path
@@ -26,10 +27,10 @@ QUICK = [("fp32", 0, False), ("fp32", 1, False), ("fp32", 2, True), ("fp32", 3, 
 COMBINATIONS = [pytest.param(c, id="-".join(map(str, c)), marks=[] if c in QUICK else pytest.mark.slow) for c in POSSIBLE]
 
 
-def build(folder: Path) -> C2SRT:
+def build(folder: Path, form: str = "tiled") -> C2SRT:
     clip = load_clip(ClipConfig(str(folder / "tiny.json"), "random"))
     torch.manual_seed(0)
-    config, graph = ModelConfig(layers=1, heads=2, trainable_blocks=1), random_graph(15, SEEN, clip.width, 4)
+    config, graph = ModelConfig(form=form, layers=1, heads=2, trainable_blocks=1), random_graph(15, SEEN, clip.width, 4)
     return C2SRT(clip, config, LossConfig(), graph, SEEN)
 
 
@@ -55,7 +56,7 @@ def micro_batches(step: int, rank: int, size: int) -> list[tuple]:
 
 def plain_torch(folder: Path) -> tuple[list[float], list[float], dict[str, Tensor]]:
     """The same steps in one process on whole batches: (losses, gradient norms, trainable weights)."""
-    model = build(folder)
+    model = build(folder, "literal")
     optimizer = torch.optim.AdamW(groups(model), betas=(0.9, 0.999), eps=1e-8)
     losses, norms = [], []
     for step in range(STEPS):
@@ -184,6 +185,17 @@ def test_one_rank_trains_like_plain_torch(one_rank, reference, zero):
     found = one_rank[0]["fp32", zero, False]
     assert [update.values["loss"] for update in found["updates"]] == pytest.approx(reference[0], rel=1e-5)
     check_weights(found["weights"], reference[2])
+
+
+@pytest.fixture(scope="module")
+def four_ranks(folder) -> list[dict]:
+    return run_ranks(4, try_all, folder, 4, [("fp32", zero, False) for zero in range(4)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", range(4))
+def test_four_ranks_train_like_plain_torch(four_ranks, reference, zero):
+    check_weights(four_ranks[0]["fp32", zero, False]["weights"], reference[2])
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
