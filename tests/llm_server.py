@@ -153,7 +153,7 @@ async def good(server, writer, text, prompt):
 
 
 async def slow(server, writer, text, prompt):
-    await asyncio.sleep(5)
+    await asyncio.sleep(60)
     return respond(writer, 200, server.completion(text, prompt))
 
 

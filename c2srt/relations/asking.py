@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import random
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ MILLION = 1_000_000
 LONGEST_BACKOFF_S = 60.0
 FIRST_TRIES = 3  # of the very first request: a wrong address should not take minutes to say so
 HOPELESS = 10  # questions given up in a row
-OVERHEAD_TOKENS = 64  # what chat templates add to a prompt
+OVERHEAD_TOKENS = 64 + len(json.dumps(SCHEMA))  # what chat templates and the answer's schema add to a prompt, at most
 
 
 @dataclass(frozen=True)
@@ -147,21 +148,16 @@ class Asker:
 
     async def answer(self, asked: Question, first: bool = False) -> None:
         """Asks until a reply is clean, or `attempts` replies were not; then the best of them is taken, if any can be read."""
-        state = self.ledger.state
-        if state.attempts.get(asked.id, 0) >= self.attempts:  # an earlier run gave up
-            if asked.id not in state.best:
-                state.attempts.pop(asked.id)
-            else:
-                self.settle(asked)
-                return
-        candidates = self.questions.candidates(asked)
+        state, candidates = self.ledger.state, self.questions.candidates(asked)
+        if asked.id not in state.best and state.attempts.get(asked.id, 0) >= self.attempts:  # an earlier run gave up: start anew
+            state.attempts.pop(asked.id)
         while asked.id not in state.final and state.attempts.get(asked.id, 0) < self.attempts:
             reply, bound = await self.reply(asked, candidates, first)
             if reply is None:
                 self.give_up()
                 break
             await self.record(asked, candidates, reply, bound)
-        if asked.id in state.best:
+        if asked.id in state.best and state.attempts.get(asked.id, 0) >= self.attempts:
             self.settle(asked)
         self.counts["questions without an answer"] += asked.id not in state.final
         self.progress.update(1, f"{self.purse.spent:.2f} USD")
