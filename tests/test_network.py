@@ -126,6 +126,11 @@ def test_graphs_that_do_not_fit_are_refused(clip):
         C2SRT(clip, ModelConfig(heads=4, neighbours=K), LossConfig(), Graph(graph.text, bad), SEEN)
     with pytest.raises(UserError, match="neighbours=5 but the relation graph keeps 3"):
         C2SRT(clip, ModelConfig(heads=4, neighbours=5), LossConfig(), graph, SEEN)
+    with pytest.raises(UserError, match="NaN or infinity: run `c2srt text`"):
+        C2SRT(clip, ModelConfig(heads=4, neighbours=K), LossConfig(), Graph(graph.text / 0, graph.table), SEEN)
+    for categories, seen in ((0, 0), (C, 0)):
+        with pytest.raises(UserError, match=f"{categories} categories, 0 of them seen"):
+            C2SRT(clip, ModelConfig(heads=4, neighbours=K), LossConfig(), graph.first(categories), seen)
 
 
 def test_export_round_trip_scores_bit_for_bit(clip, tmp_path):

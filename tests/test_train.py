@@ -125,7 +125,8 @@ def test_one_mlflow_run_over_restarts(case, trained):
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED" and run.data.params["model.layers"] == "1" and run.data.tags["world_size"] == "2"
     assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [1, 2, 4, 6, 8]
-    for name in ("ranking", "distillation", "learning_rate", "gradient_norm", "images_per_s", "data_wait_share", "peak_rss_mib"):
+    for name in ("ranking", "distillation", "learning_rate", "gradient_norm", "images_per_s", "data_wait_share", "peak_rss_mib",
+                 "head/tile_images", "head/tile_categories", "head/tile_mib", "head/gflop_forward", "head/gflop_backward"):
         assert name in run.data.metrics
     kept = {artifact.path for artifact in client.list_artifacts(run_id)}
     assert {"config.json", "inputs.json", "loss.png", "train.json"} <= kept
