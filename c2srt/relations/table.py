@@ -57,11 +57,11 @@ def save(out: Path, neighbours: Neighbours, vocabulary: Vocabulary, made_from: d
     with whole_file(out / TABLE) as temporary, temporary.open("wb") as file:
         np.save(file, neighbours.table)
     degree = (neighbours.table != ABSENT).sum(1)
-    write_json(out / PROVENANCE, {
+    write_json(out / PROVENANCE, {**notes,
         "made_from": made_from, "table_sha256": sha256_of_file(out / TABLE), "edges_sha256": sha256_of_file(out / EDGES),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "degree": {"mean": float(degree.mean()), "min": int(degree.min()), "max": int(degree.max())},
-        "without_neighbours": int((degree == 0).sum()), **notes})
+        "without_neighbours": int((degree == 0).sum())})
 
 
 def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> None:
