@@ -70,6 +70,18 @@ def test_values_and_gradients_equal_the_literal_head(changes, plan):
         assert statistics[1].item() == pytest.approx((counts >= config.max_patches).double().mean().item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("unverified", ["negative", "ignore"])
+def test_the_plain_sum_over_pairs_too(unverified):
+    config, loss = ModelConfig(max_patches=3, heads=4, neighbours=K, init="literal"), LossConfig(reduction="sum", unverified=unverified)
+    head, graph, patches, global_, labels = inputs(config)
+    leaves, weights = [patches, global_, *head.parameters()], torch.ones(B, dtype=torch.double)
+    scores, _ = literal_scores(head, patches, global_, graph)
+    expected = torch.autograd.grad(pairwise_ranking_loss(scores, labels, loss).mean(), leaves, allow_unused=True)
+    found = torch.autograd.grad(head(patches, global_, labels, weights, graph, loss, Plan(1, 9, 0, True))[0], leaves, allow_unused=True)
+    for mine, theirs in zip(found, expected):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-9)
+
+
 def test_gradients_scale_with_the_upstream_gradient():
     head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal"))
     plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B, dtype=torch.double)

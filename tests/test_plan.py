@@ -24,6 +24,11 @@ def test_a_tile_fits_its_budget_and_grows_with_it():
     assert plan.images > 1 and plan.categories == 7186
 
 
+def test_tiles_of_a_batch_are_of_one_size():
+    shape = Shape(100, 16, 32, 4, 1400)
+    assert [make_plan(shape, ModelConfig(heads=4), images, 256 * MIB).images for images in (14, 15, 16, 29)] == [14, 8, 8, 10]
+
+
 def test_folding_is_given_up_where_it_does_not_fit():
     assert make_plan(OPEN_IMAGES, ModelConfig(), 8, 256 * MIB).fold
     assert not make_plan(OPEN_IMAGES, ModelConfig(), 8, 185 * MIB).fold

@@ -124,6 +124,7 @@ def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Pl
         image, node = bytes_per_image(shape, config, fold), bytes_per_node(shape, config)
         whole = min(images, free // (image + shape.categories * node), (shape.part or images * shape.categories) // shape.categories)
         if whole >= 1:
+            whole = -(-images // -(-images // whole))  # tiles of one size, not many full ones and a rest
             return Plan(whole, shape.categories, budget - free + whole * (image + shape.categories * node), fold)
         part = min((free - image) // node, shape.part or shape.categories, shape.categories)
         if part >= min(SMALLEST_PART, shape.categories):
