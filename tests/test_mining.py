@@ -15,7 +15,9 @@ from c2srt.cli import main
 from c2srt.relations.answers import read_answers, shipped_answers
 from c2srt.relations.endpoint import retry_after
 from c2srt.relations.mined import averaged
+from c2srt.relations.mine import Config
 from c2srt.relations.prompt import Unparsable, make_labels, normalised, question, read_reply
+from c2srt.relations.questions import make_questions
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.llm_server import KEY, LIST, MODEL, TARGET, LlmServer, as_json, as_text, relations_by_label
 
@@ -600,6 +602,20 @@ def test_three_kills_leave_every_answer_of_open_images_exactly_once(tmp_path):
     assert len(finals(tmp_path)) == 7586 and set(finals(tmp_path).values()) == {1}
     targets = {event["id"]: event["target"] for event in ledger(tmp_path) if event["event"] == "ask"}
     assert Counter(targets[key] for key in finals(tmp_path)) == dict.fromkeys(vocabulary.mids, 1)
-    found = mined(tmp_path).related
-    for mid in vocabulary.mids:
-        assert {one.key for one in found[mid]} <= {one.key for one in shipped.related[mid]}
+    config = Config(shards=str(tmp_path / "shards"), sources=["words"], size=100)
+    found, pools = mined(tmp_path).related, make_questions(config, MODEL).pools
+    for row, mid in enumerate(vocabulary.mids):
+        shown = {vocabulary.mids[column] for column in pools[row]}
+        listed = [one for one in shipped.related[mid] if one.key in shown]
+        assert found[mid] == sorted(listed, key=lambda one: -one.strength), mid
+
+
+@pytest.mark.slow
+def test_the_whole_graph_of_nus_wide_mined_is_the_graph_of_the_shipped_answers(words):
+    from c2srt.relations import llm_neighbours, load_relations
+
+    with LlmServer(RELATED, fault=lambda target, nth: "500" if nth == 0 and len(target) == 4 else None) as server:
+        assert mine(words, server, "concurrency=32", targets=None) == 0
+    assert main(["relations", f"work={words}", f"relations_file={words}/relations/mined/relations.jsonl", "neighbours=16"]) == 0
+    table = load_relations(words / "relations/llm", WORDS, 16).numpy()
+    assert (table == llm_neighbours(NUS, WORDS, 16)[0].table).all()
