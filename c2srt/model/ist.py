@@ -10,7 +10,7 @@ One layer, for every node i and head h, over the neighbours j of i:
 This is PyG's GATv2Conv (lin_l = W_source, lin_r = W_target) followed by W_out, σ and the optional residual.
 
 The gradient is written out by hand, part by part: no tensor of [N, K, D] exists, and only s, t, α and the layer's input are
-kept for it. On a GPU the fused kernels of `kernels` take the place of `attend` and `attend_backward`.
+kept for it. On a GPU the fused kernels of `kernels` take over between the projections.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Layer:
 
 
 class Table:
-    """Neighbour table `heard` [N, K] of node numbers, −1 where one is missing."""
+    """Neighbour table `heard` [N, K] of node numbers, −1 where one is missing, and what follows from it."""
 
     def __init__(self, heard: Tensor) -> None:
         self.heard = heard
@@ -48,6 +48,24 @@ class Table:
     def hearers(self) -> tuple[Tensor, Tensor]:
         """The reversed adjacency, over which the GPU's backward gathers."""
         return kernels.reversed_adjacency(self.heard, len(self.heard))
+
+    @cached_property
+    def index(self) -> Tensor:
+        """int32 [N, K]; a missing neighbour is node 0, which α mutes."""
+        return self.heard.clamp(min=0).int()
+
+    @cached_property
+    def present(self) -> Tensor | None:
+        """bool [N, K, 1], None where no neighbour is missing."""
+        present = (self.heard >= 0)[..., None]
+        return None if present.all() else present
+
+    def bags(self, heads: int, part: slice) -> Tensor:
+        """int32 [m · H, K]: the neighbours' rows among those of one head, [N · H, d]."""
+        if getattr(self, "_heads", None) != heads:
+            self._heads = heads
+            self._bags = (self.index[:, None] * heads + torch.arange(heads, device=self.index.device)[:, None]).int()
+        return self._bags[part].flatten(0, 1)
 
 
 class DenseInputs:
@@ -105,11 +123,38 @@ class Transfer:
         self.sources = self.buffers.take(f"sources {self.number}", (nodes, like.numel()), like)
         self.alpha = self.buffers.take(f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype))
         self.inputs.sources(self.sources)
-        forward = kernels.attention_forward if self.fused else attend
         for part in self.parts:
-            table = self.table.heard[part.flat]
-            aggregated, self.alpha[part.flat] = forward(self.inputs.targets(part), self.sources, self.layer.attention, table)
+            aggregated, self.alpha[part.flat] = self.attend(part)
             finish(part, self.output(part, mix(aggregated, self.layer.output)))
+
+    def attend(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Σ_j α_ij s_j [m, D] and α [m, K, H]."""
+        targets, attention = self.inputs.targets(part), self.layer.attention
+        if self.fused:
+            return kernels.attention_forward(targets, self.sources, attention, self.table.heard[part.flat])
+        logits = attention_logits(self.gather("heard", part), targets, attention)
+        present = self.table.present
+        if present is not None:
+            logits.masked_fill_(~present[part.flat], torch.finfo(logits.dtype).min)
+        alpha = logits.softmax(1)
+        if present is not None:
+            alpha *= present[part.flat]
+        return self.gather_sum(alpha, part), alpha
+
+    def gather(self, name: str, part: Part) -> Tensor:
+        """s_j of every neighbour of a part [m, K, H, d], in a buffer."""
+        index, heads = self.table.index[part.flat], len(self.layer.attention)
+        out = self.buffers.take(name, (index.numel(), self.sources.shape[1]), self.sources)
+        torch.index_select(self.sources, 0, index.flatten(), out=out)
+        return out.view(*index.shape, heads, -1)
+
+    def gather_sum(self, alpha: Tensor, part: Part) -> Tensor:
+        """Σ_j α_ij s_j without a gathered copy: α [m, K, H] -> [m, D]."""
+        heads = alpha.shape[2]
+        weights = alpha.transpose(1, 2).to(self.sources.dtype).reshape(-1, alpha.shape[1])
+        rows = self.sources.view(-1, self.sources.shape[1] // heads)
+        bags = self.table.bags(heads, part.flat)
+        return F.embedding_bag(bags, rows, per_sample_weights=weights, mode="sum").view(len(alpha), -1)
 
     @property
     def fused(self) -> bool:
@@ -126,66 +171,47 @@ class Transfer:
         grad_sources = self.buffers.take("grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)).zero_()
         self.inputs.begin_backward(sums)
         for part in self.parts:
-            table, alpha = self.table.heard[part.flat], self.alpha[part.flat]
-            aggregated = gather_sum(alpha, sources, table)
+            alpha = self.alpha[part.flat]
+            aggregated = self.gather_sum(alpha, part)
             mixed = mix(aggregated, layer.output)
             grad = upstream(part, lambda: self.output(part, mixed))
             grad_mixed = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, False, mixed)
             add_mix_gradient(sums.output, grad_mixed, aggregated)
             grad_aggregated = mix(grad_mixed, layer.output.transpose(1, 2))
-            inputs = (grad_aggregated, self.inputs.targets(part), sources, layer.attention, alpha, table)
-            if self.fused:
-                grad_targets, found, grad_attention = kernels.attention_backward(*inputs, self.table.hearers)
-                sums.attention.add_(grad_attention)
-                grad_sources += found
-            else:
-                grad_targets = attend_backward(*inputs, grad_sources, sums.attention)
+            grad_targets = self.attend_backward(part, grad_aggregated, alpha, grad_sources, sums.attention)
             self.inputs.add(part, grad if self.residual else None, grad_targets)
         self.inputs.add_sources(grad_sources.to(sources.dtype))
 
+    def attend_backward(self, part: Part, upstream: Tensor, alpha: Tensor, grad_sources: Tensor, grad_attention: Tensor) -> Tensor:
+        """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D] and grad_attention [H, d].
 
-def attend(targets: Tensor, sources: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """targets [m, D], sources [N, D], attention [H, d], table [m, K] -> Σ_j α_ij s_j [m, D], α [m, K, H] in float32 or wider."""
-    heard = gather(sources, table, attention).add_(split_heads(targets, attention)[:, None])
-    logits = F.leaky_relu_(heard, NEGATIVE_SLOPE).mul_(attention).sum(-1, dtype=softmax_dtype(sources.dtype))
-    present = (table >= 0)[..., None]
-    alpha = logits.masked_fill_(~present, torch.finfo(logits.dtype).min).softmax(1).mul_(present)
-    return gather_sum(alpha, sources, table), alpha
+        Rows are added in the order of the table: deterministic on a CPU, and on a GPU through index_put_, which sorts.
+        """
+        attention, targets = self.layer.attention, self.inputs.targets(part)
+        if self.fused:
+            found = kernels.attention_backward(upstream, targets, self.sources, attention, alpha, self.table.heard, self.table.hearers)
+            grad_sources += found[1]
+            grad_attention += found[2]
+            return found[0]
+        upstream = split_heads(upstream, attention)[:, None]
+        heard = self.gather("heard", part)
+        product = torch.mul(heard, upstream, out=self.buffers.take("product", heard.shape, heard))
+        grad_alpha = product.sum(-1, dtype=alpha.dtype)
+        grad_logits = alpha * (grad_alpha - (alpha * grad_alpha).sum(1, keepdim=True))
+        before = heard.add_(split_heads(targets, attention)[:, None])
+        grad_before = product.copy_(grad_logits[..., None])
+        torch.ops.aten.leaky_relu_backward.grad_input(grad_before, before, NEGATIVE_SLOPE, False, grad_input=grad_before)
+        grad_attention += before.mul_(grad_before).sum((0, 1), dtype=grad_attention.dtype)
+        grad_targets = grad_before.mul_(attention).sum(1).flatten(1)
+        grad_heard = grad_before.addcmul_(alpha.to(heard.dtype)[..., None], upstream)
+        add_rows(grad_sources, self.table.index[part.flat].flatten(), grad_heard.view(-1, len(grad_sources[0])).to(grad_sources.dtype))
+        return grad_targets
 
 
-def attend_backward(upstream: Tensor, targets: Tensor, sources: Tensor, attention: Tensor, alpha: Tensor, table: Tensor,
-                    grad_sources: Tensor, grad_attention: Tensor) -> Tensor:
-    """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D] and grad_attention [H, d].
-
-    Rows are added in the order of the table: deterministic on a CPU, and on a GPU through index_put_, which sorts.
-    """
-    upstream = split_heads(upstream, attention)[:, None]
-    heard = gather(sources, table, attention)
-    product = heard * upstream
-    grad_alpha = product.sum(-1, dtype=alpha.dtype)
-    grad_logits = alpha * (grad_alpha - (alpha * grad_alpha).sum(1, keepdim=True))
+def attention_logits(heard: Tensor, targets: Tensor, attention: Tensor) -> Tensor:
+    """e_ij = a · LeakyReLU(t_i + s_j) [m, K, H] in float32 or wider; heard [m, K, H, d] is overwritten."""
     before = heard.add_(split_heads(targets, attention)[:, None])
-    grad_before = product.copy_(grad_logits[..., None])
-    torch.ops.aten.leaky_relu_backward.grad_input(grad_before, before, NEGATIVE_SLOPE, False, grad_input=grad_before)
-    grad_attention += before.mul_(grad_before).sum((0, 1), dtype=grad_attention.dtype)
-    grad_targets = grad_before.mul_(attention).sum(1).flatten(1)
-    grad_heard = grad_before.addcmul_(alpha.to(sources.dtype)[..., None], upstream)
-    add_rows(grad_sources, table.clamp(min=0).flatten(), grad_heard.view(-1, sources.shape[1]).to(grad_sources.dtype))
-    return grad_targets
-
-
-def gather(sources: Tensor, table: Tensor, like: Tensor) -> Tensor:
-    """s_j of every neighbour [m, K, H, d]; a missing one gives row 0, which α mutes."""
-    return sources.index_select(0, table.clamp(min=0).flatten()).view(*table.shape, *like.shape)
-
-
-def gather_sum(alpha: Tensor, sources: Tensor, table: Tensor) -> Tensor:
-    """Σ_j α_ij s_j without a gathered copy: α [m, K, H] -> [m, D]."""
-    heads = alpha.shape[2]
-    bags = table.clamp(min=0)[:, None] * heads + torch.arange(heads, device=table.device)[:, None]
-    weights = alpha.transpose(1, 2).to(sources.dtype).reshape(-1, table.shape[1])
-    rows = sources.view(-1, sources.shape[1] // heads)
-    return F.embedding_bag(bags.flatten(0, 1), rows, per_sample_weights=weights, mode="sum").view(len(table), -1)
+    return F.leaky_relu_(before, NEGATIVE_SLOPE).mul_(attention).sum(-1, dtype=softmax_dtype(heard.dtype))
 
 
 def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> None:

@@ -12,23 +12,38 @@ from c2srt.model.config import LossConfig
 def ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     """Per-image hinge over all (positive, negative) pairs: scores [B, C], labels [B, C] in −1/0/1 -> [B].
 
-    Σ_{p,n} max(margin + s_n − s_p, 0) in O(C log p): an image's positives are sorted once, each negative finds by binary
-    search how many of them it violates, and prefix sums give the rest. `violations` divides by the number of violating
-    pairs + 1e-8. Images without a positive or without a negative contribute 0.
+    Σ_{p,n} max(margin + s_n − s_p, 0); `violations` divides by the number of violating pairs + 1e-8. Images without a
+    positive or without a negative contribute 0.
     """
-    is_negative = labels != 1 if config.unverified == "negative" else labels == -1
-    positives = int((labels == 1).sum(1).max()) if len(labels) else 0
-    if positives == 0:
-        return scores.sum(1) * 0
-    infinity = torch.finfo(scores.dtype).max
-    ascending = scores.masked_fill(labels != 1, infinity).topk(positives, largest=False, sorted=True).values
-    shifted = scores + config.margin
-    violated = torch.searchsorted(ascending.detach().contiguous(), shifted.detach().contiguous())
-    prefix = torch.cat([scores.new_zeros(len(scores), 1), ascending.masked_fill(ascending >= infinity, 0).cumsum(1)], 1)
-    hinge = (violated * shifted - prefix.gather(1, violated)) * is_negative
-    if config.reduction == "sum":
-        return hinge.sum(1)
-    return hinge.sum(1) / ((violated * is_negative).sum(1) + 1e-8)
+    positive = labels == 1
+    negative = ~positive if config.unverified == "negative" else labels == -1
+    return Hinges.apply(scores, positive, negative, config.margin, config.reduction == "violations")
+
+
+class Hinges(torch.autograd.Function):
+    """`ranking_loss` and its gradient in O(C log p): an image's positives are sorted once, and each negative finds by binary
+    search how many of them it violates. That number is the negative's gradient; how many negatives reach at least the r-th
+    positive is the positive's, with a minus; and the loss is their sum over scores and margins.
+    """
+
+    @staticmethod
+    def forward(ctx, scores, positive, negative, margin, mean):
+        most = int(positive.sum(1).max()) if len(positive) else 0
+        ascending, order = scores.masked_fill(~positive, torch.inf).topk(most, largest=False, sorted=True)
+        violated = torch.searchsorted(ascending, scores + margin) * negative  # of n: its violated positives are the lowest
+        reached = violated.new_zeros(len(scores), most + 1).scatter_add_(1, violated, torch.ones_like(violated))
+        violating = reached.flip(1).cumsum(1).flip(1)[:, 1:]  # of the r-th positive: negatives that violate more than r
+        gradient = violated.to(scores.dtype).scatter_add_(1, order, -violating.to(scores.dtype))
+        pairs = violated.sum(1).double()
+        centre = scores.mean(1, keepdim=True)  # the pairs' differences do not feel it, and rounding does
+        total = ((scores - centre) * gradient).sum(1, dtype=torch.float64) + margin * pairs
+        factor = 1 / (pairs + 1e-8) if mean else torch.ones_like(pairs)
+        ctx.save_for_backward(gradient.mul_(factor.to(scores.dtype)[:, None]))
+        return (total * factor).to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream[:, None] * ctx.saved_tensors[0], None, None, None, None
 
 
 def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
@@ -38,7 +53,7 @@ def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) ->
         negative = image_labels != 1 if config.unverified == "negative" else image_labels == -1
         pairs = config.margin + image_scores[negative][None, :] - image_scores[image_labels == 1][:, None]
         hinge = pairs.clamp(min=0).sum() + 0 * image_scores.sum()
-        losses.append(hinge if config.reduction == "sum" else hinge / ((pairs > 0).sum() + 1e-8))
+        losses.append(hinge if config.reduction == "sum" else hinge / ((pairs > 0).sum().to(hinge.dtype) + 1e-8))
     return torch.stack(losses)
 
 
