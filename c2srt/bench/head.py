@@ -36,12 +36,16 @@ def ignore(config: Config) -> list[Side]:
 
 
 def gat(config: Config) -> list[Side]:
-    """One GATv2 layer with its W_out, forward and backward, on rows [C, D]."""
+    """One GATv2 layer with its W_out, forward and backward, on rows [C, D]; ours with the buffers of the tile before."""
     inputs = make_inputs(config, 1, layers=1)
     rows = torch.randn(config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype)
     upstream = torch.randn_like(rows)
+
+    def ours() -> partial:
+        return partial(table_layer, inputs, rows, upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
+
     return [Side("PyG GATv2Conv + W_out", partial(literal_layer, inputs, rows.clone().requires_grad_(), upstream), 1, 2 * size(rows), baseline=True),
-            Side("neighbour table", partial(table_layer, inputs, rows, upstream, config), 1, 2 * size(rows))]
+            Side("neighbour table", ours(), 1, 2 * size(rows), fresh=ours)]
 
 
 def isr(config: Config) -> list[Side]:
@@ -88,22 +92,21 @@ def literal_layer(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
     gat_layers(inputs.head, dict(inputs.head.named_parameters()), rows, inputs.graph).backward(upstream)
 
 
-def table_layer(inputs: Inputs, rows: Tensor, upstream: Tensor, config: Config) -> tuple[Tensor, Tensor]:
+def table_layer(inputs: Inputs, rows: Tensor, upstream: Tensor, table: Table, buffers: Buffers) -> Tensor:
     names = ("source", "target", "attention", "output")
     with torch.no_grad():
         layer = Layer(*[getattr(inputs.head, name)[0] for name in names])
-        sums = Layer(*[torch.zeros_like(value, dtype=torch.float32) for value in (layer.source, layer.target, layer.attention, layer.output)])
-        parts = cut(1, config.categories, part_limit(config.width, rows.device) or config.categories)
-        step = Transfer(0, layer, DenseInputs(rows, layer, torch.empty_like(rows), torch.empty_like(rows)),
-                        Table(with_self_loops(inputs.graph.table, True)), parts, True, Buffers())
-        out = torch.empty_like(rows)
+        sums = Layer(*[torch.zeros_like(getattr(layer, name), dtype=torch.float32) for name in names])
+        out, kept, gradient = (buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient"))
+        parts = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
+        step = Transfer(0, layer, DenseInputs(rows, layer, kept, gradient), table, parts, True, buffers)
 
         def finish(part: Part, value: Tensor) -> None:
             out[part.flat] = value
 
         step.forward(finish)
         step.backward(lambda part, _: upstream[part.flat], sums)
-    return out, step.inputs.gradient
+    return gradient
 
 
 @torch.no_grad()

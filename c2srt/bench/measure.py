@@ -21,7 +21,8 @@ MIB = 2**20
 @dataclass
 class Side:
     """One way: `call()` computes `images` images; `returned` bytes are results that any way must give (gradients of the inputs)
-    and do not count. `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it."""
+    and do not count. `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it.
+    `fresh()`, where given, makes the call whose memory is measured: one without the buffers that earlier calls left behind."""
 
     name: str
     call: Callable[[], object]
@@ -29,6 +30,7 @@ class Side:
     returned: int = 0
     timed: bool = True
     baseline: bool = False
+    fresh: Callable[[], Callable[[], object]] | None = None
     seconds: list[float] = field(default_factory=list)
     peak: int | None = None
 
@@ -69,14 +71,15 @@ def seconds_of(side: Side, device: torch.device) -> float:
 
 def peak_of(side: Side, device: torch.device) -> int:
     """Most bytes that one call holds beyond what was there before and what it returns."""
+    call = side.fresh() if side.fresh else side.call
     if device.type == "cuda":
         synchronise(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        side.call()
+        call()
         synchronise(device)
         return torch.cuda.max_memory_allocated(device) - before - side.returned
-    return allocator_peak(side.call) - side.returned
+    return allocator_peak(call) - side.returned
 
 
 def allocator_peak(call: Callable[[], object]) -> int:

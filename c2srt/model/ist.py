@@ -69,7 +69,7 @@ class Table:
 
 
 class DenseInputs:
-    """A layer's input as rows [N, D]; t [N, D] is kept, and the layer's backward leaves the rows' gradient in `gradient`."""
+    """A layer's input as rows [N, D]; `kept` holds t, later its gradient, and `gradient` that of the rows after the backward."""
 
     def __init__(self, rows: Tensor, layer: Layer, kept: Tensor, gradient: Tensor) -> None:
         self.values, self.layer, self.kept, self.gradient = rows, layer, kept, gradient
@@ -88,17 +88,15 @@ class DenseInputs:
         self.sums = sums
 
     def add(self, part: Part, grad_rows: Tensor | None, grad_targets: Tensor) -> None:
-        """Takes the gradients of rows(part) (None: there is none) and targets(part)."""
-        mine = self.gradient[part.flat]
-        torch.mm(grad_targets, self.layer.target, out=mine)
-        if grad_rows is not None:
-            mine += grad_rows
-        add_product(self.sums.target, grad_targets.T, self.values[part.flat])
+        """Takes the gradients of rows(part) (None: there is none) and targets(part), whose place it takes."""
+        self.kept[part.flat] = grad_targets
+        self.gradient[part.flat] = 0 if grad_rows is None else grad_rows
 
     def add_sources(self, grad_sources: Tensor) -> None:
-        """Takes the gradient of sources(), after all parts."""
-        self.gradient.addmm_(grad_sources, self.layer.source)
-        add_product(self.sums.source, grad_sources.T, self.values)
+        """Takes the gradient of sources(), after all parts; whole products are faster than those of parts."""
+        for name, grad in (("target", self.kept), ("source", grad_sources)):
+            self.gradient.addmm_(grad, getattr(self.layer, name))
+            add_product(getattr(self.sums, name), grad.T, self.values)
 
 
 @dataclass
@@ -204,7 +202,7 @@ class Transfer:
         grad_attention += before.mul_(grad_before).sum((0, 1), dtype=grad_attention.dtype)
         grad_targets = grad_before.mul_(attention).sum(1).flatten(1)
         grad_heard = grad_before.addcmul_(alpha.to(heard.dtype)[..., None], upstream)
-        add_rows(grad_sources, self.table.index[part.flat].flatten(), grad_heard.view(-1, len(grad_sources[0])).to(grad_sources.dtype))
+        add_rows(grad_sources, self.table.index[part.flat].flatten().long(), grad_heard.view(-1, len(grad_sources[0])).to(grad_sources.dtype))
         return grad_targets
 
 
