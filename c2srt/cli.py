@@ -30,6 +30,7 @@ VERBS = {
     "relations-report": ("c2srt.relations.report", "compare relation graphs, draw them, look categories up"),
     "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
+    "tune": ("c2srt.tune", "prompt tuning: learn the template of a trained model (MKT's second stage)"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
     "predict": ("c2srt.predict", "rank your own words for your own photos"),
     "bench": ("c2srt.bench.run", "time and memory of the head and its parts against their literal forms"),

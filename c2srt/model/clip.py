@@ -74,6 +74,18 @@ class Clip:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
+    @property
+    def causal_text(self) -> bool:
+        """Whether the text tower is the first CLIP models' own: causal, read out at the end-of-text token, the highest id."""
+        model = self.model
+        causal = getattr(model, "attn_mask", None) is not None and getattr(model, "text_pool_type", None) == "argmax"
+        return causal and isinstance(model.text_projection, Tensor)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the text tower is."""
+        return self.model.logit_scale.device
+
     @torch.no_grad()
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[n, L] token ids -> [n, D] raw text features (not normalised).
@@ -81,14 +93,23 @@ class Clip:
         A causal tower never looks past the end-of-text token, so the padding behind the longest text is cut: the same
         features, about six times cheaper for category names.
         """
-        model = self.model
-        causal = getattr(model, "attn_mask", None) is not None and getattr(model, "text_pool_type", None) == "argmax"
-        if not causal or not isinstance(model.text_projection, Tensor):
-            return model.encode_text(tokens)
-        length = int(tokens.argmax(1).max()) + 1
-        tokens, positions, mask = tokens[:, :length], model.positional_embedding[:length], model.attn_mask[:length, :length]
-        hidden = model.ln_final(model.transformer(model.token_embedding(tokens) + positions, attn_mask=mask))
-        return hidden[torch.arange(len(tokens)), tokens.argmax(1)] @ model.text_projection
+        if not self.causal_text:
+            return self.model.encode_text(tokens)
+        ends = tokens.argmax(1)
+        return self.encode_embedded(self.embed_tokens(tokens[:, : int(ends.max()) + 1]), ends)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """[…] token ids -> […, W] embeddings of a causal text tower."""
+        return self.model.token_embedding(tokens)
+
+    def encode_embedded(self, embedded: Tensor, ends: Tensor) -> Tensor:
+        """Token embeddings [n, L, W] of texts whose last tokens are at `ends` [n] -> [n, D] raw features, differentiable.
+
+        For a causal text tower; L may be shorter than its context.
+        """
+        model, length = self.model, embedded.shape[1]
+        hidden = model.transformer(embedded + model.positional_embedding[:length], attn_mask=model.attn_mask[:length, :length])
+        return model.ln_final(hidden)[torch.arange(len(embedded)), ends] @ model.text_projection
 
     def tokenize(self, texts: list[str], length: int | None = None) -> Tensor:
         """Texts -> [n, L] token ids of open_clip's byte-pair vocabulary, 0 after the end; longer texts are cut, as CLIP does.

@@ -1,7 +1,8 @@
 """The exported model: two files that need neither DeepSpeed nor the training config.
 
     model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen CLIP's other weights
-                        (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table` int32 [C, K]
+                        (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table` int32 [C, K]; after
+                        `c2srt tune` also `context`, the learned embeddings of the one template
     config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
                         "templates": […], "made_from": {…}}
 """
@@ -19,6 +20,7 @@ from c2srt.errors import UserError
 from c2srt.files import read_json, whole_folder, write_json
 from c2srt.model.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.context import Context
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
 from c2srt.relations import similar_neighbours
@@ -39,6 +41,7 @@ class Exported:
     templates: list[str]
     graph: Graph
     made_from: dict = field(default_factory=dict)
+    context: Context | None = None
 
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
         """As `C2SRT.scores`."""
@@ -62,7 +65,9 @@ class Exported:
         return graph, torch.tensor([known.get(label.casefold(), place.get(label, -1)) for label in labels], dtype=torch.long)
 
     def embed(self, words: list[str]) -> Tensor:
-        """Text features [n, D] of any words, from the prompt ensemble."""
+        """Text features [n, D] of any words, from the prompt ensemble or the tuned template."""
+        if self.context is not None:
+            return self.context.embed(self.clip, words)
         return embed(self.clip, words, self.templates)
 
     def by_similarity(self, words: list[str]) -> tuple[Tensor, Tensor]:
@@ -89,6 +94,16 @@ def save_export(folder: Path, model: C2SRT, state: dict[str, Tensor], clip: Clip
                                                "templates": templates, "made_from": made_from})
 
 
+def save_with_context(folder: Path, source: Path, text: Tensor, context: Context, made_from: dict) -> None:
+    """Writes the export in `source` again with a tuned template: its `text` [C, D] for all categories, and the context that
+    embeds new words."""
+    tensors, content = load_file(source / "model.safetensors"), read_json(source / "config.json", MADE_BY)
+    tensors |= {"text": text.float().cpu().contiguous(), "context": context.values.detach().float().cpu().contiguous()}
+    with whole_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors")
+        write_json(temporary / "config.json", content | {"templates": [context.template], "made_from": made_from})
+
+
 def load_export(folder: Path) -> Exported:
     """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken or of another format."""
     content = read_json(folder / "config.json", MADE_BY)
@@ -100,6 +115,7 @@ def load_export(folder: Path) -> Exported:
         clip_model = build_model(content["clip"]["config"])
         head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
         graph = Graph(tensors.pop("text"), tensors.pop("table").long())
+        context = Context(content["templates"][0], tensors.pop("context")) if "context" in tensors else None
         clip_model.load_state_dict(tensors, strict=True)
         clip = frozen_clip(clip_model, content["clip"]["config"], content["clip"]["mean"], content["clip"]["std"])
         model = C2SRT(clip, ModelConfig(**content["model"]), LossConfig(), graph, vocabulary.seen_count)
@@ -109,4 +125,4 @@ def load_export(folder: Path) -> Exported:
         raise UserError(f"{folder / 'model.safetensors'} is not the model that its config.json describes ({reason}): "
                         f"make it again with `{MADE_BY}`") from error
     model.eval().requires_grad_(False)
-    return Exported(model, clip, vocabulary, content["templates"], graph, content["made_from"])
+    return Exported(model, clip, vocabulary, content["templates"], graph, content["made_from"], context)

@@ -1,0 +1,198 @@
+"""`c2srt tune`: prompt tuning, the second stage of MKT (He et al. 2023) for a trained C²SRT (the row "prompt tuning" of table 5).
+
+Student and head are frozen, and so is the text tower; what learns is one embedding for each token of one template (c2srt/model/
+context.py), from the same ranking loss over the seen categories that the checkpoint was trained with. The result is an export
+like any other: its text features, of seen and unseen categories alike, come from the tuned template, and new words are embedded
+with it too. `evaluate` and `predict` take it as it is.
+
+A step: text features of all S categories, in chunks; the loss and its gradient for them, micro-batch by micro-batch in the head's
+tiles (c2srt/model/text_gradient.py); that gradient through the text tower, in chunks again. Memory grows with S by a few rows
+[S, D] only.
+
+    <out>/model/    the tuned export (whole or not at all)
+    <out>/run.json  the MLflow run
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, find_export
+from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file, write_json
+from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
+from c2srt.model.config import LossConfig
+from c2srt.model.context import Context, Prompts
+from c2srt.model.export import Exported, load_export, save_with_context
+from c2srt.model.head import Graph
+from c2srt.model.text_gradient import text_gradient
+from c2srt.progress import Progress
+from c2srt.shards import ShardIndex, load_index
+from c2srt.tracking import Tracker, job_tags
+from c2srt.train.config import TrackingConfig
+from c2srt.train.schedule import learning_rate_factor
+from c2srt.views import ViewConfig
+from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
+
+MODEL, RUN = "model", "run.json"
+HARMLESS = ("checkpoint", "shards", "out", "work", "micro_batch", "chunk", "loader_workers", "log_every", "tracking", "epochs",
+            "steps")
+"""What the key of a tuning takes by content, or what changes no step."""
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt tune`, explained in configs/tune.yaml."""
+
+    checkpoint: str
+    shards: str
+    out: str
+    work: str = "."
+    template: Optional[str] = None
+    epochs: int = 1
+    steps: Optional[int] = None
+    batch: int = 64
+    micro_batch: int = 16
+    lr: float = 1e-3
+    chunk: int = 256
+    seed: int = 0
+    views: ViewConfig = field(default_factory=ViewConfig)
+    loader_workers: int = 1
+    log_every: int = 20
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "micro_batch", "chunk", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
+        if self.lr <= 0:
+            raise UserError(f"lr={self.lr} must be above 0")
+
+    def loader(self, size: int) -> LoaderConfig:
+        return LoaderConfig(size, self.batch, self.micro_batch, self.seed, "train", self.views, workers=self.loader_workers)
+
+
+def run(config: Config) -> None:
+    """Writes the tuned export, or says that it is up to date. Raises UserError on bad input, or a loss that is not finite."""
+    source, out = find_export(config.checkpoint), Path(config.out)
+    index, vocabulary = load_index(Path(config.shards)), load_vocabulary(Path(config.shards))
+    steps = config.steps or config.epochs * training_order(config.loader(1), index).steps_per_epoch
+    key = hash_of([sha256_of_file(source / CONFIG_FILE), sha256_of_file(source / MODEL_FILE), steps,
+                   [(shard.name, shard.sha256) for shard in index.split("train")],
+                   {name: value for name, value in asdict(config).items() if name not in HARMLESS}])
+    if is_current(out / MODEL, key):
+        print(f"{out / MODEL} is up to date")
+        return
+    if source.resolve() == (out / MODEL).resolve():
+        raise UserError(f"out={config.out} is where the checkpoint itself lies: choose another folder")
+    exported = load_export(source)
+    check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, "c2srt train")
+    check_same_vocabulary(vocabulary, index.vocabulary, index.folder / "index.json", "c2srt shard")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exported.model.to(device), exported.clip.model.to(device)
+    context = Context.of(exported.clip, template_of(config, exported))
+    out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    tracker = open_tracker(config, key)
+    try:
+        losses = tune(config, exported, context, index, steps, tracker)
+    except BaseException:
+        tracker.close("FAILED")
+        raise
+    text = context.features(exported.clip, context.prompts(exported.clip, list(vocabulary.names)), config.chunk)
+    tuned = {"key": key, "template": context.template, "steps": steps, "loss": losses}
+    save_with_context(out / MODEL, source, text, context, exported.made_from | {"tuned": tuned})
+    tracker.close("FINISHED")
+    print(f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}")
+
+
+def is_current(folder: Path, key: str) -> bool:
+    if not (folder / CONFIG_FILE).is_file() or not (folder / MODEL_FILE).is_file():
+        return False
+    return read_json(folder / CONFIG_FILE, "c2srt tune").get("made_from", {}).get("tuned", {}).get("key") == key
+
+
+def template_of(config: Config, exported: Exported) -> str:
+    """The template to start from. Raises UserError where that is not clear."""
+    if exported.context is not None:
+        raise UserError(f"checkpoint={config.checkpoint} has a tuned template already: give the one that it was tuned from")
+    if config.template is not None:
+        return config.template
+    if len(exported.templates) > 1:
+        raise UserError(f"checkpoint={config.checkpoint} was trained with {len(exported.templates)} templates and one is tuned: "
+                        "say which with template='a photo of a {}.', or train on the features of `c2srt text templates=simple`")
+    return exported.templates[0]
+
+
+def tune(config: Config, exported: Exported, context: Context, index: ShardIndex, steps: int,
+         tracker: Tracker) -> list[list[float]]:
+    """Learns `context.values` in place; returns [step, mean loss since the last one] every `log_every` steps.
+
+    The loss of a step is that of the context before it. Raises UserError when it is not finite.
+    """
+    clip, seen = exported.clip, exported.vocabulary.seen_count
+    prompts = context.prompts(clip, list(exported.vocabulary.names[:seen]))
+    optimizer = torch.optim.Adam([context.values], config.lr)
+    batches = train_batches(config.loader(clip.image_size), index, exported.vocabulary, stop_step=steps)
+    progress, recent, losses = Progress("tune", steps, "steps"), [], []
+    for step in range(1, steps + 1):
+        recent.append(take_step(config, exported, context, prompts, optimizer, batches, learning_rate_factor(step - 1, steps, 0)))
+        progress.update(1, f"loss {recent[-1]:.4f}")
+        if step % config.log_every == 0 or step in (1, steps):
+            losses.append([step, sum(recent) / len(recent)])
+            tracker.metrics({"loss": losses[-1][1]}, step)
+            recent = []
+    progress.close()
+    return losses
+
+
+def take_step(config: Config, exported: Exported, context: Context, prompts: Prompts, optimizer: torch.optim.Optimizer,
+              batches: Iterator[Batch], factor: float) -> float:
+    """One update of the context from `batch` images; returns the loss before it."""
+    features = context.features(exported.clip, prompts, config.chunk)
+    total, gradient, count = 0.0, torch.zeros_like(features), config.batch // config.micro_batch
+    for batch in islice(batches, count):
+        loss, found = loss_and_gradient(exported, features, batch.to(features.device), ranking_of(exported))
+        total += loss / count
+        gradient += found / count
+    if not torch.isfinite(gradient).all():
+        raise UserError(f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the checkpoint with "
+                        "`c2srt evaluate`")
+    context.values.grad = context.gradient(exported.clip, prompts, gradient, config.chunk)
+    optimizer.param_groups[0]["lr"] = config.lr * factor
+    optimizer.step()
+    return total
+
+
+@torch.no_grad()
+def loss_and_gradient(exported: Exported, text: Tensor, batch: Batch, loss: LossConfig) -> tuple[float, Tensor]:
+    """The ranking loss of a micro-batch with text features [S, D], and its gradient for them."""
+    model = exported.model
+    graph = Graph(text, model.graph_on(text.device).table[: len(text)])
+    patches, global_ = model.tower(model.pixels(batch.images))
+    plan = model.plan(len(patches), graph, patches)
+    value, gradient = text_gradient(model.head, patches, global_, batch.labels, batch.weights, graph, loss, plan)
+    return value.item(), gradient
+
+
+def ranking_of(exported: Exported) -> LossConfig:
+    """The ranking loss that the checkpoint was trained with (the defaults where it does not say)."""
+    return LossConfig(**exported.made_from.get("config", {}).get("loss", {}))
+
+
+def open_tracker(config: Config, key: str) -> Tracker:
+    """A new MLflow run, named in <out>/run.json: `evaluate` adds its results to it."""
+    default = f"sqlite:///{Path(config.work).absolute() / 'mlflow.db'}"
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+    parameters = {name: value for name, value in asdict(config).items() if name != "tracking"}
+    tracker = Tracker(uri, config.tracking.experiment, config.tracking.name, parameters, job_tags() | {"config_hash": key})
+    write_json(Path(config.out) / RUN, {"run_id": tracker.run_id, "uri": uri, "config_hash": key})
+    return tracker
