@@ -12,6 +12,7 @@ category rows; without a deeper FFN_in, the first GATv2 layer's projections go t
 Shapes: B images, b images of a tile, P patches, C categories, D width, H heads, K neighbours, L layers, d = D / H.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -118,32 +119,25 @@ class Head(nn.Module):
             found[0][images], found[1][images] = tile.backward(grad_scores, sums)
         return total, [*found, *finish_sums(tensors, sums, graph.text)]
 
-    def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan, tensors: dict[str, Tensor]):
+    def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan, tensors: dict[str, Tensor]) -> Iterator[tuple[Tensor, Nodes]]:
         """(images of the batch, their nodes), tile after tile: everything, or what the verified categories need."""
-        table, everyone = with_self_loops(graph.table, self.config.self_loops), list(range(len(labels)))
-        rows = self.text_rows(tensors, graph)
+        table, rows = with_self_loops(graph.table, self.config.self_loops), self.text_rows(tensors, graph)
+        everyone = list(range(len(labels)))
         if loss.unverified == "ignore":
             mask = needed(labels, table, self.config.layers if self.config.ist else 0)
             for closure in closures(mask, table, plan.images * len(table)):
                 yield closure.images, Nodes.some(graph.text, rows, closure)
             everyone = dense(mask)
-        whole = Nodes.all(graph.text, rows, table, min(plan.images, len(everyone)))
-        for start in range(0, len(everyone), plan.images):
-            images = everyone[start : start + plan.images]
-            nodes = whole if len(images) == whole.images else Nodes.all(graph.text, rows, table, len(images))
-            yield torch.tensor(images, device=labels.device), nodes
+        yield from whole_tiles(torch.tensor(everyone, dtype=torch.long, device=labels.device), graph.text, rows, table, plan.images)
 
     @torch.no_grad()
     def scores(self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without ISR)."""
         tensors, table = self.tensors(patches.dtype, plan.fold), with_self_loops(graph.table, self.config.self_loops)
-        compute, rows, found = self.compute_dtype(patches.dtype), self.text_rows(tensors, graph), []
-        buffers = Buffers()
-        for start in range(0, len(patches), plan.images):
-            part = slice(start, start + plan.images)
-            nodes = Nodes.all(graph.text, rows, table, len(patches[part]))
-            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[part].to(compute), global_[part].to(compute), plan.categories,
-                        buffers)
+        compute, rows, buffers, found = self.compute_dtype(patches.dtype), self.text_rows(tensors, graph), Buffers(), []
+        for images, nodes in whole_tiles(torch.arange(len(patches), device=patches.device), graph.text, rows, table, plan.images):
+            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
+                        plan.categories, buffers)
             found.append((tile.scores(keep=False), tile.patch_counts()))
         scores, counts = zip(*found)
         return torch.cat(scores), torch.cat(counts) if self.config.isr else None
@@ -171,6 +165,15 @@ class Head(nn.Module):
             return None
         affine, width = tensors["affine"], graph.text.shape[1]
         return F.linear(graph.text.to(affine.dtype), affine[:, width : 2 * width], affine[:, 2 * width])
+
+
+def whole_tiles(images: Tensor, text: Tensor, rows: Tensor | None, table: Tensor, size: int) -> Iterator[tuple[Tensor, Nodes]]:
+    """Tiles of `size` images with every category; those of one size share what follows from the table."""
+    nodes = None
+    for part in images.split(size) if len(images) else ():
+        if nodes is None or nodes.images != len(part):
+            nodes = Nodes.all(text, rows, table, len(part))
+        yield part, nodes
 
 
 def not_a_number(dtype: torch.dtype, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
