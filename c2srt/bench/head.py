@@ -22,17 +22,17 @@ def head(config: Config) -> list[Side]:
     """Head and ranking loss, forward and backward: the literal head one image at a time, ours in batches of two sizes."""
     small, large = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
     one = make_inputs(config, 1)
-    return [Side("literal: torch + PyG", partial(literal_step, one, one.labels(config.verified, config.present)), 1, gradient_bytes(one), baseline=True),
-            *[Side(f"tiled, batch {len(inputs.patches)}", partial(tiled_step, inputs, inputs.labels(config.verified, config.present), LOSS),
-                   len(inputs.patches), gradient_bytes(inputs), inputs is small) for inputs in (small, large)]]
+    literal = Side("literal: torch + PyG", partial(literal_step, one, labels(one, config)), 1, gradient_bytes(one), baseline=True)
+    return [literal, *[Side(f"tiled, batch {len(inputs.patches)}", partial(tiled_step, inputs, labels(inputs, config), LOSS),
+                            len(inputs.patches), gradient_bytes(inputs), inputs is small) for inputs in (small, large)]]
 
 
 def ignore(config: Config) -> list[Side]:
     """The head when only verified categories count, against the head over all of them."""
     dense, sparse = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
-    return [Side(f"{name}, batch {len(inputs.patches)}", partial(tiled_step, inputs, inputs.labels(config.verified, config.present), loss),
-                 len(inputs.patches), gradient_bytes(inputs), baseline=inputs is dense)
-            for name, inputs, loss in (("every category", dense, LOSS), ("verified categories' closure", sparse, LossConfig(unverified="ignore")))]
+    ways = (("every category", dense, LOSS), ("verified categories' closure", sparse, LossConfig(unverified="ignore")))
+    return [Side(f"{name}, batch {len(inputs.patches)}", partial(tiled_step, inputs, labels(inputs, config), loss),
+                 len(inputs.patches), gradient_bytes(inputs), baseline=inputs is dense) for name, inputs, loss in ways]
 
 
 def gat(config: Config) -> list[Side]:
@@ -44,7 +44,8 @@ def gat(config: Config) -> list[Side]:
     def ours() -> partial:
         return partial(table_layer, inputs, rows, upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
 
-    return [Side("PyG GATv2Conv + W_out", partial(literal_layer, inputs, rows.clone().requires_grad_(), upstream), 1, 2 * size(rows), baseline=True),
+    literal = partial(literal_layer, inputs, rows.clone().requires_grad_(), upstream)
+    return [Side("PyG GATv2Conv + W_out", literal, 1, 2 * size(rows), baseline=True),
             Side("neighbour table", ours(), 1, 2 * size(rows), fresh=ours)]
 
 
@@ -55,6 +56,10 @@ def isr(config: Config) -> list[Side]:
     pooled = config.categories * config.width * config.torch_dtype.itemsize
     return [Side("sort + gather", partial(sort_and_gather, patches, text, inputs), 1, pooled, baseline=True),
             Side("threshold + product", partial(select_and_multiply, patches, text, inputs), 1, pooled)]
+
+
+def labels(inputs: Inputs, config: Config) -> Tensor:
+    return inputs.labels(config.verified, config.present)
 
 
 def size(tensor: Tensor) -> int:

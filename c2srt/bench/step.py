@@ -27,7 +27,8 @@ def step(config: Config) -> list[Side]:
                             trainable_blocks=config.trainable_blocks)
         student = C2SRT(clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories).to(device, config.torch_dtype)
         batch_of = inputs(config, batch, clip.image_size, clip.width)
-        sides.append(Side(f"whole step, {form} head, batch {batch}", partial(train_step, student, *batch_of), batch, baseline=form == "literal"))
+        sides.append(Side(f"whole step, {form} head, batch {batch}", partial(train_step, student, *batch_of), batch,
+                          baseline=form == "literal"))
         if form == "tiled":
             sides.append(Side(f"ViT alone, batch {batch}", partial(tower_step, student, batch_of[0]), batch))
     return sides

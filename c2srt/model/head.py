@@ -88,7 +88,7 @@ class Head(nn.Module):
         if not len(patches):
             raise UserError("the head was given no image: a batch needs at least one")
         if labels.shape != (len(patches), len(graph.text)):
-            raise UserError(f"the labels are {tuple(labels.shape)}, not {len(patches)} images × {len(graph.text)} categories of the graph")
+            raise UserError(f"the labels are {tuple(labels.shape)}, not {len(patches)} images × {len(graph.text)} categories")
         tensors, statistics = self.tensors(patches.dtype, plan.fold), patches.new_zeros(3, dtype=torch.float32)
 
         def compute(patches: Tensor, global_: Tensor, *values: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -107,8 +107,8 @@ class Head(nn.Module):
         found = [torch.zeros_like(patches, dtype=compute), torch.zeros_like(global_, dtype=compute)]
         sums, buffers = empty_sums(tensors, len(graph.text)), Buffers()
         for images, nodes in self.tiles(graph, labels, loss, plan, tensors):
-            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute), plan.categories,
-                        buffers)
+            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
+                        plan.categories, buffers)
             scores = tile.scores(keep=True).requires_grad_()
             with torch.enable_grad():
                 each = ranking_loss(scores, nodes.labels_of(labels[images]), loss)
@@ -119,7 +119,8 @@ class Head(nn.Module):
             found[0][images], found[1][images] = tile.backward(grad_scores, sums)
         return total, [*found, *finish_sums(tensors, sums, graph.text)]
 
-    def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan, tensors: dict[str, Tensor]) -> Iterator[tuple[Tensor, Nodes]]:
+    def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan,
+              tensors: dict[str, Tensor]) -> Iterator[tuple[Tensor, Nodes]]:
         """(images of the batch, their nodes), tile after tile: everything, or what the verified categories need."""
         table, rows = with_self_loops(graph.table, self.config.self_loops), self.text_rows(tensors, graph)
         everyone = list(range(len(labels)))

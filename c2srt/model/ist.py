@@ -187,7 +187,8 @@ class Transfer:
         """
         attention, targets = self.layer.attention, self.inputs.targets(part)
         if self.fused:
-            found = kernels.attention_backward(upstream, targets, self.sources, attention, alpha, self.table.heard, self.table.hearers)
+            table = self.table
+            found = kernels.attention_backward(upstream, targets, self.sources, attention, alpha, table.heard, table.hearers)
             grad_sources += found[1]
             grad_attention += found[2]
             return found[0]
@@ -202,7 +203,8 @@ class Transfer:
         grad_attention += before.mul_(grad_before).sum((0, 1), dtype=grad_attention.dtype)
         grad_targets = grad_before.mul_(attention).sum(1).flatten(1)
         grad_heard = grad_before.addcmul_(alpha.to(heard.dtype)[..., None], upstream)
-        add_rows(grad_sources, self.table.index[part.flat].flatten().long(), grad_heard.view(-1, len(grad_sources[0])).to(grad_sources.dtype))
+        index, rows = self.table.index[part.flat].flatten().long(), grad_heard.view(-1, self.sources.shape[1])
+        add_rows(grad_sources, index, rows.to(grad_sources.dtype))
         return grad_targets
 
 

@@ -34,7 +34,8 @@ def image_scores(head: Head, tensors: dict[str, Tensor], patches: Tensor, global
         image = (local + image) / 2
     if head.config.ist:
         image = gat_layers(head, tensors, input_features(head, tensors, image, text), graph)
-    return head.config.score_scale * F.cosine_similarity(image.to(softmax_dtype(image.dtype)), text.to(softmax_dtype(text.dtype)), eps=1e-12), counts
+    wide = softmax_dtype(image.dtype)
+    return head.config.score_scale * F.cosine_similarity(image.to(wide), text.to(wide), eps=1e-12), counts
 
 
 def local_features(head: Head, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +74,8 @@ def gat_layers(head: Head, tensors: dict[str, Tensor], h: Tensor, graph: Graph) 
     targets, slots = (table >= 0).nonzero(as_tuple=True)
     edges = torch.stack([table[targets, slots], targets])
     for layer in range(config.layers):
-        weights = {"lin_l.weight": tensors["source"][layer], "lin_r.weight": tensors["target"][layer], "att": tensors["attention"][layer][None]}
+        weights = {"lin_l.weight": tensors["source"][layer], "lin_r.weight": tensors["target"][layer],
+                   "att": tensors["attention"][layer][None]}
         aggregated = functional_call(conv, weights, (h, edges)).view(len(h), config.heads, -1)
         mixed = [F.linear(aggregated[:, m], tensors["output"][layer, m]) for m in range(config.heads)]
         out = F.elu(torch.cat(mixed, -1))

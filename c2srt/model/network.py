@@ -137,7 +137,8 @@ class C2SRT(nn.Module):
     def shape(self, categories: int, device: torch.device, dtype: torch.dtype) -> Shape:
         """The head's sizes for the planner; float16 computes in float32."""
         width = self._graph.text.shape[1]
-        return Shape(categories, self.patch_count, width, 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize), part_limit(width, device))
+        itemsize = 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize)
+        return Shape(categories, self.patch_count, width, itemsize, part_limit(width, device))
 
     def training_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> tuple[str, dict[str, float]]:
         """The tiles that training will use, their bytes and FLOPs: as a line, and as numbers for the tracker."""
@@ -157,7 +158,7 @@ class C2SRT(nn.Module):
 def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) -> None:
     """Refuses text or a neighbour table that does not fit, before any work."""
     if not len(graph.text) or not seen_count:
-        raise UserError(f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to train or score; see the vocabulary")
+        raise UserError(f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to score; see the vocabulary")
     if not graph.text.isfinite().all():
         raise UserError("the text features hold NaN or infinity: run `c2srt text` again")
     if graph.text.shape[1] != width:

@@ -50,7 +50,8 @@ class Pooled:
         if self.grad_text is None:
             return
         if self.categories is None:
-            self.grad_text[part.columns, columns] += gradient[0] if len(gradient) == 1 else gradient.sum(0, dtype=self.grad_text.dtype)
+            total = gradient[0] if len(gradient) == 1 else gradient.sum(0, dtype=self.grad_text.dtype)
+            self.grad_text[part.columns, columns] += total
         else:
             index = self.categories[part.images, part.columns].flatten()
             self.grad_text[:, columns].index_add_(0, index, gradient.flatten(0, 1).to(self.grad_text.dtype))

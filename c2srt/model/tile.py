@@ -45,7 +45,8 @@ class Nodes:
     def some(text: Tensor, rows: Tensor | None, closure: Closure) -> "Nodes":
         """What one image needs differs from what the next one needs."""
         chosen = None if rows is None else rows[closure.categories]
-        return Nodes(len(closure.images), text[closure.categories], chosen, Table(offset(closure.table)), closure.categories, closure.present)
+        table = Table(offset(closure.table))
+        return Nodes(len(closure.images), text[closure.categories], chosen, table, closure.categories, closure.present)
 
     def labels_of(self, labels: Tensor) -> Tensor:
         """[b, C] -> [b, n]; a place without a category is not verified."""
