@@ -146,7 +146,7 @@ def tune(config: Config, exported: Exported, context: Context, index: ShardIndex
     for step in range(1, steps + 1):
         recent.append(take_step(config, exported, context, prompts, optimizer, batches, learning_rate_factor(step - 1, steps, 0)))
         progress.update(1, f"loss {recent[-1]:.4f}")
-        if step % config.log_every == 0 or step in (1, steps):
+        if step % config.log_every == 0 or step == steps:
             losses.append([step, sum(recent) / len(recent)])
             tracker.metrics({"loss": losses[-1][1]}, step)
             recent = []
