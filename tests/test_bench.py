@@ -12,7 +12,7 @@ from c2srt.bench.run import CASES, Config
 from c2srt.bench.sizes import make_inputs
 from c2srt.cli import main
 from c2srt.model.config import LossConfig
-from c2srt.model.ist import Table, with_self_loops
+from c2srt.model.ist import Table, Transfer, with_self_loops
 from c2srt.model.parts import Buffers
 from tests.tiny import tiny_clip_config
 
@@ -23,11 +23,13 @@ def small(what: str) -> Config:
     return Config(what=what, **SMALL)
 
 
-def test_the_layer_of_both_sides_has_the_same_gradient():
+@pytest.mark.parametrize("kind, literal", [(Transfer, cases.literal_layer), (cases.Convolution, cases.literal_convolution)])
+def test_the_layer_of_both_sides_has_the_same_gradient(kind, literal):
     inputs = make_inputs(small("gat"), 1, layers=1)
     rows, upstream = torch.randn(60, 16, requires_grad=True), torch.randn(60, 16)
-    cases.literal_layer(inputs, rows, upstream)
-    gradient = cases.table_layer(inputs, rows.detach(), upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
+    literal(inputs, rows, upstream)
+    table = Table(with_self_loops(inputs.graph.table, True))
+    gradient = cases.table_layer(kind, inputs, rows.detach(), upstream, table, Buffers())
     torch.testing.assert_close(gradient, rows.grad, rtol=1e-4, atol=1e-5)
 
 

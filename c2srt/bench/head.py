@@ -1,5 +1,6 @@
 """`c2srt bench head|gat|isr|ignore`: the head and its parts against the literal forms."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -36,17 +37,29 @@ def ignore(config: Config) -> list[Side]:
 
 
 def gat(config: Config) -> list[Side]:
-    """One GATv2 layer with its W_out, forward and backward, on rows [C, D]; ours with the buffers of the tile before."""
+    """GATv2 on rows [C, D], forward and backward: what GATv2Conv computes, and the whole layer with W_out, σ and residual. Ours has
+    the buffers of the tile before."""
     inputs = make_inputs(config, 1, layers=1)
     rows = torch.randn(config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype)
-    upstream = torch.randn_like(rows)
+    upstream, sides = torch.randn_like(rows), []
+    for name, kind, literal in (("GATv2Conv", Convolution, literal_convolution), ("layer", Transfer, literal_layer)):
+        def ours(kind: type[Transfer] = kind) -> partial:
+            return partial(table_layer, kind, inputs, rows, upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
 
-    def ours() -> partial:
-        return partial(table_layer, inputs, rows, upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
+        theirs = partial(literal, inputs, rows.clone().requires_grad_(), upstream)
+        sides += [Side(f"{name}: PyG", theirs, 1, 2 * size(rows), baseline=True),
+                  Side(f"{name}: neighbour table", ours(), 1, 2 * size(rows), fresh=ours)]
+    return sides
 
-    literal = partial(literal_layer, inputs, rows.clone().requires_grad_(), upstream)
-    return [Side("PyG GATv2Conv + W_out", literal, 1, 2 * size(rows), baseline=True),
-            Side("neighbour table", ours(), 1, 2 * size(rows), fresh=ours)]
+
+class Convolution(Transfer):
+    """A layer without W_out, σ and residual: what PyG's GATv2Conv computes."""
+
+    def finished(self, part: Part, aggregated: Tensor) -> Tensor:
+        return aggregated
+
+    def unfinished(self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer) -> tuple[None, Tensor]:
+        return None, upstream(part, lambda: None)
 
 
 def isr(config: Config) -> list[Side]:
@@ -97,14 +110,22 @@ def literal_layer(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
     gat_layers(inputs.head, dict(inputs.head.named_parameters()), rows, inputs.graph).backward(upstream)
 
 
-def table_layer(inputs: Inputs, rows: Tensor, upstream: Tensor, table: Table, buffers: Buffers) -> Tensor:
+def literal_convolution(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
+    from c2srt.model.literal import convolution, edge_list
+
+    clear(inputs)
+    rows.grad = None
+    convolution(inputs.head, dict(inputs.head.named_parameters()), 0, rows, edge_list(inputs.head, inputs.graph)).backward(upstream)
+
+
+def table_layer(kind: type[Transfer], inputs: Inputs, rows: Tensor, upstream: Tensor, table: Table, buffers: Buffers) -> Tensor:
     names = ("source", "target", "attention", "output")
     with torch.no_grad():
         layer = Layer(*[getattr(inputs.head, name)[0] for name in names])
         sums = Layer(*[torch.zeros_like(getattr(layer, name), dtype=torch.float32) for name in names])
         out, kept, gradient = (buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient"))
         parts = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
-        step = Transfer(0, layer, DenseInputs(rows, layer, kept, gradient), table, parts, True, buffers)
+        step = kind(0, layer, DenseInputs(rows, layer, kept, gradient), table, parts, True, buffers)
 
         def finish(part: Part, value: Tensor) -> None:
             out[part.flat] = value

@@ -123,7 +123,7 @@ class Transfer:
         self.inputs.sources(self.sources)
         for part in self.parts:
             aggregated, self.alpha[part.flat] = self.attend(part)
-            finish(part, self.output(part, mix(aggregated, self.layer.output)))
+            finish(part, self.finished(part, aggregated))
 
     def attend(self, part: Part) -> tuple[Tensor, Tensor]:
         """Σ_j α_ij s_j [m, D] and α [m, K, H]."""
@@ -159,25 +159,33 @@ class Transfer:
         """Whether the GPU kernels can take this layer: they work on all nodes at once."""
         return len(self.parts) == 1 and kernels.supported(self.sources, len(self.layer.attention), self.table.heard.shape[1])
 
+    def finished(self, part: Part, aggregated: Tensor) -> Tensor:
+        """x' [m, D] of a part: W_out, σ and the residual."""
+        return self.output(part, mix(aggregated, self.layer.output))
+
     def output(self, part: Part, mixed: Tensor) -> Tensor:
         return F.elu(mixed).add_(self.inputs.rows(part)) if self.residual else F.elu(mixed)
+
+    def unfinished(self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer) -> tuple[Tensor | None, Tensor]:
+        """The way back: the gradient of the residual's rows, if there is one, and of the aggregate [m, D]; adds that of W_out."""
+        aggregated = self.gather_sum(alpha, part)
+        mixed = mix(aggregated, self.layer.output)
+        grad = upstream(part, lambda: self.output(part, mixed))
+        grad_mixed = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, False, mixed)
+        add_mix_gradient(sums.output, grad_mixed, aggregated)
+        return grad if self.residual else None, mix(grad_mixed, self.layer.output.transpose(1, 2))
 
     def backward(self, upstream: Callable[[Part, Callable[[], Tensor]], Tensor], sums: Layer) -> None:
         """upstream(part, output) gives the gradient [m, D] of a part's x', which output() computes again; adds the
         parameters' gradients to `sums` (float32 or wider) and the inputs' to `inputs`."""
-        layer, sources = self.layer, self.sources
+        sources = self.sources
         grad_sources = self.buffers.take("grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)).zero_()
         self.inputs.begin_backward(sums)
         for part in self.parts:
             alpha = self.alpha[part.flat]
-            aggregated = self.gather_sum(alpha, part)
-            mixed = mix(aggregated, layer.output)
-            grad = upstream(part, lambda: self.output(part, mixed))
-            grad_mixed = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, False, mixed)
-            add_mix_gradient(sums.output, grad_mixed, aggregated)
-            grad_aggregated = mix(grad_mixed, layer.output.transpose(1, 2))
+            grad_rows, grad_aggregated = self.unfinished(part, alpha, upstream, sums)
             grad_targets = self.attend_backward(part, grad_aggregated, alpha, grad_sources, sums.attention)
-            self.inputs.add(part, grad if self.residual else None, grad_targets)
+            self.inputs.add(part, grad_rows, grad_targets)
         self.inputs.add_sources(grad_sources.to(sources.dtype))
 
     def attend_backward(self, part: Part, upstream: Tensor, alpha: Tensor, grad_sources: Tensor, grad_attention: Tensor) -> Tensor:

@@ -67,17 +67,27 @@ def input_features(head: Head, tensors: dict[str, Tensor], image: Tensor, text: 
 
 
 def gat_layers(head: Head, tensors: dict[str, Tensor], h: Tensor, graph: Graph) -> Tensor:
-    """Eq. 19-23 with PyG's convolution over an edge list."""
-    config, width = head.config, h.shape[1]
-    conv = GATv2Conv(width, width // config.heads, config.heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False, bias=False)
-    table = with_self_loops(graph.table, config.self_loops)
-    targets, slots = (table >= 0).nonzero(as_tuple=True)
-    edges = torch.stack([table[targets, slots], targets])
+    """Eq. 19-23 over an edge list."""
+    config, edges = head.config, edge_list(head, graph)
     for layer in range(config.layers):
-        weights = {"lin_l.weight": tensors["source"][layer], "lin_r.weight": tensors["target"][layer],
-                   "att": tensors["attention"][layer][None]}
-        aggregated = functional_call(conv, weights, (h, edges)).view(len(h), config.heads, -1)
+        aggregated = convolution(head, tensors, layer, h, edges).view(len(h), config.heads, -1)
         mixed = [F.linear(aggregated[:, m], tensors["output"][layer, m]) for m in range(config.heads)]
         out = F.elu(torch.cat(mixed, -1))
         h = h + out if config.residual else out
     return h
+
+
+def edge_list(head: Head, graph: Graph) -> Tensor:
+    """[2, E]: source and target of every present neighbour."""
+    table = with_self_loops(graph.table, head.config.self_loops)
+    targets, slots = (table >= 0).nonzero(as_tuple=True)
+    return torch.stack([table[targets, slots], targets])
+
+
+def convolution(head: Head, tensors: dict[str, Tensor], layer: int, h: Tensor, edges: Tensor) -> Tensor:
+    """Eq. 19-22 by PyG: h [C, D] -> Σ_j α_ij s_j [C, D]."""
+    heads, width = head.config.heads, h.shape[1]
+    conv = GATv2Conv(width, width // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False, bias=False)
+    weights = {"lin_l.weight": tensors["source"][layer], "lin_r.weight": tensors["target"][layer],
+               "att": tensors["attention"][layer][None]}
+    return functional_call(conv, weights, (h, edges))
