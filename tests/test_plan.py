@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from c2srt.bench.measure import allocator_peak
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Head
@@ -61,7 +62,7 @@ def test_100_000_categories_fit_the_same_budget_at_a_small_width():
     head, graph = Head(16, config, 10.0), random_graph(100_000, 100_000, 16, 4)
     patches, global_ = torch.randn(2, 16, 16, requires_grad=True), torch.randn(2, 16, requires_grad=True)
     labels = (torch.rand(2, 100_000) < 1e-4).to(torch.int8)
-    assert peak_of(lambda: head(patches, global_, labels, torch.ones(2), graph, LossConfig(), plan)[0].backward()) <= 256 * MIB
+    assert allocator_peak(lambda: head(patches, global_, labels, torch.ones(2), graph, LossConfig(), plan)[0].backward()) <= 256 * MIB
     assert patches.grad.abs().sum() > 0
 
 
@@ -99,25 +100,13 @@ def product_flop(_total, left, right, out_shape=None, **_) -> int:
     return 2 * math.prod(left) * right[-1]
 
 
-def peak_of(action) -> int:
-    """Peak of what torch's CPU allocator hands out while `action` runs."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        action()
-    events = sorted((e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
-    current = peak = 0
-    for event in events:
-        current += event.nbytes()
-        peak = max(peak, current)
-    return peak
-
-
 def peak_bytes(images: int, plan: Plan) -> int:
     config, seen, width = ModelConfig(heads=4, max_patches=8), 4000, 32
     torch.manual_seed(0)
     head, graph = Head(width, config, 10.0), random_graph(seen, seen, width, 4)
     patches, global_ = torch.randn(images, 16, width, requires_grad=True), torch.randn(images, width, requires_grad=True)
     labels = (torch.rand(images, seen) < 0.01).to(torch.int8)
-    return peak_of(lambda: head(patches, global_, labels, torch.ones(images), graph, LossConfig(), plan)[0].backward())
+    return allocator_peak(lambda: head(patches, global_, labels, torch.ones(images), graph, LossConfig(), plan)[0].backward())
 
 
 def test_head_memory_is_flat_in_the_batch_and_near_the_plan():

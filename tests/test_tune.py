@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
+from c2srt.bench.measure import allocator_peak
 from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ModelScorer, Subject
@@ -27,7 +28,6 @@ from c2srt.tune import Config, loss_and_gradient, run
 from c2srt.views import ViewConfig
 from c2srt.vocabulary import Vocabulary
 from tests.shard_folder import make_shards, make_vocabulary
-from tests.test_plan import peak_of
 from tests.tiny import random_graph, tiny_clip
 
 TEMPLATE = "a photo of a {}."
@@ -147,7 +147,7 @@ def memory(clip, count: int, chunk: int) -> int:
         context.features(clip, prompts, chunk)
         context.gradient(clip, prompts, upstream, chunk)
 
-    return peak_of(work)
+    return allocator_peak(work)
 
 
 def test_memory_is_a_chunk_s_whatever_the_number_of_categories(clip):

@@ -9,14 +9,13 @@ from torch import Tensor
 from c2srt.bench.measure import Side
 from c2srt.bench.run import Config
 from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
-from c2srt.model import kernels
 from c2srt.model.config import LossConfig
-from c2srt.model.head import Graph
 from c2srt.model.isr import assignment
 from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, with_self_loops
 from c2srt.model.loss import ranking_loss
 from c2srt.model.parts import Buffers, Part, cut
 from c2srt.model.plan import part_limit
+from c2srt.model.tile import LAYER_NAMES
 
 
 def head(config: Config) -> list[Side]:
@@ -47,8 +46,8 @@ def gat(config: Config) -> list[Side]:
             return partial(table_layer, kind, inputs, rows, upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
 
         theirs = partial(literal, inputs, rows.clone().requires_grad_(), upstream)
-        sides += [Side(f"{name}: PyG", theirs, 1, 2 * size(rows), baseline=True),
-                  Side(f"{name}: neighbour table", ours(), 1, 2 * size(rows), fresh=ours)]
+        sides += [Side(f"{name}: PyG", theirs, 1, 2 * rows.nbytes, baseline=True),
+                  Side(f"{name}: neighbour table", ours(), 1, 2 * rows.nbytes, fresh=ours)]
     return sides
 
 
@@ -75,13 +74,9 @@ def labels(inputs: Inputs, config: Config) -> Tensor:
     return inputs.labels(config.verified, config.present)
 
 
-def size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 def gradient_bytes(inputs: Inputs) -> int:
     """Gradients of the features, which every form must return."""
-    return size(inputs.patches) + size(inputs.global_)
+    return inputs.patches.nbytes + inputs.global_.nbytes
 
 
 def clear(inputs: Inputs) -> None:
@@ -119,10 +114,9 @@ def literal_convolution(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
 
 
 def table_layer(kind: type[Transfer], inputs: Inputs, rows: Tensor, upstream: Tensor, table: Table, buffers: Buffers) -> Tensor:
-    names = ("source", "target", "attention", "output")
     with torch.no_grad():
-        layer = Layer(*[getattr(inputs.head, name)[0] for name in names])
-        sums = Layer(*[torch.zeros_like(getattr(layer, name), dtype=torch.float32) for name in names])
+        layer = Layer(*[getattr(inputs.head, name)[0] for name in LAYER_NAMES])
+        sums = Layer(*[torch.zeros_like(getattr(layer, name), dtype=torch.float32) for name in LAYER_NAMES])
         out, kept, gradient = (buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient"))
         parts = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
         step = kind(0, layer, DenseInputs(rows, layer, kept, gradient), table, parts, True, buffers)
@@ -150,10 +144,9 @@ def sort_and_gather(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
 @torch.no_grad()
 def select_and_multiply(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
     config = inputs.head.config
-    choose = kernels.assignment if kernels.supported(patches) else assignment
     part = part_limit(patches.shape[2], patches.device) or len(text)
     out = patches.new_empty(len(text), patches.shape[2])
     for start in range(0, len(text), part):
-        chosen = choose(patches, text[start : start + part], inputs.head.isr_scale, config.threshold, config.max_patches, False)
+        chosen = assignment(patches, text[start : start + part], inputs.head.isr_scale, config.threshold, config.max_patches, False)
         torch.mm(chosen[0], patches[0], out=out[start : start + part])
     return out

@@ -105,19 +105,26 @@ class Head(nn.Module):
             return not_a_number(compute, patches, global_, *tensors.values())
         total = torch.zeros((), dtype=softmax_dtype(compute), device=patches.device)
         found = [torch.zeros_like(patches, dtype=compute), torch.zeros_like(global_, dtype=compute)]
-        sums, buffers = empty_sums(tensors, len(graph.text)), Buffers()
+        sums = empty_sums(tensors, len(graph.text))
+        for images, tile, value, grad_scores in self.scored_tiles(tensors, patches, global_, labels, weights, graph, loss, plan):
+            total += value
+            tile.count(statistics)
+            found[0][images], found[1][images] = tile.backward(grad_scores, sums)
+        return total, [*found, *finish_sums(tensors, sums, graph.text)]
+
+    def scored_tiles(self, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph,
+                     loss: LossConfig, plan: Plan, kind: type[Tile] = Tile) -> Iterator[tuple[Tensor, Tile, Tensor, Tensor]]:
+        """(images, their tile, its share of the loss, the gradient of its scores), tile after tile, each ready for `backward`."""
+        compute, buffers = self.compute_dtype(patches.dtype), Buffers()
         for images, nodes in self.tiles(graph, labels, loss, plan, tensors):
-            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
+            tile = kind(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
                         plan.categories, buffers)
             scores = tile.scores(keep=True).requires_grad_()
             with torch.enable_grad():
                 each = ranking_loss(scores, nodes.labels_of(labels[images]), loss)
                 value = (weights[images] * each).sum() / len(labels)
                 grad_scores, = torch.autograd.grad(value, scores)
-            total += value.detach()
-            tile.count(statistics)
-            found[0][images], found[1][images] = tile.backward(grad_scores, sums)
-        return total, [*found, *finish_sums(tensors, sums, graph.text)]
+            yield images, tile, value.detach(), grad_scores
 
     def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan,
               tensors: dict[str, Tensor]) -> Iterator[tuple[Tensor, Nodes]]:

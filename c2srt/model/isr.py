@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.model import kernels
+
 
 @torch.no_grad()
 def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
@@ -16,6 +18,8 @@ def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, ma
     the smallest number whose scores sum to `threshold`, at most `max_patches`. With `weighted`, the chosen patches' softmax
     scores, renormalised, stand in place of 1/n. The choice is discrete, so A carries no gradient.
     """
+    if kernels.supported(patches):
+        return kernels.assignment(patches, text, scale, threshold, max_patches, weighted)
     cosine = torch.bmm(text.to(patches.dtype).expand(len(patches), -1, -1), F.normalize(patches, dim=-1).transpose(1, 2))
     scores = cosine.to(softmax_dtype(cosine.dtype)).mul_(scale).softmax(-1)
     best, index = scores.topk(min(max_patches, scores.shape[-1]), dim=-1)

@@ -84,19 +84,17 @@ class DenseInputs:
     def rows(self, part: Part) -> Tensor:
         return self.values[part.flat]
 
-    def begin_backward(self, sums: Layer) -> None:
-        self.sums = sums
-
     def add(self, part: Part, grad_rows: Tensor | None, grad_targets: Tensor) -> None:
         """Takes the gradients of rows(part) (None: there is none) and targets(part), whose place it takes."""
         self.kept[part.flat] = grad_targets
         self.gradient[part.flat] = 0 if grad_rows is None else grad_rows
 
-    def add_sources(self, grad_sources: Tensor) -> None:
-        """Takes the gradient of sources(), after all parts; whole products are faster than those of parts."""
+    def add_sources(self, grad_sources: Tensor, sums: Layer) -> None:
+        """Takes the gradient of sources(), after all parts, and adds the projections' to `sums`: whole products are faster than
+        those of parts."""
         for name, grad in (("target", self.kept), ("source", grad_sources)):
             self.gradient.addmm_(grad, getattr(self.layer, name))
-            add_product(getattr(self.sums, name), grad.T, self.values)
+            add_product(getattr(sums, name), grad.T, self.values)
 
 
 @dataclass
@@ -110,7 +108,7 @@ class Transfer:
     number: int
     layer: Layer
     inputs: object
-    table: "Table"
+    table: Table
     parts: list[Part]
     residual: bool
     buffers: Buffers
@@ -130,7 +128,7 @@ class Transfer:
         targets, attention = self.inputs.targets(part), self.layer.attention
         if self.fused:
             return kernels.attention_forward(targets, self.sources, attention, self.table.heard[part.flat])
-        logits = attention_logits(self.gather("heard", part), targets, attention)
+        logits = attention_logits(self.gather(part), targets, attention)
         present = self.table.present
         if present is not None:
             logits.masked_fill_(~present[part.flat], torch.finfo(logits.dtype).min)
@@ -139,10 +137,10 @@ class Transfer:
             alpha *= present[part.flat]
         return self.gather_sum(alpha, part), alpha
 
-    def gather(self, name: str, part: Part) -> Tensor:
+    def gather(self, part: Part) -> Tensor:
         """s_j of every neighbour of a part [m, K, H, d], in a buffer."""
         index, heads = self.table.index[part.flat], len(self.layer.attention)
-        out = self.buffers.take(name, (index.numel(), self.sources.shape[1]), self.sources)
+        out = self.buffers.take("heard", (index.numel(), self.sources.shape[1]), self.sources)
         torch.index_select(self.sources, 0, index.flatten(), out=out)
         return out.view(*index.shape, heads, -1)
 
@@ -180,13 +178,12 @@ class Transfer:
         parameters' gradients to `sums` (float32 or wider) and the inputs' to `inputs`."""
         sources = self.sources
         grad_sources = self.buffers.take("grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)).zero_()
-        self.inputs.begin_backward(sums)
         for part in self.parts:
             alpha = self.alpha[part.flat]
             grad_rows, grad_aggregated = self.unfinished(part, alpha, upstream, sums)
             grad_targets = self.attend_backward(part, grad_aggregated, alpha, grad_sources, sums.attention)
             self.inputs.add(part, grad_rows, grad_targets)
-        self.inputs.add_sources(grad_sources.to(sources.dtype))
+        self.inputs.add_sources(grad_sources.to(sources.dtype), sums)
 
     def attend_backward(self, part: Part, upstream: Tensor, alpha: Tensor, grad_sources: Tensor, grad_attention: Tensor) -> Tensor:
         """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D] and grad_attention [H, d].
@@ -201,7 +198,7 @@ class Transfer:
             grad_attention += found[2]
             return found[0]
         upstream = split_heads(upstream, attention)[:, None]
-        heard = self.gather("heard", part)
+        heard = self.gather(part)
         product = torch.mul(heard, upstream, out=self.buffers.take("product", heard.shape, heard))
         grad_alpha = product.sum(-1, dtype=alpha.dtype)
         grad_logits = alpha * (grad_alpha - (alpha * grad_alpha).sum(1, keepdim=True))

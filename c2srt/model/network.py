@@ -5,7 +5,6 @@ Shapes: B images, P patches, C categories (the S seen ones first), D width.
 
 import copy
 import re
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn

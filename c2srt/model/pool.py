@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from c2srt.model.ist import Layer
-from c2srt.model.isr import softmax_dtype
 from c2srt.model.parts import Part
 
 
@@ -75,14 +74,12 @@ class PooledInputs:
     def rows(self, part: Part) -> Tensor:
         return self.pooled.rows(part, self.columns[0])
 
-    def begin_backward(self, sums: Layer) -> None:
-        """Nothing to prepare: the projections' own gradients come from those of X and r, outside the tile."""
-
     def add(self, part: Part, grad_rows: Tensor | None, grad_targets: Tensor) -> None:
         if grad_rows is not None:
             self.pooled.add(part, grad_rows, self.columns[0])
         self.pooled.add(part, grad_targets, self.columns[1])
 
-    def add_sources(self, grad_sources: Tensor) -> None:
+    def add_sources(self, grad_sources: Tensor, sums: Layer) -> None:
+        """The projections' own gradients come from those of X and r, outside the tile: nothing is added to `sums`."""
         for part in self.parts:
             self.pooled.add(part, grad_sources[part.flat], self.columns[2])

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from c2srt.model.config import LossConfig
 from c2srt.model.head import Graph, Head
-from c2srt.model.loss import ranking_loss
-from c2srt.model.parts import Buffers, Part
+from c2srt.model.parts import Part
 from c2srt.model.plan import Plan
 from c2srt.model.tile import Tile, empty_sums
 
@@ -38,19 +37,12 @@ def text_gradient(head: Head, patches: Tensor, global_: Tensor, labels: Tensor, 
                   plan: Plan) -> tuple[Tensor, Tensor]:
     """Mean of weights × ranking loss, as `Head.forward`, and its gradient [C, D] for `graph.text`, whose rows are taken to be
     of unit length (the gradient includes their radial part)."""
-    compute, tensors = head.compute_dtype(patches.dtype), head.tensors(patches.dtype, plan.fold)
-    sums, buffers = empty_sums(tensors, len(graph.text)), Buffers()
-    total, direct = 0, None
-    for images, nodes in head.tiles(graph, labels, loss, plan, tensors):
-        tile = TextTile(head.config, head.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
-                        plan.categories, buffers)
-        scores = tile.scores(keep=True).requires_grad_()
-        with torch.enable_grad():
-            value = (weights[images] * ranking_loss(scores, nodes.labels_of(labels[images]), loss)).sum() / len(labels)
-            grad_scores, = torch.autograd.grad(value, scores)
-        direct = tile.grad_text = torch.zeros_like(graph.text, dtype=scores.dtype) if direct is None else direct
+    tensors, total, direct = head.tensors(patches.dtype, plan.fold), 0, None
+    sums = empty_sums(tensors, len(graph.text))
+    for _, tile, value, grad_scores in head.scored_tiles(tensors, patches, global_, labels, weights, graph, loss, plan, TextTile):
+        direct = tile.grad_text = torch.zeros_like(graph.text, dtype=grad_scores.dtype) if direct is None else direct
         tile.backward(grad_scores, sums)
-        total = total + value.detach()
+        total = total + value
     if "text" in sums:
         width = graph.text.shape[1]
         direct = direct + sums["text"] @ tensors["affine"][:, width : 2 * width].to(sums["text"].dtype)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.model import kernels
 from c2srt.model.closure import Closure
 from c2srt.model.config import ModelConfig
 from c2srt.model.isr import assignment, count_patches, softmax_dtype
@@ -79,10 +78,9 @@ class Tile:
         if not config.isr:
             return self.patches.new_ones(*shape, 1)
         pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
-        choose = kernels.assignment if kernels.supported(self.patches) else assignment
         for part in self.parts:
-            pooling[part.images, part.columns] = choose(self.patches[part.images], self.text(part), self.isr_scale, config.threshold,
-                                                        config.max_patches, config.pooling == "weighted")
+            pooling[part.images, part.columns] = assignment(self.patches[part.images], self.text(part), self.isr_scale, config.threshold,
+                                                            config.max_patches, config.pooling == "weighted")
         return pooling
 
     def text(self, part: Part) -> Tensor:

@@ -15,7 +15,7 @@ from c2srt.errors import UserError
 from c2srt.progress import Progress
 from c2srt.relations.answers import STRENGTH
 from c2srt.relations.endpoint import Again, Endpoint, Reply, Unsupported
-from c2srt.relations.ledger import Ledger, better, now
+from c2srt.relations.ledger import Ledger, now
 from c2srt.relations.prompt import SCHEMA, Unparsable, normalised, read_reply
 from c2srt.relations.questions import Question, Questions
 
