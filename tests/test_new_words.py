@@ -11,13 +11,10 @@ from PIL import Image
 import c2srt
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.export import load_export, save_export
-from c2srt.model.network import C2SRT
+from c2srt.model.export import load_export
 from c2srt.relations.words import WordsConfig
-from c2srt.vocabulary import Vocabulary
 from tests.llm_server import KEY, MODEL, LlmServer
-from tests.tiny import random_graph, tiny_clip
+from tests.tiny import tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
 FREE = {"price_input": 0.0, "price_output": 0.0, "model": MODEL}
@@ -28,11 +25,7 @@ RELATED = {"red car": [("Car", "is-a", "High"), ("Tree", "co-occurrence", "Low")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("words")
-    clip = tiny_clip(folder)
-    torch.manual_seed(0)
-    vocabulary = Vocabulary(tuple(f"/m/{column}" for column in range(8)), NAMES, 6)
-    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), random_graph(8, 6, 16, 3), 6)
-    save_export(folder / "model", model, model.state_dict(), clip, vocabulary, ["a {}.", "the {}"], {})
+    tiny_export(folder / "model", folder, NAMES, ["a {}.", "the {}"])
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)).save(folder / "photo.png")
     return folder
 

@@ -13,12 +13,9 @@ from PIL import Image
 import c2srt
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.export import load_export, save_export
-from c2srt.model.network import C2SRT
+from c2srt.model.export import load_export
 from c2srt.predict import MAX_PIXELS, find_images, read_image
-from c2srt.vocabulary import Vocabulary
-from tests.tiny import random_graph, tiny_clip
+from tests.tiny import tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
 
@@ -26,11 +23,7 @@ NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict")
-    clip = tiny_clip(folder)
-    torch.manual_seed(0)
-    vocabulary = Vocabulary(tuple(f"/m/{column}" for column in range(8)), NAMES, 6)
-    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), random_graph(8, 6, 16, 3), 6)
-    save_export(folder / "run/model", model, model.state_dict(), clip, vocabulary, ["a {}."], {})
+    tiny_export(folder / "run/model", folder, NAMES, ["a {}."])
     return folder / "run"
 
 

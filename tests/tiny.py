@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from c2srt.model.clip import Clip, ClipConfig, load_clip
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.export import save_export
 from c2srt.model.head import Graph
+from c2srt.model.network import C2SRT
+from c2srt.vocabulary import Vocabulary
 
 MODEL_CONFIG = {
     "embed_dim": 16,
@@ -36,3 +40,12 @@ def random_graph(categories: int, seen: int, width: int, neighbours: int, seed: 
     table[:, 0] = torch.where(torch.arange(categories) % 2 == 0, 0, table[:, 0])
     table[seen - 1] = -1
     return Graph(text, table)
+
+
+def tiny_export(folder: Path, clip_folder: Path, names: tuple[str, ...], templates: list[str]) -> None:
+    """Exports an untrained model of eight categories, six of them seen, with random weights everywhere."""
+    clip = tiny_clip(clip_folder)
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(tuple(f"/m/{column}" for column in range(8)), names, 6)
+    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), random_graph(8, 6, 16, 3), 6)
+    save_export(folder, model, model.state_dict(), clip, vocabulary, templates, {})
