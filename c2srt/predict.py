@@ -68,7 +68,7 @@ class Predictor:
                  device: torch.device | None = None) -> None:
         self.exported = exported
         self.new_words = NewWords(words or WordsConfig(), exported.vocabulary, exported.graph.text, exported.graph.table.shape[1],
-                                  exported.templates, exported.embed, cache)
+                                  exported.templates, exported.by_similarity, cache)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         exported.model.to(self.device)
 

@@ -190,8 +190,7 @@ def ranking_of(exported: Exported) -> LossConfig:
 
 def open_tracker(config: Config, key: str) -> Tracker:
     """A new MLflow run, named in <out>/run.json: `evaluate` adds its results to it."""
-    default = f"sqlite:///{Path(config.work).absolute() / 'mlflow.db'}"
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+    uri = config.tracking.store(config.work, os.environ)
     parameters = {name: value for name, value in asdict(config).items() if name != "tracking"}
     tracker = Tracker(uri, config.tracking.experiment, config.tracking.name, parameters, job_tags() | {"config_hash": key})
     write_json(Path(config.out) / RUN, {"run_id": tracker.run_id, "uri": uri, "config_hash": key})

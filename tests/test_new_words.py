@@ -44,8 +44,8 @@ def test_similar_words_are_embedded_once_across_processes_and_scored_as_without_
     found = scores(predictor, made, ["red car", "dog", "regatta"])
     assert [found["red car"], found["dog"], found["regatta"]] == pytest.approx(expected.tolist(), abs=1e-5)
     again = c2srt.load(made / "model", cache)
-    monkeypatch.setattr(again.new_words, "embed", lambda words: pytest.fail(f"{words} were embedded before"))
-    monkeypatch.setattr(predictor.new_words, "embed", again.new_words.embed)
+    monkeypatch.setattr(again.new_words, "similar", lambda words: pytest.fail(f"{words} were embedded before"))
+    monkeypatch.setattr(predictor.new_words, "similar", again.new_words.similar)
     for one in (predictor, again):
         assert scores(one, made, ["regatta", "red car", "dog"]) == pytest.approx(found, abs=1e-5)
     lines = [json.loads(line) for path in (tmp_path / "cache").iterdir() for line in path.read_text().splitlines() if line]
@@ -64,7 +64,7 @@ def test_a_torn_cache_is_mended_and_one_of_another_model_is_not_read(made, tmp_p
     other = c2srt.load(made / "model", cache)
     other.exported.templates.append("one {}")
     assert c2srt.predict.NewWords(cache, other.exported.vocabulary, other.exported.graph.text, 3, other.exported.templates,
-                                  other.exported.embed, tmp_path).path != path
+                                  other.exported.by_similarity, tmp_path).path != path
 
 
 def test_the_model_s_own_folder_is_the_default_and_may_be_read_only(made, monkeypatch):

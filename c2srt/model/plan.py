@@ -44,7 +44,7 @@ class Plan:
     def describe(self, shape: Shape, config: ModelConfig) -> str:
         forward, backward = flops_per_image(shape, config, self.fold)
         return (f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of {shape.categories:,} categories, "
-                f"{self.bytes / MIB:,.0f} MiB at most, {forward / 1e9:.1f} GFLOP an image forward and {backward / 1e9:.1f} backward")
+                f"{self.bytes / MIB:,.0f} MiB at most, {forward / 1e9:.3g} GFLOP an image forward and {backward / 1e9:.3g} backward")
 
     def numbers(self, shape: Shape, config: ModelConfig) -> dict[str, float]:
         """The same for the tracker."""

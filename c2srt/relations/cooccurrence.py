@@ -110,12 +110,17 @@ def packed_blocks(shards: Path) -> Iterator[pl.DataFrame]:
     progress.close()
 
 
+def most_together(together: np.ndarray, k: int) -> np.ndarray:
+    """The k categories with the most common images, from one row of counts [S]; ties go to the lower column."""
+    columns = np.flatnonzero(together)
+    return columns[np.lexsort((columns, -together[columns]))][:k]
+
+
 def cooccurrence_neighbours(counts: Counts, categories: int, k: int) -> Neighbours:
     """The k seen categories that most often come with each seen one; ties go to the lower column. Unseen rows stay empty."""
     found = no_neighbours(categories, k)
     for row, together in enumerate(counts.together):
-        columns = np.flatnonzero(together)
-        best = columns[np.lexsort((columns, -together[columns]))][:k]
+        best = most_together(together, k)
         found.table[row, : len(best)] = best
         found.strengths[row, : len(best)] = together[best] / counts.alone[row]
     return found

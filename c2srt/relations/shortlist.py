@@ -18,7 +18,7 @@ from torch import Tensor
 
 from c2srt.relations.answers import Answers
 from c2srt.relations.baselines import SAME_TO
-from c2srt.relations.cooccurrence import Counts
+from c2srt.relations.cooccurrence import Counts, most_together
 from c2srt.relations.table import ABSENT
 from c2srt.vocabulary import Vocabulary
 
@@ -58,12 +58,8 @@ def by_similarity(features: Tensor, seen_count: int, rows: list[int], depth: int
 
 def by_cooccurrence(counts: Counts, rows: list[int], depth: int) -> list[np.ndarray]:
     """The seen categories that most often come with each row; nothing for an unseen one."""
-    found = []
-    for row in rows:
-        together = counts.together[row] if row < len(counts.together) else np.zeros(0, np.int32)
-        columns = np.flatnonzero(together)
-        found.append(columns[np.lexsort((columns, -together[columns]))][:depth])
-    return found
+    none = np.zeros(0, np.int32)
+    return [most_together(counts.together[row] if row < len(counts.together) else none, depth) for row in rows]
 
 
 def by_words(vocabulary: Vocabulary, rows: list[int], depth: int) -> list[np.ndarray]:

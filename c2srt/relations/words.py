@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
@@ -29,7 +30,6 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of
-from c2srt.relations.baselines import similar_neighbours
 from c2srt.relations.table import ABSENT
 from c2srt.vocabulary import Vocabulary
 
@@ -57,27 +57,34 @@ class WordsConfig:
 
 
 class NewWords:
-    """Finds and keeps. `text` [C, D] are the vocabulary's features, `embed` makes those of words; `folder` is the cache.
+    """Finds and keeps. `text` [C, D] are the vocabulary's features; `similar` gives those of words and their K most similar seen
+    categories (`Exported.by_similarity`); `folder` is the cache.
 
     `find` is what `Exported.graph_for` takes.
     """
 
     def __init__(self, config: WordsConfig, vocabulary: Vocabulary, text: Tensor, k: int, templates: list[str],
-                 embed: Callable[[list[str]], Tensor], folder: Path) -> None:
-        self.config, self.vocabulary, self.text, self.k, self.embed = config, vocabulary, text.cpu().float(), k, embed
-        digest = hashlib.sha256(self.text.numpy().tobytes()).hexdigest()
-        self.identity = hash_of([vocabulary.hash, digest, templates, k])
-        self.folder = Path(config.cache) if config.cache else folder
-        self.path = self.folder / f"words-{self.identity}.jsonl"
+                 similar: Callable[[list[str]], tuple[Tensor, Tensor]], folder: Path) -> None:
+        self.config, self.vocabulary, self.text, self.k, self.similar = config, vocabulary, text.cpu().float(), k, similar
+        self.templates, self.folder = templates, Path(config.cache) if config.cache else folder
         self._known: dict[str, tuple[Tensor, Tensor]] | None = None
         self._mined: dict[str, Tensor] = {}
+
+    @cached_property
+    def identity(self) -> str:
+        """What the kept words depend on; only new words cost the digest of all features."""
+        digest = hashlib.sha256(self.text.numpy().tobytes()).hexdigest()
+        return hash_of([self.vocabulary.hash, digest, self.templates, self.k])
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"words-{self.identity}.jsonl"
 
     def find(self, words: list[str]) -> tuple[Tensor, Tensor]:
         """Text features [n, D] and neighbours [n, K] (columns of seen categories, best first, −1 absent). Raises UserError."""
         known = self.known()
         if missing := [word for word in words if word not in known]:
-            text = self.embed(missing)
-            table = similar_neighbours(text, self.text[: self.vocabulary.seen_count], self.k)
+            text, table = self.similar(missing)
             known |= {word: (text[row], table[row]) for row, word in enumerate(missing)}
             self.keep(missing)
         features = torch.stack([known[word][0] for word in words])

@@ -1,5 +1,6 @@
 """Everything `c2srt train` is told, and the quantities that follow from it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -29,6 +30,10 @@ class TrackingConfig:
     experiment: str = "c2srt"
     name: Optional[str] = None
     """Name of the run; None: MLflow invents one."""
+
+    def store(self, work: str, environment: Mapping[str, str]) -> str:
+        """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work` (absolute)."""
+        return self.uri or environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(work).absolute() / 'mlflow.db'}"
 
 
 @dataclass
@@ -128,11 +133,6 @@ class Config:
     @property
     def folder(self) -> Path:
         return Path(self.out).absolute()
-
-    def tracking_uri(self, environment: dict[str, str]) -> str:
-        """The MLflow store: `tracking.uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work` (absolute)."""
-        default = f"sqlite:///{Path(self.work).absolute() / 'mlflow.db'}"
-        return self.tracking.uri or environment.get("MLFLOW_TRACKING_URI") or default
 
 
 def from_settings(settings: dict) -> Config:

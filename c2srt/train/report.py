@@ -57,7 +57,7 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
     """Rank 0's tracker: the run of the checkpoint, else the one that a start killed before its first checkpoint left."""
     if not world.first:
         return None
-    uri = config.tracking_uri(dict(os.environ))
+    uri = config.tracking.store(config.work, os.environ)
     path = config.folder / RUN
     left = read_json(path, "c2srt train") if path.exists() else {}
     run_id = left.get("run_id") if left.get("config_hash") == config.hash() else None
