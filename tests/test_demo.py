@@ -1,8 +1,10 @@
 """The miniature: its world, pictures, captions, labels, relations, raw layout; its CLIP; the table and the picture."""
 
 import csv
+import importlib
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,8 +185,51 @@ def test_trials_keep_the_two_kinds_of_seed_apart_and_the_table_shows_both_spread
     names = table.columns([3, 10])
     values = {trial: dict.fromkeys(names, value) for trial, value in zip(rows.trials(3), (0.1, 0.2, 0.3, 0.4, 0.5))}
     assert table.cell(values, names[0]) == "30.0 ±10.0 ±20.0"
-    text = table.markdown({"prior only": {(0, 0): dict.fromkeys(names, 0.25)}, "full": values}, [3, 10])
-    assert "| prior only | 25.0 |" in text and "30.0 ±10.0 ±20.0" in text and "half the range" in text
+    both = {"prior only": {(0, 0): dict.fromkeys(names, 0.25)}, "full": values}
+    text = table.markdown("The caption", both, [3, 10])
+    assert text.startswith("**The caption**") and "| prior only | 25.0 |" in text and "30.0 ±10.0 ±20.0" in text
+    assert "half the range" in table.notes(both) and "half the range" not in table.notes({"full": {(0, 0): values[0, 0]}})
+
+
+def test_tables_share_the_full_model_and_tuning_follows_what_it_starts_from():
+    every = rows.chosen_tables("all")
+    assert list(every) == ["parts", "graphs", "prompts"] and list(rows.chosen_tables("graphs")) == ["graphs"]
+    assert all(rows.FULL in chosen.rows for chosen in rows.TABLES.values())
+    assert [row.graph for row in every["graphs"].rows] == ["llm", "similarity", "cooccurrence", "random", "none"]
+    trained = rows.rows_of(every)
+    for named in ("name", "folder"):
+        assert len({getattr(row, named) for row in trained}) == len(trained) == 5 + 4 + 2
+    assert [row.prompt for row in trained].index("simple") < [row.prompt for row in trained].index("tuned")
+
+
+def test_every_row_is_a_configuration_that_its_verb_knows(monkeypatch, tmp_path):
+    """The commands as they would run, composed and checked but for the run itself."""
+    from c2srt import cli
+
+    seen = []
+
+    def composed(verb, arguments):
+        settings = cli.compose_verb(verb, arguments)
+        seen.append((verb, cli.to_config(importlib.import_module(cli.VERBS[verb][0]).Config, settings)))
+
+    monkeypatch.setattr(run, "run_verb", composed)
+    road = run.Road(cli.to_config(run.Config, cli.compose_verb("demo", [f"work={tmp_path}", "rows=all", "seeds=2"])))
+    chosen = rows.rows_of(rows.chosen_tables("all"))
+    monkeypatch.setattr(run, "prepare_clip", lambda road, clip: None)
+    run.prepare(road, 1, chosen)
+    for row in chosen:
+        run.train(road, row, 1, 0)
+    texts = {Path(config.out).name: config.chosen_templates for verb, config in seen if verb == "text"}
+    assert len(texts["text"]) == 6 and texts["text-simple"] == ["a photo of a {}"]
+    trained = {Path(config.out).parent.name: config for verb, config in seen if verb == "train"}
+    assert {Path(config.text).name for name, config in trained.items() if name != "simple-prompt"} == {"text"}
+    assert trained["simple-prompt"].text == f"{tmp_path}/clip-1/text-simple"
+    made = {config.out for verb, config in seen if verb == "relations"}
+    assert {config.relations for config in trained.values()} == made and len(made) == 5
+    tuned = [config for verb, config in seen if verb == "tune"]
+    assert [config.checkpoint for config in tuned] == [f"{trained['simple-prompt'].out}/model"]
+    assert [Path(config.checkpoint).parent for verb, config in seen if verb == "evaluate" and config.checkpoint != "clip"] == [
+        Path(config.out) for verb, config in seen if verb in ("train", "tune")]
 
 
 def test_picture_is_written(tmp_path):
@@ -203,24 +248,31 @@ def test_bad_settings_get_a_sentence(wrong):
 
 @pytest.mark.slow
 def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
-    """Every verb, small: it ends with table and picture, agrees with `c2srt evaluate`, and the second run repeats nothing."""
+    """Every verb, small, with the prompts' rows: figures as by `c2srt evaluate`, and the second run repeats nothing."""
     from c2srt.cli import main
 
     monkeypatch.setattr(pretrain, "IMAGES", 512)
     monkeypatch.setattr(pretrain, "STEPS", 10)
     monkeypatch.setattr(pretrain, "BATCH", 32)
-    arguments = ["demo", f"work={tmp_path}", "images={train:120,validation:20,test:40}", 'commands.train=["steps=4"]']
+    arguments = ["demo", f"work={tmp_path}", "rows=prompts", "images={train:120,validation:20,test:40}",
+                 'commands.train=["steps=4"]', 'commands.tune=["steps=2"]']
     assert main(arguments) == 0
-    results = json.loads((tmp_path / "full/seed-0/evaluation/results.json").read_text())
-    record = json.loads((tmp_path / "report/table.json").read_text())["rows"]
-    assert set(record) == {"prior only", "CLIP zero-shot", "full C²SRT"}
-    for row, folder in (("full C²SRT", "full/seed-0/evaluation"), ("CLIP zero-shot", "evaluation-clip")):
+    folders = {"CLIP zero-shot": "evaluation-clip"} | {row.name: f"{row.folder}/seed-0/evaluation"
+                                                       for row in rows.TABLES["prompts"].rows}
+    written = json.loads((tmp_path / "report/table.json").read_text())
+    record = written["rows"]
+    assert set(record) == {"prior only", *folders} == set(written["tables"]["prompts"]["rows"])
+    assert record["full, simple prompt"][0]["GZSL mAP"] != record["full, tuned prompt"][0]["GZSL mAP"]
+    for row, folder in folders.items():
         results = json.loads((tmp_path / folder / "results.json").read_text())
         for name, label_set in (("ZSL", "zsl"), ("GZSL", "gzsl")):
             assert record[row][0][f"{name} mAP"] == pytest.approx(results[label_set]["mAP"]["per_class"], abs=1e-3)
             assert record[row][0][f"{name} F1@10"] == pytest.approx(results[label_set]["F1@10"]["F1"], abs=1e-3)
-    model = (tmp_path / "full/seed-0/model/model.safetensors").stat().st_mtime_ns
-    capsys.readouterr()
+    def times():
+        written = [*tmp_path.rglob("model.safetensors"), *tmp_path.rglob("results.json")]
+        return {path: path.stat().st_mtime_ns for path in written}
+
+    models, _ = times(), capsys.readouterr()
     assert main(arguments) == 0
-    assert (tmp_path / "full/seed-0/model/model.safetensors").stat().st_mtime_ns == model
+    assert times() == models and len(models) >= 3 + 5
     assert "mlflow ui" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The end of the demo: every row's figures, the table (terminal, Markdown, JSON) and the picture of predictions."""
+"""The end of the demo: every row's figures, the tables (terminal, Markdown, JSON) and the picture of predictions."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 from c2srt.demo import measure, table
 from c2srt.demo.picture import draw_predictions
-from c2srt.demo.rows import CLIP, FULL, NEIGHBOURS, PRIOR, Row, trials
+from c2srt.demo.rows import CLIP, FULL, NEIGHBOURS, PRIOR, Table, rows_of, trials
 from c2srt.files import read_json, write_json
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.relations import load_relations
@@ -17,24 +17,26 @@ from c2srt.vocabulary import load_vocabulary
 FIGURES = "figures.json"
 
 
-def report(road, rows: tuple[Row, ...]) -> None:
-    """Writes <out>/table.md, table.json, predictions.png and prints the table; `road` is c2srt.demo.run.Road."""
+def report(road, tables: dict[str, Table]) -> None:
+    """Writes <out>/table.md, table.json, predictions.png and prints the tables; `road` is c2srt.demo.run.Road."""
     config, out = road.config, Path(road.config.out)
     test = measure.load_split(road.work / "shards", road.work / "raw", "test")
-    values = untrained(road, test, config.rows == "all")
-    for row in rows:
+    values = untrained(road, test, any(NEIGHBOURS in chosen.untrained for chosen in tables.values()))
+    for row in rows_of(tables):
         values[row.name] = {trial: trained(road.trial_folder(row, *trial), test, tuple(config.topk))
                             for trial in trials(config.seeds)}
-    text = table.markdown(values, config.topk)
+    each = [table.markdown(chosen.caption, {name: values[name] for name in chosen.names}, config.topk)
+            for chosen in tables.values()]
+    text = "\n\n".join([*each, table.notes(values)])
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text + "\n")
     record = {name: [{"clip": clip, "seed": seed, **figures} for (clip, seed), figures in row_values.items()]
               for name, row_values in values.items()}
-    write_json(out / "table.json", {"rows": record, "config": asdict(config), "seconds": road.seconds})
-    full = next(row for row in rows if row.name == FULL)
+    captions = {name: {"caption": chosen.caption, "rows": chosen.names} for name, chosen in tables.items()}
+    write_json(out / "table.json", {"tables": captions, "rows": record, "config": asdict(config), "seconds": road.seconds})
     draw_predictions(out / "predictions.png", test, clip_zero_shot(road, 0, test)[0],
-                     measure.model_scores(road.trial_folder(full, 0, 0) / "model", test.images))
-    print(f"\n{text}\n\nTable: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}")
+                     measure.model_scores(road.trial_folder(FULL, 0, 0) / "model", test.images))
+    print(f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}")
     print(f"Every run, with its curves and settings, is in MLflow:\n"
           f"  mlflow ui --backend-store-uri sqlite:///{(road.work / 'mlflow.db').absolute()}\n  then open http://127.0.0.1:5000")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from c2srt.cli import run_verb
 from c2srt.demo.raw import MARK, raw_key, write_raw
-from c2srt.demo.rows import Row, chosen_rows, trials
+from c2srt.demo.rows import CHOICES, ENSEMBLE, SIMPLE, SIMPLE_PROMPT, TUNED, Row, chosen_tables, rows_of, trials
 from c2srt.errors import UserError
 from c2srt.files import read_json
 from c2srt.progress import clock
@@ -32,8 +32,8 @@ class Config:
     commands: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.rows not in ("main", "all"):
-            raise UserError(f"rows={self.rows} is neither main nor all")
+        if self.rows not in CHOICES:
+            raise UserError(f"rows={self.rows} is none of {', '.join(CHOICES)}")
         if self.seeds < 1 or self.workers < 1:
             raise UserError(f"seeds={self.seeds} and workers={self.workers} must be at least 1")
         if set(self.images) != {"train", "validation", "test"} or min(self.images.values()) < 1:
@@ -57,6 +57,10 @@ class Road:
 
     def trial_folder(self, row: Row, clip: int, seed: int) -> Path:
         return self.clip_work(clip) / row.folder / f"seed-{seed}"
+
+    def text(self, clip: int, prompt: str) -> Path:
+        """The folder of a prompt's text features; the ensemble's is the one that every verb takes by default."""
+        return self.clip_work(clip) / ("text" if prompt == ENSEMBLE else f"text-{prompt}")
 
     def shared(self, clip: int) -> list[str]:
         """Overrides that put every command on this miniature and this CLIP."""
@@ -93,20 +97,21 @@ class Step:
 
 
 def run(config: Config) -> None:
-    """Walks the road and writes <out>/table.md, table.json and predictions.png."""
+    """Walks the road and writes <out>/table.md, table.json (all tables of the run) and predictions.png."""
     from c2srt.demo.report import report  # torch and matplotlib: not needed to print --help
 
     started, road = time.monotonic(), Road(config)
     draw(road)
     prepare_clip(road, 0)
     road.run("shard", 0, [])
-    rows = chosen_rows(config.rows)
+    tables = chosen_tables(config.rows)
+    rows = rows_of(tables)
     for clip in sorted({clip for clip, _ in trials(config.seeds)}):
-        prepare(road, clip, {row.graph for row in rows})
+        prepare(road, clip, rows)
     for clip, seed in trials(config.seeds):
         for row in rows:
             train(road, row, clip, seed)
-    report(road, rows)
+    report(road, tables)
     print(f"\nThe whole demo took {clock(time.monotonic() - started)}.")
 
 
@@ -133,12 +138,14 @@ def prepare_clip(road: Road, clip: int) -> None:
         pretrain(folder, seed, road.config.workers)
 
 
-def prepare(road: Road, clip: int, graphs: set[str]) -> None:
-    """Text features, graphs and teacher cache for one CLIP."""
+def prepare(road: Road, clip: int, rows: tuple[Row, ...]) -> None:
+    """Text features, graphs and teacher cache for one CLIP: what the rows need."""
     if clip:
         prepare_clip(road, clip)
     road.run("text", clip, [])
-    for graph in sorted(graphs):
+    if any(row.prompt == SIMPLE for row in rows):
+        road.run("text", clip, [f"templates={SIMPLE}", f"out={road.text(clip, SIMPLE)}"])
+    for graph in sorted({row.graph for row in rows}):
         road.run("relations", clip, [f"graph={graph}"])
     road.run("teacher", clip, [])
     for untrained in ("prior", "clip") if clip == 0 else ("clip",):
@@ -146,10 +153,14 @@ def prepare(road: Road, clip: int, graphs: set[str]) -> None:
 
 
 def train(road: Road, row: Row, clip: int, seed: int) -> None:
-    """One trained row, then its evaluation on the test split."""
+    """One trained or tuned row, then its evaluation on the test split."""
     folder = road.trial_folder(row, clip, seed)
     print(f"\n══ {row.name}, CLIP {clip}, seed {seed}")
     store = f"sqlite:///{(road.work / 'mlflow.db').absolute()}"
-    record = [f"tracking.name={row.folder}-clip-{clip}-seed-{seed}", f"tracking.uri={store}"]
-    road.run("train", clip, [f"out={folder}", f"graph={row.graph}", f"seed={road.config.seed + seed}", *row.overrides, *record])
+    common = [f"out={folder}", f"seed={road.config.seed + seed}", f"tracking.name={row.folder}-clip-{clip}-seed-{seed}",
+              f"tracking.uri={store}"]
+    if row.prompt == TUNED:
+        road.run("tune", clip, [f"checkpoint={road.trial_folder(SIMPLE_PROMPT, clip, seed)}/model", *common])
+    else:
+        road.run("train", clip, [f"text={road.text(clip, row.prompt)}", f"graph={row.graph}", *row.overrides, *common])
     road.run("evaluate", clip, [f"checkpoint={folder}/model", f"out={folder}/evaluation"])

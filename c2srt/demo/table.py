@@ -1,4 +1,4 @@
-"""The demo's table as Markdown: rows by name, figures in percent, mean and spread over trials."""
+"""The demo's tables as Markdown: rows by name, figures in percent, mean and spread over trials."""
 
 import numpy as np
 
@@ -12,13 +12,13 @@ def columns(topk: list[int]) -> list[str]:
     return ["ZSL mAP", "words mAP", "opaque mAP", "GZSL mAP", *f1, "true ZSL mAP", "true opaque mAP", "true GZSL mAP"]
 
 
-def markdown(values: dict[str, Trials], topk: list[int]) -> str:
-    """The table and the lines that say how to read it."""
+def markdown(caption: str, values: dict[str, Trials], topk: list[int]) -> str:
+    """One table under its caption."""
     names = columns(topk)
     lines = ["| row | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for row, trials in values.items():
         lines.append(f"| {row} | " + " | ".join(cell(trials, name) for name in names) + " |")
-    return "\n".join([*lines, "", *notes(values)])
+    return "\n".join([f"**{caption}**", "", *lines])
 
 
 def cell(trials: Trials, name: str) -> str:
@@ -36,12 +36,12 @@ def half_range(values: list[float]) -> float:
     return (max(values) - min(values)) / 2
 
 
-def notes(values: dict[str, Trials]) -> list[str]:
-    """What the columns mean; the spread only where there is one."""
+def notes(values: dict[str, Trials]) -> str:
+    """How to read the tables: what the columns mean; the spread only where there is one."""
     lines = ["Percent. mAP is `per_class` over verified labels, F1 micro over images with a positive. Unseen categories are "
              "*words* (pairs of known words) and *opaque* (events, known only through what they come with). *true* columns "
              "use everything that the generator drew, which no real data set knows. The mAP of *prior only* is what chance gives."]
     if any(len(trials) > 1 for trials in values.values()):
         lines.append("Mean over all trials ± half the range over fine-tuning seeds (first CLIP) ± half the range over CLIPs "
                      "(first fine-tuning seed); rows without training have the second only.")
-    return lines
+    return "\n".join(lines)
