@@ -1,0 +1,170 @@
+"""The part of cluster/launch.py that srun starts on every node: holds the node's Ray, and leaves nothing of it behind.
+
+Started as `python -m cluster.launch_node <first port> <log folder>`; the lines that it speaks are described in cluster/launch.py.
+"""
+
+import ctypes
+import fcntl
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+BEAT_SECONDS, STOP_SECONDS = 5, 8
+OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
+PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port", "dashboard-agent-listen-port",
+         "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
+"""Ports of Ray's own services, from the job's first port on; workers bind to free ones that the system gives."""
+HEAD_ONLY = 3
+PR_SET_CHILD_SUBREAPER = 36
+SIOCGIFADDR = 0x8915
+
+
+def main(first_port: int, logs: Path) -> int:
+    """Starts Ray when told where its head is, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
+    adopt_orphans()
+    name, head = os.environ["SLURMD_NODENAME"], os.environ["C2SRT_HEAD"]
+    temporary = Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{os.environ['SLURM_JOB_ID']}"
+    signals: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    speak(name, "hello", own_address(name), os.environ["SLURM_CPUS_ON_NODE"], gpu_count())
+    told = sys.stdin.readline().split()
+    if not told:
+        return 0
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(mode=0o700)
+    try:
+        with (logs / f"{name}.log").open("w") as log:
+            ray = subprocess.Popen(ray_command(name == head, told[1], first_port, temporary), stdin=subprocess.DEVNULL, stdout=log,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+        return hold(name, ray, logs / f"{name}.log", signals)
+    finally:
+        kill_descendants()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def hold(name: str, ray: subprocess.Popen, log: Path, signals: list[int]) -> int:
+    """Watches Ray and the launcher's pipe, telling what happens; returns the exit status. Ray is stopped before."""
+    joined, beaten = False, 0.0
+    while not closed(sys.stdin, 0.2):
+        if ray.poll() is not None:
+            speak(name, "ended", ray.returncode)
+            return 1
+        if not joined and "Ray runtime started" in log.read_text(errors="replace"):
+            joined = True
+            speak(name, "joined")
+        if time.monotonic() > beaten + BEAT_SECONDS:
+            beaten = time.monotonic()
+            speak(name, "beat")
+        while signals:
+            if (number := signals.pop()) == signal.SIGTERM and job_state() != "RUNNING":
+                return 0  # the job is cancelled, lost a node or is requeued; while it runs the launcher decides
+            speak(name, "signal", int(number))
+    ray.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        ray.wait(STOP_SECONDS)
+    return 0
+
+
+def closed(pipe, seconds: float) -> bool:
+    """Whether the other end has closed the pipe; waits `seconds` for it."""
+    readable, _, _ = select.select([pipe], [], [], seconds)
+    return bool(readable) and not pipe.readline()
+
+
+def speak(*words: object) -> None:
+    """One line to the launcher. When nobody listens the pipe from it is closed too, which is what ends this process."""
+    with suppress(OSError):
+        sys.stdout.write(" ".join(map(str, words)) + "\n")
+        sys.stdout.flush()
+
+
+def ray_command(is_head: bool, head: str, first_port: int, temporary: Path) -> list[str]:
+    """`ray start` for this node, and the environment that it needs."""
+    name = os.environ["SLURMD_NODENAME"]
+    os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
+    ports = [f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
+               "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}", f"--num-gpus={gpu_count()}",
+               f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={temporary}", "--disable-usage-stats", "--log-color=false"]
+    if not is_head:
+        return [*command, f"--address={head}:{first_port}"]
+    write_token(temporary / "token")
+    return [*command, "--head", f"--dashboard-host={os.environ.get('C2SRT_DASHBOARD_HOST', '127.0.0.1')}"]
+
+
+def write_token(path: Path) -> None:
+    """For the owner of the job, who may want to look at Ray's dashboard."""
+    path.touch(mode=0o600)
+    path.write_text(os.environ["RAY_AUTH_TOKEN"])
+
+
+def own_address(name: str) -> str:
+    """This node's address: of the network interface C2SRT_INTERFACE, else what the node's name resolves to."""
+    interface = os.environ.get("C2SRT_INTERFACE")
+    if not interface:
+        return socket.gethostbyname(name)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", interface.encode()))
+    return socket.inet_ntoa(found[20:24])
+
+
+def gpu_count() -> int:
+    """GPUs that Slurm gave this job on this node."""
+    return int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
+
+
+def job_state() -> str:
+    """What Slurm says of this job: RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm cannot be asked."""
+    try:
+        shown = subprocess.run(["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "RUNNING"
+    found = re.search(r"JobState=(\w+)", shown.stdout)
+    return found[1] if found else "RUNNING"
+
+
+# --- nothing left behind
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of descendants whose own parents die, so that none gets away."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> list[int]:
+    """Process ids below this one."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found, left = [], [os.getpid()]
+    while left:
+        left = [pid for pid, parent in parents.items() if parent in left]
+        found += left
+    return found
+
+
+def kill_descendants(seconds: float = 10) -> None:
+    """Kills everything below this process, again and again until nothing is left."""
+    deadline = time.monotonic() + seconds
+    while (left := descendants()) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Trains on Open Images, a worker a GPU; given back to the queue near its time limit, it goes on where it was.
+#   sbatch --nodes=2 slurm/openimages.sh
+#   sbatch --nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short      keys of `c2srt train`
+#   sbatch --array=0-4 slurm/openimages.sh                                       five seeds
+#   sbatch --array=1-6 slurm/openimages.sh --rows slurm/ablations.txt            a row of the file each
+#   sbatch slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 another data set
+#SBATCH --job-name=c2srt-train
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@300
+#SBATCH --output=slurm/logs/%x-%j.log
+source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
+exec python -m cluster.launch train data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" precision=bf16 loader_workers=4 -- "$@"

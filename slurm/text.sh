@@ -1,0 +1,12 @@
+#!/bin/bash
+# Text features of every category; one process, no Ray. Finished blocks stay when it is interrupted.
+#   sbatch slurm/text.sh
+#SBATCH --job-name=c2srt-text
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@300
+#SBATCH --output=slurm/logs/%x-%j.log
+source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
+exec python -m cluster.launch text data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" -- "$@"
