@@ -8,7 +8,7 @@ A piece is a fixed run of images, the same for any number of workers, and waits 
 
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -116,13 +116,15 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     check_topk(seen, tuple(config.topk))
     images = sum(shard.count for shard in index.split(config.split))
-    subject = subject_of(config, index, vocabulary)
-    made_from = {"subject": identity(subject), "shards": index.source, "split": config.split, "vocabulary": vocabulary.hash,
-                 "topk": config.topk, "protocols": protocols, "batch": config.batch}
+    subject = subject_of(config, vocabulary)
+    made_from = {"subject": identity(subject, index), "shards": index.source, "split": config.split,
+                 "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch}
     key = hash_of(made_from)
     if (out / RESULTS).exists() and read_json(out / RESULTS, "c2srt evaluate").get("made_from", {}).get("key") == key:
         print(f"{out / RESULTS} is up to date")
         return read_json(out / RESULTS, "c2srt evaluate")
+    if subject.checkpoint == PRIOR:
+        subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
     remove_other_pieces(out, key)
     pieces = pieces_of(images, out / f"pieces-{key}", subject, shards, config)
     part, thresholds, at_least = score(pieces, images, config, protocols, len(vocabulary))
@@ -153,20 +155,25 @@ def track(config: Config, results: dict) -> None:
     tracker.close()
 
 
-def subject_of(config: Config, index: ShardIndex, vocabulary: Vocabulary) -> Subject:
-    """What `checkpoint` names; the class prior is counted over the training shards by the workers."""
+def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
+    """What `checkpoint` names; the class prior is still to be counted."""
     if config.checkpoint == CLIP:
         return Subject(CLIP, vocabulary, config.clip, str(Path(config.text).absolute()))
-    if config.checkpoint != PRIOR:
-        return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
+    if config.checkpoint == PRIOR:
+        return Subject(PRIOR, vocabulary)
+    return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
+
+
+def count_prior(workers: int, index: ShardIndex, vocabulary: Vocabulary) -> tuple[float, ...]:
+    """The class prior [C], counted over the training shards by the workers."""
     shards = index.split("train")
-    connect(config.workers)
+    connect(workers)
     total, progress = np.zeros(len(vocabulary), np.int64), Progress("prior", sum(shard.count for shard in shards))
-    for (_, shard, _), counts in run_tasks(count_shard, ((index, shard, vocabulary) for shard in shards), config.workers):
+    for (_, shard, _), counts in run_tasks(count_shard, ((index, shard, vocabulary) for shard in shards), workers):
         total += counts
         progress.update(shard.count)
     progress.close()
-    return Subject(PRIOR, vocabulary, prior=tuple(prior_of(total, sum(shard.count for shard in shards), vocabulary).tolist()))
+    return tuple(prior_of(total, sum(shard.count for shard in shards), vocabulary).tolist())
 
 
 def count_shard(task: tuple[ShardIndex, Shard, Vocabulary]) -> np.ndarray:

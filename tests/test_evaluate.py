@@ -235,7 +235,7 @@ def test_clip_zero_shot(world, tmp_path):
     assert np.abs(scores).max() <= 1.0001
 
 
-def test_class_prior(world, tmp_path):
+def test_class_prior(world, tmp_path, monkeypatch):
     folder, vocabulary, _ = world
     index = load_index(folder / "shards")
     prior, total = prior_scores(index, vocabulary), np.zeros(16)
@@ -254,6 +254,8 @@ def test_class_prior(world, tmp_path):
     assert len(set(np.sort(prior)[-3:])) == 3, "the test needs a prior without ties at the top"
     rows = (labels == 1).any(1)
     assert results(tmp_path / "out")["gzsl"]["F1@2"]["P"] == pytest.approx((labels[rows][:, best] == 1).sum() / (2 * rows.sum()))
+    monkeypatch.setattr("cluster.evaluate.count_prior", None)
+    assert evaluate(*shared(world), "checkpoint=prior", f"out={tmp_path}/out") == 0, "up to date: nothing is counted"
 
 
 def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):

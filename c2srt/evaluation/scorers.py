@@ -89,10 +89,10 @@ def load_scorer(subject: Subject, device: torch.device) -> ModelScorer | ClipSco
     return {CLIP: ClipScorer, PRIOR: PriorScorer}.get(subject.checkpoint, ModelScorer)(subject, device)
 
 
-def identity(subject: Subject) -> str:
+def identity(subject: Subject, index: ShardIndex) -> str:
     """Changes when the scores of the same images would: the results carry it. Raises UserError if a file is absent."""
     if subject.checkpoint == PRIOR:
-        return hash_of(subject.prior)
+        return hash_of([shard.sha256 for shard in index.split("train")])
     if subject.checkpoint == CLIP:
         clip = load_clip(subject.clip).hash
         return hash_of([clip, text_identity(Path(subject.text), subject.vocabulary, clip)])
