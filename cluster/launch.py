@@ -198,10 +198,12 @@ class Cluster:
             elif words == ["joined"]:
                 self.nodes[source].joined = True
                 say(f"ray {'head' if source == self.head else 'worker'} on {source} ({self.nodes[source].address}) is up")
+            elif words[:1] == ["retry"]:
+                say(f"ray on {source} did not start ({' '.join(words[1:])}): once more")
             elif words[:1] == ["signal"]:
                 return Outcome(REQUEUE, f"{signal_name(words[1])} before the job began", again=job_state() == "RUNNING")
             elif words[:1] == ["ended"]:
-                return Outcome(NOT_STARTED, f"Ray on {source} ended with {words[1]} while starting: see {self.logs}/")
+                return Outcome(NOT_STARTED, f"Ray on {source} ended with {' '.join(words[1:])} (more in {self.logs}/)")
 
     def greet(self, node: Node, words: list[str]) -> None:
         """Notes what a node has; once the head's address is known, all of them are told to start."""
@@ -251,7 +253,7 @@ def run_job(command: list[str], events: SimpleQueue, cluster: Cluster | None, si
             if source == "job":
                 return judge(int(words[1]), stopped_by, cluster)
             if words[:1] == ["ended"]:
-                return Outcome(REQUEUE, f"Ray on {source} ended with {words[1]} while the job ran", again=True)
+                return Outcome(REQUEUE, f"Ray on {source} ended with {' '.join(words[1:])} (more in {cluster.logs}/)", again=True)
             if words[:1] == ["signal"] and stopped_by is None:
                 if (state := job_state()) != "RUNNING":
                     return Outcome(CANCELLED, f"{signal_name(words[1])}, and Slurm says {state}: stopping at once")

@@ -15,10 +15,11 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-BEAT_SECONDS, STOP_SECONDS = 5, 8
+BEAT_SECONDS, START_ATTEMPTS = 5, 3  # Ray gives itself 30 s to start, whatever the machine is busy with
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port", "dashboard-agent-listen-port",
          "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
@@ -31,8 +32,7 @@ SIOCGIFADDR = 0x8915
 def main(first_port: int, logs: Path) -> int:
     """Starts Ray when told where its head is, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
     adopt_orphans()
-    name, head = os.environ["SLURMD_NODENAME"], os.environ["C2SRT_HEAD"]
-    temporary = Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{os.environ['SLURM_JOB_ID']}"
+    name, temporary = os.environ["SLURMD_NODENAME"], Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{os.environ['SLURM_JOB_ID']}"
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: signals.append(number))
@@ -43,36 +43,58 @@ def main(first_port: int, logs: Path) -> int:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
     try:
-        with (logs / f"{name}.log").open("w") as log:
-            ray = subprocess.Popen(ray_command(name == head, told[1], first_port, temporary), stdin=subprocess.DEVNULL, stdout=log,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
-        return hold(name, ray, logs / f"{name}.log", signals)
+        return start(name, ray_command(name, told[1], first_port, temporary), (told[1], first_port), logs / f"{name}.log", signals)
     finally:
         kill_descendants()
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def hold(name: str, ray: subprocess.Popen, log: Path, signals: list[int]) -> int:
-    """Watches Ray and the launcher's pipe, telling what happens; returns the exit status. Ray is stopped before."""
+def start(name: str, command: list[str], head: tuple[str, int], log: Path, signals: list[int]) -> int:
+    """Starts Ray, some times over if it does not come up, and holds it; returns the exit status."""
+    for left in reversed(range(START_ATTEMPTS)):
+        if name != os.environ["C2SRT_HEAD"]:
+            wait_for_port(*head)
+        with log.open("w") as output:
+            ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        joined = False
+        for event in watch(ray, log, signals):
+            joined = joined or event == "joined"
+            speak(name, event)
+        if ray.poll() is None:
+            return 0
+        speak(name, "ended" if joined or not left else "retry", ray.returncode, *last_line(log).split())
+        if joined:
+            break
+        kill_descendants()
+    return 1
+
+
+def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]:
+    """Yields what there is to tell, until Ray ends, or should end: the launcher's pipe is closed, or Slurm ends the job."""
     joined, beaten = False, 0.0
-    while not closed(sys.stdin, 0.2):
-        if ray.poll() is not None:
-            speak(name, "ended", ray.returncode)
-            return 1
+    while ray.poll() is None and not closed(sys.stdin, 0.2):
         if not joined and "Ray runtime started" in log.read_text(errors="replace"):
             joined = True
-            speak(name, "joined")
+            yield "joined"
         if time.monotonic() > beaten + BEAT_SECONDS:
             beaten = time.monotonic()
-            speak(name, "beat")
+            yield "beat"
         while signals:
             if (number := signals.pop()) == signal.SIGTERM and job_state() != "RUNNING":
-                return 0  # the job is cancelled, lost a node or is requeued; while it runs the launcher decides
-            speak(name, "signal", int(number))
-    ray.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        ray.wait(STOP_SECONDS)
-    return 0
+                return  # the job is cancelled, lost a node or is requeued; while it runs the launcher decides
+            yield f"signal {int(number)}"
+
+
+def wait_for_port(host: str, port: int) -> None:
+    """Until something listens there, or the launcher's pipe closes: a Ray that starts before its head gives up after a while."""
+    while not closed(sys.stdin, 0.1):
+        with suppress(OSError), socket.create_connection((host, port), 1):
+            return
+
+
+def last_line(log: Path) -> str:
+    """The last line that is not empty."""
+    return next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
 
 
 def closed(pipe, seconds: float) -> bool:
@@ -88,9 +110,9 @@ def speak(*words: object) -> None:
         sys.stdout.flush()
 
 
-def ray_command(is_head: bool, head: str, first_port: int, temporary: Path) -> list[str]:
-    """`ray start` for this node, and the environment that it needs."""
-    name = os.environ["SLURMD_NODENAME"]
+def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[str]:
+    """`ray start` for this node; sets the environment that it needs."""
+    is_head = name == os.environ["C2SRT_HEAD"]
     os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
     ports = [f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
@@ -99,7 +121,8 @@ def ray_command(is_head: bool, head: str, first_port: int, temporary: Path) -> l
     if not is_head:
         return [*command, f"--address={head}:{first_port}"]
     write_token(temporary / "token")
-    return [*command, "--head", f"--dashboard-host={os.environ.get('C2SRT_DASHBOARD_HOST', '127.0.0.1')}"]
+    return [*command, "--head", f"--dashboard-host={os.environ.get('C2SRT_DASHBOARD_HOST', '127.0.0.1')}",
+            "--no-monitor"]  # nothing is scaled: a process less
 
 
 def write_token(path: Path) -> None:
@@ -109,8 +132,10 @@ def write_token(path: Path) -> None:
 
 
 def own_address(name: str) -> str:
-    """This node's address: of the network interface C2SRT_INTERFACE, else what the node's name resolves to."""
+    """Loopback if this is the only node, else of the network interface C2SRT_INTERFACE, else what the node's name resolves to."""
     interface = os.environ.get("C2SRT_INTERFACE")
+    if os.environ["SLURM_JOB_NUM_NODES"] == "1":
+        return "127.0.0.1"
     if not interface:
         return socket.gethostbyname(name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -1,0 +1,276 @@
+"""slurm/*.sh on a real Slurm of three nodes with addresses of their own: arrays, scancel, preemption, power cuts, time limits, chains."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from c2srt.train import checkpoints
+from cluster import launch
+from tests.raw_images import jpeg, name, write_csvs, write_folder
+from tests.slurm_nodes import SlurmNodes, why_not
+from tests.tiny import tiny_clip_config
+from tests.train_case import make_case
+
+ROOT = Path(__file__).parents[1]
+TRAINING = ["precision=fp32", "teacher=online", "batch=8", "micro_batch=2", "loader_workers=1", "model.layers=1", "model.heads=2",
+            "checkpoint_every=3", "log_every=2"]
+
+
+# --- what the launcher makes of its arguments
+
+@pytest.fixture
+def no_array(monkeypatch):
+    for variable in ("SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_keys_of_the_command_line_replace_the_scripts(no_array):
+    script = ["data=openimages", "data.root=/raw", "work=/runs", "precision=bf16"]
+    assert launch.job_keys("train", script, ["precision=fp32"]) == [*script[:3], "precision=fp32"]
+    assert launch.job_keys("train", script, ["data=miniature", "work=/mini"]) == ["precision=bf16", "data=miniature", "work=/mini"]
+
+
+def test_an_array_task_has_its_seed_and_folder(no_array, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert launch.job_keys("train", ["work=/w"], []) == ["work=/w", "seed=3", "out=${work}/train/seed-3"]
+    assert launch.job_keys("train", [], ["out=/o"]) == ["out=/o", "seed=3", "out=/o/seed-3"]
+    assert launch.job_keys("evaluate", [], []) == ["checkpoint=${work}/train/seed-3/model", "out=${work}/evaluation/seed-3"]
+    with pytest.raises(launch.Refused, match="needs out="):
+        launch.job_keys("shard", [], [])
+
+
+def test_an_array_task_has_its_row_of_the_file(no_array, monkeypatch):
+    rows = ["--rows", str(ROOT / "slurm/ablations.txt")]
+    with pytest.raises(launch.Refused, match="needs a file, and an array"):
+        launch.job_keys("train", [], rows)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert launch.job_keys("train", [], rows) == ["model.isr=false", "out=${work}/train/no-isr"]
+    assert launch.job_keys("evaluate", [], rows) == ["checkpoint=${work}/train/no-isr/model", "out=${work}/evaluation/no-isr"]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    with pytest.raises(launch.Refused, match="has 6 rows and this is array task 7: take --array=1-6"):
+        launch.job_keys("train", [], rows)
+
+
+def test_a_job_is_as_wide_as_its_allocation():
+    gpus, cpus = [launch.Node("n1", cpus=32, gpus=4), launch.Node("n2", cpus=32, gpus=4)], [launch.Node("n1", cpus=8)]
+    assert launch.worker_keys("train", gpus, launch.Site()) == ["workers=8", "gpus_per_worker=1"]
+    assert launch.worker_keys("evaluate", gpus, launch.Site()) == ["workers=8"]
+    assert launch.worker_keys("shard", gpus, launch.Site()) == ["workers=64"]
+    assert launch.worker_keys("train", cpus, launch.Site(cpu_workers=2)) == ["workers=2"]
+
+
+def test_what_an_exit_status_means():
+    assert launch.judge(0, None, None).status == 0
+    for status in (75, -10, 10, 138):
+        assert launch.judge(status, 10, None) == launch.Outcome(75, f"the job left unfinished (status {status})", again=True)
+    assert [launch.judge(status, None, None).status for status in (2, -11, -10)] == [2, 139, 138]
+    assert not launch.judge(-15, 10, None).again
+
+
+def test_outside_of_slurm_it_says_how_to_call_it(no_array):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    found = subprocess.run([sys.executable, "-m", "cluster.launch", "train"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.returncode == 2 and "inside a Slurm job" in found.stdout
+
+
+# --- the scripts on a real Slurm
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmNodes]:
+    if reason := why_not():
+        if os.environ.get("C2SRT_SLURM_TESTS") == "required":
+            pytest.fail(f"Slurm is required here, but {reason}")
+        pytest.skip(reason)
+    work = Path(tempfile.mkdtemp(prefix="sl", dir="/tmp"))
+    try:
+        with SlurmNodes(work) as nodes:
+            write_site(work)
+            yield nodes
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_site(work: Path) -> None:
+    (work / "site.sh").write_text(f"""
+export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT}
+export C2SRT_TMP={work}/tmp C2SRT_LOGS={work}/logs C2SRT_DATA={work}/no-data C2SRT_WORK={work}/no-work C2SRT_JOIN_SECONDS=600
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false
+""")
+
+
+def settings(slurm: SlurmNodes) -> dict[str, str]:
+    (slurm.work / "logs").mkdir(exist_ok=True)
+    return {"C2SRT_SITE": f"{slurm.work}/site.sh", "SBATCH_OUTPUT": f"{slurm.work}/logs/%j.log"}
+
+
+def submit(slurm: SlurmNodes, *arguments: str) -> str:
+    return slurm.run("sbatch", "--parsable", *arguments, cwd=ROOT, environment=settings(slurm)).strip()
+
+
+def log(slurm: SlurmNodes, job: str) -> str:
+    path = slurm.work / "logs" / f"{job}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def wait(slurm: SlurmNodes, job: str, what: Callable[[], object], seconds: float = 500) -> None:
+    """Until `what` is true; fails with the job's log when it ends badly or that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline or slurm.job(job)["JobState"] in ("FAILED", "TIMEOUT", "CANCELLED"):
+            pytest.fail(f"{slurm.job(job)}\n{log(slurm, job)}\n"
+                        + "".join(f"{path}\n{path.read_text()[-1500:]}" for path in (slurm.work / "logs").glob("ray-*/*.log")))
+        time.sleep(0.3)
+
+
+def finished(slurm: SlurmNodes, job: str) -> None:
+    wait(slurm, job, lambda: slurm.job(job)["JobState"] == "COMPLETED")
+
+
+def attempts(slurm: SlurmNodes, job: str) -> int:
+    return int(slurm.job(job)["Restarts"]) + 1
+
+
+def steps(out: Path) -> int:
+    """Updates in the newest whole checkpoint."""
+    found = checkpoints.newest(out / "checkpoints")
+    return int(found.name[-8:]) if found else 0
+
+
+def check_nothing_is_left(slurm: SlurmNodes) -> None:
+    """No process, no temporary folder on any node, within the seconds that Slurm takes to say so."""
+    deadline = time.monotonic() + 20
+    while left := {node: (slurm.processes(node), slurm.temporary(node)) for node in slurm.names
+                   if node in slurm.holders and (slurm.processes(node) or slurm.temporary(node))}:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def case(slurm) -> list[str]:
+    """Keys of a tiny training of many short steps, two workers on two nodes."""
+    (slurm.work / "case").mkdir()
+    made = make_case(slurm.work / "case")
+    return ["data=miniature", f"work={made.work}", f"relations={made.relations}", f"clip.name={made.clip.name}", "clip.pretrained=random",
+            "views.count=2", "epochs=125", "lr=1e-3", "head_lr=1e-3", *TRAINING]
+
+
+def out(slurm: SlurmNodes, folder: str) -> Path:
+    return slurm.work / "case/train" / folder
+
+
+@pytest.fixture(scope="module")
+def array(slurm, case) -> str:
+    """Two seeds at once on the same two nodes; the second is cancelled on the way. Returns the array's job id."""
+    first = submit(slurm, "--array=0-1", "--nodes=2", "slurm/openimages.sh", *case)
+    second = slurm.job(f"{first}_1")["JobId"]
+    wait(slurm, second, lambda: steps(out(slurm, "seed-1")) >= 3)
+    slurm.run("scancel", second)
+    wait(slurm, first, lambda: slurm.job(second)["JobState"] == "CANCELLED")
+    return first
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_scancel_of_one_array_task_leaves_the_other_alone_and_nothing_behind(slurm, array):
+    """Two nodes, two Rays on each; the first seed trains to the end, of the second no process and no file remains."""
+    zero, one = (slurm.job(f"{array}_{task}")["JobId"] for task in (0, 1))
+    for node in ("n1", "n2"):
+        assert slurm.temporary(node) == [f"r{zero}"]
+        assert not any(f"r{one}/" in line for line in slurm.processes(node))
+    finished(slurm, zero)
+    assert slurm.job(one)["Restarts"] == "0" and "Slurm says CANCELLED" in log(slurm, one)
+    assert (out(slurm, "seed-0") / "model/model.safetensors").exists() and not (out(slurm, "seed-1") / "model").exists()
+    summary = json.loads((out(slurm, "seed-0") / "train.json").read_text())
+    assert summary["state"] == "finished" and summary["workers"] == 2 and summary["step"] == 500
+    said = log(slurm, zero)
+    assert "on n[1-2]" in said and "ray worker on n2 (10.77.0.2) is up" in said and "seed=0" in said and "exit status 0" in said
+    check_nothing_is_left(slurm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, array):
+    """A node dies, the time limit comes, another job wants the nodes: requeued three times, the weights are those of the quiet run."""
+    folder = out(slurm, "storm")
+    job = submit(slurm, "--nodes=2", "slurm/openimages.sh", *case, f"out={folder}")
+    wait(slurm, job, lambda: steps(folder) >= 3)
+    slurm.cut_power("n2")
+    wait(slurm, job, lambda: attempts(slurm, job) == 2)
+    before = steps(folder)
+    wait(slurm, job, lambda: steps(folder) > before)
+    assert slurm.job(job)["NodeList"] == "n[1,3]"
+
+    minutes = 5 + seconds(slurm.job(job)["RunTime"]) // 60
+    slurm.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    wait(slurm, job, lambda: attempts(slurm, job) == 3)
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    assert "SIGUSR1 from Slurm: the job may save" in log(slurm, job) and "the job left unfinished (status 75)" in log(slurm, job)
+    before = steps(folder)
+    wait(slurm, job, lambda: steps(folder) > before)
+
+    urgent = slurm.run("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1").strip()
+    wait(slurm, job, lambda: attempts(slurm, job) == 4)
+    finished(slurm, urgent)
+    finished(slurm, job)
+    assert "SIGTERM from n" in log(slurm, job) and "requeue number 2" in log(slurm, job)
+    assert [(path / "model/model.safetensors").read_bytes() for path in (folder,)] == \
+        [(out(slurm, "seed-0") / "model/model.safetensors").read_bytes()]
+    slurm.plug_in("n2")
+    slurm.wait_for_nodes(3)
+    check_nothing_is_left(slurm)
+
+
+def seconds(text: str) -> int:
+    hours, minutes, rest = map(int, text.split(":"))
+    return 3600 * hours + 60 * minutes + rest
+
+
+def pipeline(slurm: SlurmNodes, *arguments: str) -> dict[str, str]:
+    """Runs slurm/pipeline.sh; returns name → job id."""
+    said = slurm.run("slurm/pipeline.sh", *arguments, cwd=ROOT, environment=settings(slurm) | {"SLURM_CONF": f"{slurm.work}/slurm.conf"})
+    return dict(part.split() for part in said.splitlines()[0].split(", "))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_pipeline_chains_and_ends_in_results(slurm):
+    work = slurm.work / "chain"
+    write_csvs(work / "raw", {split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()})
+    for split, numbers in SPLITS.items():
+        write_folder(work / "raw", split, {name(number): jpeg(number) for number in numbers})
+    clip = tiny_clip_config(work)
+    jobs = pipeline(slurm, "data=miniature", f"work={work}", f"clip.name={clip.name}", "clip.pretrained=random", "topk=[1]",
+                    "graph=random", "--", "epochs=2", "model.neighbours=1", *(key for key in TRAINING if "teacher" not in key))
+    for stage in ("shard", "text", "relations", "teacher", "train", "evaluate"):
+        finished(slurm, jobs[stage])
+    ran = {stage: slurm.job(number) for stage, number in jobs.items()}
+    assert ran["shard"]["EndTime"] <= min(ran["text"]["StartTime"], ran["teacher"]["StartTime"])
+    assert max(ran["relations"]["EndTime"], ran["teacher"]["EndTime"]) <= ran["train"]["StartTime"]
+    assert json.loads((work / "evaluation/results.json").read_text())["images"] == len(SPLITS["test"])
+    check_nothing_is_left(slurm)
+
+
+SPLITS = {"train": range(0, 24), "validation": range(24, 30), "test": range(30, 40)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_bad_input_ends_the_chain_with_the_jobs_own_status_and_sentence(slurm):
+    jobs = pipeline(slurm, "data=miniature", f"work={slurm.work / 'nothing'}")
+    deadline = time.monotonic() + 300
+    while slurm.job(jobs["evaluate"])["JobState"] != "CANCELLED":
+        assert time.monotonic() < deadline, log(slurm, jobs["shard"])
+        time.sleep(0.3)
+    shard = slurm.job(jobs["shard"])
+    assert shard["JobState"] == "FAILED" and shard["ExitCode"] == "2:0" and shard["Restarts"] == "0"
+    assert f"c2srt shard: {slurm.work}/nothing/raw" in log(slurm, jobs["shard"]) and "exit status 2" in log(slurm, jobs["shard"])
+    assert {slurm.job(jobs[stage])["JobState"] for stage in ("text", "relations", "teacher", "train")} == {"CANCELLED"}
+    check_nothing_is_left(slurm)
