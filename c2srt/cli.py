@@ -29,6 +29,7 @@ VERBS = {
     "relations-mine": ("c2srt.relations.mine", "ask a language model for the relations between categories"),
     "relations-report": ("c2srt.relations.report", "compare relation graphs, draw them, look categories up"),
     "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
+    "plan": ("c2srt.plan.run", "memory, time, disk and network of a training before anyone pays for it"),
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
     "tune": ("c2srt.tune", "prompt tuning: learn the template of a trained model (MKT's second stage)"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),

@@ -127,10 +127,7 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 
 def load_clip(config: ClipConfig) -> Clip:
     """Builds the model and loads its weights. Raises UserError on an unknown name, tag or unreadable file."""
-    model_config = find_model_config(config.name)
-    tag = open_clip.get_pretrained_cfg(Path(config.name).stem, config.pretrained)
-    if tag.get("quick_gelu"):
-        model_config["quick_gelu"] = True
+    model_config, tag = find_architecture(config)
     model = build_model(model_config)
     if config.pretrained == RANDOM:
         pass
@@ -146,11 +143,32 @@ def load_clip(config: ClipConfig) -> Clip:
     return frozen_clip(model, model_config, mean, std)
 
 
-def frozen_clip(model: nn.Module, model_config: dict, mean: tuple, std: tuple) -> Clip:
-    """Wraps a built model: eval mode, no gradients, patch tokens switched on."""
+def find_architecture(config: ClipConfig) -> tuple[dict, dict]:
+    """The model config and open_clip's entry of the weights ({} if they are a file or random)."""
+    model_config = find_model_config(config.name)
+    tag = open_clip.get_pretrained_cfg(Path(config.name).stem, config.pretrained)
+    if tag.get("quick_gelu"):
+        model_config["quick_gelu"] = True
+    return model_config, tag
+
+
+def build_outline(config: ClipConfig) -> nn.Module:
+    """The model on torch's meta device: shapes without memory, so that sizes can be told without weights."""
+    with torch.device("meta"):
+        model = build_model(find_architecture(config)[0])
+    return check_vit(model)
+
+
+def check_vit(model: nn.Module) -> nn.Module:
+    """The model itself. Raises UserError if its image tower is none that yields patch tokens."""
     if not hasattr(model.visual, "output_tokens") or not hasattr(model.visual, "grid_size"):
         raise UserError("this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model")
-    model.visual.output_tokens = True
+    return model
+
+
+def frozen_clip(model: nn.Module, model_config: dict, mean: tuple, std: tuple) -> Clip:
+    """Wraps a built model: eval mode, no gradients, patch tokens switched on."""
+    check_vit(model).visual.output_tokens = True
     return Clip(model.eval().requires_grad_(False), model_config, tuple(mean), tuple(std))
 
 

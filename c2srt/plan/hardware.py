@@ -1,0 +1,85 @@
+"""A cluster in numbers, and the rates measured on a machine that replace them."""
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from c2srt.errors import UserError
+from c2srt.files import read_json
+
+GPU, CPU = "gpu", "cpu"
+MADE_BY = "c2srt plan calibrate=true calibration=…"
+MEASURED = ("tflops", "bandwidth_gb_s", "vit_efficiency", "isr_efficiency", "ist_efficiency", "vit_overhead_ms", "isr_overhead_ms",
+            "ist_overhead_ms", "step_overhead_ms", "decode_images_s")
+"""What a calibration may replace."""
+
+
+@dataclass
+class Cluster:
+    """configs/cluster/h200.yaml explains every field with its unit; on a CPU `tflops` is of a core and `per_node` counts workers."""
+
+    name: str = ""
+    kind: str = GPU
+    per_node: int = 8
+    memory_gib: float = 1
+    reserved_gib: float = 0
+    tflops: dict[str, float] = field(default_factory=dict)
+    bandwidth_gb_s: float = 1
+    vit_efficiency: float = 1
+    isr_efficiency: float = 1
+    ist_efficiency: float = 1
+    vit_overhead_ms: float = 0
+    isr_overhead_ms: float = 0
+    ist_overhead_ms: float = 0
+    step_overhead_ms: float = 0
+    link_gb_s: float = 1
+    network_gb_s: float = 1
+    latency_us: float = 0
+    host_link_gb_s: float = 1
+    host_bandwidth_gb_s: float = 1
+    host_memory_gib: float = 1
+    cores: int = 1
+    decode_images_s: float = 1
+    shard_images_s: float = 1
+    disk_gb_s: float = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in (GPU, CPU):
+            raise UserError(f"cluster.kind={self.kind} is neither {GPU} nor {CPU}")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name.endswith(("overhead_ms", "latency_us", "reserved_gib")):
+                if value < 0:
+                    raise UserError(f"cluster.{entry.name}={value} must be at least 0")
+            elif isinstance(value, (int, float)) and value <= 0:
+                raise UserError(f"cluster.{entry.name}={value} must be above 0")
+        if bad := [name for name, value in self.tflops.items() if value <= 0]:
+            raise UserError(f"cluster.tflops.{bad[0]}={self.tflops[bad[0]]} must be above 0")
+
+    def rate(self, precision: str) -> float:
+        """Floating-point operations a second of matrix products, of a GPU or of a core. Raises UserError if not given."""
+        if precision not in self.tflops:
+            raise UserError(f"cluster {self.name} has no rate for precision={precision}: give cluster.tflops.{precision}=…")
+        return self.tflops[precision] * 1e12
+
+    def nodes(self, devices: int) -> int:
+        return -(-devices // self.per_node)
+
+
+def calibrated(cluster: Cluster, path: str | None) -> Cluster:
+    """The cluster with the rates of a calibration. Raises UserError if the file is absent, broken or of another kind of machine."""
+    if path is None:
+        return cluster
+    content = read_json(Path(path), MADE_BY)
+    values = content.get("values")
+    if not isinstance(values, dict) or not set(values) <= set(MEASURED):
+        raise UserError(f"{path} is not a calibration of this version: make it again with `{MADE_BY}`")
+    if content.get("kind") != cluster.kind:
+        raise UserError(f"{path} was measured on a {content.get('kind')}, cluster={cluster.name} is a {cluster.kind}: take cluster=cpu "
+                        f"or a GPU's to match, or calibrate there")
+    return replace(cluster, **values | {"tflops": cluster.tflops | values.get("tflops", {})})
+
+
+def worker_threads(cores: int, workers: int, loader_workers: int) -> int:
+    """Threads of each worker on a node without GPUs: the rule of c2srt/train/world.py."""
+    share = max(1, cores // workers)
+    return max(1, share - (loader_workers if share > 2 * loader_workers else 0))

@@ -1,0 +1,105 @@
+"""What the architecture alone says: parameters, FLOPs and saved activations of the student, from a model without memory.
+
+Shapes: B images, T tokens (P patches and the class token), W the ViT's width, D joint width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from c2srt.model.clip import ClipConfig, build_outline
+from c2srt.model.config import ModelConfig
+from c2srt.model.head import Head
+from c2srt.model.network import ImageTower
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Sizes of the ViT, and elements of parameters: of the whole CLIP, the tower, what of the tower trains, the head (all of it)."""
+
+    image_size: int
+    patches: int
+    patch_values: int
+    width: int
+    mlp: int
+    attention_heads: int
+    blocks: int
+    trained_blocks: int
+    embeddings_train: bool
+    quick_gelu: bool
+    joint: int
+    clip_parameters: int
+    tower_parameters: int
+    tower_trained: int
+    head_parameters: int
+
+    @property
+    def tokens(self) -> int:
+        return self.patches + 1
+
+    @property
+    def parameters(self) -> int:
+        return self.tower_parameters + self.head_parameters
+
+    @property
+    def trained(self) -> int:
+        return self.tower_trained + self.head_parameters
+
+    def block_flops(self) -> tuple[int, int]:
+        """Products of one block and image: with weights (qkv, out, MLP), and in attention (QKᵀ and AV); a multiply-add counts 2."""
+        t, w = self.tokens, self.width
+        return 2 * t * w * (4 * w + 2 * self.mlp), 4 * t * t * w
+
+    def forward_flops(self) -> int:
+        """Of the ViT for one image."""
+        linear, attention = self.block_flops()
+        embedding = 2 * self.patches * self.patch_values * self.width
+        return embedding + self.blocks * (linear + attention) + 2 * self.tokens * self.width * self.joint
+
+    def backward_flops(self) -> int:
+        """Two products for each of the forward's, in the trained blocks and the projection; attention computes its scores once more
+        (5 for 2); the patch embedding has no input to differentiate."""
+        linear, attention = self.block_flops()
+        embedding = 2 * self.patches * self.patch_values * self.width * self.embeddings_train
+        return embedding + self.trained_blocks * (2 * linear + attention * 5 // 2) + 4 * self.tokens * self.width * self.joint
+
+    def saved_bytes(self, images: int, itemsize: int) -> int:
+        """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms' outputs, q, k, v, attention's
+        output, the sum after it (8 rows of W), and the MLP's hidden row before and behind the activation (and once more inside
+        QuickGELU); float32 statistics of norms and softmax. Behind the blocks: ln_post's input, output and the projection's input."""
+        rows = 8 * self.width + (3 if self.quick_gelu else 2) * self.mlp
+        statistics = 4 * (4 + self.attention_heads)
+        blocks = self.trained_blocks * (rows * itemsize + statistics)
+        values = images * self.tokens * (blocks + 3 * self.width * itemsize)
+        if self.embeddings_train:
+            values += images * itemsize * (self.tokens * self.width + 3 * self.image_size**2)
+        return values
+
+    def working_bytes(self, images: int, itemsize: int) -> int:
+        """Most that one block holds besides: its input and norm, and the MLP's hidden row before and behind the activation; going
+        back, the gradients of as much."""
+        return images * self.tokens * (2 * self.width + (3 if self.quick_gelu else 2) * self.mlp) * itemsize
+
+
+def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
+    """Builds the model without memory for its weights and counts it. Raises UserError on a CLIP that cannot be trained."""
+    whole = build_outline(clip)
+    clip_parameters = count(whole)
+    tower = ImageTower(whole.visual)
+    tower.freeze(model.trainable_blocks)
+    vit, blocks = tower.vit, tower.vit.transformer.resblocks
+    rows, columns = vit.grid_size
+    width = tower.proj.shape[1]
+    with torch.device("meta"):
+        head = Head(width, model, 1.0)
+    everything = model.trainable_blocks is None
+    return Outline(
+        vit.image_size[0], rows * columns, vit.conv1.weight[0].numel(), vit.conv1.out_channels, blocks[0].mlp.c_fc.out_features,
+        blocks[0].attn.num_heads, len(blocks), len(blocks) if everything else model.trainable_blocks, everything,
+        type(blocks[0].mlp.gelu).__name__ == "QuickGELU", width, clip_parameters, count(tower), count(tower, True), count(head))
+
+
+def count(module: nn.Module, trained: bool = False) -> int:
+    """Elements of its parameters, or of those that train."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)

@@ -1,0 +1,92 @@
+"""Disk, network and the jobs around the training: shards, teacher cache, checkpoints, export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from c2srt.errors import UserError
+from c2srt.plan.hardware import CPU, Cluster
+from c2srt.plan.outline import Outline
+from c2srt.plan.speed import Work, worker_rate
+from c2srt.shards import FILE, load_index
+from c2srt.train.config import Config
+from c2srt.train.inputs import TRAIN
+from c2srt.vocabulary import FILE as VOCABULARY
+from c2srt.vocabulary import load_vocabulary
+
+
+@dataclass
+class Sizes:
+    """Images of each split, categories, and bytes an image (configs/sizes/openimages.yaml); a shard folder's own replace them."""
+
+    train: int = 0
+    trained: Optional[int] = None
+    validation: int = 0
+    test: int = 0
+    seen: int = 0
+    unseen: int = 0
+    raw_bytes: float = 0
+    packed_bytes: float = 0
+    short_side: int = 256
+
+    @property
+    def images(self) -> int:
+        return self.train + self.validation + self.test
+
+
+def find_sizes(sizes: Sizes, shards: Path, images: int | None) -> tuple[Sizes, str]:
+    """The sizes to plan with and where they come from. Raises UserError when neither shards nor published sizes are there."""
+    found, source = Sizes(**vars(sizes)), "published sizes (configs/sizes)"
+    if (shards / FILE).is_file():
+        index = load_index(shards)
+        counts = {name: sum(shard.count for shard in of_split) for name, of_split in index.splits.items()}
+        total = sum(shard.bytes for of_split in index.splits.values() for shard in of_split)
+        found.train, found.validation, found.test = (counts.get(name, 0) for name in (TRAIN, "validation", "test"))
+        found.packed_bytes, found.trained, source = total / max(1, sum(counts.values())), None, f"{shards / FILE}"
+    if (shards / VOCABULARY).is_file():
+        vocabulary = load_vocabulary(shards)
+        found.seen, found.unseen = vocabulary.seen_count, vocabulary.unseen_count
+    if images is not None:
+        found.train, found.trained, source = images, None, f"images={images} and {source}"
+    if found.train < 1 or found.seen < 1:
+        raise UserError(f"the sizes of this data set are not known ({shards / FILE} is not there): give sizes.train=… and sizes.seen=…")
+    return found, source
+
+
+def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
+    """Bytes by artefact. A checkpoint holds float32 weights and two moments of what trains; one more than is kept lies there
+    while it is written."""
+    categories = sizes.seen + sizes.unseen
+    views = max(config.views.count, 1)
+    disk = {"shards": sizes.images * sizes.packed_bytes}
+    if config.uses_teacher:
+        disk["teacher cache"] = sizes.train * views * 2 * outline.joint
+    disk |= {"text and graph": categories * (4 * outline.joint + 4 * config.model.neighbours),
+             "checkpoints": 12 * outline.trained * (config.keep_last + 1),
+             "export" + (" and best" if config.validate_every else ""):
+                 4 * (outline.clip_parameters + outline.head_parameters) * (2 if config.validate_every else 1)}
+    return disk
+
+
+def read_rate(config: Config, outline: Outline, sizes: Sizes, images_s: float, nodes: int) -> float:
+    """Bytes a second and node."""
+    cached = 2 * outline.joint * config.uses_teacher
+    return images_s * (sizes.packed_bytes + cached) / nodes
+
+
+def shard_seconds(sizes: Sizes, cluster: Cluster, nodes: int) -> float:
+    """`c2srt shard` on every core, and not faster than the originals can be read."""
+    reading = sizes.images * sizes.raw_bytes / (cluster.disk_gb_s * 1e9 * nodes)
+    return max(sizes.images / (cluster.shard_images_s * cluster.cores * nodes), reading)
+
+
+def teacher_seconds(config: Config, outline: Outline, cluster: Cluster, work: Work, sizes: Sizes, nodes: int) -> float:
+    """`c2srt teacher` on all workers, in TF32 on a GPU; every core decodes for some task. 0 without a cache."""
+    if not config.uses_teacher:
+        return 0.0
+    views = sizes.train * max(config.views.count, 1)
+    share = cluster.rate("tf32" if "tf32" in cluster.tflops else "fp32") / cluster.rate(config.precision)
+    rate = worker_rate(config, cluster)[0] * share * cluster.vit_efficiency
+    computing = views * work.vit_forward / (rate * config.workers)
+    decoding = views / (cluster.decode_images_s * cluster.cores * nodes)
+    return computing + decoding if cluster.kind == CPU else max(computing, decoding)
