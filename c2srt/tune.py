@@ -25,7 +25,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, find_export
-from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file, write_json
+from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
@@ -34,13 +34,13 @@ from c2srt.model.head import Graph
 from c2srt.model.text_gradient import text_gradient
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
-from c2srt.tracking import Tracker, job_tags
+from c2srt.tracking import Run, Tracker, job_tags, send_rest
 from c2srt.train.config import TrackingConfig
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.views import ViewConfig
 from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
 
-MODEL, RUN = "model", "run.json"
+MODEL = "model"
 HARMLESS = ("checkpoint", "shards", "out", "work", "micro_batch", "chunk", "loader_workers", "log_every", "tracking", "epochs",
             "steps")
 """What the key of a tuning takes by content, or what changes no step."""
@@ -90,6 +90,7 @@ def run(config: Config) -> None:
                    {name: value for name, value in asdict(config).items() if name not in HARMLESS}])
     if is_current(out / MODEL, key):
         print(f"{out / MODEL} is up to date")
+        send_rest(out)
         return
     if source.resolve() == (out / MODEL).resolve():
         raise UserError(f"out={config.out} is where the checkpoint itself lies: choose another folder")
@@ -110,6 +111,8 @@ def run(config: Config) -> None:
     text = context.features(exported.clip, context.prompts(exported.clip, list(vocabulary.names)), config.chunk)
     tuned = {"key": key, "template": context.template, "steps": steps, "loss": losses}
     save_with_context(out / MODEL, source, text, context, exported.made_from | {"tuned": tuned})
+    if config.tracking.model:
+        tracker.model(out / MODEL, steps, config.tracking.register)
     tracker.close("FINISHED")
     print(f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}")
 
@@ -192,6 +195,5 @@ def open_tracker(config: Config, key: str) -> Tracker:
     """A new MLflow run, named in <out>/run.json: `evaluate` adds its results to it."""
     uri = config.tracking.store(config.work, os.environ)
     parameters = {name: value for name, value in asdict(config).items() if name != "tracking"}
-    tracker = Tracker(uri, config.tracking.experiment, config.tracking.name, parameters, job_tags() | {"config_hash": key})
-    write_json(Path(config.out) / RUN, {"run_id": tracker.run_id, "uri": uri, "config_hash": key})
-    return tracker
+    tags = job_tags() | {"config_hash": key}
+    return Tracker(Path(config.out), uri, Run(config.tracking.experiment, config.tracking.name, parameters, tags, key, config.tracking.parent))

@@ -29,6 +29,7 @@ from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
+from c2srt.tracking import RUN, Tracker, send_rest
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 from cluster.session import connect, run_tasks
 
@@ -122,6 +123,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     key = hash_of(made_from)
     if (out / RESULTS).exists() and read_json(out / RESULTS, "c2srt evaluate").get("made_from", {}).get("key") == key:
         print(f"{out / RESULTS} is up to date")
+        track(config, None)
         return read_json(out / RESULTS, "c2srt evaluate")
     if subject.checkpoint == PRIOR:
         subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
@@ -137,22 +139,20 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     return results
 
 
-def track(config: Config, results: dict) -> None:
-    """Adds the results to the MLflow run of the training that made the checkpoint, if it left one beside it."""
+def track(config: Config, results: dict | None) -> None:
+    """Adds the results (None: those that an earlier call could not send) to the MLflow run of the training that made the
+    checkpoint, if it left one beside it."""
     if config.checkpoint in (CLIP, PRIOR):
         return
     path = find_export(config.checkpoint).absolute()
-    run = next((folder / "run.json" for folder in (path, path.parent) if (folder / "run.json").is_file()), None)
-    found = read_json(run, "c2srt train") if run else {}
-    if not found.get("run_id"):
-        return
-    from c2srt.tracking import Tracker  # mlflow takes seconds to import
-
-    tracker = Tracker(found["uri"], "c2srt", None, {}, {}, found["run_id"])
-    tracker.metrics({f"{config.split}/{name.replace('@', '_at_')}": value for name, value in flat(results).items()}, 0)
+    folder = next((folder for folder in (path, path.parent) if (folder / RUN).is_file()), None)
+    if folder is None or results is None:
+        return send_rest(folder) if folder else None
+    tracker, step = Tracker(folder), read_json(path / "config.json", "c2srt export").get("made_from", {}).get("step", 0)
+    tracker.metrics({f"{config.split}/{name.replace('@', '_at_')}": value for name, value in flat(results).items()}, step)
     for name in (RESULTS, PER_CATEGORY):
         tracker.artifact(Path(config.out) / name, f"evaluation-{config.split}")
-    tracker.close()
+    tracker.close(None)
 
 
 def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:

@@ -20,6 +20,7 @@ from c2srt.errors import UserError
 from c2srt.files import raise_if_storage, read_json
 from c2srt.train.config import Config
 from c2srt.train.prepare import already_finished, check_before_start
+from c2srt.train.report import send_rest
 from cluster.rank import LOG, REFUSED, train_worker
 
 SAVED_PLEASE_REQUEUE = 75
@@ -36,6 +37,7 @@ def run(config: Config) -> int:
     steps = check_before_start(config)
     if already_finished(config, steps):
         print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
+        send_rest(config, steps)
         return 0
     clear(config.folder)
     fit(config)

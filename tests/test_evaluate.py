@@ -205,13 +205,12 @@ def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):
 
 
 def test_results_go_to_the_trainings_mlflow_run(world, tmp_path):
-    from c2srt.tracking import Tracker
+    from c2srt.tracking import Run, Tracker
 
     folder, _, _ = world
     shutil.copytree(folder / "run", tmp_path / "run")
-    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "c2srt", "training", {}, {})
+    tracker = Tracker(tmp_path / "run", f"sqlite:///{tmp_path}/mlflow.db", Run("c2srt", "training", {}, {}))
     tracker.close()
-    (tmp_path / "run/run.json").write_text(json.dumps({"run_id": tracker.run_id, "uri": tracker.uri}))
     assert evaluate(*shared(world), f"checkpoint={tmp_path}/run/model", f"out={tmp_path}/out", "loader_workers=1") == 0
     import mlflow
 

@@ -1,74 +1,376 @@
-"""The MLflow record on a real sqlite store, and what happens when the store is broken."""
+"""The MLflow record on real stores, a sqlite file and a server: restarts, kills, outages, groups of runs, and secrets."""
 
+import json
 import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+from threading import Thread
 
 import mlflow
 import pytest
 
-from c2srt.tracking import Tracker, git_commit, job_tags
+from c2srt.errors import UserError
+from c2srt.tracking import Run, Tracker, git_commit, job_tags, sender, unsent
+from c2srt.tracking.redact import has_credentials, redacted
+from c2srt.train.config import TrackingConfig
+from tests.mlflow_server import Server
+from tests.ranks import run_ranks
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Path:
+    """A database with MLflow's tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture
-def uri(tmp_path, monkeypatch) -> str:
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+def uri(tmp_path, empty) -> str:
+    shutil.copy(empty, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def run(name: str = "full", key: str = "key", parent: str | None = None, **params: object) -> Run:
+    return Run("miniature", name, {"lr": 1e-3, **params}, {"world_size": "2"}, key, parent)
+
+
+def folder(tmp_path: Path, name: str = "run") -> Path:
+    (tmp_path / name).mkdir(exist_ok=True)
+    return tmp_path / name
+
+
+def runs(uri: str, experiment: str = "miniature") -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient(uri)
+    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+
+
+def points(uri: str, run_id: str, name: str = "loss") -> list[tuple[int, float]]:
+    return sorted((metric.step, metric.value) for metric in mlflow.MlflowClient(uri).get_metric_history(run_id, name))
+
+
+def killed(action) -> None:
+    """Runs `action` in a process that then kills itself."""
+    child = os.fork()
+    if child == 0:
+        action()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+# --- one run
+
 def test_one_run_over_restarts(uri, tmp_path):
-    figure = tmp_path / "loss.txt"
-    figure.write_text("a figure")
-    first = Tracker(uri, "miniature", "full", {"lr": 1e-3, **{f"p{i}": i for i in range(150)}}, {"world_size": 2})
+    where, started = folder(tmp_path), time.time()
+    (where / "loss.txt").write_text("a figure")
+    first = Tracker(where, uri, run(**{f"p{i}": i for i in range(150)}))
     first.metrics({"loss": 2.0}, 10)
     first.close("KILLED")
-    second = Tracker(uri, "miniature", "full", {"lr": 5.0}, {"world_size": 2}, first.run_id)
+    assert runs(uri)[0].info.status == "KILLED"
+    second = Tracker(where, uri, run(lr=5.0))
     second.metrics({"loss": 1.0, "lr": 0.1}, 20)
-    second.artifact(figure, "figures")
+    second.artifact(where / "loss.txt", "figures")
     second.close()
+    found, = runs(uri)
+    assert found.info.status == "FINISHED" and found.info.run_id == first.run_id == second.run_id
+    assert found.data.params["lr"] == "0.001" and len(found.data.params) == 151
+    assert abs(found.info.start_time / 1000 - started) < 1 and found.info.end_time > found.info.start_time
+    assert points(uri, second.run_id) == [(10, 2.0), (20, 1.0)]
+    assert (tmp_path / "mlartifacts" / first.run_id / "artifacts/figures/loss.txt").read_text() == "a figure"
+    assert not unsent(where)
+
+
+def test_a_kill_before_anything_was_sent_costs_nothing(uri, tmp_path):
+    """Also before the first checkpoint: what tells the run is in the folder from the first moment on."""
+    where = folder(tmp_path)
+    for step in (1, 2):
+        killed(lambda: Tracker(where, uri, run()).metrics({"loss": float(step)}, step))
+    last = Tracker(where, uri, run())
+    assert ("loss", 1) in last.recorded and ("loss", 3) not in last.recorded
+    last.close()
+    found, = runs(uri)
+    assert points(uri, found.info.run_id) == [(1, 1.0), (2, 2.0)]
+
+
+def test_what_was_sent_but_not_noted_is_not_doubled(uri, tmp_path):
+    where = folder(tmp_path)
+    first = Tracker(where, uri, run())
+    first.metrics({"loss": 1.0, "nan": float("nan")}, 1)
+    first.metrics({"loss": 2.0}, 2)
+    first.close()
+    state = json.loads((where / "run.json").read_text())
+    for run_id in (state["run_id"], None):  # a kill before the note of the last batch, and before that of the run
+        (where / "run.json").write_text(json.dumps(state | {"sent": 0, "run_id": run_id}))
+        assert unsent(where)
+        Tracker(where).close(None)
+        found, = runs(uri)
+        assert points(uri, found.info.run_id) == [(1, 1.0), (2, 2.0)] and len(points(uri, found.info.run_id, "nan")) == 1
+        assert found.info.status == "FINISHED"
+
+
+def test_another_configuration_in_the_folder_is_another_run(uri, tmp_path):
+    for key in ("first", "second"):
+        tracker = Tracker(folder(tmp_path), uri, run(key=key, key_is=key))
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.close()
+    assert sorted(one.data.params["key_is"] for one in runs(uri)) == ["first", "second"]
+
+
+def test_the_run_of_a_checkpoint_alone_goes_on(uri, tmp_path):
+    first = Tracker(folder(tmp_path), uri, run())
+    first.close("KILLED")
+    shutil.rmtree(tmp_path / "run")
+    second = Tracker(folder(tmp_path), uri, run(), first.run_id)
     assert second.run_id == first.run_id
-    client = mlflow.MlflowClient(uri)
-    experiment = client.get_experiment_by_name("miniature")
-    runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 1 and runs[0].info.status == "FINISHED"
-    assert runs[0].data.params["lr"] == "0.001" and len(runs[0].data.params) == 151
-    assert [(m.step, m.value) for m in client.get_metric_history(first.run_id, "loss")] == [(10, 2.0), (20, 1.0)]
-    assert (tmp_path / "mlartifacts" / first.run_id / "artifacts" / "figures" / "loss.txt").read_text() == "a figure"
+    second.close()
+    assert [one.info.status for one in runs(uri)] == ["FINISHED"]
+
+
+def test_a_lost_run_and_another_store_get_the_whole_record(uri, tmp_path, empty, capsys):
+    first = Tracker(folder(tmp_path), uri, run())
+    first.metrics({"loss": 1.0}, 1)
+    first.close()
+    shutil.copy(empty, tmp_path / "mlflow.db")
+    second = Tracker(folder(tmp_path), uri, run())
+    second.metrics({"loss": 2.0}, 2)
+    second.close()
+    assert "does not know run" in capsys.readouterr().err
+    shutil.copy(empty, tmp_path / "other.db")
+    third = Tracker(folder(tmp_path), f"sqlite:///{tmp_path}/other.db", run())
+    third.close()
+    for store, tracker in ((uri, second), (third.uri, third)):
+        found, = runs(store)
+        assert found.info.run_id == tracker.run_id and points(store, tracker.run_id) == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_broken_store_warns_once_and_stops_nothing(tmp_path, capsys):
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    tracker = Tracker(folder(tmp_path), f"sqlite:///{tmp_path}/mlflow.db", run())
+    for step in range(5):
+        tracker.metrics({"loss": 1.0}, step)
+    tracker.close()
+    said = capsys.readouterr().err
+    assert tracker.run_id is None and said.count("fails") == 1 and "7 entries did not reach" in said
+
+
+def test_a_refused_entry_and_a_torn_line_hold_up_nothing(uri, tmp_path, capsys):
+    where = folder(tmp_path)
+    first = Tracker(where, uri, run())
+    first.metrics({"what?": 1.0}, 1)
+    first.artifact(where / "absent.png")
+    first.close("KILLED")
+    with (where / "tracking.jsonl").open("a") as file:
+        file.write('{"metrics": {"loss": 1')
+    second = Tracker(where, uri, run())
+    second.metrics({"loss": 2.0}, 2)
+    second.close()
+    assert points(uri, second.run_id) == [(2, 2.0)] and not unsent(where)
+    assert capsys.readouterr().err.count("left out") == 2
 
 
 def test_the_store_is_not_exported_to_later_jobs(uri, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    Tracker(uri, "miniature", None, {}, {}).close()
+    Tracker(folder(tmp_path), uri, run()).close()
     assert "MLFLOW_TRACKING_URI" not in os.environ
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///the-users-own.db")
-    Tracker(uri, "miniature", None, {}, {}).close()
-    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///the-users-own.db"
-
-
-def test_a_lost_run_is_replaced_with_a_warning(uri, capsys):
-    tracker = Tracker(uri, "miniature", None, {}, {}, "0" * 32)
-    tracker.close()
-    assert tracker.run_id not in (None, "0" * 32)
-    assert "does not know run" in capsys.readouterr().err
-
-
-def test_a_broken_store_warns_once_and_stops_nothing(tmp_path, capsys):
-    broken = tmp_path / "mlflow.db"
-    broken.write_bytes(b"not a database" * 100)
-    tracker = Tracker(f"sqlite:///{broken}", "miniature", None, {"lr": 1}, {})
-    for step in range(5):
-        tracker.metrics({"loss": 1.0}, step)
-    tracker.artifact(broken)
-    tracker.close()
-    assert tracker.run_id is None
-    assert capsys.readouterr().err.count("failed") == 1
-
-
-def test_an_unreachable_server_is_given_up_in_seconds(capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tracker = Tracker("http://127.0.0.1:9", "miniature", None, {}, {})
-    assert tracker.run_id is None and "goes on without it" in capsys.readouterr().err
 
 
 def test_tags_name_the_job(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     assert job_tags()["slurm_job_id"] == "77"
     assert git_commit(tmp_path) is None
+
+
+# --- groups of runs
+
+def test_trainings_that_start_together_share_one_parent(uri, tmp_path):
+    """Several times over: made once, found again, FINISHED when its children are."""
+    trackers = []
+    threads = [Thread(target=lambda seed=seed: trackers.append(Tracker(folder(tmp_path, f"seed-{seed}"), uri, run(f"seed-{seed}", parent="it's all"))))
+               for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: all(tracker.run_id for tracker in trackers))
+    until(lambda: all(tracker.sender.joined for tracker in trackers))
+    trackers[0].close("KILLED")
+    parent = next(one for one in runs(uri) if one.info.run_name == "it's all")
+    assert parent.info.status == "RUNNING"
+    for tracker in trackers[1:]:
+        tracker.close()
+    again = Tracker(folder(tmp_path, "seed-9"), uri, run("seed-9", parent="it's all"))
+    again.close()
+    found = runs(uri)
+    assert len(found) == 6 and [one.info.run_name for one in found].count("it's all") == 1
+    parents = {one.data.tags.get("mlflow.parentRunId") for one in found if one.info.run_name != "it's all"}
+    assert parents == {parent.info.run_id}
+    assert mlflow.MlflowClient(uri).get_run(parent.info.run_id).info.status == "FINISHED"
+
+
+# --- nodes
+
+def record_on_two_nodes(rank: int, where: Path, uri: str) -> None:
+    import torch
+
+    from c2srt.train.engine import Update
+    from c2srt.train.recorder import Recorder
+    from c2srt.train.world import World
+
+    socket.gethostname = lambda: f"node-{rank}"
+    tracker = Tracker(where, uri, run()) if rank == 0 else None
+    recorder = Recorder(where, World(rank, 2, 1, torch.device("cpu")), tracker, 0, 2, 4)
+    for step in (1, 2):
+        recorder.add(Update({"loss": 1.0 + rank}, True, 0.5), 1e-3)
+        recorder.flush(step)
+    if tracker:
+        tracker.close()
+
+
+def test_every_node_has_its_system_metrics_and_one_run(uri, tmp_path):
+    run_ranks(2, record_on_two_nodes, folder(tmp_path), uri)
+    found, = runs(uri)
+    assert found.data.metrics["loss"] == 1.5
+    for node in ("node-0", "node-1"):
+        for name in ("cpu_utilization_percentage", "system_memory_usage_percentage", "network_receive_megabytes"):
+            assert 0 <= found.data.metrics[f"system/{node}/{name}"]
+        memory = points(uri, found.info.run_id, f"system/{node}/system_memory_usage_megabytes")
+        assert [step for step, _ in memory] == [1, 2] and all(value > 100 for _, value in memory)
+
+
+# --- a server that fails
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, empty):
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty, folder / "mlflow.db")
+    server = Server(folder)
+    yield server
+    server.kill()
+
+
+def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(server, tmp_path, monkeypatch, capsys):
+    """Down at the start, up, frozen, up, killed at the end, and up for the next command: no call waits, nothing is lost or
+    doubled, times are those of the events."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    for name in ("PAUSE_S", "FIRST_WAIT_S", "LONGEST_WAIT_S"):
+        monkeypatch.setattr(sender, name, 0.2)
+    where, step, started = folder(tmp_path), 0, time.time()
+    tracker, slowest, times = Tracker(where, server.uri, run()), 0.0, []
+
+    def work(steps: int) -> None:
+        nonlocal step, slowest
+        for step in range(step + 1, step + 1 + steps):
+            before = time.perf_counter()
+            tracker.metrics({"loss": float(step)}, step)
+            slowest = max(slowest, time.perf_counter() - before)
+            times.append(time.time())
+            time.sleep(0.01)
+
+    work(20)
+    until(lambda: tracker.sender.failing)
+    assert tracker.run_id is None
+    server.start()
+    until(lambda: tracker.run_id and not tracker.left())
+    server.signal(signal.SIGSTOP)
+    work(20)
+    until(lambda: tracker.sender.failing)
+    server.signal(signal.SIGCONT)
+    until(lambda: not tracker.left())
+    work(5)
+    until(lambda: not tracker.left())
+    server.kill()
+    work(20)
+    closing = time.monotonic()
+    tracker.close()
+    assert time.monotonic() - closing < 10 and slowest < 0.1
+    assert "21 entries did not reach" in capsys.readouterr().err
+    server.start()
+    Tracker(where).close(None)
+    found, = runs(server.uri)
+    assert points(server.uri, found.info.run_id) == [(one, float(one)) for one in range(1, 66)]
+    assert found.info.status == "FINISHED" and abs(found.info.start_time / 1000 - started) < 5
+    history = mlflow.MlflowClient(server.uri).get_metric_history(found.info.run_id, "loss")
+    assert all(abs(metric.timestamp / 1000 - times[metric.step - 1]) < 0.1 for metric in history)
+
+
+def test_a_frozen_server_holds_the_end_up_for_seconds_only(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(sender, "PAUSE_S", 0.2)
+    if server.process is None:
+        server.start()
+    server.signal(signal.SIGSTOP)
+    try:
+        tracker = Tracker(folder(tmp_path), server.uri, run("frozen"))
+        until(lambda: tracker.sender.failing)
+        closing = time.monotonic()
+        tracker.close()
+        assert time.monotonic() - closing < 8
+    finally:
+        server.signal(signal.SIGCONT)
+    assert "did not reach" in capsys.readouterr().err
+    Tracker(tmp_path / "run").close(None)
+    assert [one.info.run_name for one in runs(server.uri)].count("frozen") == 1
+
+
+# --- secrets
+
+SECRETS = {"OPENAI_API_KEY": "sk-live-1234567890", "MLFLOW_TRACKING_PASSWORD": "correct horse", "RAY_AUTH_TOKEN": "f00dcafef00dcafe"}
+
+
+def test_no_secret_is_written_anywhere(uri, tmp_path, monkeypatch, capsys):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    where = folder(tmp_path)
+    params = {"url": "https://me:hunter22hunter@host/data?token=abcdefgh&x=1", "list": ["a", SECRETS["OPENAI_API_KEY"]], "plain": "a b"}
+    for store in (uri, "http://me:hunter22hunter@127.0.0.1:9"):
+        tracker = Tracker(where, store, Run("miniature", None, params, {"job": f"Bearer {SECRETS['RAY_AUTH_TOKEN']}"}, "key"))
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.close()
+    said = "".join(capsys.readouterr())
+    assert "127.0.0.1:9 fails" in said
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + said.encode()
+    for secret in (*SECRETS.values(), "hunter22", "abcdefgh"):
+        assert secret.encode() not in written
+    found, = runs(uri)
+    assert found.data.params["url"] == "https://***@host/data?token=***&x=1" and found.data.params["plain"] == "a b"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("http://user:pass@host:5000/x", "http://***@host:5000/x"), ("mysql+pymysql://u:p%40@db/x", "mysql+pymysql://***@db/x"),
+    ("see http://u:p@a and https://t@b", "see http://***@a and https://***@b"), ("sqlite:////runs/a@b/mlflow.db", None),
+    ("http://host/a@b", None), ("photo@example.org", None), ("?api_key=abc&n=1", "?api_key=***&n=1"),
+    ({"a": ["x://u:p@h"]}, {"a": ["x://***@h"]}), (3, None)])
+def test_addresses_lose_their_credentials(text, expected):
+    assert redacted(text, {}) == (text if expected is None else expected)
+
+
+def test_values_of_secret_variables_are_hidden_but_not_placeholders():
+    environment = {"MY_TOKEN": "0123456789", "OPENAI_API_KEY": "none", "PATH": "/usr/bin:/bin"}
+    assert redacted("0123456789 none /usr/bin:/bin", environment) == "*** none /usr/bin:/bin"
+
+
+def test_a_password_in_the_settings_is_refused_without_showing_it():
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        TrackingConfig(uri="http://me:hunter22@host:5000")
+    assert "hunter22" not in str(refused.value)
+    assert not has_credentials("http://host:5000") and not has_credentials("sqlite:////a@b/mlflow.db")
+
+
+def test_a_password_in_the_environment_is_used_and_not_written(uri, tmp_path, monkeypatch):
+    given = "http://me:hunter22hunter@127.0.0.1:9"
+    Tracker(folder(tmp_path), given, run()).close()
+    assert "hunter22" not in (tmp_path / "run/run.json").read_text()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    again = Tracker(tmp_path / "run")
+    again.close(None)
+    assert again.uri == given

@@ -15,7 +15,7 @@ from c2srt.files import write_json
 from c2srt.progress import clock
 
 CASES = {"head": "c2srt.bench.head", "isr": "c2srt.bench.head", "gat": "c2srt.bench.head", "ignore": "c2srt.bench.head",
-         "loss": "c2srt.bench.loss", "step": "c2srt.bench.step"}
+         "loss": "c2srt.bench.loss", "step": "c2srt.bench.step", "tracking": "c2srt.bench.tracking"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

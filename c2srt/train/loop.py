@@ -14,7 +14,7 @@ from c2srt.train.engine import Engine, Update
 from c2srt.train.groups import parameter_groups
 from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs
 from c2srt.train.recorder import Recorder
-from c2srt.train.report import announce, open_tracker
+from c2srt.train.report import announce, close_tracker, open_tracker
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
@@ -41,7 +41,6 @@ def train(config: Config, world: World) -> str:
     record = resume(config, world, engine, inputs)
     steps = config.total_steps(steps_per_epoch(config, inputs))
     tracker = open_tracker(config, world, record)
-    record = replace(record, run_id=world.gather(tracker.run_id if tracker else None)[0])
     announce(config, world, model, steps, record.step, tracker)
     recorder = Recorder(config.folder, world, tracker, record.step, steps, config.batch)
     batches = training_batches(config, inputs, world, record.step, steps, engine.device)
@@ -72,7 +71,7 @@ def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tu
         if validator and (step % config.validate_every == 0 or step == steps):
             best = validate(config, world, engine, validator, recorder, step, best)
         if step % config.checkpoint_every == 0 or last:
-            record = replace(record, step=step, metrics=recorder.last, best=best, nonfinite=nonfinite)
+            record = replace(record, step=step, run_id=recorder.run_id, metrics=recorder.last, best=best, nonfinite=nonfinite)
             save(config, world, engine, record)
         if last:
             break
@@ -139,7 +138,7 @@ def finish(config: Config, world: World, recorder: Recorder, record: Record, ste
         "steps": steps, "workers": world.size, "accumulation": config.accumulation, "batch": config.batch, "best": record.best,
         "config_hash": config.hash(), "inputs": record.inputs})
     if world.first:
-        recorder.tracker.close("FINISHED" if state == FINISHED else "KILLED")
+        close_tracker(config, recorder.tracker, record.step, state == FINISHED)
     world.barrier()
 
 

@@ -13,6 +13,7 @@ from c2srt.files import whole_file, write_json
 from c2srt.progress import Progress
 from c2srt.tracking import Tracker
 from c2srt.train.engine import Update
+from c2srt.train.node import Node
 from c2srt.train.world import World
 
 METRICS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "train.json"
@@ -31,7 +32,8 @@ def peak_gpu_mib() -> float:
 class Recorder:
     """Collects updates between two `flush`es. Every rank has one and calls the same methods; rank 0 writes.
 
-    Metrics are means over ranks and over the updates since the last flush. `images` counts padding too.
+    Metrics are means over ranks and over the updates since the last flush. `images` counts padding too. The first rank of each
+    node reads what its machine is doing.
     """
 
     def __init__(self, folder: Path, world: World, tracker: Tracker | None, start: int, steps: int, batch: int) -> None:
@@ -41,6 +43,9 @@ class Recorder:
         self.updates, self.left_out, self.waited = 0, 0, 0.0
         self.begun = self.mark = time.monotonic()
         self.progress = Progress("train", steps * batch) if world.first else None
+        node = Node()
+        hosts = world.gather(node.name)
+        self.node = node if hosts.index(node.name) == world.rank else None
         if world.first:
             self.progress.skip(start * batch)
             forget_after(folder / METRICS, start)
@@ -76,12 +81,13 @@ class Recorder:
         count = self.updates + self.left_out
         local = [self.sums[name] / max(1, self.updates) for name in names] + [self.waited / max(elapsed, 1e-9)]
         *means, waiting = self.world.mean(local)
-        memory = self.world.gather((peak_rss_mib(), peak_gpu_mib()))
+        gathered = self.world.gather((peak_rss_mib(), peak_gpu_mib(), self.node.read() if self.node else {}))
         self.last = dict(zip(names, means)) | {
             "images_per_s": count * self.batch / max(elapsed, 1e-9), "data_wait_share": waiting,
             "left_out_updates": float(self.left_out),
-            "peak_rss_mib": max(rss for rss, _ in memory), "peak_gpu_mib": max(gpu for _, gpu in memory)}
+            "peak_rss_mib": max(rss for rss, _, _ in gathered), "peak_gpu_mib": max(gpu for _, gpu, _ in gathered)}
         self.write(self.last, step)
+        self.track({name: value for *_, node in gathered for name, value in node.items()}, step)
         self.sums, self.updates, self.left_out, self.waited, self.mark = {}, 0, 0, 0.0, time.monotonic()
 
     def write(self, values: dict[str, float], step: int) -> None:
@@ -89,7 +95,18 @@ class Recorder:
         if self.world.first:
             with (self.folder / METRICS).open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
-            self.tracker.metrics(values, step)
+        self.track(values, step)
+
+    def track(self, values: dict[str, float], step: int) -> None:
+        """Gives values to the tracker (rank 0), but for those of a step that a killed attempt had recorded before: it is done
+        again, and MLflow would show it twice."""
+        if self.tracker:
+            self.tracker.metrics({name: value for name, value in values.items() if (name, step) not in self.tracker.recorded}, step)
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run, once the store has been reached (rank 0)."""
+        return self.tracker.run_id if self.tracker else None
 
     def summary(self, state: str, step: int, more: dict[str, Any]) -> None:
         """Writes train.json, and at the end of the run closes the progress line and draws the curve."""
@@ -100,11 +117,11 @@ class Recorder:
         write_json(self.folder / SUMMARY, {
             "state": state, "step": step, "seconds": seconds, "seconds_per_step": seconds / max(1, step - self.start),
             "images_per_s": (step - self.start) * self.batch / max(seconds, 1e-9), "peak_rss_mib": [rss for rss, _ in memory],
-            "peak_gpu_mib": [gpu for _, gpu in memory], "metrics": self.last, "run_id": self.tracker.run_id, **more})
+            "peak_gpu_mib": [gpu for _, gpu in memory], "metrics": self.last, "run_id": self.run_id, **more})
         self.progress.close(f"loss {self.last['loss']:.4f}" if "loss" in self.last else "")
         draw_curve(self.folder / METRICS, self.folder / CURVE)
         for name in (SUMMARY, METRICS, CURVE):
-            if (self.folder / name).exists():
+            if self.tracker and (self.folder / name).exists():
                 self.tracker.artifact(self.folder / name)
 
 

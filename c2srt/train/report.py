@@ -4,14 +4,14 @@ import os
 
 import torch
 
-from c2srt.files import read_json, write_json
+from c2srt.files import write_json
 from c2srt.model.network import C2SRT
-from c2srt.tracking import Tracker, how_to_open, job_tags
+from c2srt.tracking import Journal, Run, Tracker, how_to_open, job_tags, redacted, unsent
 from c2srt.train.checkpoints import Record, flat
 from c2srt.train.config import Config
 from c2srt.train.world import World
 
-RESOLVED, RUN = "config.json", "run.json"
+RESOLVED, INPUTS = "config.json", "inputs.json"
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,21 +54,43 @@ def engine_mib(config: Config, workers: int, total: int, trainable: int) -> floa
 
 
 def open_tracker(config: Config, world: World, record: Record) -> Tracker | None:
-    """Rank 0's tracker: the run of the checkpoint, else the one that a start killed before its first checkpoint left."""
+    """Rank 0's tracker: the run of this folder goes on, or of the checkpoint; else a new one is opened."""
     if not world.first:
         return None
-    uri = config.tracking.store(config.work, os.environ)
-    path = config.folder / RUN
-    left = read_json(path, "c2srt train") if path.exists() else {}
-    run_id = left.get("run_id") if left.get("config_hash") == config.hash() else None
-    tags = job_tags() | world.tags | {"config_hash": config.hash(), "world_size": world.size}
-    tracker = Tracker(uri, config.tracking.experiment, config.tracking.name, flat(config.settings()), tags,
-                      record.run_id or run_id)
-    write_json(path, {"run_id": tracker.run_id, "uri": uri, "config_hash": config.hash()})
-    write_json(config.folder / RESOLVED, config.settings())
-    write_json(config.folder / "inputs.json", record.inputs)
-    for name in (RESOLVED, "inputs.json"):
+    uri, settings = config.tracking.store(config.work, os.environ), redacted(config.settings())
+    tags = job_tags() | world.tags | {"config_hash": config.hash(), "world_size": str(world.size), "mlflow.note.content": note(config)}
+    tracking = config.tracking
+    run = Run(tracking.experiment, tracking.name, flat(settings) | {f"inputs.{name}": value for name, value in record.inputs.items()},
+              tags, config.hash(), tracking.parent)
+    tracker = Tracker(config.folder, uri, run, record.run_id)
+    write_json(config.folder / RESOLVED, settings)
+    write_json(config.folder / INPUTS, record.inputs)
+    for name in (RESOLVED, INPUTS):
         tracker.artifact(config.folder / name)
-    if tracker.run_id:
-        print(f"tracking: {how_to_open(uri).splitlines()[0]}")
+    print(f"tracking: {how_to_open(uri)}")
     return tracker
+
+
+def note(config: Config) -> str:
+    """The run's description in MLflow."""
+    return (f"`c2srt train` into `{config.folder}`: {config.epochs} epochs of batch {config.batch}, {config.precision}, ZeRO {config.zero}. "
+            f"Run the same command again to go on; `c2srt evaluate` adds its results here.")
+
+
+def close_tracker(config: Config, tracker: Tracker, step: int, finished: bool) -> None:
+    """The run's end; a finished training's model goes to MLflow unless tracking.model=false."""
+    if finished and config.tracking.model:
+        tracker.model(config.folder / "model", step, config.tracking.register)
+    tracker.close("FINISHED" if finished else "KILLED")
+
+
+def send_rest(config: Config, step: int) -> None:
+    """For a training that is finished: sends what MLflow missed, and registers the model if that is asked for by now."""
+    journal, name = Journal(config.folder), config.tracking.register
+    wanted = name is not None and not any(entry.get("register") == name for entry in journal.all())
+    if not journal.path.exists() or not (wanted or unsent(config.folder)):
+        return
+    tracker = Tracker(config.folder)
+    if wanted:
+        tracker.model(config.folder / "model", step, name)
+    tracker.close(None)

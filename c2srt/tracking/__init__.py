@@ -1,0 +1,156 @@
+"""The record of a run in MLflow. A store that is down or slow neither stops nor slows the work.
+
+What is to be recorded is appended to a journal in the run's folder (journal.py), which costs microseconds; a thread sends it
+(sender.py) to the store (store.py, the only file that imports mlflow). What could not be sent stays in the journal, and the
+next `Tracker` on that folder sends it, with its original times.
+"""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from c2srt.tracking.job import git_commit, job_tags
+from c2srt.tracking.journal import JOURNAL, RUN, Journal
+from c2srt.tracking.redact import redacted
+from c2srt.tracking.sender import Sender
+
+__all__ = ["JOURNAL", "RUN", "Journal", "Run", "Tracker", "git_commit", "how_to_open", "job_tags", "redacted", "send_rest", "unsent"]
+WAIT_S, WAIT_DOWN_S, BYTES_PER_S = 30.0, 5.0, 10e6
+"""How long `close` waits for the rest to be sent: with a store that answers, and with one that did not; and the slowest
+transfer of a model that is waited for."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to be opened. `key` tells it from another run in the same folder. `parent`: the name of the run it is a child of."""
+
+    experiment: str
+    name: str | None
+    params: dict[str, Any]
+    tags: dict[str, str]
+    key: str = ""
+    parent: str | None = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Tracker:
+    """One MLflow run, recorded in `folder`.
+
+    With `run`, the run that this folder already holds under the same key goes on, else a new one is opened; `run_id`: the run
+    to go on with where the folder does not know (a checkpoint does). Without `run`, entries are added to the folder's run,
+    whatever its state, and `uri` is that run's by default. No method waits for the store but `close`, and none raises for it. Use it as:
+
+        tracker = Tracker(folder, uri, Run("openimages", "full", params, tags, key))
+        tracker.metrics({"loss": 0.5}, step)
+        tracker.close()
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None, run: Run | None = None, run_id: str | None = None) -> None:
+        self.journal, self._warned = Journal(folder), False
+        state = self.journal.state()
+        self.uri = uri = uri or with_credentials(state["uri"], os.environ)
+        if run and state.get("config_hash", run.key) != run.key:
+            self.journal.path.unlink(missing_ok=True)  # another run, killed before its first checkpoint
+            state = {}
+        if state.get("uri", redacted(uri)) != redacted(uri):
+            state = {}  # another store: it gets the whole record
+        entries = self.journal.all()
+        self.recorded = {(name, entry["step"]) for entry in entries for name in entry.get("metrics", ())}
+        """(name, step) of every metric that earlier attempts recorded."""
+        self.journal.note(uri=uri, run_id=state.get("run_id") or run_id, sent=state.get("sent", 0) if entries else 0,
+                          **({"config_hash": run.key} if run else {}))
+        if run:
+            self._open(run, any("open" in entry for entry in entries), run_id is not None)
+        self.sender = Sender(self.journal, uri)
+        self.sender.start()
+
+    def _open(self, run: Run, recorded: bool, elsewhere: bool) -> None:
+        """Records what opens the run, unless it is `recorded`, and what a further attempt adds."""
+        tags = {name: str(value) for name, value in run.tags.items()}
+        if not recorded:
+            self._append({"open": {"token": run.token, "experiment": run.experiment, "name": run.name, "parent": run.parent,
+                                   "params": {name: str(value) for name, value in run.params.items()}, "tags": tags, "time": now()}})
+        if recorded or elsewhere:
+            self._append({"tags": tags})
+            self._append({"status": "RUNNING", "time": now()})
+
+    @property
+    def run_id(self) -> str | None:
+        """None as long as the store has not been reached."""
+        return self.sender.run_id
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        self._append({"metrics": {name: float(value) for name, value in values.items()}, "step": step, "time": now()})
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copies a file into the run's artifacts, as it is when it is sent."""
+        self._append({"artifact": self.journal.relative(path), "folder": folder})
+
+    def model(self, path: Path, step: int, register: str | None = None) -> None:
+        """Logs an export folder as an MLflow model, registered under a name if one is given; once for each step and name."""
+        self._append({"model": self.journal.relative(path), "step": step, "register": register})
+
+    def close(self, status: str | None = "FINISHED") -> None:
+        """FINISHED, FAILED, or KILLED (stopped early, goes on later); None leaves the run's status alone.
+
+        Waits for the rest to be sent, a bounded time, and says in one line what remains.
+        """
+        if status:
+            self._append({"status": status, "time": now()})
+        self.sender.closing.set()
+        models = sum(size_of(self.journal.folder / entry["model"]) for entry in self.left() if "model" in entry)
+        self.sender.join(WAIT_DOWN_S if self.sender.failing else WAIT_S + models / BYTES_PER_S)
+        if left := self.left():
+            print(f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept in {self.journal.path} and "
+                  "sent when the same command runs again", file=sys.stderr, flush=True)
+
+    def left(self) -> list[dict[str, Any]]:
+        """The entries that were not sent yet."""
+        return self.journal.all(self.sender.sent)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        try:
+            self.journal.append(entry)
+        except OSError as error:  # a full disk: whoever writes what matters will say so
+            if not self._warned:
+                print(f"tracking: {self.journal.path} cannot be written ({error.strerror}): the record has a gap", file=sys.stderr)
+            self._warned = True
+
+
+def unsent(folder: Path) -> bool:
+    """Whether the run recorded in `folder` has entries that MLflow lacks."""
+    journal = Journal(folder)
+    return journal.size > journal.state().get("sent", 0)
+
+
+def send_rest(folder: Path) -> None:
+    """Sends what MLflow lacks of the run recorded in `folder`, if there is such a thing; the run's status stays."""
+    if unsent(folder):
+        Tracker(folder).close(None)
+
+
+def with_credentials(uri: str, environment: Mapping[str, str]) -> str:
+    """A store's address as it was before its password was left out of run.json: that of MLFLOW_TRACKING_URI, if it is that one."""
+    given = environment.get("MLFLOW_TRACKING_URI", uri)
+    return given if redacted(given) == uri else uri
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder; 0 without it."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def how_to_open(uri: str) -> str:
+    """The line that shows the runs in a browser: a command, or the server's address."""
+    shown = redacted(uri)
+    return f"mlflow ui --backend-store-uri {shown} --port 5000" if not shown.startswith("http") else shown

@@ -1,0 +1,221 @@
+"""MLflow's side of a run (the only file that imports mlflow): everything goes through a client with an address of its own, so
+that neither MLflow's global state nor the environment of later jobs changes. Every method may be repeated without harm.
+"""
+
+import getpass
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Sensible only for a sender that tries again itself: a request that is not answered is given up after seconds.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+
+import mlflow
+import mlflow.pyfunc
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, DataType, Object, Property
+
+from c2srt.files import hash_of, read_json
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema migration
+
+SQLITE = "sqlite:///"
+METRICS_AT_ONCE, PARAMS_AT_ONCE, VALUE_LENGTH = 1000, 100, 500
+TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
+SETTLE_S = 1.0
+"""How long after making a parent run one looks whether another training made it at the same time."""
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+SERVED_BY = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "numpy", "pillow", "simplejpeg", "pyarrow", "psutil")
+"""What serving imports; MLflow records them with the versions of this machine."""
+
+
+class Store:
+    """An MLflow store; the paths of journal entries are relative to `folder`."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri, self.folder = uri, folder
+        self._made: mlflow.MlflowClient | None = None
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        """Made when first needed: it opens a database at once."""
+        self._made = self._made or mlflow.MlflowClient(self.uri, self.uri)
+        return self._made
+
+    def refused(self, error: Exception) -> bool:
+        """Whether an error is due to what was sent, and sending it again would not help.
+
+        A server's own errors are RestExceptions: a proxy's page of a server that is away is not taken for its word.
+        """
+        if isinstance(error, FileNotFoundError):
+            return True
+        own = isinstance(error, RestException) or not self.uri.startswith("http")
+        return isinstance(error, MlflowException) and error.error_code in (REFUSALS if own else REFUSALS[:1])
+
+    def knows(self, run_id: str) -> bool:
+        try:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if self.refused(error):
+                return False
+            raise
+
+    # --- runs
+
+    def open(self, opening: dict[str, Any]) -> str:
+        """The id of the run with this opening's token, made if absent, with all its parameters."""
+        experiment = self.experiment(opening["experiment"])
+        tags = opening["tags"] | {"mlflow.user": getpass.getuser(), "mlflow.source.name": "c2srt", "mlflow.source.type": "LOCAL",
+                                  "mlflow.source.git.commit": opening["tags"].get("git_commit", "")}
+        if opening["parent"]:
+            tags[PARENT] = self.parent(experiment, opening["parent"], opening["time"])
+            self.client.update_run(tags[PARENT], "RUNNING")
+        run_id = self.find_or_create(experiment, TOKEN, opening["token"], opening["name"], tags, opening["time"])
+        listed = [Param(name, value[:VALUE_LENGTH]) for name, value in opening["params"].items()]
+        for start in range(0, len(listed), PARAMS_AT_ONCE):
+            self.client.log_batch(run_id, params=listed[start : start + PARAMS_AT_ONCE])
+        return run_id
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment, made if absent; next to a sqlite file its artifacts lie beside the file."""
+        if found := self.client.get_experiment_by_name(name):
+            return found.experiment_id
+        beside = Path(self.uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts"
+        try:
+            return self.client.create_experiment(name, beside.as_uri() if self.uri.startswith(SQLITE) else None)
+        except MlflowException:  # another training of the same sweep was faster
+            if found := self.client.get_experiment_by_name(name):
+                return found.experiment_id
+            raise
+
+    def parent(self, experiment: str, name: str, time_ms: int) -> str:
+        """Id of the run that groups the trainings of one name: made once, also by several that start together.
+
+        MLflow has no "create unless it exists": whoever makes one looks again a little later, and all take the first of those
+        that they see then; who made another one deletes it.
+        """
+        value = hash_of(name)
+        made = self.find_or_create(experiment, GROUP, value, name, {}, time_ms)
+        time.sleep(SETTLE_S)
+        chosen = self.find(experiment, GROUP, value)[0]
+        if made != chosen and not self.client.search_runs([experiment], f"tags.`{PARENT}` = '{made}'", max_results=1):
+            self.client.delete_run(made)
+        return chosen
+
+    def find_or_create(self, experiment: str, tag: str, value: str, name: str | None, tags: dict[str, str], time_ms: int) -> str:
+        if found := self.find(experiment, tag, value):
+            return found[0]
+        return self.client.create_run(experiment, time_ms, tags | {tag: value}, name).info.run_id
+
+    def find(self, experiment: str, tag: str, value: str) -> list[str]:
+        """Ids of the active runs with a tag, oldest first."""
+        found = self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'", order_by=["attributes.start_time ASC"])
+        return [run.info.run_id for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))]
+
+    # --- entries
+
+    def batches(self, entries: list[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+        """Neighbouring metrics together, everything else one by one; with the byte behind each batch."""
+        batch, end, count = [], 0, 0
+        for entry, place in entries:
+            size = len(entry.get("metrics", ())) or METRICS_AT_ONCE
+            if batch and count + size > METRICS_AT_ONCE:
+                yield batch, end
+                batch, count = [], 0
+            batch, end, count = [*batch, entry], place, count + size
+        if batch:
+            yield batch, end
+
+    def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
+        first = batch[0]
+        if "metrics" in first:
+            self.client.log_batch(run_id, metrics=[Metric(name, value, entry["time"], entry["step"])
+                                                   for entry in batch for name, value in entry["metrics"].items()])
+        elif "tags" in first:
+            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in first["tags"].items()])
+        elif "artifact" in first:
+            self.client.log_artifact(run_id, str(self.folder / first["artifact"]), first["folder"])
+        elif "model" in first:
+            self.model(run_id, self.folder / first["model"], first["step"], first["register"])
+        elif "status" in first:
+            self.status(run_id, first["status"], first["time"])
+
+    def status(self, run_id: str, status: str, time_ms: int) -> None:
+        """Sets the run's status; its parent runs as long as one of its children does."""
+        parent = self.client.get_run(run_id).data.tags.get(PARENT)
+        if status == "RUNNING":
+            for one in [run_id, parent] if parent else [run_id]:
+                self.client.update_run(one, status)
+            return
+        self.client.set_terminated(run_id, status, time_ms)
+        if parent:
+            children = self.client.search_runs([self.client.get_run(parent).info.experiment_id], f"tags.`{PARENT}` = '{parent}'")
+            if not any(child.info.status == "RUNNING" for child in children):
+                self.client.set_terminated(parent, "FINISHED", time_ms)
+
+    # --- the model
+
+    def model(self, run_id: str, export: Path, step: int, register: str | None) -> None:
+        """Logs an export once for each step, as an MLflow model of this run, and registers it once for each name."""
+        run = self.client.get_run(run_id)
+        found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+        model_id = next((model.model_id for model in found if model.tags.get("step") == str(step) and str(model.status) == "READY"), None)
+        if model_id is None:
+            model_id = self.log_model(run, export, step)
+        if register:
+            self.register(run_id, model_id, register)
+
+    def log_model(self, run: mlflow.entities.Run, export: Path, step: int) -> str:
+        made = self.client.create_logged_model(run.info.experiment_id, "model", run.info.run_id, {"step": str(step)},
+                                               {"step": str(step)}, "image tagging")
+        with tempfile.TemporaryDirectory(prefix="c2srt-model-") as folder:
+            save_model(Path(folder) / "model", export, Model(run_id=run.info.run_id, model_uuid=made.model_id, model_id=made.model_id,
+                                                             artifact_path=made.artifact_location))
+            self.client.log_model_artifacts(made.model_id, str(Path(folder) / "model"))
+        self.client.finalize_logged_model(made.model_id, "READY")
+        self.client.log_outputs(run.info.run_id, [LoggedModelOutput(made.model_id, step)])
+        return made.model_id
+
+    def register(self, run_id: str, model_id: str, name: str) -> None:
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        if not any(one.model_id == model_id for one in self.client.search_model_versions(f"name = '{name}'")):
+            self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+
+
+def save_model(folder: Path, export: Path, model: Model | None = None) -> None:
+    """Writes an export folder as an MLflow model: the two files, and this package's source, which loads them.
+
+    Nothing is pickled: `c2srt.serving` builds the model from safetensors and JSON. The requirements are names and versions.
+    """
+    from c2srt import serving  # brings torch and open_clip, which only a model needs
+
+    label = Object([Property("label", DataType.string), Property("score", DataType.double)])
+    signature = ModelSignature(
+        Schema([ColSpec(DataType.string, "image")]),
+        Schema([ColSpec(Array(label), "labels"), ColSpec(DataType.string, "error", required=False)]),
+        ParamSchema([ParamSpec("labels", DataType.string, [], (-1,)), ParamSpec("topk", DataType.long, 5)]))
+    size = read_json(export / "config.json", "c2srt export")["clip"]["config"]["vision_cfg"]["image_size"]
+    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # it would take the files of whatever project one stands in
+    mlflow.pyfunc.save_model(
+        folder, loader_module=serving.__name__, data_path=str(export), code_paths=[str(Path(serving.__file__).parent)],
+        mlflow_model=model or Model(), signature=signature, input_example=serving.example(size if isinstance(size, int) else size[0]),
+        pip_requirements=[requirement(name) for name in SERVED_BY])
+
+
+def requirement(name: str) -> str:
+    """name==version, without the local part of a version (+cpu), which only one index has."""
+    return f"{name}=={re.sub(r'[+].*', '', version(name))}"
