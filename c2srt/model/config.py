@@ -1,7 +1,7 @@
 """What the paper fixes and what it leaves open about the network and the loss; defaults are in DECISIONS.md."""
 
-from dataclasses import dataclass
-from typing import Optional
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
 from c2srt.errors import UserError
 
@@ -16,6 +16,11 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 class ModelConfig:
     """The student and its head; every row of the paper's ablations is a value here."""
 
+    kind: str = "c2srt"
+    """c2srt, or a baseline (c2srt/model/baselines): mkt, lesa, biam, zs_sdl, qks. To a baseline only `trainable_blocks` and
+    `tile_mib` of the fields below mean something, and `baseline`."""
+    baseline: dict[str, Any] = field(default_factory=dict)
+    """What a baseline has of its own (its `Settings`), where not the original's."""
     isr: bool = True
     """Intra-category semantic refinement (sec. 3.3); off: the image feature of every category is the global one."""
     ist: bool = True
@@ -52,9 +57,12 @@ class ModelConfig:
     """Memory for one tile of the head, MiB; None: 256 on a CPU, a quarter of what is free on a GPU."""
 
     def __post_init__(self) -> None:
+        check_choice("model.kind", self.kind, ("c2srt", "mkt", "lesa", "biam", "zs_sdl", "qks"))
         check_choice("model.form", self.form, ("tiled", "literal"))
         check_choice("model.pooling", self.pooling, ("mean", "weighted"))
         check_choice("model.init", self.init, ("clip", "literal"))
+        if self.baseline and self.kind == "c2srt":
+            raise UserError("model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt")
         if not 0 < self.threshold <= 1:
             raise UserError(f"model.threshold={self.threshold} is outside (0, 1]: for no local features set model.isr=false")
         if self.init == "clip" and self.ist and not self.residual:

@@ -22,7 +22,8 @@ from c2srt.model.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.head import Graph
-from c2srt.model.network import C2SRT
+from c2srt.model.kinds import build_student
+from c2srt.model.network import Student
 from c2srt.relations import similar_neighbours
 from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary
@@ -35,7 +36,7 @@ MADE_BY = "c2srt export"
 class Exported:
     """A loaded model with everything that predicting needs."""
 
-    model: C2SRT
+    model: Student
     clip: Clip
     vocabulary: Vocabulary
     templates: list[str]
@@ -76,7 +77,7 @@ class Exported:
         return text, similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
 
 
-def save_export(folder: Path, model: C2SRT, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],
+def save_export(folder: Path, model: Student, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],
                 made_from: dict) -> None:
     """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered, any float type);
     `clip` the frozen CLIP that it was made from; `made_from` hashes and settings for the record."""
@@ -118,7 +119,7 @@ def load_export(folder: Path) -> Exported:
         context = Context(content["templates"][0], tensors.pop("context")) if "context" in tensors else None
         clip_model.load_state_dict(tensors, strict=True)
         clip = frozen_clip(clip_model, content["clip"]["config"], content["clip"]["mean"], content["clip"]["std"])
-        model = C2SRT(clip, ModelConfig(**content["model"]), LossConfig(), graph, vocabulary.seen_count)
+        model = build_student(clip, ModelConfig(**content["model"]), LossConfig(), graph, vocabulary.seen_count)
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True)
     except (OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

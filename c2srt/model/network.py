@@ -1,4 +1,4 @@
-"""C²SRT as one module: student ViT, head, loss. It knows nothing of training, data or ranks.
+"""C²SRT as one module: student ViT, head, loss; and what any student shares. It knows nothing of training, data or ranks.
 
 Shapes: B images, P patches, C categories (the S seen ones first), D width.
 """
@@ -52,22 +52,55 @@ class ImageTower(nn.Module):
         return {f"visual.{name.removeprefix('vit.')}": tensor for name, tensor in state.items()}
 
 
-class C2SRT(nn.Module):
-    """The student. `graph` holds all C categories; training uses its first `seen_count`, which hear only each other.
+class Student(nn.Module):
+    """What every trained model shares: the tower that learns, the teacher, the categories. `graph` holds all C of them; training
+    uses its first `seen_count`, which hear only each other.
 
     Raises UserError when text features and CLIP disagree in width, or a seen category hears an unseen one.
     """
 
-    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int, online_teacher: bool = False) -> None:
+    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int,
+                 online_teacher: bool = False) -> None:
         super().__init__()
         check_graph(graph, clip.width, seen_count, config)
         self.config, self.loss, self.seen_count, self.patch_count = config, loss, seen_count, clip.patches
         self.tower = ImageTower(copy.deepcopy(clip.visual))
         self.tower.freeze(config.trainable_blocks)
-        self.head = Head(clip.width, config, clip.logit_scale)
         self._graph = Graph(graph.text, graph.table[:, : config.neighbours])
         self._mean, self._std = torch.tensor(clip.mean), torch.tensor(clip.std)
         self._teacher = [clip.visual] if online_teacher else []
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised pixels in the tower's type; the constants stay float32 whatever the engine casts."""
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return normalise(images, mean, std).to(self.tower.proj.dtype)
+
+    @torch.no_grad()
+    def teacher_features(self, images: Tensor) -> Tensor:
+        """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
+        teacher = self._teacher[0].to(images.device)
+        return patches_and_global(teacher, normalise(images, self._mean.to(images.device), self._std.to(images.device)))[1]
+
+    def graph_on(self, device: torch.device) -> Graph:
+        self._graph = self._graph.to(device)
+        return self._graph
+
+    def parameter_depth(self, name: str) -> int:
+        """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1 for the last block, …,
+        blocks + 1 for the embeddings (BEiT's rule, which MKT uses)."""
+        blocks = len(self.tower.vit.transformer.resblocks)
+        if match := re.match(r"tower\.vit\.transformer\.resblocks\.(\d+)\.", name):
+            return blocks - int(match[1])
+        return 0 if name.startswith(("head.", "tower.proj", "tower.vit.ln_post.")) else blocks + 1
+
+
+class C2SRT(Student):
+    """C²SRT: the student whose head is ISR and IST."""
+
+    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int,
+                 online_teacher: bool = False) -> None:
+        super().__init__(clip, config, loss, graph, seen_count, online_teacher)
+        self.head = Head(clip.width, config, clip.logit_scale)
 
     def forward(self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
         """One training micro-batch: images uint8 [B, 3, S, S], labels [B, S] in −1/0/1, teacher's raw global features
@@ -113,21 +146,6 @@ class C2SRT(nn.Module):
             return literal_scores(self.head, patches, global_, graph)
         return self.head.scores(patches, global_, graph, self.plan(len(patches), graph, patches))
 
-    def pixels(self, images: Tensor) -> Tensor:
-        """Normalised pixels in the tower's type; the constants stay float32 whatever the engine casts."""
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return normalise(images, mean, std).to(self.tower.proj.dtype)
-
-    @torch.no_grad()
-    def teacher_features(self, images: Tensor) -> Tensor:
-        """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
-        teacher = self._teacher[0].to(images.device)
-        return patches_and_global(teacher, normalise(images, self._mean.to(images.device), self._std.to(images.device)))[1]
-
-    def graph_on(self, device: torch.device) -> Graph:
-        self._graph = self._graph.to(device)
-        return self._graph
-
     def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
         """The tile plan for one micro-batch."""
         shape = self.shape(len(graph.text), features.device, features.dtype)
@@ -145,14 +163,6 @@ class C2SRT(nn.Module):
         plan = make_plan(shape, self.config, images, budget_bytes(self.config, device))
         return plan.describe(shape, self.config), plan.numbers(shape, self.config)
 
-    def parameter_depth(self, name: str) -> int:
-        """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1 for the last block, …,
-        blocks + 1 for the embeddings (BEiT's rule, which MKT uses)."""
-        blocks = len(self.tower.vit.transformer.resblocks)
-        if match := re.match(r"tower\.vit\.transformer\.resblocks\.(\d+)\.", name):
-            return blocks - int(match[1])
-        return 0 if name.startswith(("head.", "tower.proj", "tower.vit.ln_post.")) else blocks + 1
-
 
 def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) -> None:
     """Refuses text or a neighbour table that does not fit, before any work."""
@@ -164,7 +174,7 @@ def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) 
         raise UserError(f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: run `c2srt text` for this clip")
     if len(graph.table) != len(graph.text):
         raise UserError(f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: run `c2srt relations`")
-    if graph.table.shape[1] < config.neighbours and config.ist:
+    if graph.table.shape[1] < config.neighbours and config.ist and config.kind == "c2srt":
         raise UserError(f"model.neighbours={config.neighbours} but the relation graph keeps {graph.table.shape[1]}: "
                         "run `c2srt relations` with more")
     if graph.table.numel() and int(graph.table.max()) >= seen_count or graph.table.numel() and int(graph.table.min()) < -1:

@@ -11,7 +11,8 @@ from c2srt.files import hash_of, read_json
 from c2srt.model.clip import Clip, load_clip
 from c2srt.model.export import save_export
 from c2srt.model.head import Graph
-from c2srt.model.network import C2SRT
+from c2srt.model.kinds import build_student
+from c2srt.model.network import Student
 from c2srt.relations import load_relations
 from c2srt.shards import ShardIndex, load_index
 from c2srt.teacher import cache_key
@@ -59,13 +60,13 @@ def load_inputs(config: Config) -> Inputs:
     return Inputs(vocabulary, index, clip, clip.image_size, Graph(features, table), templates, teacher, hashes)
 
 
-def build_model(config: Config, inputs: Inputs) -> C2SRT:
+def build_model(config: Config, inputs: Inputs) -> Student:
     """The model before its first step: the same on every rank, for one seed."""
     torch.manual_seed(config.seed)
-    return C2SRT(inputs.clip, config.model, config.loss, inputs.graph, inputs.vocabulary.seen_count, config.teacher == ONLINE)
+    return build_student(inputs.clip, config.model, config.loss, inputs.graph, inputs.vocabulary.seen_count, config.teacher == ONLINE)
 
 
-def load_trained(model: C2SRT, weights: dict[str, Tensor], source: Path | str) -> None:
+def load_trained(model: Student, weights: dict[str, Tensor], source: Path | str) -> None:
     """Sets the trainable parameters. Raises UserError when `weights` are those of another model."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     shapes, found = ({name: list(t.shape) for name, t in tensors.items()} for tensors in (parameters, weights))

@@ -1,0 +1,118 @@
+"""What the baselines share: they take the student's place in the training loop, the evaluator, the export and `predict`.
+
+A baseline sees the same pixels, the same image tower and the same text features as C²SRT (the originals: VGG-19 or TResNet
+features and GloVe vectors), has a head and losses of its own, and no use for the relation graph. Every term of its loss is a
+value per image, weighted and averaged as C²SRT's: an image of weight 0 (padding) changes nothing, nor does the way that a batch
+is dealt to ranks and micro-batches. So there is no dropout and no batch statistic in any of them: a step is a function of
+configuration, inputs and step number alone, and parameters are a model's whole state.
+
+Optimizer and schedule are the loop's own (AdamW, half a cosine) for all of them.
+"""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from c2srt.errors import UserError
+from c2srt.model.clip import Clip
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.head import Graph
+from c2srt.model.loss import distillation_loss
+from c2srt.model.network import Student
+from c2srt.model.plan import MIB, budget_bytes
+
+Terms = dict[str, tuple[float, Tensor]]
+
+
+@dataclass
+class Settings:
+    """What `model.baseline` sets; the original's values where it does not."""
+
+
+class Baseline(Student):
+    """A student with another head. Raises UserError on a key of `model.baseline` that this kind does not have."""
+
+    Settings: ClassVar[type] = Settings
+    trains_tower: ClassVar[bool] = False
+    """Whether the tower trains (model.trainable_blocks); else it stays CLIP's, as the original's backbone did."""
+    distils: ClassVar[bool] = False
+    tunes_prompts: ClassVar[bool] = False
+
+    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int,
+                 online_teacher: bool = False) -> None:
+        super().__init__(clip, config, loss, graph, seen_count, online_teacher and self.distils)
+        if not self.trains_tower:
+            self.tower.requires_grad_(False)
+        self.settings = read_settings(self.Settings, config)
+        self.head = self.make_head(clip)
+
+    def make_head(self, clip: Clip) -> nn.Module:
+        """The head: called with `features`, text [C, D] and a budget in bytes, it returns (scores [B, C], *what terms need)."""
+        raise NotImplementedError
+
+    def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
+        """The loss from what the head returned for text [S, D]: by name, (factor, value per image [B])."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
+        """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms without their factors."""
+        if self.loss.distillation > 0 and not self.distils:
+            raise UserError(f"model.kind={self.config.kind} has no distillation: set loss.distillation=0")
+        text, features = self.graph_on(images.device).text[: self.seen_count], self.features(images)
+        terms = self.terms(self.head(*features, text.to(features[0].dtype), self.budget(images.device)), text, labels)
+        if self.loss.distillation > 0:
+            teacher = self.teacher_features(images) if self._teacher else teacher
+            if teacher is None:
+                raise UserError("loss.distillation > 0 needs a teacher: build the cache with `c2srt teacher`, or set teacher=online")
+            terms["distillation"] = self.loss.distillation, distillation_loss(features[1], teacher, self.loss)
+        values = {name: (weights * term).mean() for name, (_, term) in terms.items()}
+        return values | {"loss": sum(factor * values[name] for name, (factor, _) in terms.items())}
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the head reads of uint8 images [B, 3, S, S]: patch features [B, P, D] and the global feature [B, D], raw."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_tower):
+            return self.tower(self.pixels(images))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, None]:
+        """As `C2SRT.scores`: scores [B, C], and None, for there is no ISR. Of `graph` only the text features count."""
+        features = self.features(images)
+        text = (graph or self.graph_on(images.device)).text.to(features[0])
+        return self.head(*features, text, self.budget(images.device))[0], None
+
+    def text_gradient(self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor,
+                      loss: LossConfig) -> tuple[Tensor, Tensor]:
+        """Mean of weights × ranking loss with text features [S, D], and its gradient for them (prompt tuning)."""
+        raise UserError(f"model.kind={self.config.kind} has no prompt tuning: tune a C²SRT or an MKT")
+
+    def budget(self, device: torch.device) -> int:
+        """`model.tile_mib` or its default: what the scores may hold at a time, in bytes."""
+        return budget_bytes(self.config, device)
+
+    def training_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> tuple[str, dict[str, float]]:
+        """As `C2SRT.training_plan`."""
+        parameters, mib = sum(getattr(p, "ds_numel", p.numel()) for p in self.head.parameters()), self.budget(device) / MIB
+        line = f"head of {self.config.kind}: {parameters:,} parameters; categories are scored within {mib:,.0f} MiB at a time"
+        return line, {"head/parameters": parameters, "head/tile_mib": mib}
+
+
+def read_settings(kind: type, config: ModelConfig) -> Settings:
+    """`model.baseline` as the settings of one kind. Raises UserError on an unknown key."""
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(set(config.baseline) - set(known)):
+        raise UserError(f"model.baseline.{unknown[0]} is no setting of model.kind={config.kind}, which has {', '.join(known)}")
+    return kind(**config.baseline)
+
+
+def at_least(settings: Settings, least: int, *names: str) -> None:
+    """Raises UserError when one of the named settings is below `least`."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise UserError(f"model.baseline.{name}={getattr(settings, name)} must be at least {least}")
+
+
+def negatives(labels: Tensor, config: LossConfig) -> Tensor:
+    """Which categories count as absent: bool like labels."""
+    return labels != 1 if config.unverified == "negative" else labels == -1
