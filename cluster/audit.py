@@ -13,11 +13,10 @@ from c2srt.progress import Progress
 from c2srt.shards import MADE_BY, ShardIndex, load_index
 from c2srt.vocabulary import load_vocabulary
 from cluster.session import connect, run_tasks
-from sharding.annotations import RawFiles, class_names, find_root, write_inputs
 from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
-from sharding.categories import build_vocabulary, is_open_images_v4
 from sharding.config import DataConfig
-from sharding.inputs import inputs_path
+from sharding.inputs import Reader, inputs_path
+from sharding.readers import find_reader
 
 REPORT = "audit.jsonl"
 PRINTED = 20
@@ -39,14 +38,13 @@ class Config:
 
 def run(config: Config) -> int:
     """Returns 0 if nothing disagrees, else 1; every disagreement is a line of `<out>/audit.jsonl`."""
-    index, raw, out = load_index(Path(config.shards)), find_root(Path(config.data.root)), Path(config.out)
+    index, reader, out = load_index(Path(config.shards)), find_reader(config.data), Path(config.out)
     check_threshold(index, config.data.machine_threshold)
     scratch = out / f"audit{TEMPORARY}inputs"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        inputs = recomputed(raw, index, config.data, scratch)
-        expected = build_vocabulary(raw, config.data.vocabulary, inputs, config.data.seen_min_images, config.data.unseen_count)
-        folder_findings = audit_folder(index, load_vocabulary(index.folder), expected, inputs)
+        inputs = recomputed(reader, index, scratch)
+        folder_findings = audit_folder(index, load_vocabulary(index.folder), reader.vocabulary(inputs), inputs)
         tasks = [task for split in index.splits for task in plan_audit(index, split, inputs[split])]
         audit_in_parallel(tasks, scratch, config.workers)
         parts = [scratch / f"{task.shard.name}.jsonl" for task in tasks]
@@ -60,19 +58,17 @@ def check_threshold(index: ShardIndex, threshold: float | None) -> None:
     """Raises UserError if the shards were made with another threshold for machine labels: every label would seem to differ."""
     for split in index.splits:
         record = inputs_path(index.folder, split).with_suffix(".json")
-        used = read_json(record, MADE_BY)["made_from"]["machine_threshold"] if record.exists() else threshold
+        used = read_json(record, MADE_BY)["made_from"].get("machine_threshold") if record.exists() else threshold
         if used != threshold:
             raise UserError(f"{index.folder} was made with data.machine_threshold={used}: give the audit the same")
 
 
-def recomputed(raw: RawFiles, index: ShardIndex, data: DataConfig, scratch: Path) -> dict[str, Path]:
+def recomputed(reader: Reader, index: ShardIndex, scratch: Path) -> dict[str, Path]:
     """Reads the CSVs again; returns split → parquet for the splits in the index, and those that derive the vocabulary."""
-    listed = data.vocabulary == "files" or data.vocabulary == "auto" and is_open_images_v4(raw, class_names(raw))
-    needed = [] if listed else [split for split in ("train", "test") if split in raw.splits]
-    splits = dict.fromkeys([*index.splits, *needed])
+    splits = dict.fromkeys([*index.splits, *reader.vocabulary_splits])
     inputs = {split: scratch / f"{split}.parquet" for split in splits}
     for split, path in inputs.items():
-        print(*write_inputs(raw, split, path, data.machine_threshold).lines(), sep="\n", flush=True)
+        print(*reader.write_inputs(split, path).lines(), sep="\n", flush=True)
     return inputs
 
 

@@ -13,15 +13,13 @@ from c2srt.shards import FILE, Shard, ShardIndex
 from c2srt.vocabulary import Vocabulary
 from cluster.session import connect, run_tasks
 from sharding import staging
-from sharding.annotations import RawFiles, find_root
-from sharding.categories import build_vocabulary
 from sharding.config import Config
-from sharding.counts import acceptance
 from sharding.inputs import FOLDER as INPUTS
-from sharding.inputs import inputs_path, prepare_inputs
+from sharding.inputs import Reader, inputs_path, prepare_inputs
 from sharding.pack import ShardTask, pack_shard
 from sharding.packs import PackSource, pack_tasks, stage_pack
-from sharding.plan import check_settings, choose_source, divide, only_writer, plan_split, require_urls, status_counts
+from sharding.plan import check_settings, divide, only_writer, plan_split, require_urls, status_counts
+from sharding.readers import find_reader
 
 ACCEPTANCE = "acceptance.json"
 
@@ -29,15 +27,15 @@ ACCEPTANCE = "acceptance.json"
 def run(config: Config) -> None:
     """The whole job. Raises UserError on bad input, a full disk, or a folder that is in use or holds other shards."""
     out = Path(config.out).resolve()
-    raw = find_root(Path(config.data.root))
+    reader = find_reader(config.data)
     with only_writer(out):
         clean(out)
-        source = choose_source(config, raw)
-        settings = check_settings(out, config, source, inputs(config, raw, out))
+        source = reader.source(config)
+        settings = check_settings(out, config, source, inputs(config, reader, out))
         paths = {split: inputs_path(out, split) for split in settings}
         if source.kind == "urls":
             require_urls({split: paths[split] for split in config.splits}, config.data.root)
-        vocabulary = build_vocabulary(raw, config.data.vocabulary, paths, config.data.seen_min_images, config.data.unseen_count)
+        vocabulary = reader.vocabulary(paths)
         vocabulary.save(out)
         tasks = {split: plan_split(out, split, settings[split], source, config) for split in settings}
         done, left = divide([task for split in config.splits for task in tasks[split]])
@@ -45,7 +43,7 @@ def run(config: Config) -> None:
         if left:
             (out / FILE).unlink(missing_ok=True)
             pack_all(source, left, done, config.workers)
-        finish(out, vocabulary, settings, tasks, config)
+        finish(out, reader, vocabulary, settings, tasks, config)
 
 
 def clean(out: Path) -> None:
@@ -54,11 +52,11 @@ def clean(out: Path) -> None:
         remove_leftovers(folder)
 
 
-def inputs(config: Config, raw: RawFiles, out: Path) -> dict[str, str]:
+def inputs(config: Config, reader: Reader, out: Path) -> dict[str, str]:
     """Makes or finds the input table of each split, prints what it holds, and returns its SHA-256."""
     digests = {}
     for split in config.splits:
-        report, digests[split], new = prepare_inputs(raw, split, out, config.data.machine_threshold)
+        report, digests[split], new = prepare_inputs(reader, split, out)
         print("\n".join(report.lines() + ([] if new else [f"{split}: these CSVs were read by an earlier run"])), flush=True)
     return digests
 
@@ -80,7 +78,7 @@ def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], work
     progress.close()
 
 
-def finish(out: Path, vocabulary: Vocabulary, settings: dict[str, str], tasks: dict[str, list[ShardTask]],
+def finish(out: Path, reader: Reader, vocabulary: Vocabulary, settings: dict[str, str], tasks: dict[str, list[ShardTask]],
            config: Config) -> None:
     """The index of every complete split (those of earlier runs included), the acceptance counts, and a line a status."""
     divided = {split: divide(planned) for split, planned in tasks.items()}
@@ -91,7 +89,7 @@ def finish(out: Path, vocabulary: Vocabulary, settings: dict[str, str], tasks: d
     for split, status, count in status_counts(out, names).iter_rows():
         print(f"{split:<12} {status:<14} {count:>11,}")
     packed = {split: sum(shard.count for shard in splits[split]) for split in config.splits}
-    counts = acceptance(vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed)
+    counts = reader.acceptance(vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed)
     counts.save(out / ACCEPTANCE)
     print("\n".join(counts.lines()))
     print(f"shards are in {out}")

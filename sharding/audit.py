@@ -223,17 +223,17 @@ def check_offsets(packed: pl.DataFrame, samples: list[Sample]) -> Iterator[tuple
 
 def check_samples(path: Path, samples: list[Sample], table: pl.DataFrame | None, rows: pl.DataFrame) -> Iterator[tuple[str, str]]:
     """Every sample's JPEG and JSON against the sidecar's size and the CSVs' labels and attribution."""
-    expected = {row["id"]: row for row in rows.iter_rows(named=True)}
+    place = {image_id: row for row, image_id in enumerate(rows["id"])}  # one row at a time as objects: lists can be long
     sizes = {} if table is None else {row[0]: row[1:] for row in table.select("id", "width", "height").iter_rows()}
     if not samples:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for sample in samples:
             jpg, text = (content[offset : offset + size] for offset, size in (sample.jpg, sample.json))
-            if sample.id not in expected:
+            if sample.id not in place:
                 yield sample.id, "is in the tar but is none of the shard's images in the CSVs"
                 continue
-            for what in check_sample(sample.id, jpg, text, sizes.get(sample.id), expected[sample.id]):
+            for what in check_sample(sample.id, jpg, text, sizes.get(sample.id), rows.row(place[sample.id], named=True)):
                 yield sample.id, what
 
 

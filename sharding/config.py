@@ -7,14 +7,18 @@ from c2srt.errors import UserError
 from sharding.decode import Limits
 
 SOURCES = ("auto", "folders", "packs", "urls")
+LAYOUTS = ("openimages", "nuswide")
 
 
 @dataclass
 class DataConfig:
-    """The raw data set: Open Images V4 files below `root`."""
+    """The raw data set below `root`. What follows `splits` is for Open Images V4 only; other verbs read `neighbours`."""
 
     name: str = "miniature"
     root: str = ""
+    layout: str = "openimages"  # openimages | nuswide
+    neighbours: Optional[int] = None
+    splits: list[str] = field(default_factory=lambda: ["train", "validation", "test"])
     images: str = "auto"  # auto | folders | packs | urls
     vocabulary: str = "auto"  # auto | derive
     seen_min_images: int = 100  # derive: a seen category has more training images than this
@@ -22,6 +26,8 @@ class DataConfig:
     machine_threshold: Optional[float] = None  # None: human-verified labels only
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise UserError(f"data.layout={self.layout} is none of {', '.join(LAYOUTS)}")
         if self.images not in SOURCES:
             raise UserError(f"data.images={self.images} is none of {', '.join(SOURCES)}")
 

@@ -22,25 +22,26 @@ SEEN_ANNOTATED, SEEN_POSITIVE = 4_728, 4_698  # of the 7,186 seen categories, in
 
 @dataclass(frozen=True)
 class Count:
-    """One number; `published` holds the accepted values (empty: none is known for this data)."""
+    """One number; `published` holds the accepted values (empty: none is known for this data), ratios with `digits` decimals."""
 
     what: str
     value: float
     published: tuple[float, ...] = ()
+    digits: int = 2
 
     @property
     def agrees(self) -> bool | None:
-        """None if nothing is published to compare with; ratios are published with two digits."""
-        return any(round(self.value, 2) == number for number in self.published) if self.published else None
+        """None if nothing is published to compare with."""
+        return any(round(self.value, self.digits) == number for number in self.published) if self.published else None
 
     def line(self) -> str:
-        known = " or ".join(form(number) for number in self.published)
+        known = " or ".join(form(number, self.digits) for number in self.published)
         verdict = {None: "", True: f" (published: {known})", False: f" DIFFERS from the published {known}"}[self.agrees]
-        return f"{self.what}: {form(self.value)}{verdict}"
+        return f"{self.what}: {form(self.value, self.digits)}{verdict}"
 
 
-def form(number: float) -> str:
-    return f"{number:,}" if isinstance(number, int) else f"{number:.2f}"
+def form(number: float, digits: int) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Acceptance:
         return lines + [f"{differing} of these counts differ from the published ones: so will results"] if differing else lines
 
     def save(self, path: Path) -> None:
-        """Writes {"vocabulary", "counts": [{"what", "value", "published", "agrees"}…]}."""
+        """Writes {"vocabulary", "counts": [{"what", "value", "published", "digits", "agrees"}…]}."""
         counts = [asdict(count) | {"agrees": count.agrees} for count in self.counts]
         write_json(path, {"vocabulary": self.vocabulary, "counts": counts})
 

@@ -1,41 +1,66 @@
-"""`<out>/inputs/<split>.parquet`: made from the CSVs once, and again only when a CSV has changed."""
+"""`<out>/inputs/<split>.parquet`: made from the raw lists once, and again only when one of them has changed."""
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 from c2srt.files import read_json, sha256_of_file, write_json
-from sharding.annotations import InputReport, RawFiles, write_inputs
+from c2srt.vocabulary import Vocabulary
+from sharding.config import Config
+from sharding.counts import Acceptance
+from sharding.pack import Source
 
 FOLDER = "inputs"
+
+
+class Report(Protocol):
+    """A dataclass of counts."""
+
+    def lines(self) -> list[str]:
+        """They and every oddity in sentences."""
+
+
+class Reader(Protocol):
+    """A raw data set that was found. Methods raise UserError on files that are absent or damaged."""
+
+    report: type[Report]
+    vocabulary_splits: tuple[str, ...]
+    """Splits whose tables `vocabulary` looks into."""
+
+    def made_from(self, split: str) -> dict:
+        """What the split's table depends on, files with size and time: another value, and it is made again."""
+
+    def write_inputs(self, split: str, out: Path) -> Report:
+        """Writes the split's table, the parquet that sharding/annotations.py specifies."""
+
+    def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
+        """The categories; prints where they come from. `inputs`: split → table."""
+
+    def source(self, config: Config) -> Source:
+        """Where the pixels come from."""
+
+    def acceptance(self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]) -> Acceptance:
+        """Counts beside the published ones."""
 
 
 def inputs_path(out: Path, split: str) -> Path:
     return out / FOLDER / f"{split}.parquet"
 
 
-def prepare_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float | None) -> tuple[InputReport, str, bool]:
-    """Makes the split's parquet unless it is there and its CSVs are as they were; returns (report, SHA-256, made now).
+def prepare_inputs(reader: Reader, split: str, out: Path) -> tuple[Report, str, bool]:
+    """Makes the split's parquet unless it is there and its lists are as they were; returns (report, SHA-256, made now).
 
-    `<split>.json` beside it, written last, records the CSVs' sizes and times. Raises UserError as `write_inputs` does.
+    `<split>.json` beside it, written last, records the lists' sizes and times. Raises UserError as the reader does.
     """
     path, record = inputs_path(out, split), inputs_path(out, split).with_suffix(".json")
-    made_from = {"csvs": stamps(raw, split, machine_threshold), "machine_threshold": machine_threshold}
+    made_from = reader.made_from(split)
     if record.exists() and path.exists():
         old = read_json(record, "c2srt shard")
         if old.get("made_from") == made_from and old.get("bytes") == path.stat().st_size:
-            return InputReport(**old["report"]), old["sha256"], False
+            return reader.report(**old["report"]), old["sha256"], False
     path.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
-    report = write_inputs(raw, split, path, machine_threshold)
+    report = reader.write_inputs(split, path)
     digest = sha256_of_file(path)
     write_json(record, {"made_from": made_from, "bytes": path.stat().st_size, "sha256": digest, "report": asdict(report)})
     return report, digest, True
-
-
-def stamps(raw: RawFiles, split: str, machine_threshold: float | None) -> dict[str, list[int]]:
-    """Size and modification time (ns) of each CSV that the parquet is made from."""
-    files = raw.split(split)
-    used = [files.images, files.labels, raw.class_descriptions]
-    if machine_threshold is not None:
-        used.append(files.machine_labels)
-    return {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used if path}

@@ -23,6 +23,7 @@ from sharding.inputs import inputs_path, prepare_inputs
 from sharding.pack import finished, pack_shard
 from sharding.packs import PackReport, PackSource, find_packs, pack_tasks, stage_of, stage_pack
 from sharding.plan import choose_source, plan_split
+from sharding.readers import OpenImages
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 
 
@@ -31,7 +32,7 @@ def prepared(tmp_path: Path, images: list[dict], **options):
     root, out = tmp_path / "raw", tmp_path / "out"
     write_csvs(root, {"train": images})
     config = Config(data=DataConfig(root=str(root)), out=str(out), splits=["train"], **{"resize": 32} | options)
-    prepare_inputs(find_root(root), "train", out, None)
+    prepare_inputs(OpenImages(find_root(root), config.data), "train", out)
     return config, out
 
 
@@ -368,16 +369,16 @@ def test_a_file_where_a_folder_is_needed(tmp_path, source):
 def test_inputs_are_made_once_and_again_when_a_csv_changes(tmp_path):
     images = [{"id": name(number)} for number in range(3)]
     _, out = prepared(tmp_path, images)
-    raw = find_root(tmp_path / "raw")
-    report, digest, new = prepare_inputs(raw, "train", out, None)
+    raw = OpenImages(find_root(tmp_path / "raw"), DataConfig())
+    report, digest, new = prepare_inputs(raw, "train", out)
     assert not new and report.images == 3 and report.lines()
     write_csvs(tmp_path / "raw", {"train": images[:2]})
-    report, other, new = prepare_inputs(raw, "train", out, None)
+    report, other, new = prepare_inputs(raw, "train", out)
     assert new and report.images == 2 and other != digest
     write_csvs(tmp_path / "raw", {"train": images})
-    assert prepare_inputs(raw, "train", out, None)[1:] == (digest, True)
+    assert prepare_inputs(raw, "train", out)[1:] == (digest, True)
     inputs_path(out, "train").write_bytes(b"cut off")
-    assert prepare_inputs(raw, "train", out, None)[1:] == (digest, True)
+    assert prepare_inputs(raw, "train", out)[1:] == (digest, True)
 
 
 @pytest.mark.parametrize(

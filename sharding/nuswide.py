@@ -1,0 +1,260 @@
+r"""NUS-WIDE as it lies on disk → the same parquet as sharding/annotations.py writes, so that all that follows is shared.
+
+    ImageList/{Train,Test}Imagelist.txt                             an image a line: `actor\0001_2124494179.jpg`, CRLF
+    NUS_WID_Tags/TagList1k.txt, {Train,Test}_Tags1k.dat             the user tags: a line an image, a column a tag, 0 or 1
+    ConceptsList/Concepts81.txt, Groundtruth/TrainTestLabels/Labels_<concept>_Test.txt     what people judged: 0 or 1 a line
+    Flickr/<folder>/<name>.jpg
+
+Seen categories are the tags that are no concept (925 of 1,000), unseen ones the 81 concepts; there are no MIDs, names are the
+keys. Training images are labelled with the seen tags only, test images also with the concepts. A label is present (1) or absent
+(0), never unverified. Ids are `<folder>_<name>`, because a Flickr photo may lie in two folders. The parquet has one more column,
+file (str): the image's path below Flickr/.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+from c2srt.errors import UserError
+from c2srt.files import whole_file
+from c2srt.vocabulary import Vocabulary
+from sharding.annotations import SCHEMA, TEXTS
+from sharding.config import Config
+from sharding.counts import Acceptance, Count
+from sharding.csvs import BLOCK_BYTES, damaged, open_text
+from sharding.folders import read
+from sharding.outcome import Outcome
+from sharding.pack import ShardTask
+
+PREFIX = {"train": "Train", "test": "Test"}
+IMAGES = {"train": 161_789, "test": 107_859}
+PER_IMAGE = {"zsl": 1.875, "gzsl": 6.80}  # over all test images, unlike Open Images' (c2srt/evaluation/)
+PUBLISHED = "86d70217123bb795"  # hash of the vocabulary of 925 + 81 that those numbers belong to
+FILE_SCHEMA = SCHEMA.append(pa.field("file", pa.string()))
+IMAGE = re.compile(r"([^\\/.][^\\/]*)[\\/]((\w+_)?(\w+))\.jpg", re.ASCII)
+GROUP_ROWS = 4096  # of the parquet; each row lists every category
+EXAMPLES = 5
+
+
+@dataclass
+class LabelReport:
+    """What `NusWide.write_inputs` counted; `lines()` says it in sentences."""
+
+    split: str
+    images: int = 0
+    categories: int = 0
+    positives: int = 0
+    without_positive: int = 0
+    photos_twice: int = 0
+
+    def lines(self) -> list[str]:
+        lines = [f"{self.images:,} images × {self.categories:,} categories: {self.positives:,} labels present, the rest absent"]
+        if self.without_positive:
+            lines.append(f"{self.without_positive:,} images have no category present: kept, all absent")
+        if self.photos_twice:
+            lines.append(f"{self.photos_twice:,} Flickr photos lie in several folders: each file is an image of its own")
+        return [f"{self.split}: {line}" for line in lines]
+
+
+@dataclass(frozen=True)
+class FlickrSource:
+    """Reads `<folder>/<file>`."""
+
+    folder: str
+    kind: str = "flickr"
+
+    def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
+        """One Outcome for each row (column file), in order."""
+        for file in rows["file"]:
+            yield read(f"{self.folder}/{file}", None, task.config)
+
+
+@dataclass(frozen=True)
+class NusWide:
+    """The reader of this layout (sharding/readers.py). Every method raises UserError on files that are absent or damaged."""
+
+    root: Path
+    report = LabelReport
+    vocabulary_splits = ()
+
+    @cached_property
+    def tags(self) -> list[str]:
+        return read_names(self.root / "NUS_WID_Tags/TagList1k.txt")
+
+    @cached_property
+    def concepts(self) -> list[str]:
+        return read_names(self.root / "ConceptsList/Concepts81.txt")
+
+    @property
+    def seen(self) -> list[str]:
+        """The tags that are no concept, in the order of the tag list."""
+        concepts = set(self.concepts)
+        return [tag for tag in self.tags if tag not in concepts]
+
+    def made_from(self, split: str) -> dict:
+        """Size and modification time (ns) of each file that the split's parquet is made from."""
+        return {"csvs": {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in self.files(split)}}
+
+    def files(self, split: str) -> list[Path]:
+        """Image list, tags, then (test only) a label file a concept. Raises UserError naming the first that is not there."""
+        if split not in PREFIX:
+            raise UserError(f"NUS-WIDE has no split {split!r}: choose splits=[train,test]")
+        lists = [self.root / f"ImageList/{PREFIX[split]}Imagelist.txt", self.root / f"NUS_WID_Tags/{PREFIX[split]}_Tags1k.dat"]
+        folder = self.root / "Groundtruth/TrainTestLabels"
+        labels = {concept: folder / f"Labels_{concept}_Test.txt" for concept in self.concepts} if split == "test" else {}
+        for path in lists:
+            require(path)
+        for concept, path in labels.items():
+            if not path.is_file():
+                raise UserError(f"concept {concept!r} of Concepts81.txt has no labels: {path} does not exist; download Groundtruth "
+                                "again, or correct the list")
+        return lists + list(labels.values())
+
+    def write_inputs(self, split: str, out: Path) -> LabelReport:
+        """Writes the split's parquet, sorted by id."""
+        image_list, tags, *concepts = self.files(split)
+        images = read_images(image_list)
+        present = read_bits(tags, len(self.tags), len(images), image_list)[:, [self.tags.index(tag) for tag in self.seen]]
+        if concepts:
+            present = np.hstack([present, *(read_bits(path, 1, len(images), image_list) for path in concepts)])
+        names = self.seen + (self.concepts if concepts else [])
+        by_name, by_id = np.argsort(names), images["id"].arg_sort().to_numpy()
+        write_rows(out, images[by_id], present[:, by_name][by_id] > 0, sorted(names))
+        return LabelReport(split, len(images), len(names), int(present.sum()), int((~present.any(1)).sum()),
+                           int(images["photo"].value_counts()["count"].gt(1).sum()))
+
+    def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
+        """The seen tags, then the concepts; prints their number, and what a reader of results must know of them."""
+        vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
+        untagged = [concept for concept in self.concepts if concept not in self.tags]
+        pairs = [f"{concept}/{tag}" for concept in self.concepts for tag in self.seen if f"{concept}s" == tag or concept == f"{tag}s"]
+        print(f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
+              f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(untagged)})\n{len(pairs):,} unseen categories "
+              f"differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}, …): say so beside results", flush=True)
+        return vocabulary
+
+    def source(self, config: Config) -> FlickrSource:
+        folder = self.root / "Flickr"
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder: put NUS-WIDE's image folders there (Flickr/actor/0001_2124494179.jpg)")
+        return FlickrSource(str(folder.resolve()))
+
+    def acceptance(self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]) -> Acceptance:
+        """Images, and positives per image over all test images, beside the published constants."""
+        counts = [Count(f"{split}: images {what}", count, (IMAGES[split],)) for split, path in inputs.items()
+                  for what, count in (("listed", pl.scan_parquet(path).select(pl.len()).collect().item()), ("packed", packed[split]))]
+        if "test" in inputs:
+            counts += test_counts(vocabulary, inputs["test"])
+        known = vocabulary.hash == PUBLISHED
+        return Acceptance(vocabulary.hash, tuple(count if known else replace(count, published=()) for count in counts))
+
+
+def find_nus_wide(root: Path) -> NusWide:
+    """The data set below `root`. Raises UserError if its lists are not there."""
+    if not root.is_dir():
+        raise UserError(f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/, Groundtruth/ and Flickr/")
+    found = NusWide(root)
+    if not found.seen or not found.concepts:
+        raise UserError(f"{root} gives no {'seen' if found.concepts else 'unseen'} category: TagList1k.txt or Concepts81.txt is cut off")
+    return found
+
+
+def require(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: download NUS-WIDE's {path.parent.name} and unpack it in data.root")
+
+
+def read_names(path: Path) -> list[str]:
+    """A name a line (BOM and CRLF allowed). Raises UserError if one comes twice."""
+    require(path)
+    with open_text(path) as file:
+        names = [line.strip() for line in file if line.strip()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise damaged(path, f"{twice!r} is there twice")
+    return names
+
+
+def read_images(path: Path) -> pl.DataFrame:
+    """Columns id, file (both unique), photo (the Flickr id), in the order of the list."""
+    with open_text(path) as file:
+        lines = [line.strip() for line in file if line.strip()]
+    matches = [IMAGE.fullmatch(line) for line in lines]
+    if None in matches:
+        number = matches.index(None)
+        raise damaged(path, rf"image {number + 1} is {lines[number][:80]!r}, not folder\0001_2124494179.jpg")
+    images = pl.DataFrame({"id": [re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII) for found in matches],
+                           "file": [f"{found[1]}/{found[2]}.jpg" for found in matches], "photo": [found[4] for found in matches]},
+                          schema={"id": pl.String, "file": pl.String, "photo": pl.String})
+    if not len(images):
+        raise damaged(path, "it is empty")
+    if len(twice := images.filter(pl.col("id").is_duplicated())):
+        raise damaged(path, f"image {twice['file'][0]} is there twice")
+    return images
+
+
+def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.ndarray:
+    """A file of 0 and 1, separated by blanks or tabs → uint8 [images, columns]. Raises UserError if it is of another shape."""
+    blocks, lines = [], 0
+    with path.open("rb") as file:
+        while block := file.readlines(BLOCK_BYTES):
+            rows = b"".join(block).translate(None, b" \t\r").split()
+            bits = np.frombuffer(b"".join(rows), np.uint8) - ord("0")
+            if bits.size != columns * len(rows) or any(len(row) != columns for row in rows) or bits.max(initial=0) > 1:
+                raise wrong_line(path, block, lines, columns)
+            blocks.append(bits.reshape(-1, columns))
+            lines += len(rows)
+    if lines != images:
+        raise UserError(f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or one is "
+                        "cut off; download both again")
+    return np.concatenate(blocks)
+
+
+def wrong_line(path: Path, block: list[bytes], before: int, columns: int) -> UserError:
+    """What is wrong with the first bad line of a block that follows `before` good ones."""
+    for number, values in enumerate((line.split() for line in block if line.split()), before + 1):
+        if odd := [value for value in values if value not in (b"0", b"1")]:
+            return UserError(f"{path}, line {number:,}: {odd[0][:20].decode(errors='replace')!r} is no label; labels are 0 or 1")
+        if len(values) != columns:
+            return UserError(f"{path}, line {number:,}: {len(values):,} labels, where {columns:,} are expected; is it cut off?")
+    return damaged(path, f"after line {before:,}")
+
+
+def write_rows(out: Path, images: pl.DataFrame, present: np.ndarray, names: list[str]) -> None:
+    """The parquet of FILE_SCHEMA, sorted `images` with `present` bool [images, sorted names]."""
+    dictionary = pa.array(names)
+    empty = {name: "" for name in TEXTS[:-1]}
+    with whole_file(out) as temporary, pa.parquet.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer:
+        for start in range(0, len(images), GROUP_ROWS):
+            rows, marked = images[start : start + GROUP_ROWS], present[start : start + GROUP_ROWS]
+            values = {"id": rows["id"].to_list(), "file": rows["file"].to_list(), "listed": [True] * len(rows),
+                      "positive": name_lists(marked, dictionary), "negative": name_lists(~marked, dictionary)}
+            unknown = {name: [empty.get(name)] * len(rows) for name in FILE_SCHEMA.names if name not in values}
+            writer.write_table(pa.table(values | unknown, schema=FILE_SCHEMA))
+
+
+def name_lists(marked: np.ndarray, names: pa.Array) -> pa.ListArray:
+    """bool [n, C], names [C] → for each row the names that are marked."""
+    offsets = np.concatenate([[0], marked.sum(1).cumsum()])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names.take(pa.array(np.nonzero(marked)[1])))
+
+
+def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
+    """Positives per test image for ZSL and GZSL, whether an image has one or not, and categories with a positive."""
+    images = pl.scan_parquet(inputs).select(pl.len()).collect().item()
+    positives = pl.scan_parquet(inputs).select(name=pl.col("positive")).explode("name").drop_nulls()
+    found = dict(positives.group_by("name").len().collect(engine="streaming").iter_rows())
+    unseen = {name: found.get(name, 0) for name in vocabulary.names[vocabulary.seen_count :]}
+    seen = {name: found.get(name, 0) for name in vocabulary.names[: vocabulary.seen_count]}
+    sums = {"zsl": sum(unseen.values()), "gzsl": sum(unseen.values()) + sum(seen.values())}
+    return [Count(f"test: {name.upper()} positives per image, over all images", total / images, (PER_IMAGE[name],), digits)
+            for (name, total), digits in zip(sums.items(), (3, 2), strict=True)] + [
+        Count(f"test: {what} categories (of {len(of):,}) with a positive", sum(count > 0 for count in of.values()))
+        for what, of in (("seen", seen), ("unseen", unseen))]
