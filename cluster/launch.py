@@ -5,12 +5,12 @@
     launcher (batch script, first node) ── srun ──> cluster.launch_node on every node ──> `ray start`
              └──> python -m cluster.train …  once every node has joined
 
-The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs, GPUs), "n1 joined", "n1 beat",
-"n1 signal 15", "n1 ended 1"; the launcher says "head 10.0.0.1", and closing the pipe means stop.
+The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs, GPUs), "n1 joined",
+"n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says "head 10.0.0.1", and closing the pipe means stop.
 
 Exit status: the job's own; 75 when it was given back to Slurm's queue unfinished (SIGUSR1 before the time limit, SIGTERM of a
 preemption, a node or Ray lost), or should have been but the cap is reached; 143 cancelled; 1 Ray did not start; 2 bad input.
-Settings are environment variables that slurm/site.sh exports (`Site`). Standard library only, so that it runs outside a container.
+Settings are environment variables that slurm/site.sh exports (`Site`). Standard library only: it also runs outside a container.
 """
 
 import os
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from cluster.launch_node import BEAT_SECONDS, job_state, kill_descendants, adopt_orphans
+from cluster.launch_node import BEAT_SECONDS, adopt_orphans, job_state, kill_descendants
 
 BAD_INPUT, REQUEUE, CANCELLED, NOT_STARTED = 2, 75, 143, 1
 JOBS = {"shard": "cluster.shard", "audit": "cluster.audit", "teacher": "cluster.teacher", "train": "cluster.train",
@@ -69,9 +69,9 @@ class Site:
 
     @classmethod
     def from_environment(cls) -> "Site":
-        given = {name: os.environ[f"C2SRT_{name.upper()}"] for name in cls.__dataclass_fields__ if f"C2SRT_{name.upper()}" in os.environ}
+        given = {name: os.environ.get(f"C2SRT_{name.upper()}") for name in cls.__dataclass_fields__}
         try:
-            return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items()})
+            return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items() if value is not None})
         except ValueError as error:
             raise Refused(f"slurm/site.sh: {error}") from error
 
@@ -93,7 +93,8 @@ def job_keys(job: str, defaults: list[str], own: list[str]) -> list[str]:
             and not ("data" in given and (name == "work" or name.startswith("data.")))]
     if "SLURM_ARRAY_TASK_ID" not in os.environ:
         return kept + own
-    return kept + own + array_keys(job, int(os.environ["SLURM_ARRAY_TASK_ID"]), rows, dict(key.split("=", 1) for key in own if "=" in key))
+    values = dict(key.split("=", 1) for key in own if "=" in key)
+    return kept + own + array_keys(job, int(os.environ["SLURM_ARRAY_TASK_ID"]), rows, values)
 
 
 def split_rows(own: list[str]) -> tuple[str | None, list[str]]:
@@ -188,7 +189,8 @@ class Cluster:
         deadline, told = time.monotonic() + self.site.join_seconds, time.monotonic()
         while waiting := [node.name for node in self.nodes.values() if not node.joined]:
             if time.monotonic() > deadline:
-                return Outcome(NOT_STARTED, f"{', '.join(waiting)} did not join Ray within {self.site.join_seconds:.0f} s: see {self.logs}/")
+                late = f"{', '.join(waiting)} did not join Ray within {self.site.join_seconds:.0f} s"
+                return Outcome(NOT_STARTED, f"{late}: see {self.logs}/")
             if time.monotonic() > told + PROGRESS_SECONDS:
                 say(f"waiting for {', '.join(waiting)}")
                 told = time.monotonic()
@@ -209,7 +211,8 @@ class Cluster:
         """Notes what a node has; once the head's address is known, all of them are told to start."""
         node.address, node.cpus, node.gpus = words[0], int(words[1]), int(words[2])
         if all(node.address for node in self.nodes.values()):
-            say("all nodes have answered: " + ", ".join(f"{node.name} ({node.cpus} CPUs, {node.gpus} GPUs)" for node in self.nodes.values()))
+            have = (f"{node.name} ({node.cpus} CPUs, {node.gpus} GPUs)" for node in self.nodes.values())
+            say(f"all nodes have answered: {', '.join(have)}")
             self.tell(f"head {self.nodes[self.head].address}")
 
     @property
@@ -258,10 +261,11 @@ def run_job(command: list[str], events: SimpleQueue, cluster: Cluster | None, si
                 if (state := job_state()) != "RUNNING":
                     return Outcome(CANCELLED, f"{signal_name(words[1])}, and Slurm says {state}: stopping at once")
                 stopped_by, deadline = int(words[1]), time.monotonic() + site.save_seconds
-                say(f"{signal_name(words[1])} from {source}: the job may save and leave, for at most {site.save_seconds:.0f} s")
+                say(f"{signal_name(words[1])} from {source}: the job may save and leave, within {site.save_seconds:.0f} s")
                 process.send_signal(stopped_by)
             if time.monotonic() > deadline:
-                return Outcome(REQUEUE, f"the job had not left {site.save_seconds:.0f} s after {signal_name(stopped_by)}", again=True)
+                late = f"the job had not left {site.save_seconds:.0f} s after {signal_name(stopped_by)}"
+                return Outcome(REQUEUE, late, again=True)
             for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
                 told.add(name)
                 say(f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will start the job again")
@@ -275,7 +279,7 @@ def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outco
     """What a job's exit status means. A job that died of the signal that told it to stop is unfinished, like one that saved."""
     if status == 0:
         return Outcome(0, "the job has finished")
-    if status == REQUEUE or stopped_by and status in (-stopped_by, stopped_by, 128 + stopped_by):
+    if status == REQUEUE or (stopped_by and status in (-stopped_by, stopped_by, 128 + stopped_by)):
         return Outcome(REQUEUE, f"the job left unfinished (status {status})", again=True)
     if cluster and (lost := lost_nodes(cluster)):
         return Outcome(REQUEUE, f"the job failed with {status}, and {', '.join(lost)} no longer answers", again=True)
@@ -285,7 +289,9 @@ def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outco
 def lost_nodes(cluster: Cluster) -> list[str]:
     """Nodes that say nothing for three beats from now on."""
     asked = time.monotonic()
-    while (lost := [node.name for node in cluster.nodes.values() if node.heard < asked]) and time.monotonic() < asked + 3 * BEAT_SECONDS:
+    while lost := [node.name for node in cluster.nodes.values() if node.heard < asked]:
+        if time.monotonic() > asked + 3 * BEAT_SECONDS:
+            break
         time.sleep(0.2)
     return lost
 
@@ -324,13 +330,13 @@ def signal_name(number: int | str) -> str:
 
 def describe_attempt() -> str:
     """Job, attempt, nodes and the wait in the queue."""
-    names = os.environ
-    job = f"{names['SLURM_ARRAY_JOB_ID']}_{names['SLURM_ARRAY_TASK_ID']} = {names['SLURM_JOB_ID']}" if "SLURM_ARRAY_TASK_ID" in names \
-        else names["SLURM_JOB_ID"]
-    shown = command_output("scontrol", "show", "job", "-o", names["SLURM_JOB_ID"])
-    times = [time.mktime(time.strptime(re.search(rf"{name}=(\S+)", shown)[1], "%Y-%m-%dT%H:%M:%S")) for name in ("SubmitTime", "StartTime")]
-    return (f"job {job}, attempt {int(names.get('SLURM_RESTART_COUNT', 0)) + 1}, on {names['SLURM_JOB_NODELIST']}; submitted "
-            f"{time.strftime('%H:%M:%S', time.localtime(times[0]))}, started {time.strftime('%H:%M:%S', time.localtime(times[1]))}")
+    names, number = os.environ, os.environ["SLURM_JOB_ID"]
+    array = "SLURM_ARRAY_TASK_ID" in names
+    task = f" (task {names['SLURM_ARRAY_TASK_ID']} of array {names['SLURM_ARRAY_JOB_ID']})" if array else ""
+    shown = command_output("scontrol", "show", "job", "-o", number)
+    submitted, started = (re.search(rf"{name}=\S+T(\S+)", shown) for name in ("SubmitTime", "StartTime"))
+    times = f"; submitted {submitted[1]}, started {started[1]}" if submitted and started else ""
+    return f"job {number}{task}, attempt {int(names.get('SLURM_RESTART_COUNT', 0)) + 1}, on {names['SLURM_JOB_NODELIST']}{times}"
 
 
 def main(arguments: list[str]) -> int:

@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-BEAT_SECONDS, START_ATTEMPTS = 5, 3  # Ray gives itself 30 s to start, whatever the machine is busy with
+BEAT_SECONDS = 5
+START_ATTEMPTS = 5
+"""Ray gives one of its own processes 15 s to start (ray#65983): too little on a busy node, or one that reads Python over a network."""
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
-PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port", "dashboard-agent-listen-port",
-         "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
+PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
+         "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
 """Ports of Ray's own services, from the job's first port on; workers bind to free ones that the system gives."""
 HEAD_ONLY = 3
 PR_SET_CHILD_SUBREAPER = 36
@@ -32,7 +34,8 @@ SIOCGIFADDR = 0x8915
 def main(first_port: int, logs: Path) -> int:
     """Starts Ray when told where its head is, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
     adopt_orphans()
-    name, temporary = os.environ["SLURMD_NODENAME"], Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{os.environ['SLURM_JOB_ID']}"
+    name, job = os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"]
+    temporary = Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{job}"
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: signals.append(number))
@@ -43,7 +46,12 @@ def main(first_port: int, logs: Path) -> int:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
     try:
-        return start(name, ray_command(name, told[1], first_port, temporary), (told[1], first_port), logs / f"{name}.log", signals)
+        command = ray_command(name, told[1], first_port, temporary)
+        status = start(name, command, (told[1], first_port), logs / f"{name}.log", signals)
+        if status:
+            with suppress(OSError, shutil.Error):  # what there is: Ray may have died before it wrote any
+                shutil.copytree(temporary / "session_latest/logs", logs / f"{name}-session", dirs_exist_ok=True)
+        return status
     finally:
         kill_descendants()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,7 +63,7 @@ def start(name: str, command: list[str], head: tuple[str, int], log: Path, signa
         if name != os.environ["C2SRT_HEAD"]:
             wait_for_port(*head)
         with log.open("w") as output:
-            ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
         joined = False
         for event in watch(ray, log, signals):
             joined = joined or event == "joined"
@@ -116,8 +124,9 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
     os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
     ports = [f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
-               "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}", f"--num-gpus={gpu_count()}",
-               f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={temporary}", "--disable-usage-stats", "--log-color=false"]
+               "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}",
+               f"--num-gpus={gpu_count()}", f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={temporary}",
+               "--disable-usage-stats", "--log-color=false"]
     if not is_head:
         return [*command, f"--address={head}:{first_port}"]
     write_token(temporary / "token")
@@ -132,7 +141,7 @@ def write_token(path: Path) -> None:
 
 
 def own_address(name: str) -> str:
-    """Loopback if this is the only node, else of the network interface C2SRT_INTERFACE, else what the node's name resolves to."""
+    """Loopback if this is the only node, else of the network interface C2SRT_INTERFACE, else what its name resolves to."""
     interface = os.environ.get("C2SRT_INTERFACE")
     if os.environ["SLURM_JOB_NUM_NODES"] == "1":
         return "127.0.0.1"
@@ -150,8 +159,9 @@ def gpu_count() -> int:
 
 def job_state() -> str:
     """What Slurm says of this job: RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm cannot be asked."""
+    asked = ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]]
     try:
-        shown = subprocess.run(["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, timeout=10)
+        shown = subprocess.run(asked, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "RUNNING"
     found = re.search(r"JobState=(\w+)", shown.stdout)

@@ -62,7 +62,8 @@ NODE = """
 hostname {name}; mount --bind {work}/hosts /etc/hosts; mount -t tmpfs -o size=2g tmpfs /dev/shm
 mount --bind {work}/disk/{name} {work}/tmp
 ip link set lo up
-until ip link show eth0 up 2>/dev/null | grep -q eth0; do ip addr add {address}/24 dev eth0 2>/dev/null && ip link set eth0 up; sleep 0.05; done
+until ip addr add {address}/24 dev eth0 2>/dev/null; do sleep 0.05; done
+ip link set eth0 up
 slurmd -D -f {work}/slurm.conf -N {name} & wait
 """
 
@@ -74,7 +75,8 @@ def why_not() -> str | None:
     lacking = [name for name in PROGRAMS if shutil.which(name) is None]
     if lacking:
         return f"needs {', '.join(lacking)}: apt-get install slurm-wlm munge iproute2"
-    tried = subprocess.run(["unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "true"], capture_output=True, text=True)
+    command = ["unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "true"]
+    tried = subprocess.run(command, capture_output=True, text=True)
     return f"namespaces are refused here: {tried.stderr.strip()}" if tried.returncode else None
 
 
@@ -125,8 +127,8 @@ class SlurmNodes:
         """Runs a script as the first process of new namespaces; killing `unshare` kills everything in them."""
         log = (self.work / f"{name}.out").open("a")
         self.holders[name] = subprocess.Popen(
-            ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
+             script], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def inside(self, name: str) -> int:
         """Process id, seen from the host, of the first process in a holder's namespaces."""
@@ -171,7 +173,8 @@ class SlurmNodes:
         deadline = time.monotonic() + seconds
         while len(self.run("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N", check=False).split()) < count:
             if time.monotonic() > deadline:
-                raise RuntimeError("\n".join(path.read_text()[-2000:] for path in [*self.work.glob("*.log"), *self.work.glob("*.out")]))
+                logs = [*self.work.glob("*.log"), *self.work.glob("*.out")]
+                raise RuntimeError("\n".join(path.read_text()[-2000:] for path in logs))
             time.sleep(0.1)
 
     def job(self, number: str) -> dict[str, str]:
