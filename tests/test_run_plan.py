@@ -104,8 +104,9 @@ def test_engine_bytes_are_those_of_real_tensors():
     optimizer.step()
     state = sum(tensor.nbytes for tensor in optimizer.state[parameter].values() if tensor.dim())
     parts = engine_bytes("fp32", 0, 4, 1000, 1000)
-    assert parts == {"weights": parameter.nbytes, "gradients": parameter.grad.nbytes, "master weights": 0, "AdamW's moments": state}
-    assert engine_bytes("bf16", 3, 4, 1000, 400) == {"weights": 500, "gradients": 200, "master weights": 400, "AdamW's moments": 800}
+    names = ("weights", "gradients", "master weights", "AdamW's moments")
+    assert parts == dict(zip(names, (parameter.nbytes, parameter.grad.nbytes, 0, state)))
+    assert engine_bytes("bf16", 3, 4, 1000, 400) == dict(zip(names, (500, 200, 400, 800)))
 
 
 def test_zero_and_offload_move_memory():
@@ -129,8 +130,9 @@ def test_more_gpus_are_never_slower(cluster):
         speeds = []
         for workers in (1, 2, 4, 8, 16, 64, 256, 512):
             batch = 64 * workers if scaled else 4096
-            speeds.append(plan_of(f"cluster={cluster}", workers=workers, batch=batch, precision="bf16", loader_workers=4).speed.images_s)
-        assert all(after >= 0.98 * before for before, after in zip(speeds, speeds[1:]))  # 2 %: latency, where nothing is left to share
+            changes = {"workers": workers, "batch": batch, "precision": "bf16", "loader_workers": 4}
+            speeds.append(plan_of(f"cluster={cluster}", **changes).speed.images_s)
+        assert all(after >= 0.98 * before for before, after in zip(speeds, speeds[1:]))  # 2 %: latency
         assert speeds[3] > 5 * speeds[0]
 
 
@@ -153,7 +155,8 @@ def test_the_screen_says_what_it_rests_on(capsys):
     assert main(["plan", "workers=8", "precision=bf16", "loader_workers=4"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.split("Assumptions:")[0].splitlines())) <= 140 and len(text.splitlines()) < 55
-    for part in ("Memory of a GPU's worker", "9,011,219", "GPU-hours", "left", "It fits.", "published sizes", "5,501,586", "MB/s", "teacher cache"):
+    for part in ("Memory of a GPU's worker", "9,011,219", "GPU-hours", "left", "It fits.", "published sizes", "5,501,586",
+                 "MB/s", "teacher cache"):
         assert part in text
 
 

@@ -4,7 +4,7 @@
      "seconds": {piece: median seconds of a call}, "clip": "ViT-B-16", "precision": "fp32", "images": 2}
 
 Timed in turns: a matrix product of the ViT's own shape, a copy, decoding, the ViT, ISR and the whole head alone for few
-images, and whole steps. An efficiency is what a piece reaches of the product rate; what a piece takes for no image is its overhead.
+images, and whole steps. An efficiency is what a piece reaches of the product rate; what it takes for no image is its overhead.
 """
 
 import platform
@@ -43,10 +43,10 @@ def experiment(config: Training, images: int) -> Training:
     return replace(config, workers=1, batch=images, micro_batch=images, loader_workers=0)
 
 
-def amounts(config: Training, shape: Outline, cluster: Cluster) -> list[int]:
+def amounts(config: Training, shape: Outline, cluster: Cluster, seen: int) -> list[int]:
     """Images at once to time: as many as one micro-batch has and the machine does in a second or so, and a quarter of them."""
     rate = cluster.rate(config.precision) * (cluster.cores if cluster.kind == CPU else 1)
-    image = shape.forward_flops() + shape.backward_flops() + 4e4 * shape.joint**2 * 4
+    image = work_of(config, shape, head_shape(config, shape, cluster, seen), None).image
     many = max(2, min(MOST, config.deal.micro_batch, int(rate / image)))
     return [max(1, many // 4), many]
 
@@ -57,9 +57,9 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
     few, many = measured.images
     threads = worker_threads(cluster.cores, 1, config.loader_workers) if cluster.kind == CPU else 1
     rate = gemm_flops(shape, many) / seconds["gemm"]
-    found = replace(cluster, tflops=cluster.tflops | {config.precision: rate / threads / 1e12}, bandwidth_gb_s=2 * COPY_BYTES / seconds["copy"] / 1e9,
-                    vit_efficiency=1, isr_efficiency=1, ist_efficiency=1, step_overhead_ms=0,
-                    decode_images_s=DECODED / seconds["decode"])
+    found = replace(cluster, tflops=cluster.tflops | {config.precision: rate / threads / 1e12},
+                    bandwidth_gb_s=2 * COPY_BYTES / seconds["copy"] / 1e9, vit_efficiency=1, isr_efficiency=1, ist_efficiency=1,
+                    step_overhead_ms=0, decode_images_s=DECODED / seconds["decode"])
     both = replace(config, model=replace(config.model, isr=True, ist=True))
     ideal = {count: ideal_seconds(replace(both, batch=count, micro_batch=count), shape, found, sizes) for count in (few, many)}
     vit, vit_fixed = slope(seconds, "tower", few, many, {count: ideal[count]["ViT"] for count in ideal})
@@ -87,7 +87,7 @@ def step_seconds(config: Training, shape: Outline, cluster: Cluster, sizes: Size
 
 
 def slope(seconds: dict[str, float], piece: str, few: int, many: int, ideal: dict[int, float]) -> tuple[float, float]:
-    """How many times the ideal a piece takes, and its seconds for no work; without a sensible line through both, all of it is work."""
+    """How many times the ideal a piece takes, and its seconds for no work; without a sensible line, all is work."""
     first, second = seconds[f"{piece}-{few}"], seconds[f"{piece}-{many}"]
     factor = (second - first) / (ideal[many] - ideal[few])
     fixed = second - factor * ideal[many]
@@ -112,7 +112,7 @@ def measure(rigs: list[Rig], turns: int, note=print) -> dict[str, float]:
 def calibrate(config, sizes: Sizes) -> None:
     """Measures and writes `config.calibration`."""
     shape, cluster = outline(config.clip, config.model), config.cluster
-    images = amounts(config, shape, cluster)
+    images = amounts(config, shape, cluster, sizes.seen)
     training = experiment(config.training(), images[1])
     with Rig({STEP: training}, sizes, images, config.clock) as rig:
         note = quiet if config.json else print
@@ -133,5 +133,5 @@ def record(config: Training, cluster: Cluster, seconds: dict[str, float], values
     cuda = torch.cuda.is_available() and cluster.kind != CPU
     threads = worker_threads(cluster.cores, 1, 0) if cluster.kind == CPU else 0
     return {"kind": cluster.kind, "machine": machine(torch.device("cuda" if cuda else "cpu"), threads), "host": platform.node(),
-            "date": datetime.now().isoformat(timespec="seconds"), "torch": torch.__version__, "threads": threads, "values": values,
-            "seconds": seconds, "clip": config.clip.name, "precision": config.precision, "images": config.batch}
+            "date": datetime.now().isoformat(timespec="seconds"), "torch": torch.__version__, "threads": threads,
+            "values": values, "seconds": seconds, "clip": config.clip.name, "precision": config.precision, "images": config.batch}

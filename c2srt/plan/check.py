@@ -41,38 +41,42 @@ def families(config, folder: Path) -> list[Family]:
     write_json(folder / "model.json", MODEL)
     folders = {name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")}
     small = ModelConfig(heads=4, trainable_blocks=None, score_scale=16.0)
-    miniature = Training(**folders, clip=ClipConfig(str(folder / "model.json"), "random"), model=small, views=ViewConfig(count=0), workers=1,
-                         loader_workers=0, batch=32, micro_batch=16, lr=1e-4)
-    large = Training(**folders, clip=ClipConfig("ViT-B-16", "random"), model=ModelConfig(), workers=1, loader_workers=0, batch=4, micro_batch=4,
-                     lr=1e-4)
+    miniature = Training(**folders, clip=ClipConfig(str(folder / "model.json"), "random"), model=small, views=ViewConfig(count=0),
+                         workers=1, loader_workers=0, batch=32, micro_batch=16, lr=1e-4)
+    large = Training(**folders, clip=ClipConfig("ViT-B-16", "random"), model=ModelConfig(), workers=1, loader_workers=0, batch=4,
+                     micro_batch=4, lr=1e-4)
     loaders = {} if config.clock == "cpu" else {"a loader process": {"loader_workers": 1}}
     return [
         Family("miniature", miniature, Sizes(train=6000, seen=286, unseen=66, packed_bytes=2100, short_side=64), {
-            "16 × 2": {}, "without ISR": {"model": replace(small, isr=False)}, "without IST": {"model": replace(small, ist=False)},
-            "neither": {"model": replace(small, isr=False, ist=False)}, "8 × 4": {"micro_batch": 8}, "32 × 1": {"micro_batch": 32},
+            "16 × 2": {}, "without ISR": {"model": replace(small, isr=False)},
+            "without IST": {"model": replace(small, ist=False)}, "neither": {"model": replace(small, isr=False, ist=False)},
+            "8 × 4": {"micro_batch": 8}, "32 × 1": {"micro_batch": 32},
             "two blocks train": {"model": replace(small, trainable_blocks=2)}, "2 workers": {"workers": 2}, **loaders}),
         Family("ViT-B/16", large, Sizes(train=9_011_219, seen=7186, unseen=400, packed_bytes=21000, short_side=256), {
-            "4 × 1": {}, "without ISR": {"model": replace(large.model, isr=False)}, "without IST": {"model": replace(large.model, ist=False)},
-            "1 × 4": {"micro_batch": 1}, "all blocks train": {"model": replace(large.model, trainable_blocks=None)}, "2 workers": {"workers": 2}})]
+            "4 × 1": {}, "without ISR": {"model": replace(large.model, isr=False)},
+            "without IST": {"model": replace(large.model, ist=False)}, "1 × 4": {"micro_batch": 1},
+            "all blocks train": {"model": replace(large.model, trainable_blocks=None)}, "2 workers": {"workers": 2}})]
 
 
 def compare(family: Family, cluster: Cluster, config) -> list[dict]:
     """Measures a family's calibration and cases in turns; rows of predicted and measured seconds a step."""
     shape = outline(family.config.clip, family.config.model)
-    images = amounts(replace(family.config, batch=16, micro_batch=16), shape, cluster)
+    images = amounts(replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen)
     calibration = experiment(family.config, images[1])
     cases = {name: replace(family.config, **change) for name, change in family.cases.items()}
     together: dict[tuple[int, int], dict[str, Training]] = {(1, 0): {STEP: calibration}}
     for name, case in cases.items():
         together.setdefault((case.workers, case.loader_workers), {})[name] = case
     with ExitStack() as stack:
-        rigs = [stack.enter_context(Rig(group, family.sizes, images if STEP in group else [], config.clock)) for group in together.values()]
+        rigs = [stack.enter_context(Rig(group, family.sizes, images if STEP in group else [], config.clock))
+                for group in together.values()]
         seconds = measure(rigs, config.turns, (lambda *_, **__: None) if config.json else print)
     values = values_of(Measured(calibration, shape, images, seconds), cluster, family.sizes)
     measured = replace(cluster, **values | {"tflops": cluster.tflops | values["tflops"]})
     return [{"model": family.name, "case": name, "predicted_s": predicted, "measured_s": seconds[name],
              "error": predicted / seconds[name] - 1, "calibrated_on": images}
-            for name, case in cases.items() for predicted in [step_seconds(case, outline(case.clip, case.model), measured, family.sizes)]]
+            for name, case in cases.items()
+            for predicted in [step_seconds(case, outline(case.clip, case.model), measured, family.sizes)]]
 
 
 def check(config) -> int:
@@ -90,6 +94,7 @@ def check(config) -> int:
 
 def table(rows: list[dict]) -> list[str]:
     lines = ["| model | case (images at once × accumulated) | predicted s | measured s | error |", "|---|---|---|---|---|"]
-    lines += [f"| {row['model']} | {row['case']} | {row['predicted_s']:.3f} | {row['measured_s']:.3f} | {row['error']:+.0%} |" for row in rows]
+    lines += [f"| {row['model']} | {row['case']} | {row['predicted_s']:.3f} | {row['measured_s']:.3f} | {row['error']:+.0%} |"
+              for row in rows]
     off = sum(abs(row["error"]) > BAR for row in rows)
     return [*lines, "", f"{off} of {len(rows)} predictions are off by more than {BAR:.0%}."]

@@ -8,14 +8,14 @@ from c2srt.files import read_json
 
 GPU, CPU = "gpu", "cpu"
 MADE_BY = "c2srt plan calibrate=true calibration=…"
-MEASURED = ("tflops", "bandwidth_gb_s", "vit_efficiency", "isr_efficiency", "ist_efficiency", "vit_overhead_ms", "isr_overhead_ms",
-            "ist_overhead_ms", "step_overhead_ms", "decode_images_s")
+MEASURED = ("tflops", "bandwidth_gb_s", "vit_efficiency", "isr_efficiency", "ist_efficiency", "vit_overhead_ms",
+            "isr_overhead_ms", "ist_overhead_ms", "step_overhead_ms", "decode_images_s")
 """What a calibration may replace."""
 
 
 @dataclass
 class Cluster:
-    """configs/cluster/h200.yaml explains every field with its unit; on a CPU `tflops` is of a core and `per_node` counts workers."""
+    """configs/cluster/h200.yaml explains every field; on a CPU `tflops` is of a core and `per_node` counts workers."""
 
     name: str = ""
     kind: str = GPU
@@ -66,7 +66,7 @@ class Cluster:
 
 
 def calibrated(cluster: Cluster, path: str | None) -> Cluster:
-    """The cluster with the rates of a calibration. Raises UserError if the file is absent, broken or of another kind of machine."""
+    """The cluster with the rates of a calibration. Raises UserError if the file is absent, broken or of another machine."""
     if path is None:
         return cluster
     content = read_json(Path(path), MADE_BY)
@@ -74,8 +74,8 @@ def calibrated(cluster: Cluster, path: str | None) -> Cluster:
     if not isinstance(values, dict) or not set(values) <= set(MEASURED):
         raise UserError(f"{path} is not a calibration of this version: make it again with `{MADE_BY}`")
     if content.get("kind") != cluster.kind:
-        raise UserError(f"{path} was measured on a {content.get('kind')}, cluster={cluster.name} is a {cluster.kind}: take cluster=cpu "
-                        f"or a GPU's to match, or calibrate there")
+        raise UserError(f"{path} was measured on a {content.get('kind')}, cluster={cluster.name} is a {cluster.kind}: take "
+                        "a cluster=… of its kind, or calibrate there")
     return replace(cluster, **values | {"tflops": cluster.tflops | values.get("tflops", {})})
 
 

@@ -54,10 +54,12 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
     if config.loss.distillation > 0 and config.teacher == ONLINE:
         state["online teacher"] = 4 * outline.tower_parameters
     head_size = head_itemsize(config.precision)
-    features = images * outline.tokens * outline.joint * (2 * size + 3 * head_size)  # rows and their gradients; the head's copy, its sum
+    # the rows and their gradients; the head's copy, its sums and what autograd keeps of them
+    features = images * outline.tokens * outline.joint * (2 * size + 3 * head_size)
     saved, working = outline.saved_bytes(images, size), outline.working_bytes(images, size)
-    state |= {"text, graph, labels": seen * (4 * outline.joint + 8 * config.model.neighbours) + images * (seen + 3 * outline.image_size**2),
-              "reserved": cluster.reserved_gib * GIB, "ViT: saved for backward": saved, "features": features}
+    tables = seen * (4 * outline.joint + 8 * config.model.neighbours) + images * (seen + 3 * outline.image_size**2)
+    state |= {"text, graph, labels": tables, "reserved": cluster.reserved_gib * GIB,
+              "ViT: saved for backward": saved, "features": features}
     limit = memory_limit(config, cluster)
     free = limit - sum(state.values())
     shape = head_shape(config, outline, cluster, seen)

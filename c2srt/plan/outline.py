@@ -16,7 +16,7 @@ from c2srt.model.network import ImageTower
 
 @dataclass(frozen=True)
 class Outline:
-    """Sizes of the ViT, and elements of parameters: of the whole CLIP, the tower, what of the tower trains, the head (all of it)."""
+    """Sizes of the ViT, and elements of parameters: of the whole CLIP, the tower, what of it trains, the head (all trains)."""
 
     image_size: int
     patches: int
@@ -47,7 +47,7 @@ class Outline:
         return self.tower_trained + self.head_parameters
 
     def block_flops(self) -> tuple[int, int]:
-        """Products of one block and image: with weights (qkv, out, MLP), and in attention (QKᵀ and AV); a multiply-add counts 2."""
+        """FLOPs of one block and image: with weights (qkv, out, MLP), and in attention (QKᵀ, AV); a multiply-add is 2."""
         t, w = self.tokens, self.width
         return 2 * t * w * (4 * w + 2 * self.mlp), 4 * t * t * w
 
@@ -58,8 +58,8 @@ class Outline:
         return embedding + self.blocks * (linear + attention) + 2 * self.tokens * self.width * self.joint
 
     def backward_flops(self) -> int:
-        """Two products for each of the forward's, in the trained blocks and the projection; attention computes its scores once more
-        (5 for 2); the patch embedding has no input to differentiate."""
+        """Two products for each of the forward's, in the trained blocks and the projection; attention computes its scores
+        once more (5 for 2); the patch embedding has no input to differentiate."""
         linear, attention = self.block_flops()
         embedding = 2 * self.patches * self.patch_values * self.width * self.embeddings_train
         return embedding + self.trained_blocks * (2 * linear + attention * 5 // 2) + 4 * self.tokens * self.width * self.joint
@@ -67,7 +67,7 @@ class Outline:
     def saved_bytes(self, images: int, itemsize: int) -> int:
         """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms' outputs, q, k, v, attention's
         output, the sum after it (8 rows of W), and the MLP's hidden row before and behind the activation (and once more inside
-        QuickGELU); float32 statistics of norms and softmax. Behind the blocks: ln_post's input, output and the projection's input."""
+        QuickGELU); float32 statistics of norms and softmax. Behind the blocks: ln_post's input and output, proj's input."""
         rows = 8 * self.width + (3 if self.quick_gelu else 2) * self.mlp
         statistics = 4 * (4 + self.attention_heads)
         blocks = self.trained_blocks * (rows * itemsize + statistics)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -39,8 +38,9 @@ WALL, CPU_TIME = "wall", "cpu"
 
 
 class Rig:
-    """Processes that repeat training steps of `cases` (by name; all of one number of workers). `pieces`: images at once of the parts
-    of the first case to time as well ([]: none); `clock`: wall, or cpu for the CPU time of each process by its threads, which other jobs on the machine do not change much.
+    """Processes that repeat training steps of `cases` (by name; all of one number of workers). `pieces`: images at once of the
+    parts of the first case to time as well ([]: none). `clock`: wall, or cpu: the CPU time of each process by its threads, which
+    other jobs on the machine do not change much.
 
     Use it as a context. Raises UserError if a process dies.
     """
@@ -94,8 +94,8 @@ def serve(pipe, rank: int, folder: str, cases: dict[str, Config], sizes: Sizes, 
     """One process of a rig: says which pieces it has, then times what it is asked for, until the pipe closes."""
     config = next(iter(cases.values()))
     size, cuda = config.workers, torch.cuda.is_available() and config.gpus_per_worker > 0
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT="1")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
     device = torch.device("cuda", rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
@@ -134,8 +134,8 @@ def step_call(config: Config, sizes: Sizes) -> Callable[[], None]:
     from c2srt.train.groups import parameter_groups
 
     student, clip, _ = make_student(config, sizes)
-    groups = parameter_groups(student, student.parameter_depth, config.lr, config.lr if config.head_lr is None else config.head_lr,
-                              config.weight_decay, config.layer_decay)
+    groups = parameter_groups(student, student.parameter_depth, config.lr, config.head_lr or config.lr, config.weight_decay,
+                              config.layer_decay)
     engine = Engine(student, groups, config.engine())
     batches = synthetic(config, sizes, clip.image_size, clip.width)
 
@@ -179,7 +179,8 @@ def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[B
         features = np.ones((count, width), np.float16) if config.uses_teacher else None
         return collate(found, images, features, np.ones(count, np.float32), position, 0, 0)
 
-    return iterate(batch_at, range(2**40), LoaderConfig(size=size, batch=config.batch, micro_batch=count, workers=config.loader_workers))
+    loader = LoaderConfig(size=size, batch=config.batch, micro_batch=count, workers=config.loader_workers)
+    return iterate(batch_at, range(2**40), loader)
 
 
 def piece_calls(config: Config, sizes: Sizes, images: list[int], device: torch.device) -> dict[str, Callable[[], object]]:
@@ -220,8 +221,8 @@ def tower_call(tower, count: int, size: int, device: torch.device, dtype: torch.
     return call
 
 
-def head_call(model: ModelConfig, student: C2SRT, scale: float, graph: Graph, count: int, device: torch.device, dtype: torch.dtype,
-              config: Config) -> Callable[[], None]:
+def head_call(model: ModelConfig, student: C2SRT, scale: float, graph: Graph, count: int, device: torch.device,
+              dtype: torch.dtype, config: Config) -> Callable[[], None]:
     """Head and loss. W_out is random: with init=clip it would start as zero."""
     width, seen = graph.text.shape[1], len(graph.text)
     head = Head(width, model, scale)

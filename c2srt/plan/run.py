@@ -118,11 +118,13 @@ class Estimate:
             "gpus": self.devices, "nodes": self.nodes, "workers": self.config.workers, "batch": self.config.batch,
             "micro_batch": self.config.deal.micro_batch, "accumulation": self.config.deal.accumulation, "steps": self.steps,
             "fits": self.memory.fits, "help": self.help, "memory_bytes": self.memory.parts, "host_bytes": self.memory.host,
-            "memory_limit_bytes": self.memory.limit, "parameters": self.outline.parameters, "trained_parameters": self.outline.trained,
-            "flops_per_image": vars(self.work), "step_seconds": self.speed.step, "step_parts_seconds": self.speed.parts,
+            "memory_limit_bytes": self.memory.limit, "parameters": self.outline.parameters,
+            "trained_parameters": self.outline.trained, "flops_per_image": vars(self.work),
+            "step_seconds": self.speed.step, "step_parts_seconds": self.speed.parts,
             "loader_seconds": self.speed.loader, "images_per_s": self.speed.images_s, "hours": self.seconds / 3600,
-            "gpu_hours": self.devices * self.seconds / 3600, "loader_cores_per_worker": self.loader_cores, "disk_bytes": self.disk,
-            "read_bytes_per_s_per_node": self.read, "sync_bytes_per_step": self.sync, "shard_hours": self.shard_seconds / 3600,
+            "gpu_hours": self.devices * self.seconds / 3600, "loader_cores_per_worker": self.loader_cores,
+            "disk_bytes": self.disk, "read_bytes_per_s_per_node": self.read,
+            "sync_bytes_per_step": self.sync, "shard_hours": self.shard_seconds / 3600,
             "teacher_hours": self.teacher_seconds / 3600}
 
 
@@ -132,7 +134,8 @@ def estimate(config: train.Config, cluster: Cluster, sizes: Sizes, shape: Outlin
     memory = memory_of(config, shape, cluster, sizes.seen)
     work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
     speed = speed_of(config, shape, cluster, work, memory)
-    return Estimate(config, cluster, sizes, shape, work, memory, speed, [] if memory.fits else helpful(config, shape, cluster, sizes.seen))
+    advice = [] if memory.fits else helpful(config, shape, cluster, sizes.seen)
+    return Estimate(config, cluster, sizes, shape, work, memory, speed, advice)
 
 
 def run(config: Config) -> int:

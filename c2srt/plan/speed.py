@@ -93,7 +93,7 @@ def work_of(config: Config, outline: Outline, shape: Shape, tiles: Plan | None) 
 
 
 def once(shape: Shape, model: ModelConfig, fold: bool) -> float:
-    """Text rows [S, E] and the gradient of their map; with the fold two more products of its [D, 2 D + 1], and their gradients."""
+    """Text rows [S, E] and the gradient of their map; with the fold two more products of [D, 2 D + 1], and their gradients."""
     width, columns = shape.width, 3 if fold else 1
     return 4 * shape.categories * width**2 * columns + fold * 12 * width**2 * (2 * width + 1)
 
@@ -129,8 +129,8 @@ def compute_seconds(config: Config, outline: Outline, cluster: Cluster, work: Wo
 
 
 def sync_bytes(config: Config, outline: Outline) -> float:
-    """Bytes that a worker sends for a step: 2 Ψ (N − 1) / N of gradients (an all-reduce, or reduce and gather); ZeRO-2 reduces every
-    micro-batch; ZeRO-3 gathers all weights for each forward and backward besides (Rajbhandari et al., ZeRO, sec. 7)."""
+    """Bytes that a worker sends for a step: 2 Ψ (N − 1) / N of gradients (an all-reduce, or reduce and gather); ZeRO-2 reduces
+    every micro-batch; ZeRO-3 gathers all weights for each forward and backward besides (Rajbhandari et al., ZeRO, sec. 7)."""
     size, count, parts = BYTES[config.precision], config.workers, config.deal.accumulation
     values = {0: 2 * outline.trained, 1: 2 * outline.trained, 2: (parts + 1) * outline.trained,
               3: parts * (outline.trained + 2 * outline.parameters)}[config.zero]

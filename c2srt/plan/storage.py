@@ -49,7 +49,8 @@ def find_sizes(sizes: Sizes, shards: Path, images: int | None) -> tuple[Sizes, s
     if images is not None:
         found.train, found.trained, source = images, None, f"images={images} and {source}"
     if found.train < 1 or found.seen < 1:
-        raise UserError(f"the sizes of this data set are not known ({shards / FILE} is not there): give sizes.train=… and sizes.seen=…")
+        raise UserError(f"the sizes of this data set are not known ({shards / FILE} is not there): give sizes.train=… and "
+                        "sizes.seen=…")
     return found, source
 
 
