@@ -113,15 +113,16 @@ class NusWide:
             require(path)
         for concept, path in labels.items():
             if not path.is_file():
-                raise UserError(f"concept {concept!r} of Concepts81.txt has no labels: {path} does not exist; download Groundtruth "
-                                "again, or correct the list")
+                raise UserError(f"concept {concept!r} of Concepts81.txt has no labels: {path} does not exist; download "
+                                "Groundtruth again, or correct the list")
         return lists + list(labels.values())
 
     def write_inputs(self, split: str, out: Path) -> LabelReport:
         """Writes the split's parquet, sorted by id."""
         image_list, tags, *concepts = self.files(split)
         images = read_images(image_list)
-        present = read_bits(tags, len(self.tags), len(images), image_list)[:, [self.tags.index(tag) for tag in self.seen]]
+        chosen = [self.tags.index(tag) for tag in self.seen]
+        present = read_bits(tags, len(self.tags), len(images), image_list)[:, chosen]
         if concepts:
             present = np.hstack([present, *(read_bits(path, 1, len(images), image_list) for path in concepts)])
         names = self.seen + (self.concepts if concepts else [])
@@ -134,10 +135,13 @@ class NusWide:
         """The seen tags, then the concepts; prints their number, and what a reader of results must know of them."""
         vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
         untagged = [concept for concept in self.concepts if concept not in self.tags]
-        pairs = [f"{concept}/{tag}" for concept in self.concepts for tag in self.seen if f"{concept}s" == tag or concept == f"{tag}s"]
+        pairs = [f"{concept}/{tag}" for concept in self.concepts for tag in self.seen
+                 if f"{concept}s" == tag or f"{tag}s" == concept]
         print(f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
-              f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(untagged)})\n{len(pairs):,} unseen categories "
-              f"differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}, …): say so beside results", flush=True)
+              f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(untagged)})", flush=True)
+        if pairs:
+            print(f"{len(pairs):,} unseen categories differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}"
+                  f"{', …' if len(pairs) > EXAMPLES else ''}): say so beside results", flush=True)
         return vocabulary
 
     def source(self, config: Config) -> FlickrSource:
@@ -148,8 +152,11 @@ class NusWide:
 
     def acceptance(self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]) -> Acceptance:
         """Images, and positives per image over all test images, beside the published constants."""
-        counts = [Count(f"{split}: images {what}", count, (IMAGES[split],)) for split, path in inputs.items()
-                  for what, count in (("listed", pl.scan_parquet(path).select(pl.len()).collect().item()), ("packed", packed[split]))]
+        counts = []
+        for split, path in inputs.items():
+            listed = pl.scan_parquet(path).select(pl.len()).collect().item()
+            counts += [Count(f"{split}: images {what}", count, (IMAGES[split],))
+                       for what, count in (("listed", listed), ("packed", packed[split]))]
         if "test" in inputs:
             counts += test_counts(vocabulary, inputs["test"])
         known = vocabulary.hash == PUBLISHED
@@ -159,10 +166,11 @@ class NusWide:
 def find_nus_wide(root: Path) -> NusWide:
     """The data set below `root`. Raises UserError if its lists are not there."""
     if not root.is_dir():
-        raise UserError(f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/, Groundtruth/ and Flickr/")
+        raise UserError(f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/, Flickr/ and so on")
     found = NusWide(root)
     if not found.seen or not found.concepts:
-        raise UserError(f"{root} gives no {'seen' if found.concepts else 'unseen'} category: TagList1k.txt or Concepts81.txt is cut off")
+        what, cut = ("seen", "TagList1k.txt") if found.concepts else ("unseen", "Concepts81.txt")
+        raise UserError(f"{root} gives no {what} category: {cut} is cut off; download it again")
     return found
 
 
@@ -171,11 +179,19 @@ def require(path: Path) -> None:
         raise UserError(f"{path} does not exist: download NUS-WIDE's {path.parent.name} and unpack it in data.root")
 
 
-def read_names(path: Path) -> list[str]:
-    """A name a line (BOM and CRLF allowed). Raises UserError if one comes twice."""
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list that are not empty (BOM and CRLF allowed)."""
     require(path)
-    with open_text(path) as file:
-        names = [line.strip() for line in file if line.strip()]
+    try:
+        with open_text(path) as file:
+            return [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError as error:
+        raise damaged(path, str(error)) from error
+
+
+def read_names(path: Path) -> list[str]:
+    """A name a line. Raises UserError if one comes twice."""
+    names = read_lines(path)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise damaged(path, f"{twice!r} is there twice")
@@ -184,8 +200,7 @@ def read_names(path: Path) -> list[str]:
 
 def read_images(path: Path) -> pl.DataFrame:
     """Columns id, file (both unique), photo (the Flickr id), in the order of the list."""
-    with open_text(path) as file:
-        lines = [line.strip() for line in file if line.strip()]
+    lines = read_lines(path)
     matches = [IMAGE.fullmatch(line) for line in lines]
     if None in matches:
         number = matches.index(None)
@@ -212,8 +227,8 @@ def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.nda
             blocks.append(bits.reshape(-1, columns))
             lines += len(rows)
     if lines != images:
-        raise UserError(f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or one is "
-                        "cut off; download both again")
+        raise UserError(f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or "
+                        "one is cut off; download both again")
     return np.concatenate(blocks)
 
 

@@ -31,7 +31,9 @@ class OpenImages:
 
     def made_from(self, split: str) -> dict:
         files, threshold = self.raw.split(split), self.data.machine_threshold
-        used = [files.images, files.labels, self.raw.class_descriptions, *([files.machine_labels] if threshold is not None else [])]
+        used = [files.images, files.labels, self.raw.class_descriptions]
+        if threshold is not None:
+            used.append(files.machine_labels)
         csvs = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used if path}
         return {"csvs": csvs, "machine_threshold": threshold}
 

@@ -16,7 +16,7 @@ IMAGES = {"train": 24, "test": 12}
 
 
 def write_nus_wide(root: Path, images: dict[str, int] = IMAGES) -> dict[str, np.ndarray]:
-    """Writes the tree; returns split → uint8 [images, 925 seen (+ 81 unseen in test)] as the files say, in the order of their list.
+    """Writes the tree; returns split → uint8 [images, 925 seen (+ 81 unseen in test)] in the order of the image list.
 
     Picture n is jpeg(n), 0 … of train, then test. The first two pictures of train are one Flickr photo in two folders.
     """
