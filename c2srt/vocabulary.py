@@ -2,7 +2,8 @@
 
 Categories are keyed by MID (Open Images' machine id, `/m/…` or `/g/…`), never by display name: 108 names of Open
 Images are shared by 221 MIDs, and two unseen names equal seen ones. Seen categories come first, so the first
-`seen_count` columns of every score matrix are the ones that training uses.
+`seen_count` columns of every score matrix are the ones that training uses. A data set without MIDs (NUS-WIDE) has its
+names, each once, as keys.
 
 On disk: `vocabulary.json` = {"mids": [C], "names": [C], "seen_count": S, "hash": "…"}.
 """
