@@ -23,14 +23,16 @@ from c2srt.evaluation.dense import Thresholds, thresholds_of
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
 from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, describe, evaluate_part, flat, write_results
-from c2srt.evaluation.scorers import CLIP, PRIOR, Subject, class_counts, find_export, identity, load_scorer, prior_of
+from c2srt.evaluation.scorers import CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer, prior_of
 from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
+from c2srt.model.config import check_choice
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.tracking import RUN, Tracker, send_rest
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 
 PIECE_IMAGES, LEAST_PIECES = 512, 8
@@ -52,12 +54,14 @@ class Config:
     seen: Optional[str] = None
     topk: list[int] = field(default_factory=lambda: [10, 20])
     protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    clip_scores: str = COSINE
     clip: ClipConfig = field(default_factory=ClipConfig)
     workers: int = 2
     batch: int = 32
     loader_workers: int = 1
 
     def __post_init__(self) -> None:
+        check_choice("clip_scores", self.clip_scores, (COSINE, SOFTMAX))
         if unknown := set(self.protocols) - set(PROTOCOLS):
             raise UserError(f"protocol {sorted(unknown)[0]!r} is not one of {', '.join(PROTOCOLS)}")
         if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:
@@ -96,6 +100,7 @@ class Piece:
 
 def run(config: Config) -> None:
     """Writes results.json and per_category.csv and prints the results. Raises UserError on bad input."""
+    check_lasting(config.out)
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
     if config.scores is not None:
         files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
@@ -149,7 +154,8 @@ def track(config: Config, results: dict | None) -> None:
     if folder is None or results is None:
         return send_rest(folder) if folder else None
     tracker, step = Tracker(folder), read_json(path / "config.json", "c2srt export").get("made_from", {}).get("step", 0)
-    tracker.metrics({f"{config.split}/{name.replace('@', '_at_')}": value for name, value in flat(results).items()}, step)
+    names = {name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)}  # MLflow makes a section of each "/"
+    tracker.metrics({f"{config.split}/{names[name]}": value for name, value in flat(results).items()}, step)
     for name in (RESULTS, PER_CATEGORY):
         tracker.artifact(Path(config.out) / name, f"evaluation-{config.split}")
     tracker.close(None)
@@ -158,7 +164,7 @@ def track(config: Config, results: dict | None) -> None:
 def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
     """What `checkpoint` names; the class prior is still to be counted."""
     if config.checkpoint == CLIP:
-        return Subject(CLIP, vocabulary, config.clip, str(Path(config.text).absolute()))
+        return Subject(CLIP, vocabulary, config.clip, str(Path(config.text).absolute()), config.clip_scores)
     if config.checkpoint == PRIOR:
         return Subject(PRIOR, vocabulary)
     return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
@@ -200,7 +206,7 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / config.workers)
     missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
     progress.skip(sum(load_part(piece.part).images for piece in pieces if piece.done))
-    for _, done in run_tasks(score_piece, missing, config.workers, gpus):
+    for _, done in run_tasks(score_piece, missing, config.workers, gpus, name=lambda piece: f"score {piece.number} of {piece.of}"):
         progress.update(done)
     progress.close()
     part = merge([load_part(piece.part) for piece in pieces])

@@ -217,7 +217,7 @@ def test_results_go_to_the_trainings_mlflow_run(world, tmp_path):
     client = mlflow.MlflowClient(tracker.uri)
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test/gzsl/mAP/per_class"] == pytest.approx(results(tmp_path / "out")["gzsl"]["mAP"]["per_class"])
+    assert run.data.metrics["test/gzsl_mAP_per_class"] == pytest.approx(results(tmp_path / "out")["gzsl"]["mAP"]["per_class"])
     assert {path.path for path in client.list_artifacts(tracker.run_id, "evaluation-test")} == {
         "evaluation-test/results.json", "evaluation-test/per_category.csv"}
 

@@ -20,9 +20,9 @@ from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import Sender
 
 __all__ = ["JOURNAL", "RUN", "Journal", "Run", "Tracker", "git_commit", "how_to_open", "job_tags", "redacted", "send_rest", "unsent"]
-WAIT_S, WAIT_DOWN_S, BYTES_PER_S = 30.0, 5.0, 10e6
-"""How long `close` waits for the rest to be sent: with a store that answers, and with one that did not; and the slowest
-transfer of a model that is waited for."""
+WAIT_S, WAIT_DOWN_S, LONGEST_S, BYTES_PER_S = 30.0, 5.0, 300.0, 10e6
+"""How long `close` waits for the next thing to be sent: with a store that answers, with one that did not, and in all; and the
+slowest transfer of a model that is waited for."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ class Tracker:
             self._append({"status": status, "time": now()})
         self.sender.closing.set()
         models = sum(size_of(self.journal.folder / entry["model"]) for entry in self.left() if "model" in entry)
-        self.sender.join(WAIT_DOWN_S if self.sender.failing else WAIT_S + models / BYTES_PER_S)
+        started, wait = time.monotonic(), WAIT_DOWN_S if self.sender.failing else WAIT_S + models / BYTES_PER_S
+        while self.sender.is_alive() and time.monotonic() < min(max(started, self.sender.moved) + wait, started + wait + LONGEST_S):
+            self.sender.join(0.05)
         if left := self.left():
             print(f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept in {self.journal.path} and "
                   "sent when the same command runs again", file=sys.stderr, flush=True)

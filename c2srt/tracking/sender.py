@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from typing import Any
 
 from c2srt.tracking.journal import Journal
@@ -17,7 +18,7 @@ TRIES = 3
 class Sender(threading.Thread):
     """Sends until `closing` is set and the journal is empty, or the store fails once more.
 
-    `failing`: the last attempt failed.
+    `failing`: the last attempt failed. `moved`: when the store last took something (monotonic seconds).
     """
 
     def __init__(self, journal: Journal, uri: str) -> None:
@@ -29,6 +30,7 @@ class Sender(threading.Thread):
         self.run_id: str | None = state["run_id"]
         self.sent: int = state["sent"]
         self.closing, self.failing, self.joined, self.failures = threading.Event(), False, False, 0
+        self.moved = 0.0
 
     def run(self) -> None:
         wait = 0.0
@@ -48,7 +50,7 @@ class Sender(threading.Thread):
             while entries := self.journal.read(self.sent):
                 for batch, end in self.store.batches(entries):
                     self.send(batch)
-                    self.sent = end
+                    self.sent, self.moved = end, time.monotonic()
                     self.journal.note(sent=end, run_id=self.run_id)
             if self.failing:
                 print(f"tracking: {redacted(self.uri)} answers again", file=sys.stderr, flush=True)

@@ -1,5 +1,5 @@
-"""MLflow's side of a run (the only file that imports mlflow): everything goes through a client with an address of its own, so
-that neither MLflow's global state nor the environment of later jobs changes. Every method may be repeated without harm.
+"""MLflow's side of a run (the only file that imports mlflow): everything goes through a client with an address of its own.
+Every method may be repeated without harm.
 """
 
 import getpass
@@ -32,6 +32,8 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema
 SQLITE = "sqlite:///"
 METRICS_AT_ONCE, PARAMS_AT_ONCE, VALUE_LENGTH = 1000, 100, 500
 TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes MLflow's pages those of model training: else they guess that this is about language models."""
 SETTLE_S = 1.0
 """How long after making a parent run one looks whether another training made it at the same time."""
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
@@ -49,7 +51,9 @@ class Store:
     @property
     def client(self) -> mlflow.MlflowClient:
         """Made when first needed: it opens a database at once."""
-        self._made = self._made or mlflow.MlflowClient(self.uri, self.uri)
+        if self._made is None:
+            point_mlflow_at(self.uri)
+            self._made = mlflow.MlflowClient(self.uri, self.uri)
         return self._made
 
     def refused(self, error: Exception) -> bool:
@@ -92,7 +96,7 @@ class Store:
             return found.experiment_id
         beside = Path(self.uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts"
         try:
-            return self.client.create_experiment(name, beside.as_uri() if self.uri.startswith(SQLITE) else None)
+            return self.client.create_experiment(name, beside.as_uri() if self.uri.startswith(SQLITE) else None, KIND)
         except MlflowException:  # another training of the same sweep was faster
             if found := self.client.get_experiment_by_name(name):
                 return found.experiment_id
@@ -192,8 +196,20 @@ class Store:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        if not any(one.model_id == model_id for one in self.client.search_model_versions(f"name = '{name}'")):
-            self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+        source = f"models:/{model_id}"
+        if not any(one.source == source for one in self.client.search_model_versions(f"name = '{name}'")):
+            self.client.create_model_version(name, source, run_id, model_id=model_id)
+
+
+def point_mlflow_at(uri: str) -> None:
+    """Sets MLflow's store for this process, since registering a model asks it whatever the client's address is; and not for the
+    processes started from here, as MLflow would: they would take it for the user's MLFLOW_TRACKING_URI."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def save_model(folder: Path, export: Path, model: Model | None = None) -> None:
