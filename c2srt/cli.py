@@ -37,6 +37,8 @@ VERBS = {
     "bench": ("c2srt.bench.run", "time and memory of the head and its parts against their literal forms"),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
+NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
+"""Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so (relations-mine has one)."""
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -113,7 +115,7 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module("configs", version_base="1.3"):
         try:
-            composed = compose(verb, overrides)
+            composed = compose(verb, [*NETWORKS.get(verb, ()), *overrides])
             OmegaConf.resolve(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(readable(error, verb)) from error
@@ -131,7 +133,7 @@ def readable(error: Exception, verb: str) -> str:
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(str(key), dotted_keys(compose(verb)), 1, 0.5)
+        close = difflib.get_close_matches(str(key), dotted_keys(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5)
         return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`c2srt {verb} --cfg job` prints all)"
     return f"{first} (`c2srt {verb} --cfg job` prints the defaults)"
 

@@ -1,4 +1,5 @@
-"""`c2srt tune`: prompt tuning, the second stage of MKT (He et al. 2023) for a trained C²SRT (the row "prompt tuning" of table 5).
+"""`c2srt tune`: prompt tuning, the second stage of MKT (He et al. 2023), for a trained C²SRT (the row "prompt tuning" of table 5)
+or MKT.
 
 Student and head are frozen, and so is the text tower; what learns is one embedding for each token of one template (c2srt/model/
 context.py), from the same ranking loss over the seen categories that the checkpoint was trained with. The result is an export
@@ -27,6 +28,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, find_export
 from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
+from c2srt.model.baselines.base import Baseline
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
 from c2srt.model.export import Exported, load_export, save_with_context
@@ -124,7 +126,10 @@ def is_current(folder: Path, key: str) -> bool:
 
 
 def template_of(config: Config, exported: Exported) -> str:
-    """The template to start from. Raises UserError where that is not clear."""
+    """The template to start from. Raises UserError where that is not clear, or the model has no prompt tuning."""
+    if isinstance(exported.model, Baseline) and not exported.model.tunes_prompts:
+        raise UserError(f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which has no prompt tuning: "
+                        "give a C²SRT or an MKT")
     if exported.context is not None:
         raise UserError(f"checkpoint={config.checkpoint} has a tuned template already: give the one that it was tuned from")
     if config.template is not None:
@@ -180,6 +185,9 @@ def loss_and_gradient(exported: Exported, text: Tensor, batch: Batch, loss: Loss
     """The ranking loss of a micro-batch with text features [S, D], and its gradient for them."""
     model = exported.model
     graph = Graph(text, model.graph_on(text.device).table[: len(text)])
+    if isinstance(model, Baseline):
+        value, gradient = model.text_gradient(batch.images, batch.labels, batch.weights, text, loss)
+        return value.item(), gradient
     patches, global_ = model.tower(model.pixels(batch.images))
     plan = model.plan(len(patches), graph, patches)
     value, gradient = text_gradient(model.head, patches, global_, batch.labels, batch.weights, graph, loss, plan)

@@ -21,6 +21,7 @@ from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 CLIP, PRIOR = "clip", "prior"
+COSINE, SOFTMAX = "cosine", "softmax"
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
@@ -28,13 +29,14 @@ MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 class Subject:
     """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip" or "prior".
 
-    clip and text: CLIP zero-shot; prior [C]: the class prior.
+    clip, text and form: CLIP zero-shot; prior [C]: the class prior.
     """
 
     checkpoint: str
     vocabulary: Vocabulary
     clip: ClipConfig = field(default_factory=ClipConfig)
     text: str = ""
+    form: str = COSINE
     prior: tuple[float, ...] = ()
 
 
@@ -56,19 +58,23 @@ class ModelScorer:
 
 
 class ClipScorer:
-    """The frozen CLIP: cosine of the global image feature with the text features. No training, no relations."""
+    """The frozen CLIP, without training or relations. `form` cosine: that of the global image feature and the text features;
+    softmax: over all C categories at CLIP's own scale (100 for the released models), as its logarithm, which ranks alike and
+    cannot underflow. It ranks an image's categories as the cosine does, but not the images of a category."""
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
         clip = load_clip(subject.clip)
         self.text = load_text(Path(subject.text), subject.vocabulary, clip.hash).to(device)
         self.visual, self.size, self.device = clip.visual.to(device), clip.image_size, device
         self.mean, self.std = torch.tensor(clip.mean, device=device), torch.tensor(clip.std, device=device)
+        self.scale = clip.logit_scale if subject.form == SOFTMAX else None
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
         """As `ModelScorer.scores`."""
         _, global_ = patches_and_global(self.visual, normalise(images.to(self.device), self.mean, self.std))
-        return (F.normalize(global_.float(), dim=-1) @ self.text.T).cpu().numpy(), None
+        cosine = F.normalize(global_.float(), dim=-1) @ self.text.T
+        return (cosine if self.scale is None else (self.scale * cosine).log_softmax(1)).cpu().numpy(), None
 
 
 class PriorScorer:
@@ -95,7 +101,7 @@ def identity(subject: Subject, index: ShardIndex) -> str:
         return hash_of([shard.sha256 for shard in index.split("train")])
     if subject.checkpoint == CLIP:
         clip = load_clip(subject.clip).hash
-        return hash_of([clip, text_identity(Path(subject.text), subject.vocabulary, clip)])
+        return hash_of([clip, text_identity(Path(subject.text), subject.vocabulary, clip), *[subject.form] * (subject.form != COSINE)])
     return hash_of([sha256_of_file(Path(subject.checkpoint) / name) for name in (CONFIG_FILE, MODEL_FILE)])
 
 
