@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from c2srt.errors import UserError
-from c2srt.order import Order
+from c2srt.order import Deal, Order
 from c2srt.samples import Sample, Samples
 from c2srt.shards import ShardIndex
 from c2srt.teacher import TeacherCache
@@ -28,7 +28,7 @@ from c2srt.vocabulary import Vocabulary
 @dataclass
 class LoaderConfig:
     """What decides the batches: split, seed, image side `size` S in pixels, views, global batch `batch` and
-    `micro_batch` in images, shuffle `window` in shards; and how they are made: `workers` processes a rank (0: in the
+    at most `micro_batch` images at once, shuffle `window` in shards; and how they are made: `workers` processes a rank (0: in the
     caller's process), each at most `prefetch` batches ahead."""
 
     size: int
@@ -93,30 +93,25 @@ def train_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabular
                   start_step: int = 0, stop_step: int | None = None, teacher: TeacherCache | None = None) -> Iterator[Batch]:
     """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1 (None: for ever).
 
-    Every step yields G / (world · micro_batch) of them. In epoch e the images are view e mod V. Labels are those of the
-    vocabulary's seen categories. Raises UserError at the call if the global batch cannot be dealt evenly, and while
-    iterating if a shard is damaged. Any number of shards will do: ranks share them, none waits for one of its own.
+    Every step yields `deal.accumulation` of them (c2srt/order.py). In epoch e the images are view e mod V. Labels are those
+    of the vocabulary's seen categories. Raises UserError at the call if there are more ranks than images in a global batch, and
+    while iterating if a shard is damaged. Any number of shards will do: ranks share them, none waits for one of its own.
     """
-    if config.batch % (config.micro_batch * world):
-        raise UserError(f"the global batch of {config.batch} cannot be dealt to {world} workers in micro-batches of "
-                        f"{config.micro_batch}: take a multiple of {config.micro_batch * world}")
+    deal = Deal(config.batch, config.micro_batch, world)
     order, shards = training_order(config, index), index.split(config.split)
     samples = Samples(index.folder, shards, vocabulary, vocabulary.seen_count, 2 * config.window)
-    share = config.batch // world
-    accumulation = share // config.micro_batch
 
     def batch_at(position: int) -> Batch:
-        step, part = divmod(position, accumulation)
-        start = rank * share + part * config.micro_batch
-        places, epoch = order.places(step, start, start + config.micro_batch), order.epoch_of(step)
+        step, part = divmod(position, deal.accumulation)
+        places, epoch = order.dealt(step, deal, rank * deal.accumulation + part), order.epoch_of(step)
         view = epoch % max(config.views.count, 1)
         found = [samples.read(shard, sample) for shard, sample in zip(places.shard, places.sample, strict=True)]
         images = [view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size) for sample in found]
         features = teacher and teacher.features([shards[shard].name for shard in places.shard], places.sample, view)
         return collate(found, images, features, places.weight, step, epoch, part)
 
-    stop = accumulation * stop_step if stop_step is not None else 2**62
-    return iterate(batch_at, range(accumulation * start_step, stop), config)
+    stop = deal.accumulation * stop_step if stop_step is not None else 2**62
+    return iterate(batch_at, range(deal.accumulation * start_step, stop), config)
 
 
 def evaluation_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, split: str, rank: int = 0, world: int = 1,

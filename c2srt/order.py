@@ -8,13 +8,14 @@ number of them, and one number, the global step, says where training stands.
 The last batch of an epoch has R = N − (T − 1)·G real samples; its other positions repeat them with weight 0 and the real
 ones weigh G / R, so the mean of weight × loss over the global batch is the mean over the real samples. That holds for
 N < G too: one step an epoch. All ranks thus take the same T = ceil(N / G) steps: none waits for a batch that never comes.
+The same rule deals a global batch to a number of ranks that does not divide it (`Deal`).
 
 Memory: a few integers a shard, and one window's permutation at a time (160,000 samples for 16 shards of 10,000).
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +30,48 @@ class Places:
     shard: np.ndarray
     sample: np.ndarray
     weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How `world` ranks take a global batch of `batch` G positions in micro-batches of at most `most`.
+
+    Each takes `accumulation` A of them, so there are A · world, numbered rank by rank, of equal size: G is cut into runs
+    that differ by one position at most, and the shorter ones are filled up with padding. Nothing is padded where
+    most · world divides G.
+    """
+
+    batch: int
+    most: int
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch < self.world:
+            raise UserError(f"batch={self.batch} is less than one image for each of {self.world} workers: take fewer workers, or "
+                            "a larger batch")
+
+    @property
+    def accumulation(self) -> int:
+        return -(-self.batch // (self.most * self.world))
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches over all ranks."""
+        return self.accumulation * self.world
+
+    @property
+    def micro_batch(self) -> int:
+        """Positions of each micro-batch, padding included."""
+        return -(-self.batch // self.parts)
+
+    @property
+    def padded(self) -> int:
+        """Positions of a step, padding included."""
+        return self.parts * self.micro_batch
+
+    def run(self, part: int) -> tuple[int, int]:
+        """The positions (start, stop) of G that micro-batch `part` takes."""
+        return self.batch * part // self.parts, self.batch * (part + 1) // self.parts
 
 
 @dataclass(frozen=True)
@@ -72,6 +115,16 @@ class Order:
         shard, sample = self._at(epoch, first + within % real)
         weight = np.where(within < real, self.batch / real, 0.0).astype(np.float32)
         return Places(shard, sample, weight)
+
+    def dealt(self, step: int, deal: Deal, part: int) -> Places:
+        """Micro-batch `part` of global step `step`, filled up to `deal.micro_batch` positions with padding of weight 0.
+
+        The real samples weigh more by padded / G: the mean of weight × loss over all that is dealt is that over the batch.
+        """
+        start, stop = deal.run(part)
+        places = self.places(step, start, start + deal.micro_batch)
+        own = np.arange(start, start + deal.micro_batch) < stop
+        return replace(places, weight=np.where(own, places.weight * (deal.padded / deal.batch), 0).astype(np.float32))
 
     def _at(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[n] positions of an epoch -> [n] shard, [n] sample."""

@@ -34,6 +34,7 @@ from c2srt.model.context import Context, Prompts
 from c2srt.model.export import Exported, load_export, save_with_context
 from c2srt.model.head import Graph
 from c2srt.model.text_gradient import text_gradient
+from c2srt.order import Deal
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
 from c2srt.tracking import Run, Tracker, job_tags, send_rest
@@ -166,7 +167,7 @@ def take_step(config: Config, exported: Exported, context: Context, prompts: Pro
               batches: Iterator[Batch], factor: float) -> float:
     """One update of the context from `batch` images; returns the loss before it."""
     features = context.features(exported.clip, prompts, config.chunk)
-    total, gradient, count = 0.0, torch.zeros_like(features), config.batch // config.micro_batch
+    total, gradient, count = 0.0, torch.zeros_like(features), Deal(config.batch, config.micro_batch).accumulation
     for batch in islice(batches, count):
         loss, found = loss_and_gradient(exported, features, batch.to(features.device), ranking_of(exported))
         total += loss / count

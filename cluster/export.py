@@ -40,7 +40,7 @@ def run(config: Config) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The folder itself if it is a whole checkpoint, else the newest one below it. Raises UserError if there is none."""
+    """The folder itself if it is a whole checkpoint, else the newest sound one below it. Raises UserError if there is none."""
     if (path / checkpoints.COMPLETE).exists():
         return path
     for root in (path / "checkpoints", path):

@@ -1,5 +1,6 @@
 """Runs a function on several real ranks: processes with torch.distributed over gloo."""
 
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -9,15 +10,21 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+# Importing DeepSpeed takes longer than most trainings here: one process does it, and ranks are its forks. Not with a GPU,
+# which a fork cannot use.
+START = "spawn" if torch.cuda.is_available() else "forkserver"
+multiprocessing.set_forkserver_preload(["c2srt.train.loop"])
+
 
 def run_ranks(size: int, function: Callable, *arguments: object) -> list:
     """Calls `function(rank, *arguments)` in `size` new processes and returns their results (anything torch.save takes)."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(one_rank, (size, folder, function, arguments), nprocs=size)
+        mp.start_processes(one_rank, (size, folder, dict(os.environ), function, arguments), size, start_method=START)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)]
 
 
-def one_rank(rank: int, size: int, folder: str, function: Callable, arguments: tuple) -> None:
+def one_rank(rank: int, size: int, folder: str, environment: dict[str, str], function: Callable, arguments: tuple) -> None:
+    os.environ.update(environment)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
                       MASTER_PORT="1")
     torch.set_num_threads(1)

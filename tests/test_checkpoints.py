@@ -1,13 +1,18 @@
 """Which checkpoints count, which are refused and why, and what is cleared away."""
 
+import errno
 import json
+import os
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from c2srt.errors import UserError
+from c2srt.files import sha256_of_file
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
 from tests.ranks import run_ranks
@@ -15,11 +20,16 @@ from tests.ranks import run_ranks
 RECORD = Record(3, 2, {"seed": 0, "model": {"layers": 2, "heads": 8}}, {"text": "aa", "shards": "bb"})
 
 
-def make(root, step: int) -> None:
+def make(root, step: int) -> Path:
+    """A small but whole checkpoint."""
     folder = checkpoints.folder_of(root, step)
     folder.mkdir(parents=True)
     save_file({"head.source": torch.ones(2)}, folder / checkpoints.WEIGHTS)
-    (folder / checkpoints.COMPLETE).write_text(json.dumps({"format": 1, **replace(RECORD, step=step).__dict__}))
+    save_file({"exp_avg.head.source": torch.ones(2)}, folder / checkpoints.OPTIMIZER)
+    files = {name: sha256_of_file(folder / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)}
+    record = replace(RECORD, step=step, files=files)
+    (folder / checkpoints.COMPLETE).write_text(json.dumps({"format": checkpoints.FORMAT, **record.__dict__}))
+    return folder
 
 
 def test_half_written_ones_are_ignored_and_removed(tmp_path):
@@ -34,50 +44,110 @@ def test_half_written_ones_are_ignored_and_removed(tmp_path):
 
 
 def test_prune_keeps_the_newest(tmp_path):
-    for step in (1, 2, 10, 9):
+    for step in (1, 2, 10, 9, 30):
         make(tmp_path, step)
-    checkpoints.prune(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000009", "step-00000010"]
-    checkpoints.prune(tmp_path, 5)
-    assert len(list(tmp_path.iterdir())) == 2
+    checkpoints.prune(tmp_path, 2, 10)  # 30 is damaged, or the run would not be at step 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000009", "step-00000010", "step-00000030"]
+    checkpoints.prune(tmp_path, 5, 30)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def check(tmp_path, world_size=2, config=None, inputs=None) -> None:
-    checkpoints.check_resumable(tmp_path, RECORD, world_size, config or RECORD.config, inputs or RECORD.inputs)
+def check(tmp_path, config=None, inputs=None) -> None:
+    checkpoints.check_resumable(tmp_path, RECORD, config or RECORD.config, inputs or RECORD.inputs)
 
 
 def test_another_run_is_refused_by_name(tmp_path):
     check(tmp_path)
-    with pytest.raises(UserError, match="workers=2, not 3"):
-        check(tmp_path, world_size=3)
     with pytest.raises(UserError, match="model.heads=8, not 4"):
         check(tmp_path, config={"seed": 0, "model": {"layers": 2, "heads": 4}})
     with pytest.raises(UserError, match=r"another shards \(hash bb, now cc\)"):
         check(tmp_path, inputs={"text": "aa", "shards": "cc"})
 
 
-def test_a_damaged_checkpoint_is_refused_with_a_sentence(tmp_path):
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", (checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.COMPLETE))
+@pytest.mark.parametrize("harm", (cut_short, flip_a_bit, Path.unlink))
+def test_a_damaged_checkpoint_is_passed_over_with_a_line(tmp_path, capsys, name, harm):
     make(tmp_path, 5)
-    folder = checkpoints.newest(tmp_path)
+    newer = make(tmp_path, 40)
+    harm(newer / name)
+    assert checkpoints.newest(tmp_path).name == "step-00000005"
+    said = capsys.readouterr().out
+    if not (name == checkpoints.COMPLETE and harm is Path.unlink):  # then it was never whole
+        assert said.count("\n") == 1 and f"checkpoint {newer} is damaged" in said and name in said
+
+
+def test_nothing_but_damaged_ones_is_an_error(tmp_path):
+    assert checkpoints.newest(tmp_path) is None
+    cut_short(make(tmp_path, 5) / checkpoints.WEIGHTS)
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+        checkpoints.newest(tmp_path)
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path):
+    folder = make(tmp_path, 5)
     assert checkpoints.read_record(folder).step == 5 and set(checkpoints.read_weights(folder)) == {"head.source"}
-    (folder / checkpoints.WEIGHTS).write_bytes(b"short")
+    moments = checkpoints.open_moments(folder)
+    assert torch.equal(moments("exp_avg.head.source"), torch.ones(2))
     with pytest.raises(UserError, match="cannot be read"):
-        checkpoints.read_weights(folder)
-    (folder / checkpoints.COMPLETE).write_text('{"format": 0}')
-    with pytest.raises(UserError, match="another version"):
-        checkpoints.read_record(folder)
+        moments("exp_avg.tower.proj")
+    for name, read in ((checkpoints.WEIGHTS, checkpoints.read_weights), (checkpoints.OPTIMIZER, checkpoints.open_moments)):
+        (folder / name).write_bytes(b"short")
+        with pytest.raises(UserError, match="cannot be read"):
+            read(folder)
+    for content in ('{"format": 1}', '{"format": 2, "strange": 0}'):
+        (folder / checkpoints.COMPLETE).write_text(content)
+        with pytest.raises(UserError, match="another version"):
+            checkpoints.read_record(folder)
+
+
+class Harmful:
+    """What a pickle may do when it is read."""
+
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+def test_a_pickle_in_a_files_place_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make(tmp_path / "checkpoints", 5)
+    for name, read in ((checkpoints.WEIGHTS, checkpoints.read_weights), (checkpoints.OPTIMIZER, checkpoints.open_moments)):
+        torch.save(Harmful(), folder / name)
+        with pytest.raises(UserError, match="cannot be read"):
+            read(folder)
+    assert not Path("harmed").exists()
+    torch.load((folder / name).rename("file.pt"), weights_only=False)  # it could have done harm
+    assert Path("harmed").exists()
 
 
 class FullDisk:
-    """An engine whose part of the state does not fit on the disk."""
+    """An engine whose optimizer state does not fit on the disk."""
 
-    def save(self, folder) -> None:
-        raise OSError(28, "No space left on device", str(folder / "deepspeed"))
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def counters(self) -> dict:
+        return {"applied": 3}
+
+    def full_weights(self) -> dict:
+        return {"head.source": torch.ones(2)}
+
+    def full_moments(self) -> dict:
+        raise OSError(28, "No space left on device", str(self.root / "optimizer.safetensors"))
 
 
 def write_on_full_disk(rank: int, root) -> str:
     try:
-        checkpoints.write(root, FullDisk(), RECORD)
+        checkpoints.write(root, FullDisk(root), RECORD)
     except UserError as error:
         return str(error)
     return "written"
@@ -89,3 +159,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_checkpoint(tmp_path):
     assert checkpoints.newest(tmp_path) is None
     checkpoints.clean(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def save_too_much(rank: int, path: Path) -> int | None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    try:
+        checkpoints.save(path, {"head.source": torch.ones(100_000)})
+    except OSError as error:
+        return error.errno
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_the_storage_errors_that_safetensors_hides_are_told_apart(tmp_path):
+    """It raises an error of its own where a disk is full or, as here, a file too large."""
+    assert run_ranks(1, save_too_much, tmp_path / checkpoints.WEIGHTS) == [errno.EFBIG]

@@ -12,8 +12,12 @@ from c2srt.errors import UserError
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
+from c2srt.order import Deal
+from c2srt.train import checkpoints
+from c2srt.train.checkpoints import Record
 from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.train.groups import parameter_groups
+from c2srt.train.inputs import load_trained
 from c2srt.train.schedule import learning_rate_factor
 from tests.ranks import run_ranks
 from tests.tiny import random_graph, tiny_clip_config
@@ -83,7 +87,7 @@ def try_engine(rank: int, folder: Path, size: int, precision: str, zero: int, of
     from c2srt.train.engine import Engine
 
     model = build(folder)
-    config = EngineConfig(RANKS * MICRO * ACCUMULATION, MICRO, RANKS * ACCUMULATION // size, precision, zero, offload, CLIP_NORM)
+    config = EngineConfig(Deal(RANKS * MICRO * ACCUMULATION, MICRO, size), precision, zero, offload, CLIP_NORM)
     engine = Engine(model, groups(model), config)
     found = {"start": engine.full_weights()}
     found["updates"] = [engine.train_step(micro_batches(step, rank, size), 1.0) for step in range(STEPS)]
@@ -96,13 +100,15 @@ def try_engine(rank: int, folder: Path, size: int, precision: str, zero: int, of
         found[name] = engine.train_step(batch, 1.0)
     found["after_nan"] = engine.full_weights()
     found["state_kept"] = len(state) > 0 and all(map(torch.equal, state, optimizer_state(engine)))
-    checkpoint = folder / f"{size}-{precision}-{zero}-{offload}"
-    engine.save(checkpoint)
+    checkpoint = checkpoints.write(folder / f"{size}-{precision}-{zero}-{offload}", engine, Record(STEPS, size, {}, {}))
+    found["counters"] = engine.counters()
     engine.train_step(micro_batches(60, rank, size), 0.5)
     found["went_on"] = engine.full_weights()
     model = build(folder)
+    load_trained(model, checkpoints.read_weights(checkpoint), checkpoint)
     engine = Engine(model, groups(model), config)
-    engine.load(checkpoint)
+    engine.restore(checkpoints.open_moments(checkpoint), checkpoints.read_record(checkpoint).optimizer)
+    found["counters restored"] = engine.counters()
     engine.train_step(micro_batches(60, rank, size), 0.5)
     found["resumed"] = engine.full_weights()
     return found
@@ -212,6 +218,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(two_ranks, combination):
     found = two_ranks[combination][0]
     assert all(torch.equal(found["went_on"][name], found["resumed"][name]) for name in found["went_on"])
     assert not all(torch.equal(found["went_on"][name], found["after_nan"][name]) for name in found["went_on"])
+    assert found["counters"] == found["counters restored"] and found["counters"]["applied"] > 0
+    assert ("loss_scaler" in found["counters"]) == (combination[0] == "fp16")
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)

@@ -83,6 +83,21 @@ def test_ranks_together_see_the_batches_of_one_rank(index, world, micro_batch):
         assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
 
 
+@pytest.mark.parametrize("world, micro_batch", [(1, 5), (2, 4), (5, 2), (5, 1), (7, 12), (12, 1)])
+def test_padding_deals_any_batch_to_any_ranks(index, world, micro_batch):
+    """The same real samples in the same order, ranks of equal work, and the mean over real samples."""
+    one = list(train_batches(replace(CONFIG, micro_batch=12), index, VOCABULARY, stop_step=6))
+    ranks = [list(train_batches(replace(CONFIG, micro_batch=micro_batch), index, VOCABULARY, rank, world, stop_step=6))
+             for rank in range(world)]
+    assert len({len(batches) for batches in ranks}) == len({len(part.ids) for batches in ranks for part in batches}) == 1
+    for batch in one:
+        parts = [part for batches in ranks for part in batches if part.step == batch.step]
+        assert real_ids(parts) == real_ids([batch])
+        weights = torch.cat([part.weights for part in parts])
+        real = len(real_ids([batch]))
+        torch.testing.assert_close(weights[weights > 0], torch.full((real,), len(weights) / real))
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_two_runs_and_any_resume_give_equal_bytes(index, workers):
     whole = list(train_batches(CONFIG, index, VOCABULARY, stop_step=7))
@@ -194,8 +209,8 @@ def test_a_missing_short_or_emptied_shard_is_named(tmp_path):
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused_at_the_call(index):
-    with pytest.raises(UserError, match="12 cannot be dealt to 5 workers in micro-batches of 2: take a multiple of 10"):
-        train_batches(CONFIG, index, VOCABULARY, 0, 5)
+    with pytest.raises(UserError, match="batch=12 is less than one image for each of 13 workers"):
+        train_batches(CONFIG, index, VOCABULARY, 0, 13)
     with pytest.raises(UserError, match="no images of split 'validation'"):
         train_batches(replace(CONFIG, split="validation"), index, VOCABULARY)
     with pytest.raises(UserError, match="prefetch=0 must be at least 1"):

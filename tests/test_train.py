@@ -22,7 +22,6 @@ from c2srt.model.clip import load_clip
 from c2srt.model.export import load_export
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
-from c2srt.train.engine_config import EngineConfig
 from c2srt.train.prepare import already_finished, check_before_start
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
@@ -146,8 +145,9 @@ def test_finished_is_seen_and_another_run_refused_before_any_worker_starts(case,
         check_before_start(replace(whole, seed=1))
     with pytest.raises(UserError, match="model.score_scale=8.0, not 4.0"):
         check_before_start(replace(whole, model=replace(whole.model, score_scale=4.0)))
-    with pytest.raises(UserError, match="workers=2, not 4"):
-        check_before_start(replace(whole, workers=4, micro_batch=1))
+    for changes in ({"workers": 4}, {"micro_batch": 1}, {"zero": 3, "offload": True}, {"record_samples": True}):
+        other = replace(whole, **changes)
+        assert check_before_start(other) == STEPS and other.hash() == whole.hash()
 
 
 def test_bad_input_is_refused_before_any_worker_starts(case, tmp_path):
@@ -160,16 +160,18 @@ def test_bad_input_is_refused_before_any_worker_starts(case, tmp_path):
         check_before_start(replace(fresh, text=str(tmp_path)))
     with pytest.raises(UserError, match="c2srt shard"):
         check_before_start(replace(fresh, shards=str(tmp_path)))
-    with pytest.raises(UserError, match="batch=6 is not a multiple of micro_batch × workers = 2 × 2: take batch=4"):
-        replace(fresh, batch=6)
+    with pytest.raises(UserError, match="batch=6 is less than one image for each of 7 workers"):
+        replace(fresh, batch=6, workers=7)
     with pytest.raises(UserError, match="precision='fp8' is not one of"):
         replace(fresh, precision="fp8")
 
 
 def test_deepspeed_gets_its_batch_size_from_ours(case):
-    found = EngineConfig(case.batch, case.micro_batch, case.accumulation).deepspeed()
+    found = case.engine().deepspeed()
     assert found["train_batch_size"] == 8 and found["gradient_accumulation_steps"] == 2
     assert found["train_micro_batch_size_per_gpu"] == 2
+    found = replace(case, workers=3).engine().deepspeed()
+    assert found["train_batch_size"] == 12 and found["gradient_accumulation_steps"] == 2
 
 
 # --- the command itself

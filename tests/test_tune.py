@@ -273,7 +273,6 @@ def test_a_killed_run_leaves_nothing_half_written(work, monkeypatch):
     ({"checkpoint": "ensemble"}, "trained with 2 templates and one is tuned"),
     ({"template": "a photo"}, "must contain {} exactly once"),
     ({"template": "{}"}, "nothing to learn"),
-    ({"micro_batch": 5}, "cannot be dealt"),
     ({"out": "."}, "choose another folder"),
     ({"steps": 2, "lr": 1e30}, "not finite"),
 ])

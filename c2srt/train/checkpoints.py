@@ -1,28 +1,34 @@
 """Checkpoints on disk: whole or absent, the newest few kept, and resumed only by the run that they belong to.
 
     <out>/checkpoints/step-00000100/
-        deepspeed/…           each rank's part of the engine's state: needs the same number of workers, and holds pickles,
-                              so go on only from folders that you wrote
-        weights.safetensors   the trainable parameters, whole, float32 (any number of workers; `c2srt export` reads it)
-        complete.json         `Record`; the folder is renamed from its temporary name once this is on disk
+        weights.safetensors     the trainable parameters, whole, float32 (`c2srt export` reads it)
+        optimizer.safetensors   AdamW's two moments of each: exp_avg.<name> and exp_avg_sq.<name>, whole, float32
+        complete.json           `Record`; the folder is renamed from its temporary name once this is on disk
 
-A folder under a temporary name, or without complete.json, was cut short: it is ignored, and removed by the next run.
+Any number of workers, micro-batch, ZeRO stage and offload goes on from it, and nothing in it is code. A folder under a
+temporary name, or without complete.json, was cut short: it is ignored, and removed by the next run. A file that is not the one
+that was written makes the checkpoint before it count.
 """
 
+import os
+import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch.distributed as dist
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.files import TEMPORARY, raise_if_storage, read_json, remove_leftovers, replace_folder, sync, write_json
+from c2srt.files import (TEMPORARY, raise_if_storage, read_json, remove_leftovers, replace_folder, sha256_of_file, sync,
+                         write_json)
 
-FORMAT = 1
-COMPLETE, WEIGHTS = "complete.json", "weights.safetensors"
+FORMAT = 2
+COMPLETE, WEIGHTS, OPTIMIZER = "complete.json", "weights.safetensors", "optimizer.safetensors"
 MADE_BY = "c2srt train"
 
 
@@ -32,6 +38,7 @@ class Record:
 
     step: int
     world_size: int
+    """Workers that took this step; any number may go on."""
     config: dict
     """`Config.identity()` of the run."""
     inputs: dict[str, str]
@@ -45,6 +52,10 @@ class Record:
     """{"step", "mAP"} of the best validation so far."""
     nonfinite: int = 0
     """Updates left out in a row because of a non-finite loss or gradient."""
+    optimizer: dict = field(default_factory=dict)
+    """`Engine.counters()`."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files beside complete.json, by name."""
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -57,8 +68,31 @@ def complete(root: Path) -> list[Path]:
 
 
 def newest(root: Path) -> Path | None:
+    """The newest whole checkpoint whose files are as they were written; damaged ones are passed over with a line each.
+
+    Raises UserError if there are checkpoints and all are damaged.
+    """
     found = complete(root)
-    return found[-1] if found else None
+    for folder in reversed(found):
+        reason = damage(folder)
+        if reason is None:
+            return folder
+        print(f"checkpoint {folder} is damaged and left out: {reason}", flush=True)
+    if found:
+        raise UserError(f"every checkpoint in {root} is damaged: restore one, or remove the folder to start again from step 0")
+    return None
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    try:
+        files = read_json(folder / COMPLETE, MADE_BY).get("files", {})
+        changed = [name for name, digest in files.items() if sha256_of_file(folder / name) != digest]
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+    return f"{changed[0]} is not the file that was written (its SHA-256 differs)" if changed else None
 
 
 def read_record(folder: Path) -> Record:
@@ -66,34 +100,57 @@ def read_record(folder: Path) -> Record:
     content = read_json(folder / COMPLETE, MADE_BY)
     if content.pop("format", None) != FORMAT:
         raise UserError(f"{folder} is a checkpoint of another version (format {FORMAT} is read): train into another out=…")
-    return Record(**content)
+    try:
+        return Record(**content)
+    except TypeError as error:
+        raise UserError(f"{folder} is a checkpoint of another version ({error}): train into another out=…") from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The trainable parameters of a checkpoint by name. Raises UserError if the file is absent or damaged."""
-    try:
+    with readable(folder / WEIGHTS):
         return load_file(folder / WEIGHTS)
+
+
+def open_moments(folder: Path) -> Callable[[str], Tensor]:
+    """A reader of the optimizer's tensors, one at a time, by name. Raises UserError if the file, or one in it, is absent."""
+    path = folder / OPTIMIZER
+    with readable(path):
+        file = safe_open(path, "pt")
+
+    def read(name: str) -> Tensor:
+        with readable(path):
+            return file.get_tensor(name)
+    return read
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while reading a checkpoint's file into UserError."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS} cannot be read ({error}): remove {folder} and run `{MADE_BY}` again") from error
+        raise UserError(f"{path} cannot be read ({error}): remove {path.parent} and run `{MADE_BY}` again") from error
 
 
 def write(root: Path, engine, record: Record) -> Path:
-    """Saves the engine's state and `record` as a whole folder; all ranks call it together, rank 0 renames.
+    """Writes the engine's state and `record` as a whole folder; all ranks call it together, rank 0 writes.
 
-    Raises UserError when the disk is full or not writable.
+    Rank 0 holds the weights, then both moments, in host memory: at most 8 bytes for each trainable parameter. Raises
+    UserError when the disk is full or not writable.
     """
     final = folder_of(root, record.step)
     temporary = final.with_name(f"{final.name}{TEMPORARY}writing")
+    record = replace(record, optimizer=engine.counters())
     try:
         if dist.get_rank() == 0:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-        dist.barrier()
-        engine.save(temporary)
-        weights = engine.full_weights()
+        save(temporary / WEIGHTS, engine.full_weights())
+        save(temporary / OPTIMIZER, engine.full_moments())
         if dist.get_rank() == 0:
-            save_file(weights, temporary / WEIGHTS)
-            write_json(temporary / COMPLETE, {"format": FORMAT, **asdict(record)})
+            files = {name: sha256_of_file(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
+            write_json(temporary / COMPLETE, {"format": FORMAT, **asdict(replace(record, files=files))})
             for file in temporary.rglob("*"):
                 sync(file)
             sync(temporary)
@@ -102,21 +159,26 @@ def write(root: Path, engine, record: Record) -> Path:
     except OSError as error:
         raise_if_storage(error, final)
         raise
-    except RuntimeError as error:  # torch's writer hides the errno
-        raise_if_full(error, root)
-        raise
     return final
 
 
-def raise_if_full(error: RuntimeError, root: Path) -> None:
-    """Turns torch's "writing failed" into UserError when the disk has no room left."""
-    if "PytorchStreamWriter" in str(error) and shutil.disk_usage(root).free < 64 << 20:
-        raise UserError(f"the disk is full while writing {root}: free some space and run the same command again") from error
+def save(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors on rank 0. Raises OSError also where safetensors hides it in an error of its own."""
+    if dist.get_rank() != 0:
+        return
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
-def prune(root: Path, keep: int) -> None:
-    """Removes all but the newest `keep` whole checkpoints, renaming first so that a kill leaves no half one."""
-    for folder in complete(root)[:-keep]:
+def prune(root: Path, keep: int, step: int) -> None:
+    """Removes all but the newest `keep` whole checkpoints up to `step` (later ones are damaged, or they would have been gone on
+    from), renaming first so that a kill leaves no half one."""
+    for folder in [folder for folder in complete(root) if folder.name <= folder_of(root, step).name][:-keep]:
         doomed = folder.with_name(f"{folder.name}{TEMPORARY}old")
         folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -130,11 +192,9 @@ def clean(root: Path) -> None:
             shutil.rmtree(folder)
 
 
-def check_resumable(folder: Path, record: Record, world_size: int, config: dict, inputs: dict[str, str]) -> None:
+def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str, str]) -> None:
     """Refuses to go on from another run's checkpoint, naming the first thing that differs. Raises UserError."""
     instead = f"give the old value, or train into another folder with out=… ({folder} holds the earlier run)"
-    if record.world_size != world_size:
-        raise UserError(f"the checkpoint was made by workers={record.world_size}, not {world_size}: {instead}")
     before, now = flat(record.config), flat(config)
     for name in sorted(before | now):
         if before.get(name) != now.get(name):

@@ -9,17 +9,18 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
+from c2srt.order import Deal
 from c2srt.tracking.redact import has_credentials, redacted
 from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.views import ViewConfig
 
 ONLINE = "online"
 
-# Changing these does not change what a finished step was; every other difference to a checkpoint is refused. Folders are
-# compared by the hash of what lies in them.
+# Changing these does not change what a finished step was, nor which samples the next ones take; every other difference to a
+# checkpoint is refused. Folders are compared by the hash of what lies in them.
 HARMLESS = ("epochs", "steps", "log_every", "checkpoint_every", "keep_last", "validate_every", "validation_images",
-            "loader_workers", "max_failures", "max_nonfinite", "gpus_per_worker", "tracking",
-            "work", "shards", "text", "relations", "teacher", "clip", "out")
+            "workers", "micro_batch", "zero", "offload", "loader_workers", "max_failures", "max_nonfinite", "gpus_per_worker",
+            "record_samples", "tracking", "work", "shards", "text", "relations", "teacher", "clip", "out")
 
 
 @dataclass
@@ -89,6 +90,7 @@ class Config:
     validate_every: int = 0
     validation_images: int = 2000
     log_every: int = 20
+    record_samples: bool = False
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
@@ -106,16 +108,12 @@ class Config:
             raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
         if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:
             raise UserError(f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in [0, 1)")
-        self.accumulation  # refuses a remainder at once
+        self.deal  # refuses more workers than images of a batch at once
 
     @property
-    def accumulation(self) -> int:
-        """Micro-batches a worker adds up before an update. Raises UserError when batch is not a multiple."""
-        at_once = self.micro_batch * self.workers
-        if self.batch % at_once:
-            raise UserError(f"batch={self.batch} is not a multiple of micro_batch × workers = {self.micro_batch} × "
-                            f"{self.workers}: take batch={max(1, self.batch // at_once) * at_once} or another micro_batch")
-        return self.batch // at_once
+    def deal(self) -> Deal:
+        """How the workers share a batch: the micro-batches that each adds up before an update."""
+        return Deal(self.batch, self.micro_batch, self.workers)
 
     @property
     def uses_teacher(self) -> bool:
@@ -123,8 +121,7 @@ class Config:
         return self.loss.distillation > 0 and self.teacher != ONLINE
 
     def engine(self) -> EngineConfig:
-        return EngineConfig(self.batch, self.micro_batch, self.accumulation, self.precision, self.zero, self.offload,
-                            self.clip_grad_norm)
+        return EngineConfig(self.deal, self.precision, self.zero, self.offload, self.clip_grad_norm)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer updates of the whole run: `steps`, or `epochs` times an epoch's."""

@@ -1,14 +1,14 @@
 """The training engine: DeepSpeed, configured from our own config. The only file that imports deepspeed.
 
 What it promises whatever the ZeRO stage and precision: gradients are the mean over the global batch; no update is made
-when the loss or a gradient is non-finite on any rank; `full_weights` are the float32 master weights.
+when the loss or a gradient is non-finite on any rank; `full_weights` are the float32 master weights; and together with
+`full_moments` and `counters` they are all that another engine needs to go on, on any number of ranks and ZeRO stage.
 """
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ if not torch.cuda.is_available():
 import deepspeed
 import deepspeed.ops
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import logger, safe_get_full_fp32_param, safe_set_full_fp32_param
+from deepspeed.utils import (logger, safe_get_full_fp32_param, safe_get_full_optimizer_state, safe_set_full_fp32_param,
+                             safe_set_full_optimizer_state, safe_set_local_fp32_param, safe_set_local_optimizer_state)
 
 from c2srt.errors import UserError
 from c2srt.train.engine_config import EngineConfig
@@ -30,8 +31,9 @@ logger.setLevel("ERROR")  # it announces every setting and every skipped step; t
 # /dev/shm that a killed job leaves behind. Without it gloo reduces.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-TAG = "deepspeed"
 BETAS, EPS = (0.9, 0.999), 1e-8
+MOMENTS = ("exp_avg", "exp_avg_sq")
+LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
 
 def check_device(precision: str) -> None:
@@ -83,6 +85,7 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config.deepspeed(),
                                                 dist_init_required=False)
         self.device = self._engine.device
+        self._masters = self._unwrapped_masters()
         self._restore_masters(exact)
 
     def train_step(self, micro_batches: Iterable[tuple], factor: float) -> Update:
@@ -97,7 +100,7 @@ class Engine:
             self._engine.backward(poisoned(values["loss"]))
             self._engine.step()
             for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value.detach().float() / self.config.accumulation
+                sums[name] = sums.get(name, 0) + value.detach().float() / self.config.deal.accumulation
         norm = float(self._engine.get_global_grad_norm() or 0.0)
         applied = bool(self._engine.was_step_applied())
         return Update({name: float(value) for name, value in sums.items()}, applied, norm if applied else math.inf)
@@ -108,13 +111,62 @@ class Engine:
         Frozen parameters are left out: they are the CLIP's own, and DeepSpeed's copies are rounded to the training precision
         or, under ZeRO-1, missing (DeepSpeed#5439).
         """
-        weights, masters = {}, self._unwrapped_masters()
-        for name, parameter in self._engine.module.named_parameters():
-            if parameter.requires_grad:
-                whole = masters[parameter] if masters else safe_get_full_fp32_param(parameter)
-                if everywhere or torch.distributed.get_rank() == 0:
-                    weights[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
-        return weights
+        return self._gather(None, everywhere)
+
+    def full_moments(self) -> dict[str, Tensor]:
+        """AdamW's state as {"exp_avg.<name>", "exp_avg_sq.<name>"}, whole, in float32, on rank 0's CPU ({} elsewhere)."""
+        self._allocate(0)
+        return {f"{key}.{name}": whole for key in MOMENTS for name, whole in self._gather(key).items()}
+
+    def counters(self) -> dict:
+        """The rest of the optimizer's state, as plain numbers: updates applied, and in fp16 the loss scaler's."""
+        applied = [int(state["step"]) for state in self._adamw.state.values()]
+        found = {"applied": max(applied, default=0)}
+        if self.config.precision == "fp16":
+            scaler = self._engine.optimizer.loss_scaler
+            found["loss_scaler"] = {name: getattr(scaler, name) for name in LOSS_SCALER}
+        return found
+
+    def restore(self, moments: Callable[[str], Tensor], counters: dict) -> None:
+        """Goes on from the `full_moments` (one by one, by name) and `counters` of an engine with any ranks and ZeRO stage.
+
+        For a new engine, made of a model that already had that engine's `full_weights`.
+        """
+        self._allocate(counters["applied"])
+        for name, parameter in self._trainable():
+            for key in MOMENTS:
+                self._set(parameter, moments(f"{key}.{name}"), key)
+        for name, value in counters.get("loss_scaler", {}).items():
+            if name in LOSS_SCALER:
+                setattr(self._engine.optimizer.loss_scaler, name, value)
+
+    def _trainable(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, parameter) for name, parameter in self._engine.module.named_parameters() if parameter.requires_grad]
+
+    def _gather(self, key: str | None, everywhere: bool = False) -> dict[str, Tensor]:
+        """By name, the trainable parameters' float32 weights (None) or the moment `key`; each rank holds one at a time, and
+        those asked for in the end all."""
+        found = {}
+        for name, parameter in self._trainable():
+            if self._masters:
+                master = self._masters[parameter]
+                whole = master if key is None else self._adamw.state[master][key]
+            else:
+                whole = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
+            if everywhere or torch.distributed.get_rank() == 0:
+                found[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
+        return found
+
+    def _set(self, parameter: nn.Parameter, whole: Tensor, key: str | None) -> None:
+        """Sets a parameter's float32 weights (None) or its moment `key`: each rank its own part."""
+        if self._masters:
+            master = self._masters[parameter]
+            (master.data if key is None else self._adamw.state[master][key]).copy_(whole)
+        elif self.config.zero == 3:  # DeepSpeed's setter of whole values fails where the ranks do not divide them
+            part = own_part(whole, parameter.ds_tensor.numel())
+            safe_set_local_fp32_param(parameter, part) if key is None else safe_set_local_optimizer_state(parameter, part, key)
+        else:
+            safe_set_full_fp32_param(parameter, whole) if key is None else safe_set_full_optimizer_state(parameter, whole, key)
 
     def _restore_masters(self, exact: dict[str, Tensor]) -> None:
         """Sets the float32 master weights to `exact`, by name: DeepSpeed makes them from weights already rounded to 16 bits.
@@ -123,13 +175,36 @@ class Engine:
         it in the bias correction and decay the weights, so that state is thrown away.
         """
         if exact and self.config.zero == 0:
-            self._engine.optimizer.optimizer.state.clear()
-        masters = self._unwrapped_masters()
-        for name, parameter in self._engine.module.named_parameters():
-            if name in exact and masters:
-                masters[parameter].data.copy_(exact[name])
-            elif name in exact:
-                safe_set_full_fp32_param(parameter, exact[name])
+            self._adamw.state.clear()
+        for name, parameter in self._trainable():
+            if name in exact:
+                self._set(parameter, exact[name], None)
+
+    def _allocate(self, applied: int) -> None:
+        """Gives every tensor that AdamW updates zero moments and a step count, as its first step would (where it has none)."""
+        adamw, wrapper = self._adamw, self._engine.optimizer
+        plain_number = not isinstance(adamw, torch.optim.AdamW)  # DeepSpeed's own counts in an int
+        for tensor in self._updated_tensors():
+            if not adamw.state[tensor]:
+                adamw.state[tensor] = {"step": applied if plain_number else torch.tensor(float(applied))}
+                adamw.state[tensor] |= {key: torch.zeros_like(tensor) for key in MOMENTS}
+        if self.config.zero in (1, 2):  # DeepSpeed does it at the first group's first step, when the others have no state yet
+            wrapper._hp_optimizer_states_linked = False
+            wrapper._lazy_init_hp_params_optimizer_state()
+
+    def _updated_tensors(self) -> list[Tensor]:
+        """What the innermost optimizer updates on this rank: float32 weights, in ZeRO flattened and cut."""
+        wrapper = self._engine.optimizer
+        if self.config.zero == 3:
+            return list(wrapper.fp32_partitioned_groups_flat)
+        if self.config.zero > 0:
+            return list(wrapper.single_partition_of_fp32_groups)
+        return [self._masters[parameter] for _, parameter in self._trainable()]
+
+    @property
+    def _adamw(self) -> torch.optim.Optimizer:
+        """The innermost optimizer."""
+        return self._engine.optimizer if self.config.plain else self._engine.optimizer.optimizer
 
     def _unwrapped_masters(self) -> dict[nn.Parameter, Tensor]:
         """Float32 weights where ZeRO does not keep them (stage 0): the parameters themselves, or the bf16 wrapper's copies."""
@@ -141,15 +216,11 @@ class Engine:
             return {low: master for lows, masters in pairs for low, master in zip(lows, masters)}
         return {}
 
-    def save(self, folder: Path) -> None:
-        """Each rank writes its part of the optimizer's state into `folder`."""
-        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
 
-    def load(self, folder: Path) -> None:
-        """Restores what `save` wrote with the same world size and config."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
-        if path is None:
-            raise UserError(f"{folder} is not a whole checkpoint: remove it and run the same command again")
+def own_part(whole: Tensor, size: int) -> Tensor:
+    """This rank's `size` elements of a tensor that ZeRO-3 flattens, fills up with zeros and cuts."""
+    part = whole.flatten()[size * torch.distributed.get_rank() :][:size]
+    return torch.cat([part, part.new_zeros(size - len(part))])
 
 
 def float32_copies(model: nn.Module) -> dict[str, Tensor]:

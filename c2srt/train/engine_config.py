@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from c2srt.errors import UserError
+from c2srt.order import Deal
 
 
 def check_combination(precision: str, zero: int, offload: bool) -> None:
@@ -17,11 +18,9 @@ def check_combination(precision: str, zero: int, offload: bool) -> None:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`batch` is the global batch: micro_batch × accumulation × ranks. clip_grad_norm 0: no clipping."""
+    """clip_grad_norm 0: no clipping."""
 
-    batch: int
-    micro_batch: int
-    accumulation: int
+    deal: Deal
     precision: str = "fp32"
     zero: int = 0
     offload: bool = False
@@ -33,11 +32,11 @@ class EngineConfig:
         return self.zero == 0 and self.precision == "fp32"
 
     def deepspeed(self) -> dict:
-        """DeepSpeed's own config, derived: the batch size has one source."""
+        """DeepSpeed's own config, derived: the batch size has one source (its own counts the padding too)."""
         values = {
-            "train_batch_size": self.batch,
-            "train_micro_batch_size_per_gpu": self.micro_batch,
-            "gradient_accumulation_steps": self.accumulation,
+            "train_batch_size": self.deal.padded,
+            "train_micro_batch_size_per_gpu": self.deal.micro_batch,
+            "gradient_accumulation_steps": self.deal.accumulation,
             "zero_optimization": {"stage": self.zero},
             "zero_force_ds_cpu_optimizer": False,
             "gradient_clipping": 0.0 if self.plain else self.clip_grad_norm,  # plain: GuardedAdamW clips (the default is 1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import torch
 
@@ -12,9 +13,10 @@ from c2srt.train.checkpoints import Record
 from c2srt.train.config import Config
 from c2srt.train.engine import Engine, Update
 from c2srt.train.groups import parameter_groups
-from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs
+from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs, load_trained
 from c2srt.train.recorder import Recorder
 from c2srt.train.report import announce, close_tracker, open_tracker
+from c2srt.train.sample_log import SAMPLES, forget_samples_after
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
@@ -27,18 +29,23 @@ STOP_FILE = "stop"
 def train(config: Config, world: World) -> str:
     """Trains to the end, or to the next step's end once `<out>/stop` exists; returns FINISHED or STOPPED.
 
-    Resumes from the newest whole checkpoint of the same run. Raises UserError on bad input, a checkpoint of another run,
-    or too many non-finite updates in a row.
+    Resumes from the newest whole checkpoint of the same run, whatever its number of workers. Raises UserError on bad input,
+    a checkpoint of another run, or too many non-finite updates in a row.
     """
+    config = replace(config, workers=world.size)
     set_up(config, world)
     inputs = load_inputs(config)
     model = build_model(config, inputs)
     inputs.clip = None  # the model has its own image tower, and the text tower is not needed
+    record, found = resume(config, world, inputs)
+    if found:  # before the engine is made: its low-precision copies are then the rounded weights, as they were
+        load_trained(model, checkpoints.read_weights(found), found)
     validator = Validator(config, inputs, model) if config.validate_every else None
     groups = parameter_groups(model, model.parameter_depth, config.lr, config.lr if config.head_lr is None else config.head_lr,
                               config.weight_decay, config.layer_decay)
     engine = Engine(model, groups, config.engine())
-    record = resume(config, world, engine, inputs)
+    if found:
+        engine.restore(checkpoints.open_moments(found), record.optimizer)
     steps = config.total_steps(steps_per_epoch(config, inputs))
     tracker = open_tracker(config, world, record)
     announce(config, world, model, steps, record.step, tracker)
@@ -61,7 +68,7 @@ def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tu
     warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
     for step in range(record.step + 1, steps + 1):  # finished updates once this one is done
         factor = learning_rate_factor(step - 1, steps, warmup)
-        update = engine.train_step(recorder.timed(islice(batches, config.accumulation)), factor)
+        update = engine.train_step(recorder.timed(islice(batches, config.deal.accumulation)), factor)
         recorder.add(update, config.lr * factor)
         nonfinite = count_nonfinite(config, update, nonfinite, step)
         stop = world.decided_by_first((config.folder / STOP_FILE).exists())
@@ -89,22 +96,39 @@ def set_up(config: Config, world: World) -> None:
     world.barrier()
 
 
-def resume(config: Config, world: World, engine: Engine, inputs: Inputs) -> Record:
-    """Loads the newest whole checkpoint into the engine, or starts at step 0. Raises UserError on another run's."""
-    found = checkpoints.newest(config.folder / "checkpoints")
-    fresh = Record(0, world.size, config.identity(), inputs.hashes, config.settings())
-    if found is None:
-        return fresh
-    record = checkpoints.read_record(found)
-    checkpoints.check_resumable(found, record, world.size, config.identity(), inputs.hashes)
-    engine.load(found)
-    return replace(record, settings=config.settings())
+def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path | None]:
+    """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None. Raises UserError on another run's."""
+    record, found = Record(0, world.size, config.identity(), inputs.hashes, config.settings()), find_checkpoint(config, world)
+    if found:
+        before = checkpoints.read_record(found)
+        checkpoints.check_resumable(found, before, config.identity(), inputs.hashes)
+        if world.first and before.world_size != world.size:
+            print(f"checkpoint of {before.world_size} workers goes on with {world.size}")
+        record = replace(before, world_size=world.size, settings=config.settings())
+    if world.first:
+        forget_samples_after(config.folder / SAMPLES, record.step)
+    world.barrier()
+    return record, found
+
+
+def find_checkpoint(config: Config, world: World) -> Path | None:
+    """The newest sound checkpoint, as rank 0 sees it: one reads and checks the files, and all take the same."""
+    found, problem = None, None
+    if world.first:
+        try:
+            found = checkpoints.newest(config.folder / "checkpoints")
+        except UserError as error:
+            problem = str(error)
+    found, problem = world.gather((found, problem))[0]
+    if problem:
+        raise UserError(problem)
+    return found
 
 
 def save(config: Config, world: World, engine: Engine, record: Record) -> None:
     checkpoints.write(config.folder / "checkpoints", engine, record)
     if world.first:
-        checkpoints.prune(config.folder / "checkpoints", config.keep_last)
+        checkpoints.prune(config.folder / "checkpoints", config.keep_last, record.step)
 
 
 def count_nonfinite(config: Config, update: Update, before: int, step: int) -> int:
@@ -135,8 +159,8 @@ def finish(config: Config, world: World, recorder: Recorder, record: Record, ste
         weights = checkpoints.read_weights(checkpoints.folder_of(config.folder / "checkpoints", record.step))
         export_weights(config.folder / "model", config, weights, made_from(config, record.step))
     recorder.summary(state, record.step, {
-        "steps": steps, "workers": world.size, "accumulation": config.accumulation, "batch": config.batch, "best": record.best,
-        "config_hash": config.hash(), "inputs": record.inputs})
+        "steps": steps, "workers": world.size, "accumulation": config.deal.accumulation, "batch": config.batch,
+        "best": record.best, "config_hash": config.hash(), "inputs": record.inputs})
     if world.first:
         close_tracker(config, recorder.tracker, record.step, state == FINISHED)
     world.barrier()

@@ -12,13 +12,13 @@ def check_before_start(config: Config) -> int:
     check_sources(config, inputs)
     found = checkpoints.newest(config.folder / "checkpoints")
     if found is not None:
-        record = checkpoints.read_record(found)
-        checkpoints.check_resumable(found, record, config.workers, config.identity(), inputs.hashes)
+        checkpoints.check_resumable(found, checkpoints.read_record(found), config.identity(), inputs.hashes)
     return config.total_steps(steps_per_epoch(config, inputs))
 
 
 def already_finished(config: Config, steps: int) -> bool:
     """Whether the export of a run that took at least `steps` updates lies in `out`."""
+    if not (config.folder / "model" / "config.json").exists():
+        return False
     found = checkpoints.newest(config.folder / "checkpoints")
-    exported = (config.folder / "model" / "config.json").exists()
-    return exported and found is not None and checkpoints.read_record(found).step >= steps
+    return found is not None and checkpoints.read_record(found).step >= steps

@@ -23,7 +23,9 @@ def announce(config: Config, world: World, model: C2SRT, steps: int, start: int,
     total = sum(count_of(p) for p in model.parameters())
     trainable = sum(count_of(p) for p in model.parameters() if p.requires_grad)
     print(f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained; {model.seen_count:,} seen categories")
-    print(f"batch: {config.batch} = {config.micro_batch} images × {world.size} workers × {config.accumulation} accumulated")
+    deal = config.deal
+    padding = f", {deal.padded - deal.batch} of them padding" if deal.padded > deal.batch else ""
+    print(f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers × {deal.accumulation} accumulated{padding}")
     print(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])
     print(line)

@@ -11,6 +11,7 @@ from c2srt.loader import LoaderConfig, evaluation_batches, train_batches, traini
 from c2srt.teacher import TeacherCache
 from c2srt.train.config import Config
 from c2srt.train.inputs import TRAIN, VALIDATION, Inputs
+from c2srt.train.sample_log import SAMPLES, recorded
 from c2srt.train.world import World
 
 
@@ -41,6 +42,8 @@ def training_batches(config: Config, inputs: Inputs, world: World, start: int, s
     """The model's arguments for every micro-batch of this rank, from update `start` to the last."""
     batches = train_batches(loader_config(config, inputs), inputs.index, inputs.vocabulary, world.rank, world.size, start, steps,
                             teacher_cache(config, inputs))
+    if config.record_samples:
+        batches = recorded(batches, config.folder / SAMPLES, world.rank, config.deal.accumulation)
     for batch in batches:
         batch = batch.to(device)
         yield batch.images, batch.labels, batch.teacher, batch.weights
