@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from c2srt.model.head import Head
 from c2srt.model.network import ImageTower
 from c2srt.plan.calibrate import slope
 from c2srt.plan.hardware import Cluster, calibrated, worker_threads
-from c2srt.plan.outline import count, outline
-from c2srt.plan.run import Config, estimate
+from c2srt.plan.outline import Outline, count, outline
+from c2srt.plan.run import Config, Estimate, estimate
 from c2srt.plan.speed import sync_bytes
 from c2srt.train.memory import engine_bytes
 
@@ -47,9 +48,19 @@ def backward(tower: ImageTower, pixels: torch.Tensor) -> None:
     (patches.sum() + global_.sum()).backward()
 
 
-def plan_of(*overrides: str, **changes) -> "Estimate":
-    config = to_config(Config, compose_verb("plan", list(overrides)))
-    return estimate(replace(config, **changes).training(), config.cluster, config.sizes)
+@cache
+def composed(*overrides: str) -> Config:
+    return to_config(Config, compose_verb("plan", list(overrides)))
+
+
+@cache
+def vit_b() -> Outline:
+    return outline(ClipConfig("ViT-B-16", "openai"), ModelConfig())
+
+
+def plan_of(*overrides: str, **changes) -> Estimate:
+    config = composed(*overrides)
+    return estimate(replace(config, **changes).training(), config.cluster, config.sizes, None if "model" in changes else vit_b())
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3, EVERYTHING])
@@ -200,6 +211,12 @@ def test_bad_input_is_one_sentence(arguments, sentence, capsys):
     assert main(["plan", *arguments]) == 2
     printed = capsys.readouterr()
     assert sentence in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
+
+
+def test_a_gpu_is_not_measured_where_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for arguments in (["check=true"], ["calibrate=true", "calibration=/nowhere/c.json"]):
+        assert main(["plan", *arguments]) == 2 and "torch finds none here" in capsys.readouterr().err
 
 
 def test_sizes_come_from_the_shards_once_they_are_there(tmp_path, capsys):

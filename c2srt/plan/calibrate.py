@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
+from c2srt.errors import UserError
 from c2srt.files import write_json
-from c2srt.plan.hardware import CPU, MEASURED, Cluster, worker_threads
+from c2srt.plan.hardware import CPU, GPU, MEASURED, Cluster, worker_threads
 from c2srt.plan.memory import head_shape, memory_of
 from c2srt.plan.outline import Outline, outline
 from c2srt.plan.rig import COPY_BYTES, DECODED, Rig, gemm_flops
@@ -38,9 +39,16 @@ class Measured:
     seconds: dict[str, float]
 
 
-def experiment(config: Training, images: int) -> Training:
+def check_machine(cluster: Cluster) -> None:
+    """Refuses to measure a GPU where there is none. Raises UserError."""
+    if cluster.kind == GPU and not torch.cuda.is_available():
+        raise UserError(f"cluster={cluster.name} is of GPUs and torch finds none here: measure there, or take cluster=cpu")
+
+
+def experiment(config: Training, images: int, cluster: Cluster) -> Training:
     """The configured model on one worker with one micro-batch of `images` a step; batches are decoded by the worker itself."""
-    return replace(config, workers=1, batch=images, micro_batch=images, loader_workers=0)
+    gpus = float(cluster.kind == GPU)
+    return replace(config, workers=1, batch=images, micro_batch=images, loader_workers=0, gpus_per_worker=gpus)
 
 
 def amounts(config: Training, shape: Outline, cluster: Cluster, seen: int) -> list[int]:
@@ -111,9 +119,10 @@ def measure(rigs: list[Rig], turns: int, note=print) -> dict[str, float]:
 
 def calibrate(config, sizes: Sizes) -> None:
     """Measures and writes `config.calibration`."""
+    check_machine(config.cluster)
     shape, cluster = outline(config.clip, config.model), config.cluster
     images = amounts(config, shape, cluster, sizes.seen)
-    training = experiment(config.training(), images[1])
+    training = experiment(config.training(), images[1], cluster)
     with Rig({STEP: training}, sizes, images, config.clock) as rig:
         note = quiet if config.json else print
         seconds = measure([rig], config.turns, note)

@@ -12,7 +12,7 @@ from pathlib import Path
 from c2srt.files import write_json
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import ModelConfig
-from c2srt.plan.calibrate import STEP, Measured, amounts, experiment, measure, step_seconds, values_of
+from c2srt.plan.calibrate import STEP, Measured, amounts, check_machine, experiment, measure, step_seconds, values_of
 from c2srt.plan.hardware import Cluster
 from c2srt.plan.outline import outline
 from c2srt.plan.rig import Rig
@@ -62,8 +62,9 @@ def compare(family: Family, cluster: Cluster, config) -> list[dict]:
     """Measures a family's calibration and cases in turns; rows of predicted and measured seconds a step."""
     shape = outline(family.config.clip, family.config.model)
     images = amounts(replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen)
-    calibration = experiment(family.config, images[1])
-    cases = {name: replace(family.config, **change) for name, change in family.cases.items()}
+    calibration = experiment(family.config, images[1], cluster)
+    gpus = calibration.gpus_per_worker
+    cases = {name: replace(family.config, gpus_per_worker=gpus, **change) for name, change in family.cases.items()}
     together: dict[tuple[int, int], dict[str, Training]] = {(1, 0): {STEP: calibration}}
     for name, case in cases.items():
         together.setdefault((case.workers, case.loader_workers), {})[name] = case
@@ -81,6 +82,7 @@ def compare(family: Family, cluster: Cluster, config) -> list[dict]:
 
 def check(config) -> int:
     """Prints the table; returns 1 if a prediction is off by more than a fifth."""
+    check_machine(config.cluster)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for family in families(config, Path(folder)):
