@@ -83,7 +83,7 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
     (["text", "+clip.foo=1"], "foo"),
     (["text", "batch=abc"], "batch: Value 'abc'"),
     (["text", "batch=0"], "at least 1"),
-    (["text", "data=opnimages"], "data=opnimages does not exist: choose one of miniature, openimages"),
+    (["text", "data=opnimages"], "data=opnimages does not exist: choose one of miniature, nuswide, openimages"),
     (["text", "out=${nope}"], "'nope' not found"),
     (["text", "a=b=c"], "'a=b=c' is not a valid override"),
     (["text", "foo"], "'foo' is not an override"),
