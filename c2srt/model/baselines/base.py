@@ -57,7 +57,7 @@ class Baseline(Student):
         raise NotImplementedError
 
     def forward(self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
-        """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms without their factors."""
+        """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms without factors."""
         if self.loss.distillation > 0 and not self.distils:
             raise UserError(f"model.kind={self.config.kind} has no distillation: set loss.distillation=0")
         text, features = self.graph_on(images.device).text[: self.seen_count], self.features(images)
