@@ -64,7 +64,7 @@ def test_the_model_is_the_runs_and_registered_once(logged):
     model, = client.search_logged_models([client.get_run(run_id).info.experiment_id])
     assert model.source_run_id == run_id and str(model.status) == "READY" and model.tags["step"] == "8"
     version, = client.search_model_versions("name = 'tagger'")
-    assert version.run_id == run_id and version.model_id == model.model_id
+    assert version.run_id == run_id and version.source == f"models:/{model.model_id}"
     assert [output.model_id for output in client.get_run(run_id).outputs.model_outputs] == [model.model_id]
 
 
@@ -92,8 +92,6 @@ def test_loaded_by_mlflow_it_answers_as_the_export_does(logged, photo):
     assert [(entry["label"], entry["score"]) for entry in found["labels"]] == [(label, pytest.approx(score)) for label, score in expected]
     assert broken == {"labels": [], "error": "not the base64 of a picture"}
     assert len(model.predict(inputs[:1])[0]["labels"]) == 5
-    example = model.input_example if hasattr(model, "input_example") else None
-    assert example is None or model.predict(example)
     assert not (logged[0] / "model/new-words").exists() or list((logged[0] / "model/new-words").iterdir())
 
 

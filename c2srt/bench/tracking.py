@@ -49,6 +49,7 @@ def tracking(config: Config) -> list[Side]:
         (folder / name).mkdir()
         tracker = None if name == "plain" else Tracker(folder / name, uri, Run("bench", name, {}, {}))
         recorders[name] = Recorder(folder / name, world, tracker, 0, 1 << 30, config.batch), itertools.count(1)
+        recorders[name][0].progress = None  # its lines would stand among the bench's
     recorders["sent"][0].tracker.close(None)
     images = LOG_EVERY * FLUSHES * config.batch
     step = partial(train_step, student, *batch)
