@@ -6,7 +6,8 @@
              └──> python -m cluster.train …  once every node has joined
 
 The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs, GPUs), "n1 joined",
-"n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says "head 10.0.0.1", and closing the pipe means stop.
+"n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says "head 10.0.0.1", then "join" once the head is up, and
+closing the pipe means stop.
 
 Exit status: the job's own; 75 when it was given back to Slurm's queue unfinished (SIGUSR1 before the time limit, SIGTERM of a
 preemption, a node or Ray lost), or should have been but the cap is reached; 143 cancelled; 1 Ray did not start; 2 bad input.
@@ -200,6 +201,8 @@ class Cluster:
             elif words == ["joined"]:
                 self.nodes[source].joined = True
                 say(f"ray {'head' if source == self.head else 'worker'} on {source} ({self.nodes[source].address}) is up")
+                if source == self.head:
+                    self.tell("join")
             elif words[:1] == ["retry"]:
                 say(f"ray on {source} did not start ({' '.join(words[1:])}): once more")
             elif words[:1] == ["signal"]:

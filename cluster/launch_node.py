@@ -21,7 +21,7 @@ from pathlib import Path
 
 BEAT_SECONDS = 5
 START_ATTEMPTS = 5
-"""Ray gives one of its own processes 15 s to start (ray#65983): too little on a busy node, or one that reads Python over a network."""
+"""Ray gives one of its processes 15 s to start (ray#65983): too little on a busy node, or one that reads Python over a network."""
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
          "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
@@ -32,7 +32,7 @@ SIOCGIFADDR = 0x8915
 
 
 def main(first_port: int, logs: Path) -> int:
-    """Starts Ray when told where its head is, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
+    """Starts Ray when told to, the head first, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
     adopt_orphans()
     name, job = os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"]
     temporary = Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{job}"
@@ -41,13 +41,13 @@ def main(first_port: int, logs: Path) -> int:
         signal.signal(number, lambda number, frame: signals.append(number))
     speak(name, "hello", own_address(name), os.environ["SLURM_CPUS_ON_NODE"], gpu_count())
     told = sys.stdin.readline().split()
-    if not told:
+    if not told or (name != os.environ["C2SRT_HEAD"] and not sys.stdin.readline()):
         return 0
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(mode=0o700)
     try:
         command = ray_command(name, told[1], first_port, temporary)
-        status = start(name, command, (told[1], first_port), logs / f"{name}.log", signals)
+        status = start(name, command, logs / f"{name}.log", signals)
         if status:
             with suppress(OSError, shutil.Error):  # what there is: Ray may have died before it wrote any
                 shutil.copytree(temporary / "session_latest/logs", logs / f"{name}-session", dirs_exist_ok=True)
@@ -57,11 +57,9 @@ def main(first_port: int, logs: Path) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def start(name: str, command: list[str], head: tuple[str, int], log: Path, signals: list[int]) -> int:
+def start(name: str, command: list[str], log: Path, signals: list[int]) -> int:
     """Starts Ray, some times over if it does not come up, and holds it; returns the exit status."""
     for left in reversed(range(START_ATTEMPTS)):
-        if name != os.environ["C2SRT_HEAD"]:
-            wait_for_port(*head)
         with log.open("w") as output:
             ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
         joined = False
@@ -91,13 +89,6 @@ def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]
             if (number := signals.pop()) == signal.SIGTERM and job_state() != "RUNNING":
                 return  # the job is cancelled, lost a node or is requeued; while it runs the launcher decides
             yield f"signal {int(number)}"
-
-
-def wait_for_port(host: str, port: int) -> None:
-    """Until something listens there, or the launcher's pipe closes: a Ray that starts before its head gives up after a while."""
-    while not closed(sys.stdin, 0.1):
-        with suppress(OSError), socket.create_connection((host, port), 1):
-            return
 
 
 def last_line(log: Path) -> str:
@@ -130,8 +121,9 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
     if not is_head:
         return [*command, f"--address={head}:{first_port}"]
     write_token(temporary / "token")
-    return [*command, "--head", f"--dashboard-host={os.environ.get('C2SRT_DASHBOARD_HOST', '127.0.0.1')}",
-            "--no-monitor"]  # nothing is scaled: a process less
+    dashboard = os.environ.get("C2SRT_DASHBOARD_HOST", "127.0.0.1")
+    shown = ["--include-dashboard=false"] if dashboard == "none" else [f"--dashboard-host={dashboard}"]
+    return [*command, "--head", *shown, "--no-monitor"]  # nothing is scaled: a process less
 
 
 def write_token(path: Path) -> None:
