@@ -12,6 +12,7 @@ from c2srt.files import TEMPORARY, read_json, whole_file
 from c2srt.progress import Progress
 from c2srt.shards import MADE_BY, ShardIndex, load_index
 from c2srt.vocabulary import load_vocabulary
+from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
 from sharding.config import DataConfig
@@ -38,6 +39,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Returns 0 if nothing disagrees, else 1; every disagreement is a line of `<out>/audit.jsonl`."""
+    check_lasting(config.out)
     index, reader, out = load_index(Path(config.shards)), find_reader(config.data), Path(config.out)
     check_threshold(index, config.data.machine_threshold)
     scratch = out / f"audit{TEMPORARY}inputs"
@@ -76,7 +78,7 @@ def audit_in_parallel(tasks: list[AuditTask], scratch: Path, workers: int) -> No
     """Audits every shard; each one's findings go to `scratch/<name>.jsonl`, so memory does not grow with them."""
     connect(workers)
     progress = Progress("audit", sum(task.shard.inputs for task in tasks))
-    for task, findings in run_tasks(audit_shard, tasks, workers):
+    for task, findings in run_tasks(audit_shard, tasks, workers, name=lambda task: f"audit {task.shard.name}"):
         (scratch / f"{task.shard.name}.jsonl").write_text("".join(f"{finding.json()}\n" for finding in findings))
         progress.update(task.shard.inputs)
     progress.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.train import checkpoints
+from cluster.paths import check_lasting
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Writes the export. Raises UserError if the checkpoint, or an artefact that it was trained on, is absent or changed."""
+    check_lasting(config.out)
     from c2srt.train.config import from_settings
     from c2srt.train.inputs import export_weights, load_inputs
 

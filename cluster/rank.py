@@ -5,20 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from c2srt.errors import UserError
-from c2srt.files import write_json
+from c2srt.files import raise_if_storage
+from cluster.lock import hold_as_rank
 
-LOG, REFUSED = "train.log", "refused.json"
+LOG = "train.log"
 
 
-def train_worker(settings: dict) -> None:
-    """Trains with the Config that `settings` are the fields of.
+def train_worker(told: dict) -> None:
+    """Trains with the Config that `told["settings"]` are the fields of; `told["tags"]` go to the tracker.
 
-    Bad input is written to `refused.json`, so that the group that Ray starts again returns at once instead of trying again.
+    What it raises reaches the driver as it is: UserError ends the run, anything else is a failure to recover from.
     """
-    folder = Path(settings["out"])
-    if (folder / REFUSED).exists():
-        return
+    folder = Path(told["settings"]["out"])
+    hold_as_rank(folder)
     import ray
     import torch
     from ray.train import get_context
@@ -30,16 +29,18 @@ def train_worker(settings: dict) -> None:
         torch.cuda.set_device(device)
     from c2srt.train.config import from_settings
     from c2srt.train.loop import train
-    from c2srt.train.world import World
+    from c2srt.train.world import World, limit_waits
 
-    tags = {"ray_job_id": ray.get_runtime_context().get_job_id()}
+    config = from_settings(told["settings"])
+    limit_waits(config.collective_timeout)
+    tags = {"ray_job_id": ray.get_runtime_context().get_job_id(), **told["tags"]}
     world = World(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), device, tags)
-    with logged(folder / LOG if world.first else Path(os.devnull)):
-        try:
-            train(from_settings(settings), world)
-        except UserError as error:
-            write_json(folder / REFUSED, {"reason": str(error)})
-            raise
+    try:
+        with logged(folder / LOG if world.first else Path(os.devnull)):
+            train(config, world)
+    except OSError as error:  # a full disk may show first in a line of the log
+        raise_if_storage(error, folder / LOG)
+        raise
 
 
 @contextmanager

@@ -3,57 +3,91 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+if not os.environ.get("RAY_ADDRESS"):  # Ray reads it when imported: a local Ray then listens on loopback alone, on Linux too
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from c2srt.errors import UserError
 
-START_ATTEMPTS = 3
+START_ATTEMPTS = 6
 # It warns at every start that it makes a token for this cluster, which is what we want.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
 
 
-def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0, spare_cpus: float = 0) -> None:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one wide enough for `workers`; does nothing if joined already.
+def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0) -> None:
+    """Joins Ray. Raises UserError at once when its nodes have no room for the workers: Ray itself would wait in silence for ever."""
+    join(workers * cpus_per_worker)
+    if (room := room_for(cpus_per_worker, gpus_per_worker)) < workers:
+        raise UserError(f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs, and the nodes of the "
+                        f"Ray cluster have room for {room}: lower workers=…, or add nodes")
 
-    Raises UserError at once when the cluster cannot hold the workers: Ray itself would wait in silence for ever.
-    """
-    cpus = workers * cpus_per_worker + spare_cpus
+
+def join(cpus: float) -> None:
+    """Joins the cluster at RAY_ADDRESS, or starts a local one with at least `cpus`; does nothing if joined already."""
     if not ray.is_initialized():
         start(cpus)
-    have = ray.cluster_resources()
-    for name, need in (("CPU", cpus), ("GPU", workers * gpus_per_worker)):
-        if need > have.get(name, 0):
-            raise UserError(f"the job needs {need:g} {name}s ({workers} workers) and the Ray cluster has {have.get(name, 0):g}: "
-                            "lower workers=…, or add nodes")
+
+
+def room_for(cpus: float, gpus: float) -> int:
+    """How many workers of that size the cluster's living nodes can hold, whoever uses them now."""
+    needs = [(name, need) for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(have.get(name, 0) / need + 1e-6) for name, need in needs) for have in nodes)
+
+
+def give_back_places() -> None:
+    """Removes this job's placement groups: that of a Ray Train controller which was killed stays, and nothing else would fit."""
+    job = ray.get_runtime_context().get_job_id()
+    for number, group in placement_group_table().items():
+        if number.endswith(job) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(number)))
 
 
 def start(cpus: float) -> None:
-    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard.
+    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard, on loopback.
 
     A local Ray gives itself 30 s to start, whatever the machine is busy with, so a start that timed out is tried again.
+    Raises UserError if neither works.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=True)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=True)
+        except ConnectionError as error:
+            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a local Ray") from error
         return
     wide = max(os.cpu_count() or 1, int(-(-cpus // 1)))
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(address="local", num_cpus=wide, include_dashboard=False, log_to_driver=True, logging_level="warning")
             return
         except Exception as error:
-            if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS:
+            if "timed out during startup" not in str(error):
                 raise
+            if attempt == START_ATTEMPTS:
+                raise UserError(f"Ray did not start in {START_ATTEMPTS} attempts of 30 s: is the machine overloaded?") from error
             ray.shutdown()
+            for child in set(me.children(recursive=True)) - before:  # Ray would leave them until this process ends
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int, gpus_per_worker: float = 0,
-              retries: int = 3) -> Iterator[tuple[Any, Any]]:
+              retries: int = 3, name: Callable[[Any], str] | None = None) -> Iterator[tuple[Any, Any]]:
     """Yields (item, result) as tasks finish, at most `workers` at a time, so memory is flat in the number of items.
+
+    `name` gives a task its name in Ray's dashboard, such as "shard train-000012".
 
     A task whose worker process dies is retried `retries` times by Ray; an exception raised by `function` ends the run
     (UserError as it is, anything else as ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
@@ -63,7 +97,7 @@ def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int
     for item in items:
         if len(running) >= workers:
             yield finished(running)
-        running[remote.remote(item)] = item
+        running[(remote.options(name=name(item)) if name else remote).remote(item)] = item
     while running:
         yield finished(running)
 

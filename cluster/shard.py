@@ -11,6 +11,7 @@ from c2srt.files import hash_of, remove_leftovers
 from c2srt.progress import Progress
 from c2srt.shards import FILE, Shard, ShardIndex
 from c2srt.vocabulary import Vocabulary
+from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding import staging
 from sharding.config import Config
@@ -26,6 +27,7 @@ ACCEPTANCE = "acceptance.json"
 
 def run(config: Config) -> None:
     """The whole job. Raises UserError on bad input, a full disk, or a folder that is in use or holds other shards."""
+    check_lasting(config.out)
     out = Path(config.out).resolve()
     reader = find_reader(config.data)
     with only_writer(out):
@@ -73,7 +75,7 @@ def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], work
     earlier = sum(shard.inputs for shard in done.values())
     progress = Progress("shard", sum(task.length for task in left) + earlier)
     progress.skip(earlier)
-    for task, shard in run_tasks(pack_shard, left, workers):
+    for task, shard in run_tasks(pack_shard, left, workers, name=lambda task: f"shard {task.name}"):
         progress.update(task.length, f"{task.name}: {shard.count:,} of {shard.inputs:,} packed")
     progress.close()
 

@@ -21,6 +21,7 @@ from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.teacher import FILE, MADE_BY, cache_key, difference, is_done, shard_marker, write_shard
 from c2srt.views import ViewConfig
+from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 
 
@@ -47,6 +48,7 @@ class Config:
 
 def run(config: Config) -> None:
     """The whole job. Raises UserError on bad input or a full disk."""
+    check_lasting(config.out)
     index, out, clip = load_index(Path(config.shards).absolute()), Path(config.out).absolute(), load_clip(config.clip)
     key = cache_key(clip, config.views, config.seed, index, config.splits)
     shards = [shard for split in config.splits for shard in index.split(split) if shard.count]
@@ -72,7 +74,7 @@ def cache_all(config: Config, index: ShardIndex, shards: list[Shard], left: list
     gpus = connect_with_gpus(config)
     progress = Progress("teacher", sum(shard.count for shard in shards))
     progress.skip(progress.total - sum(shard.count for shard in left))
-    for shard, _ in run_tasks(shard_task(config, index, out), left, config.workers, gpus):
+    for shard, _ in run_tasks(shard_task(config, index, out), left, config.workers, gpus, name=lambda shard: f"teacher {shard.name}"):
         progress.update(shard.count, shard.name)
     progress.close(f"in {out}")
 

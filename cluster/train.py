@@ -1,9 +1,10 @@
-"""`c2srt train`: DeepSpeed ranks as the workers of Ray Train's TorchTrainer; a dead worker restarts the group.
+"""`c2srt train`: DeepSpeed ranks as the workers of Ray Train's TorchTrainer; a failure starts them again (cluster/attempts.py).
 
     c2srt train data=miniature workers=2
-    ray job submit -- python -m cluster.train data=openimages workers=8 gpus_per_worker=1 precision=bf16
+    ray job submit --working-dir . -- python -m cluster.train data=openimages work=/shared/c2srt workers=8 gpus_per_worker=1
 
-Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 2 bad input.
+Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 2 bad input, a full disk, too
+few nodes or too many failures in a row (the sentence on stderr says which).
 """
 
 import os
@@ -17,35 +18,31 @@ from dataclasses import replace
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.files import raise_if_storage, read_json
+from c2srt.files import read_json
 from c2srt.train.config import Config
 from c2srt.train.prepare import already_finished, check_before_start
 from c2srt.train.report import send_rest
-from cluster.rank import LOG, REFUSED, train_worker
+from cluster.lock import only_command
+from cluster.paths import check_lasting
+from cluster.rank import LOG
 
 SAVED_PLEASE_REQUEUE = 75
-RAY_FOLDER, STOP_FILE = "ray", "stop"
-# Ray Train's own habits, as environment variables that it reads: no extra processes that watch for what the signals
-# below already tell, no metrics nobody scrapes, and minutes instead of 60 s for workers to start on a busy machine.
-RAY_TRAIN = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+RAY_FOLDER, STOP_FILE, SUMMARY, FINISHED = "ray", "stop", "train.json", "finished"
 
 
 def run(config: Config) -> int:
     """Checks the inputs, trains, and says where the model lies. Raises UserError on bad input."""
+    check_lasting(config.out)
     config = absolute(config)
     steps = check_before_start(config)
     if already_finished(config, steps):
         print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0
-    clear(config.folder)
-    fit(config)
-    if (config.folder / REFUSED).exists():
-        raise UserError(read_json(config.folder / REFUSED, "c2srt train")["reason"])
-    summary = read_json(config.folder / "train.json", "c2srt train")
-    if summary["state"] != "finished":
-        print(f"stopped after step {summary['step']:,} of {steps:,}, saved; run the same command to go on")
+    step = fit(config)
+    summary = read_json(path, "c2srt train") if (path := config.folder / SUMMARY).exists() else {}
+    if summary.get("state") != FINISHED:
+        print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
         return SAVED_PLEASE_REQUEUE
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
     print(f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
@@ -62,56 +59,23 @@ def absolute(config: Config) -> Config:
     return replace(config, clip=clip, **folders)
 
 
+def fit(config: Config) -> int:
+    """Runs the workers under Ray; returns the step of the newest checkpoint. Raises UserError when they cannot."""
+    from cluster.attempts import run_attempts
+    from cluster.session import join
+
+    with only_command(config.folder) as lock:
+        clear(config.folder)
+        with signals_to(config.folder / STOP_FILE), followed(config.folder / LOG):
+            join(config.workers * config.cpus_per_worker)
+            return run_attempts(config, lock)
+
+
 def clear(folder: Path) -> None:
-    """Removes what an earlier call left for its own workers. Raises UserError if the folder cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (REFUSED, STOP_FILE):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise_if_storage(error, folder / STOP_FILE)
-        raise
+    """Removes what an earlier call left for its own workers, and its summary."""
+    for name in (STOP_FILE, SUMMARY):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
-
-
-def fit(config: Config) -> None:
-    """Runs the workers to their end under Ray. Raises UserError when they keep failing."""
-    for name, value in RAY_TRAIN.items():
-        os.environ.setdefault(name, value)
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    from cluster.session import connect
-
-    connect(config.workers, 1, config.gpus_per_worker)
-    with signals_to(config.folder / STOP_FILE), followed(config.folder / LOG):
-        try:
-            make_trainer(config).fit()
-        except TrainingFailedError as error:
-            if not (config.folder / REFUSED).exists():
-                raise UserError(f"the workers failed more than max_failures={config.max_failures} times; the last reason: "
-                                f"{last_line(str(error))}. Run the same command to go on from the last checkpoint") from error
-
-
-def make_trainer(config: Config):
-    """The TorchTrainer: one worker a rank, started again as a group up to `max_failures` times."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
-
-    class Trainer(TorchTrainer):
-        """Without the process that watches the controller through Ray's dashboard: there is none, and it says so every second."""
-
-        def _create_default_callbacks(self) -> list:
-            callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if "PlacementGroupCleaner" not in type(callback).__name__]
-
-    resources = {"CPU": 1} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
-    return Trainer(
-        train_worker, train_loop_config=config.settings(),
-        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=config.gpus_per_worker > 0,
-                                     resources_per_worker=resources),
-        run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("ERROR"),
-                             failure_config=FailureConfig(max_failures=config.max_failures)))
 
 
 @contextmanager
@@ -140,10 +104,6 @@ def followed(log: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def last_line(text: str) -> str:
-    return ([line.strip() for line in text.splitlines() if line.strip()] or ["unknown"])[-1]
 
 
 @contextmanager

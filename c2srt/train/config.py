@@ -20,7 +20,8 @@ ONLINE = "online"
 # checkpoint is refused. Folders are compared by the hash of what lies in them.
 HARMLESS = ("epochs", "steps", "log_every", "checkpoint_every", "keep_last", "validate_every", "validation_images",
             "workers", "micro_batch", "zero", "offload", "loader_workers", "max_failures", "max_nonfinite", "gpus_per_worker",
-            "record_samples", "tracking", "work", "shards", "text", "relations", "teacher", "clip", "out")
+            "cpus_per_worker", "min_workers", "start_timeout", "collective_timeout", "record_samples", "tracking", "work", "shards",
+            "text", "relations", "teacher", "clip", "out")
 
 
 @dataclass
@@ -67,9 +68,13 @@ class Config:
     views: ViewConfig = field(default_factory=ViewConfig)
     seed: int = 0
     workers: int = 2
+    min_workers: Optional[int] = None
     gpus_per_worker: float = 0
+    cpus_per_worker: float = 1
     loader_workers: int = 1
     max_failures: int = 3
+    start_timeout: float = 300
+    collective_timeout: float = 600
     epochs: int = 8
     steps: Optional[int] = None
     batch: int = 64
@@ -101,9 +106,14 @@ class Config:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("loader_workers", "weight_decay", "clip_grad_norm", "gpus_per_worker", "validate_every", "lr",
-                     "max_failures"):
+                     "max_failures", "start_timeout"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        for name in ("cpus_per_worker", "collective_timeout"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}={getattr(self, name)} must be above 0")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise UserError(f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null for all of them")
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
         if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:

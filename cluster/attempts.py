@@ -1,0 +1,228 @@
+"""The attempts of one training under Ray Train: after a failure the next one goes on from the newest whole checkpoint.
+
+Failures count while no newer checkpoint is written: `max_failures` in a row without progress, any number over the days of a run.
+Each is a line in `<out>/failures.jsonl`: time, cause, the step gone on from, the workers that there were.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from c2srt.errors import UserError
+from c2srt.train import checkpoints
+from c2srt.train.config import Config
+from cluster.lock import wait_for_earlier_ranks
+from cluster.rank import LOG, train_worker
+from cluster.session import give_back_places, room_for
+
+RAY_FOLDER, STOP_FILE, FAILURES = "ray", "stop", "failures.jsonl"
+SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
+LEFT_OUT = ("PlacementGroupCleanerCallback", "DatasetsCallback")
+# Ray Train's own habits, as environment variables that it reads: no extra processes that watch for what the signals
+# already tell, no metrics nobody scrapes.
+RAY_TRAIN = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+             "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended, and where the next one goes on."""
+
+    time: str
+    cause: str
+    step: int
+    workers: int
+
+
+def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_worker) -> int:
+    """Runs attempts until one ends by itself, or fails after it was told to stop; returns the newest checkpoint's step.
+
+    `lock` is the folder's, from cluster/lock.py; `work` is what each rank does. Raises UserError for bad input, when the cluster lacks room for the workers, and
+    after too many failures in a row.
+    """
+    in_a_row, before = 0, newest_step(config)
+    while True:
+        workers = wait_for_room(config)
+        if not workers:
+            return before
+        give_back_places()
+        wait_for_earlier_ranks(lock)
+        cause = attempt(config, workers, work)
+        if cause is None:
+            return newest_step(config)
+        step = newest_step(config)
+        in_a_row = in_a_row + 1 if step == before else 1
+        before = step
+        note(config, Failure(time.strftime("%Y-%m-%d %H:%M:%S"), cause, step, workers), in_a_row)
+        if told_to_stop(config):
+            return step
+        if in_a_row > config.max_failures:
+            raise UserError(f"the workers failed {in_a_row} times in a row without a newer checkpoint than step {step:,} "
+                            f"(max_failures={config.max_failures}); the last cause: {cause}. Run the same command to go on")
+
+
+def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str | None:
+    """Starts the workers and waits for their end; returns the cause of a failure. Raises UserError if a worker did."""
+    try:
+        make_trainer(config, workers, work).fit()
+    except WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, UserError):
+                raise UserError(str(failure)) from None
+        return cause_in_ranks(error.worker_failures)
+    except (TrainingFailedError, RayError) as error:
+        return cause_outside(error, config)
+    return None
+
+
+def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> TorchTrainer:
+    """The TorchTrainer of one attempt: one worker a rank, and none of Ray Train's own retries."""
+    class Trainer(TorchTrainer):
+        """Without the process that watches the controller through Ray's dashboard (there is none, and it says so every second), and
+        the one that deals out Ray data sets."""
+
+        def _create_default_callbacks(self) -> list:
+            callbacks = super()._create_default_callbacks()
+            return [callback for callback in callbacks if type(callback).__name__ not in LEFT_OUT]
+
+    for name, value in RAY_TRAIN.items():
+        os.environ.setdefault(name, value)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.collective_timeout)
+    resources = {"CPU": config.cpus_per_worker} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
+    return Trainer(
+        work, train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
+        torch_config=TorchConfig(timeout_s=config.collective_timeout),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources),
+        run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("ERROR"),
+                             failure_config=FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0)))
+
+
+def wait_for_room(config: Config) -> int:
+    """How many workers to start: all, as soon as the cluster's nodes have room for them; `min_workers` or more after
+    `start_timeout` seconds; 0 when told to stop meanwhile. A local Ray does not grow. Raises UserError if there is room for less."""
+    least = config.min_workers or config.workers
+    begun = told = time.monotonic()
+    seconds = config.start_timeout if os.environ.get("RAY_ADDRESS") else 0
+    while (room := room_for(config.cpus_per_worker, config.gpus_per_worker)) < config.workers:
+        waited = time.monotonic() - begun
+        if told_to_stop(config):
+            return 0
+        if waited >= seconds:
+            break
+        if waited < 1 or time.monotonic() > told + 30:
+            told = time.monotonic()
+            say(config, f"the Ray cluster has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s")
+        time.sleep(1)
+    if room < least:
+        raise UserError(f"the nodes of the Ray cluster have room for {room} workers of {config.cpus_per_worker:g} CPUs and "
+                        f"{config.gpus_per_worker:g} GPUs, and {least} are needed (waited {seconds:g} s): lower workers=… or "
+                        "min_workers=…, or add nodes, and run the same command")
+    return min(room, config.workers)
+
+
+def told_to_stop(config: Config) -> bool:
+    return (config.folder / STOP_FILE).exists()
+
+
+# --- causes
+
+def cause_in_ranks(failures: dict[int, Exception]) -> str:
+    """One line: the ranks that failed and why. Those whose process is gone or silent come first: others fail because of them."""
+    order = sorted(failures, key=lambda rank: (dead_actor(failures[rank]) is None and not silent(failures[rank]), rank))
+    reasons = [f"rank {rank}: {reason(failures[rank])}" for rank in order[:SHOWN_RANKS]]
+    more = len(order) - len(reasons)
+    return "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
+
+
+def reason(error: Exception) -> str:
+    """What happened to one rank."""
+    if silent(error):
+        return "it did not answer within collective_timeout: stopped, or cut off"
+    actor = dead_actor(error)
+    return death(str(actor)) if actor else shortened(f"{type(error).__name__}: {last_line(str(error))}")
+
+
+def death(text: str) -> str:
+    """Why an actor is dead, from Ray's message."""
+    if "worker process has died" not in text and "node" in text:
+        return shortened(f"its node is gone ({last_line(text)})")
+    detail = (text.partition("Worker exit detail: ")[2] or last_line(text)).partition(" Some common causes")[0]
+    outside = "killed from outside, out of memory, or crashed" if "End of file" in detail else detail
+    return shortened(f"its process died ({outside})")
+
+
+def silent(error: Exception) -> bool:
+    """Whether Ray Train gave up waiting for a rank's sign of life."""
+    return isinstance(error, WorkerHealthCheckTimeoutError)
+
+
+def dead_actor(error: Exception) -> RayActorError | None:
+    """Ray's report of a worker that no longer exists, if the error is one."""
+    inner = getattr(error, "health_check_failure", error)
+    return inner if isinstance(inner, RayActorError) else None
+
+
+def cause_outside(error: Exception, config: Config) -> str:
+    """What happened to Ray Train itself."""
+    inner = error.controller_failure if isinstance(error, ControllerError) else error
+    if isinstance(inner, WorkerGroupStartupTimeoutError):
+        return f"Ray gave the workers no place within start_timeout={config.start_timeout:g} s: other jobs hold it, or nodes are gone"
+    if isinstance(inner, RayActorError):
+        return f"Ray Train's controller: {death(str(inner))}"
+    return shortened(f"{type(inner).__name__}: {last_line(str(inner))}")
+
+
+def last_line(text: str) -> str:
+    return ([line.strip() for line in text.splitlines() if line.strip()] or ["unknown"])[-1]
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} …"
+
+
+# --- the record
+
+def newest_step(config: Config) -> int:
+    """The step of the newest whole checkpoint; 0 without one."""
+    found = checkpoints.complete(config.folder / "checkpoints")
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+def note(config: Config, failure: Failure, in_a_row: int) -> None:
+    """Adds a failure to the run's log and record."""
+    say(config, f"attempt failed ({in_a_row} in a row without progress): {failure.cause}; going on from step {failure.step:,}")
+    append(config.folder / FAILURES, json.dumps(asdict(failure)))
+
+
+def say(config: Config, text: str) -> None:
+    """A line in the run's log, which is printed meanwhile."""
+    append(config.folder / LOG, f"{time.strftime('%H:%M:%S')} {text}")
+
+
+def append(path: Path, line: str) -> None:
+    """Adds a line; on a full disk it is printed instead."""
+    try:
+        with path.open("a") as file:
+            file.write(f"{line}\n")
+    except OSError:
+        print(line, flush=True)
+
+
+def failure_tags(config: Config) -> dict[str, str]:
+    """For the tracker: how often the training was started again, and why the last time."""
+    path = config.folder / FAILURES
+    lines = [line for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    return {"restarts": str(len(lines))} | ({"last_failure": json.loads(lines[-1])["cause"]} if lines else {})

@@ -1,0 +1,127 @@
+"""Whole trainings whose processes are killed at random: they end, repeat or lose no sample, and give the undisturbed weights bit for bit.
+
+C2SRT_CHAOS_TRAININGS: how many (3); C2SRT_CHAOS_SEED: other kills. `pytest -m slow -s tests/test_chaos.py` prints what was killed when.
+"""
+
+import json
+import os
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from c2srt.shards import ShardReader, load_index
+from c2srt.train.config import Config
+from c2srt.train.sample_log import SAMPLES, read_samples
+from tests.train_case import make_case
+from tests.train_command import command, end, ended, family, launch, loaders, newest, ranks, title, wait_until
+
+TRAININGS, SEED = int(os.environ.get("C2SRT_CHAOS_TRAININGS", 3)), int(os.environ.get("C2SRT_CHAOS_SEED", 0))
+EPOCHS, STEPS_PER_EPOCH = 20, 4
+STEPS = EPOCHS * STEPS_PER_EPOCH
+TARGETS = ("worker", "loader", "driver", "head")
+KEYS = (f"epochs={EPOCHS}", "checkpoint_every=3", "record_samples=true", "collective_timeout=60", "max_failures=2")
+# Ray's driver waits a minute for a lost head to come back, which a local one never does.
+IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One SIGKILL: the process, once this step has begun."""
+
+    target: str
+    step: int
+
+
+def planned(number: int) -> list[Kill]:
+    """One to three kills of training `number`, by step; over four trainings every target has its turn."""
+    choose = random.Random(f"{SEED}/{number}")
+    targets = [TARGETS[number % len(TARGETS)], *choose.choices(TARGETS, k=choose.randint(0, 2))]
+    choose.shuffle(targets)
+    return [Kill(target, step) for target, step in zip(targets, sorted(choose.sample(range(2, STEPS - 20), len(targets))))]
+
+
+def begun(out: Path) -> int:
+    """The newest step whose samples rank 0 has handed over."""
+    path = out / SAMPLES / "rank-0.jsonl"
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def victim(process: psutil.Popen, target: str, choose: random.Random) -> psutil.Process | None:
+    """A process of that kind, or None while there is none."""
+    found = {"worker": lambda: ranks(process), "loader": lambda: loaders(process), "driver": lambda: [process],
+             "head": lambda: [member for member in family(process)
+                              if title(member).split(" ")[0].endswith(("/gcs_server", "/raylet"))]}[target]()
+    return choose.choice(found) if found else None
+
+
+def storm(case: Config, number: int, log: Path) -> list[str]:
+    """One training with its kills, started again whenever its command died; returns what happened."""
+    out, choose, story = Path(case.work) / f"storm-{number}", random.Random(number), []
+    arguments = command(case, out.name, *KEYS)
+    process = launch(arguments, log, **IMPATIENT)
+    try:
+        for kill in planned(number):
+            wait_until(lambda: begun(out) >= kill.step, f"step {kill.step}\n{log.read_text()[-3000:]}", process, 600)
+            time.sleep(choose.random() / 4)
+            wait_until(lambda: victim(process, kill.target, choose), f"a {kill.target}", process)
+            chosen = victim(process, kill.target, choose)
+            what = f"{kill.target} ({Path(title(chosen).split(' ')[0]).name}, pid {chosen.pid})"
+            at, saved = begun(out), newest(out)
+            chosen.kill()
+            story.append(f"{what} in step {at}, step {saved} saved")
+            if kill.target in ("driver", "head"):
+                process.wait(300)
+                story[-1] += f": exit status {process.returncode}"
+                process = launch(arguments, log, **IMPATIENT)
+        ended(process, 0, log, 900)
+        return story
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Config:
+    return make_case(tmp_path_factory.mktemp("chaos"))
+
+
+@pytest.fixture(scope="module")
+def calm(case, tmp_path_factory) -> Path:
+    """The undisturbed training's folder."""
+    log = tmp_path_factory.mktemp("calm") / "log"
+    ended(launch(command(case, "calm", *KEYS), log), 0, log, 900)
+    return Path(case.work) / "calm"
+
+
+def all_ids(case: Config) -> list[str]:
+    index = load_index(Path(case.shards))
+    return sorted(image_id for shard in index.split("train") for image_id in ShardReader(index.folder, shard).ids)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("number", range(TRAININGS))
+def test_a_training_with_random_kills_ends_as_if_nothing_had_happened(case, calm, number, tmp_path):
+    began = time.monotonic()
+    story = storm(case, number, tmp_path / "log")
+    out = calm.with_name(f"storm-{number}")
+    print(f"\ntraining {number}: {'; '.join(story)}; {time.monotonic() - began:.0f} s")
+    samples, undisturbed = read_samples(out / SAMPLES), read_samples(calm / SAMPLES)
+    assert list(samples) == list(range(1, STEPS + 1))
+    for epoch in range(EPOCHS):
+        steps = range(epoch * STEPS_PER_EPOCH + 1, (epoch + 1) * STEPS_PER_EPOCH + 1)
+        assert sorted(sample for step in steps for sample in samples[step]) == all_ids(case)
+    assert samples == undisturbed
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (out, calm)]
+    assert weights[0] == weights[1]
+
+
+def test_the_kills_are_spread_over_all_targets():
+    targets = Counter(kill.target for number in range(20) for kill in planned(number))
+    assert set(targets) == set(TARGETS) and min(targets.values()) >= 5
+    assert all(1 < kill.step < STEPS - 20 for number in range(20) for kill in planned(number))

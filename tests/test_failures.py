@@ -1,0 +1,255 @@
+"""What happens when something breaks: detected, logged with its cause, and recovered from or ended with one sentence."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from c2srt.errors import UserError
+from c2srt.train.config import Config
+from cluster.lock import hold_as_rank, only_command, wait_for_earlier_ranks
+from tests.train_case import make_case
+from tests.train_command import command, end, ended, launch, newest, ranks, title, wait_until, family
+
+HOLDER = "import sys, time; from pathlib import Path; from cluster.lock import *\n"
+
+
+# --- one writer at a time
+
+@contextmanager
+def other_process(code: str) -> Iterator[subprocess.Popen]:
+    """Another process that runs `code`, prints a line and waits."""
+    process = subprocess.Popen([sys.executable, "-c", f"{HOLDER}{code}"], stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdout.readline()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_gone(tmp_path):
+    with other_process(f"with only_command(Path('{tmp_path}')): print('held', flush=True); time.sleep(60)") as first:
+        with pytest.raises(UserError, match=f"another training is writing {tmp_path} .* {first.pid}"), only_command(tmp_path):
+            pass
+        first.kill()
+        first.wait()
+        with only_command(tmp_path):
+            pass
+
+
+def test_a_rank_that_an_earlier_attempt_left_behind_holds_the_next_one_up_even_stopped(tmp_path):
+    with only_command(tmp_path) as lock:
+        wait_for_earlier_ranks(lock, 0)
+        with other_process(f"hold_as_rank(Path('{tmp_path}')); print('held', flush=True); time.sleep(60)") as rank:
+            rank.send_signal(signal.SIGSTOP)
+            with pytest.raises(UserError, match="workers of an earlier attempt still write"):
+                wait_for_earlier_ranks(lock, 0.3)
+            rank.kill()
+            wait_for_earlier_ranks(lock, 10)
+
+
+# --- attempts on a real Ray of two nodes, with ranks that do little
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """A head without CPUs, so that ranks go to the node that a test adds."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    found = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = found.address
+    ray.init(address=found.address, log_to_driver=False, logging_level="error")
+    yield found
+    ray.shutdown()
+    found.shutdown()
+    os.environ.pop("RAY_ADDRESS") if before is None else os.environ.update(RAY_ADDRESS=before)
+
+
+def patiently(start: Callable, attempts: int = 5):
+    """Ray gives a node 30 s to start, whatever the machine is busy with."""
+    for left in reversed(range(attempts)):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error) or not left:
+                raise
+
+
+def plain_config(folder: Path, **changes: object) -> Config:
+    """A config for ranks that read no inputs."""
+    base = Config(shards="", text="", relations="", teacher="", work=str(folder), out=str(folder), workers=2, start_timeout=3,
+                  collective_timeout=30)
+    return replace(base, **changes)
+
+
+def attempts_so_far(folder: Path) -> int:
+    """Counts the calls, on one rank."""
+    path = folder / "calls"
+    path.write_text(f"{path.read_text() if path.exists() else ''}x")
+    return len(path.read_text())
+
+
+def checkpoint(folder: Path, step: int) -> None:
+    """What looks like a whole checkpoint."""
+    (folder / "checkpoints" / f"step-{step:08}").mkdir(parents=True)
+    (folder / "checkpoints" / f"step-{step:08}" / "complete.json").write_text("{}")
+
+
+def dying_rank(told: dict) -> None:
+    """Rank 1 is killed without progress, then after some, then both raise, then rank 0 raises, without progress."""
+    from ray.train import get_context
+    from torch import distributed
+
+    folder, rank = Path(told["settings"]["out"]), get_context().get_world_rank()
+    hold_as_rank(folder)
+    number = attempts_so_far(folder) if rank == 0 else None
+    (folder / f"tags-{rank}").write_text(json.dumps(told["tags"]))
+    numbers = [None, None]
+    distributed.all_gather_object(numbers, number)
+    number = numbers[0]
+    if number == 2 and rank == 0:
+        checkpoint(folder, 7)
+    distributed.barrier()
+    if number <= 2 and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 3:
+        raise ValueError(f"no luck on rank {rank}")
+    distributed.barrier()
+
+
+def test_failures_are_counted_only_while_no_newer_checkpoint_is_written(ray_cluster, tmp_path):
+    from cluster.attempts import run_attempts
+
+    node = patiently(lambda: ray_cluster.add_node(num_cpus=2))
+    try:
+        with only_command(tmp_path) as lock, pytest.raises(UserError) as raised:
+            run_attempts(plain_config(tmp_path, max_failures=1), lock, dying_rank)
+    finally:
+        ray_cluster.remove_node(node)
+    assert "failed 2 times in a row without a newer checkpoint than step 7" in str(raised.value)
+    assert "max_failures=1" in str(raised.value) and "ValueError: no luck on rank 0" in str(raised.value)
+    found = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
+    assert [failure["step"] for failure in found] == [0, 7, 7]
+    assert all(re.match(r"rank 1: its process died \(", failure["cause"]) for failure in found[:2]), found
+    tags = json.loads((tmp_path / "tags-0").read_text())
+    assert tags["restarts"] == "2" and tags["last_failure"] == found[1]["cause"]
+    log = (tmp_path / "train.log").read_text()
+    assert "attempt failed (1 in a row without progress): rank 1: its process died" in log and "going on from step 7" in log
+
+
+def rank_whose_node_goes(told: dict) -> None:
+    """With two ranks, rank 1's raylet is killed, as if its node had lost power; alone, it is done."""
+    from ray.train import get_context
+    from torch import distributed
+
+    folder, context = Path(told["settings"]["out"]), get_context()
+    hold_as_rank(folder)
+    if context.get_world_size() == 1:
+        (folder / "done alone").touch()
+        return
+    if context.get_world_rank() == 1:
+        psutil.Process(os.getppid()).kill()
+        time.sleep(120)  # it ends when it misses its raylet
+    distributed.barrier()
+
+
+@pytest.mark.parametrize("least", (1, pytest.param(None, marks=pytest.mark.slow)))
+def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence(ray_cluster, tmp_path, least):
+    from cluster.attempts import run_attempts
+
+    nodes = [patiently(lambda: ray_cluster.add_node(num_cpus=1)) for _ in range(2)]
+    config = plain_config(tmp_path, min_workers=least)
+    try:
+        with only_command(tmp_path) as lock:
+            if least:
+                run_attempts(config, lock, rank_whose_node_goes)
+                assert (tmp_path / "done alone").exists()
+            else:
+                with pytest.raises(UserError, match="have room for 1 workers of 1 CPUs and 0 GPUs, and 2 are needed"):
+                    run_attempts(config, lock, rank_whose_node_goes)
+    finally:
+        for node in nodes:
+            ray_cluster.remove_node(node)
+    failure = json.loads((tmp_path / "failures.jsonl").read_text())
+    assert failure["workers"] == 2 and "rank 1: its node is gone" in failure["cause"], failure
+
+
+# --- the command itself, on a tiny whole training
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Config:
+    return make_case(tmp_path_factory.mktemp("failures"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
+    """SIGSTOP stands for a hung collective: its peers wait in vain, and Ray's health check gets no answer."""
+    log, out = tmp_path / "log", Path(case.work) / "stopped"
+    process = launch(command(case, "stopped", "epochs=4", "collective_timeout=20"), log)
+    try:
+        wait_until(lambda: newest(out) >= 3, "step 3", process)
+        victim = ranks(process)[-1]
+        victim.suspend()
+        wait_until(lambda: (out / "failures.jsonl").exists(), "the failure", process, 120)
+        said = ended(process, 0, log)
+        assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
+    finally:
+        end(process)
+    assert "attempt failed (1 in a row without progress)" in said and "finished:" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good_checkpoint(case, tmp_path):
+    log, out = tmp_path / "log", Path(case.work) / "diverged"
+    ended(launch(command(case, "diverged", "steps=3"), log), 0, log)
+    keys = ["epochs=4", "max_nonfinite=2", "checkpoint_every=1"]
+    settings = out / "checkpoints" / "step-00000003" / "complete.json"
+    record = json.loads(settings.read_text())
+    record["config"]["lr"] = 1e30  # as if the run had always had it: another lr is refused
+    settings.write_text(json.dumps(record))
+    said = ended(launch(command(case, "diverged", *keys, "lr=1e30"), log), 2, log)
+    assert "updates in a row, up to step" in said and "lower lr" in said and "attempt failed" not in said
+    assert newest(out) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of one's own takes root")
+def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_there_is_room(case, tmp_path):
+    disk, log, name = tmp_path / "disk", tmp_path / "log", "full"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]).returncode:
+        pytest.skip("no right to mount a file system here")
+    out = disk / name
+    keys = [f"out={out}", "epochs=3", "checkpoint_every=1", "keep_last=1"]
+    process = launch(command(case, name, *keys), log)
+    try:
+        wait_until(lambda: newest(out) >= 2, "step 2", process)
+        (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free))
+        said = ended(process, 2, log)
+        assert f"the disk is full while writing {out}/" in said and "run the same command again" in said
+        kept = newest(out)
+        assert kept >= 2 and "attempt failed" not in said
+        (disk / "ballast").unlink()
+        process = launch(command(case, name, *keys), log)
+        said = ended(process, 0, log)
+        assert f"of which {kept} are done" in said and "finished:" in said
+        assert not list((out / "checkpoints").glob("*.tmp-*"))
+    finally:
+        end(process)
+        subprocess.run(["umount", "-l", str(disk)], check=True)

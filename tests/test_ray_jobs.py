@@ -1,0 +1,218 @@
+"""`ray job submit` on a running cluster with a token, what is sent with it, and the KubeRay manifest."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import psutil
+import pytest
+import yaml
+
+from c2srt.cli import VERBS
+from c2srt.errors import UserError
+from cluster.paths import check_lasting
+from tests.schemas.kuberay import RAY_JOB
+from tests.train_case import make_case
+from tests.train_command import command, newest, wait_until
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "0123456789abcdef" * 4
+MIB = 2**20
+
+
+# --- what is sent
+
+def packed(target: Path) -> dict[str, int]:
+    """The files that Ray would send for `--working-dir .`, with their sizes."""
+    from ray._private.runtime_env.packaging import create_package
+
+    create_package(str(ROOT), target, include_gitignore=True)
+    return {entry.filename: entry.compress_size for entry in zipfile.ZipFile(target).infolist()}
+
+
+def test_the_working_directory_that_is_sent_is_code_only_and_small(tmp_path):
+    target = tmp_path / "package.zip"
+    found = packed(target)
+    assert target.stat().st_size < 10 * MIB
+    assert {"cluster/train.py", "c2srt/cli.py", "configs/train.yaml", "c2srt/data_files/relations_openimages_v4.jsonl.gz"} <= set(found)
+    kept_back = (".git/", ".venv/", "runs/", "tests/", "mlruns/")
+    assert not [name for name in found if name.startswith(kept_back) or name.endswith((".tar", ".safetensors", ".db"))]
+
+
+def test_results_never_go_into_the_copy_of_the_code_that_ray_throws_away(tmp_path, monkeypatch):
+    copied = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    copied.mkdir(parents=True)
+    monkeypatch.chdir(copied)
+    with pytest.raises(UserError, match="an absolute path on shared storage"):
+        check_lasting("runs/miniature/train")
+    check_lasting(str(tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    check_lasting("runs/miniature/train")
+
+
+# --- KubeRay
+
+def manifest() -> dict:
+    return yaml.safe_load((ROOT / "cluster" / "kuberay.yaml").read_text())
+
+
+def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours():
+    job = manifest()
+    jsonschema.validate(job, RAY_JOB)
+    python, flag, module, *keys = job["spec"]["entrypoint"].split()
+    assert (python, flag) == ("python", "-m") and module in {found for found, _ in VERBS.values()}
+    from c2srt.cli import compose_verb, to_config
+    from cluster.train import Config
+
+    config = to_config(Config, compose_verb("train", keys))
+    groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
+    assert config.workers == sum(group["replicas"] * limit["nvidia.com/gpu"] for group, limit in zip(groups, limits))
+    assert all(int(limit["cpu"]) >= limit["nvidia.com/gpu"] * config.cpus_per_worker for limit in limits)
+
+
+@pytest.mark.parametrize("path, value", (
+    (("spec", "submissionMode"), "SubmitMode"),
+    (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 1),
+    (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "resources", "limits", "memory"), "many"),
+    (("spec", "rayClusterSpec", "authOptions", "mode"), "password"),
+    (("spec", "entryPoint"), "python")))
+def test_the_schema_refuses_what_kuberay_would_refuse(path, value):
+    job = copy.deepcopy(manifest())
+    place = job
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(job, RAY_JOB)
+
+
+# --- jobs on a running cluster
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head with dashboard and jobs API on loopback."""
+
+    dashboard: str
+    environment: dict[str, str]
+
+    def ray(self, *arguments: str, status: int | None = 0) -> str:
+        found = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *arguments], env=self.environment, capture_output=True,
+                               text=True, timeout=600, cwd=ROOT)
+        assert status is None or found.returncode == status, (arguments, found.stdout[-3000:], found.stderr[-3000:])
+        return found.stdout + found.stderr
+
+    def submit(self, *arguments: str, status: int | None = 0, wait: bool = True, name: str | None = None) -> str:
+        options = ["--runtime-env", str(ROOT / "cluster" / "runtime_env.yaml"), "--working-dir", str(ROOT), "--log-color", "false"]
+        options += [] if wait else ["--no-wait"]
+        options += ["--submission-id", name] if name else []
+        return self.ray("job", "submit", "--address", self.dashboard, *options, "--", "python", "-m", *arguments, status=status)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory) -> Iterator[Head]:
+    from ray._common.network_utils import find_free_port
+
+    port, dashboard, short = find_free_port(), find_free_port(), f"/tmp/rj{os.getpid()}"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "OMP_NUM_THREADS": "1", "PATH":
+                    f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    found = Head(f"http://127.0.0.1:{dashboard}", environment)
+    with (tmp_path_factory.mktemp("head") / "log").open("w") as log:
+        process = psutil.Popen([
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=4", f"--temp-dir={short}",
+            "--object-store-memory=100000000", "--disable-usage-stats"], env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "No jobs" in found.ray("job", "list", "--address", found.dashboard, status=None) or
+                   process.poll() is not None, "the jobs API", process, 180)
+        yield found
+    finally:
+        for member in [*process.children(recursive=True), process]:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                pass
+        process.wait()
+        subprocess.run(["rm", "-rf", short], check=True)
+
+
+def test_without_the_token_nobody_can_submit_and_only_loopback_listens(head):
+    stranger = Head(head.dashboard, head.environment | {"RAY_AUTH_TOKEN": "f" * 64})
+    said = stranger.ray("job", "list", "--address", head.dashboard, status=None)
+    assert "No jobs" not in said and ("oken" in said or "401" in said or "403" in said), said[-2000:]
+    listening = listeners(int(head.dashboard.rpartition(":")[2]))
+    assert listening and set(listening.values()) <= {"127.0.0.1", "::1"}, listening
+
+
+def listeners(dashboard: int) -> dict[tuple[str, int], str]:
+    """(process, port) → address of everything in the dashboard's session that listens."""
+    owner = next(found.pid for found in psutil.net_connections("tcp")
+                 if found.status == psutil.CONN_LISTEN and found.laddr.port == dashboard)
+    top = psutil.Process(owner)
+    while (parent := top.parent()) and "ray" in " ".join(parent.cmdline()) and "pytest" not in " ".join(parent.cmdline()):
+        top = parent
+    return {(member.name(), found.laddr.port): found.laddr.ip for member in [top, *top.children(recursive=True)]
+            for found in member.net_connections("tcp") if found.status == psutil.CONN_LISTEN}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return make_case(tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
+    from tests.raw_images import jpeg, name, write_csvs, write_folder
+
+    numbers = {"train": range(12), "test": range(12, 16)}
+    write_csvs(tmp_path / "raw", {split: [{"id": name(number)} for number in found] for split, found in numbers.items()})
+    for split, found in numbers.items():
+        write_folder(tmp_path / "raw", split, {name(number): jpeg(number) for number in found})
+    keys = ["data=openimages", f"data.root={tmp_path}/raw", f"shards={tmp_path}/shards", f"work={tmp_path}"]
+    said = head.submit("cluster.shard", *keys, "splits=[train,test]", "resize=48", "images_per_shard=4", "workers=2")
+    assert "packed" in said and "shard 100 %" in said and f"shards are in {tmp_path}/shards" in said
+    assert "all agree" in head.submit("cluster.audit", *keys, "workers=2")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_path_into_the_job_s_copy_is_refused(head, case):
+    said = head.submit(*train(case, "relative", "out=runs/relative"), status=1)
+    assert "an absolute path on shared storage" in said
+
+
+def train(case, name: str, *more: str) -> list[str]:
+    return command(case, name, *more)[2:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):
+    shards = [f"work={case.work}", f"clip.name={case.clip.name}", "clip.pretrained=random"]
+    said = head.submit("cluster.teacher", *shards, f"out={case.work}/teacher", "views.count=2", "workers=2", "batch=4")
+    assert "teacher 100 %" in said
+    out = Path(case.work) / "jobs"
+    keys = train(case, "jobs", "epochs=30", f"teacher={case.work}/teacher", "log_every=1", "workers=2")
+    head.submit(*keys, wait=False, name="first")
+    wait_until(lambda: newest(out) >= 3, "step 3", seconds=600)
+    head.ray("job", "stop", "--address", head.dashboard, "first")
+    logs = head.ray("job", "logs", "--address", head.dashboard, "first")
+    assert "SIGTERM: the workers finish their step and save" in logs and "run the same command to go on" in logs
+    saved = newest(out)
+    assert json.loads((out / "train.json").read_text())["step"] == saved
+    said = head.submit(*keys, f"steps={saved + 2}")
+    assert f"of which {saved} are done" in said and "finished:" in said
+    said = head.submit("cluster.evaluate", *shards, f"text={case.text}", f"checkpoint={out}/model", "split=validation", "topk=[1]",
+                       f"out={case.work}/evaluation", "workers=2")
+    assert (Path(case.work) / "evaluation" / "results.json").exists()
+    head.submit("cluster.export", *shards, f"checkpoint={out}", f"out={case.work}/export")
+    assert (Path(case.work) / "export" / "model.safetensors").read_bytes() == (out / "model" / "model.safetensors").read_bytes()
