@@ -33,6 +33,7 @@ from sharding.folders import read
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask
 
+TAG_LIST, CONCEPT_LIST = "NUS_WID_Tags/TagList1k.txt", "ConceptsList/Concepts81.txt"
 PREFIX = {"train": "Train", "test": "Test"}
 IMAGES = {"train": 161_789, "test": 107_859}
 PER_IMAGE = {"zsl": 1.875, "gzsl": 6.80}  # over all test images, unlike Open Images' (c2srt/evaluation/)
@@ -86,11 +87,11 @@ class NusWide:
 
     @cached_property
     def tags(self) -> list[str]:
-        return read_names(self.root / "NUS_WID_Tags/TagList1k.txt")
+        return read_names(self.root / TAG_LIST)
 
     @cached_property
     def concepts(self) -> list[str]:
-        return read_names(self.root / "ConceptsList/Concepts81.txt")
+        return read_names(self.root / CONCEPT_LIST)
 
     @property
     def seen(self) -> list[str]:
@@ -100,7 +101,8 @@ class NusWide:
 
     def made_from(self, split: str) -> dict:
         """Size and modification time (ns) of each file that the split's parquet is made from."""
-        return {"csvs": {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in self.files(split)}}
+        used = [self.root / TAG_LIST, self.root / CONCEPT_LIST, *self.files(split)]
+        return {"csvs": {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used}}
 
     def files(self, split: str) -> list[Path]:
         """Image list, tags, then (test only) a label file a concept. Raises UserError naming the first that is not there."""

@@ -227,6 +227,16 @@ def test_labels_are_read_across_blocks(tmp_path, monkeypatch):
         read_bits(path, 9, 700, path)
 
 
+def test_tables_are_made_again_when_a_list_of_categories_changes(small):
+    write_lines(small / TAG_LIST, TAGS[::-1])
+    before = find_nus_wide(small).made_from("train")
+    write_lines(small / TAG_LIST, TAGS)
+    write_lines(small / CONCEPT_LIST, CONCEPTS)
+    after = find_nus_wide(small).made_from("train")
+    assert {Path(path).name for path in before["csvs"] if before["csvs"][path] != after["csvs"][path]} == {
+        "TagList1k.txt", "Concepts81.txt"} and set(before["csvs"]) == set(after["csvs"]) and len(after["csvs"]) == 4
+
+
 def test_odd_folder_names_give_keys_that_a_tar_of_samples_can_hold(tmp_path):
     write_nus_wide(tmp_path, {"train": 2})
     write_lines(tmp_path / "ImageList/TrainImagelist.txt", ["st. john's/0001_5.jpg", "b\\0002_6.jpg"])
