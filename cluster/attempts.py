@@ -49,8 +49,8 @@ class Failure:
 def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_worker) -> int:
     """Runs attempts until one ends by itself, or fails after it was told to stop; returns the newest checkpoint's step.
 
-    `lock` is the folder's, from cluster/lock.py; `work` is what each rank does. Raises UserError for bad input, when the cluster lacks room for the workers, and
-    after too many failures in a row.
+    `lock` is the folder's, from cluster/lock.py; `work` is what each rank does. Raises UserError for bad input, when the cluster
+    lacks room for the workers, and after too many failures in a row.
     """
     in_a_row, before = 0, newest_step(config)
     while True:
@@ -90,8 +90,8 @@ def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str |
 def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> TorchTrainer:
     """The TorchTrainer of one attempt: one worker a rank, and none of Ray Train's own retries."""
     class Trainer(TorchTrainer):
-        """Without the process that watches the controller through Ray's dashboard (there is none, and it says so every second), and
-        the one that deals out Ray data sets."""
+        """Without the process that watches the controller through Ray's dashboard (there is none, and it says so every second),
+        and without the one that deals out Ray data sets."""
 
         def _create_default_callbacks(self) -> list:
             callbacks = super()._create_default_callbacks()
@@ -112,7 +112,8 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
 
 def wait_for_room(config: Config) -> int:
     """How many workers to start: all, as soon as the cluster's nodes have room for them; `min_workers` or more after
-    `start_timeout` seconds; 0 when told to stop meanwhile. A local Ray does not grow. Raises UserError if there is room for less."""
+    `start_timeout` seconds (a local Ray does not grow); 0 when told to stop meanwhile. Raises UserError if there is room for less.
+    """
     least = config.min_workers or config.workers
     begun = told = time.monotonic()
     seconds = config.start_timeout if os.environ.get("RAY_ADDRESS") else 0
@@ -124,7 +125,7 @@ def wait_for_room(config: Config) -> int:
             break
         if waited < 1 or time.monotonic() > told + 30:
             told = time.monotonic()
-            say(config, f"the Ray cluster has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s")
+            say(config, f"Ray has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s")
         time.sleep(1)
     if room < least:
         raise UserError(f"the nodes of the Ray cluster have room for {room} workers of {config.cpus_per_worker:g} CPUs and "
@@ -179,7 +180,7 @@ def cause_outside(error: Exception, config: Config) -> str:
     """What happened to Ray Train itself."""
     inner = error.controller_failure if isinstance(error, ControllerError) else error
     if isinstance(inner, WorkerGroupStartupTimeoutError):
-        return f"Ray gave the workers no place within start_timeout={config.start_timeout:g} s: other jobs hold it, or nodes are gone"
+        return f"Ray had no place for the workers within start_timeout={config.start_timeout:g} s: other jobs hold it, or nodes went"
     if isinstance(inner, RayActorError):
         return f"Ray Train's controller: {death(str(inner))}"
     return shortened(f"{type(inner).__name__}: {last_line(str(inner))}")

@@ -34,8 +34,8 @@ def only_command(folder: Path, seconds: float = LEASE_S) -> Iterator[IO]:
             holder = file.read().strip() or "unknown"
             here = holder.split()[0] == socket.gethostname()
             if here or not locked(file, COMMAND, seconds, f"waiting for the training that writes {folder} ({holder})"):
-                raise UserError(f"another training is writing {folder} (host and process {holder}): wait for it, or choose another "
-                                "out=…")
+                raise UserError(f"another training is writing {folder} (host and process {holder}): wait for it, or choose "
+                                "another out=…")
         file.truncate(0)
         file.write(f"{socket.gethostname()} {os.getpid()}\n")
         file.flush()
@@ -55,7 +55,8 @@ def wait_for_earlier_ranks(file: IO, seconds: float = LEASE_S) -> None:
     """Until no rank of an earlier attempt lives; they end with their raylet or driver. Raises UserError if one does not."""
     folder = Path(file.name).parent
     if not locked(file, RANKS, seconds, f"waiting for the workers of an earlier attempt that write {folder}"):
-        raise UserError(f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them, then run the same command")
+        raise UserError(f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them, then run the same "
+                        "command")
     fcntl.lockf(file, fcntl.LOCK_UN, 1, RANKS)
 
 

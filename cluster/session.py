@@ -25,11 +25,11 @@ logging.getLogger("ray._private.authentication.authentication_token_setup").setL
 
 
 def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0) -> None:
-    """Joins Ray. Raises UserError at once when its nodes have no room for the workers: Ray itself would wait in silence for ever."""
+    """Joins Ray. Raises UserError at once when its nodes have no room for the workers: Ray would wait in silence for ever."""
     join(workers * cpus_per_worker)
     if (room := room_for(cpus_per_worker, gpus_per_worker)) < workers:
-        raise UserError(f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs, and the nodes of the "
-                        f"Ray cluster have room for {room}: lower workers=…, or add nodes")
+        raise UserError(f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs, and the nodes of "
+                        f"the Ray cluster have room for {room}: lower workers=…, or add nodes")
 
 
 def join(cpus: float) -> None:

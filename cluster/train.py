@@ -3,8 +3,8 @@
     c2srt train data=miniature workers=2
     ray job submit --working-dir . -- python -m cluster.train data=openimages work=/shared/c2srt workers=8 gpus_per_worker=1
 
-Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 2 bad input, a full disk, too
-few nodes or too many failures in a row (the sentence on stderr says which).
+Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 2 bad input, a full disk,
+too few nodes or too many failures in a row (the sentence on stderr says which).
 """
 
 import os

@@ -1,6 +1,7 @@
-"""Whole trainings whose processes are killed at random: they end, repeat or lose no sample, and give the undisturbed weights bit for bit.
+"""Whole trainings whose processes are killed at random: they end, lose and repeat no sample, and give the weights of an undisturbed
+training bit for bit.
 
-C2SRT_CHAOS_TRAININGS: how many (3); C2SRT_CHAOS_SEED: other kills. `pytest -m slow -s tests/test_chaos.py` prints what was killed when.
+C2SRT_CHAOS_TRAININGS: how many (3); C2SRT_CHAOS_SEED: other kills. `pytest -m slow -s tests/test_chaos.py` prints what was killed.
 """
 
 import json

@@ -23,6 +23,7 @@ from tests.train_case import make_case
 from tests.train_command import command, newest, wait_until
 
 ROOT = Path(__file__).parents[1]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = "0123456789abcdef" * 4
 MIB = 2**20
 
@@ -41,7 +42,8 @@ def test_the_working_directory_that_is_sent_is_code_only_and_small(tmp_path):
     target = tmp_path / "package.zip"
     found = packed(target)
     assert target.stat().st_size < 10 * MIB
-    assert {"cluster/train.py", "c2srt/cli.py", "configs/train.yaml", "c2srt/data_files/relations_openimages_v4.jsonl.gz"} <= set(found)
+    assert {"cluster/train.py", "c2srt/cli.py", "configs/train.yaml"} <= set(found)
+    assert "c2srt/data_files/relations_openimages_v4.jsonl.gz" in found
     kept_back = (".git/", ".venv/", "runs/", "tests/", "mlruns/")
     assert not [name for name in found if name.startswith(kept_back) or name.endswith((".tar", ".safetensors", ".db"))]
 
@@ -81,7 +83,7 @@ def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours()
 @pytest.mark.parametrize("path, value", (
     (("spec", "submissionMode"), "SubmitMode"),
     (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 1),
-    (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "resources", "limits", "memory"), "many"),
+    (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "resources", "limits", "cpu"), "many"),
     (("spec", "rayClusterSpec", "authOptions", "mode"), "password"),
     (("spec", "entryPoint"), "python")))
 def test_the_schema_refuses_what_kuberay_would_refuse(path, value):
@@ -104,13 +106,12 @@ class Head:
     environment: dict[str, str]
 
     def ray(self, *arguments: str, status: int | None = 0) -> str:
-        found = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *arguments], env=self.environment, capture_output=True,
-                               text=True, timeout=600, cwd=ROOT)
+        found = subprocess.run([*RAY, *arguments], env=self.environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
         assert status is None or found.returncode == status, (arguments, found.stdout[-3000:], found.stderr[-3000:])
         return found.stdout + found.stderr
 
     def submit(self, *arguments: str, status: int | None = 0, wait: bool = True, name: str | None = None) -> str:
-        options = ["--runtime-env", str(ROOT / "cluster" / "runtime_env.yaml"), "--working-dir", str(ROOT), "--log-color", "false"]
+        options = ["--runtime-env", "cluster/runtime_env.yaml", "--working-dir", ".", "--log-color", "false"]
         options += [] if wait else ["--no-wait"]
         options += ["--submission-id", name] if name else []
         return self.ray("job", "submit", "--address", self.dashboard, *options, "--", "python", "-m", *arguments, status=status)
@@ -127,7 +128,7 @@ def head(tmp_path_factory) -> Iterator[Head]:
     found = Head(f"http://127.0.0.1:{dashboard}", environment)
     with (tmp_path_factory.mktemp("head") / "log").open("w") as log:
         process = psutil.Popen([
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+            *RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=4", f"--temp-dir={short}",
             "--object-store-memory=100000000", "--disable-usage-stats"], env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -211,8 +212,8 @@ def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, ca
     assert json.loads((out / "train.json").read_text())["step"] == saved
     said = head.submit(*keys, f"steps={saved + 2}")
     assert f"of which {saved} are done" in said and "finished:" in said
-    said = head.submit("cluster.evaluate", *shards, f"text={case.text}", f"checkpoint={out}/model", "split=validation", "topk=[1]",
-                       f"out={case.work}/evaluation", "workers=2")
+    head.submit("cluster.evaluate", *shards, f"text={case.text}", f"checkpoint={out}/model", "split=validation", "topk=[1]",
+                f"out={case.work}/evaluation", "workers=2")
     assert (Path(case.work) / "evaluation" / "results.json").exists()
     head.submit("cluster.export", *shards, f"checkpoint={out}", f"out={case.work}/export")
     assert (Path(case.work) / "export" / "model.safetensors").read_bytes() == (out / "model" / "model.safetensors").read_bytes()
