@@ -265,7 +265,7 @@ def test_a_killed_run_leaves_nothing_half_written(work, monkeypatch):
             run(settings(work, out=str(out), steps=1))
     assert not (out / "model").exists()
     run(settings(work, out=str(out), steps=1))
-    assert sorted(path.name for path in out.iterdir()) == ["model", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["model", "run.json", "tracking.jsonl"]
 
 
 @pytest.mark.parametrize("changes, sentence", [

@@ -9,10 +9,10 @@ from c2srt.model.network import C2SRT
 from c2srt.tracking import Journal, Run, Tracker, how_to_open, job_tags, redacted, unsent
 from c2srt.train.checkpoints import Record, flat
 from c2srt.train.config import Config
+from c2srt.train.memory import engine_bytes
 from c2srt.train.world import World
 
 RESOLVED, INPUTS = "config.json", "inputs.json"
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,17 +42,8 @@ def count_of(parameter: torch.nn.Parameter) -> int:
 
 
 def engine_mib(config: Config, workers: int, total: int, trainable: int) -> float:
-    """MiB that the engine holds on one worker between steps, activations and buckets left out.
-
-    Weights in the training type (sharded by ZeRO-3), gradients (by 2), float32 master weights when they are not the
-    weights themselves, and AdamW's two moments (by 1). Source: Rajbhandari et al., ZeRO (2020), sec. 3.
-    """
-    size = BYTES[config.precision]
-    masters = 4 if config.precision != "fp32" or config.zero > 0 else 0
-    weights = size * total / (workers if config.zero == 3 else 1)
-    gradients = size * trainable / (workers if config.zero >= 2 else 1)
-    optimizer = (8 + masters) * trainable / (workers if config.zero >= 1 else 1)
-    return (weights + gradients + optimizer) / 2**20
+    """MiB that the engine holds on one worker between steps, activations and buckets left out."""
+    return sum(engine_bytes(config.precision, config.zero, workers, total, trainable).values()) / 2**20
 
 
 def open_tracker(config: Config, world: World, record: Record) -> Tracker | None:
