@@ -21,7 +21,7 @@ from pathlib import Path
 
 BEAT_SECONDS = 5
 START_ATTEMPTS = 5
-"""Ray gives one of its processes 15 s to start (ray#65983): too little on a busy node, or one that reads Python over a network."""
+"""Ray gives one of its processes 15 s to start (ray#65983): too little on a busy node, or with Python on a slow network disk."""
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
          "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")

@@ -1,4 +1,4 @@
-"""slurm/*.sh on a real Slurm of three nodes, each with its address: arrays, scancel, power cut, time limit, preemption, chains."""
+"""slurm/*.sh on a real Slurm of three nodes, each with its address: arrays, scancel, power cut, time limit, preemption."""
 
 import json
 import os
