@@ -11,7 +11,7 @@ tiles (c2srt/model/text_gradient.py); that gradient through the text tower, in c
 [S, D] only.
 
     <out>/model/    the tuned export (whole or not at all)
-    <out>/run.json  the MLflow run
+    <out>/run.json, <out>/tracking.jsonl  the MLflow run, and the record on its way there
 """
 
 import os

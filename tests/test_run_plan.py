@@ -202,6 +202,7 @@ def test_json_holds_the_same_figures(capsys):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
+    (["model=mkt"], "only C²SRT's own head is counted"),
     (["gpus=[0]"], "must be a list of numbers of at least 1"), (["gpus=[1024]"], "batch=512 is less than one image"),
     (["cluster=tpu"], "choose one of a100, cpu, h100, h200"), (["clip.name=nope"], "not an open_clip model"),
     (["cluster.cores=0"], "cluster.cores=0 must be above 0"), (["calibrate=true"], "needs calibration="),

@@ -249,7 +249,7 @@ def test_the_verb_with_its_configuration_is_a_no_op_when_up_to_date(work, capsys
     assert main(arguments) == 0 and "is up to date" in capsys.readouterr().out
     assert main([*arguments, "seed=1"]) == 0 and (tmp_path / "model/model.safetensors").read_bytes() != content
     assert main(arguments) == 0 and (tmp_path / "model/model.safetensors").read_bytes() == content  # the same again, bit for bit
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run.json", "tracking.jsonl"]
 
 
 def test_a_killed_run_leaves_nothing_half_written(work, monkeypatch):

@@ -158,7 +158,7 @@ def train(road: Road, row: Row, clip: int, seed: int) -> None:
     print(f"\n══ {row.name}, CLIP {clip}, seed {seed}")
     store = f"sqlite:///{(road.work / 'mlflow.db').absolute()}"
     common = [f"out={folder}", f"seed={road.config.seed + seed}", f"tracking.name={row.folder}-clip-{clip}-seed-{seed}",
-              f"tracking.uri={store}"]
+              f"tracking.parent={row.folder}", f"tracking.uri={store}"]
     if row.prompt == TUNED:
         road.run("tune", clip, [f"checkpoint={road.trial_folder(SIMPLE_PROMPT, clip, seed)}/model", *common])
     else:

@@ -40,6 +40,9 @@ class Config(train.Config):
         if self.images is not None and self.images < 1 or self.turns < 1:
             raise UserError(f"images={self.images} and turns={self.turns} must be at least 1")
         check_choice("clock", self.clock, ("wall", "cpu"))
+        if self.model.kind != "c2srt":
+            raise UserError(f"model={self.model.kind}: only C²SRT's own head is counted; time a few steps of `c2srt train "
+                            f"model={self.model.kind} steps=20` instead")
         if self.calibrate and self.calibration is None:
             raise UserError("calibrate=true needs calibration=…, the JSON file to write")
 
