@@ -29,6 +29,8 @@ from cluster.session import give_back_places, room_for
 
 RAY_FOLDER, STOP_FILE, FAILURES = "ray", "stop", "failures.jsonl"
 SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
+PLACE_S = 60
+"""For workers to be placed, on nodes that have room for them: other jobs may use it, or a node has just gone and Ray not noticed."""
 LEFT_OUT = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # Ray Train's own habits, as environment variables that it reads: no extra processes that watch for what the signals
 # already tell, no metrics nobody scrapes.
@@ -83,7 +85,7 @@ def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str |
                 raise UserError(str(failure)) from None
         return cause_in_ranks(error.worker_failures)
     except (TrainingFailedError, RayError) as error:
-        return cause_outside(error, config)
+        return cause_outside(error)
     return None
 
 
@@ -99,7 +101,7 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
 
     for name, value in RAY_TRAIN.items():
         os.environ.setdefault(name, value)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(PLACE_S)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.collective_timeout)
     resources = {"CPU": config.cpus_per_worker} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
     return Trainer(
@@ -116,7 +118,7 @@ def wait_for_room(config: Config) -> int:
     """
     least = config.min_workers or config.workers
     begun = told = time.monotonic()
-    seconds = config.start_timeout if os.environ.get("RAY_ADDRESS") else 0
+    seconds = config.start_timeout if (shared := os.environ.get("RAY_ADDRESS")) else 0
     while (room := room_for(config.cpus_per_worker, config.gpus_per_worker)) < config.workers:
         waited = time.monotonic() - begun
         if told_to_stop(config):
@@ -127,6 +129,8 @@ def wait_for_room(config: Config) -> int:
             told = time.monotonic()
             say(config, f"Ray has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s")
         time.sleep(1)
+    if not room and not shared:
+        raise UserError("the local Ray died (killed, or out of memory): run the same command to go on from the last checkpoint")
     if room < least:
         raise UserError(f"the nodes of the Ray cluster have room for {room} workers of {config.cpus_per_worker:g} CPUs and "
                         f"{config.gpus_per_worker:g} GPUs, and {least} are needed (waited {seconds:g} s): lower workers=… or "
@@ -158,6 +162,8 @@ def reason(error: Exception) -> str:
 
 def death(text: str) -> str:
     """Why an actor is dead, from Ray's message."""
+    if "unavailable" in text:
+        return "its process or node cannot be reached"
     if "worker process has died" not in text and "node" in text:
         return shortened(f"its node is gone ({last_line(text)})")
     detail = (text.partition("Worker exit detail: ")[2] or last_line(text)).partition(" Some common causes")[0]
@@ -176,11 +182,11 @@ def dead_actor(error: Exception) -> RayActorError | None:
     return inner if isinstance(inner, RayActorError) else None
 
 
-def cause_outside(error: Exception, config: Config) -> str:
+def cause_outside(error: Exception) -> str:
     """What happened to Ray Train itself."""
     inner = error.controller_failure if isinstance(error, ControllerError) else error
     if isinstance(inner, WorkerGroupStartupTimeoutError):
-        return f"Ray had no place for the workers within start_timeout={config.start_timeout:g} s: other jobs hold it, or nodes went"
+        return f"Ray had no place for the workers within {PLACE_S} s: other jobs hold it, or a node is gone"
     if isinstance(inner, RayActorError):
         return f"Ray Train's controller: {death(str(inner))}"
     return shortened(f"{type(inner).__name__}: {last_line(str(inner))}")

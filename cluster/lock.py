@@ -7,6 +7,7 @@ their process, are not inherited by loader workers, hold for a stopped process t
 import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,9 +62,20 @@ def wait_for_earlier_ranks(file: IO, seconds: float = LEASE_S) -> None:
 
 
 def hold_as_rank(folder: Path) -> None:
-    """Marks this process as one that writes into the folder, until it ends."""
+    """Marks this process as one that writes into the folder, until it ends; at the latest when its raylet does.
+
+    Ray leaves a worker alive whose raylet was killed (seen with 2.60: for minutes), and its next attempt would run beside it.
+    """
     KEPT.append((folder / LOCK).open("a+"))
     supported(lambda: fcntl.lockf(KEPT[-1], fcntl.LOCK_SH, 1, RANKS))
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with(parent: int) -> None:
+    """Ends this process at once when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def locked(file: IO, byte: int, seconds: float, waiting: str | None = None) -> bool:

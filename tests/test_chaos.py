@@ -25,7 +25,7 @@ TRAININGS, SEED = int(os.environ.get("C2SRT_CHAOS_TRAININGS", 3)), int(os.enviro
 EPOCHS, STEPS_PER_EPOCH = 20, 4
 STEPS = EPOCHS * STEPS_PER_EPOCH
 TARGETS = ("worker", "loader", "driver", "head")
-KEYS = (f"epochs={EPOCHS}", "checkpoint_every=3", "record_samples=true", "collective_timeout=60", "max_failures=2")
+KEYS = (f"epochs={EPOCHS}", "checkpoint_every=3", "record_samples=true", "collective_timeout=60", "max_failures=5")
 # Ray's driver waits a minute for a lost head to come back, which a local one never does.
 IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
