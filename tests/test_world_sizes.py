@@ -1,8 +1,10 @@
 """A run saved by N workers goes on with M, across ZeRO stages and micro-batches: the same samples, schedule and optimizer."""
 
+import io
 import itertools
 import json
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,9 +51,8 @@ class Resume:
         return f"{self.precision}-{self.before}-to-{self.after}-{stages}-by-{self.micro_batch}"
 
 
-QUICK = [Resume(*sizes, zero, zero) for sizes in ((2, 1), (1, 2), (3, 2), (2, 2)) for zero in (0, 3)]
-QUICK += [Resume(2, 2, 0, 3), Resume(2, 2, 3, 1), Resume(2, 2, 0, 2, micro_batch=1, offload=True), Resume(3, 2, 3, 3, "bf16"),
-          Resume(2, 2, 0, 0, "bf16"), Resume(2, 2, 1, 1, "bf16")]
+QUICK = [Resume(*sizes, zero, zero) for sizes in ((2, 1), (1, 2), (3, 2)) for zero in (0, 3)]
+QUICK += [Resume(2, 2, 0, 0), Resume(2, 2, 0, 3), Resume(2, 2, 0, 2, micro_batch=1, offload=True), Resume(2, 2, 1, 1, "bf16")]
 MATRIX = [Resume(*sizes, zero, zero) for sizes in itertools.product(range(1, 5), repeat=2) for zero in range(4)]
 MATRIX += [Resume(3, 4, *stages) for stages in itertools.product(range(4), repeat=2)]
 MATRIX += [Resume(2, 3, 1, zero, micro_batch=3, offload=True) for zero in (1, 2, 3)]
@@ -71,6 +72,8 @@ def resumed(case: Config, resume: Resume) -> Config:
 
 
 def train_all(rank: int, configs: list[Config]) -> None:
+    """ZeRO-3 must come last: DeepSpeed puts a linear layer of its own, which rounds otherwise, in torch's place for good."""
+    assert [config.zero for config in configs] == sorted(config.zero for config in configs)
     for config in configs:
         train_rank(rank, config)
 
@@ -87,8 +90,8 @@ class Runs:
 
     def train(self, configs: list[Config]) -> None:
         fresh = {config.out: config for config in configs if config.out not in self.done}
-        for workers in sorted({config.workers for config in fresh.values()}):
-            run_ranks(workers, train_all, [config for config in fresh.values() if config.workers == workers])
+        for workers in sorted({config.workers for config in fresh.values()}):  # by stage: see train_all
+            run_ranks(workers, train_all, sorted((c for c in fresh.values() if c.workers == workers), key=lambda c: c.zero))
         self.done |= set(fresh)
 
     def prepare(self, resumes: list[Resume]) -> None:
@@ -193,7 +196,7 @@ def drop_step_count(folder: Path) -> None:
     (folder / checkpoints.COMPLETE).write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("zero", (0, 3))
+@pytest.mark.parametrize("zero", (pytest.param(0, marks=pytest.mark.slow), 3))
 def test_the_comparison_fails_where_optimizer_state_is_dropped(runs, case, zero):
     """The broken controls: without the moments, or the step count of the bias correction, the weights do differ."""
     whole, good = runs[Resume(1, 2, zero, zero)]
@@ -211,40 +214,38 @@ def test_the_comparison_fails_where_optimizer_state_is_dropped(runs, case, zero)
             check_close(load_file(checkpoint(config, STEPS) / checkpoints.WEIGHTS), expected)
 
 
-def resume_damaged(rank: int, config: Config, nothing_left: Config) -> str:
-    train_rank(rank, config)
-    try:
-        train_rank(rank, nothing_left)
-    except UserError as error:
-        return str(error)
-    return "trained"
+def said_while_training(rank: int, config: Config) -> str:
+    """What a rank prints, and the error that it ends with."""
+    with redirect_stdout(io.StringIO()) as said:
+        try:
+            train_rank(rank, config)
+        except UserError as error:
+            print(error)
+    return said.getvalue()
 
 
-def test_a_damaged_newest_checkpoint_costs_its_steps_only(runs, case, capfd):
+def test_a_damaged_newest_checkpoint_costs_its_steps_only(runs, case):
     whole, _ = runs[Resume(2, 2, 0, 0)]
     config, nothing_left = (replace(whole, out=str(Path(case.work) / name)) for name in ("damaged", "nothing-left"))
-    for step in (2, 4):
-        shutil.copytree(checkpoint(whole, step), checkpoint(config, step))
+    shutil.copytree(checkpoint(whole, 2), checkpoint(config, 2))
     for folder in (checkpoint(config, 4), checkpoint(nothing_left, 4)):
-        if not folder.exists():
-            shutil.copytree(checkpoint(whole, 4), folder)
+        shutil.copytree(checkpoint(whole, 4), folder)
         path = folder / checkpoints.OPTIMIZER
         path.write_bytes(path.read_bytes()[:1000])
-    assert all("is damaged: restore one, or remove the folder" in said
-               for said in run_ranks(2, resume_damaged, config, nothing_left))
-    assert capfd.readouterr().out.count(f"checkpoint {checkpoint(config, 4)} is damaged") == 1
+    said, other = run_ranks(2, said_while_training, config)
+    assert said.count(f"checkpoint {checkpoint(config, 4)} is damaged") == 1 and "of which 2 are done" in said and not other
     expected, found = state(whole), state(config)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert checkpoints.damage(checkpoint(config, 4)) is None  # written anew
+    assert all("is damaged: restore one, or remove the folder" in said
+               for said in run_ranks(2, said_while_training, nothing_left))
 
 
-def test_other_workers_are_announced(runs, case, capfd):
+def test_other_workers_are_announced(runs, case):
     whole, _ = runs[Resume(2, 1, 0, 0)]
     config = replace(whole, workers=1, out=str(Path(case.work) / "announced"))
     copy_start(whole, config)
-    capfd.readouterr()
-    run_ranks(1, train_all, [config])
-    said = capfd.readouterr().out
+    (said,) = run_ranks(1, said_while_training, config)
     assert "checkpoint of 2 workers goes on with 1" in said and "8 = 2 images × 1 workers × 4 accumulated" in said
     assert checkpoints.read_record(checkpoint(config, STEPS)).world_size == 1
     assert json.loads((config.folder / "train.json").read_text())["workers"] == 1
