@@ -25,7 +25,7 @@ from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 
 SAVED, STEPS = 2, 5  # an epoch has 4 steps, the last one short: the resumed part crosses its end
-RTOL, ATOL = 1e-4, 2e-6
+RTOL, ATOL = 1e-4, 2e-6  # most of the whole matrix after 3 steps at a learning rate of 1e-3: 0.36 of it, 3.7e-6
 pytestmark = pytest.mark.timeout(3000)
 
 
@@ -155,7 +155,7 @@ def test_another_number_of_workers_goes_on_like_the_undisturbed_run(runs, resume
         assert all(torch.equal(found[name], expected[name]) for name in expected) and set(found) == set(expected)
     elif resume.precision == "fp32":
         check_close(found, expected)
-    else:  # the gradients themselves are rounded to 8 bits
+    else:  # the gradients themselves are rounded to 8 bits; at most 0.016 of the way was seen
         start = load_file(checkpoint(whole, SAVED) / checkpoints.WEIGHTS)
         distance = sum(float((found[name] - expected[name]).square().sum()) for name in start)
         way = sum(float((expected[name] - start[name]).square().sum()) for name in start)
