@@ -10,11 +10,10 @@ import psutil
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-if not os.environ.get("RAY_ADDRESS"):  # Ray reads it when imported: a local Ray then listens on loopback alone, on Linux too
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray import PlacementGroupID
+from ray._private import ray_constants
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from c2srt.errors import UserError
@@ -65,6 +64,9 @@ def start(cpus: float) -> None:
         except ConnectionError as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a local Ray") from error
         return
+    # As Ray does on Windows and macOS; elsewhere it takes loopback for a mistake and listens on every interface. Set both ways:
+    # for this process, which has read the variable already, and for those that it starts.
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = False, "0"
     wide = max(os.cpu_count() or 1, int(-(-cpus // 1)))
     me = psutil.Process()
     before = set(me.children(recursive=True))
