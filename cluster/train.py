@@ -66,8 +66,8 @@ def fit(config: Config) -> int:
 
     with only_command(config.folder) as lock:
         clear(config.folder)
+        join(config.workers * config.cpus_per_worker)  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE), followed(config.folder / LOG):
-            join(config.workers * config.cpus_per_worker)
             return run_attempts(config, lock)
 
 
