@@ -201,6 +201,7 @@ def case(tmp_path_factory):
     return make_case(tmp_path_factory.mktemp("jobs"))
 
 
+@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
@@ -216,6 +217,7 @@ def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
     assert "all agree" in head.submit("cluster.audit", *keys, "workers=2")
 
 
+@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_path_into_the_job_s_copy_is_refused(head, case):
@@ -227,6 +229,7 @@ def train(case, name: str, *more: str) -> list[str]:
     return command(case, name, *more)[2:]
 
 
+@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):

@@ -208,6 +208,7 @@ def test_scancel_leaves_nothing_behind(slurm, array):
     check_nothing_is_left(slurm)
 
 
+@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, array):
@@ -251,6 +252,7 @@ def pipeline(slurm: SlurmNodes, *arguments: str) -> dict[str, str]:
     return dict(part.split() for part in said.splitlines()[0].split(", "))
 
 
+@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_pipeline_chains_and_ends_in_results(slurm):
@@ -273,6 +275,7 @@ def test_the_pipeline_chains_and_ends_in_results(slurm):
 SPLITS = {"train": range(0, 24), "validation": range(24, 30), "test": range(30, 40)}
 
 
+@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_bad_input_ends_the_chain_with_the_jobs_own_status_and_sentence(slurm):
