@@ -22,12 +22,12 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from c2srt.errors import UserError
 from c2srt.train import checkpoints
-from c2srt.train.config import Config
+from c2srt.train.config import STOP_FILE, Config
 from cluster.lock import wait_for_earlier_ranks
-from cluster.rank import LOG, train_worker
+from cluster.rank import LOG, RAY_FOLDER, train_worker
 from cluster.session import give_back_places, room_for
 
-RAY_FOLDER, STOP_FILE, FAILURES = "ray", "stop", "failures.jsonl"
+FAILURES = "failures.jsonl"
 SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
 PLACE_S = 60
 """For workers to be placed, on nodes that have room for them: other jobs may use it, or a node has just gone and Ray not noticed."""

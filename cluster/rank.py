@@ -8,7 +8,7 @@ from pathlib import Path
 from c2srt.files import raise_if_storage
 from cluster.lock import hold_as_rank
 
-LOG = "train.log"
+LOG, RAY_FOLDER = "train.log", "ray"
 
 
 def train_worker(told: dict) -> None:

@@ -19,15 +19,14 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import read_json
-from c2srt.train.config import Config
+from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.prepare import already_finished, check_before_start
 from c2srt.train.report import send_rest
 from cluster.lock import only_command
 from cluster.paths import check_lasting
-from cluster.rank import LOG
+from cluster.rank import LOG, RAY_FOLDER
 
 SAVED_PLEASE_REQUEUE = 75
-RAY_FOLDER, STOP_FILE, SUMMARY, FINISHED = "ray", "stop", "train.json", "finished"
 
 
 def run(config: Config) -> int:

@@ -15,6 +15,10 @@ from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.views import ViewConfig
 
 ONLINE = "online"
+STOP_FILE, SUMMARY = "stop", "train.json"
+"""In the folder of a run: the wish to stop after the next step, and what came of the run."""
+FINISHED, STOPPED = "finished", "stopped"
+"""States of a run, in its summary."""
 
 # Changing these does not change what a finished step was, nor which samples the next ones take; every other difference to a
 # checkpoint is refused. Folders are compared by the hash of what lies in them.

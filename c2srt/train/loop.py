@@ -10,7 +10,7 @@ import torch
 from c2srt.errors import UserError
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
-from c2srt.train.config import Config
+from c2srt.train.config import FINISHED, STOP_FILE, STOPPED, Config
 from c2srt.train.engine import Engine, Update
 from c2srt.train.groups import parameter_groups
 from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs, load_trained
@@ -21,9 +21,6 @@ from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
 from c2srt.train.world import World
-
-FINISHED, STOPPED = "finished", "stopped"
-STOP_FILE = "stop"
 
 
 def train(config: Config, world: World) -> str:

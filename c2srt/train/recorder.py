@@ -12,11 +12,12 @@ import torch
 from c2srt.files import whole_file, write_json
 from c2srt.progress import Progress
 from c2srt.tracking import Tracker
+from c2srt.train.config import SUMMARY
 from c2srt.train.engine import Update
 from c2srt.train.node import Node
 from c2srt.train.world import World
 
-METRICS, CURVE, SUMMARY = "metrics.jsonl", "loss.png", "train.json"
+METRICS, CURVE = "metrics.jsonl", "loss.png"
 Item = TypeVar("Item")
 
 
