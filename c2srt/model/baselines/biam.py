@@ -29,7 +29,7 @@ SLOPE = 0.2
 
 @dataclass
 class Settings(base.Settings):
-    """BiAM's; see configs/model/biam.yaml."""
+    """BiAM's; see configs/networks/model/biam.yaml."""
 
     channels: int = 256
     heads: int = 8

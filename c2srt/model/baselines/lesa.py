@@ -33,7 +33,7 @@ RELEASED_BATCH = 32
 
 @dataclass
 class Settings(base.Settings):
-    """LESA's; see configs/model/lesa.yaml."""
+    """LESA's; see configs/networks/model/lesa.yaml."""
 
     attentions: int = 10
     """T."""

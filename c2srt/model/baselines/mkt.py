@@ -28,7 +28,7 @@ from c2srt.model.loss import ranking_loss
 
 @dataclass
 class Settings(base.Settings):
-    """MKT's; see configs/model/mkt.yaml."""
+    """MKT's; see configs/networks/model/mkt.yaml."""
 
     topk: int = 16
     """Patches that a category's local score is the mean of."""

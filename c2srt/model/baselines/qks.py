@@ -31,7 +31,7 @@ FOCUS, SCALE, FLOOR = 4, 1000, 1e-5
 
 @dataclass
 class Settings(base.Settings):
-    """QKS's; see configs/model/qks.yaml."""
+    """QKS's; see configs/networks/model/qks.yaml."""
 
     queries: int = 22
     layers: int = 8

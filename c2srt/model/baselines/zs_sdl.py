@@ -26,7 +26,7 @@ from c2srt.model.clip import Clip
 
 @dataclass
 class Settings(base.Settings):
-    """ZS-SDL's; see configs/model/zs_sdl.yaml."""
+    """ZS-SDL's; see configs/networks/model/zs_sdl.yaml."""
 
     rows: int = 7
     """M."""
