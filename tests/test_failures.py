@@ -69,13 +69,11 @@ def ray_cluster():
     from ray.cluster_utils import Cluster
 
     found = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
-    before = os.environ.get("RAY_ADDRESS")
     os.environ["RAY_ADDRESS"] = found.address
     ray.init(address=found.address, log_to_driver=False, logging_level="error")
     yield found
     ray.shutdown()
     found.shutdown()
-    os.environ.pop("RAY_ADDRESS") if before is None else os.environ.update(RAY_ADDRESS=before)
 
 
 def patiently(start: Callable, attempts: int = 5):
