@@ -33,12 +33,15 @@ VERBS = {
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
     "tune": ("c2srt.tune", "prompt tuning: learn the template of a trained model (MKT's second stage)"),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
+    "tables": ("c2srt.tables.run", "the paper's tables and sweeps: train and evaluate what is missing, collect"),
+    "figures": ("c2srt.figures.run", "the paper's figures as PNG and PDF, from models, shards and tables"),
     "predict": ("c2srt.predict", "rank your own words for your own photos"),
     "bench": ("c2srt.bench.run", "time and memory of the head and its parts against their literal forms"),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
 """Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so (relations-mine has one)."""
+PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
@@ -87,7 +90,14 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         print(OmegaConf.to_yaml(composed, resolve=True), end="")
         return 0
     module = importlib.import_module(VERBS[verb][0])
+    if "given" in {field.name for field in fields(module.Config)}:
+        OmegaConf.update(composed, "given", [override for override in overrides if is_shared(override)], force_add=True)
     return module.run(to_config(module.Config, composed)) or 0
+
+
+def is_shared(override: str) -> bool:
+    """Whether an override means the same in every verb, so that a verb which runs others passes it on."""
+    return override.split("=")[0].split(".")[0] in PASSED_ON
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], bool]:

@@ -31,7 +31,8 @@ from cluster.launch_node import BEAT_SECONDS, adopt_orphans, job_state, kill_des
 
 BAD_INPUT, REQUEUE, CANCELLED, NOT_STARTED = 2, 75, 143, 1
 JOBS = {"shard": "cluster.shard", "audit": "cluster.audit", "teacher": "cluster.teacher", "train": "cluster.train",
-        "evaluate": "cluster.evaluate", "text": "c2srt.cli text", "relations": "c2srt.cli relations"}
+        "evaluate": "cluster.evaluate", "text": "c2srt.cli text", "relations": "c2srt.cli relations",
+        "tables": "c2srt.cli tables"}
 WITHOUT_RAY, A_WORKER_A_CPU = ("text", "relations"), ("shard", "audit", "teacher")
 SILENT_SECONDS, PROGRESS_SECONDS = 60, 10
 
@@ -109,7 +110,10 @@ def split_rows(own: list[str]) -> tuple[str | None, list[str]]:
 
 
 def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> list[str]:
-    """An array task's own folder and its seed, or the keys in its row of the file; evaluation reads what that training wrote."""
+    """An array task's own folder and its seed, or the keys in its row of the file; evaluation reads what that training wrote, and
+    tables share their rows."""
+    if job == "tables":
+        return [f"part={task - int(os.environ['SLURM_ARRAY_TASK_MIN']) + 1}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"]
     name, keys = (f"seed-{task}", [f"seed={task}"]) if rows is None else row(rows, task)
     parent = own.get("out", {"train": "${work}/train", "evaluate": "${work}/evaluation", "teacher": "${work}/teacher"}.get(job))
     if parent is None:
@@ -136,7 +140,7 @@ def worker_keys(job: str, nodes: list["Node"], site: Site) -> list[str]:
     if job in A_WORKER_A_CPU:
         return [f"workers={sum(node.cpus for node in nodes)}"]
     workers = [f"workers={gpus or site.cpu_workers * len(nodes)}"]
-    return [*workers, "gpus_per_worker=1"] if gpus and job == "train" else workers
+    return [*workers, "gpus_per_worker=1"] if gpus and job in ("train", "tables") else workers
 
 
 # --- Ray on the nodes

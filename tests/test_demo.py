@@ -1,7 +1,6 @@
 """The miniature: its world, pictures, captions, labels, relations, raw layout; its CLIP; the table and the picture."""
 
 import csv
-import importlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from c2srt.demo import measure, picture, pretrain, rows, run, table
+from c2srt.demo import measure, picture, pretrain, run, table
 from c2srt.demo.captions import captioned_chunk, captioned_picture
 from c2srt.demo.draw import SIZE, random_picture, render
 from c2srt.demo.knowledge import relation_lines
@@ -19,6 +18,7 @@ from c2srt.demo.labels import truth, verified
 from c2srt.demo.raw import IMAGE_FILES, raw_key, write_raw
 from c2srt.demo.words import SCENES, SHAPES, categories
 from c2srt.errors import UserError
+from c2srt.tables.rows import Row, Table, trials
 from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
 
 IMAGES = {"train": 30, "validation": 6, "test": 12}
@@ -180,56 +180,13 @@ def test_neighbours_score_events_only():
     assert np.allclose(np.delete(result, event, 1), np.delete(standard, event, 1))
 
 
-def test_trials_keep_the_two_kinds_of_seed_apart_and_the_table_shows_both_spreads():
-    assert rows.trials(1) == [(0, 0)] and rows.trials(3) == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0)]
+def test_the_table_shows_both_spreads():
     names = table.columns([3, 10])
-    values = {trial: dict.fromkeys(names, value) for trial, value in zip(rows.trials(3), (0.1, 0.2, 0.3, 0.4, 0.5))}
-    assert table.cell(values, names[0]) == "30.0 ±10.0 ±20.0"
+    values = {trial: dict.fromkeys(names, value) for trial, value in zip(trials(3, 3), (0.1, 0.2, 0.3, 0.4, 0.5))}
     both = {"prior only": {(0, 0): dict.fromkeys(names, 0.25)}, "full": values}
     text = table.markdown("The caption", both, [3, 10])
-    assert text.startswith("**The caption**") and "| prior only | 25.0 |" in text and "30.0 ±10.0 ±20.0" in text
-    assert "half the range" in table.notes(both) and "half the range" not in table.notes({"full": {(0, 0): values[0, 0]}})
-
-
-def test_tables_share_the_full_model_and_tuning_follows_what_it_starts_from():
-    every = rows.chosen_tables("all")
-    assert list(every) == ["parts", "graphs", "prompts"] and list(rows.chosen_tables("graphs")) == ["graphs"]
-    assert all(rows.FULL in chosen.rows for chosen in rows.TABLES.values())
-    assert [row.graph for row in every["graphs"].rows] == ["llm", "similarity", "cooccurrence", "random", "none"]
-    trained = rows.rows_of(every)
-    for named in ("name", "folder"):
-        assert len({getattr(row, named) for row in trained}) == len(trained) == 5 + 4 + 2
-    assert [row.prompt for row in trained].index("simple") < [row.prompt for row in trained].index("tuned")
-
-
-def test_every_row_is_a_configuration_that_its_verb_knows(monkeypatch, tmp_path):
-    """The commands as they would run, composed and checked but for the run itself."""
-    from c2srt import cli
-
-    seen = []
-
-    def composed(verb, arguments):
-        settings = cli.compose_verb(verb, arguments)
-        seen.append((verb, cli.to_config(importlib.import_module(cli.VERBS[verb][0]).Config, settings)))
-
-    monkeypatch.setattr(run, "run_verb", composed)
-    road = run.Road(cli.to_config(run.Config, cli.compose_verb("demo", [f"work={tmp_path}", "rows=all", "seeds=2"])))
-    chosen = rows.rows_of(rows.chosen_tables("all"))
-    monkeypatch.setattr(run, "prepare_clip", lambda road, clip: None)
-    run.prepare(road, 1, chosen)
-    for row in chosen:
-        run.train(road, row, 1, 0)
-    texts = {Path(config.out).name: config.chosen_templates for verb, config in seen if verb == "text"}
-    assert len(texts["text"]) == 6 and texts["text-simple"] == ["a photo of a {}"]
-    trained = {Path(config.out).parent.name: config for verb, config in seen if verb == "train"}
-    assert {Path(config.text).name for name, config in trained.items() if name != "simple-prompt"} == {"text"}
-    assert trained["simple-prompt"].text == f"{tmp_path}/clip-1/text-simple"
-    made = {config.out for verb, config in seen if verb == "relations"}
-    assert {config.relations for config in trained.values()} == made and len(made) == 5
-    tuned = [config for verb, config in seen if verb == "tune"]
-    assert [config.checkpoint for config in tuned] == [f"{trained['simple-prompt'].out}/model"]
-    assert [Path(config.checkpoint).parent for verb, config in seen if verb == "evaluate" and config.checkpoint != "clip"] == [
-        Path(config.out) for verb, config in seen if verb in ("train", "tune")]
+    assert text.startswith("**The caption**") and "| prior only | 25.0 |" in text and "| full | 30.0 ±10.0 ±20.0 |" in text
+    assert "half the range" in table.notes(5) and "half the range" not in table.notes(1)
 
 
 def test_picture_is_written(tmp_path):
@@ -240,10 +197,10 @@ def test_picture_is_written(tmp_path):
     assert min(Image.open(tmp_path / "predictions.png").size) > 1000
 
 
-@pytest.mark.parametrize("wrong", [{"rows": "some"}, {"seeds": 0}, {"images": {"train": 5}}, {"images": {**IMAGES, "test": 0}}])
+@pytest.mark.parametrize("wrong", [{"tables": {}}, {"seeds": 0}, {"images": {"train": 5}}, {"images": {**IMAGES, "test": 0}}])
 def test_bad_settings_get_a_sentence(wrong):
     with pytest.raises(UserError):
-        run.Config(**{"work": "x", "images": IMAGES, **wrong})
+        run.Config(**{"work": "x", "images": IMAGES, "tables": {"main": Table("", [Row("full", run="full")])}, **wrong})
 
 
 @pytest.mark.slow
@@ -254,15 +211,15 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "IMAGES", 512)
     monkeypatch.setattr(pretrain, "STEPS", 10)
     monkeypatch.setattr(pretrain, "BATCH", 32)
-    arguments = ["demo", f"work={tmp_path}", "rows=prompts", "images={train:120,validation:20,test:40}",
+    arguments = ["demo", f"work={tmp_path}", "tables=[prompts]", "images={train:120,validation:20,test:40}",
                  'commands.train=["steps=4"]', 'commands.tune=["steps=2"]']
     assert main(arguments) == 0
-    folders = {"CLIP zero-shot": "evaluation-clip"} | {row.name: f"{row.folder}/seed-0/evaluation"
-                                                       for row in rows.TABLES["prompts"].rows}
+    folders = {"CLIP zero-shot": "evaluation-clip", "simple": "simple-prompt/seed-0/evaluation",
+               "prompt tuning": "tuned-prompt/seed-0/evaluation", "ensemble (full C²SRT)": "full/seed-0/evaluation"}
     written = json.loads((tmp_path / "report/table.json").read_text())
     record = written["rows"]
     assert set(record) == {"prior only", *folders} == set(written["tables"]["prompts"]["rows"])
-    assert record["full, simple prompt"][0]["GZSL mAP"] != record["full, tuned prompt"][0]["GZSL mAP"]
+    assert record["simple"][0]["GZSL mAP"] != record["prompt tuning"][0]["GZSL mAP"]
     for row, folder in folders.items():
         results = json.loads((tmp_path / folder / "results.json").read_text())
         for name, label_set in (("ZSL", "zsl"), ("GZSL", "gzsl")):
@@ -276,3 +233,10 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     assert main(arguments) == 0
     assert times() == models and len(models) >= 3 + 5
     assert "mlflow ui" in capsys.readouterr().out
+    assert main(["tables", f"work={tmp_path}", "tables=[prompts]", *arguments[4:]]) == 0  # it finds all of it
+    assert times() == models
+    collected = json.loads((tmp_path / "tables/prompts.json").read_text())
+    for row in collected["rows"]:
+        values = row["trials"][0]["values"]
+        assert record[row["name"]][0]["opaque mAP"] == pytest.approx(values["group/opaque/per_class"], abs=1e-3)
+        assert record[row["name"]][0]["GZSL F1@10"] == pytest.approx(values["gzsl/F1@10/F1"], abs=1e-3)

@@ -4,6 +4,7 @@
     <root>/2018_04/train/train-images-boxable-with-rotation.csv, train-annotations-human-imagelabels.csv (and so on)
     <root>/images/<split>/<16 hex>.jpg
     <root>/relations.jsonl            the `llm` graph (c2srt/demo/knowledge.py)
+    <root>/groups.csv                 mid, group of each unseen category: its words explain it ("words") or not ("opaque")
     <root>/truth.npz                  ids and every true label of each split: what real data never have; evaluation only
     <root>/miniature.json             written last: what the folder was made from
 """
@@ -37,12 +38,14 @@ IMAGE_FILES = {
 IMAGE_COLUMNS = ("ImageID", "Subset", "OriginalURL", "OriginalLandingURL", "License", "AuthorProfileURL", "Author", "Title",
                  "OriginalSize", "OriginalMD5", "Thumbnail300KURL", "Rotation")
 LABEL_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
+GROUPS = {"pair": "words", "event": "opaque"}
+"""The groups of unseen categories by kind."""
 LICENSE = "https://creativecommons.org/publicdomain/zero/1.0/"
 
 
 def raw_key(seed: int, images: dict[str, int]) -> str:
     """Identity of a miniature: seed, images a split, and the world's categories and relations."""
-    return hash_of([seed, images, [(c.name, c.kind, c.words, c.seen) for c in categories()], list(relation_lines()), QUALITY])
+    return hash_of([seed, images, [(c.name, c.kind, c.words, c.seen) for c in categories()], list(relation_lines()), QUALITY, GROUPS])
 
 
 def image_id(seed: int, split: str, number: int) -> str:
@@ -115,5 +118,6 @@ def write_lists(root: Path) -> None:
     for name, members in (("classes-trainable", True), ("classes-seen", True), ("classes-unseen", False)):
         with whole_file(folder / f"{name}.txt") as path:
             path.write_text("".join(f"{category.mid}\n" for category in every if category.seen == members))
+    write_csv(root / "groups.csv", ("mid", "group"), ((category.mid, GROUPS[category.kind]) for category in every if not category.seen))
     with whole_file(root / "relations.jsonl") as path:
         path.write_text("".join(f"{line}\n" for line in relation_lines()))

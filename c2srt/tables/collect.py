@@ -1,0 +1,91 @@
+"""Results on disk → figures of every row and trial, all under one protocol and vocabulary."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from c2srt.errors import UserError
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat
+from c2srt.files import read_json
+from c2srt.tables.commands import Place
+from c2srt.tables.rows import Table, Trial
+
+Values = dict[str, float]
+"""Figures by name ("zsl/mAP/per_class"), as fractions."""
+Trials = dict[Trial, Values]
+SAME = ("vocabulary", "shards", "split", "topk", "protocols")
+"""What all results of one table must have in common."""
+GROUP = "group"
+
+
+@dataclass
+class Collected:
+    """`rows`: table → row → trial → figures; `missing`: the results that are not there; `made_from`: what all have in common."""
+
+    rows: dict[str, dict[str, Trials]]
+    missing: list[Path] = field(default_factory=list)
+    made_from: dict = field(default_factory=dict)
+
+
+def collect(place: Place, tables: dict[str, Table], every: list[Trial], groups: Path | None) -> Collected:
+    """Reads every row's results. Raises UserError if two of them were not made the same way."""
+    collected, members = Collected({}), read_groups(groups) if groups else {}
+    first: Path | None = None
+    for name, table in tables.items():
+        rows = collected.rows[name] = {}
+        for row in table.rows:
+            found: dict[Path, tuple[Trial, Values]] = {}
+            for trial in every:
+                folder = place.evaluation(row, trial)
+                if not (folder / RESULTS).is_file():
+                    collected.missing.append(folder)
+                elif folder not in found:
+                    results = read_json(folder / RESULTS, "c2srt evaluate")
+                    first = first or folder
+                    check_same(collected, results, folder, first)
+                    found[folder] = trial if row.run else (trial[0], 0), flat(results) | of_groups(folder, members)
+            rows[row.name] = dict(found.values())
+    collected.missing = sorted(set(collected.missing))
+    return collected
+
+
+def check_same(collected: Collected, results: dict, folder: Path, first: Path) -> None:
+    """Raises UserError if results differ in what a comparison needs to be the same."""
+    made_from = {name: results.get("made_from", {}).get(name) for name in SAME}
+    if not collected.made_from:
+        collected.made_from = made_from
+    for name in SAME:
+        if made_from[name] != collected.made_from[name]:
+            raise UserError(f"{folder / RESULTS} has another {name} ({made_from[name]}) than {first / RESULTS} "
+                            f"({collected.made_from[name]}): results are compared under one only; evaluate one of them again")
+
+
+def read_groups(path: Path) -> dict[str, list[str]]:
+    """Group → MIDs, from a CSV with the columns mid and group. Raises UserError if it has no such columns."""
+    try:
+        table = pl.read_csv(path)
+        pairs = table.select("mid", GROUP).iter_rows()
+    except FileNotFoundError:
+        raise UserError(f"groups={path} does not exist") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"groups={path} is not a CSV with the columns mid and group ({str(error).splitlines()[0]})") from error
+    groups: dict[str, list[str]] = {}
+    for mid, group in pairs:
+        groups.setdefault(str(group), []).append(mid)
+    return groups
+
+
+def of_groups(folder: Path, groups: dict[str, list[str]]) -> Values:
+    """ZSL mAP over the unseen categories of each group, under each protocol that the evaluation measured."""
+    if not groups:
+        return {}
+    table = pl.read_csv(folder / PER_CATEGORY)
+    values = {}
+    for column in (column for column in table.columns if column.startswith("zsl_")):
+        ap = dict(table.filter(~pl.col("seen")).select("mid", column).drop_nulls().iter_rows())
+        for group, mids in groups.items():
+            if inside := [ap[mid] for mid in mids if mid in ap]:
+                values[f"{GROUP}/{group}/{column.removeprefix('zsl_')}"] = float(np.mean(inside))
+    return values

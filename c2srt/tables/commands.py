@@ -1,0 +1,121 @@
+"""What the rows need, as commands that a person could type: features and graphs once a CLIP, then a training and an evaluation a trial.
+
+Folders, below the work folder (a further CLIP n has one of its own, <work>/clip-<n>):
+    text, text-simple, relations/<graph>, teacher    what `c2srt text`, `relations` and `teacher` write
+    evaluation-<untrained>                           results of CLIP and of the class prior
+    <run>/seed-<n>                                   a training; its evaluation/ and row.json, which says what it was made with
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from c2srt.files import hash_of, read_json
+from c2srt.shards import load_index
+from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
+from c2srt.train.config import SUMMARY
+
+EVALUATION, MARK = "evaluation", "row.json"
+
+
+@dataclass(frozen=True)
+class Command:
+    """`c2srt <verb> <overrides>`."""
+
+    verb: str
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where everything lies, and what every command of these experiments is given.
+
+    `given` are overrides for every verb (data=…, workers=…), `commands` further ones by verb, `clips` further ones by CLIP; `root`
+    is the raw input's folder, if it is known.
+    """
+
+    work: Path
+    given: list[str]
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    clips: list[list[str]] = field(default_factory=lambda: [[]])
+    seed: int = 0
+    root: str | None = None
+
+    def of_clip(self, clip: int) -> Path:
+        """The folder of everything that depends on a CLIP."""
+        return self.work if clip == 0 else self.work / f"clip-{clip}"
+
+    def text(self, clip: int, prompt: str) -> Path:
+        """The folder of a prompt's text features; the ensemble's is the one that every verb takes by default."""
+        return self.of_clip(clip) / ("text" if prompt == ENSEMBLE else f"text-{prompt}")
+
+    def trial(self, run: str, trial: Trial) -> Path:
+        clip, seed = trial
+        return self.of_clip(clip) / run / f"seed-{seed}"
+
+    def evaluation(self, row: Row, trial: Trial) -> Path:
+        """The folder of a row's results.json; the class prior is the same for every CLIP."""
+        if row.untrained:
+            return self.of_clip(0 if row.untrained == PRIOR else trial[0]) / f"evaluation-{row.untrained}"
+        return self.trial(row.run, trial) / EVALUATION
+
+    def shards(self) -> Path:
+        named = [override.partition("=")[2] for override in self.given if override.startswith("shards=")]
+        return Path(named[-1]) if named else self.work / "shards"
+
+    def command(self, verb: str, clip: int, *overrides: str) -> Command:
+        shared = [*self.given, f"work={self.of_clip(clip)}", *self.clips[clip]]
+        of_first = {"shards": self.shards(), "data.root": self.root} if clip else {}  # they don't depend on the CLIP
+        shared += [f"{key}={value}" for key, value in of_first.items()
+                   if value and not any(override.startswith(f"{key}=") for override in shared)]
+        return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
+
+
+def prepare(place: Place, clip: int, rows: list[Row]) -> list[Command]:
+    """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them."""
+    commands = [place.command("text", clip)]
+    if any(row.text == SIMPLE for row in rows):
+        commands.append(place.command("text", clip, f"templates={SIMPLE}", f"out={place.text(clip, SIMPLE)}"))
+    commands += [place.command("relations", clip, f"graph={graph}") for graph in sorted({row.graph for row in rows if not row.tuned})]
+    return [*commands, place.command("teacher", clip)] if rows else commands
+
+
+def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
+    """The results of CLIP or the class prior."""
+    form = ["checkpoint=clip", "clip_scores=softmax"] if row.untrained == CLIP_SOFTMAX else [f"checkpoint={row.untrained}"]
+    clip = 0 if row.untrained == PRIOR else trial[0]
+    return place.command("evaluate", clip, *form, f"out={place.evaluation(row, trial)}")
+
+
+def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
+    """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends on."""
+    clip, seed = trial
+    folder = place.trial(row.run, trial)
+    common = [f"out={folder}", f"seed={place.seed + seed}", f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
+              f"tracking.parent={row.run}"]
+    if clip and "MLFLOW_TRACKING_URI" not in os.environ:  # one store for all CLIPs
+        common.append(f"tracking.uri=sqlite:///{(place.work / 'mlflow.db').absolute()}")
+    if row.tuned:
+        first = place.command("tune", clip, f"checkpoint={place.trial(row.tuned, trial)}/model", *common)
+    else:
+        text = [] if row.text == ENSEMBLE else [f"text={place.text(clip, row.text)}"]
+        steps = [f"steps={steps_for(place, row, trial)}"] if row.steps_of else []
+        first = place.command("train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common)
+    return [first, place.command("evaluate", clip, f"checkpoint={folder}/model", f"out={folder / EVALUATION}")]
+
+
+def steps_for(place: Place, row: Row, trial: Trial) -> int:
+    """How many steps of the run `steps_of` take as long as the whole run `seconds_of`. Raises UserError if one is missing."""
+    own, other = (read_json(place.trial(run, trial) / SUMMARY, "c2srt train") for run in (row.steps_of, row.seconds_of))
+    return max(1, round(other["steps"] * other["seconds_per_step"] / own["seconds_per_step"]))
+
+
+def key_of(place: Place, row: Row, trial: Trial) -> str:
+    """Changes when the row would come out otherwise, as far as the row, the commands and the shards decide it."""
+    commands = [place.commands.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")]
+    return hash_of([row.recipe, trial, place.seed, commands, place.clips[trial[0]], load_index(place.shards()).source])
+
+
+def is_finished(place: Place, row: Row, trial: Trial) -> bool:
+    mark = place.trial(row.run, trial) / MARK
+    return mark.is_file() and read_json(mark, "c2srt tables").get("key") == key_of(place, row, trial)

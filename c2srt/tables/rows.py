@@ -1,0 +1,124 @@
+"""What a table holds: its rows, and which of them are trained, with which overrides of `c2srt train`, graph and prompt.
+
+The experiments themselves are the files of configs/tables/. A trial is (CLIP, fine-tuning seed), both counted from 0.
+"""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from c2srt.errors import UserError
+from c2srt.model.config import check_choice
+
+PRIOR, CLIP, CLIP_SOFTMAX = UNTRAINED = ("prior", "clip", "clip-softmax")
+SIMPLE, ENSEMBLE = "simple", "ensemble"
+Trial = tuple[int, int]
+
+
+@dataclass
+class Row:
+    """One row: trained, tuned from another row's model, trained as long as another one, or not trained at all."""
+
+    name: str
+    """As printed."""
+    run: str = ""
+    """Folder below the work folder. Rows of several tables with the same run are the same row, trained once."""
+    untrained: str = ""
+    """prior, clip or clip-softmax, instead of `run`."""
+    train: list[str] = field(default_factory=list)
+    """Overrides of `c2srt train`."""
+    graph: str = "llm"
+    text: str = ENSEMBLE
+    """Which list of prompt templates: ensemble or simple."""
+    tuned: str = ""
+    """The run whose model `c2srt tune` goes on from (MKT's second stage)."""
+    steps_of: str = ""
+    """The run that this row repeats, with as many steps as fit into the training seconds of the run `seconds_of`."""
+    seconds_of: str = ""
+    x: Optional[float] = None
+    """The row's place on the table's axis."""
+    only: list[str] = field(default_factory=list)
+    """Data sets for which the row is there; empty: all."""
+    published: dict[str, list[float]] = field(default_factory=dict)
+    """By data set, in percent as printed in the paper: ZSL and GZSL mAP, ZSL and GZSL F1 at the first K, both at the second K."""
+
+    def __post_init__(self) -> None:
+        if bool(self.run) == bool(self.untrained):
+            raise UserError(f"row {self.name!r} needs either run=… or untrained=…")
+        if self.untrained:
+            check_choice(f"row {self.name!r}: untrained", self.untrained, UNTRAINED)
+        check_choice(f"row {self.name!r}: text", self.text, (SIMPLE, ENSEMBLE))
+        if bool(self.steps_of) != bool(self.seconds_of):
+            raise UserError(f"row {self.name!r} needs both steps_of=… and seconds_of=…, or neither")
+        if any(len(values) != 6 for values in self.published.values()):
+            raise UserError(f"row {self.name!r}: published needs six numbers: ZSL and GZSL mAP, then F1 at both K")
+
+    @property
+    def after(self) -> list[str]:
+        """Runs that must be there before this one."""
+        return [run for run in (self.tuned, self.steps_of, self.seconds_of) if run]
+
+    @property
+    def recipe(self) -> tuple:
+        """What makes two rows the same run."""
+        return self.run, tuple(self.train), self.graph, self.text, self.tuned, self.steps_of, self.seconds_of
+
+
+@dataclass
+class Table:
+    """Rows that are compared. `axis` names what `x` of the rows is: the table is a sweep, and a figure's curve."""
+
+    caption: str = ""
+    rows: list[Row] = field(default_factory=list)
+    axis: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise UserError(f"the table {self.caption!r} has no rows")
+        if self.axis is not None and any(row.x is None for row in self.rows):
+            raise UserError(f"the table {self.caption!r} has the axis {self.axis}, so each of its rows needs x=…")
+
+
+def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
+    """The tables without the rows of other data sets."""
+    return {name: Table(table.caption, [row for row in table.rows if not row.only or data in row.only], table.axis)
+            for name, table in tables.items()}
+
+
+def trained_rows(tables: dict[str, Table]) -> list[Row]:
+    """Every trained row once, in an order in which each follows those that it needs.
+
+    Raises UserError if two different rows claim one run, or a row needs a run that no table has.
+    """
+    found: dict[str, Row] = {}
+    for row in (row for table in tables.values() for row in table.rows if row.run):
+        if found.setdefault(row.run, row).recipe != row.recipe:
+            raise UserError(f"rows {found[row.run].name!r} and {row.name!r} are different, and both are run={row.run}")
+    ordered: dict[str, Row] = {}
+
+    def add(row: Row, needed_by: tuple[str, ...] = ()) -> None:
+        for run in row.after:
+            if run not in found or run in needed_by:
+                raise UserError(f"row {row.name!r} needs the run {run!r}, and none of the chosen tables has it")
+            add(found[run], (*needed_by, row.run))
+        ordered.setdefault(row.run, row)
+
+    for row in found.values():
+        add(row)
+    return list(ordered.values())
+
+
+def groups_of(rows: list[Row]) -> list[list[Row]]:
+    """Rows in groups that need nothing of each other: what can be trained side by side."""
+    groups: list[list[Row]] = []
+    for row in rows:
+        joined = [group for group in groups if any(other.run in row.after for other in group)]
+        groups = [group for group in groups if group not in joined] + [[*sum(joined, []), row]]
+    return groups
+
+
+def trials(seeds: int, clips: int) -> list[Trial]:
+    """`seeds` fine-tuning seeds on the first CLIP, then one on each further CLIP.
+
+    The two sources of spread stay apart, and a row costs seeds + clips − 1 trainings.
+    """
+    return [(0, seed) for seed in range(seeds)] + [(clip, 0) for clip in range(1, clips)]

@@ -1,0 +1,141 @@
+"""`c2srt tables`: trains and evaluates what is missing, collects, and writes every table.
+
+    <out>/<table>.md, .tex, .csv, .json     one table; the CSV and JSON hold every trial
+    <out>/tables.md                         all of them
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from c2srt.errors import UserError
+from c2srt.evaluation.protocols import PROTOCOLS
+from c2srt.files import whole_file, write_json
+from c2srt.model.config import check_choice
+from c2srt.progress import clock
+from c2srt.tables import render
+from c2srt.tables.collect import Collected, collect, read_groups
+from c2srt.tables.commands import Place, evaluate_untrained
+from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
+from c2srt.tables.walk import Walk, prepare_clips, train_missing
+
+PUBLISHED = {"miniature": "nuswide"}
+"""Whose published rows stand beside a data set that no paper knows: their order can be compared, their values cannot."""
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt tables`, explained in configs/tables.yaml."""
+
+    work: str
+    out: str
+    data: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    seeds: int = 1
+    clips: list[list[str]] = field(default_factory=lambda: [[]])
+    seed: int = 0
+    train: bool = True
+    gpus_per_worker: float = 0
+    part: Optional[str] = None
+    protocol: str = "per_class"
+    f1_over: str = "positive"
+    groups: Optional[str] = None
+    topk: list[int] = field(default_factory=lambda: [10, 20])
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    given: list[str] = field(default_factory=list)
+    """What was typed for keys that every verb shares: passed on to each command."""
+
+    def __post_init__(self) -> None:
+        check_choice("protocol", self.protocol, PROTOCOLS)
+        check_choice("f1_over", self.f1_over, ("positive", "all"))
+        if self.seeds < 1 or not self.clips:
+            raise UserError(f"seeds={self.seeds} must be at least 1, and clips needs an entry for each CLIP ([] for the first)")
+        if not self.tables:
+            raise UserError("tables=[] leaves nothing to do: name some of configs/tables")
+        self.share  # refuses what is no part
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """`part` as (number from 1, of)."""
+        number, slash, of = (self.part or "1/1").partition("/")
+        if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+            raise UserError(f"part={self.part} must be like 2/8: the second of eight processes that share the rows")
+        return int(number), int(of)
+
+    @property
+    def place(self) -> Place:
+        given = [override for override in self.given if override.partition("=")[0] not in ("work", "topk")]
+        given += [f"data={self.data['name']}"] if not any(override.startswith("data=") for override in given) else []
+        commands = self.commands
+        if self.gpus_per_worker:
+            commands = commands | {"train": [f"gpus_per_worker={self.gpus_per_worker:g}", *commands.get("train", [])]}
+        return Place(Path(self.work), given, commands, self.clips, self.seed, self.data.get("root"))
+
+
+def run(config: Config) -> None:
+    """Trains what is missing (unless train=false), then writes the tables, unless this process had only a part of the rows."""
+    tables = for_data(config.tables, config.data["name"])
+    every, rows, walk = trials(config.seeds, len(config.clips)), trained_rows(tables), Walk("c2srt tables")
+    if config.groups:
+        read_groups(Path(config.groups))  # bad input is refused before hours of training
+    if config.train:
+        prepare_clips(walk, config.place, sorted({clip for clip, _ in every}), rows)
+        train_missing(walk, config.place, todo_of(config, rows, every))
+    if config.part:
+        print(f"\nthis was part {config.part}; when all parts are through, run `c2srt tables` without part=… for the tables")
+        return
+    if config.train:
+        for row, clip in untrained(tables, every):
+            walk.run(evaluate_untrained(config.place, row, (clip, 0)))
+    collected = collect(config.place, tables, every, Path(config.groups) if config.groups else None)
+    write(config, tables, collected, len(every))
+    print(f"\n{clock(sum(walk.seconds.values()))} in commands" if walk.seconds else "")
+
+
+def todo_of(config: Config, rows: list[Row], every: list[Trial]) -> list[tuple[Row, Trial]]:
+    """The trained rows and trials of this process: rows that need one another stay together."""
+    number, of = config.share
+    units = [(group, trial) for trial in every for group in groups_of(rows)]
+    return [(row, trial) for group, trial in units[number - 1 :: of] for row in group]
+
+
+def untrained(tables: dict[str, Table], every: list[Trial]) -> list[tuple[Row, int]]:
+    """Each row without training, for each CLIP."""
+    rows = {row.untrained: row for table in tables.values() for row in table.rows if row.untrained}
+    return [(row, clip) for clip in sorted({clip for clip, _ in every}) for row in rows.values()]
+
+
+def write(config: Config, tables: dict[str, Table], collected: Collected, every: int) -> None:
+    """All files, and the tables on the terminal. Raises UserError if no result is there."""
+    if not any(trials for rows in collected.rows.values() for trials in rows.values()):
+        raise UserError(f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run it with train=true")
+    out, data = Path(config.out), config.data["name"]
+    groups = sorted(read_groups(Path(config.groups))) if config.groups else []
+    columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), []
+    published = PUBLISHED.get(data, data)
+    for name, table in tables.items():
+        caption, rows = f"{table.caption} · {data}, {config.protocol}, percent", collected.rows[name]
+        texts.append(render.text_of(render.MARKDOWN, caption, table, rows, columns, published))
+        latex = render.text_of(render.LATEX, caption, table, rows, columns, published)
+        for ending, text in (("md", texts[-1]), ("tex", latex), ("csv", render.csv_of(rows))):
+            write_text(out / f"{name}.{ending}", text if text.endswith("\n") else text + "\n")
+        write_json(out / f"{name}.json", render.record_of(name, table, rows, collected.made_from))
+    texts.append(note(config, every, published))
+    write_text(out / "tables.md", "\n\n".join(texts) + "\n")
+    print("\n" + "\n\n".join(texts))
+    if collected.missing:
+        print(f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `c2srt tables` trains them")
+    print(f"\nwritten to {out}/")
+
+
+def note(config: Config, every: int, published: str) -> str:
+    """How to read the tables."""
+    f1 = "images with a positive" if config.f1_over == "positive" else "all images"
+    theirs = f"Published rows are the paper's on {published}, under its own protocol" + (
+        ": another data set, only their order can be compared." if published != config.data["name"] else ".")
+    return f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)} {theirs}"
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text)

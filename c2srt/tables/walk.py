@@ -1,0 +1,75 @@
+"""Runs commands one after the other in this process: each is announced as a person would type it, and timed."""
+
+import fcntl
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from c2srt.cli import run_verb
+from c2srt.errors import UserError
+from c2srt.files import write_json
+from c2srt.progress import clock
+from c2srt.tables.commands import MARK, Command, Place, is_finished, key_of, prepare, train_and_evaluate
+from c2srt.tables.rows import Row, Trial
+
+LOCK, SAVED = "prepare.lock", 75
+
+
+@dataclass
+class Walk:
+    """`seconds` keeps what each verb took; `again` is the command to run when one of them fails."""
+
+    again: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, command: Command) -> None:
+        """One command. Raises UserError if it fails, and ends the process with SAVED if a training was told to stop and saved."""
+        with self.step(command.verb, f"c2srt {command.verb} {shlex.join(command.overrides)}"):
+            status = run_verb(command.verb, command.overrides)
+            if status == SAVED:
+                raise SystemExit(SAVED)
+            if status:
+                raise UserError(f"`c2srt {command.verb}` ended with status {status}: see its message above, then run `{self.again}` again")
+
+    @contextmanager
+    def step(self, name: str, what: str) -> Iterator[None]:
+        """Prints what is about to be done, and adds its seconds to `seconds[name]`."""
+        print(f"\n── {name}\n   $ {what}", flush=True)
+        started = time.monotonic()
+        yield
+        took = time.monotonic() - started
+        self.seconds[name] = self.seconds.get(name, 0.0) + took
+        print(f"   {name} took {clock(took)}", flush=True)
+
+
+def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -> None:
+    """Features and graphs of each CLIP; processes that share the folders do it one after the other, the later ones find it done."""
+    for clip in clips:
+        with held(place.of_clip(clip) / LOCK):
+            for command in prepare(place, clip, rows):
+                walk.run(command)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Waits for the lock on a file and holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> None:
+    """Trains and evaluates what is not finished, with a count and an estimate of what is left."""
+    missing = [pair for pair in todo if not is_finished(place, *pair)]
+    print(f"\n{len(todo)} trained rows, {len(todo) - len(missing)} of them are finished")
+    started = time.monotonic()
+    for done, (row, trial) in enumerate(missing):
+        left = f", {clock((time.monotonic() - started) / done * (len(missing) - done))} left" if done else ""
+        print(f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed {trial[1]}", flush=True)
+        for command in train_and_evaluate(place, row, trial):
+            walk.run(command)
+        write_json(place.trial(row.run, trial) / MARK, {"key": key_of(place, row, trial), "row": row.name})
