@@ -1,6 +1,7 @@
 """One DeepSpeed rank as a worker of Ray Train. Light to import: Ray's controller process loads this file too."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -37,6 +38,7 @@ def train_worker(told: dict) -> None:
     world = World(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), device, tags)
     try:
         with logged(folder / LOG if world.first else Path(os.devnull)):
+            print(f"{time.strftime('%H:%M:%S')} the workers are up")
             train(config, world)
     except OSError as error:  # a full disk may show first in a line of the log
         raise_if_storage(error, folder / LOG)

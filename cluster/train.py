@@ -60,13 +60,14 @@ def absolute(config: Config) -> Config:
 
 def fit(config: Config) -> int:
     """Runs the workers under Ray; returns the step of the newest checkpoint. Raises UserError when they cannot."""
-    from cluster.attempts import run_attempts
+    from cluster.attempts import run_attempts, say
     from cluster.session import join
 
     with only_command(config.folder) as lock:
         clear(config.folder)
         join(config.workers * config.cpus_per_worker)  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE), followed(config.folder / LOG):
+            say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")
             return run_attempts(config, lock)
 
 

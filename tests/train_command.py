@@ -24,10 +24,11 @@ def command(case: Config, name: str, *more: str) -> list[str]:
 
 
 def launch(arguments: list[str], log: Path, **environment: str) -> psutil.Popen:
-    """Starts a command whose output goes to `log`."""
+    """Starts a command whose output goes to `log`, on a Ray of its own unless `environment` names one."""
     quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.getcwd(), "RAY_worker_niceness": "0"}
+    ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")}
     with log.open("a") as file:
-        return psutil.Popen(arguments, env={**os.environ, **quiet, **environment}, stdout=file, stderr=subprocess.STDOUT,
+        return psutil.Popen(arguments, env={**ours, **quiet, **environment}, stdout=file, stderr=subprocess.STDOUT,
                             start_new_session=True)
 
 

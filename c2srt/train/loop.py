@@ -1,5 +1,6 @@
 """The training loop, for one rank. Everything that a step depends on is a pure function of (config, inputs, step)."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -63,10 +64,13 @@ def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tu
               recorder: Recorder, validator: Validator | None) -> Record:
     """Takes steps until the last one or a wish to stop; returns the record of the last checkpoint."""
     warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
-    for step in range(record.step + 1, steps + 1):  # finished updates once this one is done
+    first = record.step + 1
+    for step in range(first, steps + 1):  # finished updates once this one is done
         factor = learning_rate_factor(step - 1, steps, warmup)
         update = engine.train_step(recorder.timed(islice(batches, config.deal.accumulation)), factor)
         recorder.add(update, config.lr * factor)
+        if step == first and world.first:
+            print(f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start", flush=True)
         nonfinite = count_nonfinite(config, update, nonfinite, step)
         stop = world.decided_by_first((config.folder / STOP_FILE).exists())
         last = step == steps or stop
