@@ -20,20 +20,31 @@ TARGET, OTHER, INTO, AMONG = "#f28e2b", "#6baed6", "#d62728", "#bdbdbd"
 
 
 def neighbourhood(path: Path, graphs: list[Graph], row: int, vocabulary: Vocabulary) -> None:
-    """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has edges.
+    """Writes figure 10 as a PNG, the kinds in one line."""
+    save(neighbourhood_figure(graphs, row, vocabulary, len(graphs)), path)
+
+
+def neighbourhood_figure(graphs: list[Graph], row: int, vocabulary: Vocabulary, across: int, scale: float = 1.0) -> plt.Figure:
+    """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has edges, `across` panels a line,
+    each 5 × `scale` inches wide.
 
     Red edges carry information into it, their width is the edge's strength where the kind has one; grey edges run among the
     others; a node grows with its edges.
     """
     drawn = [graph for graph in graphs if len(graph.edges)] or graphs
-    figure, axes = plt.subplots(1, len(drawn), figsize=(5 * len(drawn), 5.2), squeeze=False)
-    for axis, graph in zip(axes[0], drawn, strict=True):
-        draw_one(axis, graph, row, vocabulary)
+    across = min(across, len(drawn))
+    lines = -(-len(drawn) // across)
+    figure, axes = plt.subplots(lines, across, figsize=(5 * scale * across, 4.1 * scale * lines + 0.3), squeeze=False,
+                                gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - 0.5 / (4.1 * scale * lines + 0.3), "hspace": 0.12})
+    for axis in axes.flat[len(drawn) :]:
+        axis.axis("off")
+    for axis, graph in zip(axes.flat, drawn, strict=False):
+        draw_one(axis, graph, row, vocabulary, scale)
     figure.suptitle(f"What “{plain(vocabulary.names[row])}” hears", y=0.99)
-    save(figure, path)
+    return figure
 
 
-def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary) -> None:
+def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, scale: float) -> None:
     """One panel."""
     sources = [column for column in graph.table[row].tolist() if column != ABSENT]
     strengths = dict(graph.edges.filter(graph.edges["target"] == vocabulary.mids[row]).select("source", "strength").iter_rows())
@@ -44,21 +55,27 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary) -> 
     edges = {node: len(sources) if node == row else 1 for node in place}
     for source, listener in among:
         edges[source], edges[listener] = edges[source] + 1, edges[listener] + 1
-        arrow(axis, place[source], place[listener], AMONG, 1.0)
+    radius = {node: scale * np.sqrt(120 + 60 * count) / 2 for node, count in edges.items()}
     strongest = max((weight for weight in weights if weight), default=1.0)
-    for source, weight in zip(sources, weights, strict=True):
-        arrow(axis, place[source], place[row], INTO, 1.0 + 2.5 * (weight / strongest if weight else 0.0))
+    into = [(source, row, INTO, 1.0 + 2.5 * (weight / strongest if weight else 0.0)) for source, weight in zip(sources, weights, strict=True)]
+    for source, listener, colour, width in [*((source, listener, AMONG, 1.0) for source, listener in among), *into]:
+        axis.annotate("", place[listener], place[source], arrowprops={
+            "arrowstyle": "-|>", "color": colour, "lw": width * scale, "shrinkA": radius[source] + 1, "shrinkB": radius[listener] + 1,
+            "mutation_scale": 13 * scale})
     for node, (across, up) in place.items():
-        axis.scatter(across, up, s=120 + 60 * edges[node], c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
-        below = node == row or up < -0.1
-        axis.annotate(plain(vocabulary.names[node]), (across, up), (0, -18 if below else 18), textcoords="offset points",
-                      ha="center", va="center", fontsize=9, zorder=4, path_effects=[withStroke(linewidth=3, foreground="white")])
-    axis.set(title=graph.kind if sources else f"{graph.kind}: no neighbours", xlim=(-1.7, 1.7), ylim=(-1.4, 1.4), aspect="equal")
+        axis.scatter(across, up, s=(2 * radius[node]) ** 2, c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
+        write_name(axis, plain(vocabulary.names[node]), across, up, node == row, radius[node], 9 * scale)
+    axis.set(title=graph.kind if sources else f"{graph.kind}: no neighbours", xlim=(-1.9, 1.9), ylim=(-1.4, 1.4), aspect="equal")
     axis.axis("off")
 
 
-def arrow(axis: plt.Axes, start: tuple[float, float], end: tuple[float, float], colour: str, width: float) -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": width, "shrinkA": 9, "shrinkB": 11})
+def write_name(axis: plt.Axes, name: str, across: float, up: float, middle: bool, radius: float, size: float) -> None:
+    """A node's name, outside of the ring, so that names at one height run away from each other; the middle node's below it.
+    `radius` of the node and `size` of the letters in points."""
+    side = 0 if middle or abs(across) < 0.3 else int(np.sign(across))
+    shift = (side * (radius + 3), size * up) if side else (0, (radius + size) * (-1 if middle or up < 0 else 1))
+    axis.annotate(name, (across, up), shift, textcoords="offset points", ha=("center", "left", "right")[side], va="center", fontsize=size,
+                  zorder=4, path_effects=[withStroke(linewidth=size / 3, foreground="white")])
 
 
 def plain(name: str) -> str:

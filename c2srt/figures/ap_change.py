@@ -1,0 +1,88 @@
+"""Figure 6(b): what the ISR changes in each category's AP, from two evaluations of `c2srt evaluate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from c2srt.errors import UserError
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS
+from c2srt.figures.inputs import Inputs, need
+from c2srt.files import read_json, sha256_of_file
+
+COLUMN = "gzsl_per_class"
+EVALUATE = "c2srt evaluate"
+
+
+@dataclass(frozen=True)
+class ApChange:
+    """n categories with an AP in both evaluations: names, seen bool [n], AP without and with ISR [n], fractions."""
+
+    names: list[str]
+    mids: list[str]
+    seen: np.ndarray
+    without: np.ndarray
+    with_isr: np.ndarray
+
+    @property
+    def change(self) -> np.ndarray:
+        return self.with_isr - self.without
+
+    def record(self) -> dict:
+        return {"column": COLUMN, "categories": [
+            {"mid": mid, "name": name, "seen": seen, "without": without, "with": with_isr, "change": with_isr - without}
+            for mid, name, seen, without, with_isr in
+            zip(self.mids, self.names, self.seen.tolist(), self.without.tolist(), self.with_isr.tolist(), strict=True)]}
+
+
+def folders(inputs: Inputs) -> dict[bool, Path]:
+    """The evaluation without (False) and with ISR: `with_isr`, else the one beside our model, else the last one."""
+    config = inputs.config
+    beside = inputs.model_folder.parent / "evaluation"
+    last = beside if beside.exists() else inputs.work / "evaluation"
+    return {False: Path(config.without_isr), True: Path(config.with_isr) if config.with_isr else last}
+
+
+def made_from(inputs: Inputs) -> dict:
+    """Raises Missing if an evaluation is not there."""
+    found = {}
+    for isr, folder in folders(inputs).items():
+        train = "" if isr else f"c2srt train model.isr=false out={folder.parent}` and `"
+        need(folder / RESULTS, f"{train}{EVALUATE} checkpoint={folder.parent}/model out={folder}")
+        need(folder / PER_CATEGORY, f"{EVALUATE} out={folder}")
+        found["with_isr" if isr else "without_isr"] = [sha256_of_file(folder / name) for name in (RESULTS, PER_CATEGORY)]
+    return found
+
+
+def numbers(inputs: Inputs) -> ApChange:
+    """Raises UserError if the two differ in more than the ISR, or one of them is not what its key says."""
+    where = folders(inputs)
+    results = {isr: read_json(folder / RESULTS, EVALUATE) for isr, folder in where.items()}
+    for isr, key in ((True, "with_isr"), (False, "without_isr")):
+        if (results[isr].get("isr") is not None) != isr:
+            raise UserError(f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one")
+    for what in ("vocabulary", "images"):
+        if results[True].get(what) != results[False].get(what):
+            raise UserError(f"{where[True]} and {where[False]} differ in {what} ({results[True].get(what)}, {results[False].get(what)}): "
+                            f"evaluate both on the same split with `{EVALUATE}`")
+    return joined(*(read_table(where[isr] / PER_CATEGORY) for isr in (False, True)))
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """per_category.csv. Raises UserError if it has not the columns."""
+    columns = ["mid", "name", "seen", COLUMN]
+    try:
+        return pl.read_csv(path, columns=columns, schema_overrides={"mid": pl.String, "name": pl.String, COLUMN: pl.Float64})
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path} has not the columns {', '.join(columns)} ({str(error).splitlines()[0]}): make it again with "
+                        f"`{EVALUATE} protocols=[per_class]`") from error
+
+
+def joined(without: pl.DataFrame, with_isr: pl.DataFrame) -> ApChange:
+    """Category by category, by MID. Raises UserError if no category has an AP in both."""
+    both = without.join(with_isr, on="mid", suffix="_isr", maintain_order="left").drop_nulls([COLUMN, f"{COLUMN}_isr"])
+    if not len(both):
+        raise UserError("no category has an AP in both evaluations: nothing can be compared")
+    return ApChange(both["name"].to_list(), both["mid"].to_list(), both["seen"].to_numpy().astype(bool), both[COLUMN].to_numpy(),
+                    both[f"{COLUMN}_isr"].to_numpy())

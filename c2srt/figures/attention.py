@@ -1,0 +1,119 @@
+"""Figure 7: how much an unseen category listens to its seen neighbours (eq. 20, 22), in the first layer of the IST.
+
+Shapes: n categories asked about, K neighbours, H heads, D width, d = D / H.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from c2srt.errors import UserError
+from c2srt.figures.inputs import Inputs
+from c2srt.figures.viewers import OurViewer, subgraph
+from c2srt.model.head import Graph, Head
+from c2srt.model.isr import softmax_dtype
+from c2srt.model.ist import attention_logits, split_heads, with_self_loops
+from c2srt.views import centre_pixels
+
+ROWS, TOP, IMAGES = 12, 5, 50
+
+
+@dataclass(frozen=True)
+class Row:
+    """An unseen category: its neighbours heard most (at most TOP) with their weights, best first; the weight of itself (None where the
+    model has no self-loops), of all its other neighbours (None where there are none), and over how many images these are means."""
+
+    name: str
+    neighbours: list[str]
+    weights: list[float]
+    itself: float | None
+    others: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Relations:
+    """The rows, and the split whose images they are means over."""
+
+    rows: list[Row]
+    split: str
+
+    def record(self) -> dict:
+        return {"layer": 1, "mean_over": ["heads", f"images of split {self.split} that contain the category"], "rows": [vars(row) for row in self.rows]}
+
+
+def made_from(inputs: Inputs) -> dict:
+    return {**inputs.made_from(), **inputs.made_from_ours()}
+
+
+def numbers(inputs: Inputs) -> Relations:
+    """Raises UserError if the model has no IST, or a category that is asked for is seen, hears none or is in no image."""
+    ours, vocabulary = inputs.ours, inputs.vocabulary
+    if not ours.model.config.ist:
+        raise UserError(f"{inputs.model_folder} was trained with model.ist=false and has no relation weights: give another model=…")
+    places, labels = inputs.photos.candidates
+    rows = []
+    for column in chosen_columns(inputs, labels == 1):
+        some = places[labels[:, column] == 1][:IMAGES]
+        images = torch.stack([centre_pixels(inputs.photos.read(place).image, ours.size) for place in some])
+        weights, heard = mean_attention(ours, images, column)
+        rows.append(row_of(vocabulary.names, column, weights, heard, len(some)))
+    return Relations(rows, inputs.config.split)
+
+
+def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
+    """The categories asked for, or the ROWS unseen ones present in most images that have a neighbour; present bool [images, C]."""
+    seen, hears = inputs.vocabulary.seen_count, (inputs.ours.graph.table >= 0).any(1).cpu().numpy()
+    count = present.sum(0)
+    if inputs.categories is None:
+        able = [column for column in range(seen, len(count)) if hears[column] and count[column]]
+        if not able:
+            raise UserError(f"no unseen category with a neighbour is present in the {len(present):,} images looked at: nothing to draw")
+        return sorted(able, key=lambda column: -count[column])[:ROWS]
+    for column in inputs.categories:
+        name, why = inputs.vocabulary.names[column], None
+        why = "is a seen category" if column < seen else "has no neighbour in the relation graph" if not hears[column] else why
+        if why or not count[column]:
+            raise UserError(f"categories: {name!r} {why or f'is present in none of the {len(present):,} images looked at'}: name unseen "
+                            "categories with neighbours and images")
+    return inputs.categories
+
+
+def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.ndarray, list[int]]:
+    """α of one category, mean over images uint8 [b, 3, S, S] and heads, and the categories that it belongs to."""
+    table = with_self_loops(ours.graph.table, ours.model.config.self_loops)[column].tolist()
+    graph, categories = subgraph(ours.graph, [column], 1)
+    with torch.no_grad():
+        patches, global_ = ours.model.tower(ours.pixels(images))
+        alpha = torch.stack([first_attention(ours.model.head, p, g, graph)[0].mean(-1) for p, g in zip(patches, global_)])
+    weights = alpha.double().mean(0).cpu().numpy()
+    return weights[np.array(table) >= 0], [heard for heard in table if heard >= 0]
+
+
+def first_attention(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -> Tensor:
+    """α [C, K, H] of the first layer for one image: patches [P, D], global_ [D]; K counts the self-loop, absent neighbours have 0."""
+    from c2srt.model.literal import input_features, local_features  # PyG takes seconds to import
+
+    tensors = {name: parameter.to(patches.dtype) for name, parameter in head.named_parameters()}
+    text, table = graph.text.to(patches.dtype), with_self_loops(graph.table, head.config.self_loops)
+    image = global_.expand_as(text)
+    if head.config.isr:
+        image = (local_features(head, patches, text)[0] + image) / 2
+    h = input_features(head, tensors, image, text)
+    heard = split_heads((h @ tensors["source"][0].T)[table.clamp(min=0)], tensors["attention"][0])
+    logits = attention_logits(heard, h @ tensors["target"][0].T, tensors["attention"][0])
+    present = (table >= 0)[..., None]
+    logits = logits.masked_fill(~present, torch.finfo(softmax_dtype(logits.dtype)).min)
+    return logits.softmax(1) * present
+
+
+def row_of(names: tuple[str, ...], column: int, weights: np.ndarray, heard: list[int], images: int) -> Row:
+    """Sorts a category's weights: itself apart, the TOP neighbours, the rest as one."""
+    of = dict(zip(heard, weights.tolist(), strict=True))
+    itself = of.pop(column, None)
+    order = sorted(of, key=lambda neighbour: -of[neighbour])
+    rest = order[TOP:]
+    return Row(names[column], [names[neighbour] for neighbour in order[:TOP]], [of[neighbour] for neighbour in order[:TOP]], itself,
+               sum(of[neighbour] for neighbour in rest) if rest else None, images)

@@ -1,0 +1,62 @@
+"""Figures 4, 5 and 9: mAP and F1@K over K, α and λ, from the sweeps that `c2srt tables` writes.
+
+    <tables>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values": {"zsl/mAP/per_class":
+                           fraction, "gzsl/F1@10/F1": …}}]}]}
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from c2srt.errors import UserError
+from c2srt.evaluation.part import LABEL_SETS
+from c2srt.figures.inputs import Inputs, need
+from c2srt.files import read_json, sha256_of_file
+
+AXES = {"neighbours": "K, related seen categories", "threshold": "α, threshold of the ISR", "distillation": "λ, weight of distillation"}
+MAP = "mAP/per_class"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """`values[label set][metric][i]` are the trials' fractions at x[i], in ascending order of x; metrics: mAP, F1@K …"""
+
+    name: str
+    axis: str
+    x: list[float]
+    values: dict[str, dict[str, list[list[float]]]]
+
+    def record(self) -> dict:
+        return {"axis": self.axis, "x": self.x, "values": self.values}
+
+
+def path_of(inputs: Inputs, name: str) -> Path:
+    return Path(inputs.config.tables) / f"{name}.json"
+
+
+def made_from(inputs: Inputs, name: str) -> dict:
+    return {"table": sha256_of_file(need(path_of(inputs, name), f"c2srt tables tables=[{name}]"))}
+
+
+def numbers(inputs: Inputs, name: str) -> Curves:
+    """Raises UserError if the file is no such table, or has fewer than two values of x."""
+    path = path_of(inputs, name)
+    content = read_json(path, f"c2srt tables tables=[{name}]")
+    try:
+        rows = sorted((row for row in content["rows"] if row.get("x") is not None and row["trials"]), key=lambda row: row["x"])
+        trials = [[trial["values"] for trial in row["trials"]] for row in rows]
+        x = [float(row["x"]) for row in rows]
+        if len(x) < 2:
+            raise UserError(f"{path} holds {len(x)} values of x: a curve needs two, run `c2srt tables tables=[{name}]` again")
+        values = {label_set: {metric.split("/")[0]: [[each[f"{label_set}/{metric}"] for each in some] for some in trials]
+                              for metric in metrics_of(trials[0][0], label_set)} for label_set in LABEL_SETS}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is not a table of `c2srt tables` ({type(error).__name__}: {error}): make it again") from error
+    return Curves(name, AXES[name], x, values)
+
+
+def metrics_of(values: dict[str, float], label_set: str) -> list[str]:
+    """mAP/per_class, then F1@K/F1 with ascending K, as far as they are there."""
+    found = [match for key in values if (match := re.fullmatch(rf"{label_set}/(F1@(\d+)/F1)", key))]
+    f1 = [match[1] for match in sorted(found, key=lambda match: int(match[2]))]
+    return [MAP] * (f"{label_set}/{MAP}" in values) + f1

@@ -1,0 +1,51 @@
+"""Figure 6(a)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from c2srt.figures.draw.style import SEEN, UNSEEN, WIDTH, note
+from c2srt.figures.patch_counts import POSITIVES, PatchCounts
+
+KINDS = (("seen", SEEN, None), ("unseen", UNSEEN, "////"))
+
+
+def draw(counts: PatchCounts) -> Figure:
+    """Two distributions over categories: the best fixed k, and the mean number that the adaptive ISR takes."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), gridspec_kw={"wspace": 0.28})
+    told = counts.best > 0
+    draw_best(axes[0], counts)
+    draw_taken(axes[1], counts)
+    for axis, letter in zip(axes, "ab", strict=True):
+        axis.set_title(f"({letter}) {axis.get_title()}")
+    note(figure, f"{counts.images:,} images. (a): {told.sum():,} of {len(told):,} categories: those with at least {POSITIVES} positives whose "
+                 f"AP depends on k; equal APs count for the smaller k. mAP (GZSL, per_class): "
+                 + ", ".join(f"k = {k}: {100 * value:.1f}" for k, value in zip(counts.tried, np.nanmean(counts.ap, 1), strict=True))
+                 + f", adaptive: {100 * np.nanmean(counts.adaptive):.1f} %. (b): mean over the images in which the category is present.")
+    return figure
+
+
+def draw_best(axis: Axes, counts: PatchCounts) -> None:
+    places = np.arange(len(counts.tried))
+    for number, (name, colour, hatch) in enumerate(KINDS):
+        best = counts.best[(counts.seen == (name == "seen")) & (counts.best > 0)]
+        share = [100 * float((best == k).mean()) if len(best) else 0.0 for k in counts.tried]
+        bars = axis.bar(places + 0.4 * (number - 0.5), share, 0.38, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+                        label=f"{name} ({len(best):,})")
+        axis.bar_label(bars, [f"{value:.0f}" if value else "" for value in share], fontsize=5.5, padding=1)
+    axis.set(xticks=places, xticklabels=counts.tried, xlabel="k patches for every category", ylabel="share of categories (%)",
+             title="The k of a category's best AP")
+    axis.legend()
+
+
+def draw_taken(axis: Axes, counts: PatchCounts) -> None:
+    taken = [counts.taken[(counts.seen == (name == "seen")) & ~np.isnan(counts.taken)] for name, _, _ in KINDS]
+    every = np.concatenate(taken)
+    edges = np.linspace(every.min(), max(every.max(), every.min() + 0.1), 21)
+    for (name, colour, hatch), some in zip(KINDS, taken, strict=True):
+        axis.hist(some, edges, weights=np.full(len(some), 100 / max(len(some), 1)), histtype="stepfilled", edgecolor=colour, hatch=hatch,
+                  facecolor=to_rgba(colour, 0.35), linewidth=1.0, label=f"{name} ({len(some):,})")
+    axis.set(xlabel="mean number of patches taken", ylabel="share of categories (%)", title="What the adaptive ISR takes")
+    axis.legend()

@@ -1,0 +1,49 @@
+"""Figure 10: the relation graphs of one category, kinds side by side (numbers and drawing as in `c2srt relations report`)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from c2srt.figures.inputs import Inputs, Missing
+from c2srt.files import sha256_of_file
+from c2srt.relations.compare import Graph
+from c2srt.relations.report import Config as ReportConfig
+from c2srt.relations.report import load_graphs, most_heard
+from c2srt.relations.table import ABSENT, EDGES, KINDS, PROVENANCE, TABLE
+from c2srt.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The kinds' graphs and the category (a column) whose neighbourhood is drawn."""
+
+    graphs: list[Graph]
+    column: int
+    vocabulary: Vocabulary
+
+    def record(self) -> dict:
+        names = self.vocabulary.names
+        return {"category": names[self.column], "mid": self.vocabulary.mids[self.column], "neighbours": {
+            graph.kind: [names[heard] for heard in graph.table[self.column].tolist() if heard != ABSENT] for graph in self.graphs}}
+
+
+def kinds_of(inputs: Inputs) -> list[str]:
+    """The kinds that are there and have edges. Raises Missing without any."""
+    folder = Path(inputs.config.relations_folder)
+    found = [kind for kind in KINDS if kind != "none" and (folder / kind / PROVENANCE).is_file()]
+    if not found:
+        raise Missing(f"{folder} has no relation graph: make some with `c2srt relations graph=llm`, graph=similarity, …")
+    return found
+
+
+def made_from(inputs: Inputs) -> dict:
+    """The provenance of a graph tells nothing of what it names when its files are gone: those are hashed, where they are there."""
+    folder = Path(inputs.config.relations_folder)
+    files = [folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)]
+    return {"vocabulary": inputs.vocabulary.hash, "categories": inputs.config.categories,
+            "graphs": {str(path.relative_to(folder)): sha256_of_file(path) if path.is_file() else None for path in files}}
+
+
+def numbers(inputs: Inputs) -> Graphs:
+    """The first of `categories`, or the one that most listen to."""
+    graphs = load_graphs(ReportConfig(graphs=kinds_of(inputs), folder=inputs.config.relations_folder), inputs.vocabulary)
+    return Graphs(graphs, inputs.categories[0] if inputs.categories else most_heard(graphs[0]), inputs.vocabulary)

@@ -1,0 +1,125 @@
+"""What the figures are made from, each loaded once and only when a figure needs it."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from c2srt.errors import UserError
+from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE
+from c2srt.figures.photos import Photos
+from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
+from c2srt.files import hash_of, sha256_of_file
+from c2srt.model.clip import load_clip
+from c2srt.model.export import load_export
+from c2srt.relations.questions import find_rows
+from c2srt.shards import FILE as INDEX
+from c2srt.shards import ShardIndex, load_index
+from c2srt.text import load_text, text_identity
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+
+if TYPE_CHECKING:
+    from c2srt.figures.run import Config
+
+
+class Missing(UserError):
+    """An input is not there (yet): the sentence names the command that makes it."""
+
+
+def need(path: Path, command: str) -> Path:
+    """The path itself. Raises Missing if nothing is there."""
+    if not path.exists():
+        raise Missing(f"{path} does not exist: make it with `{command}`")
+    return path
+
+
+class Inputs:
+    """Shards, models and settings of one call. Raises Missing or UserError at the first use of what is absent or wrong."""
+
+    def __init__(self, config: "Config") -> None:
+        self.config, self.work = config, Path(config.work)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def index(self) -> ShardIndex:
+        need(Path(self.config.shards) / INDEX, "c2srt shard")
+        index = load_index(Path(self.config.shards))
+        check_same_vocabulary(self.vocabulary, index.vocabulary, index.folder / INDEX, "c2srt shard")
+        return index
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        need(Path(self.config.shards), "c2srt shard")
+        return load_vocabulary(Path(self.config.shards))
+
+    @cached_property
+    def photos(self) -> Photos:
+        return Photos(self.index, self.vocabulary, self.config.split, self.config.seed)
+
+    @cached_property
+    def categories(self) -> list[int] | None:
+        """The columns of `categories`, None for a choice of our own."""
+        return None if self.config.categories is None else find_rows(self.vocabulary, self.config.categories)
+
+    @cached_property
+    def model_folder(self) -> Path:
+        """Ours: `model`, else the demo's full model, else the last training."""
+        full, last = self.work / "full/seed-0/model", self.work / "train/model"
+        folder = Path(self.config.model) if self.config.model else full if full.exists() else last
+        return export_at(folder, f"c2srt train out={folder.parent}")
+
+    @cached_property
+    def mkt_folder(self) -> Path | None:
+        """None where `mkt` was set to null."""
+        folder = self.config.mkt and Path(self.config.mkt)
+        return export_at(folder, f"c2srt train model=mkt out={folder.parent}") if folder else None
+
+    @cached_property
+    def ours(self) -> OurViewer:
+        return OurViewer(self.load(self.model_folder, "c2srt"), self.device)
+
+    @cached_property
+    def viewers(self) -> list[Viewer]:
+        """The models that are compared: CLIP, MKT (if there is one), ours."""
+        clip = load_clip(self.config.clip)
+        found = [ClipViewer(clip, load_text(Path(self.config.text), self.vocabulary, clip.hash), self.device)]
+        if self.mkt_folder:
+            found.append(MktViewer(self.load(self.mkt_folder, "mkt"), self.device))
+        return [*found, self.ours]
+
+    def load(self, folder: Path, kind: str):
+        """The export in a folder. Raises UserError if it is another kind of network or of another vocabulary."""
+        exported = load_export(folder)
+        check_same_vocabulary(self.vocabulary, exported.vocabulary.hash, folder, "c2srt train")
+        if exported.model.config.kind != kind:
+            raise UserError(f"{folder} holds a model of kind {exported.model.config.kind} where one of kind {kind} belongs")
+        return exported
+
+    def made_from(self) -> dict:
+        """Identity of the photos: shards, split, and what decides the choice."""
+        config = self.config
+        return {"shards": self.index.source, "vocabulary": self.vocabulary.hash, "split": config.split, "seed": config.seed,
+                "images": config.images, "categories": config.categories}
+
+    def made_from_ours(self) -> dict:
+        return {"model": identity(self.model_folder)}
+
+    def made_from_viewers(self) -> dict:
+        """Identity of the models that are compared; the text features name their CLIP."""
+        text = need(Path(self.config.text), "c2srt text")
+        clip = text_identity(text, self.vocabulary)
+        return {**self.made_from_ours(), "mkt": identity(self.mkt_folder) if self.mkt_folder else None, "clip": clip}
+
+
+def export_at(folder: Path, command: str) -> Path:
+    """The folder of an export, its parent's `model` too. Raises Missing."""
+    for place in (folder, folder / "model"):
+        if (place / CONFIG_FILE).is_file() and (place / MODEL_FILE).is_file():
+            return place
+    raise Missing(f"there is no trained model in {folder}: make it with `{command}`")
+
+
+def identity(folder: Path) -> str:
+    """Changes when an export changes."""
+    return hash_of([sha256_of_file(folder / name) for name in (CONFIG_FILE, MODEL_FILE)])

@@ -1,0 +1,99 @@
+"""Figure 6(a): with how many patches each category is recognised best, and how many the adaptive ISR takes.
+
+The model is scored again with an ISR that takes exactly the k best patches of every category, for each k; nothing is trained. Images
+stream through: kept are verified entries (c2srt/evaluation/part.py) and two sums a category.
+
+Shapes: b images of a batch, C categories, T values of k.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from c2srt.errors import UserError
+from c2srt.evaluation.part import GZSL, Part, measure, merge
+from c2srt.evaluation.protocols import per_class, sorted_keys
+from c2srt.figures.inputs import Inputs
+from c2srt.figures.patches import with_isr
+from c2srt.model.head import Head
+from c2srt.progress import Progress
+
+NEVER = 2.0
+"""A threshold that no sum of softmax scores reaches."""
+POSITIVES = 5
+"""A category with fewer present images has no place in the distribution: its AP is chance."""
+
+
+@dataclass(frozen=True)
+class PatchCounts:
+    """k tried [T], AP [T, C] and the adaptive ISR's [C] (NaN without a positive), best k [C] (0: left out), mean patches taken
+    where the category is present [C] (NaN: nowhere), present images [C], seen [C] bool, and how many images."""
+
+    tried: list[int]
+    ap: np.ndarray
+    adaptive: np.ndarray
+    best: np.ndarray
+    taken: np.ndarray
+    positives: np.ndarray
+    seen: np.ndarray
+    images: int
+
+    def record(self) -> dict:
+        return {"images": self.images, "k": self.tried, "least_positives": POSITIVES, "seen": self.seen.tolist(),
+                "mAP": dict(zip(map(str, self.tried), np.nanmean(self.ap, 1).tolist())), "adaptive_mAP": float(np.nanmean(self.adaptive)),
+                "best_k": self.best.tolist(), "positives": self.positives.tolist(),
+                "mean_patches": [None if np.isnan(value) else float(value) for value in self.taken]}
+
+
+def made_from(inputs: Inputs) -> dict:
+    config = inputs.config
+    shards = {name: value for name, value in inputs.made_from().items() if name not in ("images", "categories")}
+    return {**shards, **inputs.made_from_ours(), "fixed": config.fixed, "statistics": config.statistics}
+
+
+@torch.no_grad()
+def numbers(inputs: Inputs) -> PatchCounts:
+    """Scores the split (or `statistics` images of it) once a k. Raises UserError if no k fits or nothing is present."""
+    ours, vocabulary = with_isr(inputs), inputs.vocabulary
+    model, tried = ours.model, [k for k in sorted(set(inputs.config.fixed)) if k <= inputs.ours.model.patch_count]
+    if not tried:
+        raise UserError(f"fixed={inputs.config.fixed}: an image has {model.patch_count} patches, so none of these can be taken")
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    heads = [model.head, *(fixed(model.head, k) for k in tried)]
+    parts: list[list[Part]] = [[] for _ in heads]
+    taken, present = np.zeros(len(vocabulary), np.int64), np.zeros(len(vocabulary), np.int64)
+    places = inputs.photos.some(inputs.config.statistics)
+    progress = Progress("fixed numbers of patches", len(places))
+    for batch in inputs.photos.batches(places, ours.size, inputs.config.batch, inputs.config.loader_workers):
+        patches, global_ = model.tower(ours.pixels(batch.images))
+        plan, labels = model.plan(len(patches), ours.graph, patches), batch.labels.numpy()
+        for place, head in enumerate(heads):
+            scores, counts = head.scores(patches, global_, ours.graph, plan)
+            parts[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
+            if head is model.head:
+                taken += np.where(labels == 1, counts.cpu().numpy(), 0).sum(0)
+        present += (labels == 1).sum(0)
+        progress.update(len(labels))
+    progress.close()
+    if not present.any():
+        raise UserError(f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be measured")
+    adaptive, *ap = [per_class(sorted_keys(merge(some)), seen, GZSL) for some in parts]
+    mean = np.divide(taken, present, out=np.full(len(seen), np.nan), where=present > 0)
+    return PatchCounts(tried, np.stack(ap), adaptive, best_of(np.stack(ap), tried, present), mean, present, seen, len(places))
+
+
+def fixed(head: Head, k: int) -> Head:
+    """The same head, parameters shared, whose ISR takes exactly the k best patches."""
+    twin = copy.copy(head)
+    twin.config = copy.copy(head.config)
+    twin.config.threshold, twin.config.max_patches = NEVER, k
+    return twin
+
+
+def best_of(ap: np.ndarray, tried: list[int], positives: np.ndarray) -> np.ndarray:
+    """The k [C] of the greatest AP [T, C], the smallest of equals; 0 for categories with few positives or one AP at every k."""
+    told = (positives >= POSITIVES) & ~np.isnan(ap).any(0)
+    told[told] = ap[:, told].max(0) > ap[:, told].min(0)
+    return np.where(told, np.array(tried)[np.argmax(np.nan_to_num(ap), 0)], 0)

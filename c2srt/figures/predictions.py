@@ -1,0 +1,54 @@
+"""Figures 8 and 11: the five best categories of each model for some photos, against the verified labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from c2srt.figures.inputs import Inputs
+from c2srt.figures.photos import framed
+from c2srt.views import centre_pixels
+
+PHOTOS, BEST = 8, 5
+
+
+@dataclass(frozen=True)
+class Label:
+    """A predicted category: `label` 1 right (verified present), −1 wrong (verified absent), 0 not verified; novel: unseen in training."""
+
+    name: str
+    column: int
+    score: float
+    label: int
+    novel: bool
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Photos [side, side, 3] by image id, and for each the labels of each model, best first."""
+
+    photos: dict[str, np.ndarray]
+    best: dict[str, dict[str, list[Label]]]
+
+    def record(self) -> dict:
+        return {image: {model: [vars(label) for label in labels] for model, labels in models.items()} for image, models in self.best.items()}
+
+
+def made_from(inputs: Inputs) -> dict:
+    return {**inputs.made_from(), **inputs.made_from_viewers()}
+
+
+def numbers(inputs: Inputs) -> Predictions:
+    """`categories` does not restrict what is predicted: always the whole vocabulary."""
+    photos, best = {}, {}
+    for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
+        photos[sample.id] = framed(sample)
+        best[sample.id] = {viewer.name: best_labels(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0], sample.labels,
+                                                    inputs.vocabulary.names, inputs.vocabulary.seen_count)
+                           for viewer in inputs.viewers}
+    return Predictions(photos, best)
+
+
+def best_labels(scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...], seen: int) -> list[Label]:
+    """The BEST categories of scores [C], with labels [C] in −1/0/1; equal scores in the order of the columns."""
+    order = np.argsort(-scores, kind="stable")[:BEST].tolist()
+    return [Label(names[column], column, float(scores[column]), int(labels[column]), column >= seen) for column in order]

@@ -1,0 +1,132 @@
+"""`c2srt figures`: draws what is missing or out of date.
+
+    <out>/<figure>.png (300 dpi), <figure>.pdf    a figure
+    <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}}: its sources, and the numbers that it shows; written
+                                                  last, so its presence means that the two pictures are whole
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Optional
+
+from c2srt.errors import UserError
+from c2srt.files import hash_of, read_json, write_json
+from c2srt.model.clip import ClipConfig
+
+FIGURES = {"cam": ("cam",), "patches": ("patches",), "isr": ("isr-patches", "isr-ap"), "relations": ("relations",),
+           "predictions": ("predictions",), "graph": ("graph",),
+           "curves": ("curves-neighbours", "curves-threshold", "curves-distillation")}
+"""The figures by the name that `figures` takes, and the files that each consists of."""
+SUFFIXES = (".png", ".pdf")
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt figures`, explained in configs/figures.yaml."""
+
+    out: str
+    work: str
+    figures: Optional[list[str]] = None
+    model: Optional[str] = None
+    mkt: Optional[str] = None
+    with_isr: Optional[str] = None
+    without_isr: str = ""
+    relations_folder: str = ""
+    tables: str = ""
+    shards: str = ""
+    text: str = ""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    split: str = "test"
+    images: Optional[list[str]] = None
+    categories: Optional[list[str]] = None
+    fixed: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64])
+    statistics: Optional[int] = None
+    batch: int = 32
+    loader_workers: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.figures is not None and not self.figures:
+            raise UserError("figures=[] asks for none: leave it out for all that can be drawn")
+        if unknown := next((name for name in self.figures or () if name not in FIGURES), None):
+            raise UserError(f"figures: {unknown!r} is not one of {', '.join(FIGURES)}")
+        if self.images is not None and not self.images or self.categories is not None and not self.categories:
+            raise UserError("images=[] and categories=[] name nothing: leave them out for a choice of our own")
+        if not self.fixed or min(self.fixed) < 1:
+            raise UserError(f"fixed={self.fixed} must be numbers of patches from 1")
+        if self.batch < 1 or self.loader_workers < 0 or self.statistics is not None and self.statistics < 1:
+            raise UserError(f"batch={self.batch} and statistics={self.statistics} must be at least 1, "
+                            f"loader_workers={self.loader_workers} at least 0")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file's three steps: what it is made from (raises Missing), its numbers, their picture."""
+
+    made_from: Callable[[Any], dict]
+    numbers: Callable[[Any], Any]
+    draw: Callable[[Any], Any]
+
+
+def part_of(stem: str) -> Part:
+    """Each module is imported when its figure is drawn: PyG and Grad-CAM take seconds."""
+    name, _, rest = stem.partition("-")
+    module = {"isr-patches": "patch_counts", "isr-ap": "ap_change", "relations": "attention"}.get(stem, name)
+    numbers, drawing = import_module(f"c2srt.figures.{module}"), import_module(f"c2srt.figures.draw.{module}")
+    if name == "curves":
+        return Part(lambda inputs: numbers.made_from(inputs, rest), lambda inputs: numbers.numbers(inputs, rest), drawing.draw)
+    return Part(numbers.made_from, numbers.numbers, drawing.draw)
+
+
+def run(config: Config) -> None:
+    """Draws the figures. Raises UserError on bad input, and when one that was named lacks its inputs."""
+    from c2srt.figures.inputs import Inputs
+
+    inputs, out, todo = Inputs(config), Path(config.out), []
+    for stem in [stem for name in config.figures or FIGURES for stem in FIGURES[name]]:
+        if (found := sources_of(stem, inputs)) is not None:
+            todo.append((stem, *found))
+    if not todo:
+        raise UserError(f"no figure can be drawn from {config.work}: see the lines above, or start with `c2srt demo`")
+    for stem, part, made_from in todo:
+        if is_current(out, stem, made_from):
+            print(f"{out / stem}.png, .pdf are up to date")
+        else:
+            write(out, stem, part, made_from, inputs)
+
+
+def sources_of(stem: str, inputs: Any) -> tuple[Part, dict] | None:
+    """The part and what it is made from; None, said aloud, where that is missing and `figures` was left at its default."""
+    from c2srt.figures.inputs import Missing
+
+    part = part_of(stem)
+    try:
+        return part, part.made_from(inputs)
+    except Missing as missing:
+        if inputs.config.figures is not None:
+            raise
+        print(f"{stem}: left out, {missing}")
+
+
+def is_current(out: Path, stem: str, made_from: dict) -> bool:
+    """Whether the figure's files are there and its record has this identity."""
+    if not all((out / f"{stem}{suffix}").is_file() for suffix in (*SUFFIXES, ".json")):
+        return False
+    try:
+        return read_json(out / f"{stem}.json", "c2srt figures").get("made_from", {}).get("key") == hash_of(made_from)
+    except UserError:  # a record that cannot be read is written again
+        return False
+
+
+def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> None:
+    """Computes, draws and writes one figure; an old record goes first."""
+    from c2srt.figures.draw.style import save, styled
+
+    numbers = part.numbers(inputs)
+    (out / f"{stem}.json").unlink(missing_ok=True)
+    with styled():
+        save(part.draw(numbers), out, stem)
+    write_json(out / f"{stem}.json", {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()})
+    print(f"{out / stem}.png, .pdf")

@@ -1,0 +1,101 @@
+"""CLIP, MKT and ours behind one face: scores of whole images, and one category's score as a function of the pixels.
+
+Shapes: B images, S pixels a side, C categories, D joint width, P patches.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from c2srt.model.clip import Clip, normalise, patches_and_global
+from c2srt.model.export import Exported
+from c2srt.model.head import Graph
+
+
+class Viewer(nn.Module):
+    """A model that is compared: `name` as printed, `size` S of its input, its image tower `vit`, `grid` (rows, columns) of patches."""
+
+    def __init__(self, name: str, clip: Clip, vit: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.name, self.size, self.grid, self.vit, self.device = name, clip.image_size, tuple(clip.visual.grid_size), vit, device
+        self.mean, self.std = torch.tensor(clip.mean, device=device), torch.tensor(clip.std, device=device)
+        self.to(device).eval()
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] -> what `score_of` takes."""
+        return normalise(images.to(self.device), self.mean, self.std)
+
+    def score_of(self, pixels: Tensor, column: int) -> Tensor:
+        """The score [B] of one category, differentiable."""
+        raise NotImplementedError
+
+    def scores(self, images: Tensor) -> np.ndarray:
+        """uint8 [B, 3, S, S] -> scores float32 [B, C]."""
+        raise NotImplementedError
+
+
+class ClipViewer(Viewer):
+    """The frozen CLIP: the cosine of its global feature and the text features [C, D]."""
+
+    def __init__(self, clip: Clip, text: Tensor, device: torch.device) -> None:
+        super().__init__("CLIP", clip, clip.visual, device)
+        self.text = text.to(device)
+
+    def score_of(self, pixels: Tensor, column: int) -> Tensor:
+        return F.normalize(patches_and_global(self.vit, pixels)[1], dim=-1) @ self.text[column]
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> np.ndarray:
+        return (F.normalize(patches_and_global(self.vit, self.pixels(images))[1].float(), dim=-1) @ self.text.T).cpu().numpy()
+
+
+class ExportViewer(Viewer):
+    """A trained model."""
+
+    def __init__(self, name: str, exported: Exported, device: torch.device) -> None:
+        super().__init__(name, exported.clip, exported.model.tower.vit, device)
+        self.model, self.graph = exported.model.to(device), exported.graph.to(device)
+
+    def scores(self, images: Tensor) -> np.ndarray:
+        return self.model.scores(images.to(self.device))[0].float().cpu().numpy()
+
+
+class MktViewer(ExportViewer):
+    """MKT, whose scores are normalised over all categories."""
+
+    def __init__(self, exported: Exported, device: torch.device) -> None:
+        super().__init__("MKT", exported, device)
+
+    def score_of(self, pixels: Tensor, column: int) -> Tensor:
+        features = self.model.tower(pixels)
+        return self.model.head(*features, self.graph.text.to(features[0].dtype), self.model.budget(self.device))[0][:, column]
+
+
+class OurViewer(ExportViewer):
+    """C²SRT. One category's score needs only the categories that it hears, so the head's literal form runs on those."""
+
+    def __init__(self, exported: Exported, device: torch.device) -> None:
+        super().__init__("C²SRT (ours)", exported, device)
+
+    def score_of(self, pixels: Tensor, column: int) -> Tensor:
+        from c2srt.model.literal import literal_scores  # PyG takes seconds to import
+
+        config = self.model.config
+        graph, _ = subgraph(self.graph, [column], config.layers if config.ist else 0)
+        return literal_scores(self.model.head, *self.model.tower(pixels), graph)[0][:, 0]
+
+
+def subgraph(graph: Graph, columns: list[int], hops: int) -> tuple[Graph, list[int]]:
+    """The graph of `columns` (first, in order) and all that they hear within `hops`, and which categories those are.
+
+    What is further away is absent from the table; after `hops` layers nothing of that reaches `columns`.
+    """
+    kept, rim = dict.fromkeys(columns), list(columns)
+    for _ in range(hops):
+        rim = [heard for heard in dict.fromkeys(graph.table[rim].flatten().tolist()) if heard >= 0 and heard not in kept]
+        kept |= dict.fromkeys(rim)
+    categories = list(kept)
+    place = torch.full((len(graph.text) + 1,), -1, dtype=torch.long, device=graph.table.device)  # the last one for −1
+    place[categories] = torch.arange(len(categories), device=place.device)
+    return Graph(graph.text[categories], place[graph.table[categories]]), categories
