@@ -19,10 +19,12 @@ import torch
 
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
-from c2srt.evaluation.dense import Thresholds, thresholds_of
+from c2srt.evaluation.bootstrap import LEAST_DRAWS
+from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
+from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, describe, evaluate_part, flat, write_results
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, write_results
 from c2srt.evaluation.scorers import CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer, prior_of
 from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
 from c2srt.loader import LoaderConfig, evaluation_batches
@@ -36,8 +38,6 @@ from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 
 PIECE_IMAGES, LEAST_PIECES = 512, 8
-COUNT_AT_ONCE = 1 << 22
-"""Scores of a piece that are counted at a time (16 MiB)."""
 
 
 @dataclass
@@ -54,6 +54,8 @@ class Config:
     seen: Optional[str] = None
     topk: list[int] = field(default_factory=lambda: [10, 20])
     protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    bootstrap: int = 200
+    seed: int = 0
     clip_scores: str = COSINE
     clip: ClipConfig = field(default_factory=ClipConfig)
     workers: int = 2
@@ -69,6 +71,9 @@ class Config:
         if min(self.workers, self.batch) < 1 or self.loader_workers < 0:
             raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1, "
                             f"loader_workers={self.loader_workers} at least 0")
+        if self.seed < 0 or self.bootstrap < 0 or 0 < self.bootstrap < LEAST_DRAWS:
+            raise UserError(f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS} draws, and seed={self.seed} "
+                            "at least 0")
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
         if given and len(given) < 3:
             raise UserError(f"{given[0]}=… is given, so scores, labels and seen are needed, all three")
@@ -104,7 +109,8 @@ def run(config: Config) -> None:
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
     if config.scores is not None:
         files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
-        results, table = evaluate_arrays(**files, topk=tuple(config.topk), protocols=protocols)
+        results, table = evaluate_arrays(**files, topk=tuple(config.topk), protocols=protocols, draws=config.bootstrap,
+                                         seed=config.seed)
         made_from = {name: sha256_of_file(path) for name, path in files.items()}
         results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
         write_results(Path(config.out), results, table.with_row_index("column"))
@@ -124,7 +130,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     images = sum(shard.count for shard in index.split(config.split))
     subject = subject_of(config, vocabulary)
     made_from = {"subject": identity(subject, index), "shards": index.source, "split": config.split,
-                 "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch}
+                 "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch, "bootstrap": [config.bootstrap, config.seed]}
     key = hash_of(made_from)
     if (out / RESULTS).exists() and read_json(out / RESULTS, "c2srt evaluate").get("made_from", {}).get("key") == key:
         print(f"{out / RESULTS} is up to date")
@@ -135,8 +141,10 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     remove_other_pieces(out, key)
     pieces = pieces_of(images, out / f"pieces-{key}", subject, shards, config)
     part, thresholds, at_least = score(pieces, images, config, protocols, len(vocabulary))
-    results, table = evaluate_part(part, Task(seen, tuple(config.topk), protocols), thresholds, at_least)
-    results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, "made_from": {**made_from, "key": key}}
+    task = Task(seen, tuple(config.topk), protocols, config.bootstrap, config.seed)
+    results, table = evaluate_part(part, task, thresholds, at_least)
+    results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, **about(vocabulary, config.split),
+               "made_from": {**made_from, "key": key}}
     table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.names))
     write_results(out, results, table)
     shutil.rmtree(pieces[0].folder, ignore_errors=True)
@@ -217,10 +225,12 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
         return part, None, None
     thresholds = thresholds_of(part, categories)
     shared, at_least = ray.put(thresholds), np.zeros(len(thresholds.score), np.int64)
+    together = max(1, COUNT_IMAGES * len(pieces) // max(images, 1))
+    groups = [pieces[start : start + together] for start in range(0, len(pieces), together)]
     progress = Progress("dense", len(pieces), "pieces")
-    for _, counts in run_tasks(count_piece, ((shared, piece) for piece in pieces), config.workers):
+    for (_, some), counts in run_tasks(count_pieces, ((shared, some) for some in groups), config.workers):
         at_least += counts
-        progress.update()
+        progress.update(len(some))
     progress.close()
     return part, thresholds, at_least
 
@@ -258,13 +268,11 @@ def score_piece(piece: Piece) -> int:
     return part.images
 
 
-def count_piece(task: tuple[Any, Piece]) -> np.ndarray:
-    """The second look at a piece's scores, for the dense protocol: counts [T]. `task` holds a reference to the Thresholds."""
-    reference, piece = task
+def count_pieces(task: tuple[Any, list[Piece]]) -> np.ndarray:
+    """The second look at some pieces' scores, for the dense protocol: counts [T]. `task` holds a reference to the Thresholds."""
+    reference, pieces = task
     table: Thresholds = ray.get(reference)
-    scores = np.load(piece.scores, mmap_mode="r", allow_pickle=False)
-    images = max(1, COUNT_AT_ONCE // scores.shape[1])
-    return sum(table.count(scores[start : start + images]) for start in range(0, len(scores), images))
+    return table.count(*(np.load(piece.scores, mmap_mode="r", allow_pickle=False) for piece in pieces))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import polars as pl
 
+from c2srt.evaluation.known import OPEN_IMAGES
 from c2srt.files import write_json
 from c2srt.vocabulary import Vocabulary, open_images_v4
 
 IMAGES = {"train": (9_011_219, 1_743_042), "validation": (41_620,), "test": (125_436,)}  # train: all, or only those with boxes
 LABELS = {"train": (27_894_289,), "validation": (551_390,), "test": (1_667_399,)}
 POSITIVES = {"train": (13_444_569,), "test": (1_105_052,)}
-PER_IMAGE = {"zsl": 1.28, "gzsl": 8.68}  # images with at least one positive in the label set
 TRAINED = 5_501_586  # training images with a label of a seen category, which is what LESA trains on
 SEEN_ANNOTATED, SEEN_POSITIVE = 4_728, 4_698  # of the 7,186 seen categories, in the test split
 
@@ -103,7 +103,7 @@ def category_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     categories = pl.LazyFrame({"mid": vocabulary.mids, "seen": is_seen}, schema={"mid": pl.String, "seen": pl.Boolean})
     positive, negative = (pl.scan_parquet(inputs).select("id", mid=pl.col(name)).explode("mid").join(categories, on="mid")
                           for name in ("positive", "negative"))
-    per_image = [Count(f"test: {name.upper()} positives per image that has one", positives_per_image(chosen), (PER_IMAGE[name],))
+    per_image = [Count(f"test: {name.upper()} positives per image that has one", positives_per_image(chosen), (getattr(OPEN_IMAGES, name),))
                  for name, chosen in (("zsl", positive.filter(~pl.col("seen"))), ("gzsl", positive))]
     have_positive, annotated = distinct(positive), distinct(pl.concat([positive, negative]))
     seen = f"test: seen categories (of {vocabulary.seen_count:,})"

@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from c2srt.errors import UserError
+from c2srt.evaluation.known import NUS_WIDE, given_away
+from c2srt.evaluation.known import NUS_WIDE_VOCABULARY as PUBLISHED
 from c2srt.files import whole_file
 from c2srt.vocabulary import Vocabulary
 from sharding.annotations import SCHEMA, TEXTS
@@ -36,8 +38,6 @@ from sharding.pack import ShardTask
 TAG_LIST, CONCEPT_LIST = "NUS_WID_Tags/TagList1k.txt", "ConceptsList/Concepts81.txt"
 PREFIX = {"train": "Train", "test": "Test"}
 IMAGES = {"train": 161_789, "test": 107_859}
-PER_IMAGE = {"zsl": 1.875, "gzsl": 6.80}  # over all test images, unlike Open Images' (c2srt/evaluation/)
-PUBLISHED = "86d70217123bb795"  # hash of the vocabulary of 925 + 81 that those numbers belong to
 FILE_SCHEMA = SCHEMA.append(pa.field("file", pa.string()))
 IMAGE = re.compile(r"([^\\/.][^\\/]*)[\\/]((\w+_)?(\w+))\.jpg", re.ASCII)
 GROUP_ROWS = 4096  # of the parquet; each row lists every category
@@ -137,8 +137,7 @@ class NusWide:
         """The seen tags, then the concepts; prints their number, and what a reader of results must know of them."""
         vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
         untagged = [concept for concept in self.concepts if concept not in self.tags]
-        pairs = [f"{concept}/{tag}" for concept in self.concepts for tag in self.seen
-                 if f"{concept}s" == tag or f"{tag}s" == concept]
+        pairs = [f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}" for unseen, seen in given_away(vocabulary)]
         print(f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
               f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(untagged)})", flush=True)
         if pairs:
@@ -271,7 +270,7 @@ def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     unseen = {name: found.get(name, 0) for name in vocabulary.names[vocabulary.seen_count :]}
     seen = {name: found.get(name, 0) for name in vocabulary.names[: vocabulary.seen_count]}
     sums = {"zsl": sum(unseen.values()), "gzsl": sum(unseen.values()) + sum(seen.values())}
-    return [Count(f"test: {name.upper()} positives per image, over all images", total / images, (PER_IMAGE[name],), digits)
-            for (name, total), digits in zip(sums.items(), (3, 2), strict=True)] + [
+    return [Count(f"test: {name.upper()} positives per image, over all images", total / images, (getattr(NUS_WIDE, name),), digits)
+            for (name, total), digits in zip(sums.items(), NUS_WIDE.digits, strict=True)] + [
         Count(f"test: {what} categories (of {len(of):,}) with a positive", sum(count > 0 for count in of.values()))
         for what, of in (("seen", seen), ("unseen", unseen))]

@@ -10,6 +10,8 @@ import ray
 import torch
 
 from c2srt.cli import main
+from c2srt.evaluation.describe import describe
+from c2srt.evaluation.results import about
 from c2srt.evaluation.scorers import ClipScorer, Subject, prior_scores
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import load_clip
@@ -19,6 +21,8 @@ from c2srt.model.network import C2SRT
 from c2srt.shards import ShardReader, load_index
 from c2srt.text import Config as TextConfig
 from c2srt.text import run as write_text
+from c2srt.vocabulary import Vocabulary, open_images_v4
+from tests.nus_wide_files import NAMES
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.test_metrics import slow_dense, slow_per_class
 from tests.tiny import random_graph, tiny_clip_config
@@ -63,7 +67,13 @@ def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
         for k in (2, 3):
             p, r, f1 = (values[f"F1@{k}"][name] for name in ("P", "R", "F1"))
             assert f1 == pytest.approx(2 * p * r / (p + r)) and k * p / r == pytest.approx(values["positives_per_image"])
-    assert "mAP per_class" in capsys.readouterr().out
+        for values in (values["ci95"]["mAP"], values["ci95"]["F1@2"], values["ci95"]["F1@3"]):
+            assert all(0 <= low < high <= 1 for low, high in values.values())
+    printed = capsys.readouterr().out
+    assert "mAP per_class" in printed and "95 % interval over the choice of test images, 200 draws" in printed
+    low, high = found["gzsl"]["ci95"]["mAP"]["per_class"]
+    assert f"{100 * found['gzsl']['mAP']['per_class']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
+    assert found["bootstrap"] == {"draws": 200, "seed": 0}
     table = pl.read_csv(tmp_path / "out" / "per_category.csv")
     assert table["positives"].to_list() == (arrays["labels"] == 1).sum(0).tolist()
     assert table["gzsl_per_class"].mean() == pytest.approx(found["gzsl"]["mAP"]["per_class"])
@@ -79,6 +89,8 @@ def test_small_blocks_give_the_same_bits(tmp_path, arrays, monkeypatch):
 def test_only_the_protocols_asked_for(tmp_path, arrays):
     assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out", "protocols=[lesa,per_class]") == 0
     assert set(results(tmp_path / "out")["zsl"]["mAP"]) == {"per_class", "lesa"}
+    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/none", "protocols=[lesa]", "bootstrap=0") == 0
+    assert results(tmp_path / "none")["bootstrap"] is None and "ci95" not in results(tmp_path / "none")["zsl"]
 
 
 def test_a_label_set_without_positives_is_null_and_said(tmp_path, arrays, capsys):
@@ -103,6 +115,7 @@ def test_a_label_set_without_positives_is_null_and_said(tmp_path, arrays, capsys
     (lambda a: None, ["topk=[5]"], "K = 5 does not fit the 4 categories of ZSL"),
     (lambda a: None, ["topk=[0]"], "topk=[0] must be"),
     (lambda a: None, ["protocols=[map]"], "protocol 'map' is not one of"),
+    (lambda a: None, ["bootstrap=10"], "must be 0 (no intervals) or at least 40"),
     (lambda a: None, ["labels=null"], "scores, labels and seen are needed"),
     (lambda a: None, ["seen=/nowhere.npy"], "seen=/nowhere.npy does not exist"),
 ])
@@ -160,6 +173,13 @@ def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
     assert 0 <= found["isr"]["capped_share"] <= 1
     table = pl.read_csv(tmp_path / "out/per_category.csv")
     assert table["mid"].to_list() == list(vocabulary.mids) and table["name"].to_list() == list(vocabulary.names)
+    assert table["seen"].to_list() == [True] * SEEN + [False] * UNSEEN
+    assert table["positives"].to_list() == (labels == 1).sum(0).tolist() and table["negatives"].to_list() == (labels == -1).sum(0).tolist()
+    for label_set, columns in (("zsl", np.arange(16) >= SEEN), ("gzsl", np.ones(16, bool))):
+        expected = slow_per_class(scores.numpy(), labels, columns)
+        np.testing.assert_allclose(table[f"{label_set}_per_class"].to_numpy(), expected, atol=1e-2)
+        assert {f"{label_set}_{protocol}" for protocol in found[label_set]["mAP"]} <= set(table.columns)
+    assert found["published"] is None and found["given_away"] == []
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
 
 
@@ -257,12 +277,46 @@ def test_class_prior(world, tmp_path, monkeypatch):
     assert evaluate(*shared(world), "checkpoint=prior", f"out={tmp_path}/out") == 0, "up to date: nothing is counted"
 
 
+def test_what_is_known_of_a_vocabulary_stands_beside_the_results():
+    """Both published constants, a difference from them, and unseen names that a seen one gives away."""
+    open_images = open_images_v4()
+    nus_wide = Vocabulary(NAMES, NAMES, 925)
+    assert about(open_images, "test")["published"] == {"zsl": 1.28, "gzsl": 8.68, "over": "positive"}
+    assert about(nus_wide, "test")["published"] == {"zsl": 1.875, "gzsl": 6.8, "over": "all"}
+    assert about(open_images, "validation")["published"] is None and about(make_vocabulary(4, 2), "test")["published"] is None
+    assert about(open_images, "test")["given_away"] == ["Rings/Ring", "Lamborghini/Lamborghini", "Snowshoe/Snowshoe"]
+    for vocabulary, unseen, same, row in ((open_images, 400, [1.2841, 8.6789], "published, such images"),
+                                          (nus_wide, 81, [1.8751, 6.8049], "published, over all images")):
+        labels = results_with(same, about(vocabulary, "test"), unseen)
+        said = describe(labels)
+        known = [f"{labels['published'][label_set]:g}" for label_set in ("zsl", "gzsl")]
+        assert [*row.split(), *known] in [line.split() for line in said.splitlines()] and "cannot be compared" not in said
+        pairs = len({pair.split("/")[0] for pair in labels["given_away"]})
+        assert f"note: {pairs} of the {unseen} unseen names equal a seen one but for a plural" in said
+        said = describe(results_with([same[0] + 0.1, same[1]], about(vocabulary, "test"), unseen))
+        assert said.count("cannot be compared") == 1 and f"ZSL has {same[0] + 0.1:.3f} positives per image" in said
+    assert len({pair.split("/")[0] for pair in about(nus_wide, "test")["given_away"]}) == 30
+
+
+def results_with(positives: list[float], about_: dict, unseen: int) -> dict:
+    """A results.json with given positives per image, whichever images they are over."""
+    return {"isr": None, "bootstrap": None, **about_, **{
+        label_set: {"mAP": {"per_class": 0.5}, "F1@3": {"P": 0.1, "R": 0.1, "F1": 0.1}, "images": 10, "positives_per_image": value,
+                    "categories": {"all": unseen, "positive": 3}, "all_images": {"positives_per_image": value}}
+        for label_set, value in zip(("zsl", "gzsl"), positives)}}
+
+
 def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):
     folder, _, config = world
     make_shards(tmp_path / "other", {"test": 5}, 10, make_vocabulary(SEEN + 1, UNSEEN))
+    same = make_vocabulary(SEEN, UNSEEN)
+    swapped = (values[1::-1] + values[2:] for values in (same.mids, same.names))
+    make_shards(tmp_path / "order", {"test": 5}, 10, Vocabulary(*swapped, SEEN))
     cases = [
         ([f"checkpoint={tmp_path}"], "is not an exported model"),
         ([f"checkpoint={folder}/run", f"shards={tmp_path}/other"], "was made for vocabulary"),
+        ([f"checkpoint={folder}/run", f"shards={tmp_path}/order"], "was made for vocabulary"),
+        (["checkpoint=clip", f"shards={tmp_path}/order"], "was made for vocabulary"),
         ([f"checkpoint={folder}/run", f"shards={tmp_path}/none"], "does not exist"),
         ([f"checkpoint={folder}/run", "split=validation"], "has no images of split 'validation'"),
         ([f"checkpoint={folder}/run", "topk=[5]"], "K = 5 does not fit the 4 categories of ZSL"),

@@ -8,9 +8,10 @@ from sklearn.metrics import average_precision_score
 
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import thresholds_of
-from c2srt.evaluation.metrics import average_precision, best_first, entry_keys, expected_hits
+from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
 from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, columns_of, load_part, measure, merge
 from c2srt.evaluation.protocols import biam_legacy, dense, f1_at_k, lesa, per_class, sorted_keys
+from c2srt.evaluation.topk import best, expected_hits, nonzero
 
 TOPK = (2, 4)
 
@@ -108,6 +109,23 @@ def test_protocols_equal_their_slow_references(case, label_set):
     assert len(set(np.round(values, 6))) == 4, "the case cannot tell the protocols apart"
 
 
+@pytest.mark.parametrize("strip", [1, 3])
+def test_dense_in_narrow_strips_is_the_same(strip, monkeypatch):
+    scores, labels, seen = draw(5, levels=3)
+    thresholds = thresholds_of(measure(scores, labels, seen, TOPK), len(seen))
+    whole = thresholds.count(scores)
+    monkeypatch.setattr("c2srt.evaluation.dense.STRIP", strip)
+    np.testing.assert_array_equal(thresholds.count(scores), whole)
+
+
+def test_few_rows_at_a_time_leave_the_same_part(monkeypatch):
+    scores, labels, seen = draw(5, levels=3)
+    whole = measure(scores, labels, seen, TOPK)
+    monkeypatch.setattr("c2srt.evaluation.part.SCORES_AT_ONCE", 30)
+    for name, values in vars(measure(scores, labels, seen, TOPK)).items():
+        np.testing.assert_array_equal(values, getattr(whole, name))
+
+
 def test_biam_legacy_in_small_chunks_is_the_same(monkeypatch):
     scores, labels, seen = draw(5, levels=3)
     part = measure(scores, labels, seen, TOPK)
@@ -120,10 +138,49 @@ def test_biam_legacy_in_small_chunks_is_the_same(monkeypatch):
 @pytest.mark.parametrize("levels", [None, 1, 2])
 def test_expected_hits_is_the_mean_over_all_orders_of_ties(levels):
     scores, labels, _ = draw(6, images=40, categories=7, unseen=2, levels=levels)
-    hits = expected_hits(scores, labels == 1, TOPK)
+    image, category = np.nonzero(labels == 1)
+    hits = expected_hits(scores, best(scores, max(TOPK) + 1), image, scores[image, category], TOPK)
     for column, k in enumerate(TOPK):
         slow = [slow_expected_hits(s, y == 1, k) for s, y in zip(scores, labels, strict=True)]
         np.testing.assert_allclose(hits[:, column], slow, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("categories, count, levels", [(3000, 21, None), (3001, 11, 2), (1030, 4, 1), (700, 1, None), (97, 97, 3),
+                                                       (40, 21, None)])
+def test_best_is_the_end_of_the_sorted_row(categories, count, levels, dtype):
+    """Wide rows go by the bound of maxima, narrow ones are sorted; ties reach far beyond the best."""
+    scores = np.random.default_rng(categories).normal(size=(9, categories)).astype(dtype)
+    scores = np.round(scores * levels) / dtype(levels) if levels else scores
+    scores[3] = 0.25
+    scores[4, ::2] = -7
+    np.testing.assert_array_equal(best(scores, count), np.sort(scores, 1)[:, -count:])
+    assert best(scores[:0], count).shape == (0, count)
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_f1_of_many_categories_shares_ties_beyond_the_best(levels):
+    """Seen and unseen categories mixed, and so many that only a bound is sorted."""
+    random = np.random.default_rng(0)
+    scores, labels = random.normal(size=(30, 1500)).astype(np.float32), random.choice([-1, 0, 1], (30, 1500), p=[0.1, 0.8, 0.1])
+    scores, seen = np.round(scores * levels) / np.float32(levels) if levels else scores, random.random(1500) < 0.5
+    hits = measure(scores, labels.astype(np.int8), seen, (3, 10)).hits
+    for position, label_set in enumerate(LABEL_SETS):
+        columns = columns_of(label_set, seen)
+        for column, k in enumerate((3, 10)):
+            inside, positive = scores[:, columns], labels[:, columns] == 1
+            boundary = np.sort(inside, 1)[:, [-k]]
+            above, tied = inside > boundary, inside == boundary
+            expected = (above & positive).sum(1) + (k - above.sum(1)) * (tied & positive).sum(1) / tied.sum(1)
+            np.testing.assert_allclose(hits[:, position, column], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, bool, np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 16), (5, 1001)])
+def test_nonzero_finds_what_numpy_finds(shape, dtype):
+    values = np.random.default_rng(0).choice([0, 1], (shape[0] + 1, shape[1]), p=[0.9, 0.1]).astype(dtype)
+    for some in (values[1:], values[1:, ::-1]):
+        np.testing.assert_array_equal(nonzero(some), np.flatnonzero(some))
 
 
 def test_f1_is_micro_over_images_with_a_positive_and_named_when_over_all():
@@ -160,7 +217,9 @@ def test_any_split_and_order_of_images_gives_the_same_bits(levels):
             f1_at_k(part, label_set, TOPK))]
 
     whole = everything([measure(scores, labels, seen, TOPK)], [scores])
-    for ranks in (2, 3, 13):
+    thresholds = thresholds_of(measure(scores, labels, seen, TOPK), len(seen))
+    np.testing.assert_array_equal(thresholds.count(scores[:9], scores[9:]), thresholds.count(scores))
+    for ranks in (1, 2, 3, 7):
         blocks = np.array_split(random.permutation(len(scores)), ranks)
         assert everything([measure(scores[b], labels[b], seen, TOPK) for b in blocks], [scores[b] for b in blocks]) == whole
 
@@ -212,6 +271,9 @@ def test_part_survives_the_disk(tmp_path):
     (lambda s, y, m: (s[:, 1:], y, m), "disagree"),
     (lambda s, y, m: (s, y, m[1:]), "disagree"),
     (lambda s, y, m: (s, y * 2, m), "labels are −1"),
+    (lambda s, y, m: (s, np.where(y == 1, np.nan, y), m), "labels are −1"),
+    (lambda s, y, m: (s, (y == 1) * np.uint8(255), m), "category .* is 255"),
+    (lambda s, y, m: (s[:, :0], y[:, :0], m[:0]), "disagree"),
     (lambda s, y, m: (s, y, np.arange(14) > 0), "K = 2 does not fit the 1 categories of ZSL"),
 ])
 def test_bad_batches_are_refused(change, sentence):

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.evaluation.dense import thresholds_of
+from c2srt.evaluation.dense import COUNT_IMAGES, thresholds_of
 from c2srt.evaluation.part import check_topk, measure, merge
 from c2srt.evaluation.results import Task, evaluate_part
 from c2srt.progress import Progress
@@ -20,10 +20,10 @@ BLOCK_SCORES = 1 << 23
 
 
 def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...],
-                    protocols: tuple[str, ...]) -> tuple[dict, pl.DataFrame]:
+                    protocols: tuple[str, ...], draws: int = 0, seed: int = 0) -> tuple[dict, pl.DataFrame]:
     """As `evaluate_part`, from files. Raises UserError on anything that is not what the names say."""
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
-    task = Task(load_seen(seen), topk, protocols)
+    task = Task(load_seen(seen), topk, protocols, draws, seed)
     check_arrays(*arrays, task)
     blocks = list(blocks_of(arrays[0]))
     progress = Progress("evaluate", len(arrays[0]) * (1 + ("dense" in protocols)))
@@ -36,13 +36,14 @@ def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...
         raise UserError(f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
                         "2 · labels − 1, or ask for protocols=[dense]")
     part = merge(parts)
+    parts.clear()
     thresholds = at_least = None
     if "dense" in protocols:
         thresholds = thresholds_of(part, len(task.seen))
         at_least = np.zeros(len(thresholds.score), np.int64)
-        for block in blocks:
-            at_least += thresholds.count(np.asarray(arrays[0][block]).astype(part.score.dtype, copy=False))
-            progress.update(block.stop - block.start)
+        for start in range(0, part.images, COUNT_IMAGES):
+            at_least += thresholds.count(some := arrays[0][start : start + COUNT_IMAGES])
+            progress.update(len(some))
     progress.close()
     return evaluate_part(part, task, thresholds, at_least)
 

@@ -13,6 +13,10 @@ from c2srt.evaluation.metrics import inside_category, precision_of_groups
 from c2srt.evaluation.part import Part
 
 
+COUNT_IMAGES, STRIP = 4096, 128
+"""Images that callers count at a time, and categories of them that are copied and sorted at a time (2 MiB)."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """The distinct scores of each category's positives, category by category, best first; T in all."""
@@ -24,15 +28,21 @@ class Thresholds:
     start: np.ndarray
     """int64 [C + 1]: thresholds of category c are start[c]…start[c + 1]"""
 
-    def count(self, scores: np.ndarray) -> np.ndarray:
-        """How many of the images of scores [b, C] reach each threshold: int64 [T]."""
-        at_least = np.zeros(len(self.score), np.int64)
-        columns = np.ascontiguousarray(scores.T)
-        for category in np.flatnonzero(np.diff(self.start)):
-            here = slice(self.start[category], self.start[category + 1])
-            ascending = self.score[here][::-1]
-            reached = np.searchsorted(ascending, columns[category], "right")
-            at_least[here] = np.bincount(reached, minlength=len(ascending) + 1)[:0:-1].cumsum()
+    def count(self, *scores: np.ndarray) -> np.ndarray:
+        """How many of the images of all `scores` [b, C] reach each threshold: int64 [T].
+
+        Sorting a column and looking the few thresholds up is faster than looking its many scores up among the thresholds, and the
+        more so the longer the columns: give some thousand images at once (COUNT_IMAGES).
+        """
+        at_least, images = np.zeros(len(self.score), np.int64), sum(map(len, scores))
+        present = np.flatnonzero(np.diff(self.start))
+        for begin in range(0, len(self.start) - 1, STRIP):
+            here = present[slice(*np.searchsorted(present, (begin, begin + STRIP)))]
+            columns = np.concatenate([some[:, here].T for some in scores], axis=1, dtype=self.score.dtype)
+            columns.sort(axis=1)
+            for category, column in zip(here, columns, strict=True):
+                thresholds = slice(self.start[category], self.start[category + 1])
+                at_least[thresholds] = images - np.searchsorted(column, self.score[thresholds])
         return at_least
 
     def average_precision(self, at_least: np.ndarray) -> np.ndarray:

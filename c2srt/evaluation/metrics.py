@@ -1,6 +1,6 @@
-"""The arithmetic of evaluation on plain arrays: segmented average precision, and expected hits among the K best.
+"""The arithmetic of evaluation on plain arrays: segmented average precision.
 
-Shapes: n entries (one verified image-category pair each), C categories, b images. An entry is one uint64 key:
+Shapes: n entries (one verified image-category pair each), C categories. An entry is one uint64 key:
 
     bits 63…40 category · 39…8 rank of the score, best first · 7…0 flags (bit 0 positive, the rest the caller's)
 
@@ -90,20 +90,3 @@ def precision_of_groups(category: np.ndarray, positives: np.ndarray, entries: np
     weighted = np.bincount(category, gained * (positives / entries), categories)
     total = np.bincount(category, gained, categories)
     return np.divide(weighted, total, out=np.full(categories, np.nan), where=total > 0)
-
-
-def expected_hits(scores: np.ndarray, positive: np.ndarray, topk: tuple[int, ...]) -> np.ndarray:
-    """Positives among the K best scores of each image, float64 [b, len(topk)]; scores [b, C], positive [b, C] bool.
-
-    Ties at the K-th place share what is left of it: with g scores above the K-th best one and m equal to it, each of the m
-    counts (K − g) / m. That is the mean over all orders of the ties, so the order of the columns cannot matter.
-    """
-    columns = scores.shape[1]
-    ordered = np.partition(scores, [columns - k for k in topk], axis=1)
-    hits = np.empty((len(scores), len(topk)))
-    for position, k in enumerate(topk):
-        boundary = ordered[:, columns - k, None]
-        above, tied = scores > boundary, scores == boundary
-        share = (k - above.sum(1)) / tied.sum(1)
-        hits[:, position] = (above & positive).sum(1) + share * (tied & positive).sum(1)
-    return hits

@@ -8,8 +8,11 @@ results.json (fractions 0–1; null where nothing can be measured):
              "positives_per_image",                                       of the same images; equals K·P@K / R@K
              "images",                                                    how many those are
              "categories": {"all", "verified", "positive"},               with any label ±1, with a label +1
-             "all_images": {"F1@10": …, "positives_per_image"}},          the same over every image (NUS-WIDE's tables)
-     "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}}
+             "all_images": {"F1@10": …, "positives_per_image"},           the same over every image (NUS-WIDE's tables)
+             "ci95": {"mAP": {"per_class": [low, high], "lesa"}, "F1@10": {"P", "R", "F1"}, …}},   bootstrap.py; absent without draws
+     "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}, "bootstrap": {"draws", "seed"} | null,
+     "published": {"zsl", "gzsl": positives per image, "over": "all" | "positive"} | null,
+     "given_away": ["unseen/seen name", …]}                              the last two from a vocabulary (known.py)
 """
 
 from dataclasses import dataclass
@@ -19,26 +22,31 @@ import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
+from c2srt.evaluation.bootstrap import intervals
 from c2srt.evaluation.dense import Thresholds
-from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, columns_of
+from c2srt.evaluation.known import Published, given_away, published
+from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, Part, columns_of
 from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
 from c2srt.files import whole_file, write_json
+from c2srt.vocabulary import Vocabulary
 
 RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured: seen [C] bool, the K of F1@K, the protocols of mAP."""
+    """What is measured: seen [C] bool, the K of F1@K, the protocols of mAP; draws of the bootstrap (0: no intervals), its seed."""
 
     seen: np.ndarray
     topk: tuple[int, ...]
     protocols: tuple[str, ...]
+    draws: int = 0
+    seed: int = 0
 
 
 def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None,
                   at_least: np.ndarray | None) -> tuple[dict, pl.DataFrame]:
-    """The "images", "zsl", "gzsl" and "isr" of results.json, and the per-category table [C rows].
+    """The "images", "zsl", "gzsl", "isr" and "bootstrap" of results.json, and the per-category table [C rows].
 
     `thresholds` and `at_least` only for the dense protocol. Raises UserError if no image has a positive label.
     """
@@ -51,7 +59,11 @@ def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None,
         ap = average_precisions(part, task.seen, label_set, task.protocols, keys, thresholds, at_least)
         values[label_set] = summary(part, task, label_set, ap)
         columns |= {f"{label_set}_{protocol}": array for protocol, array in ap.items()}
-    return values | {"isr": isr_statistics(part)}, pl.DataFrame(columns)
+    if task.draws:
+        for label_set, found in intervals(part, task.seen, task.topk, task.protocols, values, task.draws, task.seed).items():
+            values[label_set]["ci95"] = found
+    bootstrap = {"draws": task.draws, "seed": task.seed} if task.draws else None
+    return values | {"isr": isr_statistics(part), "bootstrap": bootstrap}, pl.DataFrame(columns)
 
 
 def counts(part: Part, chosen: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -85,6 +97,14 @@ def isr_statistics(part: Part) -> dict[str, float] | None:
     return {"mean_patches": patches / pairs, "capped_share": capped / pairs} if pairs else None
 
 
+def about(vocabulary: Vocabulary, split: str) -> dict:
+    """The "published" and "given_away" of results.json: what known.py knows of a vocabulary, the first of its test split only."""
+    known: Published | None = published(vocabulary) if split == "test" else None
+    constants = {ZSL: known.zsl, GZSL: known.gzsl, "over": "all" if known.every_image else "positive"} if known else None
+    return {"published": constants, "given_away": [f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}"
+                                                   for unseen, seen in given_away(vocabulary)]}
+
+
 def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
     """Writes per_category.csv, then results.json, each whole; the presence of results.json means that all is done."""
     with whole_file(out / PER_CATEGORY) as temporary:
@@ -92,49 +112,12 @@ def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
     write_json(out / RESULTS, results)
 
 
-def describe(results: dict) -> str:
-    """The results as a table in percent, with a sentence for whatever a reader could misunderstand."""
-    rows = [["percent", "ZSL", "GZSL"]]
-    rows += [[f"mAP {name}", *(percent(results[s]["mAP"][name]) for s in LABEL_SETS)] for name in results[GZSL]["mAP"]]
-    for key in (key for key in results[GZSL] if key.startswith("F1@")):
-        rows.append([f"{key}  (P / R / F1)", *(precision_recall(results[s][key]) for s in LABEL_SETS)])
-    rows.append(["images with a positive", *(f"{results[s]['images']:,}" for s in LABEL_SETS)])
-    rows.append(["categories with a positive", *(f"{results[s]['categories']['positive']:,}" for s in LABEL_SETS)])
-    rows.append(["positives per such image", *(number(results[s]["positives_per_image"]) for s in LABEL_SETS)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2])]) for row in rows]
-    return "\n".join(lines + notes(results))
-
-
-def notes(results: dict) -> list[str]:
-    """Sentences on the ISR and on label sets that cannot be measured."""
-    isr = results["isr"]
-    found = [f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} % at the cap"] if isr else []
-    for label_set in LABEL_SETS:
-        if not results[label_set]["images"]:
-            count = results[label_set]["categories"]["all"]
-            found.append(f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here")
-    return found
-
-
 def flat(results: dict) -> dict[str, float]:
-    """The label sets' numbers as {"zsl/mAP/per_class": …} without nulls: what a tracker records."""
+    """The label sets' numbers as {"zsl/mAP/per_class": …} without nulls and intervals: what a tracker records."""
     found, todo = {}, [(label_set, results[label_set]) for label_set in LABEL_SETS]
     for name, value in todo:
         if isinstance(value, dict):
-            todo += [(f"{name}/{key}", inner) for key, inner in value.items()]
+            todo += [(f"{name}/{key}", inner) for key, inner in value.items() if key != "ci95"]
         elif value is not None:
             found[name] = float(value)
     return found
-
-
-def precision_recall(values: dict) -> str:
-    return " / ".join(percent(values[name]) for name in ("P", "R", "F1"))
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

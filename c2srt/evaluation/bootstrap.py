@@ -1,0 +1,175 @@
+"""95 % confidence intervals of mAP and F1@K: what the choice of test images alone moves, from a `Part`.
+
+A draw takes N of the N test images, with replacement; an image taken w times weighs w, which gives the AP of literally repeating
+its entries. Which images a draw takes is decided by the seed and by what the images hold, never by their place, so that any order
+of images and any number of workers give the same bits, and two models on the same labels meet nearly the same draws.
+
+Duplicates lift the AP of categories with few positives: draws lie above the value that they stand for, on Open Images by several
+of their own deviations, and their plain percentiles would not even hold it. An interval is therefore the draws' 2.5 and 97.5
+percentiles, moved so that their mean is the value.
+
+Shapes: N images, n verified entries, C categories, B draws.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from c2srt.evaluation.metrics import best_first
+from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
+
+DRAWS_AT_ONCE, ENTRIES_AT_ONCE = 64, 1 << 16
+LEAST_DRAWS = 40
+"""Below, no draw lies beyond the 2.5th percentile."""
+PROTOCOLS = ("per_class", "lesa")
+HIGH = 32
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Entries of a few whole categories, best score first in each; g groups of tied scores, c categories."""
+
+    image: np.ndarray
+    """int32 [n]"""
+    ones: np.ndarray
+    """int64 [n]: 1, and 1 << HIGH more if positive: one running sum counts both"""
+    ends: np.ndarray
+    """int64 [g]: last entry of each group"""
+    first: np.ndarray
+    """int64 [c]: first group of each category"""
+    category: np.ndarray
+    """int64 [c]"""
+
+    def average_precision(self, weights: np.ndarray) -> np.ndarray:
+        """AP [c] with images weighing [N], NaN where the positives weigh nothing."""
+        running = np.cumsum(weights[self.image] * self.ones)[self.ends]
+        before = np.append(0, running)[self.first]
+        running -= np.repeat(before, np.diff(np.append(self.first, len(running))))
+        positives, entries = running >> HIGH, running & ((1 << HIGH) - 1)
+        gained = np.diff(positives, prepend=0)
+        gained[self.first] = positives[self.first]
+        precision = np.add.reduceat(gained * positives / np.maximum(entries, 1), self.first)
+        total = positives[np.append(self.first[1:], len(positives)) - 1]
+        return np.divide(precision, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def intervals(part: Part, seen: np.ndarray, topk: tuple[int, ...], protocols: tuple[str, ...], values: dict, draws: int,
+              seed: int) -> dict[str, dict]:
+    """{label set: {"mAP": {protocol: [low, high]}, "F1@K": {"P", "R", "F1": [low, high]}}} of B `draws` over the images.
+
+    `values` holds the measured figures in the same layout, null where nothing can be measured (so is the interval then).
+    Only per_class and lesa: the other protocols would have to look at every score, or at every pair of an image's labels, again.
+    """
+    order = order_of_images(part)
+    place = np.empty(part.images, np.int32)
+    place[order] = np.arange(part.images)
+    names = [name for name in PROTOCOLS if name in protocols]
+    found = {label_set: [] for label_set in LABEL_SETS}
+    for start in range(0, draws, DRAWS_AT_ONCE):
+        weights = weights_of(part.images, seed, range(start, min(start + DRAWS_AT_ONCE, draws)))
+        for label_set, drawn in mean_precisions(part, seen, place, names, weights).items():
+            found[label_set].append(drawn | hit_rates(part, order, label_set, topk, weights))
+    result: dict[str, dict] = {}
+    for label_set, parts in found.items():
+        joined = {key: np.concatenate([some[key] for some in parts]) for key in parts[0]}
+        result[label_set] = {outer: {} for outer, _ in joined}
+        for (outer, inner), drawn in joined.items():
+            result[label_set][outer][inner] = interval(values[label_set][outer][inner], drawn)
+    return result
+
+
+def interval(value: float | None, drawn: np.ndarray) -> list[float] | None:
+    """[low, high] in 0–1 around a value, from its draws [B] (NaN: a draw without any positive)."""
+    drawn = drawn[~np.isnan(drawn)]
+    if value is None or not len(drawn):
+        return None
+    return np.clip(value + np.percentile(drawn, [2.5, 97.5]) - drawn.mean(), 0, 1).tolist()
+
+
+def weights_of(images: int, seed: int, draws: range) -> np.ndarray:
+    """How often each draw takes each image, uint16 [B, N]: a pure function of seed and draw."""
+    taken = (np.random.default_rng((seed, draw)).integers(0, images, images) for draw in draws)
+    return np.stack([np.bincount(some, minlength=images).astype(np.uint16) for some in taken])
+
+
+def order_of_images(part: Part) -> np.ndarray:
+    """Images by what they hold, int64 [N]: labels first, then scores, then hits; those that are alike in all are interchangeable."""
+    bits = np.uint32 if part.score.dtype == np.float32 else np.uint64
+    label = mixed(part.category.astype(np.uint64) * 2 + part.positive)
+    score = mixed(label + (part.score + part.score.dtype.type(0)).view(bits))
+    ends = np.cumsum(part.verified)
+
+    def of_image(entries: np.ndarray) -> np.ndarray:
+        running = np.append(np.uint64(0), np.cumsum(entries))
+        return running[ends] - running[ends - part.verified]
+
+    return np.lexsort((*part.hits.reshape(part.images, -1).T, of_image(score), of_image(label)))
+
+
+def mixed(value: np.ndarray) -> np.ndarray:
+    """uint64 -> uint64, one to one and without pattern (the finaliser of splitmix64)."""
+    value = (value ^ (value >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> 27)) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> 31)
+
+
+def mean_precisions(part: Part, seen: np.ndarray, place: np.ndarray, names: list[str], weights: np.ndarray) -> dict[str, dict]:
+    """{label set: {("mAP", protocol): [B]}}; place [N] of an image in `weights` [B, N]."""
+    image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)
+    keys = part.category.astype(np.uint64) << 32 | best_first(part.score)
+    order = np.argsort(keys)
+    found: dict[str, dict] = {label_set: {} for label_set in LABEL_SETS}
+    if "lesa" in names:
+        precision = precisions(part, keys, order, place[image], weights, len(seen))
+        for label_set in LABEL_SETS:
+            inside = precision[:, columns_of(label_set, seen)]
+            found[label_set]["mAP", "lesa"] = np.nan_to_num(inside).mean(1) if inside.size else np.full(len(weights), np.nan)
+    if "per_class" in names:
+        for position, label_set in enumerate(LABEL_SETS):
+            chosen = (part.positives[:, position] > 0)[image] & columns_of(label_set, seen)[part.category]
+            precision = precisions(part, keys, order[chosen[order]], place[image], weights, len(seen))
+            count = (~np.isnan(precision)).sum(1)
+            found[label_set]["mAP", "per_class"] = np.divide(np.nansum(precision, 1), count, where=count > 0,
+                                                              out=np.full(len(weights), np.nan))
+    return found
+
+
+def precisions(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray, weights: np.ndarray,
+               categories: int) -> np.ndarray:
+    """AP of each draw and category, [B, C]; `order` sorts the entries that count by their keys, `place` [n] finds their weights."""
+    result = np.full((len(weights), categories), np.nan)
+    for chunk in chunks(part, keys, order, place):
+        for draw, row in enumerate(weights):
+            result[draw, chunk.category] = chunk.average_precision(row)
+    return result
+
+
+def chunks(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray) -> Iterator[Chunk]:
+    """Whole categories, about ENTRIES_AT_ONCE entries each."""
+    categories = part.category[order]
+    begin = 0
+    while begin < len(order):
+        end = np.searchsorted(categories, categories[min(begin + ENTRIES_AT_ONCE, len(order)) - 1], "right")
+        here, group = order[begin:end], keys[order[begin:end]]
+        ends = np.flatnonzero(np.append(group[1:] != group[:-1], True))
+        category = categories[begin:end][ends]
+        first = np.flatnonzero(np.append(True, category[1:] != category[:-1]))
+        yield Chunk(place[here], 1 + (part.positive[here].astype(np.int64) << HIGH), ends, first, category[first])
+        begin = end
+
+
+def hit_rates(part: Part, order: np.ndarray, label_set: str, topk: tuple[int, ...], weights: np.ndarray) -> dict:
+    """{("F1@K", "P" | "R" | "F1"): [B]} over the images with a positive, as `f1_at_k`."""
+    position = LABEL_SETS.index(label_set)
+    positives = part.positives[order, position]
+    images, total = weights @ (positives > 0).astype(np.int64), weights @ positives.astype(np.int64)
+    found = {}
+    for column, k in enumerate(topk):
+        hits = np.where(positives > 0, part.hits[order, position, column], 0)
+        true_positives = np.array([(row * hits).sum() for row in weights])
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a positive is NaN
+            precision, recall = true_positives / (images * k), true_positives / total
+            f1 = np.where(true_positives > 0, 2 * precision * recall / (precision + recall), 0 * precision)
+        found |= {(f"F1@{k}", name): values for name, values in (("P", precision), ("R", recall), ("F1", f1))}
+    return found

@@ -1,0 +1,83 @@
+"""results.json as a table in percent, with a sentence for whatever a reader could misunderstand."""
+
+from c2srt.evaluation.known import NUS_WIDE, OPEN_IMAGES
+from c2srt.evaluation.part import GZSL, LABEL_SETS
+
+EXAMPLES = 3
+
+
+def describe(results: dict) -> str:
+    """The table and its notes. Intervals stand in brackets: of an F1 row they are F1's."""
+    rows = [["percent", "ZSL", "GZSL"]]
+    rows += [[f"mAP {name}", *(percent(results[s]["mAP"][name]) + interval(results[s], "mAP", name) for s in LABEL_SETS)]
+             for name in results[GZSL]["mAP"]]
+    for key in (key for key in results[GZSL] if key.startswith("F1@")):
+        rows.append([f"{key}  (P / R / F1)", *(precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS)])
+    rows.append(["images with a positive", *(f"{results[s]['images']:,}" for s in LABEL_SETS)])
+    rows.append(["categories with a positive", *(f"{results[s]['categories']['positive']:,}" for s in LABEL_SETS)])
+    rows.append(["positives per such image", *(number(results[s]["positives_per_image"]) for s in LABEL_SETS)])
+    if results.get("published"):
+        rows.append(published_row(results["published"]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2])]) for row in rows]
+    return "\n".join(lines + notes(results))
+
+
+def published_row(published: dict) -> list[str]:
+    what = "published, over all images" if published["over"] == "all" else "published, such images"
+    return [what, *(f"{published[label_set]:g}" for label_set in LABEL_SETS)]
+
+
+def notes(results: dict) -> list[str]:
+    """Sentences on intervals, the ISR, label sets that cannot be measured, labels that are not the published ones, and names."""
+    isr, bootstrap, found = results["isr"], results.get("bootstrap"), []
+    if bootstrap:
+        found.append(f"in brackets: 95 % interval over the choice of test images, {bootstrap['draws']} draws")
+    if isr:
+        found.append(f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} % at the cap")
+    for label_set in LABEL_SETS:
+        if not results[label_set]["images"]:
+            count = results[label_set]["categories"]["all"]
+            found.append(f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here")
+    return found + other_labels(results) + given_away(results)
+
+
+def other_labels(results: dict) -> list[str]:
+    """Where the positives per image are not the published constant."""
+    if not (published := results.get("published")):
+        return []
+    known, over = (NUS_WIDE, "all images") if published["over"] == "all" else (OPEN_IMAGES, "images with a positive")
+    found = []
+    for label_set in LABEL_SETS:
+        values = results[label_set]["all_images"] if known.every_image else results[label_set]
+        value = values["positives_per_image"]
+        if value is not None and not known.agrees(label_set, value):
+            found.append(f"note: {label_set.upper()} has {value:.3f} positives per image over {over}, the published tables "
+                         f"{published[label_set]:g}: these are other labels or images, so P, R and F1 cannot be compared with them")
+    return found
+
+
+def given_away(results: dict) -> list[str]:
+    if not (names := results.get("given_away")):
+        return []
+    unseen = len({name.split("/")[0] for name in names})
+    return [f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one but for a plural "
+            f"({', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}): the training saw these words, say so beside ZSL"]
+
+
+def interval(values: dict, outer: str, inner: str) -> str:
+    """" [low, high]" in percent; nothing where there is none."""
+    ends = values.get("ci95", {}).get(outer, {}).get(inner)
+    return f" [{percent(ends[0])}, {percent(ends[1])}]" if ends else ""
+
+
+def precision_recall(values: dict) -> str:
+    return " / ".join(percent(values[name]) for name in ("P", "R", "F1"))
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
