@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from c2srt.errors import UserError
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.photos import framed
-from c2srt.figures.viewers import Viewer
+from c2srt.figures.viewers import Viewer, ranks_of
+from c2srt.samples import Sample
 from c2srt.views import centre_pixels
 
 PHOTOS = 3
@@ -55,7 +56,8 @@ def numbers(inputs: Inputs) -> Cams:
     """A row a photo. Raises UserError if a chosen photo has no present or no absent category and none is named."""
     rows = []
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
-        columns = inputs.categories or tempting(sample, inputs.viewers)
+        shown = {column for row in rows for column in row.columns}
+        columns = inputs.categories or tempting(sample, inputs.viewers, shown)
         maps = {viewer.name: [class_activation(viewer, centre_pixels(sample.image, viewer.size), column) for column in columns]
                 for viewer in inputs.viewers}
         rows.append(Row(sample.id, framed(sample), columns, [inputs.vocabulary.names[column] for column in columns],
@@ -63,23 +65,17 @@ def numbers(inputs: Inputs) -> Cams:
     return Cams(rows)
 
 
-def tempting(sample, viewers: list[Viewer]) -> list[int]:
-    """The verified present and the verified absent category that the models rank best on average, no model before another."""
+def tempting(sample: Sample, viewers: list[Viewer], shown: set[int]) -> list[int]:
+    """The verified present and the verified absent category that the models rank best on average, no model before another; one that is
+    not `shown` yet, where there is one."""
     ranks = np.mean([ranks_of(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0]) for viewer in viewers], axis=0)
     chosen = []
     for label, word in ((1, "present"), (-1, "absent")):
         columns = np.flatnonzero(sample.labels == label)
         if not len(columns):
             raise UserError(f"image {sample.id} has no category that is verified as {word}: name some with categories=[…]")
-        chosen.append(int(columns[np.argmin(ranks[columns])]))
+        chosen.append(int(min(columns, key=lambda column: (column in shown, ranks[column]))))
     return chosen
-
-
-def ranks_of(scores: np.ndarray) -> np.ndarray:
-    """Scores [C] -> ranks [C], 1 the best; equal scores in the order of the columns."""
-    ranks = np.empty(len(scores), np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks
 
 
 class OneScore(nn.Module):

@@ -1,7 +1,7 @@
 """Figures 4, 5 and 9: mAP and F1@K over K, α and λ, from the sweeps that `c2srt tables` writes.
 
-    <tables>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values": {"zsl/mAP/per_class":
-                           fraction, "gzsl/F1@10/F1": …}}]}]}
+    <tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values": {"zsl/mAP/per_class":
+                                  fraction, "gzsl/F1@10/F1": …}}]}]}
 """
 
 import re
@@ -31,7 +31,7 @@ class Curves:
 
 
 def path_of(inputs: Inputs, name: str) -> Path:
-    return Path(inputs.config.tables) / f"{name}.json"
+    return Path(inputs.config.tables_folder) / f"{name}.json"
 
 
 def made_from(inputs: Inputs, name: str) -> dict:

@@ -39,7 +39,7 @@ def made_from(inputs: Inputs) -> dict:
     """The provenance of a graph tells nothing of what it names when its files are gone: those are hashed, where they are there."""
     folder = Path(inputs.config.relations_folder)
     files = [folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)]
-    return {"vocabulary": inputs.vocabulary.hash, "categories": inputs.config.categories,
+    return {"vocabulary": inputs.vocabulary.hash, "categories": inputs.categories,
             "graphs": {str(path.relative_to(folder)): sha256_of_file(path) if path.is_file() else None for path in files}}
 
 

@@ -60,7 +60,10 @@ class Inputs:
     @cached_property
     def categories(self) -> list[int] | None:
         """The columns of `categories`, None for a choice of our own."""
-        return None if self.config.categories is None else find_rows(self.vocabulary, self.config.categories)
+        try:
+            return None if self.config.categories is None else find_rows(self.vocabulary, self.config.categories)
+        except UserError as error:
+            raise UserError(f"{error} (categories takes names and MIDs of {self.config.shards}/vocabulary.json)") from error
 
     @cached_property
     def model_folder(self) -> Path:
@@ -97,10 +100,11 @@ class Inputs:
         return exported
 
     def made_from(self) -> dict:
-        """Identity of the photos: shards, split, and what decides the choice."""
+        """Identity of the photos: shards, split, and what decides the choice. Raises UserError on what the split lacks."""
         config = self.config
+        self.photos.places_of(config.images or [])
         return {"shards": self.index.source, "vocabulary": self.vocabulary.hash, "split": config.split, "seed": config.seed,
-                "images": config.images, "categories": config.categories}
+                "images": config.images, "categories": self.categories}
 
     def made_from_ours(self) -> dict:
         return {"model": identity(self.model_folder)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.photos import framed
-from c2srt.figures.viewers import OurViewer
+from c2srt.figures.viewers import OurViewer, ranks_of
 from c2srt.model.isr import assignment, softmax_dtype
 from c2srt.views import centre_pixels
 
@@ -59,8 +59,7 @@ def numbers(inputs: Inputs) -> Chosen:
     photos, choices = {}, {}
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
         image = centre_pixels(sample.image, ours.size)
-        scores, order = ours.scores(image[None])[0], np.argsort
-        ranks = order(order(-scores, kind="stable")) + 1
+        ranks = ranks_of(ours.scores(image[None])[0])
         columns = inputs.categories or telling(sample.labels, ranks, inputs.vocabulary.seen_count)
         taken, softmax = chosen_patches(ours, image, columns)
         photos[sample.id] = framed(sample)

@@ -34,7 +34,7 @@ class Config:
     with_isr: Optional[str] = None
     without_isr: str = ""
     relations_folder: str = ""
-    tables: str = ""
+    tables_folder: str = ""
     shards: str = ""
     text: str = ""
     clip: ClipConfig = field(default_factory=ClipConfig)

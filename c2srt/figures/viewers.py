@@ -86,6 +86,13 @@ class OurViewer(ExportViewer):
         return literal_scores(self.model.head, *self.model.tower(pixels), graph)[0][:, 0]
 
 
+def ranks_of(scores: np.ndarray) -> np.ndarray:
+    """Scores [C] -> ranks [C], 1 the best; equal scores in the order of the columns."""
+    ranks = np.empty(len(scores), np.int64)
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks
+
+
 def subgraph(graph: Graph, columns: list[int], hops: int) -> tuple[Graph, list[int]]:
     """The graph of `columns` (first, in order) and all that they hear within `hops`, and which categories those are.
 

@@ -49,7 +49,8 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
     sources = [column for column in graph.table[row].tolist() if column != ABSENT]
     strengths = dict(graph.edges.filter(graph.edges["target"] == vocabulary.mids[row]).select("source", "strength").iter_rows())
     weights = [strengths.get(vocabulary.mids[column]) for column in sources]
-    angles = np.pi / 2 - 2 * np.pi * np.arange(len(sources)) / max(len(sources), 1)
+    turn = 2 * np.pi / max(len(sources), 1)
+    angles = np.pi / 2 - turn * (np.arange(len(sources)) + (0.5 if len(sources) % 2 == 0 else 0))  # none is straight below: the name is
     place = {column: (np.cos(angle), np.sin(angle)) for column, angle in zip(sources, angles, strict=True)} | {row: (0.0, 0.0)}
     among = [(source, listener) for listener in sources for source in graph.table[listener].tolist() if source in place]
     edges = {node: len(sources) if node == row else 1 for node in place}

@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from c2srt.figures.draw.style import SEEN, UNSEEN, WIDTH, note
 from c2srt.figures.patch_counts import POSITIVES, PatchCounts
@@ -20,6 +21,7 @@ def draw(counts: PatchCounts) -> Figure:
     draw_taken(axes[1], counts)
     for axis, letter in zip(axes, "ab", strict=True):
         axis.set_title(f"({letter}) {axis.get_title()}")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     note(figure, f"{counts.images:,} images. (a): {told.sum():,} of {len(told):,} categories: those with at least {POSITIVES} positives whose "
                  f"AP depends on k; equal APs count for the smaller k. mAP (GZSL, per_class): "
                  + ", ".join(f"k = {k}: {100 * value:.1f}" for k, value in zip(counts.tried, np.nanmean(counts.ap, 1), strict=True))
@@ -46,6 +48,6 @@ def draw_taken(axis: Axes, counts: PatchCounts) -> None:
     edges = np.linspace(every.min(), max(every.max(), every.min() + 0.1), 21)
     for (name, colour, hatch), some in zip(KINDS, taken, strict=True):
         axis.hist(some, edges, weights=np.full(len(some), 100 / max(len(some), 1)), histtype="stepfilled", edgecolor=colour, hatch=hatch,
-                  facecolor=to_rgba(colour, 0.35), linewidth=1.0, label=f"{name} ({len(some):,})")
+                  facecolor="none" if hatch else to_rgba(colour, 0.45), linewidth=1.0, label=f"{name} ({len(some):,})")
     axis.set(xlabel="mean number of patches taken", ylabel="share of categories (%)", title="What the adaptive ISR takes")
     axis.legend()

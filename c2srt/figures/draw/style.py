@@ -77,7 +77,7 @@ def note(figure: Figure, text: str) -> None:
     """Sentences under everything that is drawn: what the figure shows, and over what."""
     figure.canvas.draw()  # places axes and their labels
     lowest = min(box.y0 for axis in figure.axes if (box := axis.get_tightbbox()) is not None) / figure.bbox.height
-    lines = "\n".join(textwrap.wrap(text, 135, break_on_hyphens=False))
+    lines = "\n".join(textwrap.wrap(text, round(19 * figure.get_figwidth()), break_on_hyphens=False))
     figure.text(0.5, lowest - 0.06 / figure.get_figheight(), plain(lines), ha="center", va="top", fontsize=6.5, color=INK, linespacing=1.4)
 
 
