@@ -168,7 +168,10 @@ class Cluster:
         self.logs = Path(site.logs).absolute() / f"ray-{os.environ['SLURM_JOB_ID']}"
 
     def __enter__(self) -> "Cluster":
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), C2SRT_HEAD=self.head)
+        # On one node Ray and the job keep to loopback, as on Windows and macOS: elsewhere Ray listens on every interface.
+        several = str(int(len(self.nodes) > 1))
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), C2SRT_HEAD=self.head,
+                          RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=several)
         self.logs.mkdir(parents=True, exist_ok=True)
         count = str(len(self.nodes))
         self.srun = subprocess.Popen(

@@ -112,9 +112,7 @@ def speak(*words: object) -> None:
 def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[str]:
     """`ray start` for this node; sets the environment that it needs."""
     is_head = name == os.environ["C2SRT_HEAD"]
-    # On one node Ray keeps to loopback, as on Windows and macOS: elsewhere `ray start` listens on every interface (cluster/session.py).
-    several = str(int(os.environ["SLURM_JOB_NUM_NODES"] != "1"))
-    os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=several)
+    os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
     ports = [f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
                "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}",
