@@ -194,6 +194,11 @@ class SlurmNodes:
         own = ("slurmd", "bash -c", "ps -eo")
         return [line for line in lines if not any(word in line for word in own)]
 
+    def listening(self, name: str) -> set[str]:
+        """Addresses at which something other than Slurm listens on a node."""
+        lines = self.run("ss", "-Hltnp", node=name).splitlines()
+        return {line.split()[3].rpartition(":")[0] for line in lines if "slurmd" not in line}
+
     def temporary(self, name: str) -> list[str]:
         """What lies in a node's temporary folder."""
         return [path.name for path in (self.work / "disk" / name).iterdir()]

@@ -263,6 +263,8 @@ def test_the_pipeline_chains_and_ends_in_results(slurm):
     clip = tiny_clip_config(work)
     jobs = pipeline(slurm, "data=miniature", f"work={work}", f"clip.name={clip.name}", "clip.pretrained=random", "topk=[1]",
                     "graph=random", "--", "epochs=2", "model.neighbours=1", *(key for key in TRAINING if "teacher" not in key))
+    wait(slurm, jobs["shard"], lambda: "launch: shard" in log(slurm, jobs["shard"]))
+    assert slurm.listening(slurm.job(jobs["shard"])["NodeList"]) <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}  # Ray on one node
     for stage in ("shard", "text", "relations", "teacher", "train", "evaluate"):
         finished(slurm, jobs[stage])
     ran = {stage: slurm.job(number) for stage, number in jobs.items()}
