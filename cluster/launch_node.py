@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port"
          "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
 """Ports of Ray's own services, from the job's first port on; workers bind to free ones that the system gives."""
 HEAD_ONLY = 3
+ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED")
 PR_SET_CHILD_SUBREAPER = 36
 SIOCGIFADDR = 0x8915
 
@@ -44,6 +45,7 @@ def main(first_port: int, logs: Path) -> int:
     if not told or (name != os.environ["C2SRT_HEAD"] and not sys.stdin.readline()):
         return 0
     shutil.rmtree(temporary, ignore_errors=True)
+    remove_what_dead_jobs_left(temporary.parent)
     temporary.mkdir(mode=0o700)
     try:
         command = ray_command(name, told[1], first_port, temporary)
@@ -149,18 +151,27 @@ def gpu_count() -> int:
     return int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
 
 
-def job_state() -> str:
-    """What Slurm says of this job: RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm cannot be asked."""
-    asked = ["scontrol", "show", "job", "-o", os.environ["SLURM_JOB_ID"]]
+def job_state(number: str | None = None) -> str:
+    """What Slurm says of a job (this one): RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm cannot be asked, FORGOTTEN when
+    the job ended so long ago that Slurm does not know it any more."""
+    asked = ["scontrol", "show", "job", "-o", number or os.environ["SLURM_JOB_ID"]]
     try:
         shown = subprocess.run(asked, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "RUNNING"
     found = re.search(r"JobState=(\w+)", shown.stdout)
-    return found[1] if found else "RUNNING"
+    return found[1] if found else "FORGOTTEN" if "Invalid job id" in shown.stderr else "RUNNING"
 
 
 # --- nothing left behind
+
+def remove_what_dead_jobs_left(folder: Path, state: Callable[[str], str] = job_state) -> None:
+    """Temporary folders of this user's jobs that a power cut kept from tidying up."""
+    for path in folder.glob("r[0-9]*"):
+        with suppress(OSError):
+            if path.name[1:].isdigit() and path.stat().st_uid == os.getuid() and state(path.name[1:]) not in ALIVE:
+                shutil.rmtree(path, ignore_errors=True)
+
 
 def adopt_orphans() -> None:
     """Makes this process the parent of descendants whose own parents die, so that none gets away."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from c2srt.train import checkpoints
-from cluster import launch
+from cluster import launch, launch_node
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.slurm_nodes import SlurmNodes, why_not
 from tests.tiny import tiny_clip_config
@@ -46,6 +46,20 @@ def test_an_array_task_has_its_seed_and_folder(no_array, monkeypatch):
     assert launch.job_keys("evaluate", [], []) == ["checkpoint=${work}/train/seed-3/model", "out=${work}/evaluation/seed-3"]
     with pytest.raises(launch.Refused, match="needs out="):
         launch.job_keys("shard", [], [])
+
+
+def test_array_tasks_share_the_rows_of_the_tables(no_array, monkeypatch):
+    for name, value in (("ID", "5"), ("MIN", "4"), ("COUNT", "8")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert launch.job_keys("tables", ["work=/w"], ["seeds=3"]) == ["work=/w", "seeds=3", "part=2/8"]
+
+
+def test_folders_of_dead_jobs_are_removed(tmp_path):
+    for name in ("r1", "r2", "r3", "rest", "ray"):
+        (tmp_path / name).mkdir()
+    states = {"1": "RUNNING", "2": "NODE_FAIL", "3": "FORGOTTEN"}
+    launch_node.remove_what_dead_jobs_left(tmp_path, states.__getitem__)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r1", "ray", "rest"]
 
 
 def test_an_array_task_has_its_row_of_the_file(no_array, monkeypatch):
@@ -151,10 +165,10 @@ def steps(out: Path) -> int:
     return int(found.name[-8:]) if found else 0
 
 
-def check_nothing_is_left(slurm: SlurmNodes) -> None:
-    """No process, no temporary folder on any node, within the seconds that Slurm takes to say so."""
+def check_nothing_is_left(slurm: SlurmNodes, nodes: tuple[str, ...] = ("n1", "n2", "n3")) -> None:
+    """No process, no temporary folder on the nodes, within the seconds that Slurm takes to say so."""
     deadline = time.monotonic() + 20
-    while left := {node: (slurm.processes(node), slurm.temporary(node)) for node in slurm.names
+    while left := {node: (slurm.processes(node), slurm.temporary(node)) for node in nodes
                    if node in slurm.holders and (slurm.processes(node) or slurm.temporary(node))}:
         assert time.monotonic() < deadline, left
         time.sleep(0.3)
@@ -238,6 +252,13 @@ def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, 
     assert (folder / "model/model.safetensors").read_bytes() == (out(slurm, "seed-0") / "model/model.safetensors").read_bytes()
     slurm.plug_in("n2")
     slurm.wait_for_nodes(3)
+    check_nothing_is_left(slurm, ("n1", "n3"))
+    assert slurm.temporary("n2") == [f"r{job}"]  # the power was cut: the next job on that node tidies up
+    number = submit(slurm, "--nodelist=n2", "slurm/shard.sh", "data=miniature", f"work={slurm.work / 'nothing'}")
+    deadline = time.monotonic() + 200
+    while state(slurm, number) != "FAILED":  # it has nothing to read
+        assert time.monotonic() < deadline, log(slurm, number)
+        time.sleep(0.3)
     check_nothing_is_left(slurm)
 
 
