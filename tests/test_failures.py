@@ -165,7 +165,7 @@ def rank_whose_node_goes(told: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", (1, pytest.param(None, marks=pytest.mark.unproven)))
+@pytest.mark.parametrize("least", (1, None))
 def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence(ray_cluster, tmp_path, least):
     from cluster.attempts import run_attempts
 
@@ -193,7 +193,6 @@ def case(tmp_path_factory) -> Config:
     return make_case(tmp_path_factory.mktemp("failures"))
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
@@ -212,7 +211,6 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
     assert "attempt failed (1 in a row without progress)" in said and "finished:" in said
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good_checkpoint(case, tmp_path):
@@ -228,7 +226,6 @@ def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good
     assert newest(out) >= 3
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of one's own takes root")
