@@ -201,7 +201,6 @@ def case(tmp_path_factory):
     return make_case(tmp_path_factory.mktemp("jobs"))
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
@@ -217,7 +216,6 @@ def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
     assert "all agree" in head.submit("cluster.audit", *keys, "workers=2")
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_path_into_the_job_s_copy_is_refused(head, case):
@@ -237,7 +235,7 @@ def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, ca
     said = head.submit("cluster.teacher", *shards, f"out={case.work}/teacher", "views.count=2", "workers=2", "batch=4")
     assert "teacher 100 %" in said
     out = Path(case.work) / "jobs"
-    keys = train(case, "jobs", "epochs=30", f"teacher={case.work}/teacher", "log_every=1", "workers=2")
+    keys = train(case, "jobs", "epochs=2000", f"teacher={case.work}/teacher", "log_every=1", "workers=2")
     head.submit(*keys, wait=False, name="first")
     wait_until(lambda: newest(out) >= 3, "step 3", seconds=600)
     head.ray("job", "stop", "--address", head.dashboard, "first")
