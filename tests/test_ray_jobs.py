@@ -227,7 +227,6 @@ def train(case, name: str, *more: str) -> list[str]:
     return command(case, name, *more)[2:]
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):
