@@ -63,9 +63,10 @@ def numbers(inputs: Inputs) -> ApChange:
         if (results[isr].get("isr") is not None) != isr:
             raise UserError(f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one")
     for what in ("vocabulary", "images"):
-        if results[True].get(what) != results[False].get(what):
-            raise UserError(f"{where[True]} and {where[False]} differ in {what} ({results[True].get(what)}, {results[False].get(what)}): "
-                            f"evaluate both on the same split with `{EVALUATE}`")
+        one, other = (results[isr].get(what) for isr in (True, False))
+        if one != other:
+            raise UserError(f"{where[True]} and {where[False]} differ in {what} ({one}, {other}): evaluate both on the same "
+                            f"split with `{EVALUATE}`")
     return joined(*(read_table(where[isr] / PER_CATEGORY) for isr in (False, True)))
 
 

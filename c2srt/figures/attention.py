@@ -22,8 +22,8 @@ ROWS, TOP, IMAGES = 12, 5, 50
 
 @dataclass(frozen=True)
 class Row:
-    """An unseen category: its neighbours heard most (at most TOP) with their weights, best first; the weight of itself (None where the
-    model has no self-loops), of all its other neighbours (None where there are none), and over how many images these are means."""
+    """An unseen category: its neighbours heard most (at most TOP) with their weights, best first; the weight of itself (None
+    where the model has no self-loops), of all other neighbours (None where there are none); the images these are means over."""
 
     name: str
     neighbours: list[str]
@@ -41,7 +41,8 @@ class Relations:
     split: str
 
     def record(self) -> dict:
-        return {"layer": 1, "mean_over": ["heads", f"images of split {self.split} that contain the category"], "rows": [vars(row) for row in self.rows]}
+        over = ["heads", f"images of split {self.split} that contain the category"]
+        return {"layer": 1, "mean_over": over, "rows": [vars(row) for row in self.rows]}
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -52,7 +53,8 @@ def numbers(inputs: Inputs) -> Relations:
     """Raises UserError if the model has no IST, or a category that is asked for is seen, hears none or is in no image."""
     ours, vocabulary = inputs.ours, inputs.vocabulary
     if not ours.model.config.ist:
-        raise UserError(f"{inputs.model_folder} was trained with model.ist=false and has no relation weights: give another model=…")
+        raise UserError(f"{inputs.model_folder} was trained with model.ist=false and has no relation weights: give another "
+                        "model=…")
     places, labels = inputs.photos.candidates
     rows = []
     for column in chosen_columns(inputs, labels == 1):
@@ -64,20 +66,20 @@ def numbers(inputs: Inputs) -> Relations:
 
 
 def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
-    """The categories asked for, or the ROWS unseen ones present in most images that have a neighbour; present bool [images, C]."""
+    """The categories asked for, or of the unseen ones with a neighbour the ROWS present in most images; present bool [n, C]."""
     seen, hears = inputs.vocabulary.seen_count, (inputs.ours.graph.table >= 0).any(1).cpu().numpy()
     count = present.sum(0)
     if inputs.categories is None:
         able = [column for column in range(seen, len(count)) if hears[column] and count[column]]
         if not able:
-            raise UserError(f"no unseen category with a neighbour is present in the {len(present):,} images looked at: nothing to draw")
+            raise UserError(f"no unseen category with a neighbour is present in the {len(present):,} images looked at: nothing "
+                            "to draw")
         return sorted(able, key=lambda column: -count[column])[:ROWS]
     for column in inputs.categories:
-        name, why = inputs.vocabulary.names[column], None
-        why = "is a seen category" if column < seen else "has no neighbour in the relation graph" if not hears[column] else why
-        if why or not count[column]:
-            raise UserError(f"categories: {name!r} {why or f'is present in none of the {len(present):,} images looked at'}: name unseen "
-                            "categories with neighbours and images")
+        faults = {"is a seen category": column < seen, "has no neighbour in the relation graph": not hears[column],
+                  f"is present in none of the {len(present):,} images looked at": not count[column]}
+        if why := next((why for why, holds in faults.items() if holds), None):
+            raise UserError(f"categories: {inputs.vocabulary.names[column]!r} {why}: name unseen ones with neighbours and images")
     return inputs.categories
 
 
@@ -93,7 +95,7 @@ def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.nda
 
 
 def first_attention(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -> Tensor:
-    """α [C, K, H] of the first layer for one image: patches [P, D], global_ [D]; K counts the self-loop, absent neighbours have 0."""
+    """α [C, K, H] of the first layer for one image: patches [P, D], global_ [D]. K counts the self-loop; absent neighbours: 0."""
     from c2srt.model.literal import input_features, local_features  # PyG takes seconds to import
 
     tensors = {name: parameter.to(patches.dtype) for name, parameter in head.named_parameters()}
@@ -114,6 +116,6 @@ def row_of(names: tuple[str, ...], column: int, weights: np.ndarray, heard: list
     of = dict(zip(heard, weights.tolist(), strict=True))
     itself = of.pop(column, None)
     order = sorted(of, key=lambda neighbour: -of[neighbour])
-    rest = order[TOP:]
-    return Row(names[column], [names[neighbour] for neighbour in order[:TOP]], [of[neighbour] for neighbour in order[:TOP]], itself,
-               sum(of[neighbour] for neighbour in rest) if rest else None, images)
+    best, rest = order[:TOP], order[TOP:]
+    others = sum(of[neighbour] for neighbour in rest) if rest else None
+    return Row(names[column], [names[heard] for heard in best], [of[heard] for heard in best], itself, others, images)

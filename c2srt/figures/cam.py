@@ -1,7 +1,7 @@
 """Table 2: where in the photo CLIP, MKT and ours find a category (Grad-CAM, Selvaraju et al. 2017).
 
-The layer is the output of the last but one block for all three, since nothing of CLIP's final patch features reaches its score. The
-target is the category's score, ours through ISR and IST; which patches the ISR takes is a choice without gradient.
+The layer is the output of the last but one block for all three, since nothing of CLIP's final patch features reaches its score.
+The target is the category's score, ours through ISR and IST; which patches the ISR takes is a choice without gradient.
 
 This is the only file that imports pytorch_grad_cam.
 
@@ -44,8 +44,9 @@ class Cams:
     rows: list[Row]
 
     def record(self) -> dict:
-        return {"rows": [{"image": row.image, "categories": row.names, "labels": row.labels,
-                          "maps": {name: np.stack(maps).round(6).tolist() for name, maps in row.maps.items()}} for row in self.rows]}
+        return {"rows": [{"image": row.image, "categories": row.names, "columns": row.columns, "labels": row.labels,
+                          "maps": {name: [found.tolist() for found in maps] for name, maps in row.maps.items()}}
+                         for row in self.rows]}
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -66,8 +67,8 @@ def numbers(inputs: Inputs) -> Cams:
 
 
 def tempting(sample: Sample, viewers: list[Viewer], shown: set[int]) -> list[int]:
-    """The verified present and the verified absent category that the models rank best on average, no model before another; one that is
-    not `shown` yet, where there is one."""
+    """The verified present and the verified absent category that the models rank best on average, no model before another; one
+    that is not `shown` yet, where there is one."""
     ranks = np.mean([ranks_of(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0]) for viewer in viewers], axis=0)
     chosen = []
     for label, word in ((1, "present"), (-1, "absent")):
@@ -90,7 +91,7 @@ class OneScore(nn.Module):
 
 
 def class_activation(viewer: Viewer, image: Tensor, column: int) -> np.ndarray:
-    """ReLU(Σ_w mean over patches(∂score/∂A_w) · A_w) of one uint8 image [3, S, S]: float32 [rows, columns] of patches, not scaled.
+    """ReLU(Σ_w mean over patches(∂score/∂A_w) · A_w) of one uint8 image [3, S, S]: float32 [rows, columns], not scaled.
 
     Raises UserError if the ViT has fewer than two blocks.
     """
@@ -98,8 +99,8 @@ def class_activation(viewer: Viewer, image: Tensor, column: int) -> np.ndarray:
     if len(blocks) < 2:
         raise UserError("a class activation map needs a ViT of at least two blocks")
     pixels = viewer.pixels(image[None]).requires_grad_()  # the weights are frozen: gradients start here
-    target = [ClassifierOutputTarget(0)]
-    with torch.enable_grad(), GradCAM(OneScore(viewer, column), [blocks[-2]], lambda tokens: as_picture(tokens, viewer.grid)) as cam:
+    target, model = [ClassifierOutputTarget(0)], OneScore(viewer, column)
+    with torch.enable_grad(), GradCAM(model, [blocks[-2]], lambda tokens: as_picture(tokens, viewer.grid)) as cam:
         cam(pixels, target)
         found = cam.activations_and_grads
         raw = cam.get_cam_image(pixels, blocks[-2], target, found.activations[0].numpy(), found.gradients[0].numpy())[0]

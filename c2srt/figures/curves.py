@@ -1,7 +1,7 @@
 """Figures 4, 5 and 9: mAP and F1@K over K, α and λ, from the sweeps that `c2srt tables` writes.
 
-    <tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values": {"zsl/mAP/per_class":
-                                  fraction, "gzsl/F1@10/F1": …}}]}]}
+    <tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values":
+                                  {"zsl/mAP/per_class": fraction, "gzsl/F1@10/F1": …}}]}]}
 """
 
 import re
@@ -13,7 +13,8 @@ from c2srt.evaluation.part import LABEL_SETS
 from c2srt.figures.inputs import Inputs, need
 from c2srt.files import read_json, sha256_of_file
 
-AXES = {"neighbours": "K, related seen categories", "threshold": "α, threshold of the ISR", "distillation": "λ, weight of distillation"}
+AXES = {"neighbours": "K, related seen categories", "threshold": "α, threshold of the ISR",
+        "distillation": "λ, weight of distillation"}
 MAP = "mAP/per_class"
 
 

@@ -22,8 +22,9 @@ class Graphs:
 
     def record(self) -> dict:
         names = self.vocabulary.names
-        return {"category": names[self.column], "mid": self.vocabulary.mids[self.column], "neighbours": {
-            graph.kind: [names[heard] for heard in graph.table[self.column].tolist() if heard != ABSENT] for graph in self.graphs}}
+        heard = {graph.kind: [names[column] for column in graph.table[self.column].tolist() if column != ABSENT]
+                 for graph in self.graphs}
+        return {"category": names[self.column], "mid": self.vocabulary.mids[self.column], "neighbours": heard}
 
 
 def kinds_of(inputs: Inputs) -> list[str]:
@@ -36,7 +37,7 @@ def kinds_of(inputs: Inputs) -> list[str]:
 
 
 def made_from(inputs: Inputs) -> dict:
-    """The provenance of a graph tells nothing of what it names when its files are gone: those are hashed, where they are there."""
+    """All files of the graphs are hashed, those that are there; `load_graphs` refuses damaged ones."""
     folder = Path(inputs.config.relations_folder)
     files = [folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)]
     return {"vocabulary": inputs.vocabulary.hash, "categories": inputs.categories,

@@ -1,7 +1,7 @@
 """Figure 6(a): with how many patches each category is recognised best, and how many the adaptive ISR takes.
 
-The model is scored again with an ISR that takes exactly the k best patches of every category, for each k; nothing is trained. Images
-stream through: kept are verified entries (c2srt/evaluation/part.py) and two sums a category.
+The model is scored again with an ISR that takes exactly the k best patches of every category, for each k; nothing is trained.
+Images stream through: kept are verified entries (c2srt/evaluation/part.py) and two sums a category.
 
 Shapes: b images of a batch, C categories, T values of k.
 """
@@ -42,7 +42,8 @@ class PatchCounts:
 
     def record(self) -> dict:
         return {"images": self.images, "k": self.tried, "least_positives": POSITIVES, "seen": self.seen.tolist(),
-                "mAP": dict(zip(map(str, self.tried), np.nanmean(self.ap, 1).tolist())), "adaptive_mAP": float(np.nanmean(self.adaptive)),
+                "mAP": dict(zip(map(str, self.tried), np.nanmean(self.ap, 1).tolist(), strict=True)),
+                "adaptive_mAP": float(np.nanmean(self.adaptive)),
                 "best_k": self.best.tolist(), "positives": self.positives.tolist(),
                 "mean_patches": [None if np.isnan(value) else float(value) for value in self.taken]}
 
@@ -78,7 +79,8 @@ def numbers(inputs: Inputs) -> PatchCounts:
         progress.update(len(labels))
     progress.close()
     if not present.any():
-        raise UserError(f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be measured")
+        raise UserError(f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be "
+                        "measured")
     adaptive, *ap = [per_class(sorted_keys(merge(some)), seen, GZSL) for some in parts]
     mean = np.divide(taken, present, out=np.full(len(seen), np.nan), where=present > 0)
     return PatchCounts(tried, np.stack(ap), adaptive, best_of(np.stack(ap), tried, present), mean, present, seen, len(places))

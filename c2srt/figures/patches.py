@@ -22,8 +22,8 @@ PHOTOS = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """One category in one photo: `taken` bool and `softmax` float [rows, columns] of patches, its label in −1/0/1, its rank (1 the
-    best of C) and whether it is unseen."""
+    """One category in one photo: `taken` bool and `softmax` float [rows, columns] of patches, its label in −1/0/1, its rank
+    (1 the best of C) and whether it is unseen."""
 
     column: int
     name: str

@@ -26,7 +26,8 @@ class Photos:
     def __init__(self, index: ShardIndex, vocabulary: Vocabulary, split: str, seed: int) -> None:
         shards = index.split(split)
         self.samples = Samples(index.folder, shards, vocabulary, len(vocabulary), 2)
-        self.starts, self.seen, self.seed, self.split = np.cumsum([0] + [shard.count for shard in shards]), vocabulary.seen_count, seed, split
+        self.starts = np.cumsum([0] + [shard.count for shard in shards])
+        self.seen, self.seed, self.split = vocabulary.seen_count, seed, split
 
     @property
     def total(self) -> int:
@@ -60,7 +61,8 @@ class Photos:
         if ids is not None:
             return [self.read(place) for place in self.places_of(ids)]
         places, labels = self.candidates
-        kinds = sum(found.any(1).astype(int) for found in (labels[:, : self.seen] == 1, labels[:, self.seen :] == 1, labels == -1))
+        wanted = (labels[:, : self.seen] == 1, labels[:, self.seen :] == 1, labels == -1)
+        kinds = sum(found.any(1).astype(int) for found in wanted)
         lot = np.random.default_rng(self.seed).random(len(places))
         order = np.lexsort((lot, -(labels != 0).sum(1), -kinds))
         return [self.read(place) for place in places[order[:count]]]

@@ -13,7 +13,8 @@ PHOTOS, BEST = 8, 5
 
 @dataclass(frozen=True)
 class Label:
-    """A predicted category: `label` 1 right (verified present), −1 wrong (verified absent), 0 not verified; novel: unseen in training."""
+    """A predicted category: `label` 1 right (verified present), −1 wrong (verified absent), 0 not verified; `novel`: unseen in
+    training."""
 
     name: str
     column: int
@@ -30,7 +31,8 @@ class Predictions:
     best: dict[str, dict[str, list[Label]]]
 
     def record(self) -> dict:
-        return {image: {model: [vars(label) for label in labels] for model, labels in models.items()} for image, models in self.best.items()}
+        return {image: {model: [vars(label) for label in labels] for model, labels in models.items()}
+                for image, models in self.best.items()}
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -39,12 +41,12 @@ def made_from(inputs: Inputs) -> dict:
 
 def numbers(inputs: Inputs) -> Predictions:
     """`categories` does not restrict what is predicted: always the whole vocabulary."""
-    photos, best = {}, {}
+    photos, best, vocabulary = {}, {}, inputs.vocabulary
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
-        photos[sample.id] = framed(sample)
-        best[sample.id] = {viewer.name: best_labels(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0], sample.labels,
-                                                    inputs.vocabulary.names, inputs.vocabulary.seen_count)
-                           for viewer in inputs.viewers}
+        photos[sample.id], best[sample.id] = framed(sample), {}
+        for viewer in inputs.viewers:
+            scores = viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0]
+            best[sample.id][viewer.name] = best_labels(scores, sample.labels, vocabulary.names, vocabulary.seen_count)
     return Predictions(photos, best)
 
 

@@ -1,8 +1,8 @@
 """`c2srt figures`: draws what is missing or out of date.
 
     <out>/<figure>.png (300 dpi), <figure>.pdf    a figure
-    <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}}: its sources, and the numbers that it shows; written
-                                                  last, so its presence means that the two pictures are whole
+    <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}}: its sources, and the numbers that it shows;
+                                                  written last, so its presence means that the two pictures are whole
 """
 
 from collections.abc import Callable

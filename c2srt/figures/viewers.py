@@ -14,7 +14,7 @@ from c2srt.model.head import Graph
 
 
 class Viewer(nn.Module):
-    """A model that is compared: `name` as printed, `size` S of its input, its image tower `vit`, `grid` (rows, columns) of patches."""
+    """A model that is compared: `name` as printed, `size` S of its input, tower `vit`, `grid` (rows, columns) of patches."""
 
     def __init__(self, name: str, clip: Clip, vit: nn.Module, device: torch.device) -> None:
         super().__init__()

@@ -34,8 +34,9 @@ def neighbourhood_figure(graphs: list[Graph], row: int, vocabulary: Vocabulary, 
     drawn = [graph for graph in graphs if len(graph.edges)] or graphs
     across = min(across, len(drawn))
     lines = -(-len(drawn) // across)
-    figure, axes = plt.subplots(lines, across, figsize=(5 * scale * across, 4.1 * scale * lines + 0.3), squeeze=False,
-                                gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - 0.5 / (4.1 * scale * lines + 0.3), "hspace": 0.12})
+    height = 4.1 * scale * lines + 0.3
+    figure, axes = plt.subplots(lines, across, figsize=(5 * scale * across, height), squeeze=False,
+                                gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - 0.5 / height, "hspace": 0.12})
     for axis in axes.flat[len(drawn) :]:
         axis.axis("off")
     for axis, graph in zip(axes.flat, drawn, strict=False):
@@ -50,7 +51,8 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
     strengths = dict(graph.edges.filter(graph.edges["target"] == vocabulary.mids[row]).select("source", "strength").iter_rows())
     weights = [strengths.get(vocabulary.mids[column]) for column in sources]
     turn = 2 * np.pi / max(len(sources), 1)
-    angles = np.pi / 2 - turn * (np.arange(len(sources)) + (0.5 if len(sources) % 2 == 0 else 0))  # none is straight below: the name is
+    first = 0.0 if len(sources) % 2 else turn / 2  # none stands straight below the middle, where its name is
+    angles = np.pi / 2 - first - turn * np.arange(len(sources))
     place = {column: (np.cos(angle), np.sin(angle)) for column, angle in zip(sources, angles, strict=True)} | {row: (0.0, 0.0)}
     among = [(source, listener) for listener in sources for source in graph.table[listener].tolist() if source in place]
     edges = {node: len(sources) if node == row else 1 for node in place}
@@ -58,11 +60,12 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
         edges[source], edges[listener] = edges[source] + 1, edges[listener] + 1
     radius = {node: scale * np.sqrt(120 + 60 * count) / 2 for node, count in edges.items()}
     strongest = max((weight for weight in weights if weight), default=1.0)
-    into = [(source, row, INTO, 1.0 + 2.5 * (weight / strongest if weight else 0.0)) for source, weight in zip(sources, weights, strict=True)]
-    for source, listener, colour, width in [*((source, listener, AMONG, 1.0) for source, listener in among), *into]:
+    arrows = [(source, listener, AMONG, 1.0) for source, listener in among]
+    arrows += [(source, row, INTO, 1 + 2.5 * (weight or 0) / strongest) for source, weight in zip(sources, weights, strict=True)]
+    for source, listener, colour, width in arrows:
         axis.annotate("", place[listener], place[source], arrowprops={
-            "arrowstyle": "-|>", "color": colour, "lw": width * scale, "shrinkA": radius[source] + 1, "shrinkB": radius[listener] + 1,
-            "mutation_scale": 13 * scale})
+            "arrowstyle": "-|>", "color": colour, "lw": width * scale, "mutation_scale": 13 * scale,
+            "shrinkA": radius[source] + 1, "shrinkB": radius[listener] + 1})
     for node, (across, up) in place.items():
         axis.scatter(across, up, s=(2 * radius[node]) ** 2, c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
         write_name(axis, plain(vocabulary.names[node]), across, up, node == row, radius[node], 9 * scale)
@@ -74,9 +77,9 @@ def write_name(axis: plt.Axes, name: str, across: float, up: float, middle: bool
     """A node's name, outside of the ring, so that names at one height run away from each other; the middle node's below it.
     `radius` of the node and `size` of the letters in points."""
     side = 0 if middle or abs(across) < 0.3 else int(np.sign(across))
-    shift = (side * (radius + 3), size * up) if side else (0, (radius + size) * (-1 if middle or up < 0 else 1))
-    axis.annotate(name, (across, up), shift, textcoords="offset points", ha=("center", "left", "right")[side], va="center", fontsize=size,
-                  zorder=4, path_effects=[withStroke(linewidth=size / 3, foreground="white")])
+    shift = (side * (radius + 3), size * up) if side else (0, radius + size if up > 0 else -radius - size * (2 if middle else 1))
+    axis.annotate(name, (across, up), shift, textcoords="offset points", ha=("center", "left", "right")[side], va="center",
+                  fontsize=size, zorder=4, path_effects=[withStroke(linewidth=size / 3, foreground="white")])
 
 
 def plain(name: str) -> str:

@@ -13,17 +13,19 @@ def draw(cams: Cams) -> Figure:
     models, most = list(cams.rows[0].maps), max(len(row.columns) for row in cams.rows)
     columns = 1 + len(models) * most
     side, below = WIDTH / columns, 0.16 + 0.13 * most
+    grid = {"wspace": 0.06, "hspace": below / side, "left": 0, "right": 1, "top": 1, "bottom": below / side / len(cams.rows)}
     figure, axes = plt.subplots(len(cams.rows), columns, figsize=(WIDTH, len(cams.rows) * (side + below)), squeeze=False,
-                                gridspec_kw={"wspace": 0.06, "hspace": below / side, "left": 0, "right": 1, "top": 1, "bottom": below / side / 3})
+                                gridspec_kw=grid)
     for row, line in zip(cams.rows, axes, strict=True):
         draw_row(row, line, models, most)
     for number, model in enumerate(models):
         first, last = axes[0, 1 + number * most], axes[0, (number + 1) * most]
         middle = (first.get_position().x0 + last.get_position().x1) / 2
-        figure.text(middle, first.get_position().y1 + 0.06 / figure.get_figheight(), model, ha="center", va="bottom", fontsize=8, weight="bold")
-    note(figure, f"Grad-CAM of a category's score at the output of the last block but one. {legend_of_marks()}. Every map has a scale of its "
-                 "own, from nothing to its peak; the number says how high that is, in percent of the model's highest peak on the photo, and 0 "
-                 "that nothing speaks for the category.")
+        figure.text(middle, first.get_position().y1 + 0.06 / figure.get_figheight(), model, ha="center", va="bottom", fontsize=8,
+                    weight="bold")
+    note(figure, f"Grad-CAM of a category's score at the output of the last block but one. {legend_of_marks()}. Every map has a "
+                 "scale of its own, from nothing to its peak; the number says how high that is, in percent of the model's highest peak "
+                 "on the photo, and 0 that no patch speaks for the category.")
     return figure
 
 
@@ -41,5 +43,7 @@ def draw_row(row: Row, line: np.ndarray, models: list[str], most: int) -> None:
             axis, (sign, colour) = line[1 + number * most + place], MARKS[row.labels[place]]
             show_photo(axis, grey, cmap="gray", vmin=0, vmax=255)
             if peak := float(found.max()):
-                show_photo(axis, found / peak, cmap="inferno", vmin=0, vmax=1, interpolation="bilinear", alpha=0.15 + 0.65 * found / peak)
-            axis.text(0.5, -0.05, f"{sign} {100 * peak / highest if peak else 0:.0f}", color=colour, ha="center", va="top", fontsize=6.5)
+                show_photo(axis, found / peak, cmap="inferno", vmin=0, vmax=1, interpolation="bilinear",
+                           alpha=0.15 + 0.65 * found / peak)
+            share = 100 * peak / highest if peak else 0.0
+            axis.text(0.5, -0.05, f"{sign} {share:.0f}", color=colour, ha="center", va="top", fontsize=6.5)

@@ -30,7 +30,8 @@ def draw(curves: Curves) -> Figure:
     axes[0, 0].set_ylabel("mAP (%)")
     axes[1, 0].set_ylabel("F1 (%)")
     most = max(len(trials) for metrics in curves.values.values() for values in metrics.values() for trials in values)
-    what = "One trial a point." if most == 1 else f"Points: trials (up to {most}); line: their mean; band: from the least to the greatest."
+    what = f"Points: trials (up to {most}); line: their mean; band: from the least to the greatest."
+    what = what if most > 1 else "One trial a point."
     note(figure, f"{what} mAP by the protocol per_class, F1 micro over images with a positive.")
     return figure
 
@@ -38,8 +39,9 @@ def draw(curves: Curves) -> Figure:
 def draw_curve(axis: Axes, x: list[float], trials: list[list[float]], metric: str, colour: str, marker: str, line: str) -> None:
     """Values of x are set at equal distances, since they grow by factors as often as by steps."""
     places, percent = np.arange(len(x)), [100 * np.array(values) for values in trials]
-    axis.fill_between(places, [values.min() for values in percent], [values.max() for values in percent], color=colour, alpha=0.18, linewidth=0)
-    axis.plot(places, [values.mean() for values in percent], color=colour, linestyle=line, marker=marker, label=short(metric, 12))
+    least, mean, most = ([getattr(values, name)() for values in percent] for name in ("min", "mean", "max"))
+    axis.fill_between(places, least, most, color=colour, alpha=0.18, linewidth=0)
+    axis.plot(places, mean, color=colour, linestyle=line, marker=marker, label=short(metric, 12))
     for place, values in zip(places, percent, strict=True):
         if len(values) > 1:
             axis.plot(np.full(len(values), place), values, linestyle="none", marker=marker, markersize=2, color=colour, alpha=0.6)

@@ -16,16 +16,16 @@ KINDS = (("seen", SEEN, None), ("unseen", UNSEEN, "////"))
 def draw(counts: PatchCounts) -> Figure:
     """Two distributions over categories: the best fixed k, and the mean number that the adaptive ISR takes."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), gridspec_kw={"wspace": 0.28})
-    told = counts.best > 0
     draw_best(axes[0], counts)
     draw_taken(axes[1], counts)
     for axis, letter in zip(axes, "ab", strict=True):
         axis.set_title(f"({letter}) {axis.get_title()}")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    note(figure, f"{counts.images:,} images. (a): {told.sum():,} of {len(told):,} categories: those with at least {POSITIVES} positives whose "
-                 f"AP depends on k; equal APs count for the smaller k. mAP (GZSL, per_class): "
-                 + ", ".join(f"k = {k}: {100 * value:.1f}" for k, value in zip(counts.tried, np.nanmean(counts.ap, 1), strict=True))
-                 + f", adaptive: {100 * np.nanmean(counts.adaptive):.1f} %. (b): mean over the images in which the category is present.")
+    each = [f"k = {k}: {100 * value:.1f}" for k, value in zip(counts.tried, np.nanmean(counts.ap, 1), strict=True)]
+    told, every, adaptive = (counts.best > 0).sum(), len(counts.best), 100 * np.nanmean(counts.adaptive)
+    note(figure, f"{counts.images:,} images. (a): {told:,} of {every:,} categories: those with at least {POSITIVES} positives whose AP "
+                 f"depends on k; equal APs count for the smaller k. mAP (GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f} %. "
+                 "(b): mean over the images in which the category is present.")
     return figure
 
 
@@ -47,7 +47,8 @@ def draw_taken(axis: Axes, counts: PatchCounts) -> None:
     every = np.concatenate(taken)
     edges = np.linspace(every.min(), max(every.max(), every.min() + 0.1), 21)
     for (name, colour, hatch), some in zip(KINDS, taken, strict=True):
-        axis.hist(some, edges, weights=np.full(len(some), 100 / max(len(some), 1)), histtype="stepfilled", edgecolor=colour, hatch=hatch,
-                  facecolor="none" if hatch else to_rgba(colour, 0.45), linewidth=1.0, label=f"{name} ({len(some):,})")
+        fill = "none" if hatch else to_rgba(colour, 0.45)
+        axis.hist(some, edges, weights=np.full(len(some), 100 / max(len(some), 1)), histtype="stepfilled", edgecolor=colour,
+                  facecolor=fill, hatch=hatch, linewidth=1.0, label=f"{name} ({len(some):,})")
     axis.set(xlabel="mean number of patches taken", ylabel="share of categories (%)", title="What the adaptive ISR takes")
     axis.legend()

@@ -28,11 +28,12 @@ def draw(chosen: Chosen) -> Figure:
         for axis, choice in zip(line[1:], chosen.choices[image], strict=False):
             draw_choice(axis, photo, choice, chosen.categories, norm)
     ticks = [tick for tick in TICKS if norm.vmin <= tick <= norm.vmax]
-    bar = figure.colorbar(ScalarMappable(norm, SCALE), ax=axes, location="bottom", fraction=0.012, pad=0.05, aspect=70, ticks=ticks)
+    bar = figure.colorbar(ScalarMappable(norm, SCALE), ax=axes, location="bottom", fraction=0.012, pad=0.05, aspect=70)
     bar.ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     bar.ax.minorticks_off()
     bar.set_label("softmax score of a patch that is taken (logarithmic)")
-    note(figure, f"Patches that the ISR takes for a category; Σ: their softmax scores together. {legend_of_marks()}. Yellow: unseen in training.")
+    note(figure, f"Patches that the ISR takes for a category; Σ: their softmax scores together. {legend_of_marks()}. "
+                 "Yellow: unseen in training.")
     return figure
 
 
@@ -52,10 +53,11 @@ def draw_choice(axis: Axes, photo: np.ndarray, choice: Choice, categories: int, 
                     round(column * len(photo) / columns) : round((column + 1) * len(photo) / columns)]
         extent = (place[0], place[0] + 1 / columns, place[1], place[1] + 1 / rows)
         axis.imshow(cut, extent=extent)
-        axis.add_patch(plt.Rectangle(place, 1 / columns, 1 / rows, facecolor=(*colour[:3], 0.5), edgecolor="white", linewidth=0.5))
+        axis.add_patch(plt.Rectangle(place, 1 / columns, 1 / rows, facecolor=(*colour[:3], 0.5), edgecolor="white", lw=0.5))
     axis.set(xlim=(0, 1), ylim=(0, 1))
     sign, ink = MARKS[choice.label]
     background = {"facecolor": NOVEL, "edgecolor": "none", "pad": 1.2} if choice.unseen else None
     axis.set_title(f"{sign} {short(choice.name, 24)}", fontsize=7, color=ink, pad=3, bbox=background)
     count, total = int(choice.taken.sum()), choice.softmax[choice.taken].sum()
-    axis.set_xlabel(f"{count} patch{'es' * (count > 1)}, Σ {total:.2f}\nrank {choice.rank:,} of {categories:,}", fontsize=6, labelpad=2)
+    taken = f"{count} patch{'es' * (count > 1)}, Σ {total:.2f}"
+    axis.set_xlabel(f"{taken}\nrank {choice.rank:,} of {categories:,}", fontsize=6, labelpad=2)

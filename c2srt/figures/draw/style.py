@@ -1,7 +1,7 @@
 """What all figures share: fonts, sizes in inches, colours, marks, saving at print resolution.
 
-Colours are Okabe & Ito's, told apart by every kind of colour vision, and never the only sign: right, wrong and not verified have a mark
-each, seen and unseen a shape or a place.
+Colours are Okabe & Ito's, told apart by every kind of colour vision, and never the only sign: right, wrong and not verified have
+a mark each, seen and unseen a hatch, a weight or a place.
 """
 
 import textwrap
@@ -28,13 +28,14 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW = "#0072B2", "#D55E00", "#00
 INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
 SEEN, UNSEEN = BLUE, ORANGE
 NOVEL = "#FBEFB0"
-"""Background of unseen categories: a pale YELLOW, on which every mark's colour keeps a contrast of 4.5 : 1 but VERMILION's 3.5."""
+"""Background of unseen categories: a pale YELLOW, on which the colours of MARKS keep a contrast of 4.4 : 1 at least."""
 MARKS = {1: ("✓", BLUE), -1: ("✗", "#B84A00"), 0: ("?", "#5A5A5A")}
 """By label: sign and colour of right, wrong (a darker VERMILION, for small letters) and not verified."""
 MEANING = {1: "present", -1: "absent", 0: "not verified"}
 SETTINGS = {"font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 6.5,
             "ytick.labelsize": 6.5, "legend.fontsize": 6.5, "figure.titlesize": 9, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-            "lines.markersize": 3.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "text.color": INK,
+            "lines.markersize": 3.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK,
+            "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.color": INK,
             "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "pdf.fonttype": 42}
 
 
@@ -77,8 +78,8 @@ def note(figure: Figure, text: str) -> None:
     """Sentences under everything that is drawn: what the figure shows, and over what."""
     figure.canvas.draw()  # places axes and their labels
     lowest = min(box.y0 for axis in figure.axes if (box := axis.get_tightbbox()) is not None) / figure.bbox.height
-    lines = "\n".join(textwrap.wrap(text, round(19 * figure.get_figwidth()), break_on_hyphens=False))
-    figure.text(0.5, lowest - 0.06 / figure.get_figheight(), plain(lines), ha="center", va="top", fontsize=6.5, color=INK, linespacing=1.4)
+    lines = plain("\n".join(textwrap.wrap(text, round(19 * figure.get_figwidth()), break_on_hyphens=False)))
+    figure.text(0.5, lowest - 0.06 / figure.get_figheight(), lines, ha="center", va="top", fontsize=6.5, linespacing=1.4)
 
 
 def legend_of_marks(words: dict[int, str] = MEANING) -> str:
