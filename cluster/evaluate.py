@@ -25,7 +25,8 @@ from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
 from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, write_results
-from c2srt.evaluation.scorers import CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer, prior_of
+from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
+                                      prior_of)
 from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
@@ -72,8 +73,8 @@ class Config:
             raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1, "
                             f"loader_workers={self.loader_workers} at least 0")
         if self.seed < 0 or self.bootstrap < 0 or 0 < self.bootstrap < LEAST_DRAWS:
-            raise UserError(f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS} draws, and seed={self.seed} "
-                            "at least 0")
+            raise UserError(f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS} draws, "
+                            f"and seed={self.seed} at least 0")
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
         if given and len(given) < 3:
             raise UserError(f"{given[0]}=… is given, so scores, labels and seen are needed, all three")
@@ -130,7 +131,8 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     images = sum(shard.count for shard in index.split(config.split))
     subject = subject_of(config, vocabulary)
     made_from = {"subject": identity(subject, index), "shards": index.source, "split": config.split,
-                 "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch, "bootstrap": [config.bootstrap, config.seed]}
+                 "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch,
+                 "bootstrap": [config.bootstrap, config.seed]}
     key = hash_of(made_from)
     if (out / RESULTS).exists() and read_json(out / RESULTS, "c2srt evaluate").get("made_from", {}).get("key") == key:
         print(f"{out / RESULTS} is up to date")

@@ -2,21 +2,28 @@
 
 import json
 
+import time
+
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
+from c2srt.bench import evaluation
 from c2srt.bench import head as cases
 from c2srt.bench import loss as loss_cases
-from c2srt.bench.measure import Side, allocator_peak, measure
+from c2srt.bench.measure import Side, Watch, allocator_peak, measure
 from c2srt.bench.run import CASES, Config
 from c2srt.bench.sizes import make_inputs
 from c2srt.cli import main
+from c2srt.errors import UserError
 from c2srt.model.config import LossConfig
 from c2srt.model.ist import Table, Transfer, with_self_loops
 from c2srt.model.parts import Buffers
 from tests.tiny import tiny_clip_config
 
-SMALL = {"categories": 60, "patches": 9, "width": 16, "heads": 2, "batch": 2, "large_batch": 3, "repeats": 2, "threads": 1, "device": "cpu"}
+SMALL = {"categories": 60, "patches": 9, "width": 16, "heads": 2, "batch": 2, "large_batch": 3, "repeats": 2, "threads": 1,
+         "device": "cpu", "images": 70, "unseen": 25, "labels": 900, "compared": 9}
 
 
 def small(what: str) -> Config:
@@ -61,7 +68,49 @@ def test_both_heads_have_the_same_gradient():
     assert (labels == 1).sum(1).tolist() == [2] and (labels == -1).sum(1).tolist() == [4]
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=(pytest.mark.slow, pytest.mark.unproven)) if what == "tracking" else what for what in CASES])
+def test_a_split_is_the_same_in_any_block():
+    split = evaluation.Split(small("evaluation"))
+    scores, columns = split.scores(0), np.array([3, 40, 84])
+    assert scores.shape == (70, 85) and 0 < scores.min() < 0.45 < 0.55 < scores.max() < 1 and split.seen.sum() == 60
+    labels = split.fill_labels(0, np.empty((80, 85), np.int8))
+    assert labels.shape == scores.shape and np.abs(labels).sum() == 900 and 0.6 < (labels == 1).sum() / 900 < 0.72
+    np.testing.assert_array_equal(split.labels_of(columns), labels[:, columns])
+    np.testing.assert_array_equal(split.scores(0, columns), scores[:, columns])
+    for start in (0, 32, 64):
+        some = split.scores(start, out=np.empty((32, 85), np.float32))
+        np.testing.assert_array_equal(some, scores[start : start + 32])
+        np.testing.assert_array_equal(split.fill_labels(start, np.ones((32, 85), np.int8)), labels[start : start + 32])
+
+
+def test_average_precisions_of_both_sides_are_equal_and_a_difference_is_refused(monkeypatch):
+    split, columns = evaluation.Split(small("evaluation")), np.arange(85)
+    scores, labels = np.round(split.scores(0), 2), split.labels_of(columns)
+    expected = [average_precision_score(label[label != 0] == 1, score[label != 0]) if (label == 1).any() else 0
+                for score, label in zip(scores.T, labels.T, strict=True)]
+    for found in (evaluation.verified_precision(scores, labels), evaluation.loop(scores, labels, True)):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    arrays = scores, labels, torch.from_numpy(scores), torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
+    evaluation.check(*arrays)
+    monkeypatch.setattr(evaluation, "loop", lambda *_: np.array(expected) + 1e-6)
+    with pytest.raises(UserError, match="differs from a sort per category"):
+        evaluation.check(*arrays)
+
+
+def test_a_call_may_say_what_counts_as_its_time():
+    def call():
+        watch = Watch()
+        with watch:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        return watch
+
+    side = Side("x", call, numpy=True)
+    measure([side], 1, 0, torch.device("cpu"), lambda line: None)
+    assert 0.01 <= side.seconds[0] < 0.2 and side.cpu[0] < 0.2
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=(pytest.mark.slow, pytest.mark.unproven)) if what == "tracking" else what
+                                  for what in CASES])
 def test_a_run_prints_a_table_and_writes_json(what, tmp_path, capsys):
     clip = tiny_clip_config(tmp_path)
     sizes = [f"{key}={value}" for key, value in SMALL.items()]
@@ -86,9 +135,16 @@ def test_memory_is_the_most_that_is_held_at_once():
     assert 2_000_000 <= side.peak < 2_100_000
 
 
+def test_numpy_memory_is_counted_where_asked():
+    side = Side("x", lambda: np.ones((500, 1000), np.float32), numpy=True)
+    measure([side], 1, 0, torch.device("cpu"), lambda line: None)
+    assert 2_000_000 <= side.peak < 2_100_000
+
+
 @pytest.mark.parametrize("arguments, sentence", [
     (["bench"], "what="), (["bench", "speed"], "choose one of head"), (["bench", "isr", "categories=0"], "categories=0 must be at least 1"),
     (["bench", "head", "present=5"], "must not decrease"), (["bench", "gat", "precision=int8"], "fp32, bf16"),
+    (["bench", "evaluation", "images=10"], "labels=1667399 are too many"),
     (["bench", "head", "tile_mib=1", "device=cpu"], "raise model.tile_mib"),
 ])
 def test_senseless_sizes_are_refused(arguments, sentence, capsys):

@@ -17,7 +17,8 @@ NAMES = ("per_class", "lesa")
 
 def values_of(part, seen) -> dict:
     keys = sorted_keys(part)
-    return {label_set: {"mAP": {"per_class": np.nanmean(per_class(keys, seen, label_set)), "lesa": np.nanmean(lesa(keys, seen, label_set))},
+    return {label_set: {"mAP": {name: np.nanmean(of_protocol(keys, seen, label_set))
+                                for name, of_protocol in (("per_class", per_class), ("lesa", lesa))},
                         **f1_at_k(part, label_set, TOPK)} for label_set in LABEL_SETS}
 
 

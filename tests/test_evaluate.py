@@ -174,7 +174,8 @@ def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
     table = pl.read_csv(tmp_path / "out/per_category.csv")
     assert table["mid"].to_list() == list(vocabulary.mids) and table["name"].to_list() == list(vocabulary.names)
     assert table["seen"].to_list() == [True] * SEEN + [False] * UNSEEN
-    assert table["positives"].to_list() == (labels == 1).sum(0).tolist() and table["negatives"].to_list() == (labels == -1).sum(0).tolist()
+    for name, value in (("positives", 1), ("negatives", -1)):
+        assert table[name].to_list() == (labels == value).sum(0).tolist()
     for label_set, columns in (("zsl", np.arange(16) >= SEEN), ("gzsl", np.ones(16, bool))):
         expected = slow_per_class(scores.numpy(), labels, columns)
         np.testing.assert_allclose(table[f"{label_set}_per_class"].to_numpy(), expected, atol=1e-2)
@@ -301,8 +302,8 @@ def test_what_is_known_of_a_vocabulary_stands_beside_the_results():
 def results_with(positives: list[float], about_: dict, unseen: int) -> dict:
     """A results.json with given positives per image, whichever images they are over."""
     return {"isr": None, "bootstrap": None, **about_, **{
-        label_set: {"mAP": {"per_class": 0.5}, "F1@3": {"P": 0.1, "R": 0.1, "F1": 0.1}, "images": 10, "positives_per_image": value,
-                    "categories": {"all": unseen, "positive": 3}, "all_images": {"positives_per_image": value}}
+        label_set: {"mAP": {"per_class": 0.5}, "F1@3": {"P": 0.1, "R": 0.1, "F1": 0.1}, "images": 10,
+                    "positives_per_image": value, "categories": {"all": unseen, "positive": 3}, "all_images": {"positives_per_image": value}}
         for label_set, value in zip(("zsl", "gzsl"), positives)}}
 
 

@@ -1,12 +1,13 @@
 """Times and peak memory of two or more ways to compute the same, in one run.
 
 The sides take turns, so that a machine that slows down slows all of them; memory is measured in a run of its own, since
-watching the allocator costs time.
+watching the allocator costs time. The CPU's seconds stand beside the clock's: on a busy machine only they tell anything.
 """
 
 import os
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,9 +20,25 @@ MIB = 2**20
 
 
 @dataclass
+class Watch:
+    """Seconds, by the clock and of the CPU (all threads), of what runs inside `with watch:`."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self.started[0]
+        self.cpu += time.process_time() - self.started[1]
+
+
+@dataclass
 class Side:
-    """One way: `call()` computes `images` images; `returned` bytes are results that any way must give (gradients of the inputs)
-    and do not count. `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it.
+    """One way: `call()` computes `images` images; if it returns a `Watch`, only what that saw counts as its time. `returned`
+    bytes are results that any way must give (gradients of the inputs) and do not count. `numpy`: its memory is NumPy's, not torch's.
+    `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it.
     `fresh()`, where given, makes the call whose memory is measured: one without the buffers that earlier calls left behind."""
 
     name: str
@@ -31,13 +48,20 @@ class Side:
     timed: bool = True
     baseline: bool = False
     fresh: Callable[[], Callable[[], object]] | None = None
+    numpy: bool = False
     seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     peak: int | None = None
 
     @property
     def median(self) -> float | None:
         """Seconds an image."""
         return statistics.median(self.seconds) / self.images if self.seconds else None
+
+    @property
+    def median_cpu(self) -> float | None:
+        """CPU seconds an image."""
+        return statistics.median(self.cpu) / self.images if self.cpu else None
 
     @property
     def spread(self) -> float | None:
@@ -55,18 +79,21 @@ def measure(sides: list[Side], repeats: int, warmup: int, device: torch.device, 
         for side in sides:
             if side.timed:
                 note(f"{side.name}, {turn + 1} of {repeats}")
-                side.seconds.append(seconds_of(side, device))
+                watch = seconds_of(side, device)
+                side.seconds.append(watch.seconds)
+                side.cpu.append(watch.cpu)
     for side in sides:
         note(f"memory: {side.name}")
         side.peak = peak_of(side, device)
 
 
-def seconds_of(side: Side, device: torch.device) -> float:
+def seconds_of(side: Side, device: torch.device) -> Watch:
+    watch = Watch()
     synchronise(device)
-    started = time.perf_counter()
-    side.call()
-    synchronise(device)
-    return time.perf_counter() - started
+    with watch:
+        result = side.call()
+        synchronise(device)
+    return result if isinstance(result, Watch) else watch
 
 
 def peak_of(side: Side, device: torch.device) -> int:
@@ -79,7 +106,7 @@ def peak_of(side: Side, device: torch.device) -> int:
         call()
         synchronise(device)
         return torch.cuda.max_memory_allocated(device) - before - side.returned
-    return allocator_peak(call) - side.returned
+    return (numpy_peak if side.numpy else allocator_peak)(call) - side.returned
 
 
 def allocator_peak(call: Callable[[], object]) -> int:
@@ -94,11 +121,21 @@ def allocator_peak(call: Callable[[], object]) -> int:
     return peak
 
 
+def numpy_peak(call: Callable[[], object]) -> int:
+    """The peak of what NumPy and Python allocate during `call`."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def gemm_rate(device: torch.device, dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
     """Floating-point operations a second of a square matrix product: what the device can do at best, measured in this run."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     side = Side("GEMM", lambda: left @ right)
-    measured = [seconds_of(side, device) for _ in range(repeats + 1)]
+    measured = [seconds_of(side, device).seconds for _ in range(repeats + 1)]
     return 2 * size**3 / min(measured[1:])
 
 

@@ -94,7 +94,7 @@ def weights_of(images: int, seed: int, draws: range) -> np.ndarray:
 
 
 def order_of_images(part: Part) -> np.ndarray:
-    """Images by what they hold, int64 [N]: labels first, then scores, then hits; those that are alike in all are interchangeable."""
+    """Images by what they hold, int64 [N]: labels first, then scores, then hits; those alike in all are interchangeable."""
     bits = np.uint32 if part.score.dtype == np.float32 else np.uint64
     label = mixed(part.category.astype(np.uint64) * 2 + part.positive)
     score = mixed(label + (part.score + part.score.dtype.type(0)).view(bits))
@@ -137,7 +137,7 @@ def mean_precisions(part: Part, seen: np.ndarray, place: np.ndarray, names: list
 
 def precisions(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray, weights: np.ndarray,
                categories: int) -> np.ndarray:
-    """AP of each draw and category, [B, C]; `order` sorts the entries that count by their keys, `place` [n] finds their weights."""
+    """AP of each draw and category, [B, C]; `order` sorts the entries that count, `place` [n] finds their weights."""
     result = np.full((len(weights), categories), np.nan)
     for chunk in chunks(part, keys, order, place):
         for draw, row in enumerate(weights):

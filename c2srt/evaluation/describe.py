@@ -12,7 +12,8 @@ def describe(results: dict) -> str:
     rows += [[f"mAP {name}", *(percent(results[s]["mAP"][name]) + interval(results[s], "mAP", name) for s in LABEL_SETS)]
              for name in results[GZSL]["mAP"]]
     for key in (key for key in results[GZSL] if key.startswith("F1@")):
-        rows.append([f"{key}  (P / R / F1)", *(precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS)])
+        cells = [precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS]
+        rows.append([f"{key}  (P / R / F1)", *cells])
     rows.append(["images with a positive", *(f"{results[s]['images']:,}" for s in LABEL_SETS)])
     rows.append(["categories with a positive", *(f"{results[s]['categories']['positive']:,}" for s in LABEL_SETS)])
     rows.append(["positives per such image", *(number(results[s]["positives_per_image"]) for s in LABEL_SETS)])
@@ -53,7 +54,7 @@ def other_labels(results: dict) -> list[str]:
         value = values["positives_per_image"]
         if value is not None and not known.agrees(label_set, value):
             found.append(f"note: {label_set.upper()} has {value:.3f} positives per image over {over}, the published tables "
-                         f"{published[label_set]:g}: these are other labels or images, so P, R and F1 cannot be compared with them")
+                         f"{published[label_set]:g}: other labels or images, so P, R and F1 cannot be compared with them")
     return found
 
 
@@ -61,8 +62,9 @@ def given_away(results: dict) -> list[str]:
     if not (names := results.get("given_away")):
         return []
     unseen = len({name.split("/")[0] for name in names})
+    examples = ", ".join(names[:EXAMPLES]) + ", …" * (len(names) > EXAMPLES)
     return [f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one but for a plural "
-            f"({', '.join(names[:EXAMPLES])}{', …' if len(names) > EXAMPLES else ''}): the training saw these words, say so beside ZSL"]
+            f"({examples}): the training saw these words, say so beside ZSL"]
 
 
 def interval(values: dict, outer: str, inner: str) -> str:

@@ -1,4 +1,4 @@
-"""What a reader must know beside a result: the published number of positives per image, and unseen names that a seen one gives away.
+"""What a reader must know beside a result: the published positives per image, and unseen names that a seen one gives away.
 
 Positives per image are a constant of the test labels that every published P@K and R@K reveals (K · P@K / R@K): where ours differ,
 the labels are not those of the published tables.

@@ -90,11 +90,13 @@ def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tupl
 
 
 def best_of(scores: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int) -> dict[str, np.ndarray]:
-    """{label set: `best` [b, max(topk) + 1]}; nothing without a K or a category. The one look at all scores, a few images at a time,
-    so that they stay in a core's cache for all that is done to them. Raises UserError on a score that is not finite."""
+    """{label set: `best` [b, max(topk) + 1]}; nothing without a K or a category. Raises UserError on a score that is not finite.
+
+    The one look at all scores, a few images at a time, so that they stay in a core's cache for all that is done to them.
+    """
     rows = max(1, SCORES_AT_ONCE // scores.shape[1])
     columns = {label_set: columns_of(label_set, seen) for label_set in LABEL_SETS}
-    count = {label_set: min(max(topk, default=0) + 1, inside.sum()) for label_set, inside in columns.items() if topk and inside.any()}
+    count = {label_set: min(max(topk) + 1, inside.sum()) for label_set, inside in columns.items() if topk and inside.any()}
     found = {label_set: np.empty((len(scores), count[label_set]), float_type(scores)) for label_set in count}
     for start in range(0, len(scores), rows):
         some = np.ascontiguousarray(scores[start : start + rows], float_type(scores))

@@ -9,7 +9,7 @@ results.json (fractions 0–1; null where nothing can be measured):
              "images",                                                    how many those are
              "categories": {"all", "verified", "positive"},               with any label ±1, with a label +1
              "all_images": {"F1@10": …, "positives_per_image"},           the same over every image (NUS-WIDE's tables)
-             "ci95": {"mAP": {"per_class": [low, high], "lesa"}, "F1@10": {"P", "R", "F1"}, …}},   bootstrap.py; absent without draws
+             "ci95": {"mAP": {"per_class": [low, high], "lesa"}, "F1@10": {"P", "R", "F1"}, …}},   absent without draws
      "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}, "bootstrap": {"draws", "seed"} | null,
      "published": {"zsl", "gzsl": positives per image, "over": "all" | "positive"} | null,
      "given_away": ["unseen/seen name", …]}                              the last two from a vocabulary (known.py)
@@ -35,7 +35,7 @@ RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured: seen [C] bool, the K of F1@K, the protocols of mAP; draws of the bootstrap (0: no intervals), its seed."""
+    """What is measured: seen [C] bool, the K of F1@K, the protocols of mAP; the bootstrap's draws (0: no intervals) and seed."""
 
     seen: np.ndarray
     topk: tuple[int, ...]

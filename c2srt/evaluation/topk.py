@@ -6,8 +6,8 @@ Shapes: b images, C categories, p positives of those images.
 import numpy as np
 
 GROUPS, FEW = 4, 64
-"""Maxima are halved while GROUPS of them are left for each score that is looked for: few more scores then reach their bound. Below
-FEW scores for each one that is looked for, that does not pay."""
+"""Maxima are halved while GROUPS of them are left for each score that is looked for: few more scores then reach their bound.
+Below FEW scores for each one that is looked for, that does not pay."""
 EIGHT = np.arange(8)
 
 
@@ -48,7 +48,8 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
     return padded[:, padded.shape[1] - count :]
 
 
-def expected_hits(scores: np.ndarray, top: np.ndarray, image: np.ndarray, positive: np.ndarray, topk: tuple[int, ...]) -> np.ndarray:
+def expected_hits(scores: np.ndarray, top: np.ndarray, image: np.ndarray, positive: np.ndarray,
+                  topk: tuple[int, ...]) -> np.ndarray:
     """Positives among the K best scores of each image, float64 [b, len(topk)]: scores [b, C], finite; their `best`, one more than
     the largest K of them if there are as many; of the positives their image [p] and score [p].
 

@@ -1,0 +1,219 @@
+"""`c2srt bench evaluation`: exact mAP and F1@K at the size of Open Images' test split; torchmetrics and a loop beside it.
+
+Whole set: scores come in blocks of images, and making them does not count. torchmetrics needs whole arrays and cannot hold that
+many (8 bytes a label alone), so it is compared on all images and `compared` categories spread over the vocabulary, all sides
+with the same arrays in memory. Nothing is scaled up.
+
+Shapes: N images, C categories, c of them compared.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from c2srt.bench.measure import Side, Watch
+from c2srt.bench.run import Config
+from c2srt.bench.sizes import LOSS, neighbour_table
+from c2srt.errors import UserError
+from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
+from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge
+from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
+from c2srt.model.clip import ClipConfig, load_clip
+from c2srt.model.config import ModelConfig
+from c2srt.model.head import Graph
+from c2srt.model.network import C2SRT
+
+TOPK, BLOCK = (10, 20), 256
+POSITIVE = 1_105_052 / 1_667_399
+"""Share of Open Images' verified test labels that are positive."""
+WIDTH, STEP = 64, 2.0**-21
+"""Scores are products of small whole numbers, the same in any block, and lie in (0, 1), where torchmetrics takes no sigmoid."""
+EQUAL, EQUAL_SINGLE = 1e-9, 1e-3
+
+
+class Split:
+    """A test split of random scores and verified labels, made a block at a time."""
+
+    def __init__(self, config: Config) -> None:
+        random = np.random.default_rng(config.seed)
+        self.count, self.categories = config.images, config.categories + config.unseen
+        self.images, self.text = (random.integers(-127, 128, shape).astype(np.float32) for shape in
+                                  ((self.count, WIDTH), (WIDTH, self.categories)))
+        self.seen = np.arange(self.categories) < config.categories
+        often = 1 / (20 + random.permutation(self.categories))  # a few categories have most labels, and some none
+        drawn = [random.integers(0, self.count, 2 * config.labels),
+                 random.choice(self.categories, 2 * config.labels, p=often / often.sum())]
+        pairs = np.unique(drawn[0] * self.categories + drawn[1])
+        pairs = np.sort(random.choice(pairs, min(config.labels, len(pairs)), replace=False))
+        self.image, self.category = np.divmod(pairs, self.categories)
+        self.label = np.where(random.random(len(pairs)) < POSITIVE, 1, -1).astype(np.int8)
+
+    def scores(self, start: int, columns: np.ndarray | slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
+        """Of the images from `start` on: [len(out) or all, columns]."""
+        rows = self.images[start : start + len(out)] if out is not None else self.images
+        scores = np.matmul(rows, self.text[:, columns], out=out[: len(rows)] if out is not None else None)
+        scores *= STEP
+        scores += np.float32(0.5)
+        return scores
+
+    def fill_labels(self, start: int, out: np.ndarray) -> np.ndarray:
+        """Of the images from `start` on, at most len(out) of them."""
+        out = out[: self.count - start]
+        out.fill(0)
+        here = slice(*np.searchsorted(self.image, (start, start + len(out))))
+        out[self.image[here] - start, self.category[here]] = self.label[here]
+        return out
+
+    def labels_of(self, columns: np.ndarray) -> np.ndarray:
+        """int8 [N, c]."""
+        place = np.full(self.categories, -1)
+        place[columns] = np.arange(len(columns))
+        chosen = place[self.category] >= 0
+        labels = np.zeros((self.count, len(columns)), np.int8)
+        labels[self.image[chosen], place[self.category[chosen]]] = self.label[chosen]
+        return labels
+
+
+def evaluation(config: Config) -> list[Side]:
+    """Verified and dense AP on the compared categories, both on the whole set, and what evaluation adds to a forward pass."""
+    split = Split(config)
+    columns = np.unique(np.linspace(0, split.categories - 1, config.compared).astype(int))
+    scores, labels = split.scores(0, columns), split.labels_of(columns)
+    preds, verified = torch.from_numpy(scores), torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
+    check(scores, labels, preds, verified)
+    size = f"{split.count:,} × {len(columns):,}"
+    ours, theirs = partial(verified_precision, scores, labels), partial(torchmetrics_precision, preds)
+    whole = f"{split.count:,} × {split.categories:,}"
+    buffers = [np.empty((rows, split.categories), kind) for rows, kind in
+               ((BLOCK, np.float32), (BLOCK, np.int8), (COUNT_IMAGES, np.float32))]
+    return [Side(f"verified, {size}: torchmetrics", partial(theirs, verified, -1), baseline=True),
+            Side(f"verified, {size}: torchmetrics without its checks", partial(theirs, verified, -1, False)),
+            Side(f"verified, {size}: ours", ours, numpy=True),
+            Side(f"verified, {size}: a sort per category", partial(loop, scores, labels, True), baseline=True, numpy=True),
+            Side(f"verified, {size}: ours again", ours, numpy=True),
+            Side(f"dense, {size}: torchmetrics", partial(theirs, (verified == 1).long(), None), baseline=True),
+            Side(f"dense, {size}: ours", partial(dense_precision, scores, labels), numpy=True),
+            Side(f"mAP and F1@{TOPK[0]}/{TOPK[1]}, {whole}", partial(whole_set, split, TOPK, buffers), baseline=True, numpy=True),
+            Side(f"mAP alone, {whole}", partial(whole_set, split, (), buffers), numpy=True),
+            Side(f"dense mAP, {whole}", partial(whole_dense, split, buffers), numpy=True), *shares(config, split)]
+
+
+def check(scores: np.ndarray, labels: np.ndarray, preds: torch.Tensor, verified: torch.Tensor) -> None:
+    """All ways give the same. Raises UserError if not, or if the libraries to compare with are not installed."""
+    try:
+        from sklearn.metrics import average_precision_score
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed: this benchmark compares with it, install c2srt[test]") from error
+    for known, ours, target, ignore in ((labels != 0, verified_precision, verified, -1),
+                                        (np.ones_like(labels, bool), dense_precision, (verified == 1).long(), None)):
+        found = ours(scores, labels)
+        expected = [average_precision_score(label[some] == 1, score[some]) if (label[some] == 1).any() else 0
+                    for score, label, some in zip(scores.T, labels.T, known.T, strict=True)]
+        others = {"scikit-learn": (expected, EQUAL), "a sort per category": (loop(scores, labels, ignore == -1), EQUAL),
+                  "torchmetrics in float32": (np.nan_to_num(torchmetrics_precision(preds, target, ignore).numpy()), EQUAL_SINGLE)}
+        for name, (other, limit) in others.items():
+            difference = np.abs(found - other).max()
+            print(f"  largest difference from {name}, {len(found):,} categories: {difference:.1e}", flush=True)
+            if difference > limit:
+                raise UserError(f"average precision differs from {name} by {difference}: a defect, report it")
+
+
+def verified_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """AP [c] over verified labels, 0 without a positive, from arrays [N, c] as a stranger would bring them."""
+    seen = np.ones(scores.shape[1], bool)
+    return lesa(sorted_keys(measure(scores, labels, seen, ())), seen, GZSL)
+
+
+def dense_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """AP [c] with everything not positive as negative, 0 without a positive."""
+    thresholds = thresholds_of(measure(scores, labels, np.ones(scores.shape[1], bool), ()), scores.shape[1])
+    at_least = sum(thresholds.count(scores[start : start + COUNT_IMAGES]) for start in range(0, len(scores), COUNT_IMAGES))
+    return np.nan_to_num(thresholds.average_precision(at_least))
+
+
+def torchmetrics_precision(preds: torch.Tensor, target: torch.Tensor, ignore: int | None, checked: bool = True) -> torch.Tensor:
+    from torchmetrics.functional.classification import multilabel_average_precision
+
+    return multilabel_average_precision(preds, target, preds.shape[1], average=None, ignore_index=ignore, validate_args=checked)
+
+
+def loop(scores: np.ndarray, labels: np.ndarray, verified: bool) -> np.ndarray:
+    """AP [c], 0 without a positive: each category's column by itself, sorted, ties grouped."""
+    result = np.zeros(scores.shape[1])
+    for category in range(len(result)):
+        known = labels[:, category] != 0 if verified else slice(None)
+        positive, score = labels[known, category] == 1, scores[known, category]
+        order = np.argsort(-score)
+        last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))[: len(order)]
+        hits = np.cumsum(positive[order])[last]
+        if len(hits) and hits[-1]:
+            result[category] = (np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1]
+    return result
+
+
+def whole_set(split: Split, topk: tuple[int, ...], buffers: list[np.ndarray]) -> Watch:
+    """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks."""
+    watch, parts = Watch(), []
+    for start in range(0, split.count, BLOCK):
+        block = split.scores(start, out=buffers[0]), split.fill_labels(start, buffers[1])
+        with watch:
+            parts.append(measure(*block, split.seen, topk, start))
+    with watch:
+        part = merged(parts)
+        keys = sorted_keys(part)
+        for label_set in LABEL_SETS:
+            np.nanmean(per_class(keys, split.seen, label_set)), np.nanmean(lesa(keys, split.seen, label_set))
+            f1_at_k(part, label_set, topk)
+    return watch
+
+
+def whole_dense(split: Split, buffers: list[np.ndarray]) -> Watch:
+    """dense mAP: one look at blocks of scores for the positives, another to count."""
+    watch, parts = Watch(), []
+    for start in range(0, split.count, BLOCK):
+        block = split.scores(start, out=buffers[0]), split.fill_labels(start, buffers[1])
+        with watch:
+            parts.append(measure(*block, split.seen, (), start))
+    with watch:
+        thresholds: Thresholds = thresholds_of(merged(parts), split.categories)
+        at_least = np.zeros(len(thresholds.score), np.int64)
+    for start in range(0, split.count, COUNT_IMAGES):
+        block = split.scores(start, out=buffers[2])
+        with watch:
+            at_least += thresholds.count(block)
+    with watch:
+        np.nanmean(thresholds.average_precision(at_least))
+    return watch
+
+
+def merged(parts: list[Part]) -> Part:
+    part = merge(parts)
+    parts.clear()
+    return part
+
+
+def shares(config: Config, split: Split) -> list[Side]:
+    """What evaluation adds to the forward pass of a batch: "faster" says how many times less, one over it is the share."""
+    clip = load_clip(ClipConfig(config.clip, "random"))
+    torch.manual_seed(config.seed)
+    text = torch.nn.functional.normalize(torch.randn(split.categories, clip.width), dim=-1)
+    of_unseen = torch.randint(0, config.categories, (config.unseen, config.neighbours))
+    model = ModelConfig(layers=config.layers, heads=config.heads, neighbours=config.neighbours, tile_mib=config.tile_mib)
+    graph = Graph(text, torch.cat([neighbour_table(config), of_unseen]))
+    device, batch = config.torch_device, config.batch
+    student = C2SRT(clip, model, LOSS, graph, config.categories).eval().to(device)
+    images = torch.randint(0, 256, (batch, 3, clip.image_size, clip.image_size), dtype=torch.uint8, device=device)
+    scores = split.scores(0, out=np.empty((batch, split.categories), np.float32))
+    labels = split.fill_labels(0, np.empty(scores.shape, np.int8))
+    written = Path(tempfile.mkdtemp(prefix="c2srt-evaluation-")) / "scores.npy"
+    return [Side(f"forward of {Path(config.clip).stem} and head, batch {batch}", partial(forward, student, images), batch, baseline=True),
+            Side("measuring its scores", partial(measure, scores, labels, split.seen, TOPK), batch, numpy=True),
+            Side("writing its scores (dense)", partial(np.save, written, scores), batch, numpy=True)]
+
+
+@torch.no_grad()
+def forward(student: C2SRT, images: torch.Tensor) -> np.ndarray:
+    return student.scores(images)[0].float().cpu().numpy()
