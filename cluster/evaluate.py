@@ -216,7 +216,8 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / config.workers)
     missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
     progress.skip(sum(load_part(piece.part).images for piece in pieces if piece.done))
-    for _, done in run_tasks(score_piece, missing, config.workers, gpus, name=lambda piece: f"score {piece.number} of {piece.of}"):
+    for _, done in run_tasks(score_piece, missing, config.workers, gpus,
+                             name=lambda piece: f"score {piece.number} of {piece.of}"):
         progress.update(done)
     progress.close()
     part = merge([load_part(piece.part) for piece in pieces])

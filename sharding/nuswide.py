@@ -270,8 +270,8 @@ def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     unseen = {name: found.get(name, 0) for name in vocabulary.names[vocabulary.seen_count :]}
     seen = {name: found.get(name, 0) for name in vocabulary.names[: vocabulary.seen_count]}
     sums = {"zsl": sum(unseen.values()), "gzsl": sum(unseen.values()) + sum(seen.values())}
-    per_image = [Count(f"test: {name.upper()} positives per image, over all images", total / images, (getattr(NUS_WIDE, name),), digits)
-                 for (name, total), digits in zip(sums.items(), NUS_WIDE.digits, strict=True)]
+    per_image = [Count(f"test: {name.upper()} positives per image, over all images", total / images, (getattr(NUS_WIDE, name),),
+                       digits) for (name, total), digits in zip(sums.items(), NUS_WIDE.digits, strict=True)]
     return per_image + [
         Count(f"test: {what} categories (of {len(of):,}) with a positive", sum(count > 0 for count in of.values()))
         for what, of in (("seen", seen), ("unseen", unseen))]

@@ -109,8 +109,8 @@ def test_a_call_may_say_what_counts_as_its_time():
     assert 0.01 <= side.seconds[0] < 0.2 and side.cpu[0] < 0.2
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=(pytest.mark.slow, pytest.mark.unproven)) if what == "tracking" else what
-                                  for what in CASES])
+@pytest.mark.parametrize("what", [pytest.param(what, marks=(pytest.mark.slow, pytest.mark.unproven))
+                                  if what == "tracking" else what for what in CASES])
 def test_a_run_prints_a_table_and_writes_json(what, tmp_path, capsys):
     clip = tiny_clip_config(tmp_path)
     sizes = [f"{key}={value}" for key, value in SMALL.items()]
@@ -142,7 +142,8 @@ def test_numpy_memory_is_counted_where_asked():
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["bench"], "what="), (["bench", "speed"], "choose one of head"), (["bench", "isr", "categories=0"], "categories=0 must be at least 1"),
+    (["bench"], "what="), (["bench", "speed"], "choose one of head"),
+    (["bench", "isr", "categories=0"], "categories=0 must be at least 1"),
     (["bench", "head", "present=5"], "must not decrease"), (["bench", "gat", "precision=int8"], "fp32, bf16"),
     (["bench", "evaluation", "images=10"], "labels=1667399 are too many"),
     (["bench", "head", "tile_mib=1", "device=cpu"], "raise model.tile_mib"),

@@ -303,7 +303,8 @@ def results_with(positives: list[float], about_: dict, unseen: int) -> dict:
     """A results.json with given positives per image, whichever images they are over."""
     return {"isr": None, "bootstrap": None, **about_, **{
         label_set: {"mAP": {"per_class": 0.5}, "F1@3": {"P": 0.1, "R": 0.1, "F1": 0.1}, "images": 10,
-                    "positives_per_image": value, "categories": {"all": unseen, "positive": 3}, "all_images": {"positives_per_image": value}}
+                    "positives_per_image": value,
+                    "categories": {"all": unseen, "positive": 3}, "all_images": {"positives_per_image": value}}
         for label_set, value in zip(("zsl", "gzsl"), positives)}}
 
 

@@ -209,7 +209,8 @@ def shares(config: Config, split: Split) -> list[Side]:
     scores = split.scores(0, out=np.empty((batch, split.categories), np.float32))
     labels = split.fill_labels(0, np.empty(scores.shape, np.int8))
     written = Path(tempfile.mkdtemp(prefix="c2srt-evaluation-")) / "scores.npy"
-    return [Side(f"forward of {Path(config.clip).stem} and head, batch {batch}", partial(forward, student, images), batch, baseline=True),
+    name = f"forward of {Path(config.clip).stem} and head, batch {batch}"
+    return [Side(name, partial(forward, student, images), batch, baseline=True),
             Side("measuring its scores", partial(measure, scores, labels, split.seen, TOPK), batch, numpy=True),
             Side("writing its scores (dense)", partial(np.save, written, scores), batch, numpy=True)]
 

@@ -37,8 +37,8 @@ class Watch:
 @dataclass
 class Side:
     """One way: `call()` computes `images` images; if it returns a `Watch`, only what that saw counts as its time. `returned`
-    bytes are results that any way must give (gradients of the inputs) and do not count. `numpy`: its memory is NumPy's, not torch's.
-    `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it.
+    bytes are results that any way must give (gradients of the inputs) and do not count. `numpy`: its memory is NumPy's, not
+    torch's. `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it.
     `fresh()`, where given, makes the call whose memory is measured: one without the buffers that earlier calls left behind."""
 
     name: str

@@ -59,8 +59,8 @@ class Config:
             raise UserError(f"device={self.device} is not one of auto, cpu, cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda, but torch finds no GPU here: see `nvidia-smi`, or take device=cpu")
-        sizes = ("threads", "repeats", "categories", "patches", "width", "heads", "layers", "batch", "large_batch", "literal_batch",
-                 "present", "images", "unseen", "labels", "compared")
+        sizes = ("threads", "repeats", "categories", "patches", "width", "heads", "layers", "batch", "large_batch",
+                 "literal_batch", "present", "images", "unseen", "labels", "compared")
         for name in sizes:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
@@ -94,9 +94,9 @@ def run(config: Config) -> None:
                      f"{clock((datetime.now() - started).total_seconds())}"]))
     path = Path(config.out) / f"{config.what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"what": config.what, "date": started.isoformat(timespec="seconds"), "machine": machine(device, config.threads),
-                      "torch": torch.__version__, "gemm_gflops": rate / 1e9, "load": [load, os.getloadavg()[0]], "settings": vars(config),
-                      "sides": rows})
+    write_json(path, {"what": config.what, "date": started.isoformat(timespec="seconds"),
+                      "machine": machine(device, config.threads), "torch": torch.__version__, "gemm_gflops": rate / 1e9,
+                      "load": [load, os.getloadavg()[0]], "settings": vars(config), "sides": rows})
     print(f"written to {path}")
 
 
@@ -130,7 +130,8 @@ def table(rows: list[dict]) -> list[str]:
     width = max(len(entry["side"]) for entry in rows)
     lines = [f"{'':<{width}}  {'ms an image':>20}  {'peak MiB':>9}  {'faster':>9}  {'less CPU':>9}  {'less memory':>11}"]
     for entry in rows:
-        time = "" if entry["milliseconds_per_image"] is None else f"{entry['milliseconds_per_image']:,.2f} ± {entry['spread']:,.2f}"
+        milliseconds, spread = entry["milliseconds_per_image"], entry["spread"]
+        time = "" if milliseconds is None else f"{milliseconds:,.2f} ± {spread:,.2f}"
         faster, cpu = ("" if entry[key] is None else f"{entry[key]:,.1f}×" for key in ("times_faster", "times_less_cpu"))
         less = "" if entry["times_less_memory"] is None else f"{entry['times_less_memory']:,.0f}×"
         lines.append(f"{entry['side']:<{width}}  {time:>20}  {entry['peak_mib']:>9,.1f}  {faster:>9}  {cpu:>9}  {less:>11}")
