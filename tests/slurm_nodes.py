@@ -197,7 +197,8 @@ class SlurmNodes:
     def listening(self, name: str) -> set[str]:
         """Addresses at which something other than Slurm listens on a node."""
         lines = self.run("ss", "-Hltnp", node=name).splitlines()
-        return {line.split()[3].rpartition(":")[0] for line in lines if "slurmd" not in line}
+        own = ("slurmd", "slurmstepd", "srun")
+        return {line.split()[3].rpartition(":")[0] for line in lines if not any(name in line for name in own)}
 
     def temporary(self, name: str) -> list[str]:
         """What lies in a node's temporary folder."""

@@ -222,7 +222,6 @@ def test_scancel_leaves_nothing_behind(slurm, array):
     check_nothing_is_left(slurm)
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, array):
@@ -309,6 +308,6 @@ def test_bad_input_ends_the_chain_with_the_jobs_own_status_and_sentence(slurm):
         time.sleep(0.3)
     shard = slurm.job(jobs["shard"])
     assert shard["JobState"] == "FAILED" and shard["ExitCode"] == "2:0" and shard["Restarts"] == "0"
-    assert f"c2srt shard: {slurm.work}/nothing/raw" in log(slurm, jobs["shard"]) and "exit status 2" in log(slurm, jobs["shard"])
+    assert f"c2srt shard: data.root {slurm.work}/nothing/raw is not a folder" in log(slurm, jobs["shard"]) and "exit status 2" in log(slurm, jobs["shard"])
     assert {state(slurm, jobs[stage]) for stage in ("text", "relations", "teacher", "train")} == {"CANCELLED"}
     check_nothing_is_left(slurm)
