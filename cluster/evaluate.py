@@ -111,7 +111,7 @@ def run(config: Config) -> None:
     if config.scores is not None:
         files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
         results, table = evaluate_arrays(**files, topk=tuple(config.topk), protocols=protocols, draws=config.bootstrap,
-                                         seed=config.seed)
+                                         seed=config.seed, workers=config.workers)
         made_from = {name: sha256_of_file(path) for name, path in files.items()}
         results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
         write_results(Path(config.out), results, table.with_row_index("column"))

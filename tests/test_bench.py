@@ -1,8 +1,8 @@
 """`c2srt bench`: both sides of every benchmark compute the same, and a run leaves a table and a JSON file."""
 
 import json
-
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -87,9 +87,11 @@ def test_average_precisions_of_both_sides_are_equal_and_a_difference_is_refused(
     scores, labels = np.round(split.scores(0), 2), split.labels_of(columns)
     expected = [average_precision_score(label[label != 0] == 1, score[label != 0]) if (label == 1).any() else 0
                 for score, label in zip(scores.T, labels.T, strict=True)]
-    for found in (evaluation.verified_precision(scores, labels), evaluation.loop(scores, labels, True)):
+    pool = ThreadPoolExecutor(2)
+    for found in (evaluation.verified_precision(scores, labels, pool), evaluation.loop(scores, labels, True)):
         np.testing.assert_allclose(found, expected, atol=1e-12)
-    arrays = scores, labels, torch.from_numpy(scores), torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
+    target = torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
+    arrays = scores, labels, torch.from_numpy(scores), target, pool
     evaluation.check(*arrays)
     monkeypatch.setattr(evaluation, "loop", lambda *_: np.array(expected) + 1e-6)
     with pytest.raises(UserError, match="differs from a sort per category"):

@@ -82,7 +82,7 @@ def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
 def test_small_blocks_give_the_same_bits(tmp_path, arrays, monkeypatch):
     evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/whole")
     monkeypatch.setattr("c2srt.evaluation.arrays.BLOCK_SCORES", 90)
-    evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/blocks")
+    evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/blocks", "workers=3")
     assert (tmp_path / "whole/results.json").read_bytes() == (tmp_path / "blocks/results.json").read_bytes()
 
 

@@ -1,13 +1,14 @@
 """`c2srt bench evaluation`: exact mAP and F1@K at the size of Open Images' test split; torchmetrics and a loop beside it.
 
-Whole set: scores come in blocks of images, and making them does not count. torchmetrics needs whole arrays and cannot hold that
-many (8 bytes a label alone), so it is compared on all images and `compared` categories spread over the vocabulary, all sides
-with the same arrays in memory. Nothing is scaled up.
+Streaming: scores come in blocks of images, and making them does not count. The loop over categories works on whole arrays in
+memory (5 GB). torchmetrics cannot hold that many (8 bytes a label alone, and copies), so it is compared on all images and
+`compared` categories spread over the vocabulary. Sides that are compared have the same arrays. Nothing is scaled up.
 
 Shapes: N images, C categories, c of them compared.
 """
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
 
-TOPK, BLOCK = (10, 20), 256
+TOPK, BLOCK, AT_ONCE = (10, 20), 256, 1 << 21
 POSITIVE = 1_105_052 / 1_667_399
 """Share of Open Images' verified test labels that are positive."""
 WIDTH, STEP = 64, 2.0**-21
@@ -39,6 +40,7 @@ class Split:
 
     def __init__(self, config: Config) -> None:
         random = np.random.default_rng(config.seed)
+        self.threads, self.buffers = config.threads, {}
         self.count, self.categories = config.images, config.categories + config.unseen
         self.images, self.text = (random.integers(-127, 128, shape).astype(np.float32) for shape in
                                   ((self.count, WIDTH), (WIDTH, self.categories)))
@@ -50,6 +52,12 @@ class Split:
         pairs = np.sort(random.choice(pairs, min(config.labels, len(pairs)), replace=False))
         self.image, self.category = np.divmod(pairs, self.categories)
         self.label = np.where(random.random(len(pairs)) < POSITIVE, 1, -1).astype(np.int8)
+
+    def buffer(self, images: int, kind: type) -> np.ndarray:
+        """[images, C] for `scores` or `fill_labels`; always the same one, as its memory shall not count as evaluation's."""
+        if (images, kind) not in self.buffers:
+            self.buffers[images, kind] = np.empty((images, self.categories), kind)
+        return self.buffers[images, kind]
 
     def scores(self, start: int, columns: np.ndarray | slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
         """Of the images from `start` on: [len(out) or all, columns]."""
@@ -83,25 +91,24 @@ def evaluation(config: Config) -> list[Side]:
     columns = np.unique(np.linspace(0, split.categories - 1, config.compared).astype(int))
     scores, labels = split.scores(0, columns), split.labels_of(columns)
     preds, verified = torch.from_numpy(scores), torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
-    check(scores, labels, preds, verified)
-    size = f"{split.count:,} × {len(columns):,}"
-    ours, theirs = partial(verified_precision, scores, labels), partial(torchmetrics_precision, preds)
-    whole = f"{split.count:,} × {split.categories:,}"
-    buffers = [np.empty((rows, split.categories), kind) for rows, kind in
-               ((BLOCK, np.float32), (BLOCK, np.int8), (COUNT_IMAGES, np.float32))]
+    size, whole = f"{split.count:,} × {len(columns):,}", f"{split.count:,} × {split.categories:,}"
+    pool = ThreadPoolExecutor(config.threads)
+    check(scores, labels, preds, verified, pool)
+    ours, theirs = partial(verified_precision, scores, labels, pool), partial(torchmetrics_precision, preds)
+    everything = split.scores(0), split.fill_labels(0, np.empty((split.count, split.categories), np.int8))
     return [Side(f"verified, {size}: torchmetrics", partial(theirs, verified, -1), baseline=True),
             Side(f"verified, {size}: torchmetrics without its checks", partial(theirs, verified, -1, False)),
             Side(f"verified, {size}: ours", ours, numpy=True),
-            Side(f"verified, {size}: a sort per category", partial(loop, scores, labels, True), baseline=True, numpy=True),
-            Side(f"verified, {size}: ours again", ours, numpy=True),
+            Side(f"verified, {whole}: a sort per category", partial(loop, *everything, True), baseline=True, numpy=True),
+            Side(f"verified, {whole}: ours", partial(verified_precision, *everything, pool), numpy=True),
             Side(f"dense, {size}: torchmetrics", partial(theirs, (verified == 1).long(), None), baseline=True),
-            Side(f"dense, {size}: ours", partial(dense_precision, scores, labels), numpy=True),
-            Side(f"mAP and F1@{TOPK[0]}/{TOPK[1]}, {whole}", partial(whole_set, split, TOPK, buffers), baseline=True, numpy=True),
-            Side(f"mAP alone, {whole}", partial(whole_set, split, (), buffers), numpy=True),
-            Side(f"dense mAP, {whole}", partial(whole_dense, split, buffers), numpy=True), *shares(config, split)]
+            Side(f"dense, {size}: ours", partial(dense_precision, scores, labels, pool), numpy=True),
+            Side(f"mAP and F1@{TOPK[0]}/{TOPK[1]}, {whole}", partial(whole_set, split, TOPK, pool), baseline=True, numpy=True),
+            Side(f"mAP alone, {whole}", partial(whole_set, split, (), pool), numpy=True),
+            Side(f"dense mAP, {whole}", partial(whole_dense, split, pool), numpy=True), *shares(config, split)]
 
 
-def check(scores: np.ndarray, labels: np.ndarray, preds: torch.Tensor, verified: torch.Tensor) -> None:
+def check(scores: np.ndarray, labels: np.ndarray, preds: torch.Tensor, verified: torch.Tensor, pool: ThreadPoolExecutor) -> None:
     """All ways give the same. Raises UserError if not, or if the libraries to compare with are not installed."""
     try:
         from sklearn.metrics import average_precision_score
@@ -109,7 +116,7 @@ def check(scores: np.ndarray, labels: np.ndarray, preds: torch.Tensor, verified:
         raise UserError(f"{error.name} is not installed: this benchmark compares with it, install c2srt[test]") from error
     for known, ours, target, ignore in ((labels != 0, verified_precision, verified, -1),
                                         (np.ones_like(labels, bool), dense_precision, (verified == 1).long(), None)):
-        found = ours(scores, labels)
+        found = ours(scores, labels, pool)
         expected = [average_precision_score(label[some] == 1, score[some]) if (label[some] == 1).any() else 0
                     for score, label, some in zip(scores.T, labels.T, known.T, strict=True)]
         others = {"scikit-learn": (expected, EQUAL), "a sort per category": (loop(scores, labels, ignore == -1), EQUAL),
@@ -121,17 +128,25 @@ def check(scores: np.ndarray, labels: np.ndarray, preds: torch.Tensor, verified:
                 raise UserError(f"average precision differs from {name} by {difference}: a defect, report it")
 
 
-def verified_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def verified_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
     """AP [c] over verified labels, 0 without a positive, from arrays [N, c] as a stranger would bring them."""
     seen = np.ones(scores.shape[1], bool)
-    return lesa(sorted_keys(measure(scores, labels, seen, ())), seen, GZSL)
+    return lesa(sorted_keys(part_of(scores, labels, seen, pool)), seen, GZSL)
 
 
-def dense_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def dense_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
     """AP [c] with everything not positive as negative, 0 without a positive."""
-    thresholds = thresholds_of(measure(scores, labels, np.ones(scores.shape[1], bool), ()), scores.shape[1])
-    at_least = sum(thresholds.count(scores[start : start + COUNT_IMAGES]) for start in range(0, len(scores), COUNT_IMAGES))
-    return np.nan_to_num(thresholds.average_precision(at_least))
+    thresholds = thresholds_of(part_of(scores, labels, np.ones(scores.shape[1], bool), pool), scores.shape[1])
+    starts = range(0, len(scores), COUNT_IMAGES)
+    counts = pool.map(lambda start: thresholds.count(scores[start : start + COUNT_IMAGES]), starts)
+    return np.nan_to_num(thresholds.average_precision(sum(counts)))
+
+
+def part_of(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, pool: ThreadPoolExecutor) -> Part:
+    """The part of whole arrays, some images at a time, without a K."""
+    rows = max(1, AT_ONCE // scores.shape[1])
+    starts = range(0, len(scores), rows)
+    return merge(list(pool.map(lambda at: measure(scores[at : at + rows], labels[at : at + rows], seen, (), at), starts)))
 
 
 def torchmetrics_precision(preds: torch.Tensor, target: torch.Tensor, ignore: int | None, checked: bool = True) -> torch.Tensor:
@@ -154,13 +169,10 @@ def loop(scores: np.ndarray, labels: np.ndarray, verified: bool) -> np.ndarray:
     return result
 
 
-def whole_set(split: Split, topk: tuple[int, ...], buffers: list[np.ndarray]) -> Watch:
-    """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks."""
+def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> Watch:
+    """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks, one a thread."""
     watch, parts = Watch(), []
-    for start in range(0, split.count, BLOCK):
-        block = split.scores(start, out=buffers[0]), split.fill_labels(start, buffers[1])
-        with watch:
-            parts.append(measure(*block, split.seen, topk, start))
+    stream(split, topk, pool, watch, parts)
     with watch:
         part = merged(parts)
         keys = sorted_keys(part)
@@ -170,23 +182,32 @@ def whole_set(split: Split, topk: tuple[int, ...], buffers: list[np.ndarray]) ->
     return watch
 
 
-def whole_dense(split: Split, buffers: list[np.ndarray]) -> Watch:
+def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
     """dense mAP: one look at blocks of scores for the positives, another to count."""
     watch, parts = Watch(), []
-    for start in range(0, split.count, BLOCK):
-        block = split.scores(start, out=buffers[0]), split.fill_labels(start, buffers[1])
-        with watch:
-            parts.append(measure(*block, split.seen, (), start))
+    stream(split, (), pool, watch, parts)
     with watch:
         thresholds: Thresholds = thresholds_of(merged(parts), split.categories)
         at_least = np.zeros(len(thresholds.score), np.int64)
-    for start in range(0, split.count, COUNT_IMAGES):
-        block = split.scores(start, out=buffers[2])
+    buffer = split.buffer(COUNT_IMAGES * split.threads, np.float32)
+    for start in range(0, split.count, len(buffer)):
+        scores = split.scores(start, out=buffer)
         with watch:
-            at_least += thresholds.count(block)
+            for counts in pool.map(thresholds.count, np.array_split(scores, split.threads)):
+                at_least += counts
     with watch:
         np.nanmean(thresholds.average_precision(at_least))
     return watch
+
+
+def stream(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch, parts: list[Part]) -> None:
+    """Measures blocks of BLOCK images, as many at a time as there are threads."""
+    buffers = split.buffer(BLOCK * split.threads, np.float32), split.buffer(BLOCK * split.threads, np.int8)
+    for start in range(0, split.count, len(buffers[0])):
+        scores, labels = split.scores(start, out=buffers[0]), split.fill_labels(start, buffers[1])
+        with watch:
+            blocks = [slice(first, first + BLOCK) for first in range(0, len(scores), BLOCK)]
+            parts += pool.map(lambda block: measure(scores[block], labels[block], split.seen, topk, start), blocks)
 
 
 def merged(parts: list[Part]) -> Part:

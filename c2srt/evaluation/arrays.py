@@ -4,6 +4,7 @@ scores [N, C] float (float64 stays float64), labels [N, C] in −1/0/1 of any nu
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +21,33 @@ BLOCK_SCORES = 1 << 23
 
 
 def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...],
-                    protocols: tuple[str, ...], draws: int = 0, seed: int = 0) -> tuple[dict, pl.DataFrame]:
-    """As `evaluate_part`, from files. Raises UserError on anything that is not what the names say."""
+                    protocols: tuple[str, ...], draws: int = 0, seed: int = 0, workers: int = 1) -> tuple[dict, pl.DataFrame]:
+    """As `evaluate_part`, from files, by `workers` threads. Raises UserError on anything that is not what the names say."""
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
     task = Task(load_seen(seen), topk, protocols, draws, seed)
     check_arrays(*arrays, task)
     blocks = list(blocks_of(arrays[0]))
     progress = Progress("evaluate", len(arrays[0]) * (1 + ("dense" in protocols)))
-    parts, any_negative = [], False
-    for block in blocks:
-        parts.append(measure(np.asarray(arrays[0][block]), np.asarray(arrays[1][block]), task.seen, topk, block.start))
-        any_negative |= not parts[-1].positive.all()
-        progress.update(parts[-1].images)
-    if not any_negative and protocols != ("dense",):
-        raise UserError(f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
-                        "2 · labels − 1, or ask for protocols=[dense]")
+    parts = []
+    with ThreadPoolExecutor(workers) as pool:
+        for part in pool.map(lambda block: measure(arrays[0][block], arrays[1][block], task.seen, topk, block.start), blocks):
+            parts.append(part)
+            progress.update(part.images)
     part = merge(parts)
     parts.clear()
+    if part.positive.all() and protocols != ("dense",):
+        raise UserError(f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
+                        "2 · labels − 1, or ask for protocols=[dense]")
     thresholds = at_least = None
     if "dense" in protocols:
         thresholds = thresholds_of(part, len(task.seen))
         at_least = np.zeros(len(thresholds.score), np.int64)
-        for start in range(0, part.images, COUNT_IMAGES):
-            at_least += thresholds.count(some := arrays[0][start : start + COUNT_IMAGES])
-            progress.update(len(some))
+        starts = range(0, part.images, COUNT_IMAGES)
+        with ThreadPoolExecutor(workers) as pool:
+            counted = pool.map(lambda start: thresholds.count(arrays[0][start : start + COUNT_IMAGES]), starts)
+            for start, counts in zip(starts, counted, strict=True):
+                at_least += counts
+                progress.update(min(COUNT_IMAGES, part.images - start))
     progress.close()
     return evaluate_part(part, task, thresholds, at_least)
 
