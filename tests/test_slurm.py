@@ -272,7 +272,6 @@ def pipeline(slurm: SlurmNodes, *arguments: str) -> dict[str, str]:
     return dict(part.split() for part in said.splitlines()[0].split(", "))
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_pipeline_chains_and_ends_in_results(slurm):
@@ -297,7 +296,6 @@ def test_the_pipeline_chains_and_ends_in_results(slurm):
 SPLITS = {"train": range(0, 24), "validation": range(24, 30), "test": range(30, 40)}
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_bad_input_ends_the_chain_with_the_jobs_own_status_and_sentence(slurm):
