@@ -50,9 +50,7 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
     sources = [column for column in graph.table[row].tolist() if column != ABSENT]
     strengths = dict(graph.edges.filter(graph.edges["target"] == vocabulary.mids[row]).select("source", "strength").iter_rows())
     weights = [strengths.get(vocabulary.mids[column]) for column in sources]
-    turn = 2 * np.pi / max(len(sources), 1)
-    first = 0.0 if len(sources) % 2 else turn / 2  # none stands straight below the middle, where its name is
-    angles = np.pi / 2 - first - turn * np.arange(len(sources))
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(sources)) / max(len(sources), 1)
     place = {column: (np.cos(angle), np.sin(angle)) for column, angle in zip(sources, angles, strict=True)} | {row: (0.0, 0.0)}
     among = [(source, listener) for listener in sources for source in graph.table[listener].tolist() if source in place]
     edges = {node: len(sources) if node == row else 1 for node in place}
@@ -68,16 +66,17 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
             "shrinkA": radius[source] + 1, "shrinkB": radius[listener] + 1})
     for node, (across, up) in place.items():
         axis.scatter(across, up, s=(2 * radius[node]) ** 2, c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
-        write_name(axis, plain(vocabulary.names[node]), across, up, node == row, radius[node], 9 * scale)
+        if node != row:  # that one is named above all panels; here its name would cross the arrows
+            write_name(axis, plain(vocabulary.names[node]), across, up, radius[node], 9 * scale)
     axis.set(title=graph.kind if sources else f"{graph.kind}: no neighbours", xlim=(-1.9, 1.9), ylim=(-1.4, 1.4), aspect="equal")
     axis.axis("off")
 
 
-def write_name(axis: plt.Axes, name: str, across: float, up: float, middle: bool, radius: float, size: float) -> None:
-    """A node's name, outside of the ring, so that names at one height run away from each other; the middle node's below it.
-    `radius` of the node and `size` of the letters in points."""
-    side = 0 if middle or abs(across) < 0.3 else int(np.sign(across))
-    shift = (side * (radius + 3), size * up) if side else (0, radius + size if up > 0 else -radius - size * (2 if middle else 1))
+def write_name(axis: plt.Axes, name: str, across: float, up: float, radius: float, size: float) -> None:
+    """A node's name, outside of the ring, so that names at one height run away from each other: `radius` of the node and
+    `size` of the letters in points."""
+    side = 0 if abs(across) < 0.3 else int(np.sign(across))
+    shift = (side * (radius + 3), size * up) if side else (0, np.sign(up) * (radius + size))
     axis.annotate(name, (across, up), shift, textcoords="offset points", ha=("center", "left", "right")[side], va="center",
                   fontsize=size, zorder=4, path_effects=[withStroke(linewidth=size / 3, foreground="white")])
 

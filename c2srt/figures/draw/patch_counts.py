@@ -21,10 +21,11 @@ def draw(counts: PatchCounts) -> Figure:
     for axis, letter in zip(axes, "ab", strict=True):
         axis.set_title(f"({letter}) {axis.get_title()}")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_ylim(bottom=0)
     each = [f"k = {k}: {100 * value:.1f}" for k, value in zip(counts.tried, np.nanmean(counts.ap, 1), strict=True)]
     told, every, adaptive = (counts.best > 0).sum(), len(counts.best), 100 * np.nanmean(counts.adaptive)
     note(figure, f"{counts.images:,} images. (a): {told:,} of {every:,} categories: those with at least {POSITIVES} positives whose AP "
-                 f"depends on k; equal APs count for the smaller k. mAP (GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f} %. "
+                 f"depends on k; equal APs count for the smaller k. mAP (%, GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f}. "
                  "(b): mean over the images in which the category is present.")
     return figure
 
@@ -39,13 +40,16 @@ def draw_best(axis: Axes, counts: PatchCounts) -> None:
         axis.bar_label(bars, [f"{value:.0f}" if value else "" for value in share], fontsize=5.5, padding=1)
     axis.set(xticks=places, xticklabels=counts.tried, xlabel="k patches for every category", ylabel="share of categories (%)",
              title="The k of a category's best AP")
-    axis.legend()
+    if (counts.best > 0).any():
+        axis.legend()
+    else:
+        axis.text(0.5, 0.5, "too few positives", ha="center", va="center", transform=axis.transAxes)
 
 
 def draw_taken(axis: Axes, counts: PatchCounts) -> None:
     taken = [counts.taken[(counts.seen == (name == "seen")) & ~np.isnan(counts.taken)] for name, _, _ in KINDS]
     every = np.concatenate(taken)
-    edges = np.linspace(every.min(), max(every.max(), every.min() + 0.1), 21)
+    edges = np.linspace(every.min(), max(every.max(), every.min() + 1), 21)
     for (name, colour, hatch), some in zip(KINDS, taken, strict=True):
         fill = "none" if hatch else to_rgba(colour, 0.45)
         axis.hist(some, edges, weights=np.full(len(some), 100 / max(len(some), 1)), histtype="stepfilled", edgecolor=colour,

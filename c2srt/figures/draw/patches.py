@@ -11,7 +11,7 @@ from c2srt.figures.draw.style import MARKS, NOVEL, WIDTH, legend_of_marks, note,
 from c2srt.figures.patches import Choice, Chosen
 
 SCALE = "cividis"
-TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+TICKS = tuple(step * 10.0**power for power in (-3, -2, -1) for step in (1, 1.5, 2, 3, 5, 7))
 
 
 def draw(chosen: Chosen) -> Figure:
@@ -33,7 +33,7 @@ def draw(chosen: Chosen) -> Figure:
     bar.ax.minorticks_off()
     bar.set_label("softmax score of a patch that is taken (logarithmic)")
     note(figure, f"Patches that the ISR takes for a category; Σ: their softmax scores together. {legend_of_marks()}. "
-                 "Yellow: unseen in training.")
+                 "Yellow: a category that is unseen in training.")
     return figure
 
 

@@ -17,6 +17,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from c2srt.files import whole_file
 from c2srt.relations.pictures import plain
@@ -58,6 +60,16 @@ def save(figure: Figure, folder: Path, stem: str) -> None:
 def short(name: str, letters: int) -> str:
     """A category's name, cut to a number of letters, that matplotlib does not take for a formula."""
     return plain(name if len(name) <= letters else f"{name[: letters - 1].rstrip()}…")
+
+
+def fitted(name: str, points: float, size: float, weight: str) -> str:
+    """A name cut to a width in points."""
+    font = FontProperties(family=SETTINGS["font.family"], size=size, weight=weight)
+    for letters in range(len(name), 0, -1):
+        cut = name if letters == len(name) else f"{name[:letters].rstrip()}…"
+        if TextPath((0, 0), cut, prop=font).get_extents().width <= points:
+            break
+    return plain(cut)
 
 
 def wrapped(name: str, letters: int, lines: int = 2) -> str:
