@@ -24,8 +24,8 @@ def draw(cams: Cams) -> Figure:
         figure.text(middle, first.get_position().y1 + 0.06 / figure.get_figheight(), model, ha="center", va="bottom", fontsize=8,
                     weight="bold")
     note(figure, f"Grad-CAM of a category's score at the output of the last block but one. {legend_of_marks()}. Every map has a "
-                 "scale of its own, from nothing to its peak; the number says how high that is, in percent of the model's highest peak "
-                 "on the photo, and 0 that no patch speaks for the category.")
+                 "scale of its own, from nothing to its peak; the number says how high that is, in percent of the model's highest "
+                 "peak on the photo, and 0 that no patch speaks for the category.")
     return figure
 
 

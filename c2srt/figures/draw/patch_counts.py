@@ -24,8 +24,9 @@ def draw(counts: PatchCounts) -> Figure:
         axis.set_ylim(bottom=0)
     each = [f"k = {k}: {100 * value:.1f}" for k, value in zip(counts.tried, np.nanmean(counts.ap, 1), strict=True)]
     told, every, adaptive = (counts.best > 0).sum(), len(counts.best), 100 * np.nanmean(counts.adaptive)
-    note(figure, f"{counts.images:,} images. (a): {told:,} of {every:,} categories: those with at least {POSITIVES} positives whose AP "
-                 f"depends on k; equal APs count for the smaller k. mAP (%, GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f}. "
+    note(figure, f"{counts.images:,} images. (a): {told:,} of {every:,} categories: those with at least {POSITIVES} positives whose "
+                 "AP depends on k; equal APs count for the smaller k. "
+                 f"mAP (%, GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f}. "
                  "(b): mean over the images in which the category is present.")
     return figure
 
