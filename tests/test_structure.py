@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("c2srt", "cluster", "configs", "sharding")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-ONE_IMPORTER = ("deepspeed", "torch_geometric", "mlflow", "open_clip", "openai")
+ONE_IMPORTER = ("deepspeed", "torch_geometric", "mlflow", "open_clip", "openai", "pytorch_grad_cam")
 
 
 def imported(path: Path) -> set[str]:
