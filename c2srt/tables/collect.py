@@ -81,7 +81,7 @@ def of_groups(folder: Path, groups: dict[str, list[str]]) -> Values:
     """ZSL mAP over the unseen categories of each group, under each protocol that the evaluation measured."""
     if not groups:
         return {}
-    table = pl.read_csv(folder / PER_CATEGORY)
+    table = pl.read_csv(folder / PER_CATEGORY, infer_schema_length=None)  # zsl_ columns begin with thousands of empty cells
     values = {}
     for column in (column for column in table.columns if column.startswith("zsl_")):
         ap = dict(table.filter(~pl.col("seen")).select("mid", column).drop_nulls().iter_rows())
