@@ -61,10 +61,15 @@ def victim(process: psutil.Popen, target: str, choose: random.Random) -> psutil.
     return choose.choice(found) if found else None
 
 
-def await_victim(process: psutil.Popen, kill: Kill, out: Path, choose: random.Random) -> psutil.Process:
-    """A living process of the kind, at the step: it is looked up before, since steps are faster than a look at all processes."""
+def await_victim(process: psutil.Popen, kill: Kill, out: Path, choose: random.Random) -> psutil.Process | None:
+    """A living process of the kind, at the step: it is looked up before, since steps are faster than a look at all processes.
+
+    None when the training is over: workers whose head was killed go on until their driver notices, up to the last step.
+    """
     while True:
-        wait_until(lambda: victim(process, kill.target, choose), f"a {kill.target}", process, 600)
+        wait_until(lambda: victim(process, kill.target, choose) or process.poll() == 0, f"a {kill.target}", None, 600)
+        if process.poll() == 0:
+            return None
         chosen = victim(process, kill.target, choose)
         if chosen:
             wait_until(lambda: begun(out) >= kill.step or not chosen.is_running(), f"step {kill.step}", process, 600)
@@ -80,6 +85,10 @@ def storm(case: Config, number: int, log: Path) -> list[str]:
     try:
         for kill in planned(number):
             chosen = await_victim(process, kill, out, choose)
+            if chosen is None:
+                assert any("head" in what for what in story)
+                story.append(f"no {kill.target} was left to kill")
+                continue
             what = f"{kill.target} ({Path(title(chosen).split(' ')[0]).name}, pid {chosen.pid})"
             at, saved = begun(out), newest(out)
             chosen.kill()
