@@ -67,14 +67,18 @@ def await_victim(process: psutil.Popen, kill: Kill, out: Path, choose: random.Ra
     None when the training is over: workers whose head was killed go on until their driver notices, up to the last step.
     """
     while True:
-        wait_until(lambda: victim(process, kill.target, choose) or process.poll() == 0, f"a {kill.target}", None, 600)
+        wait_until(lambda: victim(process, kill.target, choose) or process.poll() == 0, f"a {kill.target}", seconds=600)
         if process.poll() == 0:
             return None
         chosen = victim(process, kill.target, choose)
         if chosen:
-            wait_until(lambda: begun(out) >= kill.step or not chosen.is_running(), f"step {kill.step}", process, 600)
-            if chosen.is_running():
+            wait_until(lambda: begun(out) >= kill.step or gone(process, chosen), f"step {kill.step}", seconds=600)
+            if not gone(process, chosen):
                 return chosen
+
+
+def gone(*processes: psutil.Process) -> bool:
+    return any(not one.is_running() or isinstance(one, psutil.Popen) and one.poll() is not None for one in processes)
 
 
 def storm(case: Config, number: int, log: Path) -> list[str]:
