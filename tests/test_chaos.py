@@ -125,7 +125,6 @@ def all_ids(case: Config) -> list[str]:
     return sorted(image_id for shard in index.split("train") for image_id in ShardReader(index.folder, shard).ids)
 
 
-@pytest.mark.unproven
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("number", range(TRAININGS))
