@@ -10,6 +10,8 @@ import numpy as np
 from c2srt.tables.collect import GROUP, Trials, Values
 from c2srt.tables.rows import Table
 
+PUBLISHED_TOPK = {"nuswide": (3, 5), "openimages": (10, 20)}
+"""The K of the published F1."""
 Columns = dict[str, str]
 """Name in the results → heading."""
 
@@ -61,10 +63,15 @@ def text_of(style: Style, caption: str, table: Table, rows: dict[str, Trials], c
     for row in table.rows:
         lines.append(style.line([style.escape(row.name), *(cell(rows[row.name], name, style) for name in columns)]))
         if published in row.published:
-            theirs = iter([f"{value:.1f}" for value in row.published[published]])
-            cells = ["–" if name.startswith(GROUP) else next(theirs, "–") for name in columns]
+            theirs = dict(zip(published_headings(published), row.published[published], strict=True))
+            cells = [f"{theirs[heading]:.1f}" if heading in theirs else "–" for heading in columns.values()]
             lines.append(style.line([style.escape(f"· published, {published}"), *map(style.escape, cells)]))
     return "\n".join(lines + style.tail)
+
+
+def published_headings(data: str) -> list[str]:
+    """What the six published numbers of a row are, as headings of `columns_of`."""
+    return ["ZSL mAP", "GZSL mAP", *(f"{label_set} F1@{k}" for k in PUBLISHED_TOPK[data] for label_set in ("ZSL", "GZSL"))]
 
 
 def cell(trials: Trials, name: str, style: Style = MARKDOWN) -> str:
