@@ -24,9 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_set() -> Iterator[None]:
     """A module that joins or starts Ray leaves no address, and no loopback-only Ray, to the modules and commands after it."""
-    before = dict(os.environ)
     yield
-    os.environ.clear()
-    os.environ.update(before)
+    for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        os.environ.pop(name, None)
     if constants := sys.modules.get("ray._private.ray_constants"):
         constants.ENABLE_RAY_CLUSTER = True
