@@ -1,8 +1,6 @@
 """Threads that wait for each other sleep in the tests: spinning ones make a shared machine ten times slower (measured on 2 cores).
 
 OpenMP reads the variable when torch is first imported, and Ray's and DeepSpeed's workers inherit it.
-
-A test marked `unproven` was written but never seen to pass as it stands: it is skipped, and says so, unless C2SRT_UNPROVEN=1.
 """
 
 import os
@@ -12,13 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("C2SRT_UNPROVEN") != "1":
-        for item in items:
-            if item.get_closest_marker("unproven"):
-                item.add_marker(pytest.mark.skip(reason="never seen to pass yet: C2SRT_UNPROVEN=1 runs it"))
 
 
 @pytest.fixture(scope="module", autouse=True)

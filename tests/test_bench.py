@@ -111,7 +111,7 @@ def test_a_call_may_say_what_counts_as_its_time():
     assert 0.01 <= side.seconds[0] < 0.2 and side.cpu[0] < 0.2
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=(pytest.mark.slow, pytest.mark.unproven))
+@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.slow)
                                   if what == "tracking" else what for what in CASES])
 def test_a_run_prints_a_table_and_writes_json(what, tmp_path, capsys):
     clip = tiny_clip_config(tmp_path)
