@@ -42,6 +42,7 @@ VERBS = {
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
 """Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so (relations-mine has one)."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
+"""Keys that a verb which runs others (its Config has `given`) passes on as they were typed."""
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 

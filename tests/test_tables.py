@@ -36,6 +36,10 @@ def test_the_shipped_tables_are_those_of_the_paper(tmp_path, data):
     assert [row.graph for row in tables["graphs"].rows if row.run] == ["random", "similarity", "cooccurrence", "llm", "none"]
     rows = trained_rows(tables)
     assert len({row.run for row in rows}) == len(rows)
+    runs_of = {}
+    for row in (row for table in tables.values() for row in table.rows):
+        runs_of.setdefault(row.name, set()).add(row.run or row.untrained)
+    assert all(len(runs) == 1 for runs in runs_of.values())  # a name means one row, whatever the table
     position = {row.run: place for place, row in enumerate(rows)}
     assert all(position[needed] < position[row.run] for row in rows for needed in row.after)
     controls = {"models": "no-graph", "parts": "no-graph", "graphs": "no-graph"}
@@ -109,6 +113,14 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
     assert {config.clip.name for config in trained.values()} == {f"{tmp_path}/clip-1/clip/model.json"}
     assert {Path(config.checkpoint).parent for config in made["tune"].values()} == {Path(trained["mkt"].out), Path(trained["simple-prompt"].out)}
     assert {Path(config.checkpoint).parent for config in made["evaluate"].values()} == {Path(out) for verb in ("train", "tune") for out in made[verb]}
+
+
+def test_a_row_is_trained_again_when_what_was_typed_for_its_clip_or_views_differs(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "load_index", lambda folder: type("Index", (), {"source": "s"}))
+    def key(*given):
+        return commands.key_of(commands.Place(tmp_path, list(given)), Row("a", run="a"), (0, 0))
+
+    assert key("data=miniature", "workers=2") == key("data=miniature", "workers=4") != key("data=miniature", "views.count=2")
 
 
 def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_path):

@@ -113,7 +113,8 @@ def steps_for(place: Place, row: Row, trial: Trial) -> int:
 def key_of(place: Place, row: Row, trial: Trial) -> str:
     """Changes when the row would come out otherwise, as far as the row, the commands and the shards decide it."""
     commands = [place.commands.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")]
-    return hash_of([row.recipe, trial, place.seed, commands, place.clips[trial[0]], load_index(place.shards()).source])
+    typed = sorted(override for override in place.given if override.startswith(("clip.", "views.")))
+    return hash_of([row.recipe, trial, place.seed, commands, typed, place.clips[trial[0]], load_index(place.shards()).source])
 
 
 def is_finished(place: Place, row: Row, trial: Trial) -> bool:
