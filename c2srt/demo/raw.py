@@ -25,7 +25,7 @@ from c2srt.demo.draw import random_picture, render
 from c2srt.demo.knowledge import relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.words import categories
-from c2srt.files import hash_of, whole_file, write_json
+from c2srt.files import hash_of, whole_file, write_json, write_text
 from c2srt.progress import Progress
 
 MARK = "miniature.json"
@@ -116,8 +116,6 @@ def write_lists(root: Path) -> None:
     folder, every = root / "2018_04", categories()
     write_csv(folder / "class-descriptions.csv", (), ((category.mid, category.name.capitalize()) for category in every))
     for name, members in (("classes-trainable", True), ("classes-seen", True), ("classes-unseen", False)):
-        with whole_file(folder / f"{name}.txt") as path:
-            path.write_text("".join(f"{category.mid}\n" for category in every if category.seen == members))
+        write_text(folder / f"{name}.txt", "".join(f"{category.mid}\n" for category in every if category.seen == members))
     write_csv(root / "groups.csv", ("mid", "group"), ((category.mid, GROUPS[category.kind]) for category in every if not category.seen))
-    with whole_file(root / "relations.jsonl") as path:
-        path.write_text("".join(f"{line}\n" for line in relation_lines()))
+    write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in relation_lines()))

@@ -7,7 +7,7 @@ import numpy as np
 
 from c2srt.demo import measure, table
 from c2srt.demo.picture import draw_predictions
-from c2srt.files import read_json, whole_file, write_json
+from c2srt.files import read_json, write_json, write_text
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.relations import load_relations
 from c2srt.tables.collect import Trials
@@ -36,8 +36,7 @@ def report(config, walk, tables: dict[str, Table]) -> None:
         captions[name] = {"caption": chosen.caption, "rows": list(rows)}
         record |= {row: [{"clip": clip, "seed": seed, **figures} for (clip, seed), figures in of_row.items()] for row, of_row in rows.items()}
     text = "\n\n".join([*texts, table.notes(len(every))])
-    with whole_file(out / "table.md") as path:
-        path.write_text(text + "\n")
+    write_text(out / "table.md", text + "\n")
     write_json(out / "table.json", {"tables": captions, "rows": record, "config": asdict(config), "seconds": walk.seconds})
     shown = next((row for row in trained_rows(tables) if row.run == FULL), trained_rows(tables)[-1])
     draw_predictions(out / "predictions.png", test, clip_zero_shot(config, 0, test)[0],

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from c2srt.files import whole_file
+from c2srt.files import write_text
 from c2srt.relations.compare import Graph
 from c2srt.vocabulary import Vocabulary
 
@@ -78,8 +78,7 @@ def write_page(path: Path, graphs: list[Graph], vocabulary: Vocabulary) -> None:
             "kinds": [graph.kind for graph in graphs],
             "graphs": {graph.kind: page_edges(graph, vocabulary, types) for graph in graphs}}
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    with whole_file(path) as temporary:
-        temporary.write_text(PAGE.replace("/*DATA*/", text, 1), encoding="utf-8")
+    write_text(path, PAGE.replace("/*DATA*/", text, 1))
 
 
 def page_edges(graph: Graph, vocabulary: Vocabulary, types: list[str]) -> list[list[list]]:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.files import read_json, sha256_of_file, whole_file, write_json
+from c2srt.files import read_json, sha256_of_file, write_json, write_text
 from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.questions import find_rows
@@ -55,8 +55,7 @@ def run(config: Config) -> None:
               "provenance": {graph.kind: graph.provenance for graph in graphs}}
     figures = draw(out, graphs, rows, vocabulary)
     write_json(out / "report.json", report)
-    with whole_file(out / "report.md") as temporary:
-        temporary.write_text(as_markdown(report, figures), encoding="utf-8")
+    write_text(out / "report.md", as_markdown(report, figures))
     print("\n".join(summary_lines(report)))
     print(f"{out}: report.md, report.json, lookup.html, {', '.join(figures)}")
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from c2srt.errors import UserError
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.files import whole_file, write_json
+from c2srt.files import write_json, write_text
 from c2srt.model.config import check_choice
 from c2srt.progress import clock
 from c2srt.tables import render
@@ -134,8 +134,3 @@ def note(config: Config, every: int, published: str) -> str:
     theirs = f"Published rows are the paper's on {published}, under its own protocol" + (
         ": another data set, only their order can be compared." if published != config.data["name"] else ".")
     return f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)} {theirs}"
-
-
-def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text)

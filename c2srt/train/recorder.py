@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from c2srt.files import whole_file, write_json
+from c2srt.files import whole_file, write_json, write_text
 from c2srt.progress import Progress
 from c2srt.tracking import Tracker
 from c2srt.train.config import SUMMARY
@@ -129,8 +129,7 @@ class Recorder:
 def forget_after(path: Path, step: int) -> None:
     """Drops metrics of steps that a killed run did after its last checkpoint: they are done again."""
     lines = read_metrics(path)
-    with whole_file(path) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
 
 
 def read_metrics(path: Path) -> list[dict]:
