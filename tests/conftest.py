@@ -14,8 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_set() -> Iterator[None]:
-    """A module that joins or starts Ray leaves no address, and no loopback-only Ray, to the modules and commands after it."""
+    """A module that joins or starts Ray leaves no Ray, no address, and no loopback-only Ray to the modules and commands after it."""
     yield
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()  # nothing happens where there is none
     for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         os.environ.pop(name, None)
     if constants := sys.modules.get("ray._private.ray_constants"):

@@ -65,6 +65,12 @@ def test_rows_that_make_no_sense_get_a_sentence():
         Table("t", [Row("one", run="a")], axis="K")
 
 
+def test_overrides_for_one_data_set_change_the_row_there_only():
+    tables = {"t": Table("t", [Row("a", run="a", train=["lr=1"], train_on={"miniature": ["lr=2"]})])}
+    here, there = (trained_rows(for_data(tables, data))[0] for data in ("miniature", "openimages"))
+    assert (here.train, there.train) == (["lr=1", "lr=2"], ["lr=1"]) and here.recipe != there.recipe
+
+
 def test_trials_keep_the_two_kinds_of_seed_apart():
     assert trials(1, 1) == [(0, 0)] and trials(3, 3) == [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0)]
 

@@ -241,8 +241,9 @@ def test_the_command_survives_kills_and_signals_bit_for_bit(case, start):
     time.sleep(random.random())
     kill_all(process)
 
+    done = int(checkpoints.complete(Path(case.work) / "storm" / "checkpoints")[-1].name[-8:])
     process = start(command(case, "storm"))
-    wait_for(process, case, "storm", 36)
+    wait_for(process, case, "storm", done + 6)
     process.send_signal(signal.SIGTERM)
     assert "run the same command to go on" in ended(process, 75)
 

@@ -3,7 +3,7 @@
 The experiments themselves are the files of configs/tables/. A trial is (CLIP, fine-tuning seed), both counted from 0.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from c2srt.errors import UserError
@@ -26,6 +26,8 @@ class Row:
     """prior, clip or clip-softmax, instead of `run`."""
     train: list[str] = field(default_factory=list)
     """Overrides of `c2srt train`."""
+    train_on: dict[str, list[str]] = field(default_factory=dict)
+    """By data set, overrides after those: a schedule of the row's own."""
     graph: str = "llm"
     text: str = ENSEMBLE
     """Which list of prompt templates: ensemble or simple."""
@@ -80,8 +82,9 @@ class Table:
 
 
 def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
-    """The tables without the rows of other data sets."""
-    return {name: Table(table.caption, [row for row in table.rows if not row.only or data in row.only], table.axis)
+    """The tables without the rows, and rows without the overrides, of other data sets."""
+    return {name: Table(table.caption, [replace(row, train=row.train + row.train_on.get(data, []), train_on={}) for row in table.rows
+                                        if not row.only or data in row.only], table.axis)
             for name, table in tables.items()}
 
 
