@@ -18,7 +18,7 @@ from c2srt.tables import commands, render, run, walk
 from c2srt.tables.collect import collect
 from c2srt.tables.rows import Row, Table, for_data, groups_of, trained_rows, trials
 
-ALL = "tables=[models,parts,time,graphs,prompts,neighbours,threshold,distillation]"
+ALL = "tables=[models,parts,time,settings,graphs,prompts,neighbours,threshold,distillation]"
 MIDS = [f"/m/{column}" for column in range(8)]
 SEEN = np.arange(8) < 5
 
