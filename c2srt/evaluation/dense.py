@@ -47,9 +47,10 @@ class Thresholds:
 
     def average_precision(self, at_least: np.ndarray) -> np.ndarray:
         """AP [C] float64, NaN without a positive; `at_least` [T] summed over all images."""
-        categories = len(self.start) - 1
-        category = np.repeat(np.arange(categories), np.diff(self.start))
-        return precision_of_groups(category, inside_category(category, self.positives.cumsum()), at_least, categories)
+        present = np.diff(self.start) > 0
+        first, result = self.start[:-1][present], np.full(len(present), np.nan)
+        result[present] = precision_of_groups(first, inside_category(first, self.positives.cumsum()), at_least)
+        return result
 
 
 def thresholds_of(part: Part, categories: int) -> Thresholds:

@@ -56,10 +56,10 @@ def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.nd
         some = some[some & flag != 0] if flag else some
         group = some >> 8
         ends = np.flatnonzero(np.append(group[1:] != group[:-1], True)[: len(some)])
-        category, positives = category_of(some[ends]), np.cumsum(some & POSITIVE, dtype=np.int64)[ends]
-        positives, entries = inside_category(category, positives), inside_category(category, ends + 1)
-        values = precision_of_groups(category, positives, entries, categories)
-        np.copyto(result, values, where=~np.isnan(values))
+        category = category_of(some[ends])
+        first = np.flatnonzero(np.append(True, category[1:] != category[:-1])[: len(category)])
+        positives = inside_category(first, np.cumsum(some & POSITIVE, dtype=np.int64)[ends])
+        result[category[first]] = precision_of_groups(first, positives, inside_category(first, ends + 1))
     return result
 
 
@@ -73,20 +73,19 @@ def whole_categories(keys: np.ndarray) -> Iterator[np.ndarray]:
         begin = end
 
 
-def inside_category(category: np.ndarray, running: np.ndarray) -> np.ndarray:
-    """Counts that run on over all groups [g] -> counts that start again at every category; `category` [g] ascends."""
-    first = np.flatnonzero(np.append(True, category[1:] != category[:-1])[: len(category)])
+def inside_category(first: np.ndarray, running: np.ndarray) -> np.ndarray:
+    """Counts that run on over all groups [g] -> counts that start again at every category; `first` [c] is its first group."""
     before = np.where(first > 0, running[first - 1], 0)
-    return running - np.repeat(before, np.diff(np.append(first, len(category))))
+    return running - np.repeat(before, np.diff(np.append(first, len(running))))
 
 
-def precision_of_groups(category: np.ndarray, positives: np.ndarray, entries: np.ndarray, categories: int) -> np.ndarray:
-    """AP [C] from tie groups [g], best score first inside each category.
+def precision_of_groups(first: np.ndarray, positives: np.ndarray, entries: np.ndarray) -> np.ndarray:
+    """AP [c], NaN without a positive, from tie groups [g], best score first inside each category; `first` [c] is its first group.
 
     `positives` and `entries` count what scores at least as high as the group, in its category.
     """
-    new = np.append(True, category[1:] != category[:-1])[: len(category)]
-    gained = np.where(new, positives, positives - np.roll(positives, 1))
-    weighted = np.bincount(category, gained * (positives / entries), categories)
-    total = np.bincount(category, gained, categories)
-    return np.divide(weighted, total, out=np.full(categories, np.nan), where=total > 0)
+    gained = np.diff(positives, prepend=0)
+    gained[first] = positives[first]
+    weighted = np.add.reduceat(gained * (positives / entries), first)
+    total = positives[np.append(first, len(positives))[1:] - 1]
+    return np.divide(weighted, total, out=np.full(len(first), np.nan), where=total > 0)

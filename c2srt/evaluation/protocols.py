@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from c2srt.evaluation.dense import Thresholds
-from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
+from c2srt.evaluation.metrics import average_precision, best_first, category_of, entry_keys
 from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
 PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
@@ -37,14 +37,21 @@ def sorted_keys(part: Part) -> np.ndarray:
     return entry_keys(part.category, best_first(part.score), flags)
 
 
+def keys_of(label_set: str, seen: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The keys whose category is in the label set, still sorted."""
+    inside = columns_of(label_set, seen)
+    return keys if inside.all() else keys[inside[category_of(keys)]]
+
+
 def per_class(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
     """The headline: AP over the verified labels of images that have a positive in the label set; NaN without a positive."""
-    return only(columns_of(label_set, seen), average_precision(keys, len(seen), IN_LABEL_SET[label_set]))
+    return only(columns_of(label_set, seen), average_precision(keys_of(label_set, seen, keys), len(seen), IN_LABEL_SET[label_set]))
 
 
 def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
     """LESA's: AP over the verified labels of all images; a category without a positive is 0 and in the mean."""
-    return only(columns_of(label_set, seen), np.nan_to_num(average_precision(keys, len(seen)), nan=0.0))
+    found = average_precision(keys_of(label_set, seen, keys), len(seen))
+    return only(columns_of(label_set, seen), np.nan_to_num(found, nan=0.0))
 
 
 def dense(thresholds: Thresholds, at_least: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
