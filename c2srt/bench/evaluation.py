@@ -205,12 +205,13 @@ def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
 
 
 def stream(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch, parts: list[Part]) -> None:
-    """Measures blocks of BLOCK images, as many at a time as there are threads."""
-    buffers = split.buffer(BLOCK * split.threads, np.float32), split.buffer(BLOCK * split.threads, np.int8)
+    """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that slept meanwhile comes late."""
+    buffers = split.buffer(COUNT_IMAGES, np.float32), split.buffer(COUNT_IMAGES, np.int8)
     for start in range(0, split.count, len(buffers[0])):
-        scores, labels = split.scores(start, out=buffers[0]), split.fill_labels(start, buffers[1])
+        labels = split.fill_labels(start, buffers[1])
+        scores, blocks = buffers[0][: len(labels)], [slice(first, first + BLOCK) for first in range(0, len(labels), BLOCK)]
+        list(pool.map(lambda block: split.scores(start + block.start, out=scores[block]), blocks))
         with watch:
-            blocks = [slice(first, first + BLOCK) for first in range(0, len(scores), BLOCK)]
             parts += pool.map(lambda block: measure(scores[block], labels[block], split.seen, topk, start), blocks)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 POSITIVE = 1
 MAX_CATEGORIES = 1 << 24
-KEYS_AT_ONCE = 1 << 17
+KEYS_AT_ONCE, CATEGORY_BIT = 1 << 17, np.uint64(40)
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def entry_keys(category: np.ndarray, rank: np.ndarray, flags: np.ndarray) -> np.
 
 def category_of(keys: np.ndarray) -> np.ndarray:
     """Category of each key, int32 [n]."""
-    return (keys >> 40).astype(np.int32)
+    return (keys >> CATEGORY_BIT).astype(np.int32)
 
 
 def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.ndarray:
@@ -68,7 +68,7 @@ def whole_categories(keys: np.ndarray) -> Iterator[np.ndarray]:
     begin = 0
     while begin < len(keys):
         last = keys[min(begin + KEYS_AT_ONCE, len(keys)) - 1]
-        end = np.searchsorted(keys, ((last >> 40) + 1) << 40)
+        end = np.searchsorted(keys, ((last >> CATEGORY_BIT) + np.uint64(1)) << CATEGORY_BIT)
         yield keys[begin:end]
         begin = end
 

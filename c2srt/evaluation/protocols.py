@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from c2srt.evaluation.dense import Thresholds
-from c2srt.evaluation.metrics import average_precision, best_first, category_of, entry_keys
+from c2srt.evaluation.metrics import CATEGORY_BIT, average_precision, best_first, entry_keys
 from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
 PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
@@ -40,7 +40,8 @@ def sorted_keys(part: Part) -> np.ndarray:
 def keys_of(label_set: str, seen: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The keys whose category is in the label set, still sorted."""
     inside = columns_of(label_set, seen)
-    return keys if inside.all() else keys[inside[category_of(keys)]]
+    ends = np.searchsorted(keys, np.arange(len(seen) + 1, dtype=np.uint64) << CATEGORY_BIT)
+    return keys if inside.all() else keys[np.repeat(inside, np.diff(ends))]
 
 
 def per_class(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
