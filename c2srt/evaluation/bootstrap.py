@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from c2srt.evaluation.metrics import best_first
+from c2srt.evaluation.metrics import best_first, inside_category, precision_of_groups
 from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
 DRAWS_AT_ONCE, ENTRIES_AT_ONCE = 64, 1 << 16
@@ -43,15 +43,8 @@ class Chunk:
 
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """AP [c] with images weighing [N], NaN where the positives weigh nothing."""
-        running = np.cumsum(weights[self.image] * self.ones)[self.ends]
-        before = np.append(0, running)[self.first]
-        running -= np.repeat(before, np.diff(np.append(self.first, len(running))))
-        positives, entries = running >> HIGH, running & ((1 << HIGH) - 1)
-        gained = np.diff(positives, prepend=0)
-        gained[self.first] = positives[self.first]
-        precision = np.add.reduceat(gained * positives / np.maximum(entries, 1), self.first)
-        total = positives[np.append(self.first[1:], len(positives)) - 1]
-        return np.divide(precision, total, out=np.full(len(total), np.nan), where=total > 0)
+        running = inside_category(self.first, np.cumsum(weights[self.image] * self.ones)[self.ends])
+        return precision_of_groups(self.first, running >> HIGH, np.maximum(running & ((1 << HIGH) - 1), 1))
 
 
 def intervals(part: Part, seen: np.ndarray, topk: tuple[int, ...], protocols: tuple[str, ...], values: dict, draws: int,

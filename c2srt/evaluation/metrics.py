@@ -14,7 +14,8 @@ import numpy as np
 
 POSITIVE = 1
 MAX_CATEGORIES = 1 << 24
-KEYS_AT_ONCE, CATEGORY_BIT = 1 << 17, np.uint64(40)
+CATEGORY_BIT = np.uint64(40)
+KEYS_AT_ONCE = 1 << 17
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:

@@ -40,13 +40,15 @@ def sorted_keys(part: Part) -> np.ndarray:
 def keys_of(label_set: str, seen: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The keys whose category is in the label set, still sorted."""
     inside = columns_of(label_set, seen)
+    if inside.all():
+        return keys
     ends = np.searchsorted(keys, np.arange(len(seen) + 1, dtype=np.uint64) << CATEGORY_BIT)
-    return keys if inside.all() else keys[np.repeat(inside, np.diff(ends))]
+    return keys[np.repeat(inside, np.diff(ends))]
 
 
 def per_class(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
     """The headline: AP over the verified labels of images that have a positive in the label set; NaN without a positive."""
-    return only(columns_of(label_set, seen), average_precision(keys_of(label_set, seen, keys), len(seen), IN_LABEL_SET[label_set]))
+    return average_precision(keys_of(label_set, seen, keys), len(seen), IN_LABEL_SET[label_set])
 
 
 def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
