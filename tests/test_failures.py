@@ -1,9 +1,9 @@
 """What happens when something breaks: detected, logged with its cause, and recovered from or ended with one sentence."""
 
+import errno
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -239,7 +239,7 @@ def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_ther
     process = launch(command(case, name, *keys), log)
     try:
         wait_until(lambda: newest(out) >= 2, "step 2", process)
-        (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free))
+        fill_while_it_runs(disk / "ballast", process)
         said = ended(process, 2, log)
         assert f"the disk is full while writing {out}/" in said and "run the same command again" in said
         kept = newest(out)
@@ -252,3 +252,14 @@ def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_ther
     finally:
         end(process)
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill_while_it_runs(ballast: Path, process: subprocess.Popen) -> None:
+    """Takes what room there is and what the process frees: a checkpoint that it deletes must not let it write the next."""
+    with ballast.open("wb", buffering=0) as file:
+        while process.poll() is None:
+            try:
+                file.write(bytes(1 << 16))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC, error
+                time.sleep(0.02)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,8 @@ def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, 
 
     minutes = 5 + seconds(slurm.job(job)["RunTime"]) // 60
     slurm.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    with standing_still(slurm, "n1"):  # Slurm looks at the clock twice a minute: a fast machine would be done by then
+        wait(slurm, job, lambda: "SIGUSR1 from Slurm" in of_attempt(slurm, job, 2))
     wait(slurm, job, lambda: attempts(slurm, job) == 3)
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     said = of_attempt(slurm, job, 2)
@@ -268,6 +271,16 @@ def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, 
         assert time.monotonic() < deadline, log(slurm, number)
         time.sleep(0.3)
     check_nothing_is_left(slurm)
+
+
+@contextmanager
+def standing_still(slurm: SlurmNodes, node: str) -> Iterator[None]:
+    """No rank on that node takes a step meanwhile, so none of any other does."""
+    slurm.run("pkill", "-STOP", "-f", "RayTrainWorker", node=node)
+    try:
+        yield
+    finally:
+        slurm.run("pkill", "-CONT", "-f", "RayTrainWorker", node=node, check=False)  # they may be gone
 
 
 def seconds(text: str) -> int:
