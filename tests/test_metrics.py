@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import thresholds_of
 from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
-from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, columns_of, load_part, measure, merge
+from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, columns_of, load_part, measure, merge, verified_part
 from c2srt.evaluation.protocols import biam_legacy, dense, f1_at_k, lesa, per_class, sorted_keys
 from c2srt.evaluation.topk import best, expected_hits, nonzero
 
@@ -126,6 +126,17 @@ def test_few_rows_at_a_time_leave_the_same_part(monkeypatch):
         np.testing.assert_array_equal(values, getattr(whole, name))
 
 
+def test_without_a_k_only_verified_scores_are_needed():
+    scores, labels, seen = draw(5, levels=3)
+    whole = measure(scores, labels, seen, TOPK)
+    part = verified_part(np.where(labels == 0, np.nan, scores), labels, seen)
+    assert part.hits.shape == (60, 2, 0) and part.isr.shape == (0, 3)
+    for name in ("category", "score", "positive", "verified", "positives"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
+    with pytest.raises(UserError, match="must be finite"):
+        measure(np.where(labels == 0, np.nan, scores), labels, seen, ())
+
+
 def test_biam_legacy_in_small_chunks_is_the_same(monkeypatch):
     scores, labels, seen = draw(5, levels=3)
     part = measure(scores, labels, seen, TOPK)
@@ -175,10 +186,13 @@ def test_f1_of_many_categories_shares_ties_beyond_the_best(levels):
             np.testing.assert_allclose(hits[:, position, column], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, bool, np.uint8, np.int64, np.float32])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 16), (5, 1001)])
-def test_nonzero_finds_what_numpy_finds(shape, dtype):
-    values = np.random.default_rng(0).choice([0, 1], (shape[0] + 1, shape[1]), p=[0.9, 0.1]).astype(dtype)
+@pytest.mark.parametrize("dtype", [np.int8, bool, np.int64, np.float32])
+@pytest.mark.parametrize("shape, often", [((1, 1), 0.1), ((3, 5), 0.1), ((5, 1001), 0.1), ((8, 1300), 0), ((23, 1301), 0.001),
+                                          ((300, 331), 0.02), ((300, 331), 1)])
+def test_nonzero_finds_what_numpy_finds(shape, often, dtype):
+    """Short ones, words, and words of words (more than 8 · 8 · 1024 bytes), with and without a rest."""
+    random, chances = np.random.default_rng(0), [1 - often, often / 2, often / 2]
+    values = random.choice([0, 1, -1], (shape[0] + 1, shape[1]), p=chances).astype(dtype)
     for some in (values[1:], values[1:, ::-1]):
         np.testing.assert_array_equal(nonzero(some), np.flatnonzero(some))
 

@@ -20,14 +20,14 @@ from c2srt.bench.run import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
-from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge
+from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge, verified_part
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
 
-TOPK, BLOCK, AT_ONCE = (10, 20), 256, 1 << 21
+TOPK, BLOCK, AT_ONCE = (10, 20), 256, 1 << 24
 POSITIVE = 1_105_052 / 1_667_399
 """Share of Open Images' verified test labels that are positive."""
 WIDTH, STEP = 64, 2.0**-21
@@ -147,10 +147,10 @@ def dense_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExec
 
 
 def part_of(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, pool: ThreadPoolExecutor) -> Part:
-    """The part of whole arrays, some images at a time, without a K."""
+    """The part of whole arrays, some images at a time. Like the others, it does not refuse scores that are not finite."""
     rows = max(1, AT_ONCE // scores.shape[1])
     starts = range(0, len(scores), rows)
-    return merge(list(pool.map(lambda at: measure(scores[at : at + rows], labels[at : at + rows], seen, (), at), starts)))
+    return merge(list(pool.map(lambda at: verified_part(scores[at : at + rows], labels[at : at + rows], seen, at), starts)))
 
 
 def torchmetrics_precision(preds: torch.Tensor, target: torch.Tensor, ignore: int | None, checked: bool = True) -> torch.Tensor:

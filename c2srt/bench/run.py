@@ -50,7 +50,7 @@ class Config:
     images: int = 125_436
     unseen: int = 400
     labels: int = 1_667_399
-    compared: int = 100
+    compared: int = 1000
 
     def __post_init__(self) -> None:
         if self.precision not in DTYPES:

@@ -4,7 +4,7 @@ Parts merge by concatenation. Every reduction of them (protocols.py) sorts first
 images over ranks, in any order, gives the same bits.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,19 +74,33 @@ def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tupl
     check_shapes(scores, labels, seen)
     check_topk(seen, topk)
     top = best_of(scores, seen, topk, first)
-    image, category = np.divmod(nonzero(labels), scores.shape[1])
-    label, score = labels[image, category], scores[image, category]
-    check_labels(label, image, category, first)
-    score = score.astype(float_type(scores))
-    positive, positives, hits = label == 1, [], []
+    part = verified_part(scores, labels, seen, first)
+    image, hits = np.repeat(np.arange(len(scores)), part.verified), []
     for label_set in LABEL_SETS:
         columns = columns_of(label_set, seen)
-        chosen = positive & columns[category]
-        positives.append(np.bincount(image[chosen], minlength=len(scores)).astype(np.int32))
-        hits.append(expected_hits(taken(scores, columns), top.get(label_set), image[chosen], score[chosen], topk)
-                    if columns.any() else np.full((len(scores), len(topk)), np.nan))
-    return Part(category.astype(np.int32), score, positive, np.bincount(image, minlength=len(scores)).astype(np.int32),
-                np.stack(positives, 1), np.stack(hits, 1), np.array([isr] if isr else [], np.int64).reshape(-1, 3))
+        chosen = part.positive & columns[part.category]
+        hits.append(expected_hits(taken(scores, columns), top[label_set], image[chosen], part.score[chosen], topk)
+                    if label_set in top else np.full((len(scores), len(topk)), np.nan))
+    return replace(part, hits=np.stack(hits, 1), isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3))
+
+
+def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0) -> Part:
+    """As `measure` without a K; no score without a label is looked at, so whether all are finite is the caller's to know."""
+    place = nonzero(labels)
+    image, category = np.divmod(place, scores.shape[1])
+    verified = np.bincount(image, minlength=len(scores)).astype(np.int32)
+    label = labels.reshape(-1)[place]
+    check_labels(label, image, category, first)
+    positive = label == 1
+    positives = [per_image(positive & columns_of(label_set, seen)[category], verified) for label_set in LABEL_SETS]
+    return Part(category.astype(np.int32), scores.reshape(-1)[place].astype(float_type(scores)), positive, verified,
+                np.stack(positives, 1), np.empty((len(scores), len(LABEL_SETS), 0)), np.empty((0, 3), np.int64))
+
+
+def per_image(chosen: np.ndarray, entries: np.ndarray) -> np.ndarray:
+    """How many of the entries of each image are chosen: bool [n], image by image, and int32 [b] -> int32 [b]."""
+    running = np.cumsum(np.append(False, chosen), dtype=np.int32)
+    return np.diff(running[np.cumsum(entries)], prepend=np.int32(0))
 
 
 def best_of(scores: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int) -> dict[str, np.ndarray]:

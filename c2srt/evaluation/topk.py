@@ -8,22 +8,24 @@ import numpy as np
 GROUPS, FEW = 4, 64
 """Maxima are halved while GROUPS of them are left for each score that is looked for: few more scores then reach their bound.
 Below FEW scores for each one that is looked for, that does not pay."""
-EIGHT = np.arange(8)
+SHORT = 1 << 10
+"""Fewer bytes than that are not worth being looked at as words."""
 
 
 def nonzero(values: np.ndarray) -> np.ndarray:
     """Places of what is not zero in values [b, C], as ascending int64 into the flattened array.
 
-    One-byte values are nearly all zero (labels, rare flags): eight of them are looked at as one word.
+    One-byte values are nearly all zero (labels, rare flags): eight of them are looked at as one word, and of which words are not
+    zero again eight at once.
     """
     flat = values.reshape(-1)
-    if flat.itemsize > 1:
+    whole = len(flat) // 8 * 8
+    if flat.itemsize > 1 or whole < SHORT:
         return np.flatnonzero(flat)
-    words = flat[: len(flat) // 8 * 8].view(np.uint64)
-    places = (np.flatnonzero(words != 0)[:, None] * 8 + EIGHT).reshape(-1)
-    rest = np.arange(8 * len(words), len(flat))
-    places = np.concatenate([places, rest])
-    return places[flat[places] != 0]
+    words = flat[:whole].view(np.uint64)
+    word = nonzero(words != 0)
+    byte = np.flatnonzero(words[word].view(np.uint8) != 0)
+    return np.concatenate([(word[byte >> 3] << 3) + (byte & 7), whole + np.flatnonzero(flat[whole:])])
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
