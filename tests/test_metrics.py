@@ -186,9 +186,9 @@ def test_f1_of_many_categories_shares_ties_beyond_the_best(levels):
             np.testing.assert_allclose(hits[:, position, column], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, bool, np.int64, np.float32])
-@pytest.mark.parametrize("shape, often", [((1, 1), 0.1), ((3, 5), 0.1), ((5, 1001), 0.1), ((8, 1300), 0), ((23, 1301), 0.001),
-                                          ((300, 331), 0.02), ((300, 331), 1)])
+@pytest.mark.parametrize("dtype", [np.int8, bool, np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("shape, often", [((1, 1), 0.1), ((3, 5), 0.1), ((8, 16), 0.1), ((5, 1001), 0.1), ((8, 1300), 0),
+                                          ((23, 1301), 0.001), ((300, 331), 0.02), ((300, 331), 1)])
 def test_nonzero_finds_what_numpy_finds(shape, often, dtype):
     """Short ones, words, and words of words (more than 8 · 8 · 1024 bytes), with and without a rest."""
     random, chances = np.random.default_rng(0), [1 - often, often / 2, often / 2]

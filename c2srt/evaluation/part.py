@@ -85,7 +85,8 @@ def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tupl
 
 
 def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0) -> Part:
-    """As `measure` without a K; no score without a label is looked at, so whether all are finite is the caller's to know."""
+    """As `measure` without a K, of arrays whose shapes fit. It looks at no score without a label and refuses none: whether they
+    are finite is the caller's to know. Raises UserError on other labels."""
     place = nonzero(labels)
     image, category = np.divmod(place, scores.shape[1])
     verified = np.bincount(image, minlength=len(scores)).astype(np.int32)
