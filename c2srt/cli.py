@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import fields
 from importlib.resources import files
+from itertools import takewhile
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -37,10 +38,13 @@ VERBS = {
     "figures": ("c2srt.figures.run", "the paper's figures as PNG and PDF, from models, shards and tables"),
     "predict": ("c2srt.predict", "rank your own words for your own photos"),
     "bench": ("c2srt.bench.run", "time and memory of the head and its parts against their literal forms"),
+    "check": ("c2srt.check.run", "what this machine's GPU shows: kernels against literal forms, times, memory"),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
 """Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so (relations-mine has one)."""
+WORDS = {"bench": ("what",), "check": ("what", "length")}
+"""Verbs whose first keys may be given as bare words."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
 """Keys that a verb which runs others (its Config has `given`) passes on as they were typed."""
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
@@ -67,9 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def joined(arguments: list[str]) -> list[str]:
-    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench head` is `bench what=head`."""
-    if arguments[:1] == ["bench"] and len(arguments) > 1 and "=" not in arguments[1] and not arguments[1].startswith("-"):
-        return ["bench", f"what={arguments[1]}", *arguments[2:]]
+    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench head` is `bench what=head`,
+    and `check gpu full` is `check what=gpu length=full`."""
+    if arguments and arguments[0] in WORDS:
+        words = list(takewhile(lambda word: "=" not in word and not word.startswith(("-", "~")), arguments[1:]))
+        named = [f"{key}={word}" for key, word in zip(WORDS[arguments[0]], words)]
+        return [arguments[0], *named, *arguments[1 + len(named) :]]
     if arguments[1:2] == ["build"] and arguments[0] == "relations":
         return [arguments[0], *arguments[2:]]
     if "-".join(arguments[:2]) in VERBS and len(arguments) > 1:

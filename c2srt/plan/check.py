@@ -12,7 +12,7 @@ from pathlib import Path
 from c2srt.files import write_json
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import ModelConfig
-from c2srt.plan.calibrate import STEP, Measured, amounts, check_machine, experiment, measure, step_seconds, values_of
+from c2srt.plan.calibrate import STEP, Measured, amounts, check_machine, experiment, measure, record, step_seconds, values_of
 from c2srt.plan.hardware import Cluster
 from c2srt.plan.outline import outline
 from c2srt.plan.rig import Rig
@@ -58,8 +58,9 @@ def families(config, folder: Path) -> list[Family]:
             "all blocks train": {"model": replace(large.model, trainable_blocks=None)}, "2 workers": {"workers": 2}})]
 
 
-def compare(family: Family, cluster: Cluster, config) -> list[dict]:
-    """Measures a family's calibration and cases in turns; rows of predicted and measured seconds a step."""
+def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]:
+    """Measures a family's calibration and cases in turns -> the content of a calibration file, and rows of predicted and
+    measured seconds a step."""
     shape = outline(family.config.clip, family.config.model)
     images = amounts(replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen)
     calibration = experiment(family.config, images[1], cluster)
@@ -74,10 +75,11 @@ def compare(family: Family, cluster: Cluster, config) -> list[dict]:
         seconds = measure(rigs, config.turns, (lambda *_, **__: None) if config.json else print)
     values = values_of(Measured(calibration, shape, images, seconds), cluster, family.sizes)
     measured = replace(cluster, **values | {"tflops": cluster.tflops | values["tflops"]})
-    return [{"model": family.name, "case": name, "predicted_s": predicted, "measured_s": seconds[name],
-             "error": predicted / seconds[name] - 1, "calibrated_on": images}
-            for name, case in cases.items()
-            for predicted in [step_seconds(case, outline(case.clip, case.model), measured, family.sizes)]]
+    return record(calibration, cluster, seconds, values), [
+        {"model": family.name, "case": name, "predicted_s": predicted, "measured_s": seconds[name],
+         "error": predicted / seconds[name] - 1, "calibrated_on": images}
+        for name, case in cases.items()
+        for predicted in [step_seconds(case, outline(case.clip, case.model), measured, family.sizes)]]
 
 
 def check(config) -> int:
@@ -86,7 +88,7 @@ def check(config) -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for family in families(config, Path(folder)):
-            rows += compare(family, config.cluster, config)
+            rows += compare(family, config.cluster, config)[1]
     if config.json:
         print(json.dumps({"turns": config.turns, "clock": config.clock, "rows": rows}, indent=1))
     else:

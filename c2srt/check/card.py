@@ -1,0 +1,61 @@
+"""The card of a run: its name, driver and versions, and how fast it multiplies and copies."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from c2srt.bench.measure import MIB, gemm_rate
+from c2srt.bench.run import DTYPES, machine
+from c2srt.check.case import Case, cuda_fault, median_seconds
+
+VERSIONS = ("torch", "triton", "numpy", "torch-geometric", "open-clip-torch", "deepspeed", "hydra-core")
+
+
+def rates(case: Case) -> Iterator[dict]:
+    """Matrix products in each precision, and a copy."""
+    fault = cuda_fault()
+    if fault:
+        yield {"what": "no GPU here", "note": f"{fault}; tiny sizes on the CPU say that the check works, nothing of a GPU"}
+    for precision, dtype in DTYPES.items():
+        if precision == "bf16" and case.bf16:
+            yield {"what": f"matrix product, {precision}", "skipped": case.bf16}
+            continue
+        rate = gemm_rate(case.device, dtype, case.sizes.matrix, case.sizes.repeats)
+        yield {"what": f"matrix product, {precision}", "TFLOP/s": rate / 1e12}
+    source = torch.zeros(case.sizes.copy_mib * MIB, dtype=torch.uint8, device=case.device)
+    target = torch.empty_like(source)
+    seconds = median_seconds(case, lambda: target.copy_(source), case.sizes.repeats)
+    yield {"what": "copy, read and written", "GB/s": 2 * source.numel() / seconds / 1e9}
+    if case.triton:
+        yield {"what": "kernels", "note": case.triton}
+
+
+def describe() -> dict[str, str]:
+    """The machine and the versions, for every line of the record: {"card", "driver", "python", "torch", …}."""
+    cuda = not cuda_fault()
+    threads = len(os.sched_getaffinity(0))
+    found = {"card": machine(torch.device("cuda" if cuda else "cpu"), threads), "cuda": torch.version.cuda or "none",
+             "driver": driver_version() or "none", "python": platform.python_version(), "cores": str(threads)}
+    if cuda:
+        properties = torch.cuda.get_device_properties(0)
+        found["memory"] = f"{properties.total_memory / 2**30:.0f} GiB"
+        found["capability"] = f"{properties.major}.{properties.minor}"
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def driver_version() -> str:
+    """The NVIDIA driver's version, "" without one."""
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, encoding="utf-8", errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.splitlines()[0].strip() if told.returncode == 0 and told.stdout.strip() else ""

@@ -1,0 +1,60 @@
+"""The page of a check: text for people, a block a part."""
+
+from collections.abc import Iterable
+
+from c2srt.progress import clock
+
+WIDTH = 100
+ASIDE = ("what", "wrong", "skipped", "note")
+
+
+def page(lines: list[dict], machine: dict[str, str]) -> str:
+    """The whole page."""
+    head = [f"c2srt check gpu on {machine.get('card', 'an unknown card')}", ""]
+    head += wrapped([f"{name} {value}" for name, value in machine.items() if name != "card"], "")
+    dates = sorted(line.get("date", "") for line in lines)
+    head += [f"{dates[0]} … {dates[-1]}"] if dates else []
+    counts = [(status, sum(line["status"] == status for line in lines)) for status in dict.fromkeys(line["status"] for line in lines)]
+    head += [", ".join(f"{count} {status}" for status, count in counts)]
+    return "\n".join([*head, *(text for line in lines for text in block(line))]) + "\n"
+
+
+def block(line: dict) -> list[str]:
+    """A part: its verdict, its rows."""
+    why = f": {line['why']}" if line["why"] else ""
+    return ["", f"== {line['part']}: {line['status']}{why} ({clock(line['seconds'])})",
+            *(text for row in line["rows"] for text in wrapped_row(row))]
+
+
+def wrapped_row(row: dict) -> list[str]:
+    """A row's name, then its figures, indented."""
+    said = [f"{kind.upper()}: {row[kind]}" for kind in ("wrong", "skipped", "note") if kind in row]
+    return [f"  {row.get('what', '')}", *(f"    {text}" for text in said), *wrapped(figures(row), "    ")]
+
+
+def row_line(row: dict) -> str:
+    """A row in one line, for the terminal."""
+    said = [f"{kind}: {row[kind]}" for kind in ("wrong", "skipped", "note") if kind in row]
+    return f"{row.get('what', '')}  {' · '.join([*said, *figures(row)[:4]])}"
+
+
+def figures(row: dict) -> list[str]:
+    return [f"{name} {number(value)}" for name, value in row.items() if name not in ASIDE]
+
+
+def number(value: object) -> str:
+    """Three digits that say something."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def wrapped(words: Iterable[str], indent: str) -> list[str]:
+    """Words joined by dots into lines of at most WIDTH characters."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(word) + 3 <= WIDTH:
+            lines[-1] += f" · {word}"
+        else:
+            lines.append(indent + word)
+    return lines
