@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.check.kernels import literal_attention, sorted_assignment
 from c2srt.errors import UserError
 from c2srt.model import kernels
 from c2srt.model.config import LossConfig, ModelConfig
@@ -36,8 +37,16 @@ def process(**environment: str):
         for name, value in environment.items():
             patch.setenv(name, value)
         pool.submit(torch.set_num_threads, 1).result(MINUTES)
+        if "TRITON_INTERPRET" in environment:
+            pool.submit(mend_index).result(MINUTES)
         patch.undo()
         yield lambda check, *arguments: pool.submit(check, *arguments).result(MINUTES)
+
+
+def mend_index():
+    from c2srt.model.kernels.interpreter import mend_index
+
+    mend_index()
 
 
 @pytest.fixture(scope="module", params=["interpreter"] + ["cuda"] * torch.cuda.is_available())
@@ -51,24 +60,6 @@ def place(request):
 
 
 # ISR
-
-def sorted_assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, most: int,
-                      weighted: bool) -> tuple[Tensor, Tensor]:
-    """Algorithm 1 with a stable sort, in float64 -> A [B, C, P], and the rows [B, C] whose choice hangs on no rounding: no sum
-    lies at the threshold, and the last patch taken and the next differ clearly in score, or not at all."""
-    unit = F.normalize(patches, dim=-1).double()
-    scores = (scale * (text.to(patches.dtype).double() @ unit.transpose(1, 2))).softmax(-1)
-    ordered, index = scores.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    rank = torch.arange(scores.shape[-1], device=scores.device)
-    taken = (before < threshold) & (rank < most)
-    weights = taken * (ordered if weighted else torch.ones_like(ordered))
-    weights = weights / weights.sum(-1, keepdim=True)
-    count = taken.sum(-1, keepdim=True)
-    gap = (ordered.gather(-1, count - 1) - ordered.gather(-1, count.clamp(max=len(rank) - 1)))[..., 0]
-    clear = ((before - threshold).abs() > 1e-5).all(-1) & ((gap == 0) | (gap > 1e-5 * ordered[..., 0]))
-    return torch.zeros_like(scores).scatter_(-1, index, weights), clear
-
 
 def check_assignment(device, sizes, dtype, scale, threshold, most, weighted, per_image=False):
     images, count, categories, width = sizes
@@ -139,18 +130,6 @@ def test_isr_ends_on_not_a_number_and_passes_it_on(place):
 
 
 # GATv2
-
-def literal_attention(target: Tensor, source: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-    """GATv2 on the whole [M, K, H, d] tensor, for autograd."""
-    (heads, width), present = attention.shape, (table >= 0)[..., None]
-    s = source[table.clamp(min=0).long()].unflatten(-1, (heads, width))
-    t = target.unflatten(-1, (heads, width))[:, None]
-    logits = (F.leaky_relu(t + s, 0.2) * attention).sum(-1)
-    logits = logits.masked_fill(~present, -torch.inf)
-    share = torch.exp(logits - logits.detach().amax(1, keepdim=True).clamp(min=-1e30))
-    alpha = share / share.sum(1, keepdim=True).clamp(min=1e-300)
-    return (alpha[..., None] * s).sum(1).flatten(1), alpha
-
 
 def make_graph(targets: int, sources: int, slots: int, seed: int) -> Tensor:
     """A table [M, K] with missing entries, a hub (source 2 in nearly every row), deaf targets (row 3 and the last) and a
@@ -260,43 +239,15 @@ def test_a_cpu_takes_the_torch_path():
 
 
 def test_triton_is_imported_by_the_kernels_only():
-    assert importers("triton") == {"c2srt/model/kernels/isr.py", "c2srt/model/kernels/gat.py"}
-
-
-class Sm90:
-    """Stands in for the driver of a GPU that is not there: says what to compile for."""
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, device):
-        return 0
-
-    def get_current_target(self):
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", 90, 32)
+    assert all(path.startswith("c2srt/model/kernels/") for path in importers("triton"))
 
 
 def compile_all(count):
-    """Compiles exactly what the functions would launch on an H100 or H200 in bfloat16 -> {kernel: (shared bytes, has wgmma)}."""
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
+    """{kernel: (shared bytes, has wgmma, registers)} of what an H100 or H200 would run in bfloat16."""
+    from c2srt.model.kernels.compiled import compile_kernels
 
-    driver.set_active(Sm90())
-    compiled, run = {}, JITFunction.run
-
-    def compile_only(self, *arguments, warmup, **options):
-        kernel = run(self, *arguments, warmup=True, **options)
-        compiled[self.__name__] = (kernel.metadata.shared, "wgmma" in kernel.asm["ptx"], len(kernel.asm["cubin"]))
-
-    JITFunction.run = compile_only
-    patches, nodes = torch.zeros(2, count, 512).bfloat16(), torch.zeros(40, 512).bfloat16()
-    kernels.assignment(patches, nodes, 100.0, 0.5, 32, False)
-    table, attention, alpha = torch.zeros(40, 2, dtype=torch.int64), torch.zeros(8, 64).bfloat16(), torch.zeros(40, 2, 8)
-    kernels.attention_forward(nodes, nodes, attention, table)
-    kernels.attention_backward(nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, 40))
-    return compiled
+    found = compile_kernels(90, count, 512, 8, torch.bfloat16)
+    return {one.kernel: (one.shared, "wgmma" in one.ptx, one.registers) for one in found}
 
 
 @needs_triton
@@ -306,7 +257,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, count):
         compiled = call(compile_all, count)
     assert set(compiled) == {"assignment_kernel", "forward_kernel", "target_kernel", "segment_kernel", "source_kernel"}
     assert compiled["assignment_kernel"][1], "the tensor cores of Hopper are not used"
-    assert all(shared <= 99 * 1024 and size for shared, _, size in compiled.values())
+    assert all(shared <= 99 * 1024 and 16 <= registers <= 255 for shared, _, registers in compiled.values())
 
 
 # the head through the kernels

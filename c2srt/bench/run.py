@@ -11,6 +11,8 @@ from typing import Optional
 import torch
 
 from c2srt.bench.measure import MIB, Side, gemm_rate, measure
+from c2srt.check.page import row_line
+from c2srt.check.pages import rows_of
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.progress import clock
@@ -97,7 +99,12 @@ def run(config: Config) -> None:
     write_json(path, {"what": config.what, "date": started.isoformat(timespec="seconds"),
                       "machine": machine(device, config.threads), "torch": torch.__version__, "gemm_gflops": rate / 1e9,
                       "load": [load, os.getloadavg()[0]], "settings": vars(config), "sides": rows})
-    print(f"written to {path}")
+    print("\n".join([f"written to {path}", *kept_lines(config.what)]))
+
+
+def kept_lines(what: str) -> list[str]:
+    """What kept pages of `c2srt check` say of the same part, a line a figure."""
+    return [f"{page} ({card}): {row_line(row)}" for page, card, row in rows_of(what)]
 
 
 def machine(device: torch.device, threads: int) -> str:

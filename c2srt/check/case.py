@@ -93,6 +93,10 @@ def triton_fault(device: torch.device) -> str:
     if not kernels.runs_on(device):
         return "Triton cannot use this device: the torch path is taken"
     try:
+        if kernels.interpreted():
+            from c2srt.model.kernels.interpreter import mend_index
+
+            mend_index()
         nodes, attention = torch.ones(4, 32, device=device), torch.ones(2, 16, device=device)
         table = torch.zeros(4, 2, dtype=torch.int64, device=device)
         _, alpha = kernels.attention_forward(nodes, nodes, attention, table)

@@ -31,7 +31,8 @@ def run_compiled(config: Config) -> int:
     cases = [(capability, shape, precision) for capability in CAPABILITIES for shape in REAL.shapes for precision in DTYPES]
     rows: list[dict] = []
     print(header(), flush=True)
-    with ProcessPoolExecutor(len(sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+    fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}  # Triton keeps what it compiled for another card
+    with ProcessPoolExecutor(len(sched_getaffinity(0)), **fresh) as pool:
         running = {pool.submit(compiled_rows, *case): case for case in cases}
         for done in as_completed(running):
             capability, shape, precision = running[done]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from c2srt.errors import UserError
 
 QUICK, FULL = "quick", "full"
-GPU, KERNELS = "gpu", "kernels"
+GPU, KERNELS, KEEP = "gpu", "kernels", "keep"
 
 
 @dataclass
@@ -19,8 +19,8 @@ class Config:
     commit: str = ""
 
     def __post_init__(self) -> None:
-        if self.what not in (GPU, KERNELS):
-            raise UserError(f"what={self.what} is neither {GPU} nor {KERNELS}")
+        if self.what not in (GPU, KERNELS, KEEP):
+            raise UserError(f"what={self.what} is none of {GPU}, {KERNELS}, {KEEP}")
         if self.length not in (QUICK, FULL):
             raise UserError(f"length={self.length} is neither {QUICK} nor {FULL}")
 

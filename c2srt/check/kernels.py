@@ -65,7 +65,7 @@ def compared(case: Case, what: str, precision: str, values: Callable[[], Iterato
         faults.append(str(error))
     except Exception as error:
         if case.triton:  # not even a small one runs here
-            return {"what": what, "skipped": excuse(case, error)}
+            return {"what": what, "skipped": case.triton}
         faults.append(f"does not run: {sentence(error)}")
     return {**row, "wrong": f"{what}: {'; '.join(faults)}"} if faults else row
 
@@ -94,13 +94,6 @@ def excess(got: Tensor, want: Tensor) -> float:
 def relative(got: Tensor, want: Tensor) -> float:
     """‖got − want‖ / ‖want‖."""
     return ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
-
-
-def excuse(case: Case, error: Exception) -> str:
-    """Why a kernel could not run where Triton as a whole does not."""
-    return case.triton if "0-dimensional" not in str(error) else (
-        "this Triton's interpreter fails on this NumPy (a one-element array made a scalar): take numpy<2.4; compiled kernels do "
-        "not feel it")
 
 
 def assignment_values(case: Case, shape: Shape, dtype: torch.dtype, weighted: bool) -> Iterator[tuple[str, Tensor, Tensor]]:

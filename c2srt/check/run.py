@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
-from c2srt.check.config import KERNELS, Config
+from c2srt.check.config import KEEP, KERNELS, Config
 from c2srt.check.page import page, row_line
 from c2srt.check.parts import CPU_PATIENCE, PARTS, Part, chosen
 from c2srt.check.record import Record, open_folder
@@ -22,6 +22,11 @@ def run(config: Config) -> int:
         from c2srt.check.compiled import run_compiled
 
         return run_compiled(config)
+    if config.what == KEEP:
+        from c2srt.check.pages import keep
+
+        print(f"kept in {keep(Path(config.out))}")
+        return 0
     if unknown := sorted(set(config.parts) - {part.name for part in PARTS}):
         raise UserError(f"parts={unknown[0]} is not one of {', '.join(part.name for part in PARTS)}")
     return run_parts(config, chosen(config.length, config.parts))

@@ -123,9 +123,13 @@ def ended(pipe, place: str, case) -> tuple[str, str, bool]:
     status, why, healthy = "ok", "", True
     module, _, name = place.partition(":")
     try:
+        reasons = []
         for row in getattr(importlib.import_module(module), name)(case):
             status = "wrong" if row.get("wrong") else status
+            reasons.append(row.get("skipped", ""))
             pipe.send((ROW, row))
+        if reasons and all(reasons):
+            status, why = "skipped", reasons[0]
     except Skip as skip:
         status, why = "skipped", str(skip)
     except Exception as error:

@@ -47,12 +47,16 @@ class Hinges(torch.autograd.Function):
 
 
 def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """The literal twin of `ranking_loss`, image by image over the [p, n] matrix of pairs."""
+    """The literal twin of `ranking_loss`, image by image over the [p, n] matrix of pairs.
+
+    A pair exactly at the margin violates nothing: its hinge and its gradient are 0, as `ranking_loss` counts. Written as a
+    product, since the gradient of `clamp` at its bound is 0 in some versions of torch and 1 in others.
+    """
     losses = []
     for image_scores, image_labels in zip(scores, labels):
         negative = image_labels != 1 if config.unverified == "negative" else image_labels == -1
         pairs = config.margin + image_scores[negative][None, :] - image_scores[image_labels == 1][:, None]
-        hinge = pairs.clamp(min=0).sum() + 0 * image_scores.sum()
+        hinge = (pairs * (pairs > 0)).sum() + 0 * image_scores.sum()
         losses.append(hinge if config.reduction == "sum" else hinge / ((pairs > 0).sum().to(hinge.dtype) + 1e-8))
     return torch.stack(losses)
 

@@ -1,8 +1,8 @@
 """A cluster in numbers, and the rates measured on a machine that replace them."""
 
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 
+from c2srt.check.pages import calibration_of
 from c2srt.errors import UserError
 from c2srt.files import read_json
 
@@ -66,10 +66,10 @@ class Cluster:
 
 
 def calibrated(cluster: Cluster, path: str | None) -> Cluster:
-    """The cluster with the rates of a calibration. Raises UserError if the file is absent, broken or of another machine."""
+    """The cluster with the rates of a calibration, a file or a kept page of `c2srt check`. Raises UserError if the file is absent, broken or of another machine."""
     if path is None:
         return cluster
-    content = read_json(Path(path), MADE_BY)
+    content = read_json(calibration_of(path), MADE_BY)
     values = content.get("values")
     if not isinstance(values, dict) or not set(values) <= set(MEASURED):
         raise UserError(f"{path} is not a calibration of this version: make it again with `{MADE_BY}`")

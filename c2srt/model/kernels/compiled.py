@@ -1,21 +1,20 @@
 """Compiles the kernels for GPUs that are not there, exactly as a call would launch them, and reads what ptxas says of each."""
 
 import re
-import subprocess
-import tempfile
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
+from io import StringIO
+from tempfile import TemporaryDirectory
 
 import torch
-import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from c2srt.model import kernels
 
-BLACKWELL = 100
-FORWARD, SLOTS, ROWS = "forward_kernel", 5, 40
+SLOTS, ROWS = 5, 40
 
 
 @dataclass(frozen=True)
@@ -49,20 +48,27 @@ class Absent:
 def compile_kernels(capability: int, patches: int, width: int, heads: int, dtype: torch.dtype) -> list[Compiled]:
     """All kernels that a head of these sizes launches: the ISR's, and the GATv2's where d = width / heads has one.
 
-    Not in a process that launches kernels: the driver is replaced. Raises what Triton raises if one does not compile.
+    In a process of its own: the driver is replaced, and Triton keeps what it compiled, for whichever card. Raises what Triton
+    raises if a kernel does not compile.
     """
     driver.set_active(Absent(capability))
     found: list[Compiled] = []
     launch = JITFunction.run
 
     def compile_only(self, *arguments, warmup, **options):
-        kernel = launch(self, *arguments, warmup=True, **options)
-        found.append(Compiled(self.__name__, *resources(kernel.asm["ptx"], capability), kernel.metadata.shared,
-                              kernel.metadata.num_warps, kernel.asm["ptx"]))
+        with redirect_stdout(StringIO()) as told:
+            kernel = launch(self, *arguments, warmup=True, **options)
+        if f".target sm_{capability}" not in kernel.asm["ptx"]:
+            raise RuntimeError(f"{self.__name__} was asked for sm_{capability} and compiled for another card")
+        found.append(Compiled(self.__name__, *resources(told.getvalue()), kernel.metadata.shared, kernel.metadata.num_warps,
+                              kernel.asm["ptx"]))
 
     JITFunction.run = compile_only
     try:
-        call(patches, width, heads, dtype)
+        with TemporaryDirectory() as cache, knobs.cache.scope(), knobs.nvidia.scope():
+            knobs.cache.dir = cache  # what is kept from before would have no log
+            knobs.nvidia.dump_ptxas_log = True
+            call(patches, width, heads, dtype)
     finally:
         JITFunction.run = launch
     return found
@@ -81,16 +87,7 @@ def call(patches: int, width: int, heads: int, dtype: torch.dtype) -> None:
     kernels.attention_backward(nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, ROWS))
 
 
-def resources(ptx: str, capability: int) -> tuple[int, int]:
+def resources(told: str) -> tuple[int, int]:
     """Registers and spilled bytes of a thread, as ptxas tells them."""
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    newer = folder / "ptxas-blackwell"
-    program = newer if capability >= BLACKWELL and newer.exists() else folder / "ptxas"
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "kernel.ptx"
-        source.write_text(ptx, encoding="utf-8")
-        target = re.search(r"^\.target (\w+)", ptx, re.M)[1]
-        told = subprocess.run([program, "-v", f"--gpu-name={target}", source, "-o", Path(scratch) / "kernel.cubin"],
-                              capture_output=True, text=True, check=True, encoding="utf-8").stderr
     stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
     return int(re.search(r"Used (\d+) registers", told)[1]), int(stores) + int(loads)

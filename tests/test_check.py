@@ -1,0 +1,183 @@
+"""`c2srt check`: planted faults are found and named, a part that misbehaves costs itself only, a second run does what is missing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2srt import cli
+from c2srt.check.case import bf16_fault, no_gpu, sentence
+from c2srt.check.config import Config, from_words
+from c2srt.check.kernels import excess
+from c2srt.check.page import WIDTH, page
+from c2srt.check.pages import calibration_of, keep, kept, rows_of
+from c2srt.check.parts import PARTS, Part, chosen
+from c2srt.check.run import run_parts
+from c2srt.errors import UserError
+from c2srt.plan.hardware import Cluster, calibrated
+
+ROOT = Path(__file__).parent.parent
+PLANTED = {
+    "isr.py": [("    weights = weights / tl.sum(weights, 1)[:, None]\n", "    weights = 1.01 * weights / tl.sum(weights, 1)[:, None]\n")],
+    "gat.py": [("total / norm[:, :, None]", "1.01 * total / norm[:, :, None]"),
+               ("    return grad_target, partials.sum(0), grad_logit", "    return grad_target, 1.01 * partials.sum(0), grad_logit")],
+}
+FOUND = ("assignment, tiny, bf16", "assignment, tiny, fp32", "attention forward, tiny, bf16", "attention forward, tiny, fp32",
+         "attention backward, tiny, bf16", "attention backward, tiny, fp32")
+
+
+def part(name: str, limit_s: float = 60) -> Part:
+    return Part(name, "quick", limit_s, f"tests.check_parts:{name}", f"a part that {name}")
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "check.jsonl").read_text().splitlines()]
+
+
+def python(*words: str, **settings) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=500, **settings)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """The kernels part of a copy of the source with a fault of 1 % in each of three places."""
+    root = tmp_path_factory.mktemp("planted")
+    shutil.copytree(ROOT / "c2srt", root / "c2srt", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, places in PLANTED.items():
+        path = root / "c2srt/model/kernels" / name
+        text = path.read_text()
+        for right, wrong in places:
+            assert text.count(right) == 1, right
+            text = text.replace(right, wrong)
+        path.write_text(text)
+    done = python("-m", "c2srt.check", "gpu", "quick", "out=out", "parts=isr,gat", cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    return root / "out", done
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="names the tiny sizes of a CPU")
+def test_a_kernel_that_is_wrong_by_one_percent_is_named_with_shape_and_precision(planted):
+    _, done = planted
+    assert done.returncode == 1, done.stdout + done.stderr
+    faults = [line for line in done.stdout.splitlines() if line.startswith("WRONG")]
+    for name in FOUND:
+        assert any(name in fault for fault in faults), (name, faults)
+    assert any("grad_attention" in fault for fault in faults) and not any("grad_source" in fault for fault in faults)
+
+
+def test_the_page_says_it_too_and_fits_a_screen(planted):
+    out, _ = planted
+    text = (out / "check.txt").read_text()
+    assert "WRONG: assignment, tiny, bf16" in text and "SKIPPED: IST at d = 24 has no kernel yet" in text
+    assert max(len(line) for line in text.splitlines() if not line.strip().startswith(("WRONG", "SKIPPED", "NOTE"))) <= WIDTH
+    content = json.loads((out / "check.json").read_text())
+    assert {"card", "driver", "python", "torch", "triton", "commit", "source"} <= content["machine"].keys()
+    assert [line["status"] for line in content["parts"]] == ["wrong", "wrong"]
+    assert len(list(out.iterdir())) <= 8, "no more files come back from a lent machine"
+
+
+def test_a_part_that_misbehaves_costs_itself_only(tmp_path, capsys):
+    parts = [part("hangs", 0.5), part("good"), part("dies"), part("runs_out_of_memory"), part("wrong"), part("good")]
+    parts[-1] = Part("last", "quick", 60, "tests.check_parts:good", "the last one")
+    assert run_parts(Config(out=str(tmp_path)), parts) == 1
+    found = {line["part"]: line for line in lines(tmp_path)}
+    assert {name: line["status"] for name, line in found.items()} == {
+        "hangs": "out of time", "good": "ok", "dies": "died", "runs_out_of_memory": "failed", "wrong": "wrong", "last": "ok"}
+    assert found["hangs"]["rows"] == [{"what": "before it hangs", "figure": 1}], "what was found before is kept"
+    assert "SIGKILL" in found["dies"]["why"] and found["dies"]["rows"]
+    assert found["runs_out_of_memory"]["why"] == "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."
+    printed = capsys.readouterr().out
+    assert "WRONG: assignment, ViT-B/16, bf16: A is off" in printed and "WRONG: hangs out of time" in printed
+
+
+def test_a_second_run_does_what_is_missing(tmp_path, capsys):
+    parts = [part("good"), part("fails_once"), Part("absent", "quick", 60, "tests.check_parts:good", "cannot", ("no_such_package",))]
+    assert run_parts(Config(out=str(tmp_path)), parts) == 1
+    assert [line["status"] for line in lines(tmp_path)] == ["ok", "failed", "skipped"]
+    assert lines(tmp_path)[2]["why"] == "needs no_such_package, not installed here"
+    with (tmp_path / "check.jsonl").open("a") as file:
+        file.write('{"part": "good", "status": "wro')  # a kill cut this line off
+    (tmp_path / "mended").touch()
+    capsys.readouterr()
+    assert run_parts(Config(out=str(tmp_path)), parts) == 0
+    assert "done before, ok" in capsys.readouterr().out
+    whole = [json.loads(line) for line in (tmp_path / "check.jsonl").read_text().splitlines() if line.endswith("}")]
+    assert [(line["part"], line["status"]) for line in whole[3:]] == [("fails_once", "ok"), ("absent", "skipped")]
+    other = [{**line, "machine": {**line["machine"], "card": "another card"}} for line in whole]
+    (tmp_path / "check.jsonl").write_text("".join(json.dumps(line) + "\n" for line in other))
+    assert run_parts(Config(out=str(tmp_path)), parts[:1]) == 0
+    assert len(lines(tmp_path)) == len(other) + 1, "what another card showed says nothing of this one"
+
+
+def test_complaints_of_torch_become_a_sentence():
+    told = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver"
+    assert no_gpu("13.0", [told]) == ("the NVIDIA driver (it is for CUDA 12.4) is too old for this torch (CUDA 13.0): update the "
+                                      "driver, or take an older torch")
+    assert no_gpu(None, []) == "this torch is built without CUDA: install one with it"
+    assert no_gpu("13.0", []) == "torch finds no GPU: see `nvidia-smi`"
+    assert bf16_fault((7, 5)).startswith("compute capability 7.5 has no bf16") and not bf16_fault((8, 0))
+    assert sentence(ValueError("first\nsecond")) == "ValueError: first"
+
+
+@pytest.mark.parametrize("dtype, off, wrong", [(torch.float32, 1.01, True), (torch.float32, 1.00001, False),
+                                               (torch.bfloat16, 1.01, True), (torch.bfloat16, 1.0, False)])
+def test_one_percent_shows_in_a_single_head(dtype, off, wrong):
+    want = torch.randn(50, 8, 16, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    got = want.clone()
+    got[:, 3] *= off
+    assert (excess(got.to(dtype), want) > 1) == wrong
+    assert excess((got * torch.nan).to(dtype), want) == float("inf")
+
+
+def test_words_and_keys():
+    assert from_words(["gpu", "full", "out=x", "parts=[isr,gat]"]) == Config("gpu", "full", "x", ["isr", "gat"])
+    assert cli.joined(["check", "gpu", "full", "out=x"]) == ["check", "what=gpu", "length=full", "out=x"]
+    assert cli.joined(["bench", "head", "batch=4"]) == ["bench", "what=head", "batch=4"]
+    assert cli.to_config(Config, cli.compose_verb("check", ["what=gpu", "length=full"])).length == "full"
+    for words, said in ((["gpu", "slow"], "length=slow is neither"), (["cpu"], "what=cpu is none of"), (["gpu", "size=3"], "is not one of"),
+                        (["gpu", "quick", "more"], "'more' is not one of")):
+        with pytest.raises(UserError, match=said):
+            from_words(words)
+    with pytest.raises(UserError, match="parts=ISR is not one of card, isr"):
+        run_with_parts(["ISR"])
+    assert [one.name for one in chosen("quick", [])] == ["card", "isr", "gat", "paths", "head", "step"]
+    assert len(chosen("full", [])) == len(PARTS) and sum(one.limit_s for one in chosen("quick", [])) <= 180
+    assert sum(one.limit_s for one in PARTS) <= 180 + 360
+
+
+def run_with_parts(names: list[str]) -> int:
+    from c2srt.check.run import run
+
+    return run(Config(parts=names))
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    done = python("-m", "c2srt.check", "gpu", "quick", f"out={tmp_path}/file/out", cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.startswith("c2srt check: cannot write") and len(done.stderr.splitlines()) == 1
+
+
+def test_kept_pages_are_read_by_plan_and_bench(tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "pages"
+    out.mkdir()
+    machine = {"card": "NVIDIA H200", "capability": "9.0"}
+    line = {"part": "head", "status": "ok", "why": "", "seconds": 1.0, "rows": [{"what": "bf16, 64 images", "ms": 10.0}]}
+    content = {"date": "2026-12-01T10:00:00", "machine": machine, "parts": [line]}
+    (out / "check.json").write_text(json.dumps(content))
+    (out / "check.txt").write_text(page([line], machine))
+    (out / "calibration.json").write_text(json.dumps({"kind": "gpu", "values": {"vit_efficiency": 0.5}}))
+    folder.mkdir()
+    assert keep(out, folder).name == "2026-12-01-nvidia-h200"
+    assert rows_of("head", folder) == [("2026-12-01-nvidia-h200", "NVIDIA H200", {"what": "bf16, 64 images", "ms": 10.0})]
+    found = calibration_of("2026-12-01-nvidia-h200", folder)
+    assert calibrated(Cluster(name="H200"), str(found)).vit_efficiency == 0.5
+    assert kept(folder).keys() == {"2026-12-01-nvidia-h200"} and calibration_of("here.json", folder) == Path("here.json")
+    with pytest.raises(UserError, match="is kept already"):
+        keep(out, folder)
+    (out / "check.json").write_text(json.dumps({**content, "machine": {"card": "a CPU"}}))
+    with pytest.raises(UserError, match="made without a GPU"):
+        keep(out, folder)
