@@ -13,6 +13,13 @@ from PIL import Image
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest -m slow` and `pytest -m long` share no test."""
+    for item in items:
+        if item.get_closest_marker("slow") and item.get_closest_marker("long"):
+            raise pytest.UsageError(f"{item.nodeid} is marked slow and long: slow tests run in CI, long ones by hand")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_set() -> Iterator[None]:
     """A module that joins or starts Ray leaves no Ray, no address, and no loopback-only Ray to the modules and commands after it; one that

@@ -19,6 +19,7 @@ from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.train.groups import parameter_groups
 from c2srt.train.inputs import load_trained
 from c2srt.train.schedule import learning_rate_factor
+from tests.covering import covering, marked, part_of
 from tests.ranks import run_ranks
 from tests.tiny import random_graph, tiny_clip_config
 
@@ -28,7 +29,18 @@ POSSIBLE = [(precision, zero, offload) for precision, zero, offload in EVERY
             if not (zero == 0 and (offload or precision == "fp16"))]
 QUICK = [("fp32", 0, False), ("fp32", 1, False), ("fp32", 2, True), ("fp32", 3, False), ("bf16", 0, False), ("bf16", 1, False),
          ("fp16", 2, False)]
-COMBINATIONS = [pytest.param(c, id="-".join(map(str, c)), marks=[] if c in QUICK else pytest.mark.slow) for c in POSSIBLE]
+
+
+def facets(combination: tuple) -> set[tuple]:
+    """Each pair of a combination's three values: with QUICK the sample holds every one that is possible."""
+    return set(itertools.combinations(enumerate(combination), 2))
+
+
+SAMPLE = covering(POSSIBLE, QUICK, facets)
+REST = [combination for combination in POSSIBLE if combination not in QUICK + SAMPLE]
+COMBINATIONS = marked(QUICK, SAMPLE, REST, lambda combination: "-".join(map(str, combination)))
+ALONE, OF_FOUR = ([0, 3], [1, 2]), ([1, 3], [0, 2])
+"""ZeRO stages of one rank and of four, in CI and by hand: the lightest and the heaviest that differ there; two ranks run all."""
 
 
 def build(folder: Path, form: str = "tiled") -> C2SRT:
@@ -129,27 +141,36 @@ def folder(tmp_path_factory) -> Path:
 
 
 class Results:
-    """What the ranks found, by combination; the quick and the slow ones run once each, when first asked for."""
+    """What ranks found, by combination; each part of the combinations runs once, when one of it is first asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.found = folder, {}
+    def __init__(self, folder: Path, size: int, *parts: list[tuple]) -> None:
+        self.folder, self.size, self.parts, self.found = folder, size, parts, {}
 
     def __getitem__(self, combination: tuple) -> list[dict]:
         if combination not in self.found:
-            chosen = [c for c in POSSIBLE if (c in QUICK) == (combination in QUICK)]
-            ranks = run_ranks(RANKS, try_all, self.folder, RANKS, chosen)
-            self.found |= {c: [rank[c] for rank in ranks] for c in chosen}
+            part = part_of(combination, *self.parts)
+            ranks = run_ranks(self.size, try_all, self.folder, self.size, part)
+            self.found |= {c: [rank[c] for rank in ranks] for c in part}
         return self.found[combination]
+
+
+def plain(stages: list[int]) -> list[tuple]:
+    return [("fp32", zero, False) for zero in stages]
 
 
 @pytest.fixture(scope="module")
 def two_ranks(folder) -> Results:
-    return Results(folder)
+    return Results(folder, RANKS, QUICK, SAMPLE, REST)
 
 
 @pytest.fixture(scope="module")
-def one_rank(folder) -> list[dict]:
-    return run_ranks(1, try_all, folder, 1, [("fp32", zero, False) for zero in range(4)])
+def one_rank(folder) -> Results:
+    return Results(folder, 1, *map(plain, ALONE))
+
+
+@pytest.fixture(scope="module")
+def four_ranks(folder) -> Results:
+    return Results(folder, 4, *map(plain, OF_FOUR))
 
 
 @pytest.fixture(scope="module")
@@ -185,23 +206,16 @@ def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, referenc
         check_weights(ranks[0]["weights"], weights)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("zero", range(4))
+@pytest.mark.parametrize("zero", marked([], *ALONE, str))
 def test_one_rank_trains_like_plain_torch(one_rank, reference, zero):
-    found = one_rank[0]["fp32", zero, False]
+    found = one_rank["fp32", zero, False][0]
     assert [update.values["loss"] for update in found["updates"]] == pytest.approx(reference[0], rel=1e-5)
     check_weights(found["weights"], reference[2])
 
 
-@pytest.fixture(scope="module")
-def four_ranks(folder) -> list[dict]:
-    return run_ranks(4, try_all, folder, 4, [("fp32", zero, False) for zero in range(4)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("zero", range(4))
+@pytest.mark.parametrize("zero", marked([], *OF_FOUR, str))
 def test_four_ranks_train_like_plain_torch(four_ranks, reference, zero):
-    check_weights(four_ranks[0]["fp32", zero, False]["weights"], reference[2])
+    check_weights(four_ranks["fp32", zero, False][0]["weights"], reference[2])
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
@@ -228,6 +242,12 @@ def test_the_first_weights_are_exact_in_float32(folder, two_ranks, combination):
     expected = {name: p for name, p in build(folder).named_parameters() if p.requires_grad}
     start = two_ranks[combination][0]["start"]
     assert set(start) == set(expected) and all(torch.equal(start[name], expected[name]) for name in expected)
+
+
+def test_ci_runs_every_possible_pair_of_precision_stage_and_offload():
+    run, possible = (set().union(*map(facets, cases)) for cases in (QUICK + SAMPLE, POSSIBLE))
+    assert run == possible and len(QUICK + SAMPLE + REST) == len(POSSIBLE) == 20
+    assert {*ALONE[0], *OF_FOUR[0]} == {0, 1, 3} and all(sorted(sum(stages, [])) == [*range(4)] for stages in (ALONE, OF_FOUR))
 
 
 def test_what_deepspeed_cannot_do_is_refused():

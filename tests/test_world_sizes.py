@@ -5,7 +5,7 @@ import itertools
 import json
 import shutil
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from c2srt.shards import ShardReader, load_index
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
 from c2srt.train.sample_log import SAMPLES, forget_samples_after, read_samples
+from tests.covering import covering, marked, part_of
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 
@@ -57,8 +58,20 @@ MATRIX = [Resume(*sizes, zero, zero) for sizes in itertools.product(range(1, 5),
 MATRIX += [Resume(3, 4, *stages) for stages in itertools.product(range(4), repeat=2)]
 MATRIX += [Resume(2, 3, 1, zero, micro_batch=3, offload=True) for zero in (1, 2, 3)]
 MATRIX += [Resume(*sizes, zero, zero, "bf16") for sizes in ((2, 2), (3, 3), (2, 3), (4, 1)) for zero in range(4)]
-SLOW = [resume for resume in dict.fromkeys(MATRIX) if resume not in QUICK]
-EVERY = [*QUICK, *(pytest.param(resume, marks=pytest.mark.slow) for resume in SLOW)]
+
+
+def facets(resume: Resume) -> set[tuple]:
+    """What CI must have seen of a resume. A checkpoint is the same plain file whoever wrote it, so what matters is each writer
+    (workers × stage), each reader (workers × stage, with each precision and offload), each pair of worlds, each micro-batch, and
+    some change of stage; any other pair of stages or precision of a pair of worlds is left to `pytest -m long`."""
+    return {("worlds", resume.before, resume.after), ("writer", resume.before, resume.zero_before), ("reader", resume.after, resume.zero),
+            ("precision", resume.precision, resume.zero), ("offload", resume.offload, resume.zero),
+            ("micro_batch", resume.micro_batch), ("other stage", resume.zero_before != resume.zero)}
+
+
+SAMPLE = covering(sorted(MATRIX, key=lambda resume: resume.before + resume.after), QUICK, facets)  # small worlds cost least
+REST = [resume for resume in dict.fromkeys(MATRIX) if resume not in QUICK + SAMPLE]
+EVERY = marked(QUICK, SAMPLE, REST, lambda resume: resume.name)
 
 
 def undisturbed(case: Config, precision: str, workers: int, zero: int) -> Config:
@@ -104,7 +117,7 @@ class Runs:
 
     def __getitem__(self, resume: Resume) -> tuple[Config, Config]:
         """The undisturbed run and the resumed one."""
-        self.prepare(QUICK if resume in QUICK else SLOW)
+        self.prepare(part_of(resume, QUICK, SAMPLE, REST))
         return undisturbed(self.case, *resume.source), resumed(self.case, resume)
 
 
@@ -144,7 +157,7 @@ def check_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
                                    msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("resume", EVERY, ids=lambda resume: resume.name)
+@pytest.mark.parametrize("resume", EVERY)
 def test_another_number_of_workers_goes_on_like_the_undisturbed_run(runs, resume):
     whole, again = runs[resume]
     counters = [checkpoints.read_record(checkpoint(config, STEPS)).optimizer for config in (whole, again)]
@@ -162,7 +175,7 @@ def test_another_number_of_workers_goes_on_like_the_undisturbed_run(runs, resume
         assert distance < 0.1 * way
 
 
-@pytest.mark.parametrize("resume", EVERY, ids=lambda resume: resume.name)
+@pytest.mark.parametrize("resume", EVERY)
 def test_the_samples_are_those_of_the_global_order(runs, resume):
     """Those that the killed run took after its checkpoint, too, are recorded once."""
     whole, again = runs[resume]
@@ -175,6 +188,15 @@ def test_the_samples_are_those_of_the_global_order(runs, resume):
         steps = read_samples(config.folder / SAMPLES)
         assert list(steps) == list(range(1, STEPS + 1))
         assert sum((steps[step] for step in range(1, 5)), []) == epochs[0] and steps[5] == epochs[1][:8]
+
+
+def test_ci_runs_every_value_of_every_dimension():
+    matrix = {*QUICK, *MATRIX}
+    assert {*QUICK, *SAMPLE, *REST} == matrix and len(QUICK + SAMPLE + REST) == len(matrix)
+    for dimension in fields(Resume):
+        run, every = ({getattr(resume, dimension.name) for resume in resumes} for resumes in (QUICK + SAMPLE, matrix))
+        assert run == every, dimension.name
+    assert {(resume.before, resume.after) for resume in QUICK + SAMPLE} == set(itertools.product(range(1, 5), repeat=2))
 
 
 def rewrite(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
@@ -196,7 +218,7 @@ def drop_step_count(folder: Path) -> None:
     (folder / checkpoints.COMPLETE).write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("zero", (pytest.param(0, marks=pytest.mark.slow), 3))
+@pytest.mark.parametrize("zero", (pytest.param(0, marks=pytest.mark.long), 3))
 def test_the_comparison_fails_where_optimizer_state_is_dropped(runs, case, zero):
     """The broken controls: without the moments, or the step count of the bias correction, the weights do differ."""
     whole, good = runs[Resume(1, 2, zero, zero)]
