@@ -181,3 +181,14 @@ def test_kept_pages_are_read_by_plan_and_bench(tmp_path):
     (out / "check.json").write_text(json.dumps({**content, "machine": {"card": "a CPU"}}))
     with pytest.raises(UserError, match="made without a GPU"):
         keep(out, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has real sizes and minutes of work")
+def test_every_part_of_the_full_check_ends_well_on_a_cpu(tmp_path):
+    done = python("-m", "c2srt.check", "gpu", "full", f"out={tmp_path}/out", cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((tmp_path / "out/check.json").read_text())
+    assert {line["part"]: line["status"] for line in content["parts"]} == {one.name: "ok" for one in PARTS}
+    cluster = (tmp_path / "out/cluster.yaml").read_text()
+    assert f"vit_efficiency: {json.loads((tmp_path / 'out/calibration.json').read_text())['values']['vit_efficiency']:.4g}" in cluster
