@@ -12,14 +12,16 @@ import sys
 from dataclasses import fields
 from importlib.resources import files
 from itertools import takewhile
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from c2srt.errors import UserError
+from c2srt.overrides import NO_TEXT, keep_text, split_key
 
 VERBS = {
     "demo": ("c2srt.demo.run", "draw the miniature and run the whole road on it, no downloads"),
@@ -129,15 +131,28 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
-    """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad value."""
+    """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad value.
+
+    Text is what was typed (c2srt/overrides.py).
+    """
     GlobalHydra.instance().clear()
     with initialize_config_module("configs", version_base="1.3"):
         try:
-            composed = compose(verb, [*NETWORKS.get(verb, ()), *overrides])
+            defaults = leaves(defaults_of(verb, overrides))
+            typed = [keep_text(override, lambda key: defaults.get(key, NO_TEXT)) for override in overrides]
+            composed = compose(verb, [*NETWORKS.get(verb, ()), *typed])
             OmegaConf.resolve(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(readable(error, verb)) from error
     return composed
+
+
+def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
+    """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as in `overrides`."""
+    plain = compose(verb, list(NETWORKS.get(verb, ())))
+    keys = leaves(plain)
+    groups = [override for override in overrides if (key := split_key(override)[0]) and "." not in key and key not in keys]
+    return compose(verb, [*NETWORKS.get(verb, ()), *groups]) if groups else plain
 
 
 def readable(error: Exception, verb: str) -> str:
@@ -151,18 +166,21 @@ def readable(error: Exception, verb: str) -> str:
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(str(key), dotted_keys(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5)
+        close = difflib.get_close_matches(str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5)
         return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`c2srt {verb} --cfg job` prints all)"
     return f"{first} (`c2srt {verb} --cfg job` prints the defaults)"
 
 
-def dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Every key of a nested configuration as `a.b.c`, values unresolved."""
-    keys = []
+def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:
+    """Every key of a nested configuration as `a.b.c`, with its unresolved value (a list is one value)."""
+    found = {}
     for key in config:
         node = config._get_node(key)
-        keys += dotted_keys(node, f"{prefix}{key}.") if isinstance(node, DictConfig) else [f"{prefix}{key}"]
-    return keys
+        if isinstance(node, DictConfig):
+            found |= leaves(node, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = OmegaConf.to_container(node) if isinstance(node, ListConfig) else node._value()
+    return found
 
 
 def to_config(cls: type, composed: DictConfig) -> object:
@@ -176,12 +194,32 @@ def to_config(cls: type, composed: DictConfig) -> object:
         raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
     try:
         values = {name: composed[name] for name in names if name in composed}
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), as_annotated(cls, values)))
     except MissingMandatoryValue as error:
         raise UserError(f"{missing_key(composed)}=… is needed: give it on the command line") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}") from error
+
+
+def as_annotated(cls: type, values: dict[str, object]) -> dict[str, object]:
+    """The values for a dataclass, where an annotation tells more than OmegaConf uses of it: `a,b` for a list is [a, b], and
+    what is text or a list of text (Any, None by default) has no numbers."""
+    kinds, found = get_type_hints(cls), dict(values)
+    for key in fields(cls):
+        value, kind = found.get(key.name), kinds[key.name]
+        if list in (get_origin(part) for part in (kind, *get_args(kind))) and isinstance(value, str):
+            found[key.name] = [part.strip() for part in value.split(",") if part.strip()]
+        elif kind is Any and key.default is None:
+            found[key.name] = only_text(value)
+    return found
+
+
+def only_text(value: object) -> object:
+    """Numbers as text, in lists too."""
+    if isinstance(value, (list, ListConfig)):
+        return [only_text(part) for part in value]
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 def missing_key(composed: DictConfig) -> str:

@@ -4,8 +4,8 @@ A word of the model's vocabulary keeps its text feature and neighbours; any othe
 tower and neighbours by text similarity or from a language model, once (c2srt/relations/words.py). No training, no shards.
 """
 
-import glob
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,21 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from c2srt import pictures
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import find_export
+from c2srt.finding import find_images, has_lone_bytes, printable, summary
 from c2srt.model.export import Exported, load_export
+from c2srt.pictures import Limits, Rejected
 from c2srt.relations.words import FOLDER as NEW_WORDS
 from c2srt.relations.words import NewWords, WordsConfig
 from c2srt.views import centre_pixels
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".mpo", ".jfif")
+LIMITS = Limits(max_bytes=1 << 30)  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
+WORD_LIST = ".txt"
 FAILED = 1
-MAX_PIXELS = 178_956_970  # Pillow refuses more by itself; decoded it is 0.5 GB
 
 
 @dataclass
@@ -43,13 +46,47 @@ class Config:
     words: WordsConfig = field(default_factory=WordsConfig)
 
     def __post_init__(self) -> None:
-        self.images = [self.images] if isinstance(self.images, str) else self.images
-        self.labels = [self.labels] if isinstance(self.labels, str) else self.labels
+        if isinstance(self.images, str):
+            self.images = [self.images] if os.path.exists(self.images) else parts(self.images)
         if not isinstance(self.images, list) or not all(isinstance(image, str) for image in self.images) or not self.images:
             raise UserError("images=… names no image: give files, folders or patterns, such as images=[a.jpg,holiday/,'*.png']")
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
+        if self.labels is not None:
+            self.labels = [word for label in (parts(self.labels) if isinstance(self.labels, str) else self.labels)
+                           for word in (read_words(label) if isinstance(label, str) else [label])]
         check_labels(self.labels)
+
+
+def parts(text: str) -> list[str]:
+    """`a, b` without brackets: [a, b]."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_words(label: str) -> list[str]:
+    """The label, or, of a list's name (`labels.txt`), its words, one a line. Raises UserError if it cannot be read."""
+    path = Path(label)
+    if path.suffix.lower() != WORD_LIST:
+        if path.suffix and path.is_file():
+            raise UserError(f"labels={printable(label)} is a file: a list of words is a {WORD_LIST} file with one word a line")
+        return [label]
+    try:
+        words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise UserError(f"labels={printable(label)} is not text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"labels={printable(label)} cannot be read as a list of words, one a line: {error.strerror}") from None
+    if not words:
+        raise UserError(f"labels={printable(label)} has no word: write one a line")
+    return words
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image's file in memory."""
+
+    data: bytes
+    name: str = "image"
 
 
 @dataclass(frozen=True)
@@ -76,18 +113,24 @@ class Predictor:
                 threshold: float | None = None, batch: int = 16) -> list[Prediction]:
         """Ranks `labels` (None: the model's vocabulary) for each image (a path or a PIL image; or several).
 
-        Keeps the `topk` best (None: all) that score at least `threshold`. An image that cannot be read gives a Prediction
-        with `error`; UserError for bad labels.
+        Keeps the `topk` best (None: all) that score at least `threshold`. A word given twice (case and spaces aside) is ranked
+        once. An image that cannot be read gives a Prediction with `error`; UserError for bad labels, TypeError for images of
+        another kind.
         """
-        single = isinstance(images, (str, Path, Image.Image))
-        return list(self.stream([images] if single else images, labels, topk, threshold, batch))
+        if isinstance(images, (str, os.PathLike, Image.Image, Encoded)):
+            images = [images]
+        check_images(images)
+        return list(self.stream(images, labels, topk, threshold, batch))
 
     def stream(self, images: Iterable, labels: list[str] | None, topk: int | None, threshold: float | None,
                batch: int) -> Iterator[Prediction]:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
         check_labels(labels)
-        names = list(self.exported.vocabulary.names) if labels is None else labels
-        graph, columns = self.exported.graph_for(names, self.new_words.find) if labels is not None else (None, slice(None))
+        graph, columns, names = None, slice(None), list(self.exported.vocabulary.labels)
+        if labels is not None:
+            words = once(labels)
+            names = list(words.values())
+            graph, columns = self.exported.graph_for(list(words), self.new_words.find)
         waiting: list[tuple[str, torch.Tensor | str]] = []
         for image in images:
             waiting.append(self.read(image))
@@ -96,13 +139,14 @@ class Predictor:
                 waiting = []
         yield from self.rank(waiting, names, graph, columns, topk, threshold)
 
-    def read(self, image: str | Path | Image.Image) -> tuple[str, torch.Tensor | str]:
+    def read(self, image: "str | Path | Image.Image | Encoded") -> tuple[str, torch.Tensor | str]:
         """(name, pixels uint8 [3, S, S]), or (name, why it cannot be read)."""
-        name = str(image) if isinstance(image, (str, Path)) else str(getattr(image, "filename", "") or "image")
+        name = image.name if isinstance(image, Encoded) else str(getattr(image, "filename", "") or "image")
+        name = str(image) if isinstance(image, (str, os.PathLike)) else name
         try:
             return name, centre_pixels(read_image(image), self.exported.clip.image_size)
-        except ValueError as error:
-            return name, str(error)
+        except (ValueError, MemoryError) as error:
+            return name, str(error) or "it does not fit into memory"
 
     def rank(self, images: list[tuple[str, torch.Tensor | str]], names: list[str], graph, columns, topk: int | None,
              threshold: float | None) -> Iterator[Prediction]:
@@ -132,63 +176,68 @@ def best(scores: np.ndarray, names: list[str], topk: int | None, threshold: floa
 
 
 def check_labels(labels: list[str] | None) -> None:
-    """Raises UserError unless labels is None or some different, non-empty words."""
+    """Raises UserError unless labels is None or some non-empty words."""
     if labels is None:
         return
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
         raise UserError("labels must be a list of at least one word, such as labels=[dog,'red car']; leave it out to rank the "
                         "model's vocabulary")
-    if twice := next((label for position, label in enumerate(labels) if label in labels[:position]), None):
-        raise UserError(f"label {twice!r} is given twice")
+    if odd := next(filter(has_lone_bytes, labels), None):
+        raise UserError(f"label {printable(odd)!r} is not text in UTF-8")
 
 
-def read_image(image: str | Path | Image.Image) -> np.ndarray:
-    """Any picture, upright (EXIF orientation applied), as [H, W, 3] uint8 RGB; transparency becomes white.
+def once(labels: list[str]) -> dict[str, str]:
+    """{word: as it was first given}: the text tower hears neither case nor further spaces, so words that differ in them are one."""
+    first: dict[str, tuple[str, str]] = {}
+    for label in labels:
+        word = " ".join(label.split())
+        first.setdefault(word.casefold(), (word, label))
+    return dict(first.values())
 
-    Raises ValueError with the reason if it is missing, broken or larger than MAX_PIXELS.
+
+def check_images(images: object) -> None:
+    """Raises TypeError on what would be taken apart into rows, bytes or lines."""
+    paths = isinstance(images, np.ndarray) and images.dtype.kind in "OU"
+    apart = isinstance(images, (bytes, bytearray, memoryview, np.ndarray, torch.Tensor, dict)) or hasattr(images, "read")
+    if (apart and not paths) or not isinstance(images, Iterable):
+        raise TypeError(not_an_image(images))
+
+
+def not_an_image(given: object) -> str:
+    return (f"an image is a path or a PIL image, not {type(given).__name__}: an array [H, W, 3] of uint8 becomes one with "
+            "PIL.Image.fromarray(array), the bytes of a file with PIL.Image.open(io.BytesIO(data))")
+
+
+def read_image(image: "str | Path | Image.Image | Encoded") -> np.ndarray:
+    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8.
+
+    Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of another kind.
     """
     try:
-        given = isinstance(image, Image.Image)
-        with warnings.catch_warnings(action="ignore"), image.copy() if given else Image.open(image) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"its {opened.width} × {opened.height} pixels are more than {MAX_PIXELS:,}")
-            return np.array(to_rgb(ImageOps.exif_transpose(opened)))
+        if isinstance(image, Image.Image):
+            return pictures.from_pillow(image, LIMITS)
+        if isinstance(image, Encoded):
+            return pictures.decode(image.data, LIMITS)
+        if not isinstance(image, (str, os.PathLike)):
+            raise TypeError(not_an_image(image))
+        with open(image, "rb") as file:
+            return pictures.decode(file.read(LIMITS.max_bytes + 1), LIMITS)
+    except Rejected as rejected:
+        raise ValueError(f"cannot be read as an image: {rejected.reason}") from rejected
     except FileNotFoundError:
         raise ValueError("no such file") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on hostile bytes; one bad file must not end the others
-        raise ValueError(f"cannot be read as an image: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; 16-bit greys are scaled, transparent pixels laid on white."""
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        image = Image.fromarray((np.asarray(image, np.float32).clip(0, 65535) / 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def find_images(patterns: list[str]) -> list[Path]:
-    """Files, what lies in folders (by suffix, at any depth), and matches of patterns, in order. Raises UserError on nothing."""
-    found: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            some = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        elif path.exists() or not glob.has_magic(pattern):
-            some = [path]
-        else:
-            some = sorted(Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
-        if not some:
-            raise UserError(f"images={pattern} has no image ({', '.join(SUFFIXES)} in a folder)")
-        found += some
-    return list(dict.fromkeys(found))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or type(error).__name__}") from error
 
 
 def run(config: Config) -> int:
     """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises UserError on bad input."""
-    images = find_images(config.images)
+    warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata; what matters is an error of its image
+    images, passed_over = find_images(config.images)
+    if passed_over:
+        print(summary(passed_over), file=sys.stderr)
+    if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
+        print(f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and ranked once", file=sys.stderr)
     failed = 0
     predictor = load(config.checkpoint, config.words)
     for prediction in predictor.stream(images, config.labels, config.topk, config.threshold, config.batch):
@@ -201,15 +250,17 @@ def run(config: Config) -> int:
 
 def as_json(prediction: Prediction) -> str:
     """{"image", "labels": [{"label", "score"}…]} or {"image", "error"}."""
+    image = printable(prediction.image) if has_lone_bytes(prediction.image) else prediction.image
     if prediction.error is not None:
-        return json.dumps({"image": prediction.image, "error": prediction.error}, ensure_ascii=False)
+        return json.dumps({"image": image, "error": prediction.error}, ensure_ascii=False)
     labels = [{"label": label, "score": round(score, 6)} for label, score in prediction.labels]
-    return json.dumps({"image": prediction.image, "labels": labels}, ensure_ascii=False)
+    return json.dumps({"image": image, "labels": labels}, ensure_ascii=False)
 
 
 def as_table(prediction: Prediction) -> str:
     if prediction.error is not None:
-        return f"{prediction.image}: {prediction.error}"
-    width = max((len(label) for label, _ in prediction.labels), default=0)
-    lines = [f"  {label.ljust(width)}  {score:7.4f}" for label, score in prediction.labels]
-    return "\n".join([prediction.image, *lines]) if lines else f"{prediction.image}\n  nothing reaches the threshold"
+        return f"{printable(prediction.image)}: {prediction.error}"
+    names = [printable(label) for label, _ in prediction.labels]
+    width = max(map(len, names), default=0)
+    lines = [f"  {name.ljust(width)}  {score:7.4f}" for name, (_, score) in zip(names, prediction.labels, strict=True)]
+    return "\n".join([printable(prediction.image), *lines]) if lines else f"{printable(prediction.image)}\n  nothing reaches the threshold"

@@ -16,7 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from c2srt.predict import Prediction, Predictor, load
+from c2srt.pictures import magic
+from c2srt.predict import Encoded, Prediction, Predictor, load
 from c2srt.relations.words import WordsConfig
 
 TOPK = 5
@@ -38,18 +39,19 @@ class Tagger:
         """One answer for each row of a data frame with a column "image". Raises UserError for senseless labels."""
         wanted = params or {}
         labels, topk = [str(label) for label in wanted.get("labels", ())] or None, int(wanted.get("topk", TOPK))
-        pictures = [opened(text) for text in model_input["image"]]
+        pictures = [decoded(text) for text in model_input["image"]]
         with self._one_at_a_time:
             found = iter(self._predictor.predict([picture for picture in pictures if picture], labels, max(1, topk)))
         return [answer(next(found)) if picture else {"labels": [], "error": "not the base64 of a picture"} for picture in pictures]
 
 
-def opened(text: str) -> Image.Image | None:
-    """The picture, not yet decoded; None if it is none, or larger than Pillow allows."""
+def decoded(text: str) -> Encoded | None:
+    """The file of a picture, which `predict` decodes as any other; None if the text is no base64 of one."""
     try:
-        return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
-    except (binascii.Error, ValueError, TypeError, OSError, Image.DecompressionBombError):
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
         return None
+    return Encoded(data) if magic(data) else None
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:

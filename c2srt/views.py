@@ -8,7 +8,6 @@ S is the side of the model's square input, in pixels.
 """
 
 import hashlib
-import io
 import math
 from dataclasses import dataclass
 
@@ -16,12 +15,13 @@ import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from c2srt import pictures
 from c2srt.errors import UserError
 
 MAX_PIXELS = 2**28  # a larger image is refused from its header: decoded it would take 0.8 GB and more
+THIN = 16  # an image this many times longer than wide is cut before it is enlarged
 
 
 @dataclass
@@ -96,9 +96,35 @@ def centre_pixels(image: np.ndarray, size: int) -> Tensor:
     height, width = image.shape[:2]
     short = min(height, width)
     tall, wide = int(size * height / short), int(size * width / short)  # truncated, as torchvision's Resize does
-    pixels = resize(image, tall, wide)
     top, left = round((tall - size) / 2), round((wide - size) / 2)
-    return pixels[:, top : top + size, left : left + size]
+    if max(height, width) > THIN * short:  # 1 × 1,000,000 pixels would become 224 × 224,000,000 before the cut
+        return centre_of_thin(image, (tall, wide), (top, left), size)
+    return resize(image, tall, wide)[:, top : top + size, left : left + size]
+
+
+def centre_of_thin(image: np.ndarray, resized: tuple[int, int], corner: tuple[int, int], size: int) -> Tensor:
+    """The S × S pixels at `corner` (top, left) of [H, W, 3] uint8 resized to `resized` (height, width), made from no more of the
+    image than they show: what `resize` and a cut give, but for rounding (by 1)."""
+    (first_row, rows), (first_column, columns) = (
+        taps(length, now, start, size) for length, now, start in zip(image.shape, resized, corner, strict=False))
+    cut = image[first_row : first_row + rows.shape[1], first_column : first_column + columns.shape[1]]
+    pixels = torch.einsum("yh,hwc,xw->cyx", rows, torch.from_numpy(cut).float(), columns)
+    return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
+def taps(length: int, resized: int, start: int, count: int) -> tuple[int, Tensor]:
+    """How `count` pixels from `start` on, of `length` pixels resized to `resized`, are made: (first source pixel, weights
+    [count, n] of it and its successors). Bicubic, a = −1/2, with antialiasing, as Pillow and torch do it."""
+    scale = length / resized
+    wide = max(scale, 1.0)
+    centres = (torch.arange(start, start + count, dtype=torch.float64) + 0.5) * scale
+    first = max(0, int(centres[0] - 2 * wide))
+    source = torch.arange(first, min(length, math.ceil(centres[-1] + 2 * wide)), dtype=torch.float64)
+    away = ((source + 0.5 - centres[:, None]) / wide).abs()
+    near = (1.5 * away - 2.5) * away**2 + 1
+    far = ((-0.5 * away + 2.5) * away - 4) * away + 2
+    weights = torch.where(away < 1, near, torch.where(away < 2, far, 0.0))
+    return first, (weights / weights.sum(1, keepdim=True)).float()
 
 
 def resize(image: np.ndarray, height: int, width: int) -> Tensor:
@@ -109,32 +135,23 @@ def resize(image: np.ndarray, height: int, width: int) -> Tensor:
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if pixels.shape[1:] == (height, width):
         return pixels
+    if image.shape[0] > THIN * image.shape[1]:  # the kernel widens all rows first: a long, narrow image has millions
+        return resize(image.transpose(1, 0, 2), width, height).transpose(1, 2)
     return F.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """An encoded image -> [H, W, 3] uint8 RGB. JPEGs go through libjpeg-turbo, everything else through Pillow.
+    """A shard's image -> [H, W, 3] uint8 RGB. Sound JPEGs, which is what shards hold, go straight through libjpeg-turbo.
 
     Raises ValueError with the reason when the image is broken or has more than `MAX_PIXELS` pixels.
     """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
-        check_pixels(width, height)
-        return simplejpeg.decode_jpeg(encoded, "RGB")
+        if height * width <= MAX_PIXELS:
+            return simplejpeg.decode_jpeg(encoded, "RGB")
     except ValueError:
-        return decode_with_pillow(encoded)
-
-
-def decode_with_pillow(encoded: bytes) -> np.ndarray:
-    """The slow way, for formats and colour spaces (PNG, CMYK) that libjpeg-turbo does not turn into RGB."""
+        pass  # no JPEG, an odd one, or of a colour space (CMYK) that libjpeg-turbo does not turn into RGB
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            check_pixels(*image.size)
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the image cannot be decoded: {error}") from error
-
-
-def check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"the image has {width} × {height} pixels, more than {MAX_PIXELS:,}")
+        return pictures.decode(encoded, pictures.Limits(len(encoded), MAX_PIXELS))
+    except pictures.Rejected as rejected:
+        raise ValueError(f"the image cannot be decoded: {rejected.reason}") from rejected

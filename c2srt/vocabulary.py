@@ -8,6 +8,7 @@ names, each once, as keys.
 On disk: `vocabulary.json` = {"mids": [C], "names": [C], "seen_count": S, "hash": "…"}.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -43,6 +44,13 @@ class Vocabulary:
     def index(self) -> dict[str, int]:
         """MID -> column."""
         return {mid: position for position, mid in enumerate(self.mids)}
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The names as they are shown: with the MID behind those that several categories share, "Spring (/m/01ty0n)"."""
+        shared = Counter(name.casefold() for name in self.names)
+        return tuple(f"{name} ({mid})" if shared[name.casefold()] > 1 else name
+                     for name, mid in zip(self.names, self.mids, strict=True))
 
     @cached_property
     def hash(self) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from c2srt.errors import UserError
-from sharding.decode import Limits
+from c2srt.pictures import Limits
 
 SOURCES = ("auto", "folders", "packs", "urls")
 LAYOUTS = ("openimages", "nuswide")

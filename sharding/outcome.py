@@ -1,9 +1,11 @@
 """What became of one input image: a JPEG to pack, or a status and its reason."""
 
+import warnings
 from dataclasses import dataclass, field
 
+from c2srt.pictures import Rejected
 from sharding.config import Config
-from sharding.decode import Rejected, convert
+from sharding.decode import convert
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,11 @@ class Outcome:
 
 
 def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool = False) -> Outcome:
-    """Converts an image's bytes; what cannot be converted becomes its reason."""
+    """Converts an image's bytes; what cannot be converted becomes its reason. One call at a time in a process: Pillow's remarks on
+    odd metadata are silenced by a process-wide filter."""
     try:
-        made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
+        with warnings.catch_warnings(action="ignore"):
+            made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
     except Rejected as rejected:
         return Outcome(rejected.status, rejected.reason)
     return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from PIL import Image
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -22,11 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_set() -> Iterator[None]:
-    """A module that joins or starts Ray leaves no Ray, no address, and no loopback-only Ray to the modules and commands after it; one that
-    decodes images leaves Pillow's own limit of pixels."""
-    pixels = Image.MAX_IMAGE_PIXELS
+    """A module that joins or starts Ray leaves no Ray, no address, and no loopback-only Ray to the modules and commands after it."""
     yield
-    Image.MAX_IMAGE_PIXELS = pixels
     if ray := sys.modules.get("ray"):
         ray.shutdown()  # nothing happens where there is none
     for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):

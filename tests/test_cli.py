@@ -106,6 +106,49 @@ def test_a_missing_required_key_is_named():
     assert config.data["root"] == "/x"
 
 
+@pytest.mark.parametrize("typed", ["2024_11_28", "93e4512", "1e5", "1_1_1", "007", "+5", ".5", "1.50", "0x10", "True", "false", "Inf", "1984",
+                                   "1.5", "nan", "yes", "a=b", "photo (1).jpg", "it's", "a,b", "a: b", "[1", "50%", "a\\b", "ünï", "~x"])
+def test_text_is_what_was_typed(typed):
+    """Whatever Hydra's grammar would make of it: as one value, in a list, and in a nested key without a default."""
+    from c2srt.train.config import Config
+
+    if typed != "[1":  # the start of a list
+        config = to_config(Config, compose_verb("train", [f"out={typed}", f"tracking.name={typed}", f"data.root={typed}"]))
+        assert (config.out, config.tracking.name) == (typed, typed)
+    if "," not in typed and typed != "[1":
+        assert words(f"[dog,{typed}]") == ["dog", typed] and words(f"[ {typed} , 'red, car']") == [typed, "red, car"]
+
+
+def words(typed: str) -> list[str] | None:
+    """What `c2srt relations mine targets=…` is given."""
+    from c2srt.relations.mine import Config
+
+    return to_config(Config, compose_verb("relations-mine", [f"targets={typed}"])).targets
+
+
+@pytest.mark.parametrize(("typed", "found"), [
+    ("[yes,no,null,1e5,0x10]", ["yes", "no", "null", "1e5", "0x10"]), ("[1984,747]", ["1984", "747"]), ("[]", []), ("null", None),
+    ("dog,cat", ["dog", "cat"]), ("dog", ["dog"]), ('[ "red car" , don\'t,a (b), c [d], \'e\']', ["red car", "don't", "a (b)", "c [d]", "e"]),
+    ("[${graph},x]", ["llm", "x"]), (r"[a\,b]", ["a,b"]), (r"['it\'s']", ["it's"])])
+def test_lists_of_text(typed, found):
+    assert words(typed) == found
+
+
+@pytest.mark.parametrize("broken", ["[dog,cat", "[a,,b]", "[a,]b]", "'dog", "[a,'b]"])
+def test_a_broken_list_is_refused_not_ranked(capsys, broken):
+    assert "is not a valid override" in refused(capsys, "relations-mine", f"targets={broken}")
+
+
+def test_numbers_switches_groups_and_interpolations_are_no_text():
+    from c2srt.train.config import Config
+
+    config = to_config(Config, compose_verb("train", ["lr=1e-3", "warmup=.1", "steps=1_0", "offload=True", "zero=1", "data=nuswide",
+                                                      "data.root=1_0", "model=mkt", "work=w", "out=${work}/1_0", "min_workers=null"]))
+    assert (config.lr, config.warmup, config.steps, config.offload, config.min_workers) == (1e-3, 0.1, 10, True, None)
+    assert (config.out, config.model.kind) == ("w/1_0", "mkt")
+    assert list(compose_verb("evaluate", ["topk=3,10"]).topk) == [3, 10]
+
+
 def test_data_sets_change_the_defaults():
     miniature, openimages = (compose_verb("relations", [f"data={name}"]) for name in ("miniature", "openimages"))
     assert miniature.shards == "runs/miniature/shards" and miniature.root == "runs/miniature/raw"

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from sharding.decode import Converted, Limits, Rejected, convert, encode
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on odd metadata
 SHARED = Path(__file__).parents[2] / "shared/data"
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
 
@@ -273,7 +274,23 @@ def test_caps_are_checked_before_decoding():
     huge = bytearray(encoded(corners()))
     start = huge.index(b"\xff\xc0")
     huge[start + 5 : start + 9] = b"\xff\xff\xff\xff"
-    assert "4,294,836,225 pixels, more than max_pixels=100,000,000" in rejected(bytes(huge)).reason
+    assert "65,535 x 65,535 pixels, more than max_pixels=100,000,000" in rejected(bytes(huge)).reason
+
+
+def test_the_limit_of_pixels_is_ours_alone(monkeypatch):
+    """Pillow's process-wide one is neither asked nor set."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for kind in ("JPEG", "PNG", "BMP", "MPO"):
+        assert convert(encoded(corners(), kind)).width == 96
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"):
+        assert rejected(encoded(corners(), kind), limits=Limits(max_pixels=96 * 64 - 1)).status == "too_large"
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+def test_a_side_too_long_for_a_jpeg_has_its_reason():
+    error = rejected(encoded(Image.new("RGB", (70_000, 1), RED), "PNG"))
+    assert error.status == "unsupported" and error.reason == "70,000 x 1 pixels: a JPEG has at most 65,500 a side"
 
 
 def test_a_jpeg_of_too_many_scans_is_too_large():

@@ -1,13 +1,15 @@
 """The whole module: towers, freezing, teacher, weights, export."""
 
 import copy
+import dataclasses
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
 from c2srt.errors import UserError
-from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
+from c2srt.model.clip import ClipConfig, build_outline, check_tokenizer, load_clip, normalise, patches_and_global
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.export import load_export, save_export
 from c2srt.model.head import Graph
@@ -34,6 +36,38 @@ def model_of(clip, online=False, dtype=torch.float32, **changes) -> C2SRT:
     torch.manual_seed(0)
     config = ModelConfig(**{"heads": 4, "neighbours": K, "init": "literal", "trainable_blocks": None, **changes})
     return C2SRT(clip, config, LossConfig(), random_graph(C, SEEN, 16, K, dtype=dtype), SEEN, online).to(dtype)
+
+
+FOREIGN = {  # open_clip's models with its own ViT, but with tokens that CLIP's tokenizer does not make
+    "another tokenizer": ["ViT-bigG-14-CLIPA", "ViT-bigG-14-CLIPA-336", "ViT-bigG-14-worldwide", "ViT-bigG-14-worldwide-378", "ViT-H-14-CLIPA",
+                          "ViT-H-14-CLIPA-336", "ViT-H-14-worldwide", "ViT-H-14-worldwide-378", "ViT-H-14-worldwide-quickgelu",
+                          "ViT-L-14-CLIPA", "ViT-L-14-CLIPA-336", "ViT-L-14-worldwide", "ViT-L-14-worldwide-quickgelu"],
+    "a Hugging Face model": ["coca_roberta-ViT-B-32", "mt5-base-ViT-B-32", "mt5-xl-ViT-H-14", "nllb-clip-base", "nllb-clip-large",
+                             "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32", "xlm-roberta-large-ViT-H-14"]}
+
+
+def test_text_towers_with_other_tokens_are_refused_before_they_are_built():
+    """All of open_clip's own configurations with a native ViT: these 21 and no other, whatever reads the configuration."""
+    for reason, names in FOREIGN.items():
+        for name in names:
+            for build in (load_clip, build_outline):
+                with pytest.raises(UserError, match=reason):
+                    build(ClipConfig(name, "random"))
+    configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
+    native = {name: config for name, config in configs.items() if "timm_model_name" not in config["vision_cfg"]}
+    for name in set(native) - {name for names in FOREIGN.values() for name in names}:
+        check_tokenizer(native[name])
+    with pytest.raises(UserError, match="knows 1,000 tokens"):
+        check_tokenizer({"text_cfg": {"vocab_size": 1000}})
+
+
+def test_an_export_that_names_a_model_of_the_hub_is_refused(clip, tmp_path):
+    clip = dataclasses.replace(clip, model_config=copy.deepcopy(clip.model_config))
+    clip.model_config["text_cfg"]["hf_model_name"] = "some/model"
+    model = model_of(clip)
+    save_export(tmp_path / "model", model, model.state_dict(), clip, Vocabulary(tuple("abcdefghijkl"), tuple("abcdefghijkl"), SEEN), ["a {}."], {})
+    with pytest.raises(UserError, match="a Hugging Face model"):
+        load_export(tmp_path / "model")
 
 
 def test_the_tower_gives_clips_own_features(clip):

@@ -1,6 +1,8 @@
 """Views: a pure function of (seed, id, view), inside the image, as distributed as promised; pixels as Pillow would make them."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +102,40 @@ def test_the_centre_view_is_clips_preprocessing(size):
     assert_alike(found, expected)
 
 
+@pytest.mark.parametrize("size", [(340, 20), (20, 340), (1999, 100), (100, 2001), (3000, 120), (300, 1), (1, 300)])
+def test_the_centre_of_thin_images_is_the_same(size):
+    """Cut before it is enlarged, where others are enlarged and cut."""
+    expected = pillow_transforms.resize(photo(*size), 64, InterpolationMode.BICUBIC)
+    expected = np.array(pillow_transforms.center_crop(expected, 64)).astype(int)
+    found = centre_pixels(np.array(photo(*size)), 64)
+    assert found.dtype == torch.uint8 and found.shape == (3, 64, 64)
+    off = np.abs(found.numpy().transpose(1, 2, 0) - expected)
+    assert off.max() <= 3 and (off > 1).mean() < 1e-3  # Pillow rounds between the two directions, we at the end
+
+
+@pytest.mark.parametrize("size", [(1, 340), (7, 300), (20, 400)])
+def test_a_view_of_a_thin_image_is_pillows(size):
+    image, config = photo(*size), ViewConfig(scale_min=1, scale_max=1, flip=False)
+    assert_alike(view_pixels(np.array(image), config, 0, "a", 0, 64), np.array(image.resize((64, 64), Image.Resampling.BICUBIC)))
+
+
+def test_a_thin_image_takes_no_more_memory_than_a_square_one():
+    """A million pixels in one row or column, measured in a process of its own as the growth of its highest resident size."""
+    code = """
+import resource
+import numpy as np
+from c2srt.views import ViewConfig, centre_pixels, view_pixels
+def highest(*shapes):
+    for shape in shapes:
+        image = np.full((*shape, 3), 7, np.uint8)
+        assert (centre_pixels(image, 336) == 7).all() and (view_pixels(image, ViewConfig(), 0, "a", 0, 336) == 7).all()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(-highest((1000, 1000)) + highest((1, 1_000_000), (1_000_000, 1), (2, 500_000), (500_000, 2), (20, 50_000), (50_000, 20)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50_000  # KiB; enlarged first it was 3 GB and more at each
+
+
 def test_no_views_means_the_centre_view():
     image = np.array(photo(100, 60))
     assert torch.equal(view_pixels(image, ViewConfig(count=0), 0, "a", 0, 32), centre_pixels(image, 32))
@@ -128,7 +164,7 @@ def test_broken_and_oversized_images_have_a_reason(monkeypatch):
     with pytest.raises(ValueError):
         decode(jpeg[: len(jpeg) // 2])
     monkeypatch.setattr(views, "MAX_PIXELS", 39_999)
-    with pytest.raises(ValueError, match="200 × 200 pixels, more than"):
+    with pytest.raises(ValueError, match="200 x 200 pixels, more than"):
         decode(jpeg)
 
 

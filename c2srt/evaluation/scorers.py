@@ -106,12 +106,27 @@ def identity(subject: Subject, index: ShardIndex) -> str:
 
 
 def find_export(path: str) -> Path:
-    """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises UserError if there is none."""
+    """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises UserError if there is none, with
+    the models that are near."""
     for folder in (Path(path), Path(path) / "model"):
-        if (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file():
+        if is_export(folder):
             return folder
-    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): give the model/ or best/ "
-                    "folder that `c2srt train` writes, or make one with `c2srt export`")
+    near = next(filter(None, map(exports_below, (Path(path), *Path(path).parents[:2]))), [])
+    advice = (f"there is {', '.join(map(str, near[:3]))}{' …' if len(near) > 3 else ''}: give one as checkpoint=…" if near else
+              "give the model/ or best/ folder that `c2srt train` writes, or make one with `c2srt export`")
+    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}")
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file()
+
+
+def exports_below(folder: Path) -> list[Path]:
+    """The exports up to three folders below one, the shallowest first: where `c2srt demo`, `tables` and `train` put them."""
+    if folder == folder.parent and folder.is_absolute():
+        return []  # the whole machine is not near
+    found = [path.parent for depth in range(4) for path in sorted(folder.glob("/".join(["*"] * depth + [MODEL_FILE])))]
+    return [path for path in found if is_export(path)]
 
 
 def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.ndarray:

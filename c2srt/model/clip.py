@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from c2srt.errors import UserError
 
 RANDOM = "random"
+VOCABULARY = 49408  # tokens of CLIP's own byte-pair tokenizer
 
 
 @dataclass
@@ -190,6 +191,7 @@ def build_model(model_config: dict) -> nn.Module:
 
     A fixed seed makes `pretrained=random` mean one model in every process of a job.
     """
+    check_tokenizer(model_config)
     arguments = copy.deepcopy(model_config)
     custom_text = arguments.pop("custom_text", False)
     try:
@@ -198,6 +200,20 @@ def build_model(model_config: dict) -> nn.Module:
             return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
     except (TypeError, KeyError) as error:
         raise UserError(f"the open_clip model config cannot be built: {error}") from error
+
+
+def check_tokenizer(model_config: dict) -> None:
+    """Raises UserError if the text tower reads the tokens of another tokenizer than CLIP's own, whose ids would mean nothing to it,
+    or is a model of the Hugging Face hub, which would be fetched from there."""
+    text = model_config.get("text_cfg")
+    text = text if isinstance(text, dict) else {}
+    if other := text.get("hf_model_name"):
+        raise UserError(f"this CLIP's text tower is a Hugging Face model ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16")
+    if other := text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs"):
+        raise UserError(f"this CLIP's text tower needs another tokenizer ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16")
+    if (size := text.get("vocab_size", VOCABULARY)) < VOCABULARY:
+        raise UserError(f"this CLIP's text tower knows {size:,} tokens, CLIP's tokenizer has {VOCABULARY:,}: take an open_clip ViT, such as "
+                        "ViT-B-16")
 
 
 def load_weights(model: nn.Module, path: str) -> None:

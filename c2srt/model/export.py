@@ -52,12 +52,13 @@ class Exported:
                   find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None) -> tuple[Graph, Tensor]:
         """A graph that scores any words, and the columns [n] of `labels` in it; no training is needed.
 
-        A label that is a vocabulary name (case aside; the first of homonyms) keeps its text feature and neighbours. For the
-        others `find` (default: `by_similarity`) gives text features [n, D] and neighbours [n, K].
+        A label that is a vocabulary name (case aside; the first of homonyms, or the one whose MID it gives, as in
+        `Vocabulary.labels`) keeps its text feature and neighbours. For the others `find` (default: `by_similarity`) gives text features [n, D] and neighbours [n, K].
         """
         known: dict[str, int] = {}
-        for column, name in enumerate(self.vocabulary.names):
-            known.setdefault(name.casefold(), column)
+        for names in (self.vocabulary.names, self.vocabulary.labels):
+            for column, name in enumerate(names):
+                known.setdefault(name.casefold(), column)
         new = list(dict.fromkeys(label for label in labels if label.casefold() not in known))
         graph, place = self.graph, {label: len(self.vocabulary) + i for i, label in enumerate(new)}
         if new:

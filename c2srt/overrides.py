@@ -1,0 +1,105 @@
+"""Typed values as they were typed: quotes for Hydra's grammar where a key holds text.
+
+Hydra reads `out=2024_11_28` as the number 20241128, `name=93e4512` as infinity, `null` in a list of words as nothing, and
+refuses `images=photo (1).jpg`. What a key holds is told by its default: a number or a switch is read by Hydra; beside text,
+nothing or a list of text, whatever a plain number would not give back letter by letter is quoted first. Where such a key is
+a number after all (its default is null), the verb's dataclass makes one of the text.
+"""
+
+import re
+from collections.abc import Callable
+
+QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+ESCAPED = re.compile(r"\\[\\()\[\]{}:=, \t]")  # Hydra's own way to write what its grammar would take apart
+NO_TEXT = object()
+
+
+class NotPlain(ValueError):
+    """A value in Hydra's own notation (quotes, dictionaries, interpolations), or one that is broken: Hydra has the word."""
+
+
+def split_key(override: str) -> tuple[str, str]:
+    """(key without + and ++, value) of `key=value`; ("", "") of anything else."""
+    key, equals, value = override.partition("=")
+    return (key.lstrip("+"), value) if equals and not key.startswith("~") else ("", "")
+
+
+def keep_text(override: str, default_of: Callable[[str], object]) -> str:
+    """The override, its value quoted where its key holds text. `default_of` gives a key's default (NO_TEXT: an unknown key).
+
+    A key that holds a list takes `a,b` as `[a,b]`.
+    """
+    key, value = split_key(override)
+    default = default_of(key) if key else NO_TEXT
+    several = isinstance(default, list)
+    if default is NO_TEXT or not value or (not several and not isinstance(default, (str, type(None)))):
+        return override
+    try:
+        if several and not value.startswith(("[", "$")) and value != "null":
+            value = f"[{value}]"
+        if not several or holds_text(default):
+            value = quoted_list(value) if value.startswith("[") else quoted_scalar(value)
+    except NotPlain:
+        return override
+    return f"{override.partition('=')[0]}={value}"
+
+
+def holds_text(values: list) -> bool:
+    """Whether a default list, nested or not, has no number or switch in it."""
+    return all(holds_text(value) if isinstance(value, list) else isinstance(value, (str, type(None))) for value in values)
+
+
+def quoted_scalar(text: str) -> str:
+    """One value, quoted unless Hydra gives it back letter by letter. Raises NotPlain."""
+    if text.startswith(("'", '"', "{")) or "${" in text or ESCAPED.search(text):
+        raise NotPlain
+    return text if text == "null" or is_plain_number(text) else quoted(text)
+
+
+def quoted_list(text: str) -> str:
+    """`[a, 'b c', [d]]` with every element quoted; `null` in it is a word like any other. Raises NotPlain."""
+    if not text.endswith("]") or ESCAPED.search(text):
+        raise NotPlain
+    made = []
+    for element in elements(text[1:-1]):
+        if element.startswith("["):
+            made.append(quoted_list(element))
+        elif QUOTED.fullmatch(element):
+            made.append(element)
+        else:
+            made.append(quoted(element) if element == "null" else quoted_scalar(element))
+    return f"[{','.join(made)}]"
+
+
+def elements(text: str) -> list[str]:
+    """The elements between a list's brackets, stripped; commas inside quotes and brackets do not part them. Raises NotPlain."""
+    found, start, depth, place = [], 0, 0, 0
+    while place < len(text):
+        if text[place] in "'\"" and (not text[start:place].strip() or depth):
+            whole = QUOTED.match(text, place)
+            place = whole.end() if whole else len(text)
+            continue
+        depth += (text[place] == "[") - (text[place] == "]")
+        if text[place] == "," and not depth:
+            found.append(text[start:place].strip())
+            start = place + 1
+        place += 1
+    found.append(text[start:].strip())
+    if depth or (len(found) > 1 and "" in found):
+        raise NotPlain
+    return found if found != [""] else []
+
+
+def is_plain_number(text: str) -> bool:
+    """Whether a number made of `text` is written the same way again."""
+    for kind in (int, float):
+        try:
+            return repr(kind(text)) == text
+        except ValueError:
+            continue
+    return False
+
+
+def quoted(text: str) -> str:
+    """`text` in single quotes; Hydra takes a backslash for itself only before a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
