@@ -2,8 +2,8 @@
 
 Each worker stages what arrives (sharding/staging.py) in pieces of STAGE_ROWS images in `<out>/staging/<shard>/`, so a killed run
 repeats at most that many downloads a worker. Whatever happens to an image becomes its status:
-missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL that is none) · unreachable (every try failed: connection, time-out,
-cut-off answer, HTTP 429 or 5xx) · placeholder (an XML or HTML page, or a PNG where the URL promises another format) ·
+missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL that is none, whatever else stands in one image's way) ·
+unreachable (every try failed: connection, time-out, cut-off answer, HTTP 429 or 5xx) · placeholder (an XML or HTML page, or a PNG where the URL promises another format) ·
 size_mismatch, md5_mismatch (not the file of the CSV) · no_url · those of sharding/decode.py.
 """
 
@@ -26,6 +26,7 @@ import httpx
 import polars as pl
 import tenacity
 
+from c2srt.clients import making_client
 from sharding.config import Config, DownloadConfig
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask
@@ -48,9 +49,16 @@ class TryAgain(Exception):
 
 @dataclass(frozen=True)
 class UrlSource:
-    """Downloads column `url`."""
+    """Downloads column `url`.
+
+    Raises UserError where the proxies or certificates allow no client: before the job, not out of
+    each of its tasks.
+    """
 
     kind: str = "urls"
+
+    def __post_init__(self) -> None:
+        make_client(DownloadConfig()).close()
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in order."""
@@ -68,14 +76,11 @@ class UrlSource:
 
 
 class Downloader:
-    """A pool of `download.concurrency` connections; use it in a `with`."""
+    """A pool of `download.concurrency` connections; use it in a `with`. Raises UserError as `make_client`."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        many = config.download.concurrency
-        self.pool = ThreadPoolExecutor(many, thread_name_prefix="download")
-        self.client = httpx.Client(timeout=config.download.timeout, follow_redirects=True, headers=HEADERS,
-                                   limits=httpx.Limits(max_connections=many, max_keepalive_connections=many))
+        self.config, self.client = config, make_client(config.download)
+        self.pool = ThreadPoolExecutor(config.download.concurrency, thread_name_prefix="download")
 
     def __enter__(self) -> "Downloader":
         return self
@@ -89,21 +94,20 @@ class Downloader:
         return ahead(self.pool, lambda row: (row["id"], self.one(row)), rows, STAGE_ROWS)
 
     def one(self, row: dict) -> Outcome:
-        """Downloads, checks and converts one image."""
+        """Downloads, checks and converts one image. Whatever goes wrong with it is its outcome, never the job's end."""
         if not row["url"]:
             return Outcome("no_url", "the CSVs give no URL for this image")
         try:
             data = retrying(self.config.download)(self.get, row)
+            if bad := data if isinstance(data, Outcome) else disagreement(data, row):
+                return bad
+            with CONVERTING:
+                return attempt(data, row["rotation"], self.config, exif_first=True)
         except TryAgain as last:
             return last.outcome
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
-            return Outcome("refused", f"{row['url'][:100]}: {error}")
-        if isinstance(data, Outcome):
-            return data
-        if bad := disagreement(data, row):
-            return bad
-        with CONVERTING:
-            return attempt(data, row["rotation"], self.config, exif_first=True)
+        except Exception as error:  # UnicodeError or idna's own for a host: no list is complete
+            reason = " ".join(str(error).split())[:150]
+            return Outcome("refused", f"{row['url'][:100]}: {type(error).__name__}: {reason}")
 
     def get(self, row: dict) -> bytes | Outcome:
         """One try: the body, or the outcome of an answer that is final. Raises TryAgain."""
@@ -139,6 +143,14 @@ class Downloader:
         return bytes(body) if size <= most else Outcome("too_large", f"{size:,} bytes or more, above max_bytes={most:,}")
 
 
+def make_client(config: DownloadConfig) -> httpx.Client:
+    """A client of `concurrency` connections. Raises UserError where proxies or certificates allow none."""
+    many = config.concurrency
+    with making_client():
+        return httpx.Client(timeout=config.timeout, follow_redirects=True, headers=HEADERS,
+                            limits=httpx.Limits(max_connections=many, max_keepalive_connections=many))
+
+
 def disagreement(data: bytes, row: dict) -> Outcome | None:
     """What the bytes say against being the CSV's image: placeholders first, since Flickr answers them for removed photos."""
     if data.startswith(b"\x89PNG") and not urlsplit(row["url"]).path.lower().endswith(".png"):
@@ -168,7 +180,7 @@ def retry_after(header: str | None) -> float:
     """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3); 0 if absent or malformed."""
     if not header:
         return 0
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         return float(header)
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())

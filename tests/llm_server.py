@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from c2srt.relations.answers import Answers
-from c2srt.relations.prompt import TYPES, Labels
+from c2srt.relations.prompt import TYPES, Labels, read_reply
 from c2srt.vocabulary import Vocabulary
 
 KEY = "sk-loopback-0123456789"
@@ -30,13 +30,15 @@ def relations_by_label(answers: Answers, vocabulary: Vocabulary, labels: Labels)
 @dataclass
 class LlmServer:
     """Serves in a thread while used as a context manager. `fault(target, nth)` names what happens to the nth request (from 0)
-    about a target: None, or a key of FAULTS. `reply(target, nth, related)` may change an answer. `served` lists what was asked."""
+    about a target: None, or a key of FAULTS. Without `structured` or
+    `new_limit` it refuses requests with `response_format`, with `max_completion_tokens`. `reply(target, nth, related)` may change an answer. `served` lists what was asked."""
 
     related: dict[str, Related]
     fault: Callable[[str, int], str | None] = lambda target, nth: None
     reply: Callable[[str, int, Related], Related] = lambda target, nth, related: related
     delay_s: float = 0.0
     structured: bool = True
+    new_limit: bool = True
     usage: bool = True
     served: list[tuple[str, str | None]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
@@ -105,6 +107,8 @@ class LlmServer:
             return error(writer, 404, f"The model `{body['model']}` does not exist", "model_not_found")
         if "response_format" in body and not self.structured:
             return error(writer, 400, "response_format json_schema is not supported", "unsupported")
+        if "max_completion_tokens" in body and not self.new_limit:
+            return error(writer, 422, [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"]}], None)
         prompt = body["messages"][0]["content"]
         target, listed = TARGET.search(prompt)[1], set(LIST.search(prompt)[1].split("\n"))
         nth = self._nth[target]
@@ -143,7 +147,7 @@ def respond(writer: asyncio.StreamWriter, status: int, body: bytes, kind: str = 
     return True
 
 
-def error(writer: asyncio.StreamWriter, status: int, message: str, code: str, extra: str = "") -> bool:
+def error(writer: asyncio.StreamWriter, status: int, message: object, code: str | None, extra: str = "") -> bool:
     body = json.dumps({"error": {"message": message, "type": "error", "code": code, "param": None}}).encode()
     return respond(writer, status, body, extra=extra)
 
@@ -185,6 +189,18 @@ def content(change: Callable[[str], str], finish: str = "stop"):
     return fault
 
 
+def shaped(change: Callable[[dict, str], dict]):
+    """A good completion in another shape: `change(body, text)`."""
+    async def fault(server, writer, text, prompt):
+        return respond(writer, 200, json.dumps(change(json.loads(server.completion(text, prompt)), text)).encode())
+    return fault
+
+
+def with_content(body: dict, content: object) -> dict:
+    body["choices"][0]["message"]["content"] = content
+    return body
+
+
 async def refusal(server, writer, text, prompt):
     return respond(writer, 200, server.completion(None, prompt, refusal="I cannot help with that."))
 
@@ -194,7 +210,7 @@ def invent(text: str) -> str:
     made_up = [("Blorple", "is-a", "High"), ("Quux of old", "functional", "Low")]
     if text.startswith("{"):
         return json.dumps({"related": json.loads(as_json(made_up))["related"] + json.loads(text)["related"]})
-    return as_text(made_up) + "\n\n" + text
+    return as_text(made_up + read_reply(text))
 
 
 FAULTS = {
@@ -204,7 +220,19 @@ FAULTS = {
     "429 tomorrow": status(429, "Daily limit reached", "rate_limit_exceeded", "retry-after: 86400\r\n"),
     "no credit": status(429, "You exceeded your current quota", "insufficient_quota"),
     "500": status(500, f"Internal error for key {KEY}", "server_error"),
-    "400": status(400, "maximum context length exceeded", "context_length_exceeded"),
+    "too long": status(400, "maximum context length exceeded", "context_length_exceeded"),
+    "filtered": status(400, "The response was filtered due to the prompt", "content_filter"),
+    "odd": status(400, "I would rather not", "invalid_request_error"),
+    "429 in 200": shaped(lambda body, text: {"choices": None, "error": {"message": "Slow down, please", "code": 429}}),
+    "words in 200": shaped(lambda body, text: {"error": "the model is still loading"}),
+    "chunks": shaped(lambda body, text: with_content(body, [{"type": "thinking", "thinking": [{"type": "text", "text": "{"}]},
+                                                            *({"type": "text", "text": part} for part in (text[:9], text[9:]))])),
+    "usage as text": shaped(lambda body, text: body | {"usage": {key: str(value) for key, value in body["usage"].items()}}),
+    "prompt cut": shaped(lambda body, text: body | {"usage": {"prompt_tokens": 40, "completion_tokens": 9}}),
+    "number": shaped(lambda body, text: with_content(body, 5)),
+    "whole but cut": content(lambda text: text, "length"),
+    "thinks": content(lambda text: f"<think>Draft: {text[:-20]} … no.</think>\n{text}"),
+    "thinks on": content(lambda text: f"<think>{text}", "length"),
     "cut": content(lambda text: text[: len(text) * 2 // 3], "length"),
     "prose": content(lambda text: f"Of course! Here is the list:\n```json\n{text}\n```\nShall I go on?" if text.startswith("{") else
                      f"Of course!\n\n{text}\n\nShall I go on?"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,14 +13,18 @@ from pathlib import Path
 import pytest
 
 from c2srt.cli import main
+from c2srt.errors import UserError
+from c2srt.relations import load_relations
 from c2srt.relations.answers import read_answers, shipped_answers
 from c2srt.relations.endpoint import retry_after
 from c2srt.relations.mined import averaged
 from c2srt.relations.mine import Config
-from c2srt.relations.prompt import Unparsable, make_labels, normalised, question, read_reply
+from c2srt.relations.prompt import make_labels, normalised
 from c2srt.relations.questions import make_questions
 from c2srt.vocabulary import Vocabulary, open_images_v4
-from tests.llm_server import KEY, LIST, MODEL, TARGET, LlmServer, as_json, as_text, relations_by_label
+from sharding.config import Config as ShardConfig
+from sharding.urls import Downloader, UrlSource
+from tests.llm_server import KEY, LIST, MODEL, TARGET, LlmServer, as_json, relations_by_label
 
 NUS = shipped_answers("relations_nuswide.jsonl.gz")
 WORDS = Vocabulary(tuple(NUS.related), tuple(NUS.related), 925)
@@ -87,26 +92,46 @@ def test_the_same_command_again_asks_nothing_and_needs_no_key(words, monkeypatch
 
 
 def test_a_graph_is_built_from_the_mined_file(words):
-    from c2srt.relations import llm_neighbours, load_relations
+    from c2srt.relations import llm_neighbours
 
     with LlmServer(RELATED) as server:
         assert mine(words, server) == 0
     assert main(["relations", "build", f"work={words}", f"relations_file={words}/relations/mined/relations.jsonl", "neighbours=16"]) == 0
     shipped, _ = llm_neighbours(NUS, WORDS, 16)
-    table = load_relations(words / "relations/llm", WORDS, 16).numpy()
+    table = load_relations(words / "relations/mined", WORDS, 16).numpy()
     rows = [WORDS.index[target] for target in TARGETS]
     assert (table[rows] == shipped.table[rows]).all()
-    provenance = json.loads((words / "relations/llm/relations.json").read_text())
+    provenance = json.loads((words / "relations/mined/relations.json").read_text())
     assert provenance["model"] == f"{MODEL}-2026" and provenance["settings"]["vocabulary"] == WORDS.hash
 
 
-TRANSPORT = ["429", "429 after", "500", "drop", "half", "broken body"]
-CONTENT = ["cut", "invented", "nonsense", "refusal"]
+def test_a_trial_keeps_the_other_graph_and_what_was_mined_before(words):
+    """The README's own sequence: mine a trial, build, report; the relations that came with the data set stay as they are."""
+    build = ["relations", "build", f"work={words}", f"relations_file={words}/relations/mined/relations.jsonl"]
+    assert main(["relations", f"work={words}"]) == 0
+    before = {path.name: path.read_bytes() for path in (words / "relations/llm").iterdir()}
+    with LlmServer(RELATED) as server:
+        assert mine(words, server, targets=["nature", "Beach"]) == 0 == main(build)
+        assert {path.name: path.read_bytes() for path in (words / "relations/llm").iterdir()} == before
+        table = load_relations(words / "relations/mined", WORDS, 8)
+        assert WORDS.names[-1] != "beach" and (table >= 0).any(1).nonzero().flatten().tolist() == sorted(
+            [WORDS.index["nature"], WORDS.index["beach"]])
+        assert mine(words, server) == 0 == main(build)
+        assert mine(words, server, targets=["nature"]) == 0 == main(build)
+    assert_same_relations(mined(words), sorted({*TARGETS, "beach"}, key=WORDS.index.get))
+    assert main(["relations", "report", f"work={words}"]) == 0
+    report = json.loads((words / "relations/report/report.json").read_text())
+    assert list(report["graphs"]) == ["llm", "mined"]
+
+
+TRANSPORT = ["429", "429 after", "500", "drop", "half", "broken body", "429 in 200", "words in 200", "number"]
+CONTENT = ["cut", "invented", "nonsense", "refusal", "whole but cut", "thinks on"]
 
 
 def test_every_fault_is_overcome_recorded_and_asked_again(words):
     """Each target but the first meets two different faults, then a good reply."""
-    faults = {target: ((TRANSPORT + CONTENT)[number % 10], (CONTENT + TRANSPORT)[number % 10])
+    kinds = len(TRANSPORT + CONTENT)
+    faults = {target: ((TRANSPORT + CONTENT)[number % kinds], (CONTENT + TRANSPORT)[number % kinds])
               for number, target in enumerate(TARGETS) if number}
     with LlmServer(RELATED, fault=lambda target, nth: faults.get(target, ())[nth] if nth < len(faults.get(target, ())) else None) as server:
         assert mine(words, server) == 0
@@ -117,15 +142,17 @@ def test_every_fault_is_overcome_recorded_and_asked_again(words):
     served = Counter(fault for _, fault in server.served)
     assert sum(event["event"] == "fault" for event in events) == sum(served[fault] for fault in TRANSPORT)
     verdicts = Counter(event["verdict"] for event in events if event["event"] == "reply")
-    assert verdicts == {"ok": 32, "cut off": served["cut"], "invented": served["invented"], "unparsable": served["nonsense"],
+    cut = served["cut"] + served["whole but cut"] + served["thinks on"]
+    assert verdicts == {"ok": 32, "cut off": cut, "invented": served["invented"], "unparsable": served["nonsense"],
                         "refused": served["refusal"]}
     assert all("Blorple" in event["text"] and event["unusable"] == ["Blorple", "Quux of old"]
                for event in events if event.get("verdict") == "invented")
     assert KEY not in (words / "relations/mined/ledger.jsonl").read_text()
 
 
-def test_text_around_the_answer_is_read(words):
-    with LlmServer(RELATED, fault=lambda target, nth: "prose") as server:
+@pytest.mark.parametrize("fault", ["prose", "chunks", "thinks"])
+def test_text_around_the_answer_is_read(words, fault):
+    with LlmServer(RELATED, fault=lambda target, nth: fault) as server:
         assert mine(words, server) == 0 and mine(words, server, "form=text", f"out={words}/other") == 0
         assert len(server.served) == 2 * len(TARGETS)
     assert_same_relations(mined(words), TARGETS)
@@ -294,6 +321,9 @@ def test_without_usage_in_the_replies_the_upper_bound_counts_as_spent(words):
     (["model=other-model"], "has no model 'other-model'"),
     (["url=http://127.0.0.1:9/v1"], "http://127.0.0.1:9/v1 gives no usable reply: connection failed"),
     (["url=ftp://example"], "url=ftp://example is not an address"),
+    (["url='http://me:word@[::1/v1'"], "url=http://[::1/v1 is not an address"),
+    (["url='https://…/v1'"], "url=https://…/v1 is not an address"),
+    (["url=localhost:8000/v1"], "url=localhost:8000/v1 is not an address"),
     (["targets=[nature,unheard-of]"], "the label list has no category 'unheard-of'"),
     (["size=0"], "size=0 must be at least 1"),
     (["form=xml"], "form=xml is not known: choose one of auto, json, text"),
@@ -312,13 +342,133 @@ def test_bad_input_is_one_sentence(words, capsys, arguments, sentence):
 
 
 @pytest.mark.parametrize(("fault", "sentence"), [
-    ("no credit", "has no credit left"), ("429 tomorrow", "asks to wait 86,400 s"), ("400", "maximum context length exceeded"),
+    ("no credit", "has no credit left"), ("429 tomorrow", "asks to wait 86,400 s"),
+    ("prompt cut", "cuts prompts off (40 tokens were read of a prompt of"),
+    ("number", "gives no usable reply: the reply's content is neither text nor chunks of it: '5'; check url=…"),
+    ("words in 200", "gives no usable reply: the model is still loading\n"),
     ("broken body", "gives no usable reply: the body is no chat completion")])
 def test_what_asking_again_cannot_mend_ends_the_run(words, capsys, fault, sentence):
     with LlmServer(RELATED, fault=lambda target, nth: fault) as server:
         assert mine(words, server) == 2
         assert len(server.served) <= 3
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["too long", "odd"])
+def test_an_endpoint_that_refuses_every_request_ends_the_run(words, capsys, fault):
+    with LlmServer(RELATED, fault=lambda target, nth: fault) as server:
+        assert mine(words, server, "concurrency=1") == 2
+        assert len({target for target, _ in server.served}) == 10
+    assert "refuses every request (10 in a row; last: 400 " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["filtered", "too long", "odd"])
+@pytest.mark.parametrize("place", [0, 3])
+def test_one_refused_prompt_costs_one_question(words, capsys, fault, place):
+    """At every start again; the others keep their answers, and their answer form."""
+    with LlmServer(RELATED, fault=lambda target, nth: fault if target == TARGETS[place] else None) as server:
+        for _ in range(2):
+            assert mine(words, server) == 1
+            printed = capsys.readouterr().out
+            assert "1 questions have no answer" in printed and f"refused: {TARGETS[place]}: 400 " in printed
+            assert "questions that the endpoint refuses: 1" in printed and "asking in the text form" not in printed
+        assert Counter(target for target, _ in server.served) == {target: 1 for target in TARGETS} | {
+            TARGETS[place]: 4 if fault == "odd" else 2}  # what may be due to the form is tried in the other one
+    assert_same_relations(mined(words), [target for target in TARGETS if target != TARGETS[place]])
+    forms = {event["target"]: event["form"] for event in ledger(words) if event["event"] == "ask"}
+    assert {forms[target] for target in TARGETS if target != TARGETS[place]} == {"json"}
+
+
+def test_a_filter_that_refuses_many_in_a_row_does_not_end_the_run(words, capsys):
+    with LlmServer(RELATED, fault=lambda target, nth: "filtered" if target in TARGETS[:12] else None) as server:
+        assert mine(words, server, "concurrency=1") == 1
+    assert_same_relations(mined(words), TARGETS[12:])
+    assert "12 questions have no answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_server_that_knows_max_tokens_only_is_asked_with_it(words, capsys, structured):
+    with LlmServer(RELATED, new_limit=False, structured=structured) as server:
+        assert mine(words, server, "tries=1") == 0
+    assert_same_relations(mined(words), TARGETS)
+    printed = capsys.readouterr().out
+    assert "does not know max_completion_tokens (422 " in printed and "asking with max_tokens" in printed
+    assert ("refuses structured output (400 response_format" in printed) == (not structured)
+
+
+def test_a_reply_cut_between_two_categories_is_asked_again_and_taken_at_last(words, capsys):
+    with LlmServer(RELATED, fault=lambda target, nth: "whole but cut" if target == TARGETS[1] else None) as server:
+        assert mine(words, server, "form=text") == 0
+        assert [target for target, _ in server.served].count(TARGETS[1]) == 3
+    printed = capsys.readouterr().out
+    assert "replies: cut off: 3" in printed and "answers taken without what was cut off: 1" in printed
+    assert_same_relations(mined(words), TARGETS)
+
+
+def test_a_reply_cut_while_thinking_is_no_answer(words, capsys):
+    with LlmServer(RELATED, fault=lambda target, nth: "thinks on" if target == TARGETS[1] else None) as server:
+        assert mine(words, server) == 1
+    assert "the last reply that could not be read: the thinking has no end" in capsys.readouterr().out
+    assert TARGETS[1] not in mined(words).related
+
+
+def test_a_prompt_that_is_cut_off_on_the_way_is_not_answered(words, capsys):
+    """Seldom: that question stays open. Always: the run ends, before or after it had answers."""
+    where = TARGETS[3:4]
+    with LlmServer(RELATED, fault=lambda target, nth: "prompt cut" if target in where else None) as server:
+        assert mine(words, server) == 1
+        assert "replies: prompt cut off: 3" in capsys.readouterr().out
+        assert_same_relations(mined(words), [target for target in TARGETS if target != TARGETS[3]])
+        where = list(WORDS.mids)
+        assert mine(words, server) == 2
+        assert mine(words, server, f"out={words}/other", "sources=[words]", "size=300") == 2
+        assert capsys.readouterr().err.count("cuts prompts off (40 tokens were read of a prompt of") == 2
+        where = []
+        assert mine(words, server) == 0
+    assert_same_relations(mined(words), TARGETS)
+
+
+def test_a_rate_limit_told_with_status_200_holds_everybody_back_and_is_said(words, capsys):
+    with LlmServer(RELATED, fault=lambda target, nth: "429 in 200") as server:
+        assert mine(words, server, "tries=2", targets=TARGETS[:4]) == 1
+        assert len(server.served) == 8
+    assert "the last fault: 429 Slow down, please" in capsys.readouterr().out
+    assert not any(event["billed"] for event in ledger(words) if event["event"] == "fault")
+
+
+def test_counts_of_tokens_as_text_are_not_told_so_the_bound_counts(words):
+    with LlmServer(RELATED, fault=lambda target, nth: "usage as text") as server:
+        assert mine(words, server, "price_input=10", "price_output=20", "max_output=3000", "budget=0.5") == 1
+        assert 0 < len(server.served) < 6
+
+
+@pytest.mark.parametrize(("key", "sentence"), [
+    ("sk-proj-abc…def", "OPENAI_API_KEY holds a character that no key has (character 12, U+2026)"),
+    ("sk-a\nb", "(character 5, U+000A)"), ("sk a", "(character 3, U+0020)"), ("schlüssel", "(character 5, U+00FC)")])
+def test_a_key_that_no_header_can_hold_is_one_sentence(words, monkeypatch, capsys, key, sentence):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert mine(words, None, f"model={MODEL}", "url=http://127.0.0.1:9/v1") == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err and len(printed.err.strip().splitlines()) == 1 and key not in printed.err
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), [
+    ("ALL_PROXY", "socks://me:word@127.0.0.1:7891", "ALL_PROXY=socks://127.0.0.1:7891 is a proxy that is not understood"),
+    ("all_proxy", "socks5://127.0.0.1:7891", "all_proxy=socks5://127.0.0.1:7891 is a proxy that is not understood"),
+    ("HTTPS_PROXY", "ftp://127.0.0.1:7891", "HTTPS_PROXY=ftp://127.0.0.1:7891 is a proxy that is not understood"),
+    ("HTTP_PROXY", "http://me:word@[::1", "HTTP_PROXY=http://[::1"), ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE=/nowhere.pem")])
+def test_a_proxy_or_certificate_that_cannot_be_used_is_one_sentence(words, monkeypatch, capsys, name, value, sentence):
+    for other in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    assert mine(words, None, f"model={MODEL}", "url=http://127.0.0.1:9/v1") == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed and "unset" in printed and len(printed.strip().splitlines()) == 1 and "word" not in printed
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        Downloader(ShardConfig())
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        UrlSource()
 
 
 def test_key_model_and_address_come_from_the_environment(words, monkeypatch, capsys):
@@ -450,7 +600,7 @@ def batch_results(folder: Path, change=lambda number, row: row) -> Path:
             listed = set(LIST.search(prompt)[1].split("\n"))
             text = as_json([one for one in RELATED[TARGET.search(prompt)[1]] if one[0] in listed])
             body = {"model": MODEL, "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
-                    "usage": {"prompt_tokens": 100, "completion_tokens": 10}}
+                    "usage": {"prompt_tokens": len(prompt) // 4, "completion_tokens": 10}}
             rows.append({"id": f"batch_req_{len(rows)}", "custom_id": request["custom_id"], "error": None,
                          "response": {"status_code": 200, "body": body}})
     path = folder / "results.jsonl"
@@ -511,44 +661,6 @@ def test_what_a_batch_left_open_can_be_asked_directly(words):
         assert mine(words, server) == 0
         assert len(server.served) == len(TARGETS) // 2
     assert_same_relations(mined(words), TARGETS)
-
-
-PAPERS = """
-Related Category 1: natural
-
-- **Type of Relationship:** Synonymy/Similarity
-- **Association Strength:** High
-- **Explanation:** "Natural" is conceptually very similar to "nature": both refer to the physical world.
-
-**Related Category 2: fauna**
-
-– **Type of Relationship:** Is-a/Hypernym
-– **Association Strength:** Medium
-– **Explanation:** Animal life.
-"""
-
-
-def test_the_papers_example_is_read():
-    assert read_reply(PAPERS) == [("natural", "synonymy", "high"), ("fauna", "is-a", "medium")]
-    assert read_reply("No related categories.") == [] == read_reply('{"related": []}')
-
-
-@pytest.mark.parametrize("text", [
-    "", "Sorry.", PAPERS.replace("High", "Very high"), PAPERS.replace("Is-a", "Kind of"), PAPERS.rsplit("– **Association", 1)[0],
-    PAPERS.replace("fauna", ""), '{"related": [{"category": "x", "type": "Is-a/Hypernym"}]}', '{"related": [{"category": "x", ',
-    '{"answer": []}', '{"related": []} {"related": []}', '{"related": [{"category": 3, "type": "Is-a", "strength": "High"}]}',
-    '{"related": "none"}', '{"related": {"a": 1}}', '{"related": null}'])
-def test_what_is_not_in_a_form_is_not_guessed_at(text):
-    with pytest.raises(Unparsable):
-        read_reply(text)
-
-
-def test_what_the_server_writes_is_read_back_and_the_prompt_names_each_candidate_once():
-    related = RELATED["nature"]
-    for form in (as_json, as_text):
-        assert [(label, strength.title()) for label, _, strength in read_reply(form(related))] == [(one[0], one[2]) for one in related]
-    prompt = question("nature", ["sky", "sea {candidates}"], "json")
-    assert prompt.count('"nature"') == 2 and prompt.endswith('the strongest first.') and "\nsky\nsea {candidates}\n" in prompt
 
 
 def start(folder: Path, server: LlmServer, *arguments: str) -> subprocess.Popen:
@@ -612,10 +724,10 @@ def test_three_kills_leave_every_answer_of_open_images_exactly_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_graph_of_nus_wide_mined_is_the_graph_of_the_shipped_answers(words):
-    from c2srt.relations import llm_neighbours, load_relations
+    from c2srt.relations import llm_neighbours
 
     with LlmServer(RELATED, fault=lambda target, nth: "500" if nth == 0 and len(target) == 4 else None) as server:
         assert mine(words, server, "concurrency=32", targets=None) == 0
     assert main(["relations", f"work={words}", f"relations_file={words}/relations/mined/relations.jsonl", "neighbours=16"]) == 0
-    table = load_relations(words / "relations/llm", WORDS, 16).numpy()
+    table = load_relations(words / "relations/mined", WORDS, 16).numpy()
     assert (table == llm_neighbours(NUS, WORDS, 16)[0].table).all()

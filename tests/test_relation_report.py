@@ -12,6 +12,7 @@ from PIL import Image
 from c2srt.cli import main
 from c2srt.files import read_json
 from c2srt.relations.compare import Graph, describe, overlap
+from c2srt.relations.pictures import listeners_figure
 from c2srt.relations.shortlist import coverage, merge, shortlists, words_of
 from c2srt.vocabulary import Vocabulary
 
@@ -27,7 +28,7 @@ def graphs(tmp_path):
     (tmp_path / "mined.jsonl").write_text("\n".join(json.dumps(
         {"mid": target, "related": [{"mid": mid, "type": kind, "strength": strength} for mid, kind, strength in related]})
         for target, related in LINES.items()))
-    for arguments in (["graph=llm", f"relations_file={tmp_path}/mined.jsonl", "neighbours=3"], ["graph=random", "neighbours=2"]):
+    for arguments in ([f"relations_file={tmp_path}/mined.jsonl", "neighbours=3"], ["graph=random", "neighbours=2"]):
         assert main(["relations", f"work={tmp_path}", *arguments]) == 0
     return tmp_path
 
@@ -39,18 +40,18 @@ def report(folder, *arguments: str) -> int:
 def test_the_figures_are_those_counted_by_hand(graphs, capsys):
     assert report(graphs) == 0
     found = read_json(graphs / "relations/report/report.json", "")
-    assert found["neighbours"] == 2 and list(found["graphs"]) == ["llm", "random"]
-    llm = found["graphs"]["llm"]
-    assert llm["edges"] == 6 and llm["coverage"] == {"all": 0.8, "seen": 0.75, "unseen": 1.0}
-    assert llm["without_neighbours"] == ["Dog"] == llm["unreached"]
-    assert llm["hubs"] == [{"name": "Bat", "mid": "/m/b", "listeners": 3}, {"name": "Ape", "mid": "/m/a", "listeners": 2},
+    assert found["neighbours"] == 2 and list(found["graphs"]) == ["mined", "random"]
+    mined = found["graphs"]["mined"]
+    assert mined["edges"] == 6 and mined["coverage"] == {"all": 0.8, "seen": 0.75, "unseen": 1.0}
+    assert mined["without_neighbours"] == ["Dog"] == mined["unreached"]
+    assert mined["hubs"] == [{"name": "Bat", "mid": "/m/b", "listeners": 3}, {"name": "Ape", "mid": "/m/a", "listeners": 2},
                            {"name": "</script>$x$", "mid": "/m/c", "listeners": 1}]
-    assert llm["reciprocal"] == pytest.approx(4 / 5) and llm["types"] == {"is-a": 4, "functional": 1, "part-whole": 1}
-    assert llm["listeners"]["mean"] == 1.5 and llm["listeners"]["quantile_1"] == 3 and llm["edges_from_top_percent"] == 0.5
-    assert found["overlap"]["llm"]["llm"] == 1 and found["shortlist"] is None
+    assert mined["reciprocal"] == pytest.approx(4 / 5) and mined["types"] == {"is-a": 4, "functional": 1, "part-whole": 1}
+    assert mined["listeners"]["mean"] == 1.5 and mined["listeners"]["quantile_1"] == 3 and mined["edges_from_top_percent"] == 0.5
+    assert found["overlap"]["mined"]["mined"] == 1 and found["shortlist"] is None
     text = (graphs / "relations/report/report.md").read_text()
     assert "| categories with neighbours | 80.0 % | 100.0 % |" in text and "Hubs: Bat (3)" in text
-    assert "llm: 1.2 neighbours, 80.0 % covered, 80.0 % reciprocal, greatest hub Bat, 1 unreached" in capsys.readouterr().out
+    assert "mined: 1.2 neighbours, 80.0 % covered, 80.0 % reciprocal, greatest hub Bat, 1 unreached" in capsys.readouterr().out
 
 
 def test_overlap_and_reciprocity_are_the_literal_ones():
@@ -79,7 +80,20 @@ def test_pictures_and_page_are_written_for_any_name(graphs):
     assert text.count("</script>") == 1
     data = json.loads(text.split("const data = ")[1].split(";\nconst get")[0])
     assert data["names"] == list(NAMES) and data["types"] == ["functional", "is-a", "part-whole"]
-    assert data["graphs"]["llm"][0] == [[1, 3.0, 1], [2, 1.0, 0]] and data["graphs"]["llm"][3] == []
+    assert data["graphs"]["mined"][0] == [[1, 3.0, 1], [2, 1.0, 0]] and data["graphs"]["mined"][3] == []
+
+
+@pytest.mark.parametrize("table", [[[1, 2], [0, -1], [0, 1], [-1, -1], [1, -1]], [[-1, -1]] * 5])
+def test_no_number_of_listeners_is_negative(table):
+    """Neither on the axis nor in the lines, with a graph that has no edges too."""
+    graph = Graph("mined", np.array(table), pl.DataFrame(), {})
+    axis, = listeners_figure([graph, graph], 4).axes
+    axis.figure.canvas.draw()
+    heard = sorted(np.bincount(np.array([column for row in table for column in row if column >= 0], int), minlength=4), reverse=True)
+    assert [line.get_ydata().tolist() for line in axis.lines] == [heard, heard]
+    assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > max(heard) and min(axis.get_xlim()) == 1
+    low, high = axis.get_ylim()
+    assert all("−" not in tick.label1.get_text().replace("10^{-", "") for tick in axis.yaxis.get_major_ticks() if low <= tick.get_loc() <= high)
 
 
 def test_the_page_shows_a_category_in_a_browser(graphs):
@@ -96,15 +110,15 @@ def test_the_page_shows_a_category_in_a_browser(graphs):
 
 
 def test_bad_input_is_one_sentence(graphs, capsys):
-    for arguments, sentence in ((["graphs=[llm,magic]"], "magic is not a kind"), (["neighbours=0"], "neighbours=0 must be at least 1"),
+    for arguments, sentence in ((["graphs=[mined,magic]"], "magic is not a kind"), (["neighbours=0"], "neighbours=0 must be at least 1"),
                                 (["graphs=[similarity]"], "relations/similarity/relations.json does not exist"),
                                 (["neighbours=3"], "random keeps 2 neighbours a category, but 3 are asked for"),
                                 (["folder=/nowhere"], "/nowhere has no relation graph"), (["draw=[Zebra]"], "no category 'Zebra'")):
         assert report(graphs, *arguments) == 2
         assert sentence in capsys.readouterr().err
-    (graphs / "relations/llm/edges.parquet").write_bytes(b"")
+    (graphs / "relations/mined/edges.parquet").write_bytes(b"")
     assert report(graphs) == 2
-    assert "llm/edges.parquet is absent or not what relations.json describes" in capsys.readouterr().err
+    assert "mined/edges.parquet is absent or not what relations.json describes" in capsys.readouterr().err
     assert main(["relations", f"work={graphs}", f"relations_file={graphs}/mined.jsonl", "neighbours=3"]) == 0 == report(graphs)
 
 

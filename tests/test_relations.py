@@ -59,8 +59,8 @@ def test_unusable_relations_are_dropped_counted_and_printed(five, capsys):
             line("/m/nowhere", ("/m/a", "high")), line("/m/c", ("/m/d", "high"))]
     (five / "mined.jsonl").write_text("\n".join(text))
     assert relations(f"relations_file={five}/mined.jsonl", "neighbours=2", folder=five) == 0
-    assert load_relations(five / "relations/llm", FIVE, 2).tolist() == [[2, 1], [-1, -1], [3, -1], [-1, -1], [-1, -1]]
-    counts = read_json(five / "relations/llm/relations.json", "")["counts"]
+    assert load_relations(five / "relations/mined", FIVE, 2).tolist() == [[2, 1], [-1, -1], [3, -1], [-1, -1], [-1, -1]]
+    counts = read_json(five / "relations/mined/relations.json", "")["counts"]
     assert counts == {"answers for categories outside the vocabulary": 1, "categories without an answer": 3,
                       "categories related to themselves": 1, "related categories that are unseen": 1,
                       "related categories outside the vocabulary": 1, "related categories named twice": 1}
@@ -81,6 +81,41 @@ def test_a_bad_relations_file_names_the_line(five, capsys, content, sentence):
     assert relations(f"relations_file={five}/mined.jsonl", folder=five) == 2
     assert sentence in capsys.readouterr().err
     assert not (five / "relations").exists()
+
+
+def test_a_graph_that_covers_far_less_replaces_none(five, capsys):
+    whole = [line(mid, ("/m/b" if mid != "/m/b" else "/m/a", "high")) for mid in FIVE.mids]
+    for name, lines in (("whole", whole), ("half", whole[:3]), ("trial", whole[:1]), ("empty", [line("/m/a")])):
+        (five / f"{name}.jsonl").write_text("\n".join(lines))
+    folder = five / "relations/mined"
+    assert relations(f"relations_file={five}/whole.jsonl", folder=five) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, covered in (("trial", 1), ("empty", 0)):
+        assert relations(f"relations_file={five}/{name}.jsonl", folder=five) == 2
+        printed = capsys.readouterr().err
+        assert f"neighbours.npy has neighbours for 5 of 5 categories, {five}/{name}.jsonl would leave {covered} of 5" in printed
+        assert "mine the others first" in printed and len(printed.strip().splitlines()) == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert relations(f"relations_file={five}/half.jsonl", folder=five) == 0
+    assert relations("graph=none", f"out={folder}", folder=five) == 2
+    assert relations(f"relations_file={five}/trial.jsonl", f"out={five}/trial", folder=five) == 0
+    (folder / "neighbours.npy").unlink()
+    assert relations(f"relations_file={five}/trial.jsonl", folder=five) == 0
+
+
+def test_a_graph_of_another_data_set_replaces_none(five, capsys):
+    """A relations file that knows none of the categories, as where data=… was left out."""
+    (five / "raw").mkdir()
+    (five / "raw/relations.jsonl").write_text("\n".join(line(mid, ("/m/b", "high")) for mid in ("/m/a", "/m/c", "/m/u")))
+    (five / "other.jsonl").write_text(line("/m/0dog", ("/m/0cat", "high")))
+    assert relations(folder=five) == 0
+    assert relations(f"relations_file={five}/other.jsonl", folder=five) == 2
+    assert f"other.jsonl answers for none of the 5 categories of {five}/shards: give the data set" in capsys.readouterr().err
+    assert not (five / "relations/mined").exists()
+    assert relations("graph=random", f"relations_file={five}/other.jsonl", folder=five) == 2
+    assert "graph=random reads no relations_file" in capsys.readouterr().err
+    assert relations("graph=mined", folder=five) == 2
+    assert "relations/mined/relations.jsonl cannot be read: there is none; `c2srt relations mine`" in capsys.readouterr().err
 
 
 def test_the_relations_of_the_raw_folder_are_found_and_a_missing_or_broken_file_is_refused(five, capsys):
@@ -261,8 +296,8 @@ def test_numbers_as_strengths_are_means_and_relations_build_is_the_same_verb(fiv
                (("/m/b", "is-a", 1.5), ("/m/c", "functional", 2.5), ("/m/d", "is-a", "medium"))]
     (five / "mined.jsonl").write_text(json.dumps({"mid": "/m/a", "related": answers}))
     assert main(["relations", "build", f"work={five}", f"relations_file={five}/mined.jsonl", "neighbours=2"]) == 0
-    assert load_relations(five / "relations/llm", FIVE, 2)[0].tolist() == [2, 3]
-    edges = pl.read_parquet(five / "relations/llm/edges.parquet")
+    assert load_relations(five / "relations/mined", FIVE, 2)[0].tolist() == [2, 3]
+    edges = pl.read_parquet(five / "relations/mined/edges.parquet")
     assert edges.rows() == [("/m/a", "/m/c", 0, 2.5, "functional"), ("/m/a", "/m/d", 1, 2.0, "is-a")]
 
 

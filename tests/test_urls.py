@@ -130,6 +130,9 @@ class Handler(BaseHTTPRequestHandler):
     def loop(self) -> None:
         self.answer(302, b"", Location="/loop.jpg")
 
+    def astray(self) -> None:
+        self.answer(302, b"", Location=f"http://{'b' * 64}.example/x.jpg")
+
     def other(self) -> None:
         self.answer(200, jpeg(1, 600, 400))
 
@@ -246,11 +249,29 @@ def test_without_size_and_md5_half_a_jpeg_is_corrupt(server):
         ("not a url", "refused"),
         ("file:///etc/passwd", "refused"),
         ("http://127.0.0.1:1/x.jpg", "unreachable"),
+        (f"http://{'a' * 64}.example/x.jpg", "refused"),
+        ("http://xn--/x.jpg", "refused"),
+        ("http://xn--a-ecp.example/x.jpg", "refused"),
+        ("http://\u0378.example/x.jpg", "refused"),
+        ("http://a..b/x.jpg", "refused"),
+        ("http://[::1/x.jpg", "refused"),
+        ("http://127.0.0.1:99999/x.jpg", "unreachable"),
+        ("http://127.0.0.1/\x00.jpg", "refused"),
     ],
 )
 def test_urls_that_lead_nowhere(url, status):
     outcome = fetch(url)
     assert outcome.status == status and outcome.reason
+
+
+def test_a_redirect_to_nowhere_and_an_odd_fault_are_that_image_s_own(server, monkeypatch):
+    outcome = fetch(f"{server}/astray.jpg")
+    assert outcome.status in ("refused", "unreachable") and outcome.reason
+    rows = [row(f"{server}/good.jpg", number=0), row("http://xn--/x.jpg", number=1), row(f"{server}/good.jpg", number=2)]
+    with Downloader(config()) as downloader:
+        assert [outcome.status for _, outcome in downloader.all(rows)] == ["ok", "refused", "ok"]
+    monkeypatch.setattr("sharding.urls.disagreement", lambda data, row: 1 / 0)
+    assert fetch(f"{server}/good.jpg").reason == f"{server}/good.jpg: ZeroDivisionError: division by zero"
 
 
 def test_downloads_overlap_keep_their_order_and_the_limit(server):
@@ -282,7 +303,7 @@ def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch)
     assert set(Handler.seen) == {url.rpartition("/")[2].removesuffix(".jpg") for url in table["url"][4:]}
 
 
-@pytest.mark.parametrize("header, seconds", [(None, 0), ("7", 7), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-3", 0)])
+@pytest.mark.parametrize("header, seconds", [(None, 0), ("7", 7), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-3", 0), ("²", 0)])
 def test_retry_after_headers(header, seconds):
     assert retry_after(header) == seconds
 

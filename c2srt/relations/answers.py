@@ -1,4 +1,4 @@
-"""Mined relations → neighbour table (kind `llm`).
+"""Mined relations → neighbour table (kinds `llm` and `mined`).
 
 A relations file is JSONL, a line a category:
 
@@ -52,10 +52,8 @@ class Answers:
     hash: str
 
 
-def find_answers(relations_file: str | None, root: str | None, vocabulary: Vocabulary) -> Answers:
-    """`relations_file`, else `<root>/relations.jsonl`, else the shipped file of this vocabulary. Raises UserError."""
-    if relations_file:
-        return read_answers(Path(relations_file))
+def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
+    """`<root>/relations.jsonl`, else the shipped file of this vocabulary. Raises UserError."""
     if root and (own := Path(root) / "relations.jsonl").is_file():
         return read_answers(own)
     for name in SHIPPED:
@@ -79,6 +77,8 @@ def read_answers(path: Path) -> Answers:
     try:
         content = path.read_bytes()
         return parse_answers(gzip.decompress(content) if path.suffix == ".gz" else content, str(path))
+    except FileNotFoundError as error:
+        raise UserError(f"the relations file {path} cannot be read: there is none; `c2srt relations mine` makes one") from error
     except (OSError, EOFError) as error:
         raise UserError(f"the relations file {path} cannot be read: {error}") from error
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import random
 import time
 from collections import Counter
@@ -14,62 +13,19 @@ import numpy as np
 from c2srt.errors import UserError
 from c2srt.progress import Progress
 from c2srt.relations.answers import STRENGTH
-from c2srt.relations.endpoint import Again, Endpoint, Reply, Unsupported
+from c2srt.relations.completion import Reply
+from c2srt.relations.endpoint import FORMAT, LIMIT, OLD_LIMIT, Again, Endpoint, Refused, Unsupported
 from c2srt.relations.ledger import Ledger, now
 from c2srt.relations.prompt import SCHEMA, Unparsable, normalised, read_reply
+from c2srt.relations.purse import OutOfBudget, Prices, Purse
 from c2srt.relations.questions import Question, Questions
 
-MILLION = 1_000_000
 LONGEST_BACKOFF_S = 60.0
 FIRST_TRIES = 3  # of the very first request: a wrong address should not take minutes to say so
-HOPELESS = 10  # questions given up in a row
-OVERHEAD_TOKENS = 64 + len(json.dumps(SCHEMA))  # what chat templates and the answer's schema add to a prompt, at most
-
-
-@dataclass(frozen=True)
-class Prices:
-    """USD for a million tokens, and the tokens that a reply may have."""
-
-    input: float
-    output: float
-    max_output: int
-
-    def bound(self, prompt: str) -> float:
-        """The most that one request can cost: a token covers at least one byte of UTF-8, and `max_output` caps the reply."""
-        return ((len(prompt.encode()) + OVERHEAD_TOKENS) * self.input + self.max_output * self.output) / MILLION
-
-    def cost(self, reply: Reply, bound: float) -> float:
-        """What a reply cost; the bound where the endpoint does not tell."""
-        if reply.input_tokens is None or reply.output_tokens is None:
-            return bound
-        return (reply.input_tokens * self.input + reply.output_tokens * self.output) / MILLION
-
-
-class OutOfBudget(Exception):
-    """The next request could cost more than what is left."""
-
-
-class Purse:
-    """A hard budget: a request sets its bound aside before it is sent."""
-
-    def __init__(self, budget: float, spent: float) -> None:
-        self.budget, self.spent, self.aside = budget, spent, 0.0
-        self._changed = asyncio.Condition()
-
-    async def set_aside(self, bound: float) -> None:
-        """Waits while requests under way might leave enough. Raises OutOfBudget."""
-        async with self._changed:
-            while self.spent + self.aside + bound > self.budget:
-                if self.aside <= 0:
-                    raise OutOfBudget
-                await self._changed.wait()
-            self.aside += bound
-
-    async def settle(self, bound: float, cost: float) -> None:
-        async with self._changed:
-            self.aside = max(0.0, self.aside - bound) if self.aside - bound > 1e-12 else 0.0
-            self.spent += cost
-            self._changed.notify_all()
+HOPELESS = 10  # questions given up, or prompts cut off, in a row
+REFUSALS_SHOWN = 10
+TOKEN_LETTERS = 6  # in no tokenizer's prose does a token cover more on average: these prompts have 3.5 to 4.5
+PROMPT_CUT, CUT = "prompt cut off", "cut off"
 
 
 @dataclass
@@ -107,7 +63,9 @@ class Pace:
 @dataclass(repr=False)  # asyncio prints a task's result when it restores the SIGINT handler: half a minute for these fields
 class Asker:
     """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint that refuses `json` is asked for
-    `text`. `attempts` replies a question, `tries` requests a reply. `counts` says what happened in this run."""
+    `text`. `limit` is the key that caps a reply. `attempts` replies a question, `tries` requests a reply. `counts` says what
+    happened in this run, `refused` which prompts the endpoint would not take, `last_fault` what came last instead of a reply,
+    `unread` why the last reply that could not be read was none."""
 
     questions: Questions
     ledger: Ledger
@@ -121,9 +79,14 @@ class Asker:
     attempts: int
     tries: int
     progress: Progress
+    limit: str = LIMIT
     counts: Counter = field(default_factory=Counter)
+    refused: list[str] = field(default_factory=list)
+    last_fault: str = ""
+    unread: str = ""
     out_of_budget: bool = False
     given_up_in_a_row: int = 0
+    cut_in_a_row: int = 0
 
     async def ask_all(self, at_once: int) -> None:
         """Asks every question without an answer; the first alone, so that a wrong address or key costs one request."""
@@ -152,11 +115,15 @@ class Asker:
         if asked.id not in state.best and state.attempts.get(asked.id, 0) >= self.attempts:  # an earlier run gave up: start anew
             state.attempts.pop(asked.id)
         while asked.id not in state.final and state.attempts.get(asked.id, 0) < self.attempts:
-            reply, bound = await self.reply(asked, candidates, first)
+            try:
+                reply, bound = await self.reply(asked, candidates, first)
+            except Refused as fault:
+                self.refuse(asked, fault)
+                break
             if reply is None:
                 self.give_up()
                 break
-            await self.record(asked, candidates, reply, bound)
+            await self.record(asked, candidates, reply, bound, first)
         if asked.id in state.best and state.attempts.get(asked.id, 0) >= self.attempts:
             self.settle(asked)
         self.counts["questions without an answer"] += asked.id not in state.final
@@ -168,62 +135,112 @@ class Asker:
         self.given_up_in_a_row += 1
         if self.given_up_in_a_row >= HOPELESS:
             raise UserError(f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row, {self.tries} tries "
-                            "each): run the same command again when it does; nothing is lost")
+                            f"each; last: {self.last_fault}): run the same command again when it does; nothing is lost")
+
+    def refuse(self, asked: Question, fault: Refused) -> None:
+        """Notes a prompt that the endpoint does not take. Raises UserError when it has never taken any."""
+        self.counts["questions that the endpoint refuses"] += 1
+        self.refused.append(f"{self.questions.labels.shown[asked.row]}: {fault}")
+        self.given_up_in_a_row += not fault.content
+        if self.given_up_in_a_row >= HOPELESS and not self.ledger.state.heard:
+            raise UserError(f"{self.endpoint.url} refuses every request ({HOPELESS} in a row; last: {fault})")
+
+    def notes(self) -> list[str]:
+        """Why questions stay open: the first refusals, the last fault, the last reply that was none."""
+        notes = [f"refused: {words}" for words in self.refused[:REFUSALS_SHOWN]]
+        if self.counts["questions given up after faults"]:
+            notes.append(f"the last fault: {self.last_fault}")
+        if self.unread and self.counts["questions without an answer"]:
+            notes.append(f"the last reply that could not be read: {self.unread}")
+        return notes
 
     def settle(self, asked: Question) -> None:
         """Takes the best of the replies that were not clean."""
         best = self.ledger.state.best[asked.id]
         self.write(settle_event(asked.id, best))
-        self.counts["answers taken without their unusable names"] += 1
+        self.counts[taken_without(best)] += 1
 
     async def reply(self, asked: Question, candidates: np.ndarray, first: bool) -> tuple[Reply | None, float]:
-        """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead."""
-        for attempt in range(1, self.tries + 1):
+        """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead. Raises Refused, UserError."""
+        attempt, doubtful = 1, False
+        while attempt <= self.tries:
             await self.pace.wait()
-            prompt = self.questions.prompt(asked, candidates, self.form)
+            form, limit = "text" if doubtful else self.form, self.limit
+            prompt = self.questions.prompt(asked, candidates, form)
             bound = self.prices.bound(prompt)
             await self.purse.set_aside(bound)
             self.write({"event": "ask", "id": asked.id, "target": self.questions.vocabulary.mids[asked.row], "query": asked.query,
-                        "page": asked.page, "attempt": attempt, "time": now(), "bound": bound, "form": self.form,
-                        "prompt": prompt})
-            body = chat_body(self.endpoint.model, prompt, self.form, self.temperature, self.prices.max_output)
+                        "page": asked.page, "attempt": attempt, "time": now(), "bound": bound, "form": form, "prompt": prompt})
+            body = chat_body(self.endpoint.model, prompt, form, self.temperature, self.prices.max_output, limit)
             try:
                 reply = await self.endpoint.ask(body)
+            except Unsupported as fault:
+                await self.fault(asked, attempt, Again(str(fault)), bound)
+                doubtful = self.adapt(fault)
+            except Again as fault:
+                await self.fault(asked, attempt, fault, bound)
+                self.counts["faults on the way (429, 5xx, connection)"] += 1
+                if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
+                    hint = "" if fault.told else "; check url=… (or OPENAI_BASE_URL)"
+                    raise UserError(f"{self.endpoint.url} gives no usable reply: {fault}{hint}") from fault
+                if attempt < self.tries:
+                    await self.pace.after(fault, attempt)
+                attempt += 1
+            except (Refused, UserError) as error:
+                await self.fault(asked, attempt, Again(str(error)), bound)
+                raise
+            else:
+                if doubtful:  # the same question is answered in the other form: it was the form
+                    self.fall_back("structured output")
                 self.pace.good()
                 self.given_up_in_a_row = 0
                 return reply, bound
-            except Unsupported as fault:
-                await self.fault(asked, attempt, Again(str(fault)), bound)
-                if not self.may_fall_back:
-                    raise UserError(f"{self.endpoint.url} refuses structured output ({fault}): set form=text") from fault
-                self.form = "text"
-            except Again as fault:
-                await self.fault(asked, attempt, fault, bound)
-                if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
-                    raise UserError(f"{self.endpoint.url} gives no usable reply: {fault}; check url=… (or "
-                                    "OPENAI_BASE_URL)") from fault
-                if attempt < self.tries:
-                    await self.pace.after(fault, attempt)
-            except UserError as error:
-                await self.fault(asked, attempt, Again(str(error)), bound)
-                raise
         return None, 0.0
 
+    def adapt(self, fault: Unsupported) -> bool:
+        """Leaves out what the endpoint does not know; True where it may be this one prompt that it refuses, so that only this
+        question is tried in the other form. Raises Refused, UserError."""
+        if fault.key == LIMIT:
+            if self.limit == LIMIT:
+                print(f"{self.endpoint.url} does not know {LIMIT} ({fault}): asking with {OLD_LIMIT}", flush=True)
+            self.limit = OLD_LIMIT
+            return False
+        if not fault.sure:
+            if not self.may_fall_back:
+                raise Refused(str(fault)) from fault
+            return True
+        if not self.may_fall_back:
+            raise UserError(f"{self.endpoint.url} refuses structured output ({fault}): set form=text") from fault
+        self.fall_back(f"structured output ({fault})")
+        return False
+
+    def fall_back(self, what: str) -> None:
+        """From now on all questions are asked in the text form."""
+        if self.form != "text":
+            print(f"{self.endpoint.url} refuses {what}: asking in the text form", flush=True)
+        self.form = "text"
+
     async def fault(self, asked: Question, attempt: int, fault: Again, bound: float) -> None:
+        self.last_fault = str(fault)
         self.write({"event": "fault", "id": asked.id, "attempt": attempt, "time": now(), "reason": str(fault),
                     "billed": fault.billed})
         await self.purse.settle(bound, bound if fault.billed else 0.0)
-        self.counts["faults on the way (429, 5xx, connection)"] += 1
 
-    async def record(self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float) -> None:
-        """Reads one reply and writes it down, clean or not."""
+    async def record(self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float, first: bool) -> None:
+        """Reads one reply and writes it down, clean or not. Raises UserError if the endpoint cuts prompts off."""
         cost = self.prices.cost(reply, bound)
         event = reply_event(asked, candidates, reply, self.questions, cost, self.ledger.state.attempts.get(asked.id, 0) + 1)
         event["endpoint"] = self.endpoint.url
         self.write(event)
         self.counts[f"replies: {event['verdict']}"] += 1
         self.counts["unusable names"] += len(event["unusable"])
+        self.unread = event.get("reason", self.unread)
         await self.purse.settle(bound, cost)
+        self.cut_in_a_row = self.cut_in_a_row + 1 if event["verdict"] == PROMPT_CUT else 0
+        if self.cut_in_a_row >= (1 if first else HOPELESS):
+            raise UserError(f"{self.endpoint.url} cuts prompts off ({event['reason']}): give the server a longer context "
+                            "(num_ctx of Ollama, --max-model-len of vLLM, -c of llama.cpp), or ask about fewer categories at "
+                            "once with size=…")
 
     def write(self, event: dict) -> None:
         self.ledger.append(event)
@@ -235,29 +252,42 @@ def settle_event(key: str, best: dict) -> dict:
     return {"event": "settle", "id": key, "time": now(), "final": True, "related": best["related"]}
 
 
-def chat_body(model: str, prompt: str, form: str, temperature: float | None, max_output: int) -> dict:
+def taken_without(best: dict) -> str:
+    """What is counted when this unclean reply is taken as the answer."""
+    missing = "what was cut off" if best["verdict"] == CUT else "their unusable names"
+    return f"answers taken without {missing}"
+
+
+def chat_body(model: str, prompt: str, form: str, temperature: float | None, max_output: int, limit: str = LIMIT) -> dict:
     """The JSON of one chat request."""
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_completion_tokens": max_output}
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}], limit: max_output}
     if form == "json":
-        body["response_format"] = SCHEMA
+        body[FORMAT] = SCHEMA
     if temperature is not None:
         body["temperature"] = temperature
     return body
 
 
 def reply_event(asked: Question, candidates: np.ndarray, reply: Reply, questions: Questions, cost: float, attempt: int) -> dict:
-    """The ledger's line for a reply. Verdicts: ok, invented (unusable names beside the others), refused, cut off, unparsable."""
+    """The ledger's line for a reply. Verdicts: ok, invented (unusable names beside the others), refused, unparsable; cut off,
+    where the reply did not end of itself, though what is there may be readable; prompt cut off, where the endpoint read far less
+    than was sent, so that the reply answers another question."""
     event = {"event": "reply", "id": asked.id, "attempt": attempt, "time": now(), "model": reply.model, "finish": reply.finish,
              "tokens": [reply.input_tokens, reply.output_tokens], "cost": cost, "text": reply.refusal or reply.text,
              "related": None, "unusable": []}
+    letters = len(questions.prompt(asked, candidates, "json"))  # the shorter form
+    if reply.input_tokens and reply.input_tokens * TOKEN_LETTERS < letters:
+        reason = f"{reply.input_tokens:,} tokens were read of a prompt of {letters:,} characters"
+        return event | {"verdict": PROMPT_CUT, "reason": reason, "final": False}
     try:
-        if reply.refusal:
+        if reply.refusal or reply.filtered and not reply.text.strip():
             event["verdict"] = "refused"
         else:
             event["related"], event["unusable"] = resolve(read_reply(reply.text), asked, candidates, questions)
             event["verdict"] = "invented" if event["unusable"] else "ok"
+            event["verdict"] = event["verdict"] if reply.whole else CUT
     except Unparsable as error:
-        event |= {"verdict": "cut off" if reply.finish == "length" else "unparsable", "reason": str(error)}
+        event |= {"verdict": "unparsable" if reply.whole else CUT, "reason": str(error)}
     return event | {"final": event["verdict"] == "ok"}
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, remove_leftovers, whole_file
-from c2srt.relations.asking import Prices, chat_body, reply_event, settle_event
-from c2srt.relations.endpoint import PATH, Again, parse_completion
+from c2srt.relations.asking import chat_body, reply_event, settle_event, taken_without
+from c2srt.relations.completion import Complaint, Malformed, parse_completion
+from c2srt.relations.endpoint import PATH
 from c2srt.relations.ledger import Ledger, events, now
+from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Question, Questions
 
 REQUESTS = 50_000  # in one file, the API's limit
@@ -87,12 +89,12 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
 
 def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, prices: Prices) -> str:
     """Writes one result into the ledger; returns what it was."""
-    response = row.get("response") or {}
+    response = row["response"] if isinstance(row.get("response"), dict) else {}
     try:
-        if row.get("error") or response.get("status_code") != 200:
-            raise Again(json.dumps(row.get("error") or response.get("body"), ensure_ascii=False)[:300])
+        if row.get("error") or str(response.get("status_code")) != "200":
+            raise Malformed(json.dumps(row.get("error") or response.get("body") or row.get("response"), ensure_ascii=False)[:300])
         reply = parse_completion(response.get("body"), questions.identity["model"])
-    except Again as fault:
+    except (Complaint, Malformed) as fault:
         note(ledger, {"event": "fault", "id": asked.id, "attempt": 1, "time": now(), "reason": f"batch: {fault}", "billed": False,
                       "batch": hash_of(row)})
         return "failed requests"
@@ -107,13 +109,14 @@ def note(ledger: Ledger, event: dict) -> None:
     ledger.state.take(event)
 
 
-def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> int:
-    """Takes the best reply of questions that had `attempts` unclean ones; returns how many."""
+def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> Counter:
+    """Takes the best reply of questions that had `attempts` unclean ones; counts them."""
     state = ledger.state
     ripe = [asked.id for asked in questions if state.attempts.get(asked.id, 0) >= attempts and asked.id in state.best]
+    taken = Counter(taken_without(state.best[key]) for key in ripe)
     for key in ripe:
         note(ledger, settle_event(key, state.best[key]))
-    return len(ripe)
+    return taken
 
 
 def results(path: Path) -> Iterator[dict]:
@@ -125,8 +128,8 @@ def results(path: Path) -> Iterator[dict]:
                     continue
                 try:
                     row = json.loads(line)
-                    row["custom_id"]
-                except (ValueError, KeyError, TypeError) as error:
+                    hash(row["custom_id"])
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise UserError(f"{path}, line {number}: not a batch result (needs custom_id and response): "
                                     f"{error}") from None
                 yield row

@@ -1,6 +1,7 @@
 """`c2srt relations [build]`: the neighbour table of one kind of graph.
 
-`llm` reads relations mined from a large language model (paper B.3), `similarity` takes the most similar text features,
+`llm` reads the relations that come with the data set, mined from a large language model (paper B.3), `mined` those of a file of
+one's own (`c2srt relations mine`), so that the two never replace each other; `similarity` takes the most similar text features,
 `cooccurrence` counts the training labels, `random` and `none` are the controls that show what a graph is worth.
 Letters: C categories, K neighbours.
 """
@@ -11,17 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from c2srt.errors import UserError
-from c2srt.files import remove_leftovers
-from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print_dropped
+from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print_dropped, read_answers
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
-from c2srt.relations.table import KINDS, TABLE, Neighbours, is_current, no_neighbours, save, summary
+from c2srt.relations.table import (KINDS, LLM, MINED, TABLE, Neighbours, check_coverage, is_current, no_neighbours,
+                                   save, summary)
 from c2srt.vocabulary import Vocabulary, load_vocabulary
+
+RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
 
 
 @dataclass
 class Config:
-    """Keys of `c2srt relations`, explained in configs/relations.yaml."""
+    """Keys of `c2srt relations`, explained in configs/relations.yaml.
+
+    A `relations_file` makes the graph `mined`, in a folder of that name beside `llm`.
+    """
 
     graph: str = "llm"
     neighbours: int = 8
@@ -37,20 +43,46 @@ class Config:
             raise UserError(f"graph={self.graph} is not a kind of relation graph: choose one of {', '.join(KINDS)}")
         if self.neighbours < 1:
             raise UserError(f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without any)")
+        if self.relations_file and self.graph == LLM:
+            self.graph = MINED
+            if Path(self.out).name == LLM:  # `out` follows from `graph`
+                self.out = str(Path(self.out).with_name(MINED))
+        if self.relations_file and self.graph != MINED:
+            raise UserError(f"graph={self.graph} reads no relations_file: leave out one of the two")
+        if self.graph == MINED and not self.relations_file:
+            self.relations_file = str(Path(self.out) / RELATIONS)
 
 
 def run(config: Config) -> None:
-    """Writes the neighbour table of `config.graph`, or says that it is up to date. Raises UserError on bad input."""
+    """Writes the neighbour table of `config.graph`, or says that it is up to date.
+
+    Raises UserError on bad input, and rather than replace a graph that reaches far more categories.
+    """
     vocabulary, out = load_vocabulary(Path(config.shards)), Path(config.out)
-    answers = find_answers(config.relations_file, config.root, vocabulary) if config.graph == "llm" else None
+    answers = answers_for(config, vocabulary)
     made_from = identity(config, vocabulary, answers)
     if is_current(out, made_from):
         print(f"{out / TABLE} is up to date ({config.graph})")
         return
-    remove_leftovers(out)
     neighbours, notes = build(config, vocabulary, answers)
+    check_coverage(out, neighbours, answers.source if answers else f"graph={config.graph}")
     save(out, neighbours, vocabulary, made_from, notes)
     print(summary(neighbours.table, out, config.graph))
+    if config.graph == MINED:
+        print(f"the verbs that follow take it with graph={MINED}")
+
+
+def answers_for(config: Config, vocabulary: Vocabulary) -> Answers | None:
+    """The mined relations that the kind is made of, if it is made of any. Raises UserError."""
+    if config.graph == LLM:
+        return find_answers(config.root, vocabulary)
+    if config.graph != MINED:
+        return None
+    answers = read_answers(Path(config.relations_file))
+    if not any(mid in answers.related for mid in vocabulary.mids):
+        raise UserError(f"{answers.source} answers for none of the {len(vocabulary):,} categories of {config.shards}: give the "
+                        "data set that it belongs to (data=…), or the file of this one")
+    return answers
 
 
 def identity(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> dict:

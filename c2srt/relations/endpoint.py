@@ -9,43 +9,48 @@ import email.utils
 import json
 import os
 import time
-from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
+import httpx2
 import openai
-from httpx2 import ConnectError, Response
 
+from c2srt.clients import making_client, scheme, without_user
 from c2srt.errors import UserError
+from c2srt.relations.completion import SHOWN, Complaint, Malformed, Reply, complaint, parse_completion
 
 KEY, URL, MODEL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"
 PATH = "/v1/chat/completions"
+LIMIT, OLD_LIMIT = "max_completion_tokens", "max_tokens"  # the second is what servers know that do not know the first
+FORMAT = "response_format"
+ABOUT_FORMAT = "response.?format|json.?(schema|object|mode)|structured|grammar|guided"
 LONGEST_WAIT_S = 900.0
 SECRET = 6  # characters; a shorter key is a placeholder ("none"), not a secret
 
 
 class Again(Exception):
     """This attempt failed, another may not. `wait`: seconds the endpoint asks for, or None. `limited`: a rate limit, which
-    holds for all requests. `billed`: the request may have been charged although no reply came."""
+    holds for all requests. `billed`: the request may have been charged although no reply came. `told`: in the endpoint's own
+    words, so that its address is right."""
 
-    def __init__(self, reason: str, wait: float | None = None, limited: bool = False, billed: bool = False) -> None:
+    def __init__(self, reason: str, wait: float | None = None, limited: bool = False, billed: bool = False,
+                 told: bool = False) -> None:
         super().__init__(reason)
-        self.wait, self.limited, self.billed = wait, limited, billed
+        self.wait, self.limited, self.billed, self.told = wait, limited, billed, told
 
 
 class Unsupported(Exception):
-    """The endpoint refuses structured output."""
+    """The endpoint refuses a key of the request. `sure`: it names the key; else it may be this prompt that it refuses."""
+
+    def __init__(self, reason: str, key: str, sure: bool) -> None:
+        super().__init__(reason)
+        self.key, self.sure = key, sure
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A reply's text ("" if it has none), why it ended, the model's own name, and tokens charged (None: not told)."""
+class Refused(Exception):
+    """The endpoint refuses this request, others it may answer. `content`: a filter refuses what it is about."""
 
-    text: str
-    finish: str
-    model: str
-    input_tokens: int | None
-    output_tokens: int | None
-    refusal: str | None = None
+    def __init__(self, reason: str, content: bool = False) -> None:
+        super().__init__(reason)
+        self.content = content
 
 
 def model_name(model: str | None) -> str:
@@ -55,87 +60,110 @@ def model_name(model: str | None) -> str:
     return name
 
 
+def key_of_environment() -> str:
+    """The key. Raises UserError if there is none, or if it holds what no HTTP header can."""
+    key = os.environ.get(KEY, "").strip()
+    if not key:
+        raise UserError(f"no key: set {KEY} in the environment (any word will do for a local server that checks none)")
+    for place, letter in enumerate(key, 1):
+        if not "!" <= letter <= "~":
+            raise UserError(f"{KEY} holds a character that no key has (character {place}, U+{ord(letter):04X}): copy the key "
+                            "again, whole")
+    return key
+
+
+def address_of(url: str | None) -> str | None:
+    """The address of the API that config or environment give; None: OpenAI's own. Raises UserError if it is none."""
+    name, address = ("url", url) if url else (URL, os.environ.get(URL, "").strip())
+    if not address:
+        return None
+    try:
+        good = "://" in address and scheme(address) in ("http", "https") and httpx2.URL(address).host
+    except (ValueError, httpx2.InvalidURL):
+        good = False
+    if not good:
+        raise UserError(f"{name}={without_user(address)} is not an address: write http(s)://host/v1")
+    return address
+
+
 class Endpoint:
-    """Opens the connection pool; `await endpoint.close()` closes it. Raises UserError if key, model or address are missing."""
+    """Opens the connection pool; `await endpoint.close()` closes it.
+
+    Raises UserError if key, model or address are missing or none, or if the environment's proxies cannot be used.
+    """
 
     def __init__(self, model: str | None, url: str | None, timeout_s: float) -> None:
-        self._key = os.environ.get(KEY, "").strip()
-        self.model = model_name(model)
-        address = url or os.environ.get(URL, "").strip() or None
-        if not self._key:
-            raise UserError(f"no key: set {KEY} in the environment (any word will do for a local server that checks none)")
-        if address and urlsplit(address).scheme not in ("http", "https"):
-            raise UserError(f"url={without_user(address)} is not an address: write http(s)://host/v1")
-        self._client = openai.AsyncOpenAI(api_key=self._key, base_url=address, max_retries=0, timeout=timeout_s)
+        self.model, self._key, address = model_name(model), key_of_environment(), address_of(url)
+        with making_client():
+            self._client = openai.AsyncOpenAI(api_key=self._key, base_url=address, max_retries=0, timeout=timeout_s)
         self.url = without_user(str(self._client.base_url)).rstrip("/")
 
     async def close(self) -> None:
         await self._client.close()
 
     async def ask(self, body: dict) -> Reply:
-        """Sends one chat request. Raises Again, Unsupported, or UserError where asking again cannot help."""
+        """Sends one chat request. Raises Again, Unsupported, Refused, or UserError where no request can be answered."""
         try:
             # `post` instead of `chat.completions.create`: the latter walks every typed field, half of the client's CPU time.
-            return self.reply((await self._client.post("/chat/completions", body=body, cast_to=Response)).content)
+            return self.reply((await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)).content)
         except openai.APIStatusError as error:
-            raise self.status_fault(error, "response_format" in body) from error
+            page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
+            said = complaint("a web page" if page else error.body or error.message, error.status_code)
+            raise self.fault(said, body, error.response.headers) from error
+        except Complaint as error:
+            raise self.fault(error, body) from error
+        except Malformed as error:
+            raise Again(str(error), billed=True) from error
         except openai.APITimeoutError as error:
             raise Again("no reply in time", billed=True) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            sent = not isinstance(cause, ConnectError)
+            sent = not isinstance(cause, httpx2.ConnectError)
             raise Again(self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent) from error
-        except openai.OpenAIError as error:
-            raise Again(self.clean(f"{type(error).__name__} {error}"), billed=True) from error
+        except Exception as error:  # whatever a client makes of one odd answer or header must not end the other questions
+            raise Again(self.clean(f"{type(error).__name__} {error}")[:SHOWN], billed=True) from error
 
     def reply(self, content: bytes) -> Reply:
-        """The body of a chat completion. Raises Again if it is none (cut off, or a web page)."""
+        """The body of a chat completion. Raises Complaint, or Malformed if it is none (cut off, or a web page)."""
         text = self.clean(content.decode(errors="replace"))
         try:
             return parse_completion(json.loads(text), self.model)
-        except ValueError as error:
-            raise Again(f"the body is no chat completion ({type(error).__name__}): {text[:80]!r}", billed=True) from error
+        except (ValueError, RecursionError) as error:
+            raise Malformed(f"the body is no chat completion ({type(error).__name__}): {text[:80]!r}") from error
 
-    def status_fault(self, error: openai.APIStatusError, structured: bool) -> Exception:
-        """What an HTTP error status means for the caller."""
-        status, code, message = error.status_code, str(error.code or ""), self.clean(said(error))[:300]
-        if status == 429 and code == "insufficient_quota":
-            return UserError(f"the account at {self.url} has no credit left: {message}")
+    def fault(self, said: Complaint, body: dict, headers: dict | None = None) -> Exception:
+        """What an error means for the caller, be its status HTTP's or the body's."""
+        words, status = self.clean(str(said)), said.status
+        if said.about_content or said.about_length:
+            return Refused(words, said.about_content)
+        if status == 402 or said.names("insufficient_(quota|credit)"):
+            return UserError(f"the account at {self.url} has no credit left: {words}")
         if status == 429:
-            wait = retry_after(error.response.headers)
+            wait = retry_after(headers or {})
             if wait is not None and wait > LONGEST_WAIT_S:
                 return UserError(f"{self.url} asks to wait {wait:,.0f} s: run the same command again after that")
-            return Again("429 too many requests", wait, limited=True)
-        if status in (408, 409, 425) or status >= 500:
-            return Again(f"{status} {message}", retry_after(error.response.headers))
+            return Again(words, wait, limited=True, told=True)
         if status in (401, 403):
             return UserError(f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it may use")
         if status == 404:
-            return UserError(f"{self.url} has no model {self.model!r}, or it is not the address of the API (status 404: "
-                             f"{message})")
-        if structured and status in (400, 422):
-            return Unsupported(f"{status} {message}")
-        return UserError(f"{self.url} refuses the request (status {status}): {message}")
+            return UserError(f"{self.url} has no model {self.model!r}, or it is not the address of the API (status {words})")
+        if status in (400, 422):
+            return self.refusal(said, body, words)
+        if status in (None, 408, 409, 425) or status >= 500:
+            return Again(words, retry_after(headers or {}), told=True)
+        return UserError(f"{self.url} refuses the request (status {words})")
+
+    def refusal(self, said: Complaint, body: dict, words: str) -> Exception:
+        """Status 400 or 422: a key that the server does not know, if it names one, or this one request."""
+        if LIMIT in body and said.names(LIMIT):
+            return Unsupported(words, LIMIT, True)
+        if FORMAT in body:
+            return Unsupported(words, FORMAT, said.names(ABOUT_FORMAT))
+        return Refused(words)
 
     def clean(self, text: str) -> str:
         """The text without the key."""
         return text.replace(self._key, "[key]") if len(self._key) >= SECRET else text
-
-
-def parse_completion(body: object, model: str) -> Reply:
-    """The JSON of a chat completion; `model` stands in where it names none. Raises Again if it is something else."""
-    try:
-        choice, usage = body["choices"][0], body.get("usage") or {}
-        message = choice["message"]
-        return Reply(message.get("content") or "", str(choice.get("finish_reason")), str(body.get("model") or model),
-                     usage.get("prompt_tokens"), usage.get("completion_tokens"), message.get("refusal"))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Again(f"the body is no chat completion ({type(error).__name__}): {str(body)[:80]!r}", billed=True) from error
-
-
-def said(error: openai.APIStatusError) -> str:
-    """The endpoint's own words about an error, if it has any."""
-    return str(error.body.get("message") or error.message) if isinstance(error.body, dict) else str(error.message)
 
 
 def retry_after(headers) -> float | None:
@@ -148,11 +176,5 @@ def retry_after(headers) -> float | None:
     except ValueError:
         try:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
-
-
-def without_user(url: str) -> str:
-    """The address without a name and password in it, and without its query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -14,15 +14,17 @@ from typing import Any, Optional
 from c2srt.errors import UserError
 from c2srt.progress import Progress
 from c2srt.relations import batch
-from c2srt.relations.asking import MILLION, Asker, Pace, Prices, Purse
+from c2srt.relations.asking import Asker, Pace
+from c2srt.relations.build import RELATIONS
 from c2srt.relations.endpoint import Endpoint, model_name
 from c2srt.relations.ledger import Ledger
 from c2srt.relations.mined import write_relations
 from c2srt.relations.prompt import FORMS
+from c2srt.relations.purse import MILLION, Prices, Purse
 from c2srt.relations.questions import MODES, Questions, make_questions
 from c2srt.relations.shortlist import SOURCES
 
-LEDGER, RELATIONS = "ledger.jsonl", "relations.jsonl"
+LEDGER = "ledger.jsonl"
 INCOMPLETE = 1
 SAMPLE = 50  # prompts that the estimate looks at
 BYTES_PER_TOKEN = 3.5  # of a list of English names; only the estimate uses it
@@ -92,14 +94,13 @@ def run(config: Config) -> int:
     with Ledger(out / LEDGER, questions.identity) as ledger:
         if config.batch_export:
             return export_batch(config, questions, ledger)
+        counts, spent_up, notes = Counter(), False, []
         if config.batch_import:
-            counts, spent_up = import_batch(config, questions, ledger), False
+            counts = import_batch(config, questions, ledger)
         elif unanswered(questions, ledger):
             asker = asyncio.run(ask(config, questions, ledger))
-            counts, spent_up = asker.counts, asker.out_of_budget
-        else:
-            counts, spent_up = Counter(), False
-    return finish(config, questions, out, counts, spent_up)
+            counts, spent_up, notes = asker.counts, asker.out_of_budget, asker.notes()
+    return finish(config, questions, out, counts, spent_up, notes)
 
 
 def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
@@ -121,8 +122,7 @@ def import_batch(config: Config, questions: Questions, ledger: Ledger) -> Counte
     if not paths:
         raise UserError(f"batch_import={config.batch_import[0]} holds no .jsonl file")
     counts = batch.load(paths, questions, ledger, prices)
-    counts["answers taken without their unusable names"] += batch.settle_open(questions, ledger, config.attempts)
-    return counts
+    return counts + batch.settle_open(questions, ledger, config.attempts)
 
 
 def unanswered(questions: Questions, ledger: Ledger) -> bool:
@@ -176,13 +176,16 @@ def estimate_line(config: Config, questions: Questions, ledger: Ledger, prices: 
     return f"{line}\nthe budget will not do for all of them: mining stops when it is used up"
 
 
-def finish(config: Config, questions: Questions, out: Path, counts: Counter, spent_up: bool) -> int:
+def finish(config: Config, questions: Questions, out: Path, counts: Counter, spent_up: bool, notes: list[str]) -> int:
     """Writes the relations file from the ledger and says what came of it."""
     summary = write_relations(out / LEDGER, out / RELATIONS, questions)
     for what, count in sorted(counts.items()):
         if count:
             print(f"  {what}: {count:,}")
-    print(f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered, "
+    for note in notes:
+        print(f"  {note}")
+    earlier = f" (and {summary['others']:,} others that were asked before)" if summary["others"] else ""
+    print(f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered{earlier}, "
           f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD")
     if spent_up:
         print(f"the budget of {config.budget:.2f} USD is used up: run again with a larger budget=… to go on")

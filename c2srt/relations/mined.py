@@ -6,6 +6,7 @@ Order: mean strength, then how many queries name it, then its mean place in thei
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from c2srt.files import hash_of, whole_file
@@ -14,11 +15,14 @@ from c2srt.relations.questions import Questions
 
 
 def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
-    """Writes the relations file; returns {"answered": targets, "open": questions without an answer, "relations", "provenance"}.
+    """Writes the relations file; returns {"answered": targets of these questions, "others": the file's further lines, "open":
+    questions without an answer, "relations", "provenance"}.
 
-    A target with an answered question gets a line, even an empty one; targets without any are left out.
+    Every target of which the ledger has an answer gets a line, even an empty one, whether this run asks about it or not: a
+    trial on a few categories takes nothing out of a file that holds more.
     """
-    found, open_, facts = collect(ledger, questions)
+    everywhere = replace(questions, rows=list(range(len(questions.vocabulary))))
+    found, answered, facts = collect(ledger, everywhere)
     vocabulary, provenance = questions.vocabulary, facts.provenance(questions)
     relations = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -31,19 +35,23 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
                 "split": "seen" if row < vocabulary.seen_count else "unseen", "queries": len({query for query, _ in found[row]}),
                 "related": [{"mid": vocabulary.mids[column], "name": vocabulary.names[column], "type": kind, "strength": strength}
                             for column, kind, strength in answers]}, ensure_ascii=False) + "\n")
-    return {"answered": len(found), "open": open_, "relations": relations, "provenance": provenance}
+    own = sum(row in found for row in questions.rows)
+    return {"answered": own, "others": len(found) - own, "open": sum(asked.id not in answered for asked in questions),
+            "relations": relations, "provenance": provenance}
 
 
-def collect(ledger: Path, questions: Questions) -> tuple[dict[int, dict[tuple[int, int], list]], int, "Facts"]:
-    """Answers of these questions in the ledger: row → (query, page) → related; the number without any; the ledger's facts."""
+def collect(ledger: Path, questions: Questions) -> tuple[dict[int, dict[tuple[int, int], list]], set[str], "Facts"]:
+    """Answers of these questions in the ledger: row → (query, page) → related; the ids that have one; the ledger's facts."""
     wanted = {asked.id: asked for asked in questions}
     found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
+    answered: set[str] = set()
     facts = Facts()
     for event in events(ledger):
         facts.take(event)
-        if event.get("final") and (asked := wanted.pop(event["id"], None)):
+        if event.get("final") and event["id"] not in answered and (asked := wanted.get(event["id"])):
+            answered.add(asked.id)
             found[asked.row][asked.query, asked.page] = event["related"]
-    return found, len(wanted), facts
+    return found, answered, facts
 
 
 def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float]]:

@@ -87,14 +87,23 @@ def plain(name: str) -> str:
 
 
 def listeners(path: Path, graphs: list[Graph], seen: int) -> None:
+    """Writes the picture of `listeners_figure` as a PNG."""
+    save(listeners_figure(graphs, seen), path)
+
+
+def listeners_figure(graphs: list[Graph], seen: int) -> plt.Figure:
     """How many categories listen to each seen one: hubs at the left, the unreached at the right."""
     figure, axis = plt.subplots(figsize=(7, 4))
+    most = 1
     for graph in graphs:
         heard = np.bincount(graph.table[graph.table != ABSENT], minlength=seen)[:seen]
         axis.plot(np.arange(1, seen + 1), np.sort(heard)[::-1], label=graph.kind)
+        most = max(most, heard.max(initial=0))
     axis.set(xscale="log", yscale="symlog", xlabel="seen categories, most heard first", ylabel="listeners")
+    axis.set_xlim(1, max(seen, 2))  # a margin would be places before the first, and fewer listeners than none
+    axis.set_ylim(0, 1.3 * most)
     axis.legend()
-    save(figure, path)
+    return figure
 
 
 def save(figure: plt.Figure, path: Path) -> None:

@@ -24,6 +24,15 @@ READ_AS = {"synonymy": "synonymy", "similarity": "synonymy", "is-a": "is-a", "hy
            "co-occurrence": "co-occurrence", "cooccurrence": "co-occurrence", "part-whole": "part-whole"}
 FORMS = ("json", "text")
 NONE = "No related categories"
+BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d+)[^\w\n]*?:")
+
+# How models mark what they think aloud: <think>, <thinking>, <seed:think>, ◁think▷, [THINK], <|begin_of_thought|>, and the
+# channels of harmony (<|channel|>analysis … <|channel|>final<|message|>). Some servers' templates swallow the opening mark.
+_ALOUD = r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|analysis|scratchpad|(?:inner|internal)_monologue)"
+THINKING = re.compile(rf"<{_ALOUD}(?:\s[^<>]*)?>|◁{_ALOUD}▷|<\|(?:begin_of_)?{_ALOUD}\|>|<\|channel\|>\s*(?:analysis|commentary)"
+                      r"|(?-i:\[THINK\])", re.IGNORECASE)
+THOUGHT = re.compile(rf"<\s*/\s*{_ALOUD}\s*>|◁/{_ALOUD}▷|<\|(?:end_of_|/){_ALOUD}\|>"
+                     r"|<\|channel\|>\s*final\b.{0,60}?<\|message\|>|(?-i:\[/THINK\])", re.IGNORECASE)
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "related_categories", "strict": True, "schema": {
     "type": "object", "additionalProperties": False, "required": ["related"], "properties": {"related": {
@@ -110,21 +119,36 @@ def question(target: str, candidates: list[str], form: str) -> str:
 
 
 def read_reply(text: str) -> list[tuple[str, str, str]]:
-    """(label as written, relation type, strength word) of each related category, in order. Raises Unparsable."""
-    if re.search(r"(?mi)^\W*related category \d+\W*:", text):
-        return read_blocks(text)
-    if "{" in text:
-        return read_object(text)
-    if normalised(text).strip(".* ") == normalised(NONE):
+    """(label as written, relation type, strength word) of each related category, in order. Raises Unparsable.
+
+    What a model thinks aloud before it answers is no part of the answer.
+    """
+    answer = spoken(text)
+    if BLOCK.search(answer):
+        return read_blocks(answer)
+    if "{" in answer:
+        return read_object(answer)
+    if normalised(answer).strip(".* \ufeff") == normalised(NONE):
         return []
     raise Unparsable("neither a JSON object nor 'Related Category 1: …'")
+
+
+def spoken(text: str) -> str:
+    """What stands behind the last end of thinking. Raises Unparsable where thinking has no end, or nothing follows it."""
+    ends = list(THOUGHT.finditer(text))
+    answer = text[ends[-1].end() :] if ends else text
+    if THINKING.search(answer):
+        raise Unparsable("the thinking has no end")
+    if ends and not answer.strip():
+        raise Unparsable("thinking without an answer")
+    return answer
 
 
 def read_object(text: str) -> list[tuple[str, str, str]]:
     """The `json` form: one whole object; text before and behind it (a code fence) is allowed, a second object is not."""
     try:
-        found, end = json.JSONDecoder().raw_decode(text, text.index("{"))
-    except ValueError as error:
+        found, end = json.JSONDecoder(object_pairs_hook=once).raw_decode(text, text.index("{"))
+    except (ValueError, RecursionError) as error:
         raise Unparsable(f"broken or cut off JSON ({error})") from None
     if "{" in text[end:]:
         raise Unparsable("more than one JSON object")
@@ -134,10 +158,26 @@ def read_object(text: str) -> list[tuple[str, str, str]]:
         raise Unparsable(f"not the fields asked for ({type(error).__name__} {error})") from None
 
 
+def once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object whose keys all differ. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
 def read_blocks(text: str) -> list[tuple[str, str, str]]:
-    """The `text` form; markdown's stars, hashes and list marks are ignored, text round the blocks is allowed."""
+    """The `text` form; markdown's stars, hashes and list marks are ignored, text round the blocks is allowed.
+
+    The blocks are numbered from 1: a second list, or one of the other form, would be a draft, and a missing number is a loss.
+    """
+    numbers = [int(number) for number in BLOCK.findall(text)]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise Unparsable(f"related categories numbered {', '.join(map(str, numbers[:9]))}: a second list, or a part of one")
+    if re.search(r'\{\s*"related"', text):
+        raise Unparsable("both a JSON object and 'Related Category 1: …'")
     found = []
-    for block in re.split(r"(?mi)^\W*related category \d+\W*?:", text)[1:]:
+    for block in BLOCK.split(text)[2::2]:
         lines = [line.replace("**", "").strip(" \t-–—•*#") for line in block.strip().splitlines()]
         fields = {key.strip().casefold(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
         try:

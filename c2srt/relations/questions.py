@@ -53,8 +53,9 @@ class Questions:
         return self.queries * sum(self.pages(row) for row in self.rows)
 
     def pages(self, row: int) -> int:
-        pool = len(self.pools[row]) if self.pools is not None else self.vocabulary.seen_count - (row < self.vocabulary.seen_count)
-        return max(1, -(-pool // self.size))
+        if self.pools is not None:  # a shortlist is one page, that of a row whose pool was not made, too
+            return 1
+        return max(1, -(-(self.vocabulary.seen_count - (row < self.vocabulary.seen_count)) // self.size))
 
     def pool(self, row: int) -> np.ndarray:
         """Candidates of a target: its shortlist, or every other seen category."""

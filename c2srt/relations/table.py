@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.files import read_json, sha256_of_file, whole_file, write_json
+from c2srt.files import TEMPORARY, read_json, sha256_of_file, whole_file, write_json
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
-KINDS = ("llm", "similarity", "cooccurrence", "random", "none")
+LLM, MINED = "llm", "mined"  # relations that came with the data set; relations mined by its user
+KINDS = (LLM, MINED, "similarity", "cooccurrence", "random", "none")
 ABSENT = -1
+FAR_LESS = 0.5  # of the share of categories with neighbours that the graph in the same folder has
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,27 @@ def is_current(out: Path, made_from: dict) -> bool:
         return False
 
 
+def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
+    """Raises UserError if the graph would replace one that reaches far more of its categories: a trial, or a file of another
+    data set, must not destroy it in passing."""
+    try:
+        old = (np.load(out / TABLE) != ABSENT).any(1)
+    except (OSError, ValueError):
+        return
+    new = (neighbours.table != ABSENT).any(1)
+    if new.mean() < FAR_LESS * old.mean():
+        raise UserError(f"{out / TABLE} has neighbours for {old.sum():,} of {len(old):,} categories, {source} would leave "
+                        f"{new.sum():,} of {len(new):,} with any: nothing was written; mine the others first, give the data "
+                        f"set that the file belongs to (data=…), write elsewhere with out=…, or remove {out / TABLE}")
+
+
 def save(out: Path, neighbours: Neighbours, vocabulary: Vocabulary, made_from: dict, notes: dict) -> None:
-    """Writes the edges and the table, then their provenance with both SHA-256s, so that a mixed set is noticed."""
+    """Writes the edges and the table, then their provenance with both SHA-256s, so that a mixed set is noticed.
+
+    Only what killed runs left of these three is removed: the folder of a mined graph is also that of its mining.
+    """
+    for left in (path for name in (EDGES, TABLE, PROVENANCE) for path in out.glob(f"{name}{TEMPORARY}*")):
+        left.unlink(missing_ok=True)
     write_edges(out / EDGES, neighbours, vocabulary)
     with whole_file(out / TABLE) as temporary, temporary.open("wb") as file:
         np.save(file, neighbours.table)

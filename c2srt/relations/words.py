@@ -136,9 +136,10 @@ class NewWords:
                             "words.cache=…")
         with Ledger(path, questions.identity) as ledger, contextlib.redirect_stdout(sys.stderr), ThreadPoolExecutor(1) as thread:
             if unanswered(questions, ledger):  # in a thread of its own: a notebook's has an event loop already
-                thread.submit(lambda: asyncio.run(ask(config, questions, ledger))).result()
-        found, open_, _ = collect(path, questions)
-        if open_:
+                asker = thread.submit(lambda: asyncio.run(ask(config, questions, ledger))).result()
+                print("".join(f"{note}\n" for note in asker.notes()), end="")
+        found, answered, _ = collect(path, questions)
+        if open_ := questions.count - len(answered):
             print(f"{open_} questions about new words have no answer: text similarity stands in", file=sys.stderr)
         return {words[row - len(self.vocabulary)]: self.columns(averaged(answers)) for row, answers in found.items()}
 
