@@ -15,7 +15,7 @@ from c2srt.files import remove_leftovers
 from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print_dropped
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
-from c2srt.relations.table import KINDS, TABLE, Neighbours, is_current, no_neighbours, save, summary
+from c2srt.relations.table import KINDS, TABLE, Neighbours, is_current, no_neighbours, save, summary, titled
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -50,7 +50,7 @@ def run(config: Config) -> None:
     remove_leftovers(out)
     neighbours, notes = build(config, vocabulary, answers)
     save(out, neighbours, vocabulary, made_from, notes)
-    print(summary(neighbours.table, out, config.graph))
+    print(summary(neighbours.table, out, titled(config.graph, notes)))
 
 
 def identity(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> dict:
