@@ -54,6 +54,18 @@ def test_the_figures_are_those_counted_by_hand(graphs, capsys):
     assert "mined: 1.2 neighbours, 80.0 % covered, 80.0 % reciprocal, greatest hub Bat, 1 unreached" in capsys.readouterr().out
 
 
+def test_a_graph_that_an_oracle_wrote_is_called_so_wherever_it_is_shown(graphs, capsys):
+    lines = (graphs / "mined.jsonl").read_text(encoding="utf-8")
+    (graphs / "oracle.jsonl").write_text(json.dumps({"provenance": {"oracle": True}}) + "\n" + lines, encoding="utf-8")
+    assert main(["relations", f"work={graphs}", f"relations_file={graphs}/oracle.jsonl", "neighbours=3"]) == 0
+    assert "llm (oracle graph), 5 categories" in capsys.readouterr().out
+    assert report(graphs) == 0
+    assert "llm (oracle graph): 1.2 neighbours" in capsys.readouterr().out
+    text = (graphs / "relations/report/report.md").read_text(encoding="utf-8")
+    assert "| llm (oracle graph) | random |" in text and "## llm (oracle graph)" in text
+    assert '"kinds":["llm (oracle graph)","random"]' in (graphs / "relations/report/lookup.html").read_text(encoding="utf-8")
+
+
 def test_overlap_and_reciprocity_are_the_literal_ones():
     random = np.random.default_rng(0)
     one, other = (np.stack([random.permutation(12)[:4] for _ in range(15)]) for _ in range(2))

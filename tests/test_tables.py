@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from c2srt import cli
+from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results
@@ -69,6 +70,16 @@ def test_overrides_for_one_data_set_change_the_row_there_only():
     tables = {"t": Table("t", [Row("a", run="a", train=["lr=1"], train_on={"miniature": ["lr=2"]})])}
     here, there = (trained_rows(for_data(tables, data))[0] for data in ("miniature", "openimages"))
     assert (here.train, there.train) == (["lr=1", "lr=2"], ["lr=1"]) and here.recipe != there.recipe
+
+
+def test_the_graph_of_the_miniature_is_called_an_oracle_graph_wherever_it_is_shown(tmp_path):
+    here, there = (for_data(config_of(tmp_path, f"data={data}", "data.root=x", ALL).tables, data) for data in ("miniature", "nuswide"))
+    assert all(table.caption.endswith(" · oracle graph") for table in here.values())
+    assert not any("oracle" in table.caption for table in there.values())
+    assert [[row.name for row in tables["graphs"].rows if row.run == "full"] for tables in (here, there)] == [
+        ["oracle graph (full C²SRT)"], ["LLM (full C²SRT)"]]
+    assert "*Oracle graph*" in run.note(config_of(tmp_path), 1, "nuswide") and "*Oracle graph*" in demo_table.notes(1)
+    assert "Oracle" not in run.note(config_of(tmp_path, "data=nuswide", "data.root=x"), 1, "nuswide")
 
 
 def test_trials_keep_the_two_kinds_of_seed_apart():
@@ -209,7 +220,7 @@ def test_the_tables_as_files(results, tmp_path, capsys):
     config.tables = TABLES
     run.run(config)
     markdown = (tmp_path / "mine.md").read_text().splitlines()
-    assert markdown[0] == "**My table · miniature, per_class, percent**"
+    assert markdown[0] == "**My table · oracle graph · miniature, per_class, percent**"
     head = [cell.strip() for cell in markdown[2].strip("|").split("|")]
     assert head == ["row", "ZSL mAP", "odd mAP", "plain mAP", "GZSL mAP", "ZSL F1@1", "GZSL F1@1", "ZSL F1@2", "GZSL F1@2"]
     body = {line.split("|")[1].strip(): [cell.strip() for cell in line.strip("|").split("|")] for line in markdown[4:]}

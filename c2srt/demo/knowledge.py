@@ -1,5 +1,6 @@
-"""What a language model that knows the miniature's world would answer about each category: the demo's `llm` graph.
+"""The demo's `llm` graph: an oracle's answers about each category, of one that knows how the miniature's world is made.
 
+All 48 events have their defining companions first, which no language model could know: shown, it is called *oracle graph*.
 Rules over the world, never labels: what a name is, what it comes with. Lines have the form of the mined relations that
 the project ships (c2srt/data_files): {"mid", "name", "split", "related": [{"mid", "name", "type", "strength"}…]}, best first,
 related categories seen ones only.
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 
 from c2srt.demo.words import FAMILIES, SCENES, SHAPES, WARMTH, Category, categories, family_of, habits
 
+PROVENANCE = {"oracle": True, "model": "none: written by the program that draws the miniature"}
+"""What the relations file says of itself, so that every picture and page of this graph can."""
 RELATED = 8
 """Answers kept for each category."""
 

@@ -89,9 +89,10 @@ def model_scores(folder: Path, images: Tensor) -> np.ndarray:
 
 
 def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
-    """Events scored by the mean of their neighbours' standardised CLIP scores, everything else by its own.
+    """Events scored by the mean of their K neighbours' standardised CLIP scores, everything else by its own.
 
-    No training: it shows how much the relation graph knows that the names do not say. table [C, K], −1 absent.
+    No training: it shows how much the oracle graph knows that the names do not say. Of an event's four neighbours three are the
+    companions that define it, the fourth is another event. table [C, K], −1 absent.
     """
     standard = (scores - scores.mean(0)) / scores.std(0)
     result = standard.copy()

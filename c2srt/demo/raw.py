@@ -3,7 +3,7 @@
     <root>/2018_04/class-descriptions.csv, classes-trainable.txt (= seen), classes-seen.txt, classes-unseen.txt
     <root>/2018_04/train/train-images-boxable-with-rotation.csv, train-annotations-human-imagelabels.csv (and so on)
     <root>/images/<split>/<16 hex>.jpg
-    <root>/relations.jsonl            the `llm` graph (c2srt/demo/knowledge.py)
+    <root>/relations.jsonl            the `llm` graph, an oracle (c2srt/demo/knowledge.py)
     <root>/groups.csv                 mid, group of each unseen category: its words explain it ("words") or not ("opaque")
     <root>/truth.npz                  ids and every true label of each split: what real data never have; evaluation only
     <root>/miniature.json             written last: what the folder was made from
@@ -12,6 +12,7 @@
 import base64
 import csv
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -22,7 +23,7 @@ import numpy as np
 import simplejpeg
 
 from c2srt.demo.draw import random_picture, render
-from c2srt.demo.knowledge import relation_lines
+from c2srt.demo.knowledge import PROVENANCE, relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.words import categories
 from c2srt.files import hash_of, whole_file, write_json, write_text
@@ -118,4 +119,5 @@ def write_lists(root: Path) -> None:
     for name, members in (("classes-trainable", True), ("classes-seen", True), ("classes-unseen", False)):
         write_text(folder / f"{name}.txt", "".join(f"{category.mid}\n" for category in every if category.seen == members))
     write_csv(root / "groups.csv", ("mid", "group"), ((category.mid, GROUPS[category.kind]) for category in every if not category.seen))
-    write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in relation_lines()))
+    lines = [json.dumps({"provenance": PROVENANCE}), *relation_lines()]
+    write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in lines))

@@ -16,8 +16,8 @@ from c2srt.text import load_text
 from c2srt.vocabulary import load_vocabulary
 
 FIGURES, FULL = "figures.json", "full"
-NEIGHBOURS, GRAPHS = "CLIP, events by their neighbours", "graphs"
-"""A row without training of its own, in the table of graphs: how much the mined graph knows that the names do not say."""
+NEIGHBOURS, GRAPHS = "CLIP, events by their four neighbours (oracle graph)", "graphs"
+"""A row without training of its own, in the table of graphs: how much the oracle graph knows that the names do not say."""
 
 
 def report(config, walk, tables: dict[str, Table]) -> None:
@@ -63,7 +63,7 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
 
 
 def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, object]:
-    """CLIP's scores [N, C] of the test images, and the `llm` neighbour table [C, 4]."""
+    """CLIP's scores [N, C] of the test images, and the oracle graph's neighbour table [C, 4]."""
     work = config.place.of_clip(clip)
     loaded = load_clip(ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors")))
     vocabulary = load_vocabulary(config.place.shards())

@@ -1,7 +1,7 @@
 """The demo's tables as Markdown: rows by name, figures in percent, mean and spread over trials."""
 
 from c2srt.tables.collect import Trials
-from c2srt.tables.render import MARKDOWN, cell, spread_note
+from c2srt.tables.render import MARKDOWN, ORACLE_NOTE, cell, spread_note
 
 
 def columns(topk: list[int]) -> list[str]:
@@ -21,4 +21,4 @@ def notes(trials: int) -> str:
     """How to read the tables: what the columns mean, and the spread."""
     return ("Percent. mAP is `per_class` over verified labels, F1 micro over images with a positive. Unseen categories are *words* (pairs "
             "of known words) and *opaque* (events, known only through what they come with). *true* columns use everything that the "
-            f"generator drew, which no real data set knows. The mAP of *prior only* is what chance gives. {spread_note(trials)}")
+            f"generator drew, which no real data set knows. The mAP of *prior only* is what chance gives. {spread_note(trials)} {ORACLE_NOTE}")

@@ -4,6 +4,7 @@ Shapes: n categories asked about, K neighbours, H heads, D width, d = D / H.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.viewers import OurViewer, subgraph
+from c2srt.files import read_json
 from c2srt.model.head import Graph, Head
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import attention_logits, split_heads, with_self_loops
+from c2srt.relations.table import PROVENANCE, load_relations
 from c2srt.views import centre_pixels
 
 ROWS, TOP, IMAGES = 12, 5, 50
@@ -35,14 +38,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Relations:
-    """The rows, and the split whose images they are means over."""
+    """The rows, the split whose images they are means over, and whether the model's graph is an oracle's."""
 
     rows: list[Row]
     split: str
+    oracle: bool = False
 
     def record(self) -> dict:
         over = ["heads", f"images of split {self.split} that contain the category"]
-        return {"layer": 1, "mean_over": over, "rows": [vars(row) for row in self.rows]}
+        return {"layer": 1, "mean_over": over, "oracle_graph": self.oracle, "rows": [vars(row) for row in self.rows]}
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -62,7 +66,17 @@ def numbers(inputs: Inputs) -> Relations:
         images = torch.stack([centre_pixels(inputs.photos.read(place).image, ours.size) for place in some])
         weights, heard = mean_attention(ours, images, column)
         rows.append(row_of(vocabulary.names, column, weights, heard, len(some)))
-    return Relations(rows, inputs.config.split)
+    return Relations(rows, inputs.config.split, hears_an_oracle(inputs))
+
+
+def hears_an_oracle(inputs: Inputs) -> bool:
+    """Whether the model's graph is the `llm` graph that is there, and that one says of itself that an oracle wrote it."""
+    folder, table = Path(inputs.config.relations_folder) / "llm", inputs.ours.graph.table.cpu()
+    try:
+        provenance = read_json(folder / PROVENANCE, "c2srt relations")
+        return bool(provenance.get("oracle")) and torch.equal(load_relations(folder, inputs.vocabulary, table.shape[1]), table)
+    except UserError:  # no such graph, or of another K: nothing is known of it
+        return False
 
 
 def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:

@@ -16,7 +16,7 @@ from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
 from c2srt.relations.table import (KINDS, LLM, MINED, TABLE, Neighbours, check_coverage, is_current, no_neighbours,
-                                   save, summary)
+                                   save, summary, titled)
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
@@ -67,7 +67,7 @@ def run(config: Config) -> None:
     neighbours, notes = build(config, vocabulary, answers)
     check_coverage(out, neighbours, answers.source if answers else f"graph={config.graph}")
     save(out, neighbours, vocabulary, made_from, notes)
-    print(summary(neighbours.table, out, config.graph))
+    print(summary(neighbours.table, out, titled(config.graph, notes)))
     if config.graph == MINED:
         print(f"the verbs that follow take it with graph={MINED}")
 

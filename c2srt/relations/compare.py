@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from c2srt.relations.table import ABSENT
+from c2srt.relations.table import ABSENT, titled
 from c2srt.vocabulary import Vocabulary
 
 HUBS = 15
@@ -24,6 +24,11 @@ class Graph:
     table: np.ndarray
     edges: pl.DataFrame
     provenance: dict
+
+    @property
+    def title(self) -> str:
+        """The kind as people are shown it: what no language model made is not called so."""
+        return titled(self.kind, self.provenance)
 
 
 def describe(graph: Graph, vocabulary: Vocabulary) -> dict:

@@ -68,7 +68,7 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
         axis.scatter(across, up, s=(2 * radius[node]) ** 2, c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
         if node != row:  # that one is named above all panels; here its name would cross the arrows
             write_name(axis, plain(vocabulary.names[node]), across, up, radius[node], 9 * scale)
-    axis.set(title=graph.kind if sources else f"{graph.kind}: no neighbours", xlim=(-1.9, 1.9), ylim=(-1.4, 1.4), aspect="equal")
+    axis.set(title=graph.title if sources else f"{graph.title}: no neighbours", xlim=(-1.9, 1.9), ylim=(-1.4, 1.4), aspect="equal")
     axis.axis("off")
 
 
@@ -97,7 +97,7 @@ def listeners_figure(graphs: list[Graph], seen: int) -> plt.Figure:
     most = 1
     for graph in graphs:
         heard = np.bincount(graph.table[graph.table != ABSENT], minlength=seen)[:seen]
-        axis.plot(np.arange(1, seen + 1), np.sort(heard)[::-1], label=graph.kind)
+        axis.plot(np.arange(1, seen + 1), np.sort(heard)[::-1], label=graph.title)
         most = max(most, heard.max(initial=0))
     axis.set(xscale="log", yscale="symlog", xlabel="seen categories, most heard first", ylabel="listeners")
     axis.set_xlim(1, max(seen, 2))  # a margin would be places before the first, and fewer listeners than none

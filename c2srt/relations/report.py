@@ -52,6 +52,7 @@ def run(config: Config) -> None:
               "graphs": {graph.kind: describe(graph, vocabulary) for graph in graphs},
               "overlap": {one.kind: {other.kind: overlap(one.table, other.table) for other in graphs} for one in graphs},
               "shortlist": shortlist_coverage(config, vocabulary, graphs),
+              "titles": {graph.kind: graph.title for graph in graphs},
               "provenance": {graph.kind: graph.provenance for graph in graphs}}
     figures = draw(out, graphs, rows, vocabulary)
     write_json(out / "report.json", report)
@@ -125,7 +126,7 @@ def shortlist_coverage(config: Config, vocabulary: Vocabulary, graphs: list[Grap
 
 def summary_lines(report: dict) -> list[str]:
     """A line a graph."""
-    return [f"{kind}: {facts['mean_neighbours']:.1f} neighbours, {percent(facts['coverage']['all'])} covered, "
+    return [f"{report['titles'][kind]}: {facts['mean_neighbours']:.1f} neighbours, {percent(facts['coverage']['all'])} covered, "
             f"{percent(facts['reciprocal'])} reciprocal, greatest hub {facts['hubs'][0]['name'] if facts['hubs'] else 'none'}, "
             f"{len(facts['unreached']):,} unreached" for kind, facts in report["graphs"].items()]
 
@@ -136,7 +137,7 @@ def percent(value: float | None) -> str:
 
 def as_markdown(report: dict, figures: list[str]) -> str:
     """report.md."""
-    graphs = report["graphs"]
+    graphs, titles = report["graphs"], report["titles"]
     rows = [("edges", lambda facts: f"{facts['edges']:,}"),
             ("neighbours a category", lambda facts: f"{facts['mean_neighbours']:.2f}"),
             ("categories with neighbours", lambda facts: percent(facts["coverage"]["all"])),
@@ -148,11 +149,11 @@ def as_markdown(report: dict, figures: list[str]) -> str:
             ("seen categories that nobody hears", lambda facts: f"{len(facts['unreached']):,}")]
     size = f"{report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']} neighbours"
     lines = [f"# Relation graphs of {size}", "",
-             *table(["", *graphs], [[name, *(show(facts) for facts in graphs.values())] for name, show in rows]), "",
+             *table(["", *titles.values()], [[name, *(show(facts) for facts in graphs.values())] for name, show in rows]), "",
              "## Share of a row's neighbours that the column's graph has too", "",
-             *table(["", *graphs], [[one, *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
+             *table(["", *titles.values()], [[titles[one], *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
     for kind, facts in graphs.items():
-        lines += [f"## {kind}", ""]
+        lines += [f"## {titles[kind]}", ""]
         hubs = [f"{hub['name']} ({hub['listeners']:,})" for hub in facts["hubs"]]
         lines += [f"Hubs: {', '.join(hubs) or 'none'}.", ""]
         if facts["types"]:

@@ -98,6 +98,11 @@ def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> N
         frame.with_columns(pl.col("strength").fill_nan(None)).write_parquet(temporary)
 
 
+def titled(kind: str, provenance: dict) -> str:
+    """A kind of graph as people are shown it: what an oracle wrote, by its relations file's own word, is called so."""
+    return f"{kind} (oracle graph)" if provenance.get("oracle") else kind
+
+
 def summary(table: np.ndarray, out: Path, kind: str) -> str:
     degree = (table != ABSENT).sum(1)
     return (f"{out / TABLE}: {kind}, {len(table):,} categories, "

@@ -12,6 +12,8 @@ from c2srt.tables.rows import Table
 
 PUBLISHED_TOPK = {"nuswide": (3, 5), "openimages": (10, 20)}
 """The K of the published F1."""
+ORACLE_NOTE = ("*Oracle graph*: the `llm` graph of this data set is written by the program that draws it, and lists each event's defining "
+               "companions first: no language model would, and what it brings is the most that a graph can bring.")
 Columns = dict[str, str]
 """Name in the results → heading."""
 

@@ -12,6 +12,8 @@ from c2srt.model.config import check_choice
 PRIOR, CLIP, CLIP_SOFTMAX = UNTRAINED = ("prior", "clip", "clip-softmax")
 SIMPLE, ENSEMBLE = "simple", "ensemble"
 Trial = tuple[int, int]
+ORACLE = {"miniature": "oracle graph"}
+"""Data sets whose `llm` graph no language model made, and what it is called in every table (c2srt/demo/knowledge.py)."""
 
 
 @dataclass
@@ -20,6 +22,8 @@ class Row:
 
     name: str
     """As printed."""
+    name_on: dict[str, str] = field(default_factory=dict)
+    """By data set, as printed there instead."""
     run: str = ""
     """Folder below the work folder. Rows of several tables with the same run are the same row, trained once."""
     untrained: str = ""
@@ -82,9 +86,12 @@ class Table:
 
 
 def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
-    """The tables without the rows, and rows without the overrides, of other data sets."""
-    return {name: Table(table.caption, [replace(row, train=row.train + row.train_on.get(data, []), train_on={}) for row in table.rows
-                                        if not row.only or data in row.only], table.axis)
+    """The tables without the rows, and rows without the overrides, of other data sets; captions name a graph that is an oracle."""
+    def of_data(row: Row) -> Row:
+        return replace(row, name=row.name_on.get(data, row.name), name_on={}, train=row.train + row.train_on.get(data, []), train_on={})
+
+    graph = f" · {ORACLE[data]}" if data in ORACLE else ""
+    return {name: Table(table.caption + graph, [of_data(row) for row in table.rows if not row.only or data in row.only], table.axis)
             for name, table in tables.items()}
 
 

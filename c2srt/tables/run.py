@@ -16,7 +16,7 @@ from c2srt.progress import clock
 from c2srt.tables import render
 from c2srt.tables.collect import Collected, collect, read_groups
 from c2srt.tables.commands import Place, evaluate_untrained
-from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
+from c2srt.tables.rows import ORACLE, Row, Table, Trial, for_data, groups_of, trained_rows, trials
 from c2srt.tables.walk import Walk, prepare_clips, train_missing
 
 PUBLISHED = {"miniature": "nuswide"}
@@ -133,4 +133,5 @@ def note(config: Config, every: int, published: str) -> str:
     f1 = "images with a positive" if config.f1_over == "positive" else "all images"
     theirs = f"Published rows are the paper's on {published}, under its own protocol" + (
         ": another data set, only their order can be compared." if published != config.data["name"] else ".")
-    return f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)} {theirs}"
+    graph = f" {render.ORACLE_NOTE}" if config.data["name"] in ORACLE else ""
+    return f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)} {theirs}{graph}"

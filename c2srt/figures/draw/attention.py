@@ -36,7 +36,8 @@ def draw(relations: Relations) -> Figure:
     bar = figure.colorbar(picture, ax=axis, fraction=0.025, pad=0.015)
     bar.set_label("attention weight")
     note(figure, "How much an unseen category (left) listens to its seen neighbours: attention weights of the IST's first layer, "
-                 f"mean over heads and over images of split {relations.split} that contain the category. A row sums to 1.")
+                 f"mean over heads and over images of split {relations.split} that contain the category. A row sums to 1."
+                 f"{' Neighbours are those of an oracle graph.' if relations.oracle else ''}")
     return figure
 
 
