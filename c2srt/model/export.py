@@ -18,6 +18,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import read_json, whole_folder, write_json
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
@@ -29,7 +30,7 @@ from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary
 
 FORMAT = 1
-MADE_BY = "c2srt export"
+MADE_BY = Command("export")
 
 
 @dataclass
