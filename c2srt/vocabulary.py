@@ -8,6 +8,7 @@ names, each once, as keys.
 On disk: `vocabulary.json` = {"mids": [C], "names": [C], "seen_count": S, "hash": "…"}.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -44,6 +45,12 @@ class Vocabulary:
     def index(self) -> dict[str, int]:
         """MID -> column."""
         return {mid: position for position, mid in enumerate(self.mids)}
+
+    @cached_property
+    def titles(self) -> tuple[str, ...]:
+        """The names as they are shown: those that several categories bear have the MID behind them."""
+        bearers = Counter(self.names)
+        return tuple(name if bearers[name] == 1 else f"{name} ({mid})" for name, mid in zip(self.names, self.mids, strict=True))
 
     @cached_property
     def hash(self) -> str:

@@ -148,7 +148,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     results, table = evaluate_part(part, task, thresholds, at_least)
     results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, **about(vocabulary, config.split),
                "made_from": {**made_from, "key": key}}
-    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.names))
+    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.titles))
     write_results(out, results, table)
     shutil.rmtree(pieces[0].folder, ignore_errors=True)
     track(config, results)

@@ -17,6 +17,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results
 from c2srt.figures import ap_change, attention, cam, curves, graph, patch_counts, patches, predictions
+from c2srt.figures.draw import style
 from c2srt.figures.draw.style import MARKS
 from c2srt.figures.draw.style import save as save_figure
 from c2srt.figures.inputs import Inputs
@@ -171,6 +172,14 @@ def test_figures_are_drawn_without_mkt_where_there_is_none(world, tmp_path, caps
     assert typed[:2] == ["c2srt", "train"]
     config = to_config(train.Config, compose_verb("train", typed[2:]))
     assert (config.model.kind, config.work, config.out) == ("mkt", str(work), f"{work}/mkt/seed-0")
+
+
+def test_names_that_differ_in_their_mid_alone_differ_when_they_are_cut():
+    one, other = (f"American football conference ({mid})" for mid in ("/m/0abc12", "/m/0xyz34"))
+    for cut in (style.short(one, 20), style.fitted(one, 80, 7, "normal"), style.wrapped(one, 18)):
+        assert cut.endswith("(/m/0abc12)") and cut != one
+    assert style.short(one, 20) != style.short(other, 20) and style.short("Dog", 20) == "Dog"
+    assert style.short("a name without any brackets", 10) == "a name wi…"
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path):

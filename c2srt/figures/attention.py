@@ -61,7 +61,7 @@ def numbers(inputs: Inputs) -> Relations:
         some = places[labels[:, column] == 1][:IMAGES]
         images = torch.stack([centre_pixels(inputs.photos.read(place).image, ours.size) for place in some])
         weights, heard = mean_attention(ours, images, column)
-        rows.append(row_of(vocabulary.names, column, weights, heard, len(some)))
+        rows.append(row_of(vocabulary.titles, column, weights, heard, len(some)))
     return Relations(rows, inputs.config.split)
 
 
@@ -79,7 +79,7 @@ def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
         faults = {"is a seen category": column < seen, "has no neighbour in the relation graph": not hears[column],
                   f"is present in none of the {len(present):,} images looked at": not count[column]}
         if why := next((why for why, holds in faults.items() if holds), None):
-            raise UserError(f"categories: {inputs.vocabulary.names[column]!r} {why}: name unseen ones with neighbours and images")
+            raise UserError(f"categories: {inputs.vocabulary.titles[column]!r} {why}: name unseen ones with neighbours and images")
     return inputs.categories
 
 

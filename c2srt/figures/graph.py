@@ -22,7 +22,7 @@ class Graphs:
     vocabulary: Vocabulary
 
     def record(self) -> dict:
-        names = self.vocabulary.names
+        names = self.vocabulary.titles
         heard = {graph.kind: [names[column] for column in graph.table[self.column].tolist() if column != ABSENT]
                  for graph in self.graphs}
         return {"category": names[self.column], "mid": self.vocabulary.mids[self.column], "neighbours": heard}
