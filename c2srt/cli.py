@@ -20,6 +20,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from c2srt import hints, road
 from c2srt.errors import UserError
 from c2srt.overrides import NO_TEXT, keep_text, split_key
 
@@ -90,7 +91,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     """Composes and runs one verb; a non-zero int that the verb returns becomes the exit status. Raises UserError."""
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
-        raise UserError(f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `c2srt --help`)")
+        raise UserError(f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `{hints.flag(None, '--help')}`)")
     if "--help" in arguments or "-h" in arguments:
         print(help_of(verb))
         return 0
@@ -99,10 +100,18 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     if print_only:
         print(OmegaConf.to_yaml(composed, resolve=True), end="")
         return 0
-    module = importlib.import_module(VERBS[verb][0])
-    if "given" in {field.name for field in fields(module.Config)}:
-        OmegaConf.update(composed, "given", [override for override in overrides if is_shared(override)], force_add=True)
-    return module.run(to_config(module.Config, composed)) or 0
+    called = not hints.RUNNING  # by a person, not by another verb
+    with hints.running(verb, overrides):
+        if called and (line := road.starting(verb, composed)):
+            print(line, file=sys.stderr, flush=True)
+        module = importlib.import_module(VERBS[verb][0])
+        if "given" in {field.name for field in fields(module.Config)}:
+            OmegaConf.update(composed, "given", [override for override in overrides if is_shared(override)], force_add=True)
+        config = to_config(module.Config, composed)
+        status = module.run(config) or 0
+        if called and not status and (following := road.after(verb, config)):
+            print(f"next: {following}")
+    return status
 
 
 def is_shared(override: str) -> bool:
@@ -126,7 +135,7 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
             overrides[position : position + 2] = [f"{key[2:].replace('-', '_')}={value[0]}"]
     for argument in overrides:
         if "=" not in argument and not argument.startswith("~"):
-            raise UserError(f"{argument!r} is not an override: write key=value (see `c2srt --help`)")
+            raise UserError(f"{argument!r} is not an override: write key=value (see `{hints.flag(None, '--help')}`)")
     return overrides, print_only
 
 
@@ -167,8 +176,8 @@ def readable(error: Exception, verb: str) -> str:
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
         close = difflib.get_close_matches(str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5)
-        return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`c2srt {verb} --cfg job` prints all)"
-    return f"{first} (`c2srt {verb} --cfg job` prints the defaults)"
+        return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`{hints.flag(verb, '--cfg job')}` prints all)"
+    return f"{first} (`{hints.flag(verb, '--cfg job')}` prints the defaults)"
 
 
 def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from c2srt.errors import UserError
+from c2srt.hints import Command
 
 TEMPORARY = ".tmp-"
 
@@ -124,7 +125,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
 
 
-def read_json(path: Path, made_by: str) -> dict:
+def read_json(path: Path, made_by: Command) -> dict:
     """Reads a JSON object. Raises UserError naming `made_by`, the command that writes it, if absent or broken."""
     try:
         content = json.loads(path.read_text())

@@ -126,7 +126,7 @@ class Predictor:
                batch: int) -> Iterator[Prediction]:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
         check_labels(labels)
-        graph, columns, names = None, slice(None), list(self.exported.vocabulary.labels)
+        graph, columns, names = None, slice(None), list(self.exported.vocabulary.titles)
         if labels is not None:
             words = once(labels)
             names = list(words.values())

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from c2srt.errors import UserError
+from c2srt.hints import Command
 from c2srt.shards import Shard, ShardReader
 from c2srt.views import decode
 from c2srt.vocabulary import Vocabulary
 
-DAMAGED = "run `c2srt audit` to find all damage, then `c2srt shard` again"
+AUDIT, SHARD = Command("audit"), Command("shard")
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Samples:
         try:
             return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.json(sample)))
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{reader.path}: sample {image_id} is damaged ({error}): {DAMAGED}") from error
+            raise UserError(f"{reader.path}: sample {image_id} is damaged ({error}): run `{AUDIT}` to find all "
+                            f"damage, then `{SHARD}` again") from error
 
     def reader(self, shard: int) -> ShardReader:
         """The open reader of a shard; closes the one longest unused when there are too many."""

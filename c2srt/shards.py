@@ -27,10 +27,11 @@ import pyarrow.parquet as pq
 
 from c2srt.errors import UserError
 from c2srt.files import read_json, write_json
+from c2srt.hints import Command
 
 FORMAT = 1
 FILE = "index.json"
-MADE_BY = "c2srt shard"
+MADE_BY = Command("shard")
 SPANS = ["jpg_offset", "jpg_bytes", "json_offset", "json_bytes"]
 COLUMNS = ["id", "status", "member", *SPANS]
 

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, read_json, whole_file, write_json
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, normalise, patches_and_global
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.views import ViewConfig, decode, view_pixels
 
 FILE = "teacher.json"
-MADE_BY = "c2srt teacher"
+MADE_BY, AUDIT, SHARD = Command("teacher"), Command("audit"), Command("shard")
 
 
 def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
@@ -138,8 +139,8 @@ def all_views(reader: ShardReader, sample: int, views: ViewConfig, seed: int, si
     try:
         image = decode(reader.jpeg(sample))
     except ValueError as error:
-        raise UserError(f"{reader.path}: image {image_id} is damaged ({error}): run `c2srt audit`, then "
-                        "`c2srt shard` again") from error
+        raise UserError(f"{reader.path}: image {image_id} is damaged ({error}): run `{AUDIT}`, then "
+                        f"`{SHARD}` again") from error
     return [view_pixels(image, views, seed, image_id, view, size) for view in range(max(views.count, 1))]
 
 

@@ -23,12 +23,13 @@ from torch.nn.functional import normalize
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file, whole_file, write_json
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, ClipConfig, load_clip
 from c2srt.progress import Progress
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
 FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
-MADE_BY = "c2srt text"
+MADE_BY = Command("text")
 SLOT = "{}"
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, find_export
 from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file
+from c2srt.hints import Command
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.baselines.base import Baseline
 from c2srt.model.config import LossConfig
@@ -98,8 +99,8 @@ def run(config: Config) -> None:
     if source.resolve() == (out / MODEL).resolve():
         raise UserError(f"out={config.out} is where the checkpoint itself lies: choose another folder")
     exported = load_export(source)
-    check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, "c2srt train")
-    check_same_vocabulary(vocabulary, index.vocabulary, index.folder / "index.json", "c2srt shard")
+    check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, Command("train"))
+    check_same_vocabulary(vocabulary, index.vocabulary, index.folder / "index.json", Command("shard"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exported.model.to(device), exported.clip.model.to(device)
     context = Context.of(exported.clip, template_of(config, exported))
@@ -123,7 +124,7 @@ def run(config: Config) -> None:
 def is_current(folder: Path, key: str) -> bool:
     if not (folder / CONFIG_FILE).is_file() or not (folder / MODEL_FILE).is_file():
         return False
-    return read_json(folder / CONFIG_FILE, "c2srt tune").get("made_from", {}).get("tuned", {}).get("key") == key
+    return read_json(folder / CONFIG_FILE, Command("tune")).get("made_from", {}).get("tuned", {}).get("key") == key
 
 
 def template_of(config: Config, exported: Exported) -> str:
@@ -137,7 +138,7 @@ def template_of(config: Config, exported: Exported) -> str:
         return config.template
     if len(exported.templates) > 1:
         raise UserError(f"checkpoint={config.checkpoint} was trained with {len(exported.templates)} templates and one is tuned: "
-                        "say which with template='a photo of a {}.', or train on the features of `c2srt text templates=simple`")
+                        f"say which, as in `{Command('tune', template=exported.templates[0])}`")
     return exported.templates[0]
 
 
@@ -174,7 +175,7 @@ def take_step(config: Config, exported: Exported, context: Context, prompts: Pro
         gradient += found / count
     if not torch.isfinite(gradient).all():
         raise UserError(f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the checkpoint with "
-                        "`c2srt evaluate`")
+                        f"`{Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')}`")
     context.values.grad = context.gradient(exported.clip, prompts, gradient, config.chunk)
     optimizer.param_groups[0]["lr"] = config.lr * factor
     optimizer.step()

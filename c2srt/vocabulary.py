@@ -16,6 +16,7 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, read_json, write_json
+from c2srt.hints import Command
 
 FILE = "vocabulary.json"
 
@@ -46,7 +47,7 @@ class Vocabulary:
         return {mid: position for position, mid in enumerate(self.mids)}
 
     @cached_property
-    def labels(self) -> tuple[str, ...]:
+    def titles(self) -> tuple[str, ...]:
         """The names as they are shown: with the MID behind those that several categories share, "Spring (/m/01ty0n)"."""
         shared = Counter(name.casefold() for name in self.names)
         return tuple(f"{name} ({mid})" if shared[name.casefold()] > 1 else name
@@ -79,19 +80,20 @@ def open_images_v4() -> Vocabulary:
 
 def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads `folder/vocabulary.json`. Raises UserError if it is absent, broken or was edited by hand."""
-    content = read_json(folder / FILE, "c2srt shard")
+    content = read_json(folder / FILE, Command("shard"))
     try:
         vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), int(content["seen_count"]))
         written = content["hash"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / FILE} is not a vocabulary ({type(error).__name__}: {error}): "
-                        "make it again with `c2srt shard`") from None
+                        f"make it again with `{Command('shard')}`") from None
     if vocabulary.hash != written:
-        raise UserError(f"{folder / FILE} was changed since it was written (hash mismatch): make it again with `c2srt shard`")
+        raise UserError(f"{folder / FILE} was changed since it was written (hash mismatch): "
+                        f"make it again with `{Command('shard')}`")
     return vocabulary
 
 
-def check_same_vocabulary(vocabulary: Vocabulary, other_hash: str, what: Path | str, rebuild: str) -> None:
+def check_same_vocabulary(vocabulary: Vocabulary, other_hash: str, what: Path | str, rebuild: Command) -> None:
     """Refuses an artefact made for another vocabulary, naming the command that rebuilds it."""
     if vocabulary.hash != other_hash:
         raise UserError(f"{what} was made for vocabulary {other_hash}, not {vocabulary.hash}: rebuild it with `{rebuild}`")

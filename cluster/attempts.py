@@ -21,6 +21,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from c2srt.errors import UserError
+from c2srt.hints import as_here
 from c2srt.train import checkpoints
 from c2srt.train.config import STOP_FILE, Config
 from cluster.lock import wait_for_earlier_ranks
@@ -105,7 +106,7 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.collective_timeout)
     resources = {"CPU": config.cpus_per_worker} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
     return Trainer(
-        work, train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
+        as_here(work), train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
         torch_config=TorchConfig(timeout_s=config.collective_timeout),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources),
         run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("ERROR"),

@@ -28,6 +28,7 @@ from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluat
 from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
                                       prior_of)
 from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
+from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import check_choice
@@ -125,7 +126,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     """Scores the split with a checkpoint, or reads the results if they are up to date."""
     shards, out = Path(config.shards).absolute(), Path(config.out).absolute()
     index, vocabulary = load_index(shards), load_vocabulary(shards)
-    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", "c2srt shard")
+    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     check_topk(seen, tuple(config.topk))
     images = sum(shard.count for shard in index.split(config.split))
@@ -134,10 +135,10 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
                  "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch,
                  "bootstrap": [config.bootstrap, config.seed]}
     key = hash_of(made_from)
-    if (out / RESULTS).exists() and read_json(out / RESULTS, "c2srt evaluate").get("made_from", {}).get("key") == key:
+    if (out / RESULTS).exists() and read_json(out / RESULTS, Command("evaluate")).get("made_from", {}).get("key") == key:
         print(f"{out / RESULTS} is up to date")
         track(config, None)
-        return read_json(out / RESULTS, "c2srt evaluate")
+        return read_json(out / RESULTS, Command("evaluate"))
     if subject.checkpoint == PRIOR:
         subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
     remove_other_pieces(out, key)
@@ -147,7 +148,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     results, table = evaluate_part(part, task, thresholds, at_least)
     results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, **about(vocabulary, config.split),
                "made_from": {**made_from, "key": key}}
-    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.names))
+    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.titles))
     write_results(out, results, table)
     shutil.rmtree(pieces[0].folder, ignore_errors=True)
     track(config, results)
@@ -163,7 +164,7 @@ def track(config: Config, results: dict | None) -> None:
     folder = next((folder for folder in (path, path.parent) if (folder / RUN).is_file()), None)
     if folder is None or results is None:
         return send_rest(folder) if folder else None
-    tracker, step = Tracker(folder), read_json(path / "config.json", "c2srt export").get("made_from", {}).get("step", 0)
+    tracker, step = Tracker(folder), read_json(path / "config.json", Command("export")).get("made_from", {}).get("step", 0)
     names = {name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)}  # MLflow makes a section of each "/"
     tracker.metrics({f"{config.split}/{names[name]}": value for name, value in flat(results).items()}, step)
     for name in (RESULTS, PER_CATEGORY):
@@ -223,7 +224,7 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
     part = merge([load_part(piece.part) for piece in pieces])
     if part.images != images:
         raise UserError(f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed "
-                        "meanwhile, run `c2srt evaluate` again")
+                        f"meanwhile, run `{Command('evaluate')}` again")
     if "dense" not in protocols:
         return part, None, None
     thresholds = thresholds_of(part, categories)

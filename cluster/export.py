@@ -48,7 +48,7 @@ def find_checkpoint(path: Path) -> Path:
     for root in (path / "checkpoints", path):
         if found := checkpoints.newest(root):
             return found
-    raise UserError(f"{path} holds no whole checkpoint: give the out=… folder of `c2srt train`, or one of its "
+    raise UserError(f"{path} holds no whole checkpoint: give the out=… folder of a training, or one of its "
                     "checkpoints/step-… folders")
 
 

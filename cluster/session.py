@@ -17,6 +17,7 @@ from ray._private import ray_constants
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from c2srt.errors import UserError
+from c2srt.hints import as_here
 
 START_ATTEMPTS = 6
 # It warns at every start that it makes a token for this cluster, which is what we want.
@@ -94,7 +95,7 @@ def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int
     A task whose worker process dies is retried `retries` times by Ray; an exception raised by `function` ends the run
     (UserError as it is, anything else as ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
     """
-    remote = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=retries)(function)
+    remote = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=retries)(as_here(function))
     running: dict[Any, Any] = {}
     for item in items:
         if len(running) >= workers:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import read_json
+from c2srt.hints import Command
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.prepare import already_finished, check_before_start
 from c2srt.train.report import send_rest
@@ -39,7 +40,7 @@ def run(config: Config) -> int:
         send_rest(config, steps)
         return 0
     step = fit(config)
-    summary = read_json(path, "c2srt train") if (path := config.folder / SUMMARY).exists() else {}
+    summary = read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     if summary.get("state") != FINISHED:
         print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
         return SAVED_PLEASE_REQUEUE

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from c2srt.files import read_json, sha256_of_file, write_json
+from c2srt.hints import Command
 from c2srt.vocabulary import Vocabulary
 from sharding.config import Config
 from sharding.counts import Acceptance
@@ -55,7 +56,7 @@ def prepare_inputs(reader: Reader, split: str, out: Path) -> tuple[Report, str, 
     path, record = inputs_path(out, split), inputs_path(out, split).with_suffix(".json")
     made_from = reader.made_from(split)
     if record.exists() and path.exists():
-        old = read_json(record, "c2srt shard")
+        old = read_json(record, Command("shard"))
         if old.get("made_from") == made_from and old.get("bytes") == path.stat().st_size:
             return reader.report(**old["report"]), old["sha256"], False
     path.parent.mkdir(parents=True, exist_ok=True)

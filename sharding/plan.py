@@ -9,6 +9,7 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, raise_if_storage, read_json, write_json
+from c2srt.hints import Command
 from c2srt.shards import Shard
 from sharding.annotations import RawFiles
 from sharding.config import Config
@@ -76,7 +77,7 @@ def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, 
     """
     settings = {**config.settings(), "images": source.kind}
     path = out / SETTINGS
-    old = read_json(path, "c2srt shard") if path.exists() else {"settings": settings, "inputs": {}}
+    old = read_json(path, Command("shard")) if path.exists() else {"settings": settings, "inputs": {}}
     new_inputs = {**old["inputs"], **inputs}
     before = old["settings"]
     changed = [f"{key} {before.get(key)} → {value}" for key, value in settings.items() if before.get(key) != value]

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from c2srt.files import read_json, whole_folder, write_json
+from c2srt.hints import Command
 from sharding.outcome import Outcome
 
 FOLDER = "staging"
@@ -42,7 +43,7 @@ def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None
 
 def about_stage(stage: Path) -> dict | None:
     """The stage's {"about", "report"}, or None if there is no whole stage."""
-    return read_json(stage / "stage.json", "c2srt shard") if (stage / "stage.json").exists() else None
+    return read_json(stage / "stage.json", Command("shard")) if (stage / "stage.json").exists() else None
 
 
 def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Path, dict]]:

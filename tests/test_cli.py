@@ -55,6 +55,12 @@ def test_help_explains_every_key_of_the_verb(capsys, verb):
 
 
 @pytest.mark.parametrize("verb", WRITTEN)
+def test_help_fits_a_hundred_columns(capsys, verb):
+    assert main([verb, "--help"]) == 0 and main(["--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
 def test_printed_configuration_is_the_resolved_one(capsys, verb):
     assert main([verb, "--cfg", "job", "work=/w", "seed=3"]) == 0
     printed = capsys.readouterr().out
@@ -93,7 +99,7 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
     (["text", "templates=[a photo]"], "must contain {} exactly once"),
     (["text", "templates=tuned"], "choose one of simple, ensemble"),
     (["relations", "graph=foo"], "choose one of llm, similarity, cooccurrence, random, none"),
-    (["relations", "work=/nowhere"], "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard`"),
+    (["relations", "work=/nowhere"], "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard work=/nowhere`"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
     assert sentence in refused(capsys, *arguments)

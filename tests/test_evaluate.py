@@ -195,7 +195,7 @@ def test_any_number_of_workers_gives_the_same_bytes_and_again_is_a_no_op(world, 
     assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/1") == 0
     printed = capsys.readouterr().out
     assert "up to date" in printed and (tmp_path / "1/results.json").stat().st_mtime_ns == before
-    assert len(table) == 6 and all(line in printed for line in table)
+    assert len(table) == 6 and [line for line in printed.splitlines() if line.startswith(("mAP", "F1@"))] == table
 
 
 def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`c2srt figures`: the numbers behind each figure against slow or hand-made ones, its files, bad input. Tiny, real models."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results
 from c2srt.figures import ap_change, attention, cam, curves, graph, patch_counts, patches, predictions
+from c2srt.figures.draw import style
 from c2srt.figures.draw.style import MARKS
 from c2srt.figures.draw.style import save as save_figure
 from c2srt.figures.inputs import Inputs
@@ -34,6 +36,7 @@ from c2srt.shards import load_index
 from c2srt.text import Config as TextConfig
 from c2srt.text import load_text
 from c2srt.text import run as write_text
+from c2srt.train import config as train
 from c2srt.views import centre_pixels
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.test_metrics import slow_per_class
@@ -97,6 +100,11 @@ def overrides(work: Path, *more: str) -> list[str]:
     return [f"work={work}", f"clip.name={work}/tiny.json", "clip.pretrained=random", "loader_workers=0", "batch=8", *more]
 
 
+def given(work: Path) -> str:
+    """What every printed command repeats."""
+    return f"work={work} clip.name={work}/tiny.json clip.pretrained=random"
+
+
 def figures(work: Path, out: Path, *more: str) -> int:
     return main(["figures", *overrides(work, f"out={out}", *more)])
 
@@ -117,7 +125,7 @@ def test_every_figure_is_drawn_once_and_what_lacks_inputs_is_said(world, tmp_pat
     assert figures(world, tmp_path) == 0
     printed = capsys.readouterr().out
     for name in ("neighbours", "threshold", "distillation"):
-        reason = f"{world}/tables/{name}.json does not exist: make it with `c2srt tables tables=[{name}]`"
+        reason = f"{world}/tables/{name}.json does not exist: make it with `c2srt tables {given(world)} 'tables=[{name}]'`"
         assert f"curves-{name}: left out, {reason}" in printed
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.{end}" for stem in STEMS for end in ("json", "pdf", "png")}
     for stem in STEMS:
@@ -146,6 +154,32 @@ def test_without_mkt_two_models_are_compared(world, tmp_path):
     assert figures(world, tmp_path, "mkt=null", "figures=[predictions]") == 0
     best = json.loads((tmp_path / "predictions.json").read_text())["numbers"]
     assert all(set(models) == {"CLIP", "C²SRT (ours)"} for models in best.values())
+
+
+def test_figures_are_drawn_without_mkt_where_there_is_none(world, tmp_path, capsys):
+    """As after the demo: no MKT, no model without ISR, no sweeps."""
+    work = tmp_path / "a (work) folder"
+    for name in ("shards", "text", "relations", "full", "tiny.json"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).symlink_to(world / name)
+    arguments = [f'work="{work}"', f"clip.name={world}/tiny.json", "clip.pretrained=random", "loader_workers=0", "batch=8"]
+    assert main(["figures", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert {path.stem for path in (work / "figures").iterdir()} == set(STEMS) - {"isr-ap"}
+    assert set(json.loads((work / "figures/predictions.json").read_text())["numbers"].popitem()[1]) == {"CLIP", "C²SRT (ours)"}
+    mkt = next(line for line in printed.splitlines() if line.startswith("cam, predictions: without MKT, which"))
+    typed = shlex.split(mkt.split("`")[1])
+    assert typed[:2] == ["c2srt", "train"]
+    config = to_config(train.Config, compose_verb("train", typed[2:]))
+    assert (config.model.kind, config.work, config.out) == ("mkt", str(work), f"{work}/mkt/seed-0")
+
+
+def test_names_that_differ_in_their_mid_alone_differ_when_they_are_cut():
+    one, other = (f"American football conference ({mid})" for mid in ("/m/0abc12", "/m/0xyz34"))
+    for cut in (style.short(one, 20), style.fitted(one, 80, 7, "normal"), style.wrapped(one, 18)):
+        assert cut.endswith("(/m/0abc12)") and cut != one
+    assert style.short(one, 20) != style.short(other, 20) and style.short("Dog", 20) == "Dog"
+    assert style.short("a name without any brackets", 10) == "a name wi…"
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path):
@@ -304,6 +338,30 @@ def test_a_fixed_number_of_patches_is_scored_as_the_literal_head_does(inputs):
     assert counts.positives.tolist() == (labels == 1).sum(0).tolist() and counts.seen.tolist() == [True] * SEEN + [False] * UNSEEN
 
 
+def test_an_interrupted_count_goes_on_and_comes_out_the_same(world, tmp_path, monkeypatch, capsys):
+    done, real = [], patch_counts.count
+
+    def stops_after_three(inputs, heads, places, progress):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(len(places))
+        return real(inputs, heads, places, progress)
+
+    monkeypatch.setattr(patch_counts, "PIECE_IMAGES", 5)
+    monkeypatch.setattr(patch_counts, "count", stops_after_three)
+    asked = ("figures=[isr]", "fixed=[1,3]")
+    assert figures(world, tmp_path, *asked) == 130
+    assert len(list((tmp_path / "isr-patches-pieces").glob("*/*.npz"))) == 3
+    done.clear()
+    assert figures(world, tmp_path, *asked) == 0
+    assert done == [8, 5], "37 images in pieces of a whole batch, 8: the first three are not counted again"
+    assert not (tmp_path / "isr-patches-pieces").exists()
+    monkeypatch.undo()
+    assert figures(world, tmp_path / "whole", *asked) == 0
+    parts, whole = (json.loads((folder / "isr-patches.json").read_text())["numbers"] for folder in (tmp_path, tmp_path / "whole"))
+    assert parts["mAP"] == pytest.approx(whole["mAP"]) and parts["mean_patches"] == pytest.approx(whole["mean_patches"])
+
+
 def test_the_best_k_is_the_smallest_of_equals_and_chance_is_left_out():
     ap = np.array([[0.5, 0.9, 0.2, np.nan, 0.7], [0.6, 0.9, 0.2, np.nan, 0.1], [0.6, 0.8, 0.2, np.nan, 0.1]])
     assert patch_counts.best_of(ap, [1, 4, 16], np.array([5, 9, 9, 0, 4])).tolist() == [4, 1, 0, 0, 0]
@@ -443,9 +501,9 @@ def test_curves_are_the_tables_trials(world, tmp_path):
 
 
 @pytest.mark.parametrize("content, sentence", [
-    ("{", "is not valid JSON"), ("{}", "is not a table of `c2srt tables` (KeyError"),
+    ("{", "is not valid JSON"), ("{}", "is not a table (KeyError"),
     (json.dumps(table_of({1: [0.2]})), "holds 1 values of x: a curve needs two"),
-    (json.dumps(table_of({1: [0.2], 2: [0.3]}) | {"rows": [{"x": 1, "trials": [3]}] * 2}), "is not a table of `c2srt tables`")])
+    (json.dumps(table_of({1: [0.2], 2: [0.3]}) | {"rows": [{"x": 1, "trials": [3]}] * 2}), "is not a table (TypeError")])
 def test_what_is_no_table_is_refused(world, tmp_path, capsys, content, sentence):
     for name in ("neighbours", "threshold", "distillation"):
         (tmp_path / f"{name}.json").write_text(content)
@@ -467,18 +525,20 @@ def test_what_is_no_table_is_refused(world, tmp_path, capsys, content, sentence)
     (["figures=[cam]", "split=train"], "has no images of split 'train'"),
     (["figures=[relations]", "categories=[/m/2]"], "'thing 2' is a seen category"),
     (["figures=[isr]", "fixed=[17]"], "an image has 16 patches"),
-    (["figures=[cam]", "mkt=/nowhere/model"], "in /nowhere/model: make it with `c2srt train model=mkt out=/nowhere`"),
-    (["figures=[patches]", "model=/nowhere/model"], "in /nowhere/model: make it with `c2srt train out=/nowhere`"),
-    (["figures=[isr]", "without_isr=/nowhere/x"], "make it with `c2srt train model.isr=false out=/nowhere` and `c2srt evaluate"),
-    (["figures=[graph]", "relations_folder=/nowhere"], "/nowhere has no relation graph: make some with `c2srt relations"),
-    (["figures=[patches]", "shards=/nowhere"], "/nowhere/index.json does not exist: make it with `c2srt shard`"),
-    (["figures=[curves]"], "make it with `c2srt tables tables=[neighbours]`"),
+    (["figures=[cam]", "mkt=/nowhere/model"], "in /nowhere/model: make it with `c2srt train {given} model=mkt out=/nowhere`"),
+    (["figures=[patches]", "model=/nowhere/model"], "in /nowhere/model: make it with `c2srt train {given} out=/nowhere`"),
+    (["figures=[isr]", "without_isr=/nowhere/x"], "make it with `c2srt train {given} model.isr=false out=/nowhere && "
+     "c2srt evaluate {given} checkpoint=/nowhere/model out=/nowhere/x`"),
+    (["figures=[graph]", "relations_folder=/nowhere"], "/nowhere has no relation graph: make some with `c2srt relations {given} graph=llm`"),
+    (["figures=[patches]", "shards=/nowhere"], "/nowhere/index.json does not exist: make it with `c2srt shard {given} shards=/nowhere`"),
+    (["figures=[curves]"], "make it with `c2srt tables {given} 'tables=[neighbours]'`"),
     (["shards=/nowhere", "relations_folder=/nowhere", "without_isr=/nowhere"], "no figure can be drawn"),
 ])
 def test_bad_input_gets_one_sentence(world, tmp_path, capsys, arguments, sentence):
     assert figures(world, tmp_path / "out", *arguments) == 2
     message = capsys.readouterr().err
-    assert sentence in message and "Traceback" not in message and not (tmp_path / "out").exists()
+    assert sentence.replace("{given}", given(world)) in message and "Traceback" not in message
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("figure, arguments, sentence", [

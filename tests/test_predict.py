@@ -57,7 +57,7 @@ def test_vocabulary_scores_are_the_models(export, photos):
     for prediction, row, path in zip(found, scores, paths, strict=True):
         assert prediction.image == str(path) and prediction.error is None and len(prediction.labels) == 8
         np.testing.assert_allclose([score for _, score in prediction.labels], np.sort(row)[::-1], atol=1e-5)
-        assert prediction.labels[0][0] == load_export(export / "model").vocabulary.labels[row.argmax()]
+        assert prediction.labels[0][0] == load_export(export / "model").vocabulary.titles[row.argmax()]
 
 
 def test_own_words_known_and_new(export, photos):

@@ -283,7 +283,7 @@ def test_cooccurrence_of_shards_without_their_inputs_is_read_from_the_tars(tmp_p
 
 def test_cooccurrence_without_labels_or_with_broken_ones_is_refused(five, capsys):
     assert relations("graph=cooccurrence", folder=five) == 2
-    assert "shards/index.json does not exist: make it with `c2srt shard`" in capsys.readouterr().err
+    assert "shards/index.json does not exist: make it with `c2srt shard work=" in capsys.readouterr().err
     label_rows(five, [["/m/a"]])
     path = five / "shards/inputs/train.parquet"
     path.write_bytes(path.read_bytes()[:-20])

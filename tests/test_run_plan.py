@@ -206,7 +206,7 @@ def test_json_holds_the_same_figures(capsys):
     (["gpus=[0]"], "must be a list of numbers of at least 1"), (["gpus=[1024]"], "batch=512 is less than one image"),
     (["cluster=tpu"], "choose one of a100, cpu, h100, h200"), (["clip.name=nope"], "not an open_clip model"),
     (["cluster.cores=0"], "cluster.cores=0 must be above 0"), (["calibrate=true"], "needs calibration="),
-    (["calibration=/nowhere.json"], "make it with `c2srt plan calibrate=true"), (["sizes.train=0"], "give sizes.train="),
+    (["calibration=/nowhere.json"], "make it with `c2srt plan calibration=/nowhere.json calibrate=true`"), (["sizes.train=0"], "give sizes.train="),
     (["model.trainable_blocks=99"], "outside 0…12"), (["clock=sun"], "clock='sun' is not one of")])
 def test_bad_input_is_one_sentence(arguments, sentence, capsys):
     assert main(["plan", *arguments]) == 2

@@ -155,3 +155,10 @@ def test_json_is_written_the_same_way_every_time(tmp_path):
     assert read_json(tmp_path / "a.json", "c2srt x") == {"a": "é", "b": 1}
     with pytest.raises(UserError, match="cannot be read"):
         read_json(tmp_path, "c2srt x")
+
+
+def test_names_that_several_categories_bear_are_told_apart():
+    vocabulary = Vocabulary(("/m/1", "/m/2", "/m/3"), ("Jaguar", "Tree", "Jaguar"), 2)
+    assert vocabulary.titles == ("Jaguar (/m/1)", "Tree", "Jaguar (/m/3)")
+    shipped = open_images_v4()
+    assert len(set(shipped.titles)) == len(shipped) > len(set(shipped.names))

@@ -21,6 +21,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.part import GZSL, ZSL, measure
 from c2srt.evaluation.protocols import f1_at_k, per_class, sorted_keys
 from c2srt.files import sha256_of_file
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, normalise, patches_and_global
 from c2srt.model.export import load_export
 from c2srt.shards import ShardReader, load_index
@@ -54,7 +55,7 @@ def load_split(shards: Path, raw: Path, split: str) -> Split:
     vocabulary, index = load_vocabulary(shards), load_index(shards)
     with np.load(raw / "truth.npz") as truths:
         if truths["mids"].tolist() != list(vocabulary.mids):
-            raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `c2srt demo` again")
+            raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again")
         row = {name: position for position, name in enumerate(truths[f"{split}_ids"].tolist())}
         every = truths[f"{split}_labels"]
     ids, images, labels = [], [], []

@@ -8,6 +8,7 @@ import numpy as np
 from c2srt.demo import measure, table
 from c2srt.demo.picture import draw_predictions
 from c2srt.files import read_json, write_json, write_text
+from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.relations import load_relations
 from c2srt.tables.collect import Trials
@@ -74,7 +75,7 @@ def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, object]:
 def trained(folder: Path, test, topk: tuple[int, ...]) -> dict[str, float]:
     """A trained row's figures, kept beside its model so that they are computed once."""
     key, kept = f"{measure.identity(folder / 'model')} {topk} {len(test.ids)}", folder / FIGURES
-    if kept.is_file() and (content := read_json(kept, "c2srt demo"))["key"] == key:
+    if kept.is_file() and (content := read_json(kept, Command("demo")))["key"] == key:
         return content["figures"]
     figures = measure.figures(measure.model_scores(folder / "model", test.images), test, topk)
     write_json(kept, {"key": key, "figures": figures})

@@ -11,6 +11,7 @@ from pathlib import Path
 from c2srt.demo.raw import MARK, raw_key, write_raw
 from c2srt.errors import UserError
 from c2srt.files import read_json
+from c2srt.hints import Command
 from c2srt.progress import clock
 from c2srt.tables.commands import Place, evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, Table, for_data, trained_rows, trials
@@ -51,7 +52,7 @@ def run(config: Config) -> None:
     """Walks the road and writes <out>/table.md, table.json (all tables of the run) and predictions.png."""
     from c2srt.demo.report import report  # torch and matplotlib: not needed to print --help
 
-    started, place, walk = time.monotonic(), config.place, Walk("c2srt demo")
+    started, place, walk = time.monotonic(), config.place, Walk(Command("demo"))
     tables = for_data(config.tables, "miniature")
     rows, every = trained_rows(tables), trials(config.seeds, config.seeds)
     draw(walk, config)
@@ -70,7 +71,7 @@ def draw(walk: Walk, config: Config) -> None:
     """The raw miniature, unless it is there."""
     root = Path(config.work) / "raw"
     with walk.step("draw", f"# a miniature Open Images in {root}"):
-        if (root / MARK).is_file() and read_json(root / MARK, "c2srt demo").get("key") == raw_key(config.seed, config.images):
+        if (root / MARK).is_file() and read_json(root / MARK, Command("demo")).get("key") == raw_key(config.seed, config.images):
             print(f"   {root} is up to date")
             return
         write_raw(root, config.seed, config.images, config.workers)
@@ -83,7 +84,7 @@ def prepare_clip(walk: Walk, config: Config, clip: int) -> None:
     folder, seed = config.place.of_clip(clip) / "clip", config.seed + clip
     with walk.step("pre-train", f"# a tiny CLIP on captioned pictures, in {folder}"):
         mark = folder / "clip.json"
-        if mark.is_file() and read_json(mark, "c2srt demo").get("key") == clip_key(seed):
+        if mark.is_file() and read_json(mark, Command("demo")).get("key") == clip_key(seed):
             print(f"   {folder} is up to date")
             return
         pretrain(folder, seed, config.workers)

@@ -2,6 +2,7 @@
 
 from c2srt.evaluation.known import NUS_WIDE, OPEN_IMAGES
 from c2srt.evaluation.part import GZSL, LABEL_SETS
+from c2srt.evaluation.protocols import PROTOCOLS
 
 EXAMPLES = 3
 
@@ -10,8 +11,8 @@ def describe(results: dict) -> str:
     """The table and its notes. Intervals stand in brackets: of an F1 row they are F1's."""
     rows = [["percent", "ZSL", "GZSL"]]
     rows += [[f"mAP {name}", *(percent(results[s]["mAP"][name]) + interval(results[s], "mAP", name) for s in LABEL_SETS)]
-             for name in results[GZSL]["mAP"]]
-    for key in (key for key in results[GZSL] if key.startswith("F1@")):
+             for name in PROTOCOLS if name in results[GZSL]["mAP"]]
+    for key in sorted((key for key in results[GZSL] if key.startswith("F1@")), key=lambda key: int(key[3:])):
         cells = [precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS]
         rows.append([f"{key}  (P / R / F1)", *cells])
     rows.append(["images with a positive", *(f"{results[s]['images']:,}" for s in LABEL_SETS)])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file
+from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
 from c2srt.model.export import load_export
 from c2srt.shards import Shard, ShardIndex, ShardReader
@@ -45,7 +46,7 @@ class ModelScorer:
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
         exported = load_export(Path(subject.checkpoint))
-        check_same_vocabulary(subject.vocabulary, exported.vocabulary.hash, subject.checkpoint, "c2srt train")
+        check_same_vocabulary(subject.vocabulary, exported.vocabulary.hash, subject.checkpoint, Command("train"))
         self.model, self.size, self.device = exported.model.to(device), exported.clip.image_size, device
 
     def scores(self, images: Tensor) -> tuple[np.ndarray, tuple[int, int, int] | None]:
@@ -112,8 +113,10 @@ def find_export(path: str) -> Path:
         if is_export(folder):
             return folder
     near = next(filter(None, map(exports_below, (Path(path), *Path(path).parents[:2]))), [])
+    training = Path(path).parent if Path(path).name == "model" else Path(path)
     advice = (f"there is {', '.join(map(str, near[:3]))}{' …' if len(near) > 3 else ''}: give one as checkpoint=…" if near else
-              "give the model/ or best/ folder that `c2srt train` writes, or make one with `c2srt export`")
+              "give the model/ or best/ folder that training writes, or make one with "
+              f"`{Command('export', checkpoint=training, out=training / 'model')}`")
     raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}")
 
 

@@ -10,9 +10,10 @@ from c2srt.errors import UserError
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS
 from c2srt.figures.inputs import Inputs, need
 from c2srt.files import read_json, sha256_of_file
+from c2srt.hints import Command
 
 COLUMN = "gzsl_per_class"
-EVALUATE = "c2srt evaluate"
+EVALUATE = Command("evaluate")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,12 @@ def made_from(inputs: Inputs) -> dict:
     """Raises Missing if an evaluation is not there."""
     found = {}
     for isr, folder in folders(inputs).items():
-        train = "" if isr else f"c2srt train model.isr=false out={folder.parent}` and `"
-        need(folder / RESULTS, f"{train}{EVALUATE} checkpoint={folder.parent}/model out={folder}")
-        need(folder / PER_CATEGORY, f"{EVALUATE} out={folder}")
+        model = inputs.model_folder if isr else folder.parent / "model"
+        make = Command("evaluate", checkpoint=model, out=folder)
+        if not isr and not model.exists():
+            make = f"{Command('train', 'model.isr=false', out=folder.parent)} && {make}"
+        need(folder / RESULTS, make)
+        need(folder / PER_CATEGORY, make)
         found["with_isr" if isr else "without_isr"] = [sha256_of_file(folder / name) for name in (RESULTS, PER_CATEGORY)]
     return found
 

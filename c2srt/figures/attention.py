@@ -14,6 +14,7 @@ from c2srt.errors import UserError
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.viewers import OurViewer, subgraph
 from c2srt.files import read_json
+from c2srt.hints import Command
 from c2srt.model.head import Graph, Head
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import attention_logits, split_heads, with_self_loops
@@ -65,7 +66,7 @@ def numbers(inputs: Inputs) -> Relations:
         some = places[labels[:, column] == 1][:IMAGES]
         images = torch.stack([centre_pixels(inputs.photos.read(place).image, ours.size) for place in some])
         weights, heard = mean_attention(ours, images, column)
-        rows.append(row_of(vocabulary.names, column, weights, heard, len(some)))
+        rows.append(row_of(vocabulary.titles, column, weights, heard, len(some)))
     return Relations(rows, inputs.config.split, hears_an_oracle(inputs))
 
 
@@ -73,7 +74,7 @@ def hears_an_oracle(inputs: Inputs) -> bool:
     """Whether the model's graph is the `llm` graph that is there, and that one says of itself that an oracle wrote it."""
     folder, table = Path(inputs.config.relations_folder) / "llm", inputs.ours.graph.table.cpu()
     try:
-        provenance = read_json(folder / PROVENANCE, "c2srt relations")
+        provenance = read_json(folder / PROVENANCE, Command("relations"))
         return bool(provenance.get("oracle")) and torch.equal(load_relations(folder, inputs.vocabulary, table.shape[1]), table)
     except UserError:  # no such graph, or of another K: nothing is known of it
         return False
@@ -93,7 +94,7 @@ def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
         faults = {"is a seen category": column < seen, "has no neighbour in the relation graph": not hears[column],
                   f"is present in none of the {len(present):,} images looked at": not count[column]}
         if why := next((why for why, holds in faults.items() if holds), None):
-            raise UserError(f"categories: {inputs.vocabulary.names[column]!r} {why}: name unseen ones with neighbours and images")
+            raise UserError(f"categories: {inputs.vocabulary.titles[column]!r} {why}: name unseen ones with neighbours and images")
     return inputs.categories
 
 

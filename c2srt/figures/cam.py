@@ -61,7 +61,7 @@ def numbers(inputs: Inputs) -> Cams:
         columns = inputs.categories or tempting(sample, inputs.viewers, shown)
         maps = {viewer.name: [class_activation(viewer, centre_pixels(sample.image, viewer.size), column) for column in columns]
                 for viewer in inputs.viewers}
-        rows.append(Row(sample.id, framed(sample), columns, [inputs.vocabulary.names[column] for column in columns],
+        rows.append(Row(sample.id, framed(sample), columns, [inputs.vocabulary.titles[column] for column in columns],
                         [int(sample.labels[column]) for column in columns], maps))
     return Cams(rows)
 

@@ -12,6 +12,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.part import LABEL_SETS
 from c2srt.figures.inputs import Inputs, need
 from c2srt.files import read_json, sha256_of_file
+from c2srt.hints import Command
 
 AXES = {"neighbours": "K, related seen categories", "threshold": "α, threshold of the ISR",
         "distillation": "λ, weight of distillation"}
@@ -36,23 +37,30 @@ def path_of(inputs: Inputs, name: str) -> Path:
 
 
 def made_from(inputs: Inputs, name: str) -> dict:
-    return {"table": sha256_of_file(need(path_of(inputs, name), f"c2srt tables tables=[{name}]"))}
+    return {"table": sha256_of_file(need(path_of(inputs, name), made_by(inputs, name)))}
+
+
+def made_by(inputs: Inputs, name: str) -> Command:
+    """The command that makes the table."""
+    folder = Path(inputs.config.tables_folder)
+    return Command("tables", tables=[name], values={} if folder == inputs.work / "tables" else {"out": folder})
 
 
 def numbers(inputs: Inputs, name: str) -> Curves:
     """Raises UserError if the file is no such table, or has fewer than two values of x."""
     path = path_of(inputs, name)
-    content = read_json(path, f"c2srt tables tables=[{name}]")
+    content = read_json(path, made_by(inputs, name))
     try:
         rows = sorted((row for row in content["rows"] if row.get("x") is not None and row["trials"]), key=lambda row: row["x"])
         trials = [[trial["values"] for trial in row["trials"]] for row in rows]
         x = [float(row["x"]) for row in rows]
         if len(x) < 2:
-            raise UserError(f"{path} holds {len(x)} values of x: a curve needs two, run `c2srt tables tables=[{name}]` again")
+            raise UserError(f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again")
         values = {label_set: {metric.split("/")[0]: [[each[f"{label_set}/{metric}"] for each in some] for some in trials]
                               for metric in metrics_of(trials[0][0], label_set)} for label_set in LABEL_SETS}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a table of `c2srt tables` ({type(error).__name__}: {error}): make it again") from error
+        raise UserError(f"{path} is not a table ({type(error).__name__}: {error}): make it again with "
+                        f"`{made_by(inputs, name)}`") from error
     return Curves(name, AXES[name], x, values)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from c2srt.figures.inputs import Inputs, Missing
 from c2srt.files import sha256_of_file
+from c2srt.hints import Command
 from c2srt.relations.compare import Graph
 from c2srt.relations.report import Config as ReportConfig
 from c2srt.relations.report import load_graphs, most_heard
@@ -21,7 +22,7 @@ class Graphs:
     vocabulary: Vocabulary
 
     def record(self) -> dict:
-        names = self.vocabulary.names
+        names = self.vocabulary.titles
         heard = {graph.kind: [names[column] for column in graph.table[self.column].tolist() if column != ABSENT]
                  for graph in self.graphs}
         return {"category": names[self.column], "mid": self.vocabulary.mids[self.column], "neighbours": heard}
@@ -32,7 +33,7 @@ def kinds_of(inputs: Inputs) -> list[str]:
     folder = Path(inputs.config.relations_folder)
     found = [kind for kind in KINDS if kind != "none" and (folder / kind / PROVENANCE).is_file()]
     if not found:
-        raise Missing(f"{folder} has no relation graph: make some with `c2srt relations graph=llm`, graph=similarity, …")
+        raise Missing(f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …")
     return found
 
 

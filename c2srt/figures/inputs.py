@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE
+from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, is_export
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
 from c2srt.files import hash_of, sha256_of_file
+from c2srt.hints import Command
 from c2srt.model.clip import load_clip
 from c2srt.model.export import load_export
 from c2srt.relations.questions import find_rows
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from c2srt.figures.run import Config
 
 
+AUTO, USUAL_MKT = "auto", "mkt/seed-0/model"
+
+
 class Missing(UserError):
     """An input is not there (yet): the sentence names the command that makes it."""
 
 
-def need(path: Path, command: str) -> Path:
+def need(path: Path, command: Command | str) -> Path:
     """The path itself. Raises Missing if nothing is there."""
     if not path.exists():
         raise Missing(f"{path} does not exist: make it with `{command}`")
@@ -43,14 +47,14 @@ class Inputs:
 
     @cached_property
     def index(self) -> ShardIndex:
-        need(Path(self.config.shards) / INDEX, "c2srt shard")
+        need(Path(self.config.shards) / INDEX, Command("shard"))
         index = load_index(Path(self.config.shards))
-        check_same_vocabulary(self.vocabulary, index.vocabulary, index.folder / INDEX, "c2srt shard")
+        check_same_vocabulary(self.vocabulary, index.vocabulary, index.folder / INDEX, Command("shard"))
         return index
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        need(Path(self.config.shards), "c2srt shard")
+        need(Path(self.config.shards), Command("shard"))
         return load_vocabulary(Path(self.config.shards))
 
     @cached_property
@@ -70,13 +74,18 @@ class Inputs:
         """Ours: `model`, else the demo's full model, else the last training."""
         full, last = self.work / "full/seed-0/model", self.work / "train/model"
         folder = Path(self.config.model) if self.config.model else full if full.exists() else last
-        return export_at(folder, f"c2srt train out={folder.parent}")
+        return export_at(folder, "train")
 
     @cached_property
     def mkt_folder(self) -> Path | None:
-        """None where `mkt` was set to null."""
-        folder = self.config.mkt and Path(self.config.mkt)
-        return export_at(folder, f"c2srt train model=mkt out={folder.parent}") if folder else None
+        """None where `mkt` was set to null, or left at auto without one in its usual place."""
+        if self.config.mkt == AUTO:
+            return usual if is_export(usual := self.work / USUAL_MKT) else None
+        return export_at(Path(self.config.mkt), "train", "model=mkt") if self.config.mkt else None
+
+    def lacks_mkt(self) -> bool:
+        """Whether an MKT would be drawn if there were one."""
+        return self.config.mkt == AUTO and self.mkt_folder is None
 
     @cached_property
     def ours(self) -> OurViewer:
@@ -94,7 +103,7 @@ class Inputs:
     def load(self, folder: Path, kind: str):
         """The export in a folder. Raises UserError if it is another kind of network or of another vocabulary."""
         exported = load_export(folder)
-        check_same_vocabulary(self.vocabulary, exported.vocabulary.hash, folder, "c2srt train")
+        check_same_vocabulary(self.vocabulary, exported.vocabulary.hash, folder, Command("train"))
         if exported.model.config.kind != kind:
             raise UserError(f"{folder} holds a model of kind {exported.model.config.kind} where one of kind {kind} belongs")
         return exported
@@ -111,17 +120,18 @@ class Inputs:
 
     def made_from_viewers(self) -> dict:
         """Identity of the models that are compared; the text features name their CLIP."""
-        text = need(Path(self.config.text), "c2srt text")
+        text = need(Path(self.config.text), Command("text"))
         clip = text_identity(text, self.vocabulary)
         return {**self.made_from_ours(), "mkt": identity(self.mkt_folder) if self.mkt_folder else None, "clip": clip}
 
 
-def export_at(folder: Path, command: str) -> Path:
-    """The folder of an export, its parent's `model` too. Raises Missing."""
+def export_at(folder: Path, verb: str, *overrides: str) -> Path:
+    """The folder of an export, its parent's `model` too. Raises Missing, with the command that trains it."""
     for place in (folder, folder / "model"):
-        if (place / CONFIG_FILE).is_file() and (place / MODEL_FILE).is_file():
+        if is_export(place):
             return place
-    raise Missing(f"there is no trained model in {folder}: make it with `{command}`")
+    training = folder.parent if folder.name == "model" else folder
+    raise Missing(f"there is no trained model in {folder}: make it with `{Command(verb, *overrides, out=training)}`")
 
 
 def identity(folder: Path) -> str:

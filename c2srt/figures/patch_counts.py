@@ -1,13 +1,17 @@
 """Figure 6(a): with how many patches each category is recognised best, and how many the adaptive ISR takes.
 
 The model is scored again with an ISR that takes exactly the k best patches of every category, for each k; nothing is trained.
-Images stream through: kept are verified entries (c2srt/evaluation/part.py) and two sums a category.
+Images stream through, in pieces that wait on disk, so that an interrupted run goes on: kept are verified entries
+(c2srt/evaluation/part.py) and two sums a category.
 
 Shapes: b images of a batch, C categories, T values of k.
 """
 
 import copy
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +21,14 @@ from c2srt.evaluation.part import GZSL, Part, measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.patches import with_isr
+from c2srt.files import hash_of, whole_file
 from c2srt.model.head import Head
 from c2srt.progress import Progress
 
 NEVER = 2.0
 """A threshold that no sum of softmax scores reaches."""
+PIECE_IMAGES, PIECES = 128, "isr-patches-pieces"
+"""How many images an interrupted run loses at most, and where in `out` what is counted waits until the figure is drawn."""
 POSITIVES = 5
 """A category with fewer present images has no place in the distribution: its AP is chance."""
 
@@ -54,36 +61,83 @@ def made_from(inputs: Inputs) -> dict:
     return {**shards, **inputs.made_from_ours(), "fixed": config.fixed, "statistics": config.statistics}
 
 
-@torch.no_grad()
 def numbers(inputs: Inputs) -> PatchCounts:
     """Scores the split (or `statistics` images of it) once a k. Raises UserError if no k fits or nothing is present."""
-    ours, vocabulary = with_isr(inputs), inputs.vocabulary
-    model, tried = ours.model, [k for k in sorted(set(inputs.config.fixed)) if k <= inputs.ours.model.patch_count]
+    ours, seen = with_isr(inputs), np.arange(len(inputs.vocabulary)) < inputs.vocabulary.seen_count
+    tried = [k for k in sorted(set(inputs.config.fixed)) if k <= inputs.ours.model.patch_count]
     if not tried:
-        raise UserError(f"fixed={inputs.config.fixed}: an image has {model.patch_count} patches, so none of these can be taken")
-    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
-    heads = [model.head, *(fixed(model.head, k) for k in tried)]
-    parts: list[list[Part]] = [[] for _ in heads]
-    taken, present = np.zeros(len(vocabulary), np.int64), np.zeros(len(vocabulary), np.int64)
+        raise UserError(f"fixed={inputs.config.fixed}: an image has {ours.model.patch_count} patches, so none of these can be taken")
+    heads = [ours.model.head, *(fixed(ours.model.head, k) for k in tried)]
     places = inputs.photos.some(inputs.config.statistics)
-    progress = Progress("fixed numbers of patches", len(places))
-    for batch in inputs.photos.batches(places, ours.size, inputs.config.batch, inputs.config.loader_workers):
-        patches, global_ = model.tower(ours.pixels(batch.images))
-        plan, labels = model.plan(len(patches), ours.graph, patches), batch.labels.numpy()
-        for place, head in enumerate(heads):
-            scores, counts = head.scores(patches, global_, ours.graph, plan)
-            parts[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
-            if head is model.head:
-                taken += np.where(labels == 1, counts.cpu().numpy(), 0).sum(0)
-        present += (labels == 1).sum(0)
-        progress.update(len(labels))
-    progress.close()
+    pieces = list(count_all(inputs, heads, places))
+    taken, present = (sum(getattr(piece, name) for piece in pieces) for name in ("taken", "present"))
     if not present.any():
         raise UserError(f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be "
                         "measured")
-    adaptive, *ap = [per_class(sorted_keys(merge(some)), seen, GZSL) for some in parts]
+    parts = [merge([piece.parts[place] for piece in pieces]) for place in range(len(heads))]
+    adaptive, *ap = [per_class(sorted_keys(part), seen, GZSL) for part in parts]
     mean = np.divide(taken, present, out=np.full(len(seen), np.nan), where=present > 0)
     return PatchCounts(tried, np.stack(ap), adaptive, best_of(np.stack(ap), tried, present), mean, present, seen, len(places))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What some images leave: a Part for each head, the adaptive one's patches where a category is present [C], how often [C]."""
+
+    parts: list[Part]
+    taken: np.ndarray
+    present: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz, whole or not at all."""
+        arrays = {f"{place}.{field.name}": getattr(part, field.name) for place, part in enumerate(self.parts) for field in fields(Part)}
+        with whole_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, taken=self.taken, present=self.present, **arrays)
+
+
+def load_piece(path: Path, heads: int) -> Piece:
+    with np.load(path, allow_pickle=False) as arrays:
+        parts = [Part(*(arrays[f"{place}.{field.name}"] for field in fields(Part))) for place in range(heads)]
+        return Piece(parts, arrays["taken"], arrays["present"])
+
+
+def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator[Piece]:
+    """Counts the images in pieces of whole batches; those that an interrupted run has left in <out> are read."""
+    config = inputs.config
+    images = -(-PIECE_IMAGES // config.batch) * config.batch
+    folder = Path(config.out) / PIECES / hash_of([made_from(inputs), images, config.batch])
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    progress = Progress("fixed numbers of patches", len(places))
+    for start in range(0, len(places), images):
+        some, path = places[start : start + images], folder / f"{start // images:06}.npz"
+        if path.exists():
+            progress.skip(len(some))
+        else:
+            count(inputs, heads, some, progress).save(path)
+        yield load_piece(path, len(heads))
+    progress.close()
+
+
+@torch.no_grad()
+def count(inputs: Inputs, heads: list[Head], places: np.ndarray, progress: Progress) -> Piece:
+    """Scores some images with every head; the first is the adaptive one."""
+    ours, vocabulary, config = inputs.ours, inputs.vocabulary, inputs.config
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    parts: list[list[Part]] = [[] for _ in heads]
+    taken, present = np.zeros(len(vocabulary), np.int64), np.zeros(len(vocabulary), np.int64)
+    for batch in inputs.photos.batches(places, ours.size, config.batch, config.loader_workers):
+        patches, global_ = ours.model.tower(ours.pixels(batch.images))
+        plan, labels = ours.model.plan(len(patches), ours.graph, patches), batch.labels.numpy()
+        for place, head in enumerate(heads):
+            scores, counts = head.scores(patches, global_, ours.graph, plan)
+            parts[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
+            if place == 0:
+                taken += np.where(labels == 1, counts.cpu().numpy(), 0).sum(0)
+        present += (labels == 1).sum(0)
+        progress.update(len(labels))
+    return Piece([merge(some) for some in parts], taken, present)
 
 
 def fixed(head: Head, k: int) -> Head:

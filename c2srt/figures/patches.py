@@ -63,7 +63,7 @@ def numbers(inputs: Inputs) -> Chosen:
         columns = inputs.categories or telling(sample.labels, ranks, inputs.vocabulary.seen_count)
         taken, softmax = chosen_patches(ours, image, columns)
         photos[sample.id] = framed(sample)
-        choices[sample.id] = [Choice(column, inputs.vocabulary.names[column], column >= inputs.vocabulary.seen_count,
+        choices[sample.id] = [Choice(column, inputs.vocabulary.titles[column], column >= inputs.vocabulary.seen_count,
                                      int(sample.labels[column]), int(ranks[column]), *maps)
                               for column, *maps in zip(columns, taken, softmax, strict=True)]
     return Chosen(photos, choices, len(inputs.vocabulary))

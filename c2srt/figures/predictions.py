@@ -46,7 +46,7 @@ def numbers(inputs: Inputs) -> Predictions:
         photos[sample.id], best[sample.id] = framed(sample), {}
         for viewer in inputs.viewers:
             scores = viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0]
-            best[sample.id][viewer.name] = best_labels(scores, sample.labels, vocabulary.names, vocabulary.seen_count)
+            best[sample.id][viewer.name] = best_labels(scores, sample.labels, vocabulary.titles, vocabulary.seen_count)
     return Predictions(photos, best)
 
 

@@ -1,10 +1,12 @@
 """`c2srt figures`: draws what is missing or out of date.
 
     <out>/<figure>.png (300 dpi), <figure>.pdf    a figure
+    <out>/isr-patches-pieces/                     what an interrupted run has counted (patch_counts.py)
     <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}}: its sources, and the numbers that it shows;
                                                   written last, so its presence means that the two pictures are whole
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -13,12 +15,15 @@ from typing import Any, Optional
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, read_json, write_json
+from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig
 
 FIGURES = {"cam": ("cam",), "patches": ("patches",), "isr": ("isr-patches", "isr-ap"), "relations": ("relations",),
            "predictions": ("predictions",), "graph": ("graph",),
            "curves": ("curves-neighbours", "curves-threshold", "curves-distillation")}
 """The figures by the name that `figures` takes, and the files that each consists of."""
+WITH_MKT = ("cam", "predictions")
+"""Those that compare CLIP, MKT and ours; without an MKT the other two."""
 SUFFIXES = (".png", ".pdf")
 
 
@@ -30,7 +35,7 @@ class Config:
     work: str
     figures: Optional[list[str]] = None
     model: Optional[str] = None
-    mkt: Optional[str] = None
+    mkt: Optional[str] = "auto"
     with_isr: Optional[str] = None
     without_isr: str = ""
     relations_folder: str = ""
@@ -89,7 +94,9 @@ def run(config: Config) -> None:
         if (found := sources_of(stem, inputs)) is not None:
             todo.append((stem, *found))
     if not todo:
-        raise UserError(f"no figure can be drawn from {config.work}: see the lines above, or start with `c2srt demo`")
+        raise UserError(f"no figure can be drawn from {config.work}: see the lines above, or start with `{Command('demo')}`")
+    if inputs.lacks_mkt() and (two := [stem for stem, _, _ in todo if stem in WITH_MKT]):
+        print(f"{', '.join(two)}: without MKT, which `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains")
     for stem, part, made_from in todo:
         if is_current(out, stem, made_from):
             print(f"{out / stem}.png, .pdf are up to date")
@@ -115,7 +122,7 @@ def is_current(out: Path, stem: str, made_from: dict) -> bool:
     if not all((out / f"{stem}{suffix}").is_file() for suffix in (*SUFFIXES, ".json")):
         return False
     try:
-        return read_json(out / f"{stem}.json", "c2srt figures").get("made_from", {}).get("key") == hash_of(made_from)
+        return read_json(out / f"{stem}.json", Command("figures")).get("made_from", {}).get("key") == hash_of(made_from)
     except UserError:  # a record that cannot be read is written again
         return False
 
@@ -129,4 +136,5 @@ def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> Non
     with styled():
         save(part.draw(numbers), out, stem)
     write_json(out / f"{stem}.json", {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()})
+    shutil.rmtree(out / f"{stem}-pieces", ignore_errors=True)
     print(f"{out / stem}.png, .pdf")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import read_json, whole_folder, write_json
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
@@ -29,7 +30,7 @@ from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary
 
 FORMAT = 1
-MADE_BY = "c2srt export"
+MADE_BY = Command("export")
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Exported:
         `Vocabulary.labels`) keeps its text feature and neighbours. For the others `find` (default: `by_similarity`) gives text features [n, D] and neighbours [n, K].
         """
         known: dict[str, int] = {}
-        for names in (self.vocabulary.names, self.vocabulary.labels):
+        for names in (self.vocabulary.names, self.vocabulary.titles):
             for column, name in enumerate(names):
                 known.setdefault(name.casefold(), column)
         new = list(dict.fromkeys(label for label in labels if label.casefold() not in known))

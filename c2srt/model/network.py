@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from c2srt.errors import UserError
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, normalise, patches_and_global
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
@@ -119,7 +120,8 @@ class C2SRT(Student):
             drift = (global_.detach().float() - teacher.float()).abs().mean()
             values |= {"distillation": distillation, "drift": drift, "loss": ranking + self.loss.distillation * distillation}
         elif self.loss.distillation > 0:
-            raise UserError("loss.distillation > 0 needs a teacher: build the cache with `c2srt teacher`, or set teacher=online")
+            raise UserError(f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
+                            "teacher=online")
         return values
 
     def ranking(self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,13 +171,16 @@ def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) 
     if not len(graph.text) or not seen_count:
         raise UserError(f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to score; see the vocabulary")
     if not graph.text.isfinite().all():
-        raise UserError("the text features hold NaN or infinity: run `c2srt text` again")
+        raise UserError(f"the text features hold NaN or infinity: run `{Command('text')}` again")
     if graph.text.shape[1] != width:
-        raise UserError(f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: run `c2srt text` for this clip")
+        raise UserError(f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: "
+                        f"run `{Command('text')}` for this clip")
     if len(graph.table) != len(graph.text):
-        raise UserError(f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: run `c2srt relations`")
+        raise UserError(f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: "
+                        f"run `{Command('relations')}`")
     if graph.table.shape[1] < config.neighbours and config.ist and config.kind == "c2srt":
         raise UserError(f"model.neighbours={config.neighbours} but the relation graph keeps {graph.table.shape[1]}: "
-                        "run `c2srt relations` with more")
+                        f"run `{Command('relations', neighbours=config.neighbours)}`")
     if graph.table.numel() and int(graph.table.max()) >= seen_count or graph.table.numel() and int(graph.table.min()) < -1:
-        raise UserError(f"the relation graph names a source outside the {seen_count} seen categories: run `c2srt relations` again")
+        raise UserError(f"the relation graph names a source outside the {seen_count} seen categories: "
+                        f"run `{Command('relations')}` again")

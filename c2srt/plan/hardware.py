@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, fields, replace
 from c2srt.check.pages import calibration_of
 from c2srt.errors import UserError
 from c2srt.files import read_json
+from c2srt.hints import Command
 
 GPU, CPU = "gpu", "cpu"
-MADE_BY = "c2srt plan calibrate=true calibration=…"
 MEASURED = ("tflops", "bandwidth_gb_s", "vit_efficiency", "isr_efficiency", "ist_efficiency", "vit_overhead_ms",
             "isr_overhead_ms", "ist_overhead_ms", "step_overhead_ms", "decode_images_s")
 """What a calibration may replace."""
@@ -66,13 +66,17 @@ class Cluster:
 
 
 def calibrated(cluster: Cluster, path: str | None) -> Cluster:
-    """The cluster with the rates of a calibration, a file or a kept page of `c2srt check`. Raises UserError if the file is absent, broken or of another machine."""
+    """The cluster with the rates of a calibration, a file or a kept page of `c2srt check`.
+
+    Raises UserError if the file is absent, broken or of another machine.
+    """
     if path is None:
         return cluster
-    content = read_json(calibration_of(path), MADE_BY)
+    made_by = Command("plan", calibrate=True)
+    content = read_json(calibration_of(path), made_by)
     values = content.get("values")
     if not isinstance(values, dict) or not set(values) <= set(MEASURED):
-        raise UserError(f"{path} is not a calibration of this version: make it again with `{MADE_BY}`")
+        raise UserError(f"{path} is not a calibration of this version: make it again with `{made_by}`")
     if content.get("kind") != cluster.kind:
         raise UserError(f"{path} was measured on a {content.get('kind')}, cluster={cluster.name} is a {cluster.kind}: take "
                         "a cluster=… of its kind, or calibrate there")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Optional
 
 from c2srt.errors import UserError
+from c2srt.hints import Command
 from c2srt.model.config import check_choice
 from c2srt.plan.hardware import CPU, Cluster, calibrated
 from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
@@ -41,8 +42,8 @@ class Config(train.Config):
             raise UserError(f"images={self.images} and turns={self.turns} must be at least 1")
         check_choice("clock", self.clock, ("wall", "cpu"))
         if self.model.kind != "c2srt":
-            raise UserError(f"model={self.model.kind}: only C²SRT's own head is counted; time a few steps of `c2srt train "
-                            f"model={self.model.kind} steps=20` instead")
+            raise UserError(f"model={self.model.kind}: only C²SRT's own head is counted; time a few steps of "
+                            f"`{Command('train', model=self.model.kind, steps=20)}` instead")
         if self.calibrate and self.calibration is None:
             raise UserError("calibrate=true needs calibration=…, the JSON file to write")
 

@@ -103,9 +103,9 @@ def run_lines(plan: Estimate) -> list[str]:
     hours = plan.seconds / 3600
     unit = "worker" if plan.cluster.kind == CPU else "GPU"
     rows = [("steps", f"{plan.steps:,}"), ("hours", f"{hours:,.2f}"), (f"{unit}-hours", f"{plan.devices * hours:,.1f}"),
-            ("before: c2srt shard, hours", f"{plan.shard_seconds / 3600:,.2f}")]
+            ("before: shard, hours", f"{plan.shard_seconds / 3600:,.2f}")]
     if plan.teacher_seconds:
-        rows.append(("before: c2srt teacher, hours", f"{plan.teacher_seconds / 3600:,.2f}"))
+        rows.append(("before: teacher, hours", f"{plan.teacher_seconds / 3600:,.2f}"))
     return block("The run", rows)
 
 
@@ -154,7 +154,7 @@ def assumptions(plan: Estimate, config: Config, source: str) -> list[str]:
              f"all-reduce {cluster.link_gb_s:g} GB/s in a node, {cluster.network_gb_s:g} between nodes, not hidden behind the backward.",
              f"Sizes: {source}; {sizes.packed_bytes / 1e3:.1f} kB a packed image."]
     if sizes.trained:
-        lines.append(f"An epoch is every one of {sizes.train:,} images, an upper bound: `c2srt shard` leaves out those without a "
+        lines.append(f"An epoch is every one of {sizes.train:,} images, an upper bound: sharding leaves out those without a "
                      f"verified label, and {sizes.trained:,} ({sizes.trained / sizes.train:.0%}) have one of a seen category.")
     lines.append("Left out: start-up, validation, checkpoint writes, failures and requeues, and the file system's caches.")
     return ["Assumptions:", *[f"- {line}" for line in lines]]

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from c2srt.errors import UserError
+from c2srt.hints import flag
 from c2srt.relations.table import Neighbours, no_neighbours
 from c2srt.vocabulary import Vocabulary
 
@@ -61,7 +62,8 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
         if 2 * sum(mid in answers.related for mid in vocabulary.mids) >= len(vocabulary) > 0:
             return answers
     raise UserError("no shipped relations fit this vocabulary (they know less than half of its categories): give mined ones with "
-                    "relations_file=<file.jsonl> (`c2srt relations mine` makes them), or choose graph=similarity")
+                    f"relations_file=<file.jsonl> (`{flag('relations-mine', '--help')}` says how to make them), or choose "
+                    "graph=similarity")
 
 
 def shipped_answers(name: str) -> Answers:

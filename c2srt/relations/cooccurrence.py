@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file
+from c2srt.hints import Command
 from c2srt.progress import Progress
 from c2srt.relations.table import Neighbours, no_neighbours
 from c2srt.shards import ShardReader, load_index
@@ -45,7 +46,7 @@ def labels_identity(shards: Path, vocabulary: Vocabulary) -> str:
     if (shards / LABELS).is_file():
         return sha256_of_file(shards / LABELS)
     index = load_index(shards)
-    check_same_vocabulary(vocabulary, index.vocabulary, shards, "c2srt shard")
+    check_same_vocabulary(vocabulary, index.vocabulary, shards, Command("shard"))
     return hash_of([shard.sha256 for shard in index.split(SPLIT)])
 
 
@@ -95,7 +96,7 @@ def label_blocks(shards: Path) -> Iterator[pl.DataFrame]:
             progress.update(len(batch))
         progress.close()
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueError and OSError
-        raise UserError(f"{shards / LABELS} cannot be read ({error}): make it again with `c2srt shard`") from error
+        raise UserError(f"{shards / LABELS} cannot be read ({error}): make it again with `{Command('shard')}`") from error
 
 
 def packed_blocks(shards: Path) -> Iterator[pl.DataFrame]:

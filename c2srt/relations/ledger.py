@@ -168,7 +168,7 @@ def read_header(path: Path) -> dict:
             header = json.loads(file.readline())
             format_, identity = header["ledger"], dict(header["identity"])
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is not a ledger of `c2srt relations mine`: choose another out=…") from None
+            raise UserError(f"{path} is not a ledger of relations mine: choose another out=…") from None
     if format_ != FORMAT:
         raise UserError(f"{path} has ledger format {format_}, this version reads {FORMAT}: choose another out=…")
     return identity

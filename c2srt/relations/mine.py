@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from c2srt.errors import UserError
+from c2srt.hints import Command
 from c2srt.progress import Progress
 from c2srt.relations import batch
 from c2srt.relations.asking import Asker, Pace
@@ -188,9 +189,9 @@ def finish(config: Config, questions: Questions, out: Path, counts: Counter, spe
     print(f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered{earlier}, "
           f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD")
     if spent_up:
-        print(f"the budget of {config.budget:.2f} USD is used up: run again with a larger budget=… to go on")
+        print(f"the budget of {config.budget:.2f} USD is used up: to go on, run `{Command('relations-mine', budget=2 * config.budget)}`")
     if summary["open"]:
-        print(f"{summary['open']:,} questions have no answer: run the same command again to ask them again")
+        print(f"{summary['open']:,} questions have no answer: ask them again with `{Command('relations-mine')}`")
         return INCOMPLETE
-    print(f"build the graph from it with `c2srt relations relations_file={out / RELATIONS}`")
+    print(f"build the graph from it with `{Command('relations', relations_file=out / RELATIONS)}`")
     return 0

@@ -74,7 +74,7 @@ get("query").addEventListener("input", find); addEventListener("hashchange", sho
 def write_page(path: Path, graphs: list[Graph], vocabulary: Vocabulary) -> None:
     """Writes the page with all graphs inside. Names are data, never markup."""
     types = sorted({kind for graph in graphs for kind in graph.edges["type"].unique().to_list() if kind})
-    data = {"names": vocabulary.names, "mids": vocabulary.mids, "seen": vocabulary.seen_count, "types": types,
+    data = {"names": vocabulary.titles, "mids": vocabulary.mids, "seen": vocabulary.seen_count, "types": types,
             "kinds": [graph.title for graph in graphs],
             "graphs": {graph.title: page_edges(graph, vocabulary, types) for graph in graphs}}
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -41,7 +41,7 @@ def neighbourhood_figure(graphs: list[Graph], row: int, vocabulary: Vocabulary, 
         axis.axis("off")
     for axis, graph in zip(axes.flat, drawn, strict=False):
         draw_one(axis, graph, row, vocabulary, scale)
-    figure.suptitle(f"What “{plain(vocabulary.names[row])}” hears", y=0.99)
+    figure.suptitle(f"What “{plain(vocabulary.titles[row])}” hears", y=0.99)
     return figure
 
 
@@ -67,7 +67,7 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
     for node, (across, up) in place.items():
         axis.scatter(across, up, s=(2 * radius[node]) ** 2, c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
         if node != row:  # that one is named above all panels; here its name would cross the arrows
-            write_name(axis, plain(vocabulary.names[node]), across, up, radius[node], 9 * scale)
+            write_name(axis, plain(vocabulary.titles[node]), across, up, radius[node], 9 * scale)
     axis.set(title=graph.title if sources else f"{graph.title}: no neighbours", xlim=(-1.9, 1.9), ylim=(-1.4, 1.4), aspect="equal")
     axis.axis("off")
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import read_json, sha256_of_file, write_json, write_text
+from c2srt.hints import Command
 from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.questions import find_rows
@@ -66,8 +67,8 @@ def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
     folder = Path(config.folder)
     kinds = config.graphs or [kind for kind in KINDS if (folder / kind / PROVENANCE).is_file()]
     if not kinds:
-        raise UserError(f"{folder} has no relation graph: make some with `c2srt relations graph=llm`, graph=similarity, …")
-    kept = {kind: read_json(folder / kind / PROVENANCE, f"c2srt relations graph={kind}") for kind in kinds}
+        raise UserError(f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …")
+    kept = {kind: read_json(folder / kind / PROVENANCE, Command("relations", graph=kind)) for kind in kinds}
     k = config.neighbours or min(content.get("made_from", {}).get("neighbours", 1) for content in kept.values())
     tables = {kind: load_relations(folder / kind, vocabulary, k).numpy() for kind in kinds}
     return [Graph(kind, tables[kind], load_edges(folder / kind, kept[kind], k), kept[kind]) for kind in kinds]
@@ -77,7 +78,7 @@ def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
     path = folder / EDGES
     if not path.is_file() or sha256_of_file(path) != provenance.get("edges_sha256"):
         raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
-                        f"`c2srt relations graph={folder.name}`")
+                        f"`{Command('relations', graph=folder.name)}`")
     return pl.read_parquet(path).filter(pl.col("place") < k)
 
 

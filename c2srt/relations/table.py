@@ -19,6 +19,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, read_json, sha256_of_file, whole_file, write_json
+from c2srt.hints import Command
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
@@ -114,13 +115,13 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
 
     Raises UserError if the graph is absent, of another vocabulary, damaged, or holds fewer than k neighbours.
     """
-    content = read_json(folder / PROVENANCE, "c2srt relations")
+    content = read_json(folder / PROVENANCE, Command("relations"))
     try:
         made_from, sha256 = content["made_from"], content["table_sha256"]
-        again = f"c2srt relations graph={made_from['kind']} neighbours={max(k, made_from['neighbours'])}"
+        again = Command("relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"]))
         check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
     except (KeyError, TypeError):
-        raise UserError(f"{folder / PROVENANCE} does not describe a relation graph: make it with `c2srt relations`") from None
+        raise UserError(f"{folder / PROVENANCE} does not describe a relation graph: make it with `{Command('relations')}`") from None
     if k > made_from["neighbours"]:
         raise UserError(f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
                         f"rebuild it with `{again}`")

@@ -9,6 +9,7 @@ import polars as pl
 from c2srt.errors import UserError
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat
 from c2srt.files import read_json
+from c2srt.hints import Command
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import Table, Trial
 
@@ -42,7 +43,7 @@ def collect(place: Place, tables: dict[str, Table], every: list[Trial], groups: 
                 if not (folder / RESULTS).is_file():
                     collected.missing.append(folder)
                 elif folder not in found:
-                    results = read_json(folder / RESULTS, "c2srt evaluate")
+                    results = read_json(folder / RESULTS, Command("evaluate"))
                     first = first or folder
                     check_same(collected, results, folder, first)
                     found[folder] = trial if row.run else (trial[0], 0), flat(results) | of_groups(folder, members)

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from c2srt import hints
 from c2srt.files import hash_of, read_json
 from c2srt.shards import load_index
 from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
@@ -106,7 +107,7 @@ def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
 
 def steps_for(place: Place, row: Row, trial: Trial) -> int:
     """How many steps of the run `steps_of` take as long as the whole run `seconds_of`. Raises UserError if one is missing."""
-    own, other = (read_json(place.trial(run, trial) / SUMMARY, "c2srt train") for run in (row.steps_of, row.seconds_of))
+    own, other = (read_json(place.trial(run, trial) / SUMMARY, hints.Command("train")) for run in (row.steps_of, row.seconds_of))
     return max(1, round(other["steps"] * other["seconds_per_step"] / own["seconds_per_step"]))
 
 
@@ -119,4 +120,4 @@ def key_of(place: Place, row: Row, trial: Trial) -> str:
 
 def is_finished(place: Place, row: Row, trial: Trial) -> bool:
     mark = place.trial(row.run, trial) / MARK
-    return mark.is_file() and read_json(mark, "c2srt tables").get("key") == key_of(place, row, trial)
+    return mark.is_file() and read_json(mark, hints.Command("tables")).get("key") == key_of(place, row, trial)

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from c2srt.errors import UserError
 from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.files import write_json, write_text
+from c2srt.hints import Command
 from c2srt.model.config import check_choice
 from c2srt.progress import clock
 from c2srt.tables import render
@@ -75,14 +76,14 @@ class Config:
 def run(config: Config) -> None:
     """Trains what is missing (unless train=false), then writes the tables, unless this process had only a part of the rows."""
     tables = for_data(config.tables, config.data["name"])
-    every, rows, walk = trials(config.seeds, len(config.clips)), trained_rows(tables), Walk("c2srt tables")
+    every, rows, walk = trials(config.seeds, len(config.clips)), trained_rows(tables), Walk(Command("tables"))
     if config.groups:
         read_groups(Path(config.groups))  # bad input is refused before hours of training
     if config.train:
         prepare_clips(walk, config.place, sorted({clip for clip, _ in every}), rows)
         train_missing(walk, config.place, todo_of(config, rows, every))
     if config.part:
-        print(f"\nthis was part {config.part}; when all parts are through, run `c2srt tables` without part=… for the tables")
+        print(f"\nthis was part {config.part}; when all parts are through, run `{Command('tables', part=None)}` for the tables")
         return
     if config.train:
         for row, clip in untrained(tables, every):
@@ -108,7 +109,7 @@ def untrained(tables: dict[str, Table], every: list[Trial]) -> list[tuple[Row, i
 def write(config: Config, tables: dict[str, Table], collected: Collected, every: int) -> None:
     """All files, and the tables on the terminal. Raises UserError if no result is there."""
     if not any(trials for rows in collected.rows.values() for trials in rows.values()):
-        raise UserError(f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run it with train=true")
+        raise UserError(f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run `{Command('tables', train=None)}`")
     out, data = Path(config.out), config.data["name"]
     groups = sorted(read_groups(Path(config.groups))) if config.groups else []
     columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), []
@@ -124,7 +125,7 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     write_text(out / "tables.md", "\n\n".join(texts) + "\n")
     print("\n" + "\n\n".join(texts))
     if collected.missing:
-        print(f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `c2srt tables` trains them")
+        print(f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `{Command('tables', train=None, part=None)}` trains them")
     print(f"\nwritten to {out}/")
 
 

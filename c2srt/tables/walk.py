@@ -1,13 +1,13 @@
 """Runs commands one after the other in this process: each is announced as a person would type it, and timed."""
 
 import fcntl
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from c2srt import hints
 from c2srt.cli import run_verb
 from c2srt.errors import UserError
 from c2srt.files import write_json
@@ -22,17 +22,17 @@ LOCK, SAVED = "prepare.lock", 75
 class Walk:
     """`seconds` keeps what each verb took; `again` is the command to run when one of them fails."""
 
-    again: str
+    again: hints.Command
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, command: Command) -> None:
         """One command. Raises UserError if it fails, and ends the process with SAVED if a training was told to stop and saved."""
-        with self.step(command.verb, f"c2srt {command.verb} {shlex.join(command.overrides)}"):
+        with self.step(command.verb, hints.typed(command.verb, command.overrides)):
             status = run_verb(command.verb, command.overrides)
             if status == SAVED:
                 raise SystemExit(SAVED)
             if status:
-                raise UserError(f"`c2srt {command.verb}` ended with status {status}: see its message above, then run `{self.again}` again")
+                raise UserError(f"{command.verb} ended with status {status}: see its message above, then run `{self.again}` again")
 
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from c2srt.files import read_json, write_json
+from c2srt.hints import Command
 from c2srt.tracking.redact import redacted
 
 JOURNAL, RUN = "tracking.jsonl", "run.json"
@@ -39,7 +40,7 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """The content of run.json, with {} for none."""
-        return read_json(self.folder / RUN, "c2srt train") if (self.folder / RUN).exists() else {}
+        return read_json(self.folder / RUN, Command("train")) if (self.folder / RUN).exists() else {}
 
     def note(self, **values: Any) -> None:
         """Changes values of run.json."""

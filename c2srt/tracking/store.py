@@ -26,6 +26,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType, Object, Property
 
 from c2srt.files import hash_of, read_json
+from c2srt.hints import Command
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema migration
 
@@ -224,7 +225,7 @@ def save_model(folder: Path, export: Path, model: Model | None = None) -> None:
         Schema([ColSpec(DataType.string, "image")]),
         Schema([ColSpec(Array(label), "labels"), ColSpec(DataType.string, "error", required=False)]),
         ParamSchema([ParamSpec("labels", DataType.string, [], (-1,)), ParamSpec("topk", DataType.long, 5)]))
-    size = read_json(export / "config.json", "c2srt export")["clip"]["config"]["vision_cfg"]["image_size"]
+    size = read_json(export / "config.json", Command("export"))["clip"]["config"]["vision_cfg"]["image_size"]
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # it would take the files of whatever project one stands in
     mlflow.pyfunc.save_model(
         folder, loader_module=serving.__name__, data_path=str(export), code_paths=[str(Path(serving.__file__).parent)],

@@ -26,10 +26,11 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.files import (TEMPORARY, raise_if_storage, read_json, remove_leftovers, replace_folder, sha256_of_file, sync,
                          write_json)
+from c2srt.hints import Command
 
 FORMAT = 2
 COMPLETE, WEIGHTS, OPTIMIZER = "complete.json", "weights.safetensors", "optimizer.safetensors"
-MADE_BY = "c2srt train"
+MADE_BY = Command("train")
 
 
 @dataclass(frozen=True)

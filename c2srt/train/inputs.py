@@ -8,6 +8,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, read_json
+from c2srt.hints import Command
 from c2srt.model.clip import Clip, load_clip
 from c2srt.model.export import save_export
 from c2srt.model.head import Graph
@@ -45,13 +46,13 @@ def load_inputs(config: Config) -> Inputs:
     """Loads and checks the artefacts. Raises UserError naming the one that is absent or does not fit, and its command."""
     shards, text, relations = Path(config.shards), Path(config.text), Path(config.relations)
     index, vocabulary = load_index(shards), load_vocabulary(shards)
-    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", "c2srt shard")
+    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
     index.split(TRAIN)
     clip = load_clip(config.clip)
     features = load_text(text, vocabulary, clip.hash)
     table = load_relations(relations, vocabulary, config.model.neighbours)
-    made = {"text": read_json(text / "text.json", "c2srt text"),
-            "relations": read_json(relations / "relations.json", "c2srt relations")}
+    made = {"text": read_json(text / "text.json", Command("text")),
+            "relations": read_json(relations / "relations.json", Command("relations"))}
     teacher = cache_key(clip, config.views, config.seed, index, [TRAIN])
     hashes = {"shards": hash_of([(shard.name, shard.sha256) for shard in index.split(TRAIN)]), "vocabulary": vocabulary.hash,
               "clip": clip.hash, "text": made["text"]["features_sha256"], "relations": made["relations"]["table_sha256"],

@@ -66,8 +66,8 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
 
 def note(config: Config) -> str:
     """The run's description in MLflow."""
-    return (f"`c2srt train` into `{config.folder}`: {config.epochs} epochs of batch {config.batch}, {config.precision}, ZeRO {config.zero}. "
-            f"Run the same command again to go on; `c2srt evaluate` adds its results here.")
+    return (f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch}, {config.precision}, ZeRO {config.zero}. "
+            f"Run the same command again to go on; an evaluation adds its results here.")
 
 
 def close_tracker(config: Config, tracker: Tracker, step: int, finished: bool) -> None:

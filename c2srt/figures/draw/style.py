@@ -4,6 +4,7 @@ Colours are Okabe & Ito's, told apart by every kind of colour vision, and never 
 a mark each, seen and unseen a hatch, a weight or a place.
 """
 
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -59,22 +60,33 @@ def save(figure: Figure, folder: Path, stem: str) -> None:
 
 def short(name: str, letters: int) -> str:
     """A category's name, cut to a number of letters, that matplotlib does not take for a formula."""
-    return plain(name if len(name) <= letters else f"{name[: letters - 1].rstrip()}…")
+    return plain(cut(name, letters))
+
+
+def cut(name: str, letters: int) -> str:
+    """At most so many letters of a name; what stands in brackets at its end stays, as it may be all that tells two names apart."""
+    if len(name) <= letters:
+        return name
+    bracket = re.search(r" \([^()]*\)$", name)
+    end = bracket[0] if bracket and len(bracket[0]) <= letters - 3 else ""
+    return f"{name[: letters - 1 - len(end)].rstrip()}…{end}"
 
 
 def fitted(name: str, points: float, size: float, weight: str) -> str:
     """A name cut to a width in points."""
     font = FontProperties(family=SETTINGS["font.family"], size=size, weight=weight)
     for letters in range(len(name), 0, -1):
-        cut = name if letters == len(name) else f"{name[:letters].rstrip()}…"
-        if TextPath((0, 0), cut, prop=font).get_extents().width <= points:
+        some = cut(name, letters)
+        if TextPath((0, 0), some, prop=font).get_extents().width <= points:
             break
-    return plain(cut)
+    return plain(some)
 
 
 def wrapped(name: str, letters: int, lines: int = 2) -> str:
     """A name over at most `lines` lines of about `letters` letters."""
-    found = textwrap.wrap(name, letters, max_lines=lines, placeholder="…") or [""]
+    for some in (cut(name, count) for count in range(len(name), 0, -1)):
+        if len(found := textwrap.wrap(some, letters)) <= lines:
+            break
     return plain("\n".join(found))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from c2srt.errors import UserError
+from c2srt.hints import Command
 from c2srt.model.clip import Clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph
@@ -65,7 +66,8 @@ class Baseline(Student):
         if self.loss.distillation > 0:
             teacher = self.teacher_features(images) if self._teacher else teacher
             if teacher is None:
-                raise UserError("loss.distillation > 0 needs a teacher: build the cache with `c2srt teacher`, or set teacher=online")
+                raise UserError(f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
+                                "teacher=online")
             terms["distillation"] = self.loss.distillation, distillation_loss(features[1], teacher, self.loss)
         values = {name: (weights * term).mean() for name, (_, term) in terms.items()}
         return values | {"loss": sum(factor * values[name] for name, (factor, _) in terms.items())}
