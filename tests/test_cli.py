@@ -92,7 +92,7 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
     (["text", "--bat-ch", "3", "out=x"], "unknown key 'bat_ch', did you mean 'batch'?"),
     (["text", "templates=[a photo]"], "must contain {} exactly once"),
     (["text", "templates=tuned"], "choose one of simple, ensemble"),
-    (["relations", "graph=foo"], "choose one of llm, similarity, cooccurrence, random, none"),
+    (["relations", "graph=foo"], "choose one of llm, mined, similarity, cooccurrence, random, none"),
     (["relations", "work=/nowhere"], "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard`"),
 ])
 def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
