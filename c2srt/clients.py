@@ -1,4 +1,7 @@
-"""HTTP clients are made of the environment too: proxies and certificates. What they cannot be made of is said in a sentence."""
+"""HTTP clients are made of the environment too: proxies and certificates.
+
+What they cannot be made of is said in a sentence.
+"""
 
 import os
 from collections.abc import Iterator
@@ -15,8 +18,9 @@ UNDERSTOOD = ("http", "https")
 def making_client() -> Iterator[None]:
     """Round the making of a client. Raises UserError, naming the variable that is at fault.
 
-    Libraries raise ValueError for a proxy's unknown scheme, ImportError for SOCKS without its package, an error of their own
-    for an address that is none, OSError for certificates that are not there: whatever it is, the environment is the cause.
+    Libraries raise ValueError for a proxy's unknown scheme, ImportError for SOCKS without its
+    package, an error of their own for an address that is none, OSError for certificates that are
+    not there: whatever it is, the environment is the cause.
     """
     try:
         yield
@@ -26,13 +30,17 @@ def making_client() -> Iterator[None]:
         proxies = [names[name] for name in PROXIES if name in names]
         odd = [name for name in proxies if scheme(os.environ[name]) not in UNDERSTOOD]
         if odd and isinstance(error, (ValueError, ImportError)):
-            raise UserError(f"{odd[0]}={without_user(os.environ[odd[0]])} is a proxy that is not understood "
-                            f"({scheme(os.environ[odd[0]])}:// is no scheme that can be used here): unset it, or write "
-                            "http://host:port") from error
+            raise UserError(
+                f"{odd[0]}={without_user(os.environ[odd[0]])} is a proxy that is not understood "
+                f"({scheme(os.environ[odd[0]])}:// is no scheme that can be used here): unset it, "
+                "or write http://host:port"
+            ) from error
         others = [f"{name}={without_user(os.environ[name])}" for name in proxies]
         others += [f"{names[name]}={os.environ[names[name]]}" for name in OTHERS if name in names]
-        raise UserError(f"no HTTP client can be made with {' '.join(others) or 'this environment'} "
-                        f"({type(error).__name__}: {reason}): unset or correct it") from error
+        raise UserError(
+            f"no HTTP client can be made with {' '.join(others) or 'this environment'} "
+            f"({type(error).__name__}: {reason}): unset or correct it"
+        ) from error
 
 
 def scheme(proxy: str) -> str:

@@ -2,7 +2,8 @@
 
 Reading order: `answers.py` (mined relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to compare with),
 `table.py` (the format on disk), `build.py` (the verb `relations`); `shortlist.py`, `prompt.py`, `questions.py` (what is asked),
-`ledger.py`, `endpoint.py`, `asking.py`, `mined.py`, `mine.py` (the verb `relations mine`), `batch.py` (the same by file);
+`ledger.py`, `completion.py` and `endpoint.py` (what a server says), `purse.py`, `verdicts.py`, `asking.py`, `mined.py`, `mine.py`
+(the verb `relations mine`), `batch.py` (the same by file);
 `compare.py`, `pictures.py`, `page.py`, `report.py` (the verb `relations report`); `words.py` (words outside the vocabulary).
 
 Rules that hold for every kind:

@@ -12,20 +12,18 @@ import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.progress import Progress
-from c2srt.relations.answers import STRENGTH
 from c2srt.relations.completion import Reply
 from c2srt.relations.endpoint import FORMAT, LIMIT, OLD_LIMIT, Again, Endpoint, Refused, Unsupported
 from c2srt.relations.ledger import Ledger, now
-from c2srt.relations.prompt import SCHEMA, Unparsable, normalised, read_reply
+from c2srt.relations.prompt import SCHEMA
 from c2srt.relations.purse import OutOfBudget, Prices, Purse
 from c2srt.relations.questions import Question, Questions
+from c2srt.relations.verdicts import PROMPT_CUT, reply_event, settle_event, taken_without
 
 LONGEST_BACKOFF_S = 60.0
 FIRST_TRIES = 3  # of the very first request: a wrong address should not take minutes to say so
 HOPELESS = 10  # questions given up, or prompts cut off, in a row
 REFUSALS_SHOWN = 10
-TOKEN_LETTERS = 6  # in no tokenizer's prose does a token cover more on average: these prompts have 3.5 to 4.5
-PROMPT_CUT, CUT = "prompt cut off", "cut off"
 
 
 @dataclass
@@ -247,17 +245,6 @@ class Asker:
         self.ledger.state.take(event)
 
 
-def settle_event(key: str, best: dict) -> dict:
-    """The ledger's line that takes an earlier reply as the answer."""
-    return {"event": "settle", "id": key, "time": now(), "final": True, "related": best["related"]}
-
-
-def taken_without(best: dict) -> str:
-    """What is counted when this unclean reply is taken as the answer."""
-    missing = "what was cut off" if best["verdict"] == CUT else "their unusable names"
-    return f"answers taken without {missing}"
-
-
 def chat_body(model: str, prompt: str, form: str, temperature: float | None, max_output: int, limit: str = LIMIT) -> dict:
     """The JSON of one chat request."""
     body = {"model": model, "messages": [{"role": "user", "content": prompt}], limit: max_output}
@@ -266,46 +253,3 @@ def chat_body(model: str, prompt: str, form: str, temperature: float | None, max
     if temperature is not None:
         body["temperature"] = temperature
     return body
-
-
-def reply_event(asked: Question, candidates: np.ndarray, reply: Reply, questions: Questions, cost: float, attempt: int) -> dict:
-    """The ledger's line for a reply. Verdicts: ok, invented (unusable names beside the others), refused, unparsable; cut off,
-    where the reply did not end of itself, though what is there may be readable; prompt cut off, where the endpoint read far less
-    than was sent, so that the reply answers another question."""
-    event = {"event": "reply", "id": asked.id, "attempt": attempt, "time": now(), "model": reply.model, "finish": reply.finish,
-             "tokens": [reply.input_tokens, reply.output_tokens], "cost": cost, "text": reply.refusal or reply.text,
-             "related": None, "unusable": []}
-    letters = len(questions.prompt(asked, candidates, "json"))  # the shorter form
-    if reply.input_tokens and reply.input_tokens * TOKEN_LETTERS < letters:
-        reason = f"{reply.input_tokens:,} tokens were read of a prompt of {letters:,} characters"
-        return event | {"verdict": PROMPT_CUT, "reason": reason, "final": False}
-    try:
-        if reply.refusal or reply.filtered and not reply.text.strip():
-            event["verdict"] = "refused"
-        else:
-            event["related"], event["unusable"] = resolve(read_reply(reply.text), asked, candidates, questions)
-            event["verdict"] = "invented" if event["unusable"] else "ok"
-            event["verdict"] = event["verdict"] if reply.whole else CUT
-    except Unparsable as error:
-        event |= {"verdict": "unparsable" if reply.whole else CUT, "reason": str(error)}
-    return event | {"final": event["verdict"] == "ok"}
-
-
-def resolve(named: list[tuple[str, str, str]], asked: Question, candidates: np.ndarray,
-            questions: Questions) -> tuple[list[list], list[str]]:
-    """[column, type, strength 1–3] of the names that the prompt listed, each once, in order; and the names that it did not list.
-
-    The target itself and repeated names are left out without complaint: they are redundant, not wrong.
-    """
-    shown = set(candidates.tolist())
-    related: dict[int, list] = {}
-    unusable = []
-    for label, kind, strength in named:
-        column = questions.labels.column.get(normalised(label))
-        if column == asked.row:
-            continue
-        if column is None or column not in shown:
-            unusable.append(label)
-        elif column not in related:
-            related[column] = [column, kind, STRENGTH[strength]]
-    return list(related.values()), unusable

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, remove_leftovers, whole_file
-from c2srt.relations.asking import chat_body, reply_event, settle_event, taken_without
+from c2srt.relations.asking import chat_body
 from c2srt.relations.completion import Complaint, Malformed, parse_completion
 from c2srt.relations.endpoint import PATH
 from c2srt.relations.ledger import Ledger, events, now
 from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Question, Questions
+from c2srt.relations.verdicts import reply_event, settle_event, taken_without
 
 REQUESTS = 50_000  # in one file, the API's limit
 BYTES = 190_000_000  # in one file; the API's limit is 200 MB

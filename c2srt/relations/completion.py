@@ -1,7 +1,9 @@
-"""What the JSON of a chat endpoint says: a reply, or an error in its own words. Nothing in it is taken unchecked.
+"""What the JSON of a chat endpoint says: a reply, or an error in its own words. Nothing in it is
+taken unchecked.
 
-Servers differ: text comes as a string or in chunks, thinking in chunks or fields of its own, token counts as numbers or not
-at all, and an error with status 200, with its own status in the body, as an object, a string or a list.
+Servers differ: text comes as a string or in chunks, thinking in chunks or fields of its own, token
+counts as numbers or not at all, and an error with status 200, with its own status in the body, as
+an object, a string or a list.
 """
 
 import json
@@ -12,14 +14,24 @@ from dataclasses import dataclass
 SHOWN = 300  # characters of an endpoint's words that are kept
 MOST_TOKENS = 10**9  # a larger count is none
 TEXT = (None, "text", "output_text")  # types of the chunks that are the answer; thinking has others
-WHOLE = ("none", "", "null", "stop", "stop_sequence", "end_turn", "eos", "eos_token", "complete", "completed", "finished", "done")
-FILTERED = re.compile(r"content.?(filter|policy|management|moderation)|responsible.?ai|moderation|flagged|safety|data.?inspection"
-                      r"|inappropriate|prohibited.?content|sensitive.{0,20}(content|information|word)")
-TOO_LONG = re.compile(r"context.?(length|window|size)|(prompt|input|context|message|request).{0,40}too (long|large|many)"
-                      r"|too many (input |prompt )?tokens|string_above_max_length|(exceed|maximum).{0,40}(prompt|context|input|token)")
-STATUS = {"insufficient_quota": 402, "insufficient_credit": 402, "rate_limit": 429, "ratelimit": 429, "too_many_requests": 429,
-          "throttl": 429, "api_key": 401, "authentication": 401, "unauthorized": 401, "model_not_found": 404,
-          "invalid_request": 400, "badrequest": 400}  # what a code means where no status is told
+WHOLE = "none null stop stop_sequence end_turn eos eos_token complete completed finished done".split()
+FILTERED = re.compile(
+    r"content.?(filter|policy|management|moderation)|responsible.?ai|moderation|flagged|safety"
+    r"|data.?inspection|inappropriate|prohibited.?content"
+    r"|sensitive.{0,20}(content|information|word)"
+)
+TOO_LONG = re.compile(
+    r"context.?(length|window|size)|too many (input |prompt )?tokens|string_above_max_length"
+    r"|(prompt|input|context|message|request).{0,40}too (long|large|many)"
+    r"|(exceed|maximum).{0,40}(prompt|context|input|token)"
+)
+MEANT = {  # by a code, where no status is told
+    402: ("insufficient_quota", "insufficient_credit"),
+    429: ("rate_limit", "ratelimit", "too_many_requests", "throttl"),
+    401: ("api_key", "authentication", "unauthorized"),
+    404: ("model_not_found",),
+    400: ("invalid_request", "badrequest"),
+}
 
 
 class Malformed(Exception):
@@ -28,7 +40,9 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply's text ("" if it has none), why it ended, the model's own name, and tokens charged (None: not told)."""
+    """A reply's text ("" if it has none), why it ended, the model's own name, and tokens charged
+    (None: not told).
+    """
 
     text: str
     finish: str
@@ -39,8 +53,8 @@ class Reply:
 
     @property
     def whole(self) -> bool:
-        """Whether the reply ended of itself; any end that is not known to be one counts as cut off."""
-        return self.finish.casefold() in WHOLE
+        """Whether the reply ended of itself; an end that is not known as one counts as cut off."""
+        return self.finish.casefold() in ("", *WHOLE)
 
     @property
     def filtered(self) -> bool:
@@ -48,7 +62,9 @@ class Reply:
 
 
 class Complaint(Exception):
-    """An error in the endpoint's own words: `status` (of HTTP, else what the body says, else None), `code`s in lower case."""
+    """An error in the endpoint's own words: `status` (of HTTP, else what the body says, else None),
+    `code`s in lower case.
+    """
 
     def __init__(self, message: str, status: int | None, code: str = "") -> None:
         super().__init__(message[:SHOWN])
@@ -64,25 +80,43 @@ class Complaint(Exception):
 
     @property
     def about_content(self) -> bool:
-        """A filter refuses this prompt; a server's own faults (5xx) count only where the code says so."""
+        """A filter refuses this prompt; a server's own faults (5xx) count only where the code says
+        so.
+        """
         if self.status in (401, 404, 429):
             return False
-        return FILTERED.search(self.code if (self.status or 400) >= 500 else self._words) is not None
+        return (
+            FILTERED.search(self.code if (self.status or 400) >= 500 else self._words) is not None
+        )
 
     @property
     def about_length(self) -> bool:
         """This prompt is too long for the model."""
-        return self.status == 413 or (self.status or 400) in (400, 422) and TOO_LONG.search(self._words) is not None
+        return (
+            self.status == 413
+            or (self.status or 400) in (400, 422)
+            and TOO_LONG.search(self._words) is not None
+        )
 
 
 def parse_completion(body: object, model: str) -> Reply:
-    """The JSON of a chat completion; `model` stands in where it names none. Raises Complaint, or Malformed if it is neither."""
+    """The JSON of a chat completion; `model` stands in where it names none.
+
+    Raises Complaint, or Malformed if it is neither.
+    """
     if not isinstance(body, dict):
         raise Malformed(f"the body is no chat completion: {str(body)[:80]!r}")
     choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    choice = (
+        choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    )
     error = body.get("error") or body.get("errors") or choice.get("error")
-    if isinstance(error, (bool, int, float)) and error or not choice and (body.get("message") or body.get("detail")):
+    if (
+        isinstance(error, (bool, int, float))
+        and error
+        or not choice
+        and (body.get("message") or body.get("detail"))
+    ):
         error = error if isinstance(error, (dict, list, str)) and error else body
     if error:
         raise complaint(error)
@@ -93,21 +127,35 @@ def parse_completion(body: object, model: str) -> Reply:
     if not isinstance(message, dict):
         raise Malformed(f"the body is no chat completion: {str(body)[:80]!r}")
     usage = body["usage"] if isinstance(body.get("usage"), dict) else {}
-    refusals = [message.get("refusal"), *(chunk.get("refusal") for chunk in chunks(message.get("content")))]
+    refusals = [
+        message.get("refusal"),
+        *(chunk.get("refusal") for chunk in chunks(message.get("content"))),
+    ]
     refusal = next((words for words in refusals if isinstance(words, str) and words.strip()), None)
-    return Reply("".join(text_of(chunk) for chunk in chunks(message.get("content"))), finish, str(body.get("model") or model),
-                 count(usage.get("prompt_tokens")), count(usage.get("completion_tokens")), refusal)
+    return Reply(
+        "".join(text_of(chunk) for chunk in chunks(message.get("content"))),
+        finish,
+        str(body.get("model") or model),
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
+        refusal,
+    )
 
 
 def chunks(content: object) -> Iterator[dict]:
-    """The pieces of a message's content, which is a string, a piece, a list of either, or nothing. Raises Malformed."""
+    """The pieces of a message's content, which is a string, a piece, a list of either, or nothing.
+
+    Raises Malformed.
+    """
     for chunk in content if isinstance(content, list) else [content]:
         if isinstance(chunk, str):
             yield {"text": chunk}
         elif isinstance(chunk, dict):
             yield chunk
         elif chunk is not None:
-            raise Malformed(f"the reply's content is neither text nor chunks of it: {str(content)[:80]!r}")
+            raise Malformed(
+                f"the reply's content is neither text nor chunks of it: {str(content)[:80]!r}"
+            )
 
 
 def text_of(chunk: dict) -> str:
@@ -123,30 +171,47 @@ def text_of(chunk: dict) -> str:
 
 def count(value: object) -> int | None:
     """A number of tokens, or None where it is not told, or in a form that no count has."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST_TOKENS:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= MOST_TOKENS
+    ):
         return None
     return int(value) if value == int(value) else None
 
 
 def complaint(error: object, status: int | None = None) -> Complaint:
-    """An error object, string or list as the endpoint wrote it; `status` of HTTP counts before one in the body."""
+    """An error object, string or list as the endpoint wrote it; `status` of HTTP counts before one
+    in the body.
+    """
     if isinstance(error, list) and error:
         error = error[0]
     if not isinstance(error, dict):
         return Complaint(words_of(error), status)
     fields = error | (error["error"] if isinstance(error.get("error"), dict) else {})
-    code = " ".join(str(fields[key]) for key in ("code", "type", "param", "status") if fields.get(key)).casefold()
-    message = next((fields[key] for key in ("message", "detail", "msg", "error") if fields.get(key)), fields)
+    code = " ".join(
+        str(fields[key]) for key in ("code", "type", "param", "status") if fields.get(key)
+    ).casefold()
+    message = next(
+        (fields[key] for key in ("message", "detail", "msg", "error") if fields.get(key)), fields
+    )
     metadata = fields.get("metadata") if isinstance(fields.get("metadata"), dict) else {}
-    raw = f" ({words_of(metadata['raw'])})" if metadata.get("raw") else ""  # a router's "provider returned error" says nothing
-    told = [number for key in ("status", "status_code", "http_status", "code") if (number := http_status(fields.get(key)))]
-    meant = next((number for word, number in STATUS.items() if word in code), None)
+    # A router's own message, "Provider returned error", says nothing without the provider's.
+    raw = f" ({words_of(metadata['raw'])})" if metadata.get("raw") else ""
+    told = [
+        number
+        for key in ("status", "status_code", "http_status", "code")
+        if (number := http_status(fields.get(key)))
+    ]
+    meant = next((it for it, names in MEANT.items() if any(name in code for name in names)), None)
     return Complaint(words_of(message) + raw, status or next(iter(told), meant), code)
 
 
 def words_of(message: object) -> str:
     """A message on one line, whatever JSON it is."""
-    return " ".join((message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)).split())
+    return " ".join(
+        (message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)).split()
+    )
 
 
 def http_status(value: object) -> int | None:

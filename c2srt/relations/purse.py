@@ -1,4 +1,6 @@
-"""Money: what a request can cost at most, what a reply did cost, and a budget that no request may pass."""
+"""Money: what a request can cost at most, what a reply did cost, and a budget that no request may
+pass.
+"""
 
 import asyncio
 import json
@@ -8,7 +10,9 @@ from c2srt.relations.completion import Reply
 from c2srt.relations.prompt import SCHEMA
 
 MILLION = 1_000_000
-OVERHEAD_TOKENS = 64 + len(json.dumps(SCHEMA))  # what chat templates and the answer's schema add to a prompt, at most
+OVERHEAD_TOKENS = 64 + len(
+    json.dumps(SCHEMA)
+)  # what chat templates and the answer's schema add to a prompt, at most
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,12 @@ class Prices:
     max_output: int
 
     def bound(self, prompt: str) -> float:
-        """The most that one request can cost: a token covers at least one byte of UTF-8, and `max_output` caps the reply."""
-        return ((len(prompt.encode()) + OVERHEAD_TOKENS) * self.input + self.max_output * self.output) / MILLION
+        """The most that one request can cost: a token covers at least one byte of UTF-8, and
+        `max_output` caps the reply.
+        """
+        return (
+            (len(prompt.encode()) + OVERHEAD_TOKENS) * self.input + self.max_output * self.output
+        ) / MILLION
 
     def cost(self, reply: Reply, bound: float) -> float:
         """What a reply cost; the bound where the endpoint does not tell."""
