@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from c2srt import hints, road
 from c2srt.errors import UserError
+from c2srt.interrupts import INTERRUPTED, heard, say_interrupted
 from c2srt.overrides import NO_TEXT, keep_text, split_key
 
 VERBS = {
@@ -51,7 +52,7 @@ WORDS = {"bench": ("what",), "check": ("what", "length")}
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
 """Keys that a verb which runs others (its Config has `given`) passes on as they were typed."""
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_INPUT, BROKEN_PIPE = 2, 141
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview())
         return 0 if arguments else BAD_INPUT
     try:
-        return run_verb(arguments[0], arguments[1:])
+        with heard(arguments[0]):
+            return run_verb(arguments[0], arguments[1:])
     except UserError as error:
         print(f"c2srt {arguments[0]}: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -69,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        print(f"c2srt {arguments[0]}: interrupted; run the same command again to go on", file=sys.stderr)
+        say_interrupted(arguments[0])
         return INTERRUPTED
 
 

@@ -1,8 +1,7 @@
 """Batches from the shards, decoded and augmented by worker processes off the training thread.
 
-A batch is a pure function of its position, so workers need no state and no shuffle buffer: torch's DataLoader deals
-positions to processes, returns the batches in order, holds at most `prefetch` of them per worker, raises when a worker
-dies, and its workers end with their parent. Which sample stands at which position is in c2srt/order.py.
+A batch is a pure function of its position, so workers need no state and no shuffle buffer: c2srt/ahead.py deals positions to
+processes and returns the batches in order. Which sample stands at which position is in c2srt/order.py.
 
 Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones in training), D joint width.
 """
@@ -14,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from c2srt.ahead import made_ahead
 from c2srt.errors import UserError
 from c2srt.order import Deal, Order
 from c2srt.samples import Sample, Samples
@@ -29,7 +28,7 @@ from c2srt.vocabulary import Vocabulary
 class LoaderConfig:
     """What decides the batches: split, seed, image side `size` S in pixels, views, global batch `batch` and
     at most `micro_batch` images at once, shuffle `window` in shards; and how they are made: `workers` processes a rank (0: in the
-    caller's process), each at most `prefetch` batches ahead."""
+    caller's process), each at most `prefetch` batches ahead; a loader that gives nothing for `patience` seconds has failed."""
 
     size: int
     batch: int = 64
@@ -40,6 +39,7 @@ class LoaderConfig:
     window: int = 16
     workers: int = 1
     prefetch: int = 2
+    patience: float = 600
 
     def __post_init__(self) -> None:
         for name in ("size", "batch", "micro_batch", "window", "prefetch"):
@@ -75,10 +75,6 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Batch":
-        """Called by the DataLoader where there is a GPU."""
-        return self.map(Tensor.pin_memory)
 
 
 def training_order(config: LoaderConfig, index: ShardIndex) -> Order:
@@ -145,38 +141,32 @@ def collate(found: list[Sample], images: list[Tensor], features: np.ndarray | No
     return Batch(torch.stack(images), labels, teacher, torch.from_numpy(weights), ids, step, epoch, accumulation)
 
 
-class Positions(Dataset):
-    """`batch_at` as a torch Dataset. A UserError is returned, not raised: torch would bury its sentence in a traceback."""
-
-    def __init__(self, batch_at: Callable[[int], Batch]) -> None:
-        self.batch_at = batch_at
-
-    def __getitem__(self, position: int) -> Batch | UserError:
-        try:
-            return self.batch_at(position)
-        except UserError as error:
-            return error
-
-
 def iterate(batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig) -> Iterator[Batch]:
-    """The batches at `positions`, in order, from `config.workers` forked processes, with the time waited for each."""
-    several = {"multiprocessing_context": "fork", "prefetch_factor": config.prefetch} if config.workers else {}
-    loader = DataLoader(Positions(batch_at), batch_size=None, sampler=positions, num_workers=config.workers, collate_fn=same,
-                        worker_init_fn=one_thread, pin_memory=torch.cuda.is_available(),
-                        generator=torch.Generator(), **several)  # an own generator: torch's global one stays as it is
-    batches, asked = iter(loader), time.monotonic()
+    """The batches at `positions`, in order, from `config.workers` forked processes, with the time waited for each.
+
+    Raises LoaderFailed when one dies or sends nothing for `config.patience` seconds; UserError as `batch_at` does.
+    """
+    pinned = pinning()
+    if config.workers:
+        batches = made_ahead(lambda position: batch_at(position).map(Tensor.numpy), positions, config.workers, config.prefetch,
+                             config.patience, lambda batch: pinned(batch.map(torch.from_numpy)))
+    else:
+        batches = (pinned(batch_at(position)) for position in positions)
+    asked = time.monotonic()
     for batch in batches:
-        if isinstance(batch, UserError):
-            raise batch
         batch.waited_s = time.monotonic() - asked
         yield batch
         asked = time.monotonic()
 
 
-def same(batch: Batch) -> Batch:
-    return batch
+def pinning() -> Callable[[Batch], Batch]:
+    """Puts a batch, in any thread, into memory from which this process's GPU copies while it computes; without one leaves it."""
+    if not torch.cuda.is_available():
+        return lambda batch: batch
+    device = torch.cuda.current_device()
 
+    def pin(batch: Batch) -> Batch:
+        torch.cuda.set_device(device)
+        return batch.map(Tensor.pin_memory)
 
-def one_thread(_worker: int) -> None:
-    """Workers are the parallelism: more threads in each would only fight over the cores."""
-    torch.set_num_threads(1)
+    return pin

@@ -28,6 +28,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, find_export
 from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file
 from c2srt.hints import Command
+from c2srt.interrupts import patiently
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.baselines.base import Baseline
 from c2srt.model.config import LossConfig
@@ -109,6 +110,10 @@ def run(config: Config) -> None:
     tracker = open_tracker(config, key)
     try:
         losses = tune(config, exported, context, index, steps, tracker)
+    except KeyboardInterrupt:
+        with patiently():
+            tracker.close("KILLED")
+        raise
     except BaseException:
         tracker.close("FAILED")
         raise

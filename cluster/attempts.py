@@ -20,13 +20,15 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, Wo
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from c2srt.ahead import AGAIN, LoaderFailed
 from c2srt.errors import UserError
 from c2srt.hints import as_here
 from c2srt.train import checkpoints
 from c2srt.train.config import STOP_FILE, Config
+from cluster.address import given_address
 from cluster.lock import wait_for_earlier_ranks
 from cluster.rank import LOG, RAY_FOLDER, train_worker
-from cluster.session import give_back_places, room_for
+from cluster.session import give_back_places, living_nodes, room_for
 
 FAILURES = "failures.jsonl"
 SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
@@ -61,7 +63,8 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
         if not workers:
             return before
         give_back_places()
-        wait_for_earlier_ranks(lock)
+        if not wait_for_earlier_ranks(lock, stop=lambda: told_to_stop(config)):
+            return before
         cause = attempt(config, workers, work)
         if cause is None:
             return newest_step(config)
@@ -82,7 +85,7 @@ def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str |
         make_trainer(config, workers, work).fit()
     except WorkerGroupError as error:
         for failure in error.worker_failures.values():
-            if isinstance(failure, UserError):
+            if isinstance(failure, UserError) and not isinstance(failure, LoaderFailed):
                 raise UserError(str(failure)) from None
         return cause_in_ranks(error.worker_failures)
     except (TrainingFailedError, RayError) as error:
@@ -100,6 +103,9 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
             callbacks = super()._create_default_callbacks()
             return [callback for callback in callbacks if type(callback).__name__ not in LEFT_OUT]
 
+        def _register_sigint_handler(self, controller: object) -> None:
+            """Ctrl-C is ours: Ray Train would abort without saving, and end with 1."""
+
     for name, value in RAY_TRAIN.items():
         os.environ.setdefault(name, value)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(PLACE_S)
@@ -115,11 +121,14 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
 
 def wait_for_room(config: Config) -> int:
     """How many workers to start: all, as soon as the cluster's nodes have room for them; `min_workers` or more after
-    `start_timeout` seconds (a local Ray does not grow); 0 when told to stop meanwhile. Raises UserError if there is room for less.
+    `start_timeout` seconds (a local Ray does not grow, nor one that has all nodes of its Slurm job); 0 when told to stop meanwhile.
+
+    Raises UserError if there is room for less.
     """
     least = config.min_workers or config.workers
     begun = told = time.monotonic()
-    seconds = config.start_timeout if (shared := os.environ.get("RAY_ADDRESS")) else 0
+    whole = living_nodes() >= int(os.environ.get("C2SRT_NODES") or 2**31)
+    seconds = config.start_timeout if (shared := given_address()) and not whole else 0
     while (room := room_for(config.cpus_per_worker, config.gpus_per_worker)) < config.workers:
         waited = time.monotonic() - begun
         if told_to_stop(config):
@@ -157,6 +166,8 @@ def reason(error: Exception) -> str:
     """What happened to one rank."""
     if silent(error):
         return "it did not answer within collective_timeout: stopped, or cut off"
+    if isinstance(error, LoaderFailed):
+        return shortened(str(error).removesuffix(AGAIN))
     actor = dead_actor(error)
     return death(str(actor)) if actor else shortened(f"{type(error).__name__}: {last_line(str(error))}")
 

@@ -12,6 +12,7 @@ from c2srt.files import TEMPORARY, read_json, whole_file
 from c2srt.progress import Progress
 from c2srt.shards import MADE_BY, ShardIndex, load_index
 from c2srt.vocabulary import load_vocabulary
+from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
@@ -40,6 +41,7 @@ class Config:
 def run(config: Config) -> int:
     """Returns 0 if nothing disagrees, else 1; every disagreement is a line of `<out>/audit.jsonl`."""
     check_lasting(config.out)
+    check_address()
     index, reader, out = load_index(Path(config.shards)), find_reader(config.data), Path(config.out)
     check_threshold(index, config.data.machine_threshold)
     scratch = out / f"audit{TEMPORARY}inputs"

@@ -36,6 +36,7 @@ from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.tracking import RUN, Tracker, send_rest
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 
@@ -117,6 +118,7 @@ def run(config: Config) -> None:
         results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
         write_results(Path(config.out), results, table.with_row_index("column"))
     else:
+        check_address()
         results = evaluate_shards(config, protocols)
     print(describe(results))
     print(f"written to {config.out}/")

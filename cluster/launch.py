@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -34,6 +35,7 @@ JOBS = {"shard": "cluster.shard", "audit": "cluster.audit", "teacher": "cluster.
         "evaluate": "cluster.evaluate", "text": "c2srt.cli text", "relations": "c2srt.cli relations",
         "tables": "c2srt.cli tables"}
 WITHOUT_RAY, A_WORKER_A_CPU = ("text", "relations"), ("shard", "audit", "teacher")
+WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)
 SILENT_SECONDS, PROGRESS_SECONDS = 60, 10
 
 
@@ -105,7 +107,7 @@ def split_rows(own: list[str]) -> tuple[str | None, list[str]]:
         return None, own
     at = own.index("--rows")
     if len(own) < at + 2 or "SLURM_ARRAY_TASK_ID" not in os.environ:
-        raise Refused("--rows needs a file, and an array: sbatch --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt")
+        raise Refused("--rows needs a file, and an array: slurm/submit.sh --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt")
     return own[at + 1], own[:at] + own[at + 2 :]
 
 
@@ -143,6 +145,23 @@ def worker_keys(job: str, nodes: list["Node"], site: Site) -> list[str]:
     return [*workers, "gpus_per_worker=1"] if gpus and job in ("train", "tables") else workers
 
 
+def check_room(job: str, keys: list[str], nodes: list["Node"]) -> None:
+    """Raises Refused if the nodes have too few CPUs or GPUs for the job's workers: more nodes will not come."""
+    given = dict(key.split("=", 1) for key in keys if "=" in key)
+    if job in A_WORKER_A_CPU:
+        return
+    try:
+        cpus, gpus = float(given.get("cpus_per_worker", 1)), float(given.get("gpus_per_worker", 0))
+        least = int(given.get("min_workers", given["workers"]))
+    except ValueError:
+        return  # Hydra's to say, or to work out
+    room = sum(int(min(node.cpus / cpus if cpus else least, node.gpus / gpus if gpus else least)) for node in nodes)
+    if room < least:
+        have = ", ".join(f"{node.name} has {node.cpus} CPUs and {node.gpus} GPUs" for node in nodes)
+        raise Refused(f"{have}: room for {room} of {least} workers with {cpus:g} CPUs and {gpus:g} GPUs each; ask for more with "
+                      "--cpus-per-task (or SBATCH_CPUS_PER_GPU in slurm/site.sh), or give workers=…")
+
+
 # --- Ray on the nodes
 
 @dataclass
@@ -160,9 +179,10 @@ class Node:
 class Cluster:
     """Ray over the allocation's nodes; as a context it is gone at the end, whatever happens."""
 
-    def __init__(self, site: Site, events: SimpleQueue) -> None:
+    def __init__(self, site: Site, events: SimpleQueue, check: Callable[[list[Node]], None]) -> None:
+        """`check` looks at the nodes before Ray starts on them, and raises Refused if they will not do."""
         names = command_output("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
-        self.nodes, self.site, self.events = {name: Node(name) for name in names}, site, events
+        self.nodes, self.site, self.events, self.check = {name: Node(name) for name in names}, site, events, check
         self.port = 16000 + int(os.environ["SLURM_JOB_ID"]) % 1000 * 16
         self.head = names[0]
         self.logs = Path(site.logs).absolute() / f"ray-{os.environ['SLURM_JOB_ID']}"
@@ -223,6 +243,7 @@ class Cluster:
         if all(node.address for node in self.nodes.values()):
             have = (f"{node.name} ({node.cpus} CPUs, {node.gpus} GPUs)" for node in self.nodes.values())
             say(f"all nodes have answered: {', '.join(have)}")
+            self.check(list(self.nodes.values()))
             self.tell(f"head {self.nodes[self.head].address}")
 
     @property
@@ -374,14 +395,20 @@ def main(arguments: list[str]) -> int:
 def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
     """The job, inside Ray if it needs it."""
     module = JOBS[job].split()
+    if job in WITHOUT_GPUS and (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)):
+        say(f"this job computes on CPUs alone, and holds {gpus} GPUs: slurm/submit.sh submits it without")
     if job in WITHOUT_RAY:
         say(f"{job} {shlex.join(keys)}")
         return run_job(site.python("-m", *module, *keys), events, None, site)
-    with Cluster(site, events) as cluster:
+
+    def all_keys(nodes: list[Node]) -> list[str]:
+        return worker_keys(job, nodes, site) + keys
+
+    with Cluster(site, events, lambda nodes: check_room(job, all_keys(nodes), nodes)) as cluster:
         if failed := cluster.start():
             return failed
-        os.environ["RAY_ADDRESS"] = cluster.address
-        keys = worker_keys(job, list(cluster.nodes.values()), site) + keys
+        os.environ.update(RAY_ADDRESS=cluster.address, C2SRT_NODES=str(len(cluster.nodes)))
+        keys = all_keys(list(cluster.nodes.values()))
         say(f"{job} {shlex.join(keys)}")
         return run_job(site.python("-m", *module, *keys), events, cluster, site)
 

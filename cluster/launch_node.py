@@ -21,7 +21,7 @@ from pathlib import Path
 
 BEAT_SECONDS = 5
 START_ATTEMPTS = 5
-"""Ray gives one of its processes 15 s to start (ray#65983): too little on a busy node, or with Python on a slow network disk."""
+"""Of Ray on a node, in C2SRT_JOIN_SECONDS together."""
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
 PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
          "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
@@ -116,7 +116,7 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
     is_head = name == os.environ["C2SRT_HEAD"]
     os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
     ports = [f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
+    command = [sys.executable, "-m", "cluster.patience", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
                "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}",
                f"--num-gpus={gpu_count()}", f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={temporary}",
                "--disable-usage-stats", "--log-color=false"]

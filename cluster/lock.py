@@ -52,13 +52,19 @@ def opened(folder: Path) -> IO:
         raise
 
 
-def wait_for_earlier_ranks(file: IO, seconds: float = LEASE_S) -> None:
-    """Until no rank of an earlier attempt lives; they end with their raylet or driver. Raises UserError if one does not."""
+def wait_for_earlier_ranks(file: IO, seconds: float = LEASE_S, stop: Callable[[], bool] = lambda: False) -> bool:
+    """Until no rank of an earlier attempt lives; they end with their raylet or driver. Returns False if `stop` says so before.
+
+    Raises UserError if one does not end.
+    """
     folder = Path(file.name).parent
-    if not locked(file, RANKS, seconds, f"waiting for the workers of an earlier attempt that write {folder}"):
+    if not locked(file, RANKS, seconds, f"waiting for the workers of an earlier attempt that write {folder}", stop):
+        if stop():
+            return False
         raise UserError(f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them, then run the same "
                         "command")
     fcntl.lockf(file, fcntl.LOCK_UN, 1, RANKS)
+    return True
 
 
 def hold_as_rank(folder: Path) -> None:
@@ -78,11 +84,11 @@ def end_with(parent: int) -> None:
     os._exit(1)
 
 
-def locked(file: IO, byte: int, seconds: float, waiting: str | None = None) -> bool:
-    """Tries to lock a byte for this process alone, for up to `seconds`; prints `waiting` if it has to wait."""
+def locked(file: IO, byte: int, seconds: float, waiting: str | None = None, stop: Callable[[], bool] = lambda: False) -> bool:
+    """Tries to lock a byte for this process alone, for up to `seconds` or until `stop`; prints `waiting` if it has to wait."""
     deadline = time.monotonic() + seconds
     while not supported(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)):
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or stop():
             return False
         if waiting and deadline - time.monotonic() < seconds - 2:
             print(f"{waiting}, at most {seconds:.0f} s", flush=True)

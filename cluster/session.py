@@ -2,8 +2,11 @@
 
 import logging
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,13 +17,23 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 import ray
 from ray import PlacementGroupID
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+from c2srt.ahead import LoaderFailed
 from c2srt.errors import UserError
 from c2srt.hints import as_here
+from cluster.address import check_address, given_address
+from cluster.patience import START_S, patient
 
 START_ATTEMPTS = 6
-# It warns at every start that it makes a token for this cluster, which is what we want.
+"""Of a local Ray, in START_S together."""
+NOT_YET = ("timed out during startup", "Timed out waiting for file")
+LONGEST_TEMPORARY = 43
+"""Characters: below it lie session_<time>_<process>/sockets/plasma_store, 64 more, and a socket's path has at most 107 bytes."""
+# For a local Ray: none of the workers that it would start on every core before there is a task, and time for those it starts.
+LOCAL = {"RAY_prestart_worker_first_driver": "0", "RAY_worker_register_timeout_seconds": "300"}
+# It warns at every start that it has a token for this cluster, which is what we want.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
 
 
@@ -45,6 +58,10 @@ def room_for(cpus: float, gpus: float) -> int:
     return sum(min(int(have.get(name, 0) / need + 1e-6) for name, need in needs) for have in nodes)
 
 
+def living_nodes() -> int:
+    return sum(node["Alive"] for node in ray.nodes())
+
+
 def give_back_places() -> None:
     """Removes this job's placement groups: that of a Ray Train controller which was killed stays, and nothing else would fit."""
     job = ray.get_runtime_context().get_job_id()
@@ -54,36 +71,71 @@ def give_back_places() -> None:
 
 
 def start(cpus: float) -> None:
-    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard, on loopback.
-
-    A local Ray gives itself 30 s to start, whatever the machine is busy with, so a start that timed out is tried again.
-    Raises UserError if neither works.
-    """
-    if address := os.environ.get("RAY_ADDRESS"):
+    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard, on loopback. Raises UserError if neither works."""
+    check_address()
+    if address := given_address():
         try:
             ray.init(log_to_driver=True)
         except ConnectionError as error:
             raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a local Ray") from error
+        except Exception as error:
+            raise UserError(f"Ray cannot be joined at RAY_ADDRESS={address}: {first_line(error)}") from error
         return
     # As Ray does on Windows and macOS; elsewhere it takes loopback for a mistake and listens on every interface. Set both ways:
     # for this process, which has read the variable already, and for those that it starts.
     ray_constants.ENABLE_RAY_CLUSTER, os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = False, "0"
-    wide = max(os.cpu_count() or 1, int(-(-cpus // 1)))
-    me = psutil.Process()
+    if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # in memory only: Ray would write it into the home folder
+        AuthenticationTokenLoader.instance().reset_cache()
+    for name, value in LOCAL.items():
+        os.environ.setdefault(name, value)
+    start_local(max(os.cpu_count() or 1, int(-(-cpus // 1))), temporary_folder())
+
+
+def start_local(cpus: int, folder: Path) -> None:
+    """A start that failed for want of time is tried again. Raises UserError if none succeeds."""
+    me, deadline = psutil.Process(), time.monotonic() + START_S
     before = set(me.children(recursive=True))
     for attempt in range(1, START_ATTEMPTS + 1):
+        left = deadline - time.monotonic()
         try:
-            ray.init(address="local", num_cpus=wide, include_dashboard=False, log_to_driver=True, logging_level="warning")
+            with patient(left):
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, logging_level="warning",
+                         _temp_dir=str(folder))
             return
         except Exception as error:
-            if "timed out during startup" not in str(error):
-                raise
-            if attempt == START_ATTEMPTS:
-                raise UserError(f"Ray did not start in {START_ATTEMPTS} attempts of 30 s: is the machine overloaded?") from error
+            if not any(what in str(error) for what in NOT_YET):
+                raise UserError(f"Ray does not start here: {first_line(error)}") from error
+            if attempt == START_ATTEMPTS or time.monotonic() > deadline:
+                raise UserError(f"Ray did not start in {attempt} attempts: is the machine overloaded, or out of memory? Its last words "
+                                f"are in {folder}/session_latest/logs/raylet.err") from error
             ray.shutdown()
             for child in set(me.children(recursive=True)) - before:  # Ray would leave them until this process ends
                 with suppress(psutil.NoSuchProcess):
                     child.kill()
+
+
+def temporary_folder() -> Path:
+    """Where a local Ray keeps its sockets and logs: RAY_TMPDIR or TMPDIR if they are short and can be written, else /tmp.
+
+    Raises UserError if nothing will do.
+    """
+    given = [folder for name in ("RAY_TMPDIR", "TMPDIR") if (folder := os.environ.get(name))]
+    for folder in [*given, "/tmp"]:
+        for name in ("ray", f"ray-{os.getuid()}"):  # the first may be another user's
+            path = Path(folder).absolute() / name
+            if len(os.fsencode(path)) > LONGEST_TEMPORARY:
+                continue
+            with suppress(OSError):
+                path.mkdir(parents=True, exist_ok=True)
+                if os.access(path, os.W_OK | os.X_OK):
+                    return path
+    raise UserError(f"Ray needs a folder for its sockets, with a path of at most {LONGEST_TEMPORARY - 9} characters that can be written, "
+                    f"and {', '.join([*given, '/tmp'])} will not do: set RAY_TMPDIR")
+
+
+def first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int, gpus_per_worker: float = 0,
@@ -92,10 +144,11 @@ def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int
 
     `name` gives a task its name in Ray's dashboard, such as "shard train-000012".
 
-    A task whose worker process dies is retried `retries` times by Ray; an exception raised by `function` ends the run
-    (UserError as it is, anything else as ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
+    A task whose worker process dies, or whose loader fails, is retried `retries` times by Ray; any other exception raised by
+    `function` ends the run (UserError as it is, anything else as ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
     """
-    remote = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_retries=retries)(as_here(function))
+    settings = {"num_cpus": 1, "num_gpus": gpus_per_worker, "max_retries": retries, "retry_exceptions": [LoaderFailed]}
+    remote = ray.remote(**settings)(as_here(function))
     running: dict[Any, Any] = {}
     for item in items:
         if len(running) >= workers:

@@ -11,6 +11,7 @@ from c2srt.files import hash_of, remove_leftovers
 from c2srt.progress import Progress
 from c2srt.shards import FILE, Shard, ShardIndex
 from c2srt.vocabulary import Vocabulary
+from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding import staging
@@ -28,6 +29,7 @@ ACCEPTANCE = "acceptance.json"
 def run(config: Config) -> None:
     """The whole job. Raises UserError on bad input, a full disk, or a folder that is in use or holds other shards."""
     check_lasting(config.out)
+    check_address()
     out = Path(config.out).resolve()
     reader = find_reader(config.data)
     with only_writer(out):

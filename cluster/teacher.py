@@ -21,6 +21,7 @@ from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.teacher import FILE, MADE_BY, cache_key, difference, is_done, shard_marker, write_shard
 from c2srt.views import ViewConfig
+from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 
@@ -49,6 +50,7 @@ class Config:
 def run(config: Config) -> None:
     """The whole job. Raises UserError on bad input or a full disk."""
     check_lasting(config.out)
+    check_address()
     index, out, clip = load_index(Path(config.shards).absolute()), Path(config.out).absolute(), load_clip(config.clip)
     key = cache_key(clip, config.views, config.seed, index, config.splits)
     shards = [shard for split in config.splits for shard in index.split(split) if shard.count]

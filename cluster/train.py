@@ -3,8 +3,8 @@
     c2srt train data=miniature workers=2
     ray job submit --working-dir . -- python -m cluster.train data=openimages work=/shared/c2srt workers=8 gpus_per_worker=1
 
-Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 2 bad input, a full disk,
-too few nodes or too many failures in a row (the sentence on stderr says which).
+Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 130 by Ctrl-C likewise (a
+second one ends at once), 2 bad input, a full disk, too few nodes or too many failures in a row (the sentence on stderr says which).
 """
 
 import os
@@ -20,9 +20,11 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import read_json
 from c2srt.hints import Command
+from c2srt.interrupts import INTERRUPTED, patiently
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.prepare import already_finished, check_before_start
 from c2srt.train.report import send_rest
+from cluster.address import check_address
 from cluster.lock import only_command
 from cluster.paths import check_lasting
 from cluster.rank import LOG, RAY_FOLDER
@@ -33,17 +35,19 @@ SAVED_PLEASE_REQUEUE = 75
 def run(config: Config) -> int:
     """Checks the inputs, trains, and says where the model lies. Raises UserError on bad input."""
     check_lasting(config.out)
+    check_address()
     config = absolute(config)
     steps = check_before_start(config)
     if already_finished(config, steps):
         print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0
-    step = fit(config)
+    told: list[int] = []
+    step = fit(config, told)
     summary = read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     if summary.get("state") != FINISHED:
         print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
-        return SAVED_PLEASE_REQUEUE
+        return INTERRUPTED if signal.SIGINT in told else SAVED_PLEASE_REQUEUE
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
     print(f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
           f"{', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)")
@@ -59,15 +63,16 @@ def absolute(config: Config) -> Config:
     return replace(config, clip=clip, **folders)
 
 
-def fit(config: Config) -> int:
-    """Runs the workers under Ray; returns the step of the newest checkpoint. Raises UserError when they cannot."""
+def fit(config: Config, told: list[int]) -> int:
+    """Runs the workers under Ray; returns the step of the newest checkpoint. Signals are added to `told`. Raises UserError when
+    the workers cannot run."""
     from cluster.attempts import run_attempts, say
     from cluster.session import join
 
     with only_command(config.folder) as lock:
         clear(config.folder)
         join(config.workers * config.cpus_per_worker)  # before the signals: Ray takes SIGTERM for itself when it starts
-        with signals_to(config.folder / STOP_FILE), followed(config.folder / LOG):
+        with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")
             return run_attempts(config, lock)
 
@@ -108,18 +113,23 @@ def followed(log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def signals_to(stop_file: Path) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 (Slurm's warning) become a file that the workers look for after every step."""
+def signals_to(stop_file: Path, told: list[int]) -> Iterator[None]:
+    """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C become a file that the workers look for after every step, and are added to
+    `told`."""
     def stop(number: int, frame: object) -> None:
-        print(f"{signal.Signals(number).name}: the workers finish their step and save", file=sys.stderr, flush=True)
+        if number not in told:
+            print(f"{signal.Signals(number).name}: the workers finish their step and save"
+                  f"{'; once more ends at once' if number == signal.SIGINT else ''}", file=sys.stderr, flush=True)
+        told.append(number)
         stop_file.touch()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with patiently():
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/bin/bash
 # ZSL and GZSL results of a trained model, a worker a GPU. Scored pieces stay when it is interrupted.
-#   sbatch slurm/evaluate.sh
-#   sbatch slurm/evaluate.sh checkpoint=clip out=runs/openimages/clip
-#   sbatch --array=0-4 slurm/evaluate.sh                                         what that array of trainings made
+#   slurm/submit.sh slurm/evaluate.sh
+#   slurm/submit.sh slurm/evaluate.sh checkpoint=clip out=runs/openimages/clip
+#   slurm/submit.sh --array=0-4 slurm/evaluate.sh      what that array of trainings made
 #SBATCH --job-name=c2srt-evaluate
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

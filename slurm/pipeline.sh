@@ -12,7 +12,7 @@ while [ $# -gt 0 ] && [ "$1" != "--" ]; do shared+=("$1"); shift; done
 
 submit() {  # submit "job:job" options script keys …: prints the new job's id
     local after=$1; shift
-    sbatch --parsable --kill-on-invalid-dep=yes ${after:+--dependency=afterok:$after} "$@" "${shared[@]}" "${extra[@]}" | cut -d';' -f1
+    slurm/submit.sh --parsable --kill-on-invalid-dep=yes ${after:+--dependency=afterok:$after} "$@" "${shared[@]}" "${extra[@]}" | cut -d';' -f1
 }
 extra=()
 shard=$(submit "" ${SHARD:-} slurm/shard.sh)

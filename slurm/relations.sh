@@ -1,7 +1,7 @@
 #!/bin/bash
 # The neighbour table of the relation graph; one process, no Ray, seconds.
-#   sbatch slurm/relations.sh
-#   sbatch slurm/relations.sh graph=similarity
+#   slurm/submit.sh slurm/relations.sh
+#   slurm/submit.sh slurm/relations.sh graph=similarity
 #SBATCH --job-name=c2srt-relations
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Raw images and label CSVs → tar shards, a worker a CPU. Finished shards stay when it is interrupted.
-#   sbatch --nodes=2 --cpus-per-task=32 slurm/shard.sh
+#   slurm/submit.sh --nodes=2 --cpus-per-task=32 slurm/shard.sh
 #SBATCH --job-name=c2srt-shard
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -1,12 +1,17 @@
-# Everything that differs from one cluster to another. Fill it in once, then `source slurm/site.sh` in the shell you submit from;
-# the job scripts source it again on the nodes. C2SRT_SITE names another file instead of this one.
+# Everything that differs from one cluster to another. Fill it in once: slurm/submit.sh and slurm/pipeline.sh read it, and the job
+# scripts read it again on the nodes. C2SRT_SITE names another file instead of this one.
 
-# --- What sbatch should ask for. Any option of a script can also be given to sbatch: `sbatch --nodes=4 slurm/openimages.sh`.
+# --- What sbatch should ask for. Any of it can also be given in a line: `slurm/submit.sh --nodes=4 slurm/openimages.sh`.
 # export SBATCH_PARTITION=gpu
 # export SBATCH_ACCOUNT=my-project
 # export SBATCH_QOS=normal
-# export SBATCH_GPUS_PER_NODE=4          # the CPU jobs (shard, text, relations) unset it
 # export SBATCH_TIMELIMIT=24:00:00
+# The jobs with GPUs (teacher, train, evaluate, tables):
+# export SBATCH_GPUS_PER_NODE=4
+# export SBATCH_CPUS_PER_GPU=12          # at least 1 a GPU; a training with loader_workers=4 keeps 5 busy
+# export SBATCH_MEM_PER_GPU=64G          # where memory is rationed: 3 GB a worker, the model's share of it (`c2srt plan`), the loaders
+# The jobs without (shard, text, relations), for which slurm/submit.sh takes the three above away:
+# export C2SRT_CPU_OPTIONS="--cpus-per-task=32 --mem-per-cpu=2G"
 
 # --- Where things are, on storage that all nodes share.
 export C2SRT_DATA=${C2SRT_DATA:-/data/openimages}          # the raw input: label CSVs and images

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Tables and sweeps: trains and evaluates the rows that are missing, a worker a GPU; what is finished is not done again.
-#   sbatch --nodes=1 slurm/tables.sh                                             all tables, one seed, one job
-#   sbatch --array=1-8 slurm/tables.sh seeds=3                                   eight jobs share the rows; afterwards, anywhere:
+#   slurm/submit.sh --nodes=1 slurm/tables.sh      all tables, one seed, one job
+#   slurm/submit.sh --array=1-8 slurm/tables.sh seeds=3      eight jobs share the rows; afterwards, anywhere:
 #   c2srt tables data=openimages seeds=3 train=false                             writes the tables
 #SBATCH --job-name=c2srt-tables
 #SBATCH --nodes=1

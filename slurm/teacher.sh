@@ -1,6 +1,6 @@
 #!/bin/bash
 # The frozen CLIP's features of every image and view, a worker a CPU (they share the GPUs). Finished shards stay.
-#   sbatch slurm/teacher.sh
+#   slurm/submit.sh slurm/teacher.sh
 #SBATCH --job-name=c2srt-teacher
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Text features of every category; one process, no Ray. Finished blocks stay when it is interrupted.
-#   sbatch slurm/text.sh
+#   slurm/submit.sh slurm/text.sh
 #SBATCH --job-name=c2srt-text
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=0
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@300

@@ -8,6 +8,7 @@ all its processes and its network go: that is how it is torn down, and how a nod
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -45,10 +46,14 @@ MinJobAge=3600
 SlurmdTimeout=12
 MessageTimeout=10
 SlurmdParameters=config_overrides
-NodeName=n[1-{count}] CPUs=4 RealMemory=8000 State=UNKNOWN
+GresTypes=gpu
+NodeName=n[1-{count}] CPUs=4 RealMemory=8000 Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=main Nodes=n[1-{count}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=n[1-{count}] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+GPUS = 2
+"""A node: devices that Slurm deals, and nothing else."""
 
 CONTROL = """
 hostname control; mount --bind {work}/hosts /etc/hosts
@@ -109,7 +114,10 @@ class SlurmNodes:
         """The configuration, a fresh key for munge, and each node's disk."""
         for folder in ("munge", "state", "tmp", *(f"{kind}/{name}" for kind in ("spool", "disk") for name in self.names)):
             (self.work / folder).mkdir(parents=True)
-        (self.work / "slurm.conf").write_text(CONF.format(work=self.work, count=self.count))
+        (self.work / "slurm.conf").write_text(CONF.format(work=self.work, count=self.count, gpus=GPUS))
+        (self.work / "gres.conf").write_text(f"Name=gpu File={self.work}/gpu[0-{GPUS - 1}]\n")
+        for number in range(GPUS):  # slurmd takes nothing but character devices; these are /dev/null's
+            os.mknod(self.work / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         hosts = ["127.0.0.1 localhost", "10.77.0.254 control", *(f"{self.address(name)} {name}" for name in self.names)]
         (self.work / "hosts").write_text("\n".join(hosts) + "\n")
         (self.work / "munge/key").write_bytes(os.urandom(1024))

@@ -78,9 +78,12 @@ def ray_cluster():
 
 def patiently(start: Callable, attempts: int = 5):
     """Ray gives a node 30 s to start, whatever the machine is busy with."""
+    from cluster.patience import patient
+
     for left in reversed(range(attempts)):
         try:
-            return start()
+            with patient(300):
+                return start()
         except Exception as error:
             if "timed out during startup" not in str(error) or not left:
                 raise

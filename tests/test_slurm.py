@@ -1,7 +1,9 @@
 """slurm/*.sh on a real Slurm of three nodes, each with its address: arrays, scancel, power cut, time limit, preemption."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,6 +85,37 @@ def test_a_job_is_as_wide_as_its_allocation():
     assert launch.worker_keys("train", cpus, launch.Site(cpu_workers=2)) == ["workers=2"]
 
 
+def test_a_job_is_refused_where_its_nodes_have_too_few_cpus_for_their_gpus():
+    nodes = [launch.Node("n1", cpus=8, gpus=4), launch.Node("n2", cpus=2, gpus=4)]
+    keys = launch.worker_keys("train", nodes, launch.Site())
+    with pytest.raises(launch.Refused, match="n2 has 2 CPUs and 4 GPUs: room for 6 of 8 workers with 1 CPUs and 1 GPUs each"):
+        launch.check_room("train", keys, nodes)
+    launch.check_room("train", [*keys, "min_workers=6"], nodes)
+    launch.check_room("train", [*keys, "workers=6"], nodes)
+    with pytest.raises(launch.Refused, match="room for 3 of 6"):
+        launch.check_room("train", [*keys, "workers=6", "cpus_per_worker=2.5"], nodes)
+    launch.check_room("train", [*keys, "cpus_per_worker=${oc.env:CPUS}"], nodes)  # the job itself will see
+    launch.check_room("shard", launch.worker_keys("shard", nodes, launch.Site()), nodes)
+
+
+def literals() -> list[str]:
+    """What stands in the launcher and the scripts, letter by letter: f-strings in the pieces between their values."""
+    found = [path.read_text() for path in (ROOT / "slurm").glob("*.sh")]
+    for path in (ROOT / "cluster").glob("*.py"):
+        found += [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return found
+
+
+def test_the_troubleshooting_page_quotes_what_is_printed():
+    page = (ROOT / "slurm/README.md").read_text()
+    quotes = re.findall(r'\*"(.+?)"\*', page.replace("\n  ", " "))
+    assert len(quotes) >= 5
+    known = literals()
+    for quote in quotes:
+        for piece in filter(None, quote.split("…")):
+            assert any(piece in text for text in known), (quote, piece)
+
+
 def test_what_an_exit_status_means():
     assert launch.judge(0, None, None).status == 0
     for status in (75, -10, 10, 138):
@@ -130,7 +163,7 @@ def settings(slurm: SlurmNodes) -> dict[str, str]:
 
 
 def submit(slurm: SlurmNodes, *arguments: str) -> str:
-    return slurm.run("sbatch", "--parsable", *arguments, cwd=ROOT, environment=settings(slurm)).strip()
+    return slurm.run("slurm/submit.sh", "--parsable", *arguments, cwd=ROOT, environment=settings(slurm)).strip()
 
 
 def log(slurm: SlurmNodes, job: str) -> str:
@@ -288,9 +321,63 @@ def seconds(text: str) -> int:
     return 3600 * hours + 60 * minutes + rest
 
 
-def pipeline(slurm: SlurmNodes, *arguments: str) -> dict[str, str]:
+WITH_GPUS = {"SBATCH_GPUS_PER_NODE": "2", "SBATCH_CPUS_PER_GPU": "2", "SBATCH_MEM_PER_GPU": "1G"}
+"""What a site with GPUs sets."""
+
+
+@pytest.mark.slow
+def test_jobs_that_compute_on_cpus_alone_take_no_gpus(slurm):
+    """Each of the six, as the pipeline submits it; and as sbatch itself would."""
+    held = dict.fromkeys(("SHARD", "TEACHER", "TRAIN", "EVALUATE"), "--hold")
+    jobs = pipeline(slurm, "data=miniature", f"work={slurm.work / 'nothing'}", environment=WITH_GPUS | held)
+    asked = {name: slurm.job(job) for name, job in jobs.items()}
+    gpus = {name: job.get("TresPerNode", "gres:gpu:0") for name, job in asked.items()}
+    assert gpus == {name: f"gres:gpu:{0 if name in ('shard', 'text', 'relations') else 2}" for name in jobs}
+    assert [asked["train"].get(name) for name in ("CpusPerTres", "MemPerTres")] == ["gres:gpu:2", "gres:gpu:1024"]
+    assert not any(name in asked["shard"] for name in ("CpusPerTres", "MemPerTres"))
+    slurm.run("scancel", *jobs.values())
+
+    options = {"C2SRT_CPU_OPTIONS": "--cpus-per-task=3", "SBATCH_GPUS": "4", "SBATCH_GRES": "gpu:1"}
+    job = slurm.run("slurm/submit.sh", "--parsable", "--hold", "slurm/text.sh", cwd=ROOT, environment=settings(slurm) | options).strip()
+    assert slurm.job(job)["CPUs/Task"] == "3" and "TresPerJob" not in slurm.job(job) and slurm.job(job)["TresPerNode"] == "gres:gpu:0"
+    plain = slurm.run("sbatch", "--parsable", "--hold", "slurm/text.sh", cwd=ROOT, environment=settings(slurm) | WITH_GPUS).strip()
+    assert slurm.job(plain)["TresPerNode"] == "gres:gpu:2"
+    wide = slurm.run("slurm/submit.sh", "--parsable", "--hold", "--cpus-per-task=4", "slurm/openimages.sh", cwd=ROOT,
+                     environment=settings(slurm) | WITH_GPUS).strip()
+    assert slurm.job(wide)["CPUs/Task"] == "4" and slurm.job(wide)["TresPerNode"] == "gres:gpu:2"
+    slurm.run("scancel", job, plain, wide)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_training_with_fewer_cpus_than_gpus_is_refused_before_ray_starts(slurm):
+    job = submit(slurm, "--gpus-per-node=2", "--cpus-per-task=1", "slurm/openimages.sh", "data=miniature", f"work={slurm.work / 'nothing'}")
+    deadline = time.monotonic() + 200
+    while state(slurm, job) not in ("FAILED", "COMPLETED"):
+        assert time.monotonic() < deadline, log(slurm, job)
+        time.sleep(0.3)
+    said = log(slurm, job)
+    assert slurm.job(job)["ExitCode"] == "2:0" and slurm.job(job)["Restarts"] == "0", said
+    assert "n1 has 1 CPUs and 2 GPUs: room for 1 of 2 workers with 1 CPUs and 1 GPUs each; ask for more with --cpus-per-task" in said
+    assert "ray head" not in said and "exit status 2" in said
+    check_nothing_is_left(slurm)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_without_use_for_gpus_that_holds_some_says_how_to_submit_it(slurm):
+    job = slurm.run("sbatch", "--parsable", "--gpus-per-node=1", "slurm/text.sh", "data=miniature", f"work={slurm.work / 'nothing'}", cwd=ROOT,
+                    environment=settings(slurm)).strip()
+    deadline = time.monotonic() + 200
+    while state(slurm, job) != "FAILED":  # it has nothing to read
+        assert time.monotonic() < deadline, log(slurm, job)
+        time.sleep(0.3)
+    assert "this job computes on CPUs alone, and holds 1 GPUs: slurm/submit.sh submits it without" in log(slurm, job)
+
+
+def pipeline(slurm: SlurmNodes, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, str]:
     """Runs slurm/pipeline.sh; returns name → job id."""
-    said = slurm.run("slurm/pipeline.sh", *arguments, cwd=ROOT, environment=settings(slurm))
+    said = slurm.run("slurm/pipeline.sh", *arguments, cwd=ROOT, environment=settings(slurm) | (environment or {}))
     return dict(part.split() for part in said.splitlines()[0].split(", "))
 
 

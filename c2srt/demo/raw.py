@@ -27,6 +27,7 @@ from c2srt.demo.knowledge import PROVENANCE, relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.words import categories
 from c2srt.files import hash_of, whole_file, write_json, write_text
+from c2srt.interrupts import unheard
 from c2srt.progress import Progress
 
 MARK = "miniature.json"
@@ -78,9 +79,14 @@ def chunks(count: int) -> list[range]:
 
 
 def in_processes(function, items: Iterable, workers: int) -> Iterator:
-    """Results in the order of `items`, from `workers` fresh processes."""
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(function, items)
+    """Results in the order of `items`, from `workers` fresh processes; they finish what they have begun when nobody wants more."""
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    try:
+        with unheard():
+            results = pool.map(function, items)
+        yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def draw_chunk(folder: Path, seed: int, split: str, numbers: range) -> list[tuple]:

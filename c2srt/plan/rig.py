@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt.errors import UserError
+from c2srt.interrupts import unheard
 from c2srt.loader import Batch, LoaderConfig, collate, iterate
 from c2srt.model.clip import RANDOM, Clip, load_clip
 from c2srt.model.config import ModelConfig
@@ -57,7 +58,8 @@ class Rig:
         for rank in range(self.workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs, rank, self.folder.name, *self.arguments))
-            process.start()
+            with unheard():
+                process.start()
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)

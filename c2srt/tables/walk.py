@@ -11,6 +11,7 @@ from c2srt import hints
 from c2srt.cli import run_verb
 from c2srt.errors import UserError
 from c2srt.files import write_json
+from c2srt.interrupts import INTERRUPTED
 from c2srt.progress import clock
 from c2srt.tables.commands import MARK, Command, Place, is_finished, key_of, prepare, train_and_evaluate
 from c2srt.tables.rows import Row, Trial
@@ -26,11 +27,11 @@ class Walk:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, command: Command) -> None:
-        """One command. Raises UserError if it fails, and ends the process with SAVED if a training was told to stop and saved."""
+        """One command. Raises UserError if it fails, and ends the process with its status if a training was told to stop and saved."""
         with self.step(command.verb, hints.typed(command.verb, command.overrides)):
             status = run_verb(command.verb, command.overrides)
-            if status == SAVED:
-                raise SystemExit(SAVED)
+            if status in (SAVED, INTERRUPTED):
+                raise SystemExit(status)
             if status:
                 raise UserError(f"{command.verb} ended with status {status}: see its message above, then run `{self.again}` again")
 

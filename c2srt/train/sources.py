@@ -17,7 +17,7 @@ from c2srt.train.world import World
 
 def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
     return LoaderConfig(size=inputs.image_size, batch=config.batch, micro_batch=config.micro_batch, seed=config.seed, split=TRAIN,
-                        views=config.views, workers=config.loader_workers)
+                        views=config.views, workers=config.loader_workers, patience=config.collective_timeout)
 
 
 def steps_per_epoch(config: Config, inputs: Inputs) -> int:

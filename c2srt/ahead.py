@@ -1,0 +1,180 @@
+"""Batches made ahead of time by processes of their own, each of which sends them through its own pipe.
+
+Nothing passes through /dev/shm, of which a container has 64 MB: torch's DataLoader sends tensors through it, and when it is
+full the worker's sending thread loses the batch, the worker lives on, and whoever waits for the batch waits for ever. Item n is
+made by process n mod `workers`, so order needs no queue between processes and no lock that a killed one could keep. A process
+that dies closes its pipe, and one whose reader has gone cannot write to it and ends.
+"""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import struct
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fcntl import F_SETPIPE_SZ, fcntl
+from io import FileIO
+from queue import Empty, Queue
+
+import torch
+
+from c2srt.errors import UserError
+from c2srt.interrupts import unheard
+
+END_S = 5
+"""For a killed process and its reader to be gone."""
+PIPE_BYTES = 1 << 20
+
+
+AGAIN = "; run the same command again to go on"
+
+
+class LoaderFailed(UserError):
+    """A loader process died or fell silent: a training starts again from its checkpoint, any other command may be repeated."""
+
+
+class Maker:
+    """A process that makes items, and a thread that takes them out of its pipe: it holds up to `prefetch` of them."""
+
+    def __init__(self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Maker"]) -> None:
+        ours, theirs = os.pipe()
+        self.pipe = FileIO(ours, "rb")
+        with suppress(OSError):  # beyond what a user may have it stays 64 kB: slower
+            fcntl(ours, F_SETPIPE_SZ, PIPE_BYTES)
+        self.items: Queue = Queue(max(1, prefetch - 1))  # one more waits in the process
+        readers = [self.pipe, *(other.pipe for other in others)]  # a pipe must have one reader, or its writer outlives it
+        context = multiprocessing.get_context("fork")
+        self.process = context.Process(target=serve, args=(make, positions, FileIO(theirs, "wb", closefd=False), readers), daemon=True)
+        try:
+            with unheard():
+                self.process.start()
+        finally:
+            os.close(theirs)
+        self.reader = threading.Thread(target=self.read, daemon=True)
+
+    def start(self, opened: Callable[[object], object]) -> None:
+        """From now on items are read and `opened`, in a thread."""
+        self.opened = opened
+        self.reader.start()
+
+    def read(self) -> None:
+        """Passes items on until the pipe closes; the last one is what went wrong."""
+        item: object = None
+        while not isinstance(item, Exception):
+            try:
+                item = receive(self.pipe)
+                item = item if isinstance(item, Exception) else self.opened(item)
+            except EOFError:
+                self.process.join(END_S)
+                item = LoaderFailed(f"a loader process died ({cause_of(self.process.exitcode)}){AGAIN}")
+            except Exception as error:
+                item = error
+            self.items.put(item)
+
+    def next(self, seconds: float) -> object:
+        """The next item. Raises LoaderFailed if the process has died, or if none comes for `seconds`."""
+        try:
+            item = self.items.get(timeout=seconds)
+        except Empty:
+            raise LoaderFailed(f"a loader process (pid {self.process.pid}) sent no batch for {seconds:g} s: it was stopped, or the "
+                               f"disk that holds the shards does not answer{AGAIN}") from None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def end(self) -> None:
+        """Kills the process, and lets the thread see it."""
+        self.process.kill()
+        self.process.join(END_S)
+        while self.reader.is_alive() and not self.process.is_alive():
+            with suppress(Empty):
+                self.items.get(timeout=0.02)
+        if not self.reader.is_alive():
+            self.pipe.close()
+
+
+def made_ahead(make: Callable[[int], object], positions: range, workers: int, prefetch: int, seconds: float,
+               opened: Callable[[object], object]) -> Iterator:
+    """`opened(make(position))` for every position, in order; `make` runs in `workers` forked processes, `opened` in threads here.
+
+    Raises LoaderFailed when a process dies or sends nothing for `seconds`, and what `make` raises (UserError as it is).
+    """
+    makers: list[Maker] = []
+    try:
+        hire(makers, make, positions, workers, prefetch)
+        for maker in makers:
+            maker.start(opened)
+        for number in range(len(positions)):
+            yield makers[number % workers].next(seconds)
+    finally:
+        for maker in makers:
+            maker.end()
+
+
+def hire(makers: list[Maker], make: Callable[[int], object], positions: range, workers: int, prefetch: int) -> None:
+    """Adds the processes to `makers`: all of them before the first thread, which no fork should meet. Raises UserError."""
+    try:
+        for worker in range(workers):
+            makers.append(Maker(make, positions[worker::workers], prefetch, makers))
+    except OSError as error:
+        raise UserError(f"the loader processes cannot be started ({error.strerror}): take fewer, or loader_workers=0") from error
+
+
+def serve(make: Callable[[int], object], positions: range, pipe: FileIO, others: list[FileIO]) -> None:
+    """What a process does."""
+    for other in others:
+        other.close()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler of the process that it was forked from
+    torch.set_num_threads(1)  # the processes are the parallelism: more threads in each would only fight over the cores
+    with suppress(BrokenPipeError):
+        for position in positions:
+            send(pipe, item_or_error(make, position))
+
+
+def item_or_error(make: Callable[[int], object], position: int) -> object:
+    try:
+        return make(position)
+    except UserError as error:
+        return error
+    except Exception:
+        return RuntimeError(f"in a loader process:\n{traceback.format_exc()}")
+
+
+def send(pipe: FileIO, item: object) -> None:
+    """Writes an item, its arrays straight from where they lie: the number of parts, their bytes, and the parts."""
+    arrays: list[pickle.PickleBuffer] = []
+    parts = [pickle.dumps(item, protocol=5, buffer_callback=arrays.append)]
+    parts += [array.raw() for array in arrays]
+    for part in (struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)), *parts):
+        left = memoryview(part)
+        while left:
+            left = left[pipe.write(left) :]
+
+
+def receive(pipe: FileIO) -> object:
+    """What was sent. Raises EOFError when the other end is closed, in the middle of it or before."""
+    count, = struct.unpack("<Q", read(pipe, 8))
+    lengths = struct.unpack(f"<{count}Q", read(pipe, 8 * count))
+    content, *arrays = (read(pipe, length) for length in lengths)
+    return pickle.loads(content, buffers=arrays)
+
+
+def read(pipe: FileIO, length: int) -> bytearray:
+    content = bytearray(length)
+    left = memoryview(content)
+    while left:
+        if not (count := pipe.readinto(left)):
+            raise EOFError
+        left = left[count:]
+    return content
+
+
+def cause_of(status: int | None) -> str:
+    """In words, from an exit status."""
+    if status is None or status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"{name}: killed from outside, or for want of memory" if status == -signal.SIGKILL else name

@@ -1,0 +1,117 @@
+"""Ctrl-C, for every verb: the first one ends the command in order, a second one at once, both with status 130.
+
+The first is a KeyboardInterrupt in the main thread. A wait that does not end for it (a thread pool's, a library's) is cut off
+after GRACE_S: whatever is written is written whole or removed by the next run, as after a kill. A training saves first, for as
+long as that takes (`patiently`). A terminal sends Ctrl-C to all processes of the command: those that it started must not hear
+it (`unheard`), since the command decides what becomes of them.
+"""
+
+import multiprocessing
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+INTERRUPTED = 130
+GRACE_S = 10
+SAME_S = 0.3
+"""Signals this close together are one: `timeout -s INT` sends two."""
+PATIENT: list[bool] = []
+"""Not empty while the command takes its time to end."""
+SAID: list[str] = []
+
+
+@contextmanager
+def heard(verb: str) -> Iterator[None]:
+    """Ctrl-C means what is written above for what runs inside; nothing changes in a thread, or where it is ignored (nohup)."""
+    SAID.clear()
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    watch = Watch(verb)
+    handler = signal.signal(signal.SIGINT, watch.interrupt)
+    before = signal.set_wakeup_fd(watch.writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        if watch.first is None:  # else it watches how the process ends, too
+            signal.set_wakeup_fd(before)
+            signal.signal(signal.SIGINT, handler)
+            os.close(watch.writing)
+
+
+class Watch:
+    """A thread that hears of signals as they come, whatever the main thread is doing."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb, self.interrupted = verb, False
+        self.first: float | None = None
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """The handler, in the main thread."""
+        if not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+    def watch(self) -> None:
+        deadline = None
+        while True:
+            ready, _, _ = select.select([self.reading], [], [], 0.2)
+            numbers = os.read(self.reading, 64) if ready else b""
+            if ready and not numbers:
+                os.close(self.reading)
+                return
+            now = time.monotonic()
+            if signal.SIGINT in numbers:
+                if self.first is not None and now - self.first > SAME_S:
+                    end_at_once()
+                self.first = self.first or now
+            if self.first is None or PATIENT:
+                continue
+            deadline = deadline or now + GRACE_S
+            if now > deadline:
+                say_interrupted(self.verb)
+                end_at_once()
+
+
+def say_interrupted(verb: str) -> None:
+    """Once, on a line of its own: a terminal shows ^C, perhaps behind a progress bar."""
+    if not SAID:
+        SAID.append(verb)
+        print(f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: interrupted; run the same command again to go on",
+              file=sys.stderr, flush=True)
+
+
+def end_at_once() -> None:
+    """Ends this process and those that it forked or spawned; Ray's die with it."""
+    for child in multiprocessing.active_children():
+        with suppress(OSError):
+            child.kill()
+    os._exit(INTERRUPTED)
+
+
+@contextmanager
+def patiently() -> Iterator[None]:
+    """Ends in order, however long that takes: what runs inside has a handler of its own for Ctrl-C."""
+    PATIENT.append(True)
+    try:
+        yield
+    finally:
+        PATIENT.pop()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, for all their life; for this one it waits meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
