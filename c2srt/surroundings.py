@@ -46,6 +46,8 @@ def give_up_stdout() -> None:
 def full_place(error: OSError) -> str | None:
     """What cannot be written: standard output, which is then given up, or a file on a full disk; None for any other error."""
     try:
+        if error.errno in FULL and error.filename is None:
+            print()  # what did not fit may be lost by now: another line tells whether it was standard output
         flush_stdout()
     except OSError:
         give_up_stdout()
