@@ -118,3 +118,14 @@ def test_a_foreign_package_of_one_of_our_names_is_named(tmp_path, name, form):
 
 def test_our_own_packages_are_no_foreigners(capsys):
     assert main(["plan", "--help"]) == 0 and "c2srt plan" in capsys.readouterr().out
+
+
+def test_a_folder_called_like_the_package_is_not_taken_for_it(tmp_path):
+    """As when one stands in the folder above a clone."""
+    if any("__editable___c2srt" in type(finder).__module__ + str(finder) for finder in sys.meta_path):
+        pytest.skip("installed by an older pyproject.toml: install the checkout again")
+    for name in ("c2srt", "configs", "cluster", "sharding"):
+        (tmp_path / name).mkdir()
+    program = "import c2srt, configs, cluster, sharding; print(c2srt.load.__name__, configs.__file__, cluster.__file__, sharding.__file__)"
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, encoding="utf-8", check=True).stdout
+    assert found.startswith("load ") and "None" not in found
