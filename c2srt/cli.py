@@ -7,8 +7,8 @@ import `cluster`.
 
 import difflib
 import importlib
-import os
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from importlib.resources import files
 from itertools import takewhile
@@ -24,6 +24,9 @@ from c2srt import hints, road
 from c2srt.errors import UserError
 from c2srt.interrupts import INTERRUPTED, heard, say_interrupted
 from c2srt.overrides import NO_TEXT, keep_text, split_key
+from c2srt.surroundings import (
+    check_surroundings, flush_stdout, full_place, give_up_stdout, show_everything,
+)
 
 VERBS = {
     "demo": ("c2srt.demo.run", "draw the miniature and run the whole road on it, no downloads"),
@@ -56,8 +59,27 @@ BAD_INPUT, BROKEN_PIPE = 2, 141
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status (0 done, 2 bad input with one sentence on stderr, 130 interrupted)."""
+    """Runs one verb; returns the exit status: 0 done, 2 bad input or a full disk with one sentence
+    on stderr, 130 interrupted."""
+    show_everything()
     arguments = joined(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = told(arguments)
+        flush_stdout()
+        return status
+    except BrokenPipeError:  # `c2srt … | head` closed the pipe: what is left to flush has no reader
+        give_up_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        if not (place := full_place(error)):
+            raise
+        complain(arguments, f"{place} cannot be written ({error.strerror}): free some space and run "
+                            "the same command again")
+        return BAD_INPUT
+
+
+def told(arguments: list[str]) -> int:
+    """Runs one verb, and says in a sentence what was wrong with the input, or that it was interrupted."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if arguments else BAD_INPUT
@@ -65,14 +87,17 @@ def main(arguments: list[str] | None = None) -> int:
         with heard(arguments[0]):
             return run_verb(arguments[0], arguments[1:])
     except UserError as error:
-        print(f"c2srt {arguments[0]}: {error}", file=sys.stderr)
+        complain(arguments, str(error))
         return BAD_INPUT
-    except BrokenPipeError:  # `c2srt … | head` closed the pipe: what is left to flush has no reader
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except KeyboardInterrupt:
         say_interrupted(arguments[0])
         return INTERRUPTED
+
+
+def complain(arguments: list[str], sentence: str) -> None:
+    """One line on stderr; where that cannot be written either, the exit status must do."""
+    with suppress(OSError):
+        print(" ".join(["c2srt", *arguments[:1]]) + f": {sentence}", file=sys.stderr, flush=True)
 
 
 def joined(arguments: list[str]) -> list[str]:
@@ -94,6 +119,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
         raise UserError(f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `{hints.flag(None, '--help')}`)")
+    check_surroundings()
     if "--help" in arguments or "-h" in arguments:
         print(help_of(verb))
         return 0
@@ -200,7 +226,7 @@ def to_config(cls: type, composed: DictConfig) -> object:
     Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is an error.
     """
     names = {field.name for field in fields(cls)}
-    shared = set(OmegaConf.create(files("configs").joinpath("base.yaml").read_text())) | {"data", "clip", "topk"}
+    shared = set(OmegaConf.create(files("configs").joinpath("base.yaml").read_text(encoding="utf-8"))) | {"data", "clip", "topk"}
     if unknown := set(composed) - names - shared:
         raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
     try:
@@ -246,7 +272,7 @@ def overview() -> str:
 def help_of(verb: str) -> str:
     """The verb's commented YAML, then the shared keys: the configuration files are the manual."""
     folder = files("configs")
-    own, base = folder.joinpath(f"{verb}.yaml").read_text(), folder.joinpath("base.yaml").read_text()
+    own, base = (folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in (verb, "base"))
     return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{own}\n# Shared by all verbs:\n{base}"
 
 

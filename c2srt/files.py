@@ -128,7 +128,7 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, made_by: Command) -> dict:
     """Reads a JSON object. Raises UserError naming `made_by`, the command that writes it, if absent or broken."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist: make it with `{made_by}`") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

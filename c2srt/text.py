@@ -100,7 +100,7 @@ def versions() -> dict[str, str]:
 def is_current(out: Path, made_from: dict) -> bool:
     """True when `out` holds whole text features with this identity."""
     try:
-        content = json.loads((out / PROVENANCE).read_text())
+        content = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
         return content["made_from"] == made_from and content["features_sha256"] == sha256_of_file(out / FEATURES)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -234,7 +234,7 @@ def say(config: Config, text: str) -> None:
 def append(path: Path, line: str) -> None:
     """Adds a line; on a full disk it is printed instead."""
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
     except OSError:
         print(line, flush=True)
@@ -243,5 +243,5 @@ def append(path: Path, line: str) -> None:
 def failure_tags(config: Config) -> dict[str, str]:
     """For the tracker: how often the training was started again, and why the last time."""
     path = config.folder / FAILURES
-    lines = [line for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")] if path.exists() else []
     return {"restarts": str(len(lines))} | ({"last_failure": json.loads(lines[-1])["cause"]} if lines else {})

@@ -81,7 +81,7 @@ def audit_in_parallel(tasks: list[AuditTask], scratch: Path, workers: int) -> No
     connect(workers)
     progress = Progress("audit", sum(task.shard.inputs for task in tasks))
     for task, findings in run_tasks(audit_shard, tasks, workers, name=lambda task: f"audit {task.shard.name}"):
-        (scratch / f"{task.shard.name}.jsonl").write_text("".join(f"{finding.json()}\n" for finding in findings))
+        (scratch / f"{task.shard.name}.jsonl").write_text("".join(f"{finding.json()}\n" for finding in findings), encoding="utf-8")
         progress.update(task.shard.inputs)
     progress.close()
 
@@ -89,8 +89,8 @@ def audit_in_parallel(tasks: list[AuditTask], scratch: Path, workers: int) -> No
 def write_report(first: list[Finding], parts: list[Path], path: Path) -> int:
     """Joins the findings in the order of shards into `path`; returns how many there are."""
     count = 0
-    with whole_file(path) as temporary, temporary.open("w") as report:
-        for line in itertools.chain((f"{finding.json()}\n" for finding in first), *(part.open() for part in parts)):
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as report:
+        for line in itertools.chain((f"{finding.json()}\n" for finding in first), *(part.open(encoding="utf-8") for part in parts)):
             report.write(line)
             count += 1
     return count
@@ -98,7 +98,7 @@ def write_report(first: list[Finding], parts: list[Path], path: Path) -> int:
 
 def conclude(count: int, tasks: list[AuditTask], report: Path) -> int:
     """Prints the first disagreements and one line of summary; returns the exit status."""
-    with report.open() as lines:
+    with report.open(encoding="utf-8") as lines:
         for line in itertools.islice(lines, PRINTED):
             print(Finding(**json.loads(line)).line())
     packed, images = sum(task.shard.count for task in tasks), sum(task.shard.inputs for task in tasks)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from c2srt.surroundings import show_everything
 from cluster.launch_node import BEAT_SECONDS, adopt_orphans, job_state, kill_descendants
 
 BAD_INPUT, REQUEUE, CANCELLED, NOT_STARTED = 2, 75, 143, 1
@@ -128,7 +129,7 @@ def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> li
 def row(file: str, number: int) -> tuple[str, list[str]]:
     """Row `number`, from 1, of a file with a name and keys a line (empty lines and # comments do not count)."""
     try:
-        lines = [words for line in Path(file).read_text().splitlines() if (words := shlex.split(line, comments=True))]
+        lines = [words for line in Path(file).read_text(encoding="utf-8").splitlines() if (words := shlex.split(line, comments=True))]
     except (OSError, ValueError) as error:
         raise Refused(f"--rows {file}: {error}") from error
     if not 1 <= number <= len(lines):
@@ -197,7 +198,7 @@ class Cluster:
         self.srun = subprocess.Popen(
             ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mpi=none",
              "--kill-on-bad-exit=0", *self.site.python("-m", "cluster.launch_node", str(self.port), str(self.logs))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True)
         threading.Thread(target=self.listen, daemon=True).start()
         return self
 
@@ -338,13 +339,13 @@ def requeue(outcome: Outcome, site: Site) -> None:
         say(f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; sbatch the same line to go on")
     else:
         say(f"requeue number {before + 1}")
-        found = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True)
+        found = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, encoding="utf-8")
         if found.returncode:
             say(f"scontrol requeue failed ({found.stderr.strip()}); sbatch the same line to go on")
 
 
 def command_output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
 
 
 def next_event(events: SimpleQueue, seconds: float) -> tuple[str, list[str]]:
@@ -372,6 +373,7 @@ def describe_attempt() -> str:
 
 def main(arguments: list[str]) -> int:
     """Runs one job; returns the exit status."""
+    show_everything()
     events: SimpleQueue = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: events.put(("Slurm", ["signal", str(number)])))

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from c2srt.surroundings import show_everything
+
 BEAT_SECONDS = 5
 START_ATTEMPTS = 5
 """Of Ray on a node, in C2SRT_JOIN_SECONDS together."""
@@ -34,6 +36,7 @@ SIOCGIFADDR = 0x8915
 
 def main(first_port: int, logs: Path) -> int:
     """Starts Ray when told to, the head first, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
+    show_everything()
     adopt_orphans()
     name, job = os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"]
     temporary = Path(os.environ.get("C2SRT_TMP", "/tmp")) / f"r{job}"
@@ -62,7 +65,7 @@ def main(first_port: int, logs: Path) -> int:
 def start(name: str, command: list[str], log: Path, signals: list[int]) -> int:
     """Starts Ray, some times over if it does not come up, and holds it; returns the exit status."""
     for left in reversed(range(START_ATTEMPTS)):
-        with log.open("w") as output:
+        with log.open("w", encoding="utf-8") as output:
             ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
         joined = False
         for event in watch(ray, log, signals):
@@ -81,7 +84,7 @@ def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]
     """Yields what there is to tell, until Ray ends, or should end: the launcher's pipe is closed, or Slurm ends the job."""
     joined, beaten = False, 0.0
     while ray.poll() is None and not closed(sys.stdin, 0.2):
-        if not joined and "Ray runtime started" in log.read_text(errors="replace"):
+        if not joined and "Ray runtime started" in log.read_text(encoding="utf-8", errors="replace"):
             joined = True
             yield "joined"
         if time.monotonic() > beaten + BEAT_SECONDS:
@@ -95,7 +98,7 @@ def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]
 
 def last_line(log: Path) -> str:
     """The last line that is not empty."""
-    return next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
+    return next((line for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()) if line.strip()), "")
 
 
 def closed(pipe, seconds: float) -> bool:
@@ -131,7 +134,7 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
 def write_token(path: Path) -> None:
     """For the owner of the job, who may want to look at Ray's dashboard."""
     path.touch(mode=0o600)
-    path.write_text(os.environ["RAY_AUTH_TOKEN"])
+    path.write_text(os.environ["RAY_AUTH_TOKEN"], encoding="utf-8")
 
 
 def own_address(name: str) -> str:
@@ -156,7 +159,7 @@ def job_state(number: str | None = None) -> str:
     the job ended so long ago that Slurm does not know it any more."""
     asked = ["scontrol", "show", "job", "-o", number or os.environ["SLURM_JOB_ID"]]
     try:
-        shown = subprocess.run(asked, capture_output=True, text=True, timeout=10)
+        shown = subprocess.run(asked, capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "RUNNING"
     found = re.search(r"JobState=(\w+)", shown.stdout)
@@ -183,7 +186,7 @@ def descendants() -> list[int]:
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            parents[int(folder.name)] = int((folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
     found, left = [], [os.getpid()]
     while left:
         left = [pid for pid, parent in parents.items() if parent in left]

@@ -46,7 +46,7 @@ def only_command(folder: Path, seconds: float = LEASE_S) -> Iterator[IO]:
 def opened(folder: Path) -> IO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / LOCK).open("a+")
+        return (folder / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise_if_storage(error, folder / LOCK)
         raise
@@ -72,7 +72,7 @@ def hold_as_rank(folder: Path) -> None:
 
     Ray leaves a worker alive whose raylet was killed (seen with 2.60: for minutes), and its next attempt would run beside it.
     """
-    KEPT.append((folder / LOCK).open("a+"))
+    KEPT.append((folder / LOCK).open("a+", encoding="utf-8"))
     supported(lambda: fcntl.lockf(KEPT[-1], fcntl.LOCK_SH, 1, RANKS))
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 

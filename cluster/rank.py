@@ -48,5 +48,5 @@ def train_worker(told: dict) -> None:
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Appends everything printed meanwhile to a file."""
-    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+    with path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file, redirect_stdout(file), redirect_stderr(file):
         yield

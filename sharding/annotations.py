@@ -8,7 +8,6 @@ rotation (int32, degrees counter-clockwise, null = unknown), listed (bool: in th
 A pair (image, MID) that people verified as both present and absent is neither: it goes to `<stem>-contradictory.parquet`.
 """
 
-import csv
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import pyarrow.parquet
 
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
-from sharding.csvs import DIGITS, bucket, damaged, existing, open_text, read_blocks, scatter
+from sharding.csvs import DIGITS, bucket, damaged, existing, read_blocks, read_fields, read_lines, scatter
 
 SPLITS = ("train", "validation", "test")
 ALL_IMAGES = "image_ids_and_rotation.csv"
@@ -110,13 +109,13 @@ def split_files(folder: Path, split: str) -> SplitFiles | None:
 def class_names(raw: RawFiles) -> dict[str, str]:
     """MID → display name. Raises UserError if a line of class-descriptions.csv is not a MID and a name."""
     names: dict[str, str] = {}
-    with open_text(raw.class_descriptions) as file:
-        for line, row in enumerate(csv.reader(file), 1):
-            if len(row) != 2 or not row[1] or not row[0].startswith("/"):
-                if line == 1 and row and row[0] == "LabelName":  # later releases have a header
-                    continue
-                raise damaged(raw.class_descriptions, f"line {line} is not a MID and a name: {','.join(row)[:80]!r}")
-            names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
+    for line, row in read_fields(raw.class_descriptions):
+        if len(row) != 2 or not row[1] or not row[0].startswith("/"):
+            if line == 1 and row[0] == "LabelName":  # later releases have a header
+                continue
+            raise damaged(raw.class_descriptions,
+                          f"line {line} is not a MID and a name: {','.join(row)[:80]!r}")
+        names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
     if not names:
         raise damaged(raw.class_descriptions, "it is empty")
     return names
@@ -124,8 +123,7 @@ def class_names(raw: RawFiles) -> dict[str, str]:
 
 def read_mids(path: Path) -> list[str]:
     """A list with a MID a line (BOM and CRLF allowed). Raises UserError on a line that is none."""
-    with open_text(path) as file:
-        mids = [line.strip() for line in file if line.strip()]
+    mids = read_lines(path)
     if bad := next((mid for mid in mids if not mid.startswith("/")), None):
         raise damaged(path, f"{bad[:80]!r} is not a MID")
     return mids
@@ -199,6 +197,19 @@ def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float 
     finally:
         shutil.rmtree(buckets, ignore_errors=True)
     return report
+
+
+def require_images(files: SplitFiles, report: InputReport) -> None:
+    """Raises UserError if no row of the split can be used: there would be nothing to make a shard of."""
+    if report.images:
+        return
+    if report.malformed_ids:
+        shown = report.malformed_examples[0].strip("'") or "nothing"
+        raise UserError(f"of the {report.malformed_ids:,} rows of {report.split} none has a usable ImageID "
+                        f"(they look like {shown}): an ImageID is 16 hex digits, the image's file name "
+                        f"without .jpg; correct {files.images} and {files.labels}")
+    raise UserError(f"the split {report.split} has no image: neither {files.images} nor {files.labels} "
+                    "has a row of it; download them again, or leave it out of splits=[…]")
 
 
 def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:

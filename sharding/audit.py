@@ -79,7 +79,7 @@ def audit_folder(index: ShardIndex, stored: Vocabulary, expected: Vocabulary, in
         how = difference(stored.mids, expected.mids)
         findings.append(f"vocabulary.json is {stored.hash}, the class lists give {expected.hash} ({how})")
     findings += [f"split {split} has images in the CSVs but no shard" for split, shards in index.splits.items()
-                 if not shards and pl.scan_parquet(inputs[split]).select(pl.len()).collect().item()]
+                 if not shards and pl.scan_parquet(inputs[split], glob=False).select(pl.len()).collect().item()]
     known = {shard.name for shards in index.splits.values() for shard in shards}
     findings += [f"{path.name} is in the folder but not in the index" for path in sorted(index.folder.glob("*.tar"))
                  if path.stem not in known]
@@ -113,7 +113,7 @@ def disagreements(task: AuditTask) -> Iterator[tuple[str, str]]:
 
 def inputs_of(task: AuditTask) -> pl.DataFrame:
     """The rows of the CSVs that the shard answers for."""
-    rows = pl.scan_parquet(task.inputs).filter(pl.col("id") > task.after)
+    rows = pl.scan_parquet(task.inputs, glob=False).filter(pl.col("id") > task.after)
     if task.last is not None:
         rows = rows.filter(pl.col("id") <= task.last)
     return rows.select("id", "positive", "negative", *ATTRIBUTION).collect()
@@ -130,7 +130,7 @@ def check_file(tar: Path, shard: Shard) -> Iterator[tuple[str, str]]:
 def read_sidecar(path: Path) -> tuple[pl.DataFrame | None, str]:
     """(table, "") or (None, why it cannot be read)."""
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     except FileNotFoundError:
         return None, f"{path.name} is in the index but not on disk"
     except (pl.exceptions.PolarsError, OSError) as error:

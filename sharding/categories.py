@@ -82,7 +82,7 @@ def derived(names: dict[str, str], inputs: dict[str, Path], seen_min_images: int
 
 def positive_counts(inputs: Path) -> pl.DataFrame:
     """Columns mid, images: in how many images of the split a category is verified present. Streamed."""
-    positive = pl.scan_parquet(inputs).select(mid=pl.col("positive")).explode("mid").drop_nulls()
+    positive = pl.scan_parquet(inputs, glob=False).select(mid=pl.col("positive")).explode("mid").drop_nulls()
     return positive.group_by("mid").agg(images=pl.len()).collect(engine="streaming")
 
 

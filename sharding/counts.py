@@ -82,7 +82,7 @@ def acceptance(vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str
 
 def split_counts(split: str, inputs: Path, packed: int | None) -> list[Count]:
     """Images and labels of one split; the published image counts are those of the image CSVs, so only listed images count."""
-    listed, labels, positives = pl.scan_parquet(inputs).select(
+    listed, labels, positives = pl.scan_parquet(inputs, glob=False).select(
         pl.col("listed").sum(), labels=(pl.col("positive").list.len() + pl.col("negative").list.len()).sum(),
         positives=pl.col("positive").list.len().sum()).collect(engine="streaming").row(0)
     counts = [Count(f"{split}: images listed", int(listed or 0), IMAGES.get(split, ())),
@@ -94,14 +94,14 @@ def split_counts(split: str, inputs: Path, packed: int | None) -> list[Count]:
 def images_with_label(inputs: Path, mids: tuple[str, ...]) -> int:
     """Number of images with a label, positive or negative, among `mids`."""
     among = pl.concat_list("positive", "negative").list.eval(pl.element().is_in(list(mids))).list.any()
-    return pl.scan_parquet(inputs).select(among.sum()).collect(engine="streaming").item()
+    return pl.scan_parquet(inputs, glob=False).select(among.sum()).collect(engine="streaming").item()
 
 
 def category_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     """Positives per evaluated image for ZSL and GZSL, and how many categories can be evaluated at all."""
     is_seen = [column < vocabulary.seen_count for column in range(len(vocabulary))]
     categories = pl.LazyFrame({"mid": vocabulary.mids, "seen": is_seen}, schema={"mid": pl.String, "seen": pl.Boolean})
-    positive, negative = (pl.scan_parquet(inputs).select("id", mid=pl.col(name)).explode("mid").join(categories, on="mid")
+    positive, negative = (pl.scan_parquet(inputs, glob=False).select("id", mid=pl.col(name)).explode("mid").join(categories, on="mid")
                           for name in ("positive", "negative"))
     per_image = [Count(f"test: {name.upper()} positives per image that has one", positives_per_image(chosen), (getattr(OPEN_IMAGES, name),))
                  for name, chosen in (("zsl", positive.filter(~pl.col("seen"))), ("gzsl", positive))]

@@ -6,6 +6,7 @@ pyarrow does the parsing (quoted newlines, BOM, CRLF, gzip); no row ever becomes
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from c2srt.errors import UserError
 
 DIGITS = "0123456789abcdef"
 BLOCK_BYTES = 16 << 20  # of text held at once; a longer single row is refused
-READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, UnicodeDecodeError, csv.Error)
+READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error)
 
 
 def existing(path: Path) -> Path | None:
@@ -33,8 +34,49 @@ def open_text(path: Path):
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a small list, stripped, that are not empty. Raises UserError if it is damaged or no UTF-8."""
+    try:
+        with open_text(path) as file:
+            return [line.strip() for line in file if line.strip()]
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
+
+
+def read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each line of a small CSV that is not empty. Raises UserError as `read_lines` does."""
+    try:
+        with open_text(path) as file:
+            lines = csv.reader(file)
+            yield from ((lines.line_num, row) for row in lines if "".join(row).strip() or len(row) > 1)
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from error
+
+
 def damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} is damaged or cut off ({why}): download it again")
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """What one of READ_ERRORS means: text in another encoding with its line, or a damaged file."""
+    if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
+        return not_utf8(path)
+    return damaged(path, (str(error) or type(error).__name__).splitlines()[0][:200])
+
+
+def not_utf8(path: Path) -> UserError:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    shown = line.strip()[:60].decode(errors="backslashreplace")
+                    return UserError(f"{path} is not UTF-8 (line {number:,}: {shown}): save it as UTF-8")
+    except READ_ERRORS as error:
+        return damaged(path, str(error))
+    return damaged(path, "not UTF-8")
 
 
 def check_header(path: Path, required: list[str]) -> None:
@@ -43,7 +85,7 @@ def check_header(path: Path, required: list[str]) -> None:
         with open_text(path) as file:
             header = next(csv.reader(file), [])
     except READ_ERRORS as error:
-        raise damaged(path, str(error)) from error
+        raise unreadable(path, error) from error
     if not header:
         raise damaged(path, "it is empty")
     if missing := [name for name in required if name not in header]:
@@ -68,7 +110,7 @@ def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str
             if batch.num_rows:
                 yield pl.from_arrow(batch)
     except READ_ERRORS as error:
-        raise damaged(path, str(error).splitlines()[0][:200]) from error
+        raise unreadable(path, error) from error
     except OSError as error:  # pyarrow reports a truncated gzip stream as a bare OSError without errno
         if error.errno is not None:
             raise
@@ -93,4 +135,4 @@ def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:
 def bucket(folder: Path, digit: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     """One bucket of `scatter`; a bucket that got no row is an empty frame."""
     path = folder / f"{digit}.parquet"
-    return pl.read_parquet(path).cast(schema) if path.exists() else pl.DataFrame(schema=schema)
+    return pl.read_parquet(path, glob=False).cast(schema) if path.exists() else pl.DataFrame(schema=schema)

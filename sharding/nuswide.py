@@ -30,7 +30,8 @@ from c2srt.vocabulary import Vocabulary
 from sharding.annotations import SCHEMA, TEXTS
 from sharding.config import Config
 from sharding.counts import Acceptance, Count
-from sharding.csvs import BLOCK_BYTES, damaged, open_text
+from sharding import csvs
+from sharding.csvs import BLOCK_BYTES, damaged
 from sharding.folders import read
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask
@@ -155,7 +156,7 @@ class NusWide:
         """Images, and positives per image over all test images, beside the published constants."""
         counts = []
         for split, path in inputs.items():
-            listed = pl.scan_parquet(path).select(pl.len()).collect().item()
+            listed = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
             counts += [Count(f"{split}: images {what}", count, (IMAGES[split],))
                        for what, count in (("listed", listed), ("packed", packed[split]))]
         if "test" in inputs:
@@ -183,11 +184,7 @@ def require(path: Path) -> None:
 def read_lines(path: Path) -> list[str]:
     """The lines of a list that are not empty (BOM and CRLF allowed)."""
     require(path)
-    try:
-        with open_text(path) as file:
-            return [line.strip() for line in file if line.strip()]
-    except UnicodeDecodeError as error:
-        raise damaged(path, str(error)) from error
+    return csvs.read_lines(path)
 
 
 def read_names(path: Path) -> list[str]:
@@ -264,8 +261,8 @@ def name_lists(marked: np.ndarray, names: pa.Array) -> pa.ListArray:
 
 def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     """Positives per test image for ZSL and GZSL, whether an image has one or not, and categories with a positive."""
-    images = pl.scan_parquet(inputs).select(pl.len()).collect().item()
-    positives = pl.scan_parquet(inputs).select(name=pl.col("positive")).explode("name").drop_nulls()
+    images = pl.scan_parquet(inputs, glob=False).select(pl.len()).collect().item()
+    positives = pl.scan_parquet(inputs, glob=False).select(name=pl.col("positive")).explode("name").drop_nulls()
     found = dict(positives.group_by("name").len().collect(engine="streaming").iter_rows())
     unseen = {name: found.get(name, 0) for name in vocabulary.names[vocabulary.seen_count :]}
     seen = {name: found.get(name, 0) for name in vocabulary.names[: vocabulary.seen_count]}

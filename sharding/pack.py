@@ -59,7 +59,7 @@ def shard_name(split: str, number: int) -> str:
 
 def pack_shard(task: ShardTask) -> Shard:
     """Writes the tar, then the sidecar. Raises UserError on a full disk or an unwritable folder."""
-    rows = pl.scan_parquet(task.inputs).slice(task.start, task.length).collect()
+    rows = pl.scan_parquet(task.inputs, glob=False).slice(task.start, task.length).collect()
     tar, sidecar = Path(task.out, f"{task.name}.tar"), Path(task.out, f"{task.name}.parquet")
     with whole_file(tar) as temporary:
         table = write_tar(temporary, rows, outcomes(rows, task), task)
@@ -134,6 +134,6 @@ def finished(folder: Path, name: str, settings: str) -> Shard | None:
         done = json.loads(pl.read_parquet_metadata(sidecar)[KEY])
         if done["settings"] != settings or tar.stat().st_size != done["bytes"]:
             return None
-        return as_shard(name, done, pl.read_parquet(sidecar))
+        return as_shard(name, done, pl.read_parquet(sidecar, glob=False))
     except (OSError, pl.exceptions.ComputeError, KeyError, ValueError):
         return None

@@ -152,7 +152,7 @@ def wanted_ids(task: PackTask) -> tuple[np.ndarray, pl.Series]:
     """Sorted ids (uint64) and rotations of the rows that the unfinished shards want: 12 bytes for each of at most 9 M rows."""
     parts = []
     for start, stop in task.spans:
-        rows = pl.scan_parquet(task.inputs).slice(start, stop - start).select("id", "rotation", "positive", "negative").collect()
+        rows = pl.scan_parquet(task.inputs, glob=False).slice(start, stop - start).select("id", "rotation", "positive", "negative").collect()
         number = pl.col("id").str.to_integer(base=16, dtype=pl.UInt64)
         parts.append(rows.filter(wanted_rows(rows, task.config)).select(number, "rotation"))
     rows = pl.concat(parts)

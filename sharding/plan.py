@@ -28,7 +28,7 @@ def only_writer(out: Path) -> Iterator[None]:
     """Holds the folder's lock, so that two runs never write into one folder. Raises UserError if another run has it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = open(out / LOCK, "w")
+        file = open(out / LOCK, "w", encoding="utf-8")
     except OSError as error:
         raise_if_storage(error, out)
         raise
@@ -65,7 +65,7 @@ def require_splits(config: Config, found: dict, what: str, where: str) -> None:
 def require_urls(paths: dict[str, Path], root: str) -> None:
     """Raises UserError if a split's images are to be downloaded but no row has a URL."""
     for split, path in paths.items():
-        if not pl.scan_parquet(path).select((pl.col("url") != "").any()).collect().item():
+        if not pl.scan_parquet(path, glob=False).select((pl.col("url") != "").any()).collect().item():
             raise UserError(f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no "
                             f"URLs: put them in images/{split}/<id>.jpg")
 
@@ -91,7 +91,7 @@ def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, 
 def plan_split(out: Path, split: str, settings: str, source: Source, config: Config) -> list[ShardTask]:
     """The split's shards, done or not."""
     path = inputs_path(out, split)
-    count = pl.scan_parquet(path).select(pl.len()).collect().item()
+    count = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     size = config.images_per_shard
     spans = [(start, min(size, count - start)) for start in range(0, count, size)]
     return [ShardTask(shard_name(split, start // size), split, str(path), start, length, str(out), settings, source, config)
@@ -107,4 +107,6 @@ def divide(tasks: list[ShardTask]) -> tuple[dict[str, Shard], list[ShardTask]]:
 def status_counts(out: Path, names: list[str]) -> pl.DataFrame:
     """Columns split, status, count over the sidecars of the named shards."""
     files = [out / f"{name}.parquet" for name in names]
-    return (pl.scan_parquet(files).group_by("split", "status").agg(count=pl.len()).sort("split", "status").collect())
+    if not files:
+        return pl.DataFrame(schema={"split": pl.String, "status": pl.String, "count": pl.UInt32})
+    return (pl.scan_parquet(files, glob=False).group_by("split", "status").agg(count=pl.len()).sort("split", "status").collect())

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.vocabulary import Vocabulary
-from sharding.annotations import InputReport, RawFiles, class_names, find_root, write_inputs
+from sharding.annotations import InputReport, RawFiles, class_names, find_root, require_images, write_inputs
 from sharding.categories import build_vocabulary, is_open_images_v4
 from sharding.config import Config, DataConfig
 from sharding.counts import Acceptance, acceptance
@@ -38,7 +38,9 @@ class OpenImages:
         return {"csvs": csvs, "machine_threshold": threshold}
 
     def write_inputs(self, split: str, out: Path) -> InputReport:
-        return write_inputs(self.raw, split, out, self.data.machine_threshold)
+        report = write_inputs(self.raw, split, out, self.data.machine_threshold)
+        require_images(self.raw.split(split), report)
+        return report
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
         return build_vocabulary(self.raw, self.data.vocabulary, inputs, self.data.seen_min_images, self.data.unseen_count)

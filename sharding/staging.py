@@ -51,7 +51,7 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
         between = pl.col("id").is_between(pl.lit(first), pl.lit(last))
-        rows = pl.scan_parquet(stage / "rows.parquet").filter(between).collect()
+        rows = pl.scan_parquet(stage / "rows.parquet", glob=False).filter(between).collect()
         for row in rows.iter_rows(named=True):
             found.setdefault(row["id"], (stage, row))
     return found

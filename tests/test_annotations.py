@@ -20,7 +20,9 @@ from c2srt.vocabulary import Vocabulary, open_images_v4
 from sharding import csvs
 from sharding.annotations import find_root, write_inputs
 from sharding.categories import build_vocabulary
+from sharding.config import DataConfig
 from sharding.counts import acceptance
+from sharding.readers import OpenImages
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 HEADER = ["ImageID", "Subset", "OriginalURL", "OriginalLandingURL", "License", "AuthorProfileURL", "Author", "Title",
@@ -199,6 +201,42 @@ def test_cut_gzip_is_named(tmp_path):
     path.with_name(path.name + ".gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="damaged or cut off"):
         rows_of(root, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["class-descriptions.csv", "classes-seen.txt", "train/images.csv",
+                                  "train/train-annotations-human-imagelabels.csv"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path, name, packed):
+    root = write_root(tmp_path, [image_row(A, title="x" * 40), image_row(B)], [(A, "/m/dog", 1), (B, "/m/cat", 1)])
+    (root / "2018_04/classes-seen.txt").write_text("/m/cat\n/m/dog\n", encoding="utf-8")
+    (root / "2018_04/classes-unseen.txt").write_text("/g/11fox\n", encoding="utf-8")
+    path = root / "2018_04" / name
+    content = path.read_bytes().splitlines(keepends=True)
+    content[1] = content[1].replace(b"/m/dog", b"/m/d\xf6g").replace(b"Dog", b"D\xf6g").replace(b"xxx", b"\xe9xx")
+    path.unlink()
+    path = path.with_name(f"{path.name}.gz") if packed else path
+    path.write_bytes(gzip.compress(b"".join(content)) if packed else b"".join(content))
+    with pytest.raises(UserError, match=rf"{path.name} is not UTF-8 \(line 2: .*\): save it as UTF-8"):
+        write_inputs(find_root(root), "train", tmp_path / "rows.parquet")
+        build_vocabulary(find_root(root), "files", {})
+
+
+def test_empty_lines_of_lists_are_ignored(tmp_path):
+    root = write_root(tmp_path, [image_row(A)], [(A, "/m/dog", 1)])
+    for name, text in (("class-descriptions.csv", "/m/cat,Cat\n\n/m/dog,Dog\n \n\n"), ("classes-seen.txt", "/m/cat\n\n"),
+                       ("classes-unseen.txt", "\n/m/dog\n \n")):
+        (root / "2018_04" / name).write_text(text, encoding="utf-8")
+    assert build_vocabulary(find_root(root), "files", {}).names == ("Cat", "Dog")
+
+
+@pytest.mark.parametrize("ids, sentence", [
+    (["cat1.jpg", "cat2.jpg"], r"of the 4 rows of train none has a usable ImageID \(they look like cat1.jpg\): an ImageID is 16 hex"),
+    ([""], r"of the 2 rows of train none has a usable ImageID \(they look like nothing\)"),
+    ([], r"the split train has no image: neither .*images.csv nor .*imagelabels.csv has a row of it")])
+def test_a_split_without_a_usable_row_is_one_sentence(tmp_path, ids, sentence):
+    root = write_root(tmp_path, [image_row(one) for one in ids], [(one, "/m/dog", 1) for one in ids])
+    with pytest.raises(UserError, match=sentence):
+        OpenImages(find_root(root), DataConfig(vocabulary="files")).write_inputs("train", tmp_path / "rows.parquet")
 
 
 def test_machine_threshold_needs_its_file_and_a_sane_value(tmp_path):

@@ -53,9 +53,9 @@ def write_raw(root: Path) -> None:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> tuple[Path, list[str]]:
     """(work folder with raw/ and shards/, the arguments that both verbs take); three shards a split."""
-    work = tmp_path_factory.mktemp("audit")
+    work = tmp_path_factory.mktemp("audit") / "run [1]"  # no pattern
     write_raw(work / "raw")
-    arguments = [f"work={work}", "data.vocabulary=files"]
+    arguments = [f'work="{work}"', "data.vocabulary=files"]
     assert main(["shard", *arguments, "splits=[train,test]", "images_per_shard=3"]) == 0
     for split in ("train", "test"):
         write_inputs(find_root(work / "raw"), split, work / f"{split}.parquet")
@@ -81,7 +81,7 @@ def test_command_names_disagreements_and_fails(packed, tmp_path, capsys):
     (raw / "classes-seen.txt").write_text("/m/cat\n")
     (shards / "train-000009.tar").write_bytes(b"")
     (shards / "test-000002.tar").unlink()
-    assert main(["audit", f"work={tmp_path / 'work'}", "data.vocabulary=files"]) == 1
+    assert main(["audit", f'work="{tmp_path}/work"', "data.vocabulary=files"]) == 1
     found = [json.loads(line) for line in (shards / "audit.jsonl").read_text().splitlines()]
     assert [(line["shard"], line["id"]) for line in found] == [
         ("index", ""), ("index", ""), ("test-000002", ""), ("train-000001", IDS[4]), ("train-000001", IDS[4])]

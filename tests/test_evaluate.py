@@ -54,6 +54,26 @@ def save(tmp_path, arrays) -> list[str]:
     return [f"{name}={tmp_path / name}.npy" for name in arrays]
 
 
+def test_a_perfect_map_of_two_categories_gets_a_warning(tmp_path, capsys):
+    """As an interval over images cannot show: [100, 100] of two categories is no certainty."""
+    random = np.random.default_rng(0)
+    labels = random.choice([-1, 1], (200, 40)).astype(np.int8)
+    labels[:, 5] = np.abs(labels[:, 5])
+    arrays = {"scores": labels + random.random(labels.shape) / 2, "labels": labels, "seen": np.arange(40) < 38}
+    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out") == 0
+    found, printed = results(tmp_path / "out"), capsys.readouterr().out
+    assert found["zsl"]["mAP"]["per_class"] == 1 and found["zsl"]["ci95"]["mAP"]["per_class"] == [1, 1]
+    few, alone = found["warnings"]
+    assert few.startswith("ZSL is measured over 2 categories and ") and "an interval over the images, however narrow" in few
+    assert alone == ("1 of the 40 categories of GZSL with a positive have no verified negative: their AP is 1 "
+                     "whatever the model")
+    assert f"warning: {few}" in printed and f"warning: {alone}" in printed
+    arrays["seen"] = np.arange(40) < 10
+    labels[0, 5] = -1
+    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/enough") == 0
+    assert results(tmp_path / "enough")["warnings"] == [] and "warning" not in capsys.readouterr().out
+
+
 def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
     assert evaluate(*save(tmp_path, arrays), "topk=[2,3]", f"out={tmp_path}/out") == 0
     found = results(tmp_path / "out")

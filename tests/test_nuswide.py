@@ -197,7 +197,7 @@ IMAGE_LIST, DOGS = "ImageList/TestImagelist.txt", "Groundtruth/TrainTestLabels/L
     (lambda root: write_lines(root / IMAGE_LIST, [r"..\1_2.jpg"]), r"image 1 is '..\\1_2.jpg', not"),
     (lambda root: write_lines(root / IMAGE_LIST, [r"a\1_2.jpg"] * 3), "image a/1_2.jpg is there twice"),
     (lambda root: write_lines(root / IMAGE_LIST, []), "it is empty"),
-    (lambda root: (root / IMAGE_LIST).write_bytes(b"caf\xe9\\1_2.jpg\n"), "is damaged or cut off ('utf-8' codec"),
+    (lambda root: (root / IMAGE_LIST).write_bytes(b"caf\xe9\\1_2.jpg\n"), r"TestImagelist.txt is not UTF-8 (line 1: caf\xe9\1_2.jpg)"),
     (lambda root: (root / "Flickr").rename(root / "photos"), "Flickr is not a folder: put NUS-WIDE's image folders there"),
 ])
 def test_bad_files_get_one_sentence(small, capsys, change, sentence):

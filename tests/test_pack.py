@@ -22,7 +22,7 @@ from sharding.folders import FolderSource, find_folders
 from sharding.inputs import inputs_path, prepare_inputs
 from sharding.pack import finished, pack_shard
 from sharding.packs import PackReport, PackSource, find_packs, pack_tasks, stage_of, stage_pack
-from sharding.plan import choose_source, plan_split
+from sharding.plan import choose_source, plan_split, status_counts
 from sharding.readers import OpenImages
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 
@@ -42,7 +42,7 @@ def tasks_of(config: Config, out: Path, settings: str = "settings"):
 
 
 def sidecar(out: Path, shard: Shard) -> dict[str, dict]:
-    return {row["id"]: row for row in pl.read_parquet(out / f"{shard.name}.parquet").iter_rows(named=True)}
+    return {row["id"]: row for row in pl.read_parquet(out / f"{shard.name}.parquet", glob=False).iter_rows(named=True)}
 
 
 def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
@@ -91,6 +91,22 @@ def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
         "title": "two\nlines",
     }
     assert text["source"]["orientation"] == 8 and text["source"]["from"] == "folders"
+
+
+@pytest.mark.parametrize("odd", ["run [1]", "run?", "run*", "{a,b}", "50%25#x", "s3:run"])
+def test_a_folder_of_any_name_is_no_pattern(tmp_path, odd):
+    """Beside it lies one that a pattern would find, with other images."""
+    for number, place in enumerate((tmp_path / "run1", tmp_path / odd)):
+        ids = [name(number)]
+        config, out = prepared(place, [{"id": image_id} for image_id in ids])
+        write_pack(place / "raw/train_0.tar.gz", [(f"train/{image_id}.jpg", jpeg(number)) for image_id in ids])
+        source = choose_source(config, find_root(Path(config.data.root)))
+        tasks = plan_split(out, "train", "settings", source, config)
+        for task in pack_tasks(source, tasks):
+            stage_pack(task)
+        shard = pack_shard(tasks[0])
+        assert list(sidecar(out, shard)) == ids and finished(out, shard.name, "settings") == shard
+        assert status_counts(out, [shard.name]).rows() == [("train", "ok", 1)]
 
 
 def test_the_tar_is_plain_and_webdataset_reads_it(tmp_path):

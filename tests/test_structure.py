@@ -16,7 +16,7 @@ ONE_IMPORTER = ("deepspeed", "torch_geometric", "mlflow", "open_clip", "openai",
 def imported(path: Path) -> set[str]:
     """Dotted names of all modules that a file imports, wherever the statement stands."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -55,6 +55,63 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
         if path.startswith("c2srt/model/"):
             assert all(name.startswith(allowed) for name in names if name.startswith("c2srt")), path
             assert not any(name.startswith("torch.distributed") for name in names), path
+
+
+# --- text and paths: UTF-8 whatever the locale, and a name is never a pattern
+
+TEXT_MODE, BINARY_METHODS = re.compile(r"[rwax]\+?t?\+?|[rwax]?t\+?"), ("os", "Image", "tarfile")
+STARTERS = ("run", "Popen", "check_output", "check_call", "call")
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def depends_on_the_locale(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in the encoding of the locale."""
+    keys = {word.arg: word.value for word in call.keywords}
+    name = getattr(call.func, "attr", getattr(call.func, "id", None))
+    if "encoding" in keys:
+        return False
+    if name in STARTERS:
+        return any(getattr(keys.get(key), "value", False) for key in ("text", "universal_newlines"))
+    if name in ("read_text", "write_text"):  # the function c2srt.files.write_text is UTF-8
+        return isinstance(call.func, ast.Attribute)
+    if name not in ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "TextIOWrapper"):
+        return False
+    owner = getattr(getattr(call.func, "value", None), "id", None)
+    if name == "open" and owner in BINARY_METHODS:
+        return False
+    modes = [node.value for node in (*call.args, keys.get("mode")) if isinstance(node, ast.Constant)]
+    if any(isinstance(mode, str) and "b" in mode and len(mode) <= 4 for mode in modes):
+        return False
+    if name in ("NamedTemporaryFile", "TemporaryFile"):  # binary by default
+        return any(TEXT_MODE.fullmatch(mode) for mode in modes if isinstance(mode, str))
+    unknown = isinstance(call.func, ast.Attribute) and call.args and not modes
+    return not unknown or name == "TextIOWrapper"  # x.open(something) is some other class's method
+
+
+@pytest.mark.parametrize("text, wrong", [
+    ("p.read_text()", True), ("p.read_text(encoding='utf-8')", False), ("p.write_text('x')", True), ("write_text(p, 'x')", False),
+    ("p.open()", True), ("p.open('rb')", False), ("p.open('a', buffering=1)", True), ("open(p)", True), ("open(p, 'wb')", False),
+    ("open(p, 'w', encoding='utf-8')", False), ("os.open(p, flags)", False), ("Image.open(p)", False), ("gzip.open(p, 'rt')", True),
+    ("gzip.open(p)", False), ("store.open(what)", False), ("subprocess.run(c, text=True)", True), ("subprocess.run(c)", False),
+    ("io.TextIOWrapper(raw)", True), ("NamedTemporaryFile('w')", True), ("NamedTemporaryFile()", False), ("os.fdopen(1, 'w')", True)])
+def test_what_depends_on_the_locale_is_recognised(tmp_path, text, wrong):
+    (tmp_path / "x.py").write_text(text, encoding="utf-8")
+    assert depends_on_the_locale(calls(tmp_path / "x.py")[0]) == wrong
+
+
+def test_no_text_is_left_to_the_locale():
+    assert not [f"{path.relative_to(ROOT)}:{call.lineno}" for path in SOURCES for call in calls(path)
+                if depends_on_the_locale(call)]
+
+
+def test_polars_never_takes_a_path_for_a_pattern():
+    readers = ("read_parquet", "scan_parquet", "read_csv", "scan_csv", "read_ndjson", "scan_ndjson", "read_ipc", "scan_ipc")
+    found = [(f"{path.relative_to(ROOT)}:{call.lineno}", {word.arg: word.value for word in call.keywords}) for path in SOURCES
+             for call in calls(path) if getattr(call.func, "attr", None) in readers]
+    assert found and not [place for place, keys in found if getattr(keys.get("glob"), "value", True)]
 
 
 def test_every_verb_has_a_module_and_a_configuration():

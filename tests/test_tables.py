@@ -243,6 +243,36 @@ def test_the_tables_as_files(results, tmp_path, capsys):
     assert "1 results are missing" in said and "Mean of 3 trials" in said and "only their order can be compared" in said
 
 
+def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, capsys):
+    common = (f"out={tmp_path}", "train=false", "groups=null", "topk=[1,2]")
+    more = {"other": Table("The other", [Row("One", run="one")])}
+    for overrides, tables in (((*common, "seeds=2", "clips=[[],[]]"), TABLES), (common, more)):
+        config = config_of(results, *overrides)
+        config.tables = tables
+        run.run(config)
+    text, said = (tmp_path / "tables.md").read_text(encoding="utf-8"), capsys.readouterr().out
+    places = [text.index(part) for part in ("**The other ·", "One trial.", "**My table ·", "Mean of 3 trials")]
+    assert places == sorted(places) and text.count("mAP is `per_class`") == 2  # each below its own note
+    assert "tables.md also keeps what earlier calls wrote: mine" in said
+    run.run(config)
+    assert (tmp_path / "tables.md").read_text(encoding="utf-8") == text
+    (tmp_path / "mine.json").write_text("{", encoding="utf-8")  # a broken record does not stop the others
+    run.run(config)
+    assert "My table" not in (tmp_path / "tables.md").read_text(encoding="utf-8")
+
+
+def test_paths_of_any_name_go_through_the_commands(tmp_path):
+    work = tmp_path / 'run [1], "two"'
+    place = config_of(tmp_path).place
+    place = commands.Place(work, place.given, root=str(work / "raw"), clips=[[], []])
+    for command in (*commands.prepare(place, 1, [Row("a", run="a", text="simple")]),
+                    *commands.train_and_evaluate(place, Row("a", run="a", text="simple"), (1, 0))):
+        composed = cli.compose_verb(command.verb, command.overrides)
+        assert composed.work == str(work / "clip-1") and str(composed.out).startswith(str(work))
+    assert composed.checkpoint == str(work / "clip-1/a/seed-0/model")
+    assert [commands.value_of(commands.override("k", text)) for text in ('a"b', "a\\", "x,y", "/p")] == ['a"b', "a\\", "x,y", "/p"]
+
+
 def test_nothing_there_gets_a_sentence(tmp_path, capsys):
     assert cli.main(["tables", f"work={tmp_path}", "groups=null", "train=false"]) == 2
     assert "results is there, such as" in capsys.readouterr().err and not (tmp_path / "tables").exists()

@@ -5,7 +5,10 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -15,6 +18,7 @@ import pytest
 from c2srt.errors import UserError
 from c2srt.tracking import Run, Tracker, git_commit, job_tags, sender, unsent
 from c2srt.tracking.redact import has_credentials, redacted
+from c2srt.tracking.sqlite import address_of, path_of
 from c2srt.train.config import TrackingConfig
 from tests.mlflow_server import Server
 from tests.ranks import run_ranks
@@ -320,6 +324,82 @@ def test_a_frozen_server_holds_the_end_up_for_seconds_only(server, tmp_path, mon
     assert "did not reach" in capsys.readouterr().err
     Tracker(tmp_path / "run").close(None)
     assert [one.info.run_name for one in runs(server.uri)].count("frozen") == 1
+
+
+# --- where a store may lie, and what a person must mend
+
+@pytest.mark.parametrize("odd", ["a?b", "50%25 [1]#x"])
+def test_the_default_store_lies_in_the_work_folder_whatever_its_name(tmp_path, empty, odd):
+    work = tmp_path / odd
+    work.mkdir()
+    shutil.copy(empty, work / "mlflow.db")
+    store = TrackingConfig().store(str(work), {})
+    assert path_of(store) == work / "mlflow.db"
+    tracker = Tracker(folder(work), store, run())
+    (work / "run/a.txt").write_text("hello", encoding="utf-8")
+    tracker.artifact(work / "run/a.txt")
+    tracker.close()
+    found, = runs(store)
+    assert not unsent(work / "run") and [file.name for file in (work / "mlartifacts").rglob("*.txt")] == ["a.txt"]
+    assert found.info.status == "FINISHED" and [path.name for path in tmp_path.iterdir()] == [odd]
+
+
+def test_addresses_of_plain_files_stay_plain():
+    assert address_of(Path("/runs/mine [1]/mlflow.db")) == "sqlite:////runs/mine [1]/mlflow.db"
+    assert path_of("sqlite:////runs/x.db") == Path("/runs/x.db") and path_of("http://host:5000") is None
+
+
+def test_a_deleted_experiment_is_named_with_what_helps_and_then_it_is_sent(uri, tmp_path, capsys):
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("miniature")
+    client.delete_experiment(experiment)
+    for name in ("one", "two"):
+        tracker = Tracker(folder(tmp_path, name), uri, run(name))
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.close()
+        said = capsys.readouterr().err
+        assert f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {experiment}`" in said
+        assert "sent when the same command runs again after this: the experiment 'miniature' was deleted in MLflow" in said
+    other = replace(run("one"), experiment="other")
+    Tracker(tmp_path / "one", uri, other).close()
+    assert [found.info.run_name for found in runs(uri, "other")] == ["one"]
+    subprocess.run([sys.executable, "-m", "mlflow", "experiments", "restore", "-x", experiment], check=True,
+                   env=os.environ | {"MLFLOW_TRACKING_URI": uri})
+    Tracker(tmp_path / "two", uri, run("two")).close()
+    found, = runs(uri)
+    assert found.info.run_name == "two" and points(uri, found.info.run_id) == [(1, 1.0)]
+
+
+TRACK = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from c2srt.tracking import Run, Tracker
+tracker = Tracker(Path(sys.argv[1]), sys.argv[2], Run("miniature", "full", {}, {}))
+tracker.metrics({"loss": 1.0}, 1)
+tracker.artifact(Path(sys.argv[1]) / "none")
+tracker.model(Path(sys.argv[1]) / "none", 1)
+tracker.close()
+"""
+
+
+def test_a_user_without_name_or_home_is_recorded_by_number(uri, tmp_path):
+    alone = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this machine gives no user namespaces")
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")}
+    subprocess.run([*alone, sys.executable, "-c", TRACK, str(folder(tmp_path)), uri], check=True, env=environment)
+    found, = runs(uri)
+    assert found.data.tags["mlflow.user"] == "12345" and points(uri, found.info.run_id) == [(1, 1.0)]
+
+
+def test_a_store_that_cannot_be_imported_raises_nothing_and_keeps_the_record(uri, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/mlflow.py").write_text("raise RuntimeError('Could not determine home directory.')", encoding="utf-8")
+    ran = subprocess.run([sys.executable, "-c", TRACK, str(folder(tmp_path)), uri], check=True, capture_output=True, encoding="utf-8",
+                         env=os.environ | {"PYTHONPATH": str(tmp_path / "broken")})
+    assert "fails (Could not determine home directory.); the run goes on" in ran.stderr
+    assert "did not reach" in ran.stderr and unsent(tmp_path / "run")
 
 
 # --- secrets

@@ -111,7 +111,7 @@ def write_tables(folder: Path, split: str, rows: list[tuple]) -> None:
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if header:
             writer.writerow(header)

@@ -14,6 +14,8 @@ from c2srt.relations import load_relations
 from c2srt.tables.collect import Trials
 from c2srt.tables.rows import CLIP, PRIOR, Table, trained_rows, trials
 from c2srt.text import load_text
+from c2srt.tracking import how_to_open
+from c2srt.tracking.sqlite import address_of
 from c2srt.vocabulary import load_vocabulary
 
 FIGURES, FULL = "figures.json", "full"
@@ -44,7 +46,7 @@ def report(config, walk, tables: dict[str, Table]) -> None:
                      measure.model_scores(place.trial(shown.run, (0, 0)) / "model", test.images))
     print(f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}")
     print(f"Every run, with its curves and settings, is in MLflow:\n"
-          f"  mlflow ui --backend-store-uri sqlite:///{(place.work / 'mlflow.db').absolute()}\n  then open http://127.0.0.1:5000")
+          f"  {how_to_open(address_of(place.work / 'mlflow.db'))}\n  then open http://127.0.0.1:5000")
 
 
 def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:

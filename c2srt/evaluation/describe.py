@@ -31,7 +31,8 @@ def published_row(published: dict) -> list[str]:
 
 
 def notes(results: dict) -> list[str]:
-    """Sentences on intervals, the ISR, label sets that cannot be measured, labels that are not the published ones, and names."""
+    """Sentences on intervals, the ISR, label sets that cannot be measured, what looks surer than it is, labels that are not the
+    published ones, and names."""
     isr, bootstrap, found = results["isr"], results.get("bootstrap"), []
     if bootstrap:
         found.append(f"in brackets: 95 % interval over the choice of test images, {bootstrap['draws']} draws")
@@ -41,6 +42,7 @@ def notes(results: dict) -> list[str]:
         if not results[label_set]["images"]:
             count = results[label_set]["categories"]["all"]
             found.append(f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here")
+    found += [f"warning: {sentence}" for sentence in results.get("warnings", ())]
     return found + other_labels(results) + given_away(results)
 
 

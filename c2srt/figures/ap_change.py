@@ -78,7 +78,7 @@ def read_table(path: Path) -> pl.DataFrame:
     """per_category.csv. Raises UserError if it has not the columns."""
     columns = ["mid", "name", "seen", COLUMN]
     try:
-        return pl.read_csv(path, columns=columns, schema_overrides={"mid": pl.String, "name": pl.String, COLUMN: pl.Float64})
+        return pl.read_csv(path, columns=columns, schema_overrides={"mid": pl.String, "name": pl.String, COLUMN: pl.Float64}, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path} has not the columns {', '.join(columns)} ({str(error).splitlines()[0]}): make it again with "
                         f"`{EVALUATE} protocols=[per_class]`") from error

@@ -177,7 +177,7 @@ def find_model_config(name: str) -> dict:
     """open_clip's config dict of a built-in model, or the one in a JSON file."""
     if name.endswith(".json"):
         try:
-            return json.loads(Path(name).read_text())
+            return json.loads(Path(name).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise UserError(f"clip.name={name} is not a readable open_clip model config: {error}") from error
     config = open_clip.get_model_config(name)

@@ -70,7 +70,7 @@ def shipped_answers(name: str) -> Answers:
     """Relations that ship with the project, with the provenance that `relations_provenance.json` records for them."""
     folder = files("c2srt").joinpath("data_files")
     answers = parse_answers(gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}")
-    provenance = json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text())[name]
+    provenance = json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text(encoding="utf-8"))[name]
     return Answers(answers.source, answers.related, provenance, answers.hash)
 
 

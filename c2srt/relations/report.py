@@ -79,7 +79,7 @@ def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
     if not path.is_file() or sha256_of_file(path) != provenance.get("edges_sha256"):
         raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
                         f"`{Command('relations', graph=folder.name)}`")
-    return pl.read_parquet(path).filter(pl.col("place") < k)
+    return pl.read_parquet(path, glob=False).filter(pl.col("place") < k)
 
 
 def most_heard(graph: Graph) -> int:

@@ -47,7 +47,7 @@ def no_neighbours(categories: int, k: int) -> Neighbours:
 def is_current(out: Path, made_from: dict) -> bool:
     """True when `out` holds a whole table with this identity."""
     try:
-        content = json.loads((out / PROVENANCE).read_text())
+        content = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
         return (content["made_from"] == made_from and content["table_sha256"] == sha256_of_file(out / TABLE)
                 and content["edges_sha256"] == sha256_of_file(out / EDGES))
     except (OSError, ValueError, KeyError, TypeError):

@@ -66,7 +66,7 @@ def check_same(collected: Collected, results: dict, folder: Path, first: Path) -
 def read_groups(path: Path) -> dict[str, list[str]]:
     """Group → MIDs, from a CSV with the columns mid and group. Raises UserError if it has no such columns."""
     try:
-        table = pl.read_csv(path)
+        table = pl.read_csv(path, glob=False)
         pairs = table.select("mid", GROUP).iter_rows()
     except FileNotFoundError:
         raise UserError(f"groups={path} does not exist") from None
@@ -82,7 +82,7 @@ def of_groups(folder: Path, groups: dict[str, list[str]]) -> Values:
     """ZSL mAP over the unseen categories of each group, under each protocol that the evaluation measured."""
     if not groups:
         return {}
-    table = pl.read_csv(folder / PER_CATEGORY, infer_schema_length=None)  # zsl_ columns begin with thousands of empty cells
+    table = pl.read_csv(folder / PER_CATEGORY, infer_schema_length=None, glob=False)  # zsl_ columns begin with thousands of empty cells
     values = {}
     for column in (column for column in table.columns if column.startswith("zsl_")):
         ap = dict(table.filter(~pl.col("seen")).select("mid", column).drop_nulls().iter_rows())

@@ -7,6 +7,7 @@ Folders, below the work folder (a further CLIP n has one of its own, <work>/clip
 """
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from c2srt import hints
 from c2srt.files import hash_of, read_json
 from c2srt.shards import load_index
 from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
+from c2srt.tracking.sqlite import address_of
 from c2srt.train.config import SUMMARY
 
 EVALUATION, MARK = "evaluation", "row.json"
@@ -25,6 +27,23 @@ class Command:
 
     verb: str
     overrides: list[str]
+
+
+def override(key: str, value: object) -> str:
+    """key=value; a value that Hydra would take for more than a text (brackets, blanks, commas …) in quotes."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:%@+-]+", text, re.ASCII):
+        return f"{key}={text}"
+    escaped = re.sub(r'(\\*)"', r'\1\1\"', re.sub(r"(\\+)$", r"\1\1", text))
+    return f'{key}="{escaped}"'
+
+
+def value_of(override: str) -> str:
+    """The text behind key=, without such quotes."""
+    text = override.partition("=")[2]
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return re.sub(r'(\\+)(?="|$)', lambda found: found[1][: len(found[1]) // 2], text[1:-1])
+    return text
 
 
 @dataclass(frozen=True)
@@ -61,14 +80,14 @@ class Place:
         return self.trial(row.run, trial) / EVALUATION
 
     def shards(self) -> Path:
-        named = [override.partition("=")[2] for override in self.given if override.startswith("shards=")]
+        named = [value_of(given) for given in self.given if given.startswith("shards=")]
         return Path(named[-1]) if named else self.work / "shards"
 
     def command(self, verb: str, clip: int, *overrides: str) -> Command:
-        shared = [*self.given, f"work={self.of_clip(clip)}", *self.clips[clip]]
+        shared = [*self.given, override("work", self.of_clip(clip)), *self.clips[clip]]
         of_first = {"shards": self.shards(), "data.root": self.root} if clip else {}  # they don't depend on the CLIP
-        shared += [f"{key}={value}" for key, value in of_first.items()
-                   if value and not any(override.startswith(f"{key}=") for override in shared)]
+        shared += [override(key, value) for key, value in of_first.items()
+                   if value and not any(given.startswith(f"{key}=") for given in shared)]
         return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
 
 
@@ -76,7 +95,7 @@ def prepare(place: Place, clip: int, rows: list[Row]) -> list[Command]:
     """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them."""
     commands = [place.command("text", clip)]
     if any(row.text == SIMPLE for row in rows):
-        commands.append(place.command("text", clip, f"templates={SIMPLE}", f"out={place.text(clip, SIMPLE)}"))
+        commands.append(place.command("text", clip, f"templates={SIMPLE}", override("out", place.text(clip, SIMPLE))))
     commands += [place.command("relations", clip, f"graph={graph}") for graph in sorted({row.graph for row in rows if not row.tuned})]
     return [*commands, place.command("teacher", clip)] if rows else commands
 
@@ -85,24 +104,24 @@ def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
     """The results of CLIP or the class prior."""
     form = ["checkpoint=clip", "clip_scores=softmax"] if row.untrained == CLIP_SOFTMAX else [f"checkpoint={row.untrained}"]
     clip = 0 if row.untrained == PRIOR else trial[0]
-    return place.command("evaluate", clip, *form, f"out={place.evaluation(row, trial)}")
+    return place.command("evaluate", clip, *form, override("out", place.evaluation(row, trial)))
 
 
 def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
     """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends on."""
     clip, seed = trial
     folder = place.trial(row.run, trial)
-    common = [f"out={folder}", f"seed={place.seed + seed}", f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
+    common = [override("out", folder), f"seed={place.seed + seed}", f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
               f"tracking.parent={row.run}"]
     if clip and "MLFLOW_TRACKING_URI" not in os.environ:  # one store for all CLIPs
-        common.append(f"tracking.uri=sqlite:///{(place.work / 'mlflow.db').absolute()}")
+        common.append(override("tracking.uri", address_of(place.work / "mlflow.db")))
     if row.tuned:
-        first = place.command("tune", clip, f"checkpoint={place.trial(row.tuned, trial)}/model", *common)
+        first = place.command("tune", clip, override("checkpoint", place.trial(row.tuned, trial) / "model"), *common)
     else:
-        text = [] if row.text == ENSEMBLE else [f"text={place.text(clip, row.text)}"]
+        text = [] if row.text == ENSEMBLE else [override("text", place.text(clip, row.text))]
         steps = [f"steps={steps_for(place, row, trial)}"] if row.steps_of else []
         first = place.command("train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common)
-    return [first, place.command("evaluate", clip, f"checkpoint={folder}/model", f"out={folder / EVALUATION}")]
+    return [first, place.command("evaluate", clip, override("checkpoint", folder / "model"), override("out", folder / EVALUATION))]
 
 
 def steps_for(place: Place, row: Row, trial: Trial) -> int:

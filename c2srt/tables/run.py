@@ -1,16 +1,17 @@
 """`c2srt tables`: trains and evaluates what is missing, collects, and writes every table.
 
     <out>/<table>.md, .tex, .csv, .json     one table; the CSV and JSON hold every trial
-    <out>/tables.md                         all of them
+    <out>/tables.md                         all of them, those that earlier calls left in the folder too
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 from c2srt.errors import UserError
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.files import write_json, write_text
+from c2srt.files import read_json, write_json, write_text
 from c2srt.hints import Command
 from c2srt.model.config import check_choice
 from c2srt.progress import clock
@@ -112,21 +113,45 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
         raise UserError(f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run `{Command('tables', train=None)}`")
     out, data = Path(config.out), config.data["name"]
     groups = sorted(read_groups(Path(config.groups))) if config.groups else []
-    columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), []
+    columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), {}
     published = PUBLISHED.get(data, data)
+    how = note(config, every, published)
     for name, table in tables.items():
         caption, rows = f"{table.caption} · {data}, {config.protocol}, percent", collected.rows[name]
-        texts.append(render.text_of(render.MARKDOWN, caption, table, rows, columns, published))
+        texts[name] = render.text_of(render.MARKDOWN, caption, table, rows, columns, published)
         latex = render.text_of(render.LATEX, caption, table, rows, columns, published)
-        for ending, text in (("md", texts[-1]), ("tex", latex), ("csv", render.csv_of(rows))):
+        for ending, text in (("md", texts[name]), ("tex", latex), ("csv", render.csv_of(rows))):
             write_text(out / f"{name}.{ending}", text if text.endswith("\n") else text + "\n")
-        write_json(out / f"{name}.json", render.record_of(name, table, rows, collected.made_from))
-    texts.append(note(config, every, published))
-    write_text(out / "tables.md", "\n\n".join(texts) + "\n")
-    print("\n" + "\n\n".join(texts))
+        write_json(out / f"{name}.json", render.record_of(name, table, rows, collected.made_from) | {"note": how})
+    kept = earlier(out, set(texts))
+    write_text(out / "tables.md", together({how: list(texts.values())}, kept))
+    print("\n" + "\n\n".join([*texts.values(), how]))
+    if kept:
+        print(f"\ntables.md also keeps what earlier calls wrote: {', '.join(name for name, _, _ in kept)}")
     if collected.missing:
         print(f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `{Command('tables', train=None, part=None)}` trains them")
     print(f"\nwritten to {out}/")
+
+
+def earlier(out: Path, new: set[str]) -> list[tuple[str, str, str]]:
+    """(name, Markdown, note) of each table that an earlier call left in `out`; a record that is broken is passed over."""
+    found = []
+    for path in sorted(out.glob("*.json")):
+        text = path.with_suffix(".md")
+        if path.stem in new or not text.is_file():
+            continue
+        with suppress(UserError):
+            record = read_json(path, Command("tables"))
+            if record.get("table") == path.stem:
+                found.append((path.stem, text.read_text(encoding="utf-8").strip(), record.get("note", "")))
+    return found
+
+
+def together(groups: dict[str, list[str]], kept: list[tuple[str, str, str]]) -> str:
+    """Tables in groups, each group above the note that says how to read it."""
+    for _, text, how in kept:
+        groups.setdefault(how, []).append(text)
+    return "\n\n".join(part for how, texts in groups.items() for part in (*texts, how) if part) + "\n"
 
 
 def note(config: Config, every: int, published: str) -> str:

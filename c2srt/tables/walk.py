@@ -58,7 +58,7 @@ def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -
 def held(path: Path) -> Iterator[None]:
     """Waits for the lock on a file and holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 

@@ -6,6 +6,7 @@ next `Tracker` on that folder sends it, with its original times.
 """
 
 import os
+import shlex
 import sys
 import time
 import uuid
@@ -65,13 +66,17 @@ class Tracker:
         self.journal.note(uri=uri, run_id=state.get("run_id") or run_id, sent=state.get("sent", 0) if entries else 0,
                           **({"config_hash": run.key} if run else {}))
         if run:
-            self._open(run, any("open" in entry for entry in entries), run_id is not None)
+            self._open(run, [entry["open"] for entry in entries if "open" in entry], run_id is not None)
         self.sender = Sender(self.journal, uri)
         self.sender.start()
 
-    def _open(self, run: Run, recorded: bool, elsewhere: bool) -> None:
-        """Records what opens the run, unless it is `recorded`, and what a further attempt adds."""
+    def _open(self, run: Run, recorded: list[dict[str, Any]], elsewhere: bool) -> None:
+        """Records what opens the run, unless it is `recorded`, and what a further attempt adds.
+
+        Another experiment than the recorded one counts as long as the run is in none: that one may have been deleted."""
         tags = {name: str(value) for name, value in run.tags.items()}
+        if recorded and recorded[-1]["experiment"] != run.experiment:
+            self._append({"open": recorded[-1] | {"experiment": run.experiment}})
         if not recorded:
             self._append({"open": {"token": run.token, "experiment": run.experiment, "name": run.name, "parent": run.parent,
                                    "params": {name: str(value) for name, value in run.params.items()}, "tags": tags, "time": now()}})
@@ -108,8 +113,9 @@ class Tracker:
         while self.sender.is_alive() and time.monotonic() < min(max(started, self.sender.moved) + wait, started + wait + LONGEST_S):
             self.sender.join(0.05)
         if left := self.left():
+            when = "sent when the same command runs again" + (f" after this: {self.sender.helps}" if self.sender.helps else "")
             print(f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept in {self.journal.path} and "
-                  "sent when the same command runs again", file=sys.stderr, flush=True)
+                  f"{when}", file=sys.stderr, flush=True)
 
     def left(self) -> list[dict[str, Any]]:
         """The entries that were not sent yet."""
@@ -155,4 +161,4 @@ def size_of(folder: Path) -> int:
 def how_to_open(uri: str) -> str:
     """The line that shows the runs in a browser: a command, or the server's address."""
     shown = redacted(uri)
-    return f"mlflow ui --backend-store-uri {shown} --port 5000" if not shown.startswith("http") else shown
+    return f"mlflow ui --backend-store-uri {shlex.quote(shown)} --port 5000" if not shown.startswith("http") else shown

@@ -1,8 +1,12 @@
-"""What identifies the code and the job of a run."""
+"""What identifies the code, the job and the user of a run."""
 
+import getpass
 import os
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SLURM = (("slurm_job_id", "SLURM_JOB_ID"), ("slurm_array_task_id", "SLURM_ARRAY_TASK_ID"),
@@ -19,7 +23,30 @@ def job_tags() -> dict[str, str]:
 def git_commit(folder: Path) -> str | None:
     """The commit of the repository that `folder` lies in, or None without git or repository."""
     try:
-        found = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        found = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
+
+
+def user_name() -> str:
+    """The user's name; the number where a container gives none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+@contextmanager
+def home_for_imports() -> Iterator[None]:
+    """A home folder for libraries that ask where it is when they are imported, where the user has none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+    else:
+        yield

@@ -1,7 +1,8 @@
 """The journal of a run: what MLflow is to hold, in a file of the run's own folder, and how much of it was sent.
 
     <folder>/tracking.jsonl   one entry a line, only ever appended to:
-                              {"open": {"token", "experiment", "name", "parent", "params", "tags", "time"}}   once
+                              {"open": {"token", "experiment", "name", "parent", "params", "tags", "time"}}
+                              once, and once more with another experiment
                               {"tags": {…}}                             what a further attempt adds
                               {"metrics": {name: value}, "step", "time"}
                               {"artifact": path, "folder": str | null}  paths inside the folder are relative to it

@@ -2,10 +2,10 @@
 Every method may be repeated without harm.
 """
 
-import getpass
 import logging
 import os
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,12 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from c2srt.tracking.job import home_for_imports, user_name
+
 # Sensible only for a sender that tries again itself: a request that is not answered is given up after seconds.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-
-import mlflow
-import mlflow.pyfunc
+# MLflow asks where home is as soon as it is imported; a container's user may have neither HOME nor a name.
+with home_for_imports():
+    import mlflow
+    import mlflow.pyfunc
 from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
@@ -27,10 +30,12 @@ from mlflow.types.schema import Array, DataType, Object, Property
 
 from c2srt.files import hash_of, read_json
 from c2srt.hints import Command
+from c2srt.tracking.redact import redacted
+from c2srt.tracking.sender import NeedsHelp
+from c2srt.tracking.sqlite import path_of
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema migration
 
-SQLITE = "sqlite:///"
 METRICS_AT_ONCE, PARAMS_AT_ONCE, VALUE_LENGTH = 1000, 100, 500
 TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -80,7 +85,7 @@ class Store:
     def open(self, opening: dict[str, Any]) -> str:
         """The id of the run with this opening's token, made if absent, with all its parameters."""
         experiment = self.experiment(opening["experiment"])
-        tags = opening["tags"] | {"mlflow.user": getpass.getuser(), "mlflow.source.name": "c2srt", "mlflow.source.type": "LOCAL",
+        tags = opening["tags"] | {"mlflow.user": user_name(), "mlflow.source.name": "c2srt", "mlflow.source.type": "LOCAL",
                                   "mlflow.source.git.commit": opening["tags"].get("git_commit", "")}
         if opening["parent"]:
             tags[PARENT] = self.parent(experiment, opening["parent"], opening["time"])
@@ -92,12 +97,19 @@ class Store:
         return run_id
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment, made if absent; next to a sqlite file its artifacts lie beside the file."""
+        """Id of the experiment, made if absent; next to a sqlite file its artifacts lie beside the file.
+
+        Raises NeedsHelp if it was deleted: its name stays taken."""
         if found := self.client.get_experiment_by_name(name):
+            if found.lifecycle_stage != "active":
+                restore = f"mlflow experiments restore -x {found.experiment_id}"
+                raise NeedsHelp(f"the experiment {name!r} was deleted in MLflow: bring it back with `MLFLOW_TRACKING_URI="
+                                f"{shlex.quote(redacted(self.uri))} {restore}`, or choose another: tracking.experiment=…")
             return found.experiment_id
-        beside = Path(self.uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts"
+        file = path_of(self.uri)
+        beside = (file.parent / "mlartifacts").as_uri() if file else None
         try:
-            return self.client.create_experiment(name, beside.as_uri() if self.uri.startswith(SQLITE) else None, KIND)
+            return self.client.create_experiment(name, beside, KIND)
         except MlflowException:  # another training of the same sweep was faster
             if found := self.client.get_experiment_by_name(name):
                 return found.experiment_id

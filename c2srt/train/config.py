@@ -11,6 +11,7 @@ from c2srt.model.clip import ClipConfig
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
 from c2srt.order import Deal
 from c2srt.tracking.redact import has_credentials, redacted
+from c2srt.tracking.sqlite import address_of
 from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.views import ViewConfig
 
@@ -53,7 +54,7 @@ class TrackingConfig:
 
     def store(self, work: str, environment: Mapping[str, str]) -> str:
         """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work` (absolute)."""
-        return self.uri or environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(work).absolute() / 'mlflow.db'}"
+        return self.uri or environment.get("MLFLOW_TRACKING_URI") or address_of(Path(work) / "mlflow.db")
 
 
 @dataclass

@@ -94,7 +94,7 @@ class Recorder:
     def write(self, values: dict[str, float], step: int) -> None:
         """Appends values to the metrics file and the tracker (rank 0)."""
         if self.world.first:
-            with (self.folder / METRICS).open("a") as file:
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         self.track(values, step)
 
@@ -135,7 +135,7 @@ def forget_after(path: Path, step: int) -> None:
 def read_metrics(path: Path) -> list[dict]:
     """The lines of a metrics file, a last line cut short by a kill left out; [] without the file."""
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:

@@ -22,7 +22,7 @@ def recorded(batches: Iterator[Batch], folder: Path, rank: int, accumulation: in
     """Passes a rank's micro-batches on, and appends a line as soon as the last one of an update is asked for."""
     folder.mkdir(exist_ok=True)
     ids: list[str] = []
-    with file_of(folder, rank).open("a") as file:
+    with file_of(folder, rank).open("a", encoding="utf-8") as file:
         for batch in batches:
             ids += [image_id for image_id, weight in zip(batch.ids, batch.weights.tolist(), strict=True) if weight > 0]
             if batch.accumulation == accumulation - 1:
@@ -35,7 +35,7 @@ def recorded(batches: Iterator[Batch], folder: Path, rank: int, accumulation: in
 def forget_samples_after(folder: Path, step: int) -> None:
     """Drops the lines of steps that are done again, of all ranks of earlier attempts. For one process, while none appends."""
     for path in sorted(folder.glob("rank-*.jsonl")):
-        with whole_file(path) as temporary, temporary.open("w") as file:
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines_of(path) if line["step"] <= step)
 
 
@@ -58,7 +58,7 @@ def file_of(folder: Path, rank: int) -> Path:
 
 def lines_of(path: Path) -> Iterator[dict]:
     """The lines of a rank's file; a last one that a kill cut short is left out."""
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)

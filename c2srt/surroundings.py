@@ -1,0 +1,76 @@
+"""What a command finds when it starts: streams that cannot show everything, a folder that is gone, other people's packages.
+
+Files are UTF-8 whatever the locale; a terminal may be Latin-1 or GBK, and a file name may be no text at all. What a stream cannot
+show is written as an escape (× as \\xd7), as Python does on stderr by itself. Standard library only.
+"""
+
+import errno
+import io
+import os
+import sys
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+
+from c2srt.errors import UserError
+
+ESCAPE = "backslashreplace"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+HOME = Path(__file__).resolve().parent.parent
+BESIDE = ("configs", "cluster", "sharding")
+"""Packages that are installed beside this one, and have names that others take, too."""
+
+
+def show_everything() -> None:
+    """No print of this process, or of those that it starts, fails for a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPE)
+    encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
+    os.environ["PYTHONIOENCODING"] = f"{encoding}:{ESCAPE}"
+
+
+def flush_stdout() -> None:
+    """Writes what was printed while it can still be said that this fails. Raises OSError."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def give_up_stdout() -> None:
+    """What is left to print goes to nobody: Python would fail once more when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def full_place(error: OSError) -> str | None:
+    """What cannot be written: standard output, which is then given up, or a file on a full disk; None for any other error."""
+    try:
+        if error.errno in FULL and error.filename is None:
+            print()  # what did not fit may be lost by now: another line tells whether it was standard output
+        flush_stdout()
+    except OSError:
+        give_up_stdout()
+        return "standard output"
+    return str(error.filename or "a file") if error.errno in FULL else None
+
+
+def check_surroundings() -> None:
+    """Raises UserError where nothing could work: the working directory is gone, or another package stands where ours should."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the working directory is gone ({error.strerror}): cd into a folder that exists") from error
+    for name in BESIDE:
+        if (place := place_of(find_spec(name))) is not None and place.resolve() not in (HOME / name, HOME / f"{name}.py"):
+            raise UserError(f'"{name}" is taken from {place}, and c2srt has a package of that name: leave {place.parent} out of '
+                            "PYTHONPATH, or stand in another folder")
+
+
+def place_of(spec: ModuleSpec | None) -> Path | None:
+    """The folder of a package, or the file of a module; None for what lies nowhere."""
+    if spec is None:
+        return None
+    if folders := list(spec.submodule_search_locations or ()):
+        return Path(folders[0])
+    return Path(spec.origin) if spec.origin else None
