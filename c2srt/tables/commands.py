@@ -12,6 +12,8 @@ from pathlib import Path
 
 from c2srt import hints
 from c2srt.files import hash_of, read_json
+from c2srt.hints import key_of as key_of_override
+from c2srt.hints import override
 from c2srt.shards import load_index
 from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
 from c2srt.train.config import SUMMARY
@@ -32,7 +34,7 @@ class Place:
     """Where everything lies, and what every command of these experiments is given.
 
     `given` are overrides for every verb (data=…, workers=…), `commands` further ones by verb, `clips` further ones by CLIP; `root`
-    is the raw input's folder, if it is known.
+    is the raw input's folder, if it is known, and `packed` that of the shards, if it is not the usual one.
     """
 
     work: Path
@@ -41,6 +43,7 @@ class Place:
     clips: list[list[str]] = field(default_factory=lambda: [[]])
     seed: int = 0
     root: str | None = None
+    packed: str | None = None
 
     def of_clip(self, clip: int) -> Path:
         """The folder of everything that depends on a CLIP."""
@@ -61,14 +64,12 @@ class Place:
         return self.trial(row.run, trial) / EVALUATION
 
     def shards(self) -> Path:
-        named = [override.partition("=")[2] for override in self.given if override.startswith("shards=")]
-        return Path(named[-1]) if named else self.work / "shards"
+        return Path(self.packed) if self.packed else self.work / "shards"
 
     def command(self, verb: str, clip: int, *overrides: str) -> Command:
-        shared = [*self.given, f"work={self.of_clip(clip)}", *self.clips[clip]]
+        shared = [*self.given, override("work", self.of_clip(clip)), *self.clips[clip]]
         of_first = {"shards": self.shards(), "data.root": self.root} if clip else {}  # they don't depend on the CLIP
-        shared += [f"{key}={value}" for key, value in of_first.items()
-                   if value and not any(override.startswith(f"{key}=") for override in shared)]
+        shared += [override(key, value) for key, value in of_first.items() if value and key not in map(key_of_override, shared)]
         return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
 
 
@@ -76,7 +77,7 @@ def prepare(place: Place, clip: int, rows: list[Row]) -> list[Command]:
     """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them."""
     commands = [place.command("text", clip)]
     if any(row.text == SIMPLE for row in rows):
-        commands.append(place.command("text", clip, f"templates={SIMPLE}", f"out={place.text(clip, SIMPLE)}"))
+        commands.append(place.command("text", clip, f"templates={SIMPLE}", override("out", place.text(clip, SIMPLE))))
     commands += [place.command("relations", clip, f"graph={graph}") for graph in sorted({row.graph for row in rows if not row.tuned})]
     return [*commands, place.command("teacher", clip)] if rows else commands
 
@@ -85,24 +86,24 @@ def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
     """The results of CLIP or the class prior."""
     form = ["checkpoint=clip", "clip_scores=softmax"] if row.untrained == CLIP_SOFTMAX else [f"checkpoint={row.untrained}"]
     clip = 0 if row.untrained == PRIOR else trial[0]
-    return place.command("evaluate", clip, *form, f"out={place.evaluation(row, trial)}")
+    return place.command("evaluate", clip, *form, override("out", place.evaluation(row, trial)))
 
 
 def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
     """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends on."""
     clip, seed = trial
     folder = place.trial(row.run, trial)
-    common = [f"out={folder}", f"seed={place.seed + seed}", f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
+    common = [override("out", folder), f"seed={place.seed + seed}", f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
               f"tracking.parent={row.run}"]
     if clip and "MLFLOW_TRACKING_URI" not in os.environ:  # one store for all CLIPs
-        common.append(f"tracking.uri=sqlite:///{(place.work / 'mlflow.db').absolute()}")
+        common.append(override("tracking.uri", f"sqlite:///{(place.work / 'mlflow.db').absolute()}"))
     if row.tuned:
-        first = place.command("tune", clip, f"checkpoint={place.trial(row.tuned, trial)}/model", *common)
+        first = place.command("tune", clip, override("checkpoint", place.trial(row.tuned, trial) / "model"), *common)
     else:
-        text = [] if row.text == ENSEMBLE else [f"text={place.text(clip, row.text)}"]
+        text = [] if row.text == ENSEMBLE else [override("text", place.text(clip, row.text))]
         steps = [f"steps={steps_for(place, row, trial)}"] if row.steps_of else []
         first = place.command("train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common)
-    return [first, place.command("evaluate", clip, f"checkpoint={folder}/model", f"out={folder / EVALUATION}")]
+    return [first, place.command("evaluate", clip, override("checkpoint", folder / "model"), override("out", folder / EVALUATION))]
 
 
 def steps_for(place: Place, row: Row, trial: Trial) -> int:
