@@ -72,6 +72,11 @@ def typed(verb: str, overrides: list[str]) -> str:
     return " ".join(["c2srt", verb.replace("-", " "), *map(shlex.quote, overrides)])
 
 
+def shell(*words: str) -> str:
+    """Another program's command."""
+    return shlex.join(words)
+
+
 def flag(verb: str | None, option: str) -> str:
     """`c2srt <verb> --help` and the like, which need nothing that was typed."""
     return " ".join(["c2srt", *([typed(verb, []).partition(" ")[2]] if verb else []), option])

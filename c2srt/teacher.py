@@ -9,8 +9,7 @@ key, and a cache of another key is refused. D is the joint width.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from c2srt.errors import UserError
 from c2srt.files import read_json
 from c2srt.hints import Command
 from c2srt.interrupts import INTERRUPTED, patiently

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from c2srt.demo.labels import truth, verified
 from c2srt.demo.raw import IMAGE_FILES, raw_key, write_raw
 from c2srt.demo.words import SCENES, SHAPES, categories
 from c2srt.errors import UserError
+from tests.test_commands import paste
 from c2srt.tables.rows import Row, Table, trials
 from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
 
@@ -229,7 +229,11 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
         written = [*tmp_path.rglob("model.safetensors"), *tmp_path.rglob("results.json")]
         return {path: path.stat().st_mtime_ns for path in written}
 
-    models, _ = times(), capsys.readouterr()
+    models, printed = times(), capsys.readouterr().out
+    typed = [line.strip() for line in printed.partition("The whole demo took")[2].splitlines() if line.startswith("  c2srt ")]
+    assert [line.split()[1] for line in typed] == ["predict", "figures"] and "drawn shapes only" in printed
+    tagged = paste(typed[0], tmp_path)
+    assert tagged.returncode == 0 and len(tagged.stdout.splitlines()) == 1 + 4, "a picture and the four words"
     assert main(arguments) == 0
     assert times() == models and len(models) >= 3 + 5
     assert "mlflow ui" in capsys.readouterr().out

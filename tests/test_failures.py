@@ -20,7 +20,7 @@ from c2srt.errors import UserError
 from c2srt.train.config import Config
 from cluster.lock import hold_as_rank, only_command, wait_for_earlier_ranks
 from tests.train_case import make_case
-from tests.train_command import command, end, ended, launch, newest, ranks, title, wait_until, family
+from tests.train_command import command, end, ended, launch, newest, ranks, wait_until
 
 HOLDER = "import sys, time; from pathlib import Path; from cluster.lock import *\n"
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import jsonschema
-import psutil
 import pytest
 import yaml
 

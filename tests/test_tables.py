@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from c2srt import cli
+from c2srt import cli, hints
 from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
@@ -270,7 +270,8 @@ def test_paths_of_any_name_go_through_the_commands(tmp_path):
         composed = cli.compose_verb(command.verb, command.overrides)
         assert composed.work == str(work / "clip-1") and str(composed.out).startswith(str(work))
     assert composed.checkpoint == str(work / "clip-1/a/seed-0/model")
-    assert [commands.value_of(commands.override("k", text)) for text in ('a"b', "a\\", "x,y", "/p")] == ['a"b', "a\\", "x,y", "/p"]
+    for text in ('a"b', "a\\", "x,y", "/p", "null", "1e5"):
+        assert cli.compose_verb("text", [hints.override("out", text)]).out == text
 
 
 def test_nothing_there_gets_a_sentence(tmp_path, capsys):

@@ -1,6 +1,5 @@
 """`c2srt check gpu`: runs what is missing, part by part, and writes the record and the page."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from time import monotonic

@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-import torch
 import torch.distributed as dist
 
 from c2srt.check.case import Case

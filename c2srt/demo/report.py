@@ -1,5 +1,6 @@
 """The end of the demo: every row's figures, the tables (terminal, Markdown, JSON) and the picture of predictions."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import numpy as np
 
 from c2srt.demo import measure, table
 from c2srt.demo.picture import draw_predictions
+from c2srt.demo.words import categories
 from c2srt.files import read_json, write_json, write_text
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.relations import load_relations
 from c2srt.tables.collect import Trials
+from c2srt.tables.commands import Place
 from c2srt.tables.rows import CLIP, PRIOR, Table, trained_rows, trials
 from c2srt.text import load_text
 from c2srt.tracking import how_to_open
@@ -23,8 +26,11 @@ NEIGHBOURS, GRAPHS = "CLIP, events by their four neighbours (oracle graph)", "gr
 """A row without training of its own, in the table of graphs: how much the oracle graph knows that the names do not say."""
 
 
-def report(config, walk, tables: dict[str, Table]) -> None:
-    """Writes <out>/table.md, table.json, predictions.png and prints the tables; config and walk are c2srt.demo.run's."""
+def report(config, walk, tables: dict[str, Table]) -> str:
+    """Writes <out>/table.md, table.json, predictions.png and prints the tables; config and walk are c2srt.demo.run's.
+
+    Returns the last lines of the demo: what to type next.
+    """
     place, out, topk, every = config.place, Path(config.out), tuple(config.topk), trials(config.seeds, config.seeds)
     test = measure.load_split(place.shards(), Path(place.root), "test")
     values, captions = untrained(config, test, GRAPHS in tables), {}
@@ -45,8 +51,20 @@ def report(config, walk, tables: dict[str, Table]) -> None:
     draw_predictions(out / "predictions.png", test, clip_zero_shot(config, 0, test)[0],
                      measure.model_scores(place.trial(shown.run, (0, 0)) / "model", test.images))
     print(f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}")
-    print(f"Every run, with its curves and settings, is in MLflow:\n"
-          f"  {how_to_open(address_of(place.work / 'mlflow.db'))}\n  then open http://127.0.0.1:5000")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place.work / "mlflow.db")
+    print(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
+    return what_next(place, place.trial(shown.run, (0, 0)), test)
+
+
+def what_next(place: Place, run: Path, test) -> str:
+    """The last lines: a drawn picture tagged by the model, two of its true labels among the words, and the figures."""
+    there = np.flatnonzero(test.truth[0])[:2].tolist()
+    absent = np.flatnonzero(~test.truth[0])[[0, -1]].tolist()
+    image, words = Path(place.root) / "images/test" / f"{test.ids[0]}.jpg", [categories()[column].name for column in there + absent]
+    own = {"checkpoint": run / "model", "images": [image], "labels": words}
+    return (f"\nTag a picture with words of your choice (this model knows drawn shapes only, no photographs):\n"
+            f"  {Command('predict', values=own)}\n"
+            f"Draw the paper's figures:\n  {Command('figures', work=place.work)}")
 
 
 def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:

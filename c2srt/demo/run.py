@@ -63,8 +63,8 @@ def run(config: Config) -> None:
     for row, clip in ((row, clip) for clip in range(config.seeds) for row in UNTRAINED if row.untrained != PRIOR or clip == 0):
         walk.run(evaluate_untrained(place, row, (clip, 0)))
     train_missing(walk, place, [(row, trial) for trial in every for row in rows])
-    report(config, walk, tables)
-    print(f"\nThe whole demo took {clock(time.monotonic() - started)}.")
+    following = report(config, walk, tables)
+    print(f"\nThe whole demo took {clock(time.monotonic() - started)}.\n{following}")
 
 
 def draw(walk: Walk, config: Config) -> None:

@@ -7,12 +7,12 @@ Folders, below the work folder (a further CLIP n has one of its own, <work>/clip
 """
 
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2srt import hints
 from c2srt.files import hash_of, read_json
+from c2srt.hints import override
 from c2srt.shards import load_index
 from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
 from c2srt.tracking.sqlite import address_of
@@ -29,29 +29,12 @@ class Command:
     overrides: list[str]
 
 
-def override(key: str, value: object) -> str:
-    """key=value; a value that Hydra would take for more than a text (brackets, blanks, commas …) in quotes."""
-    text = str(value)
-    if re.fullmatch(r"[\w./:%@+-]+", text, re.ASCII):
-        return f"{key}={text}"
-    escaped = re.sub(r'(\\*)"', r'\1\1\"', re.sub(r"(\\+)$", r"\1\1", text))
-    return f'{key}="{escaped}"'
-
-
-def value_of(override: str) -> str:
-    """The text behind key=, without such quotes."""
-    text = override.partition("=")[2]
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return re.sub(r'(\\+)(?="|$)', lambda found: found[1][: len(found[1]) // 2], text[1:-1])
-    return text
-
-
 @dataclass(frozen=True)
 class Place:
     """Where everything lies, and what every command of these experiments is given.
 
     `given` are overrides for every verb (data=…, workers=…), `commands` further ones by verb, `clips` further ones by CLIP; `root`
-    is the raw input's folder, if it is known.
+    is the raw input's folder, if it is known, and `packed` that of the shards, if it is not the usual one.
     """
 
     work: Path
@@ -60,6 +43,7 @@ class Place:
     clips: list[list[str]] = field(default_factory=lambda: [[]])
     seed: int = 0
     root: str | None = None
+    packed: str | None = None
 
     def of_clip(self, clip: int) -> Path:
         """The folder of everything that depends on a CLIP."""
@@ -80,14 +64,12 @@ class Place:
         return self.trial(row.run, trial) / EVALUATION
 
     def shards(self) -> Path:
-        named = [value_of(given) for given in self.given if given.startswith("shards=")]
-        return Path(named[-1]) if named else self.work / "shards"
+        return Path(self.packed) if self.packed else self.work / "shards"
 
     def command(self, verb: str, clip: int, *overrides: str) -> Command:
         shared = [*self.given, override("work", self.of_clip(clip)), *self.clips[clip]]
         of_first = {"shards": self.shards(), "data.root": self.root} if clip else {}  # they don't depend on the CLIP
-        shared += [override(key, value) for key, value in of_first.items()
-                   if value and not any(given.startswith(f"{key}=") for given in shared)]
+        shared += [override(key, value) for key, value in of_first.items() if value and key not in map(hints.key_of, shared)]
         return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
 
 

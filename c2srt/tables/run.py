@@ -42,6 +42,7 @@ class Config:
     protocol: str = "per_class"
     f1_over: str = "positive"
     groups: Optional[str] = None
+    shards: str = ""
     topk: list[int] = field(default_factory=lambda: [10, 20])
     commands: dict[str, list[str]] = field(default_factory=dict)
     given: list[str] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Config:
         commands = self.commands
         if self.gpus_per_worker:
             commands = commands | {"train": [f"gpus_per_worker={self.gpus_per_worker:g}", *commands.get("train", [])]}
-        return Place(Path(self.work), given, commands, self.clips, self.seed, self.data.get("root"))
+        return Place(Path(self.work), given, commands, self.clips, self.seed, self.data.get("root"), self.shards)
 
 
 def run(config: Config) -> None:

@@ -6,7 +6,6 @@ next `Tracker` on that folder sends it, with its original times.
 """
 
 import os
-import shlex
 import sys
 import time
 import uuid
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from c2srt.hints import shell
 from c2srt.tracking.job import git_commit, job_tags
 from c2srt.tracking.journal import JOURNAL, RUN, Journal
 from c2srt.tracking.redact import redacted
@@ -161,4 +161,4 @@ def size_of(folder: Path) -> int:
 def how_to_open(uri: str) -> str:
     """The line that shows the runs in a browser: a command, or the server's address."""
     shown = redacted(uri)
-    return f"mlflow ui --backend-store-uri {shlex.quote(shown)} --port 5000" if not shown.startswith("http") else shown
+    return shown if shown.startswith("http") else shell("mlflow", "ui", "--backend-store-uri", shown, "--port", "5000")
