@@ -13,6 +13,7 @@ from c2srt.model.clip import ClipConfig, build_outline, check_tokenizer, load_cl
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.export import load_export, save_export
 from c2srt.model.head import Graph
+from c2srt.model.isr import assignment
 from c2srt.model.network import C2SRT
 from c2srt.vocabulary import Vocabulary
 from tests.tiny import random_graph, tiny_clip, tiny_clip_config
@@ -36,6 +37,47 @@ def model_of(clip, online=False, dtype=torch.float32, **changes) -> C2SRT:
     torch.manual_seed(0)
     config = ModelConfig(**{"heads": 4, "neighbours": K, "init": "literal", "trainable_blocks": None, **changes})
     return C2SRT(clip, config, LossConfig(), random_graph(C, SEEN, 16, K, dtype=dtype), SEEN, online).to(dtype)
+
+
+class Scores(torch.nn.Module):
+    """What is traced: images in, scores and patch counts out."""
+
+    def __init__(self, student: C2SRT) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images):
+        return self.student.scores(images)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"isr": False}, {"ist": False}, {"pooling": "weighted"}, {"input_layers": 2}, {"residual": False}])
+def test_torch_export_gives_the_same_scores_for_any_number_of_images(clip, changes, complete):
+    """Where neighbours are missing (the table's −1) and where none is."""
+    model = model_of(clip, **changes)
+    if complete:
+        model._graph = Graph(model._graph.text, model._graph.table.clamp(min=0))
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    images = batch()[0]
+    program = torch.export.export(Scores(model), (images[:2],), dynamic_shapes=({0: torch.export.Dim("images")},)).module()
+    for some in (images[:1], images[:2], images):
+        expected, found = model.scores(some), program(some)
+        torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
+        assert (found[1] is None) == (expected[1] is None) and (found[1] is None or torch.equal(found[1], expected[1]))
+
+
+def test_torch_export_takes_exactly_n_of_equal_patches(clip):
+    """The general way of the choice of patches, which eager code takes for ties only."""
+    patches, text = torch.ones(1, 6, 4), F.normalize(torch.ones(2, 4), dim=-1)
+
+    class Choice(torch.nn.Module):
+        def forward(self, patches, text):
+            return assignment(patches, text, 1.0, 0.5, 3, False)
+
+    program = torch.export.export(Choice(), (patches, text)).module()
+    for given in (patches, torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))):
+        assert torch.equal(program(given, text), assignment(given, text, 1.0, 0.5, 3, False))
 
 
 FOREIGN = {  # open_clip's models with its own ViT, but with tokens that CLIP's tokenizer does not make

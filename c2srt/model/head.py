@@ -143,7 +143,7 @@ class Head(nn.Module):
         """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without ISR)."""
         tensors, table = self.tensors(patches.dtype, plan.fold), with_self_loops(graph.table, self.config.self_loops)
         compute, rows, buffers, found = self.compute_dtype(patches.dtype), self.text_rows(tensors, graph), Buffers(), []
-        for images, nodes in whole_tiles(torch.arange(len(patches), device=patches.device), graph.text, rows, table, plan.images):
+        for images, nodes in whole_tiles(torch.arange(patches.shape[0], device=patches.device), graph.text, rows, table, plan.images):
             tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
                         plan.categories, buffers)
             found.append((tile.scores(keep=False), tile.patch_counts()))
@@ -177,10 +177,10 @@ class Head(nn.Module):
 
 def whole_tiles(images: Tensor, text: Tensor, rows: Tensor | None, table: Tensor, size: int) -> Iterator[tuple[Tensor, Nodes]]:
     """Tiles of `size` images with every category; those of one size share what follows from the table."""
-    nodes = None
-    for part in images.split(size) if len(images) else ():
-        if nodes is None or nodes.images != len(part):
-            nodes = Nodes.all(text, rows, table, len(part))
+    nodes, many = None, images.shape[0]  # not len(): a program traced for any number of images would keep this one
+    for part in (images,) if torch.compiler.is_exporting() else images.split(size) if many else ():
+        if nodes is None or nodes.images != part.shape[0]:
+            nodes = Nodes.all(text, rows, table, part.shape[0])
         yield part, nodes
 
 

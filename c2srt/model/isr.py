@@ -20,14 +20,15 @@ def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, ma
     """
     if kernels.supported(patches):
         return kernels.assignment(patches, text, scale, threshold, max_patches, weighted)
-    cosine = torch.bmm(text.to(patches.dtype).expand(len(patches), -1, -1), F.normalize(patches, dim=-1).transpose(1, 2))
+    cosine = torch.bmm(text.to(patches.dtype).expand(patches.shape[0], -1, -1), F.normalize(patches, dim=-1).transpose(1, 2))
     scores = cosine.to(softmax_dtype(cosine.dtype)).mul_(scale).softmax(-1)
     best, index = scores.topk(min(max_patches, scores.shape[-1]), dim=-1)
     taken = best.cumsum(-1).sub_(best) < threshold
     count = taken.sum(-1, keepdim=True)
     last = best.gather(-1, (count - 1).clamp(min=0))  # a NaN image takes none and becomes 0 / 0
     chosen = scores >= last
-    if not torch.equal(chosen.sum(-1, keepdim=True), count):  # equal scores at the border, or NaN: exactly the first n
+    exported = torch.compiler.is_exporting()  # a traced program cannot ask what values are: it takes the general way
+    if exported or not torch.equal(chosen.sum(-1, keepdim=True), count):  # equal scores at the border, or NaN: exactly the first n
         chosen = torch.zeros_like(chosen).scatter_(-1, index, taken)
     if not weighted:
         return (chosen.to(scores.dtype) / count).to(patches.dtype)

@@ -56,9 +56,9 @@ class Table:
 
     @cached_property
     def present(self) -> Tensor | None:
-        """bool [N, K, 1], None where no neighbour is missing."""
+        """bool [N, K, 1], None where no neighbour is missing (a traced program cannot ask)."""
         present = (self.heard >= 0)[..., None]
-        return None if present.all() else present
+        return present if torch.compiler.is_exporting() or not present.all() else None
 
     def bags(self, heads: int, part: slice) -> Tensor:
         """int32 [m · H, K]: the neighbours' rows among those of one head, [N · H, d]."""
@@ -150,7 +150,7 @@ class Transfer:
         weights = alpha.transpose(1, 2).to(self.sources.dtype).reshape(-1, alpha.shape[1])
         rows = self.sources.view(-1, self.sources.shape[1] // heads)
         bags = self.table.bags(heads, part.flat)
-        return F.embedding_bag(bags, rows, per_sample_weights=weights, mode="sum").view(len(alpha), -1)
+        return F.embedding_bag(bags, rows, per_sample_weights=weights, mode="sum").view(alpha.shape[0], -1)
 
     @property
     def fused(self) -> bool:

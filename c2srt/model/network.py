@@ -146,10 +146,12 @@ class C2SRT(Student):
             from c2srt.model.literal import literal_scores
 
             return literal_scores(self.head, patches, global_, graph)
-        return self.head.scores(patches, global_, graph, self.plan(len(patches), graph, patches))
+        return self.head.scores(patches, global_, graph, self.plan(patches.shape[0], graph, patches))
 
     def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
-        """The tile plan for one micro-batch."""
+        """The tile plan for one micro-batch; a program that is traced for any number of images has one tile."""
+        if torch.compiler.is_exporting():
+            return Plan(images, len(graph.text), 0, self.config.ist and self.config.input_layers == 1)
         shape = self.shape(len(graph.text), features.device, features.dtype)
         return make_plan(shape, self.config, images, budget_bytes(self.config, features.device))
 

@@ -32,6 +32,8 @@ class Buffers:
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor of like's device and type (or `dtype`)."""
+        if torch.compiler.is_exporting():
+            return like.new_empty(shape, dtype=dtype)
         size, kept = torch.Size(shape).numel(), self.kept.get(name)
         if kept is None or len(kept) < size:
             kept = self.kept[name] = like.new_empty(size, dtype=dtype)

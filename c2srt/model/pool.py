@@ -34,7 +34,7 @@ class Pooled:
         if self.text is None:
             return torch.bmm(pooling, values).flatten(0, 1)
         out = out if out is None else out.view(*pooling.shape[:2], -1)
-        text = self.text.expand(len(self.pooling), -1, -1)[part.images, part.columns, columns]
+        text = self.text.expand(self.pooling.shape[0], -1, -1)[part.images, part.columns, columns]
         return torch.baddbmm(text, pooling, values, out=out).flatten(0, 1)
 
     def begin_backward(self, grad_text: Tensor | None) -> None:

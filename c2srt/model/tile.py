@@ -54,9 +54,10 @@ class Nodes:
 
 def offset(table: Tensor) -> Tensor:
     """Places of an image [b, n, K] -> nodes of the tile [b · n, K]."""
-    if len(table) == 1:
+    images = table.shape[0]
+    if not torch.compiler.is_exporting() and images == 1:
         return table[0]
-    first = torch.arange(len(table), device=table.device)[:, None, None] * table.shape[1]
+    first = torch.arange(images, device=table.device)[:, None, None] * table.shape[1]
     return torch.where(table >= 0, table + first, -1).flatten(0, 1)
 
 

@@ -26,9 +26,9 @@ MOST_NEIGHBOURS = 64  # the slots are unrolled
 
 def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> bool:
     """Whether the kernels can run on this tensor, float32 or bfloat16, on a GPU of compute capability 8 or more (or under
-    TRITON_INTERPRET=1): the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of table
+    TRITON_INTERPRET=1), in a program that is not traced for export: the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of table
     slots as `neighbours`, the nodes [N, D] of `attention_forward`, d a power of two from 16."""
-    if tensor.dtype not in (torch.float32, torch.bfloat16) or not runs_on(tensor.device):
+    if tensor.dtype not in (torch.float32, torch.bfloat16) or torch.compiler.is_exporting() or not runs_on(tensor.device):
         return False
     width = tensor.shape[-1]
     if heads is None:
