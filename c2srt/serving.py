@@ -3,28 +3,92 @@
     POST /invocations  {"inputs": [{"image": "<base64 of a JPEG, PNG, …>"}], "params": {"labels": ["dog", "red car"], "topk": 5}}
     →                  {"predictions": [{"labels": [{"label": "dog", "score": 7.1}, …]}]}
 
-Without "labels" the model's vocabulary is ranked. A picture that cannot be read has "labels": [] and an "error". MLflow finds
-`_load_pyfunc` by this module's name; nothing is unpickled.
+Without "labels" the model's vocabulary is ranked. A picture that cannot be read has "labels": [] and an "error"; a request
+that makes no sense is refused (400) with a sentence that repeats nothing of the picture. MLflow finds `_load_pyfunc` by this
+module's name; nothing is unpickled.
 """
 
 import base64
 import binascii
+import difflib
 import io
+import os
+import sys
 import tempfile
 import threading
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from PIL import Image
 
+from c2srt.errors import UserError
 from c2srt.pictures import magic
-from c2srt.predict import Encoded, Prediction, Predictor, load
+from c2srt.predict import Encoded, Prediction, Predictor, check_labels, load
 from c2srt.relations.words import WordsConfig
 
 TOPK = 5
+PARAMETERS = ("labels", "topk")
+COLUMN = "image"
+CHECKED = "_checked_by_c2srt"
 
 
 def _load_pyfunc(path: str) -> "Tagger":
+    os.environ.setdefault("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")  # its message would hold the whole picture
+    models = sys.modules["mlflow.pyfunc"].PyFuncModel  # MLflow is who calls this function
+    if not hasattr(models.predict, CHECKED):
+        models.predict = checked(models.predict)
     return Tagger(path)
+
+
+def checked(predict: Callable) -> Callable:
+    """MLflow's own `predict`, which sees the parameters before MLflow drops those that it does not know.
+
+    MLflow answers its own exceptions with the whole input in base64, any other one with its sentence alone.
+    """
+
+    @wraps(predict)
+    def predicted(self: Any, data: Any, params: Any = None) -> Any:
+        model = type(getattr(self, "_model_impl", None))
+        if (model.__module__, model.__name__) != (__name__, Tagger.__name__):  # MLflow may import this file twice
+            return predict(self, data, params)
+        check_columns(data)
+        check_parameters(params)
+        try:
+            return predict(self, data, params)
+        except Exception as error:
+            if not hasattr(error, "error_code"):  # not one of MLflow's
+                raise
+            raise UserError(f"the request cannot be answered: {str(error).splitlines()[0][:200]}") from None
+
+    setattr(predicted, CHECKED, True)
+    return predicted
+
+
+def check_columns(data: Any) -> None:
+    """Raises UserError for a column that MLflow would drop: labels belong to the parameters."""
+    rows = data if isinstance(data, list) else [data]
+    names = [name for row in rows for name in getattr(row, "columns", row if isinstance(row, dict) else ())]
+    if other := next((name for name in names if name != COLUMN), None):
+        raise UserError(f"there is no input {str(other)[:40]!r}: an input is {{{COLUMN!r}: <base64>}}, and "
+                        f"{' and '.join(PARAMETERS)} are parameters")
+
+
+def check_parameters(params: Any) -> None:
+    """Raises UserError unless `params` holds nothing but words in `labels` and a number in `topk`."""
+    if not isinstance(params, (dict, type(None))):
+        raise UserError('params must be an object such as {"labels": ["dog", "red car"], "topk": 5}')
+    for name, value in (params or {}).items():
+        if name not in PARAMETERS:
+            close = difflib.get_close_matches(str(name), PARAMETERS, 1)
+            meant = f", did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"there is no parameter {str(name)[:40]!r}{meant} (there are {' and '.join(PARAMETERS)})")
+        if name == "labels" and not isinstance(value, list):
+            raise UserError('labels must be a list of words, such as ["dog", "red car"]; leave it out to rank the '
+                            "model's vocabulary")
+        if name == "topk" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError("topk must be a whole number from 1")
+    check_labels((params or {}).get("labels"))
 
 
 class Tagger:
@@ -37,11 +101,11 @@ class Tagger:
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """One answer for each row of a data frame with a column "image". Raises UserError for senseless labels."""
-        wanted = params or {}
+        wanted = params or {}  # MLflow has filled in its defaults: no labels are []
         labels, topk = [str(label) for label in wanted.get("labels", ())] or None, int(wanted.get("topk", TOPK))
-        pictures = [decoded(text) for text in model_input["image"]]
+        pictures = [decoded(text) for text in model_input[COLUMN]]
         with self._one_at_a_time:
-            found = iter(self._predictor.predict([picture for picture in pictures if picture], labels, max(1, topk)))
+            found = iter(self._predictor.predict([picture for picture in pictures if picture], labels, topk))
         return [answer(next(found)) if picture else {"labels": [], "error": "not the base64 of a picture"} for picture in pictures]
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 import c2srt
+from c2srt.errors import UserError
 from c2srt.tracking import Run, Tracker, unsent
 from tests.mlflow_server import free_port, wait_until_up
 from tests.tiny import tiny_export
@@ -95,6 +97,30 @@ def test_loaded_by_mlflow_it_answers_as_the_export_does(logged, photo):
     assert not (logged[0] / "model/new-words").exists() or list((logged[0] / "model/new-words").iterdir())
 
 
+@pytest.mark.parametrize("params, sentence", [
+    ({"labels": []}, "labels must be a list of at least one word"), ({"labels": "dog"}, "labels must be a list of words, such as"),
+    ({"labels": None}, "labels must be a list of words"), ({"labels": ["dog", ""]}, "labels must be a list of at least one word"),
+    ({"labels": [1984]}, "labels must be a list of at least one word"),
+    ({"lables": ["dog"]}, "there is no parameter 'lables', did you mean 'labels'? (there are labels and topk)"),
+    ({"topk": 0}, "topk must be a whole number from 1"), ({"topk": "five"}, "topk must be"), ({"topk": True}, "topk must be"),
+    (["dog"], "params must be an object")])
+def test_senseless_parameters_are_refused_without_repeating_the_picture(logged, photo, params, sentence):
+    model = mlflow.pyfunc.load_model(model_of(logged).artifact_location)
+    with pytest.raises(UserError) as refused:
+        model.predict([{"image": photo[1]}], params)
+    assert sentence in str(refused.value) and photo[1][:40] not in "".join(traceback.format_exception(refused.value))
+
+
+def test_an_input_of_another_form_is_refused_without_repeating_it(logged, photo):
+    model = mlflow.pyfunc.load_model(model_of(logged).artifact_location)
+    for wrong, sentence in (([{"picture": photo[1]}], "no input 'picture'"), ({"picture": photo[1]}, "no input 'picture'"),
+                            ([{"image": photo[1], "labels": ["dog"]}], "no input 'labels'.*are parameters"),
+                            (photo[1], "the request cannot be answered")):
+        with pytest.raises(UserError, match=sentence) as refused:
+            model.predict(wrong)
+        assert photo[1][:40] not in "".join(traceback.format_exception(refused.value))
+
+
 def ask(port: int, content: dict) -> dict:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", json.dumps(content).encode(),
                                      {"Content-Type": "application/json"})
@@ -119,9 +145,12 @@ def test_mlflow_models_serve_answers_a_tagging_request(logged, photo, tmp_path):
         assert answer == {"predictions": [{"labels": [{"label": label, "score": pytest.approx(score, abs=1e-5)}]}]}
         records = ask(port, {"dataframe_records": [{"image": text}, {"image": "AAAA"}]})["predictions"]
         assert len(records[0]["labels"]) == 5 and records[1]["error"] == "not the base64 of a picture"
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            ask(port, {"inputs": [{"image": text}], "params": {"labels": ["dog", " "]}})
-        assert refused.value.code == 400 and "at least one word" in refused.value.read().decode()
+        for params, sentence in (({"labels": []}, "at least one word"), ({"labels": ["dog", " "]}, "at least one word"),
+                                 ({"labels": "dog"}, "labels must be a list"), ({"lables": ["dog"]}, "did you mean 'labels'")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                ask(port, {"inputs": [{"image": text}], "params": params})
+            said = refused.value.read().decode()
+            assert refused.value.code == 400 and sentence in said and text[:40] not in said
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
