@@ -4,8 +4,10 @@ OpenMP reads the variable when torch is first imported, and Ray's and DeepSpeed'
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and item.get_closest_marker("long"):
             raise pytest.UsageError(f"{item.nodeid} is marked slow and long: slow tests run in CI, long ones by hand")
+
+
+LOCAL_RAY = """
+import ray, sys
+from cluster import session
+session.START_ATTEMPTS = 20
+session.join(4)
+print("ADDRESS", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A local Ray of four CPUs, as our commands start it, in a process of its own that ends with the tests."""
+    process = subprocess.Popen([sys.executable, "-c", LOCAL_RAY], cwd=Path(__file__).parents[1], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+    yield next(line.split()[1] for line in process.stdout if line.startswith("ADDRESS"))
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared_ray(ray_address) -> None:
+    """What a module joins, and its commands, instead of starting a Ray of its own, which takes longer than most of their work.
+
+    Not for tests that kill workers or nodes, or that look for Ray's processes below the command's.
+    """
+    from ray._private import ray_constants
+    from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
+
+    enable_token_auth_by_default()  # as Ray does itself, for good, where it starts a local one
+    os.environ["RAY_ADDRESS"] = ray_address  # this and the next two until the module's end: nothing_left_set
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on loopback only: cluster.session.start
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import threading
 from collections import Counter
@@ -30,8 +31,9 @@ def relations_by_label(answers: Answers, vocabulary: Vocabulary, labels: Labels)
 @dataclass
 class LlmServer:
     """Serves in a thread while used as a context manager. `fault(target, nth)` names what happens to the nth request (from 0)
-    about a target: None, or a key of FAULTS. Without `structured` or
-    `new_limit` it refuses requests with `response_format`, with `max_completion_tokens`. `reply(target, nth, related)` may change an answer. `served` lists what was asked."""
+    about a target: None, or a key of FAULTS. Without `structured` or `new_limit` it refuses requests with `response_format`, with
+    `max_completion_tokens`. `reply(target, nth, related)` may change an answer. `served` lists what was asked.
+    From `most` requests on it answers none, so that whoever wants to kill its client then is not too late."""
 
     related: dict[str, Related]
     fault: Callable[[str, int], str | None] = lambda target, nth: None
@@ -45,6 +47,7 @@ class LlmServer:
     keep_prompts: bool = True
     tokens: Counter = field(default_factory=Counter)
     most_at_once: int = 0
+    most: float = math.inf
 
     def __enter__(self) -> "LlmServer":
         self._loop, self._nth, self._now, started = asyncio.new_event_loop(), Counter(), 0, threading.Event()
@@ -111,6 +114,8 @@ class LlmServer:
             return error(writer, 422, [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"]}], None)
         prompt = body["messages"][0]["content"]
         target, listed = TARGET.search(prompt)[1], set(LIST.search(prompt)[1].split("\n"))
+        while len(self.served) >= self.most:
+            await asyncio.sleep(0.01)
         nth = self._nth[target]
         self._nth[target] += 1
         fault = self.fault(target, nth)

@@ -51,7 +51,7 @@ def write_raw(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory) -> tuple[Path, list[str]]:
+def packed(shared_ray, tmp_path_factory) -> tuple[Path, list[str]]:
     """(work folder with raw/ and shards/, the arguments that both verbs take); three shards a split."""
     work = tmp_path_factory.mktemp("audit") / "run [1]"  # no pattern
     write_raw(work / "raw")

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-import ray
 import torch
 
 from c2srt.cli import main
@@ -151,7 +150,7 @@ def test_bad_arrays_get_one_sentence(tmp_path, arrays, capsys, change, arguments
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(shared_ray, tmp_path_factory):
     """Shards, a tiny CLIP with text features, and an exported (untrained) model."""
     folder = tmp_path_factory.mktemp("world")
     vocabulary = make_vocabulary(SEEN, UNSEEN)
@@ -163,8 +162,7 @@ def world(tmp_path_factory):
     graph = random_graph(SEEN + UNSEEN, SEEN, 16, 3)
     model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), graph, SEEN)
     save_export(folder / "run/model", model, model.state_dict(), clip, vocabulary, ["a {}."], {})
-    yield folder, vocabulary, config
-    ray.shutdown()
+    return folder, vocabulary, config
 
 
 def shared(world) -> list[str]:

@@ -16,10 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from c2srt.cli import compose_verb, to_config
 from c2srt.errors import UserError
 from c2srt.train.config import Config
 from cluster.lock import hold_as_rank, only_command, wait_for_earlier_ranks
-from tests.train_case import make_case
+from tests.ranks import run_ranks
+from tests.train_case import make_case, train_rank
 from tests.train_command import command, end, ended, launch, newest, ranks, wait_until
 
 HOLDER = "import sys, time; from pathlib import Path; from cluster.lock import *\n"
@@ -167,8 +169,7 @@ def rank_whose_node_goes(told: dict) -> None:
     distributed.barrier()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("least", (1, None))
+@pytest.mark.parametrize("least", (pytest.param(1, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.long)))
 def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence(ray_cluster, tmp_path, least):
     from cluster.attempts import run_attempts
 
@@ -199,7 +200,8 @@ def case(tmp_path_factory) -> Config:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
-    """SIGSTOP stands for a hung collective: its peers wait in vain, and Ray's health check gets no answer."""
+    """SIGSTOP stands for a hung collective: its peers wait in vain, and Ray's health check gets no answer. The weights are those of
+    the same ranks undisturbed and without Ray, bit for bit."""
     log, out = tmp_path / "log", Path(case.work) / "stopped"
     process = launch(command(case, "stopped", "epochs=4", "collective_timeout=20"), log)
     try:
@@ -212,9 +214,32 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
     finally:
         end(process)
     assert "attempt failed (1 in a row without progress)" in said and "finished:" in said
+    calm = to_config(Config, compose_verb("train", command(case, "calm", "epochs=4")[3:]))
+    run_ranks(calm.workers, train_rank, calm)
+    assert weights(out) == weights(calm.folder)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_sigterm_saves_and_says_how_to_go_on(case, tmp_path, ray_address):
+    """On a Ray that was there before: only the command gets the signal."""
+    log, out = tmp_path / "log", Path(case.work) / "told"
+    process = launch(command(case, "told", "epochs=1000"), log, RAY_ADDRESS=ray_address, RAY_AUTH_MODE="token",
+                     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    try:
+        wait_until(lambda: newest(out) >= 3, "step 3", process)
+        process.send_signal(signal.SIGTERM)
+        assert "run the same command to go on" in ended(process, 75, log)
+    finally:
+        end(process)
+    assert json.loads((out / "train.json").read_text())["step"] == newest(out)
+
+
+@pytest.mark.long  # in every run: divergence in tests/test_train.py
 @pytest.mark.timeout(1800)
 def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good_checkpoint(case, tmp_path):
     log, out = tmp_path / "log", Path(case.work) / "diverged"
@@ -229,7 +254,7 @@ def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good
     assert newest(out) >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.long  # in every run: full disks in tests/test_checkpoints.py and tests/test_shard_job.py
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of one's own takes root")
 def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_there_is_room(case, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 GIB = 1024  # MiB
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400),
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2400),
               pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs shared/data/photos beside the repository")]
 
 

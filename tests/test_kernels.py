@@ -251,7 +251,7 @@ def compile_all(count):
 
 
 @needs_triton
-@pytest.mark.parametrize("count", [49, pytest.param(196, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [49, pytest.param(196, marks=pytest.mark.long)])
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, count):
     with process(TRITON_CACHE_DIR=str(tmp_path)) as call:
         compiled = call(compile_all, count)

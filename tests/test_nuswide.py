@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import ray
 import yaml
 
 from c2srt.cli import main
@@ -29,7 +28,7 @@ MISSING, BROKEN, BROKEN_TEST = 4, 5, TRAIN + 2
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(shared_ray, tmp_path_factory):
     """(work folder with raw/ and shards/, labels by split, what `c2srt shard` printed); one picture is gone, two are broken."""
     work = tmp_path_factory.mktemp("nuswide")
     labels = write_nus_wide(work / "raw")
@@ -39,8 +38,7 @@ def world(tmp_path_factory):
         path.write_bytes(path.read_bytes()[:300])
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(["shard", *common(work), "images_per_shard=10", "resize=32"]) == 0
-    yield work, labels, printed.getvalue()
-    ray.shutdown()
+    return work, labels, printed.getvalue()
 
 
 def common(work: Path) -> list[str]:

@@ -200,7 +200,7 @@ def case(tmp_path_factory):
     return make_case(tmp_path_factory.mktemp("jobs"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
     from tests.raw_images import jpeg, name, write_csvs, write_folder
@@ -226,7 +226,7 @@ def train(case, name: str, *more: str) -> list[str]:
     return command(case, name, *more)[2:]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # in CI: SIGTERM in tests/test_failures.py, a submitted job above
 @pytest.mark.timeout(2400)
 def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):
     shards = [f"work={case.work}", f"clip.name={case.clip.name}", "clip.pretrained=random"]

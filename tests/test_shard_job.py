@@ -13,7 +13,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import ray
 
 from c2srt.cli import main
 from c2srt.errors import UserError
@@ -32,10 +31,8 @@ SPLITS = {"train": range(0, 40), "validation": range(40, 46), "test": range(46, 
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(shared_ray):
     connect(3)
-    yield
-    ray.shutdown()
 
 
 def tree(root: Path, source: str = "folders", size: tuple[int, int] = (96, 64)) -> Path:
@@ -244,11 +241,11 @@ def test_the_command_line(cluster, tmp_path, capsys):
     assert main(["shard", f"data.root={tmp_path}/nowhere", f"out={tmp_path}/other"]) == 2
 
 
-def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "") -> None:
+def killed_and_repeated(root: Path, tmp_path: Path, kills: int, own_ray: bool) -> None:
     """Runs the real command, SIGKILLs it `kills` times at random points of its progress, and lets it finish.
 
-    Progress is the number of files in its folder, so the points do not depend on how fast the machine is. With `address` it joins
-    that Ray instead of starting one.
+    Progress is the number of files in its folder, so the points do not depend on how fast the machine is. With `own_ray` each
+    command starts one, else it joins the shared one.
     """
     command = [
         sys.executable,
@@ -260,7 +257,9 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, address: str = "
         "images_per_shard=7",
         "workers=2",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | ({"RAY_ADDRESS": address} if address else {})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if own_ray:
+        environment.pop("RAY_ADDRESS", None)
     quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*command, f"out={tmp_path}/undisturbed"], check=True, **quiet)
     total, moments, interrupted = files_in(tmp_path / "undisturbed"), random.Random(0), 0
@@ -284,14 +283,14 @@ def files_in(out: Path) -> int:
 
 
 def test_killed_twice_and_repeated_gives_the_same_bytes(cluster, tmp_path):
-    killed_and_repeated(tree(tmp_path / "raw", "packs", (1200, 900)), tmp_path, 2, ray.get_runtime_context().gcs_address)
+    killed_and_repeated(tree(tmp_path / "raw", "packs", (1200, 900)), tmp_path, 2, own_ray=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # CI kills it twice: above
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("source", ["folders", "packs"])
 def test_killed_ten_times_and_repeated_gives_the_same_bytes(tmp_path, source):
-    killed_and_repeated(tree(tmp_path / "raw", source, (3000, 2000)), tmp_path, 10)
+    killed_and_repeated(tree(tmp_path / "raw", source, (3000, 2000)), tmp_path, 10, own_ray=True)
 
 
 def test_the_real_photographs(cluster, tmp_path):

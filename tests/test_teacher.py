@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from c2srt import teacher
@@ -39,10 +38,9 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """A real Ray for the verb, ended with the module."""
-    yield connect(2)
-    ray.shutdown()
+def cluster(shared_ray):
+    """A real Ray for the verb."""
+    connect(2)
 
 
 def make_cache(config: Config) -> None:
