@@ -6,7 +6,6 @@ long as that takes (`patiently`). A terminal sends Ctrl-C to all processes of th
 it (`unheard`), since the command decides what becomes of them.
 """
 
-import multiprocessing
 import os
 import select
 import signal
@@ -15,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+import psutil
 
 INTERRUPTED = 130
 GRACE_S = 10
@@ -90,10 +91,11 @@ def say_interrupted(verb: str) -> None:
 
 
 def end_at_once() -> None:
-    """Ends this process and those that it forked or spawned; Ray's die with it."""
-    for child in multiprocessing.active_children():
-        with suppress(OSError):
-            child.kill()
+    """Ends this process and all below it: those of Ray would end by themselves, some of them after a minute."""
+    with suppress(psutil.Error):
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
     os._exit(INTERRUPTED)
 
 

@@ -1,0 +1,156 @@
+"""Ctrl-C, as a terminal sends it: to every process of the command at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from c2srt import interrupts
+from c2srt.train.config import Config
+from tests.raw_images import jpeg, name, write_csvs, write_folder
+from tests.train_case import make_case
+from tests.train_command import command, end, ended, family, launch, newest, ranks, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+def ctrl_c(process: psutil.Popen | subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGINT)  # launched in a session of its own
+
+
+# --- the mechanism, on commands that wait for ever
+
+WAITS = {
+    "in Python": "time.sleep(600)",
+    "for threads": "with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 600).result()",
+    "in C": "ctypes.CDLL(None).poll(None, 0, 600_000)",
+    "for a process": "with unheard(): child = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(600,)); child.start()\n"
+                     "    child.join()",
+}
+COMMAND = """
+import ctypes, multiprocessing, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from c2srt import cli, interrupts
+from c2srt.interrupts import unheard
+interrupts.GRACE_S = 2
+def run_verb(verb, arguments):
+    print("begun", flush=True)
+    {wait}
+if __name__ == "__main__":
+    cli.run_verb = run_verb
+    sys.exit(cli.main(["text"]))
+"""
+
+
+def waiting(tmp_path: Path, wait: str) -> subprocess.Popen:
+    """A command that waits, once it does."""
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND.format(wait=wait))
+    process = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_command_that_waits_ends_with_130_and_one_sentence(tmp_path, wait):
+    process = waiting(tmp_path, wait)
+    ctrl_c(process)
+    _, said = process.communicate()
+    assert process.returncode == 130 and said == "c2srt text: interrupted; run the same command again to go on\n"
+
+
+def test_a_second_one_ends_a_command_that_would_take_its_time(tmp_path):
+    wait = "with interrupts.patiently():\n        try: time.sleep(600)\n        finally: print('once', flush=True), time.sleep(600)"
+    process = waiting(tmp_path, wait)
+    ctrl_c(process)
+    ctrl_c(process)  # as `timeout -s INT` does: these are one
+    assert process.stdout.readline() == "once\n"
+    time.sleep(2 * interrupts.SAME_S)
+    assert process.poll() is None
+    ctrl_c(process)
+    _, said = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in said
+
+
+# --- a training
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> Config:
+    return make_case(tmp_path_factory.mktemp("interrupts"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_training_saves_ends_its_mlflow_run_and_goes_on_the_next_time(case, tmp_path):
+    import mlflow
+
+    log, out = tmp_path / "log", Path(case.work) / "interrupted"
+    process = launch(command(case, out.name, "epochs=2000", "log_every=1"), log)
+    try:
+        wait_until(lambda: newest(out) >= 3, "step 3", process)
+        ctrl_c(process)
+        said = ended(process, 130, log)
+    finally:
+        end(process)
+    saved, summary = newest(out), json.loads((out / "train.json").read_text())
+    assert f"stopped after step {saved:,} of" in said and "saved; run the same command to go on" in said
+    assert said.count("SIGINT: the workers finish their step and save; once more ends at once") == 1
+    assert "Traceback" not in said and "attempt failed" not in said and not (out / "failures.jsonl").exists()
+    assert summary["state"] == "stopped" and summary["step"] == saved
+    client = mlflow.MlflowClient(f"sqlite:///{case.work}/mlflow.db")
+    assert client.get_run(json.loads((out / "run.json").read_text())["run_id"]).info.status == "KILLED"
+    said = ended(launch(command(case, out.name, "epochs=2000", f"steps={saved + 2}"), log), 0, log)
+    assert f"of which {saved} are done" in said and "finished:" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_second_one_ends_a_training_that_cannot_save_and_leaves_no_process(case, tmp_path):
+    log, out = tmp_path / "log", Path(case.work) / "twice"
+    process = launch(command(case, out.name, "epochs=2000", "collective_timeout=500"), log)
+    try:
+        wait_until(lambda: newest(out) >= 3, "step 3", process)
+        everyone = family(process)
+        ranks(process)[-1].suspend()
+        ctrl_c(process)
+        wait_until(lambda: "once more ends at once" in log.read_text(), "the first one", process)
+        psutil.wait_procs([process], 1)
+        assert process.poll() is None
+        ctrl_c(process)
+        said = ended(process, 130, log, 60)
+        _, left = psutil.wait_procs(everyone, 30)
+        assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        end(process)
+    assert "Traceback" not in said
+
+
+# --- tasks under Ray
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_job_of_ray_tasks_ends_with_130_and_goes_on_the_next_time(tmp_path):
+    numbers = range(400)
+    write_csvs(tmp_path / "raw", {"test": [{"id": name(number)} for number in numbers]})
+    write_folder(tmp_path / "raw", "test", {name(number): jpeg(number, 640, 480) for number in numbers})
+    arguments = [sys.executable, "-m", "cluster.shard", "data=openimages", f"data.root={tmp_path}/raw", f"work={tmp_path}",
+                 "splits=[test]", "images_per_shard=5", "workers=2"]
+    log, shards = tmp_path / "log", tmp_path / "shards"
+    process = launch(arguments, log)
+    try:
+        wait_until(lambda: list(shards.glob("test-*.tar")), "the first shard", process)
+        ctrl_c(process)
+        said = ended(process, 130, log)
+    finally:
+        end(process)
+    assert said.splitlines()[-1] == "c2srt shard: interrupted; run the same command again to go on"
+    assert "Traceback" not in said and not (shards / "index.json").exists()
+    assert "shards are in" in ended(launch(arguments, log), 0, log)
+    assert not list(shards.rglob("*.tmp-*"))
