@@ -46,7 +46,7 @@ class Config:
         self.images = [self.images] if isinstance(self.images, str) else self.images
         self.labels = [self.labels] if isinstance(self.labels, str) else self.labels
         if not isinstance(self.images, list) or not all(isinstance(image, str) for image in self.images) or not self.images:
-            raise UserError("images=… names no image: give files, folders or patterns, such as images=[a.jpg,holiday/,'*.png']")
+            raise UserError("images=… names no image: give files, folders or patterns, such as 'images=[a.jpg,holiday/,\"*.png\"]'")
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
         check_labels(self.labels)
@@ -136,7 +136,7 @@ def check_labels(labels: list[str] | None) -> None:
     if labels is None:
         return
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise UserError("labels must be a list of at least one word, such as labels=[dog,'red car']; leave it out to rank the "
+        raise UserError("labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave it out to rank the "
                         "model's vocabulary")
     if twice := next((label for position, label in enumerate(labels) if label in labels[:position]), None):
         raise UserError(f"label {twice!r} is given twice")

@@ -24,6 +24,7 @@ from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 CLIP, PRIOR = "clip", "prior"
 COSINE, SOFTMAX = "cosine", "softmax"
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,22 @@ def identity(subject: Subject, index: ShardIndex) -> str:
 def find_export(path: str) -> Path:
     """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises UserError if there is none."""
     for folder in (Path(path), Path(path) / "model"):
-        if (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file():
+        if is_export(folder):
             return folder
     training = Path(path).parent if Path(path).name == "model" else Path(path)
-    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): give the model/ or best/ "
-                    "folder that training writes, or make one with "
-                    f"`{Command('export', checkpoint=training, out=training / 'model')}`")
+    others = [str(folder) for depth in ("*", "*/*") if len(training.parts) > 2  # not all of a disk, or of the folder one is in
+              for folder in sorted(training.parent.glob(f"{depth}/model")) if is_export(folder)]
+    if (training / "checkpoints").is_dir():
+        advice = f"make one with `{Command('export', checkpoint=training, out=training / 'model')}`"
+    elif others:
+        advice = f"there is {', '.join(others[:SHOWN])}{', …' if len(others) > SHOWN else ''}, as in checkpoint={others[0]}"
+    else:
+        advice = "give the model/ or best/ folder that training writes"
+    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}")
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file()
 
 
 def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE
+from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, is_export
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
 from c2srt.files import hash_of, sha256_of_file
@@ -132,10 +132,6 @@ def export_at(folder: Path, verb: str, *overrides: str) -> Path:
             return place
     training = folder.parent if folder.name == "model" else folder
     raise Missing(f"there is no trained model in {folder}: make it with `{Command(verb, *overrides, out=training)}`")
-
-
-def is_export(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (CONFIG_FILE, MODEL_FILE))
 
 
 def identity(folder: Path) -> str:
