@@ -49,7 +49,7 @@ class Config:
         if isinstance(self.images, str):
             self.images = [self.images] if os.path.exists(self.images) else parts(self.images)
         if not isinstance(self.images, list) or not all(isinstance(image, str) for image in self.images) or not self.images:
-            raise UserError("images=… names no image: give files, folders or patterns, such as images=[a.jpg,holiday/,'*.png']")
+            raise UserError("images=… names no image: give files, folders or patterns, such as 'images=[a.jpg,holiday/,\"*.png\"]'")
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
         if self.labels is not None:
@@ -180,7 +180,7 @@ def check_labels(labels: list[str] | None) -> None:
     if labels is None:
         return
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise UserError("labels must be a list of at least one word, such as labels=[dog,'red car']; leave it out to rank the "
+        raise UserError("labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave it out to rank the "
                         "model's vocabulary")
     if odd := next(filter(has_lone_bytes, labels), None):
         raise UserError(f"label {printable(odd)!r} is not text in UTF-8")

@@ -33,7 +33,7 @@ def after(verb: str, config: Any) -> Command | None:
         own = verb != "train" or is_typed("out")
         return Command("evaluate", values={"checkpoint": f"{config.out}/model" if verb == "train" else config.out,
                                            "out": f"{config.out}/evaluation"} if own else None)
-    if verb == "evaluate" and (key := {"c2srt": "model", "mkt": "mkt"}.get(kind_of(config.checkpoint))):
+    if verb == "evaluate" and config.scores is None and (key := {"c2srt": "model", "mkt": "mkt"}.get(kind_of(config.checkpoint))):
         return Command("figures", values={key: config.checkpoint})
     if verb == "plan" and not config.calibrate and not config.check:
         return Command("train", *trained_with(config))

@@ -70,7 +70,7 @@ class Config:
         if unknown := set(self.protocols) - set(PROTOCOLS):
             raise UserError(f"protocol {sorted(unknown)[0]!r} is not one of {', '.join(PROTOCOLS)}")
         if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:
-            raise UserError(f"topk={self.topk} must be different numbers from 1, such as topk=[10,20]")
+            raise UserError(f"topk={self.topk} must be different numbers from 1, such as 'topk=[10,20]'")
         if min(self.workers, self.batch) < 1 or self.loader_workers < 0:
             raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1, "
                             f"loader_workers={self.loader_workers} at least 0")

@@ -44,7 +44,7 @@ class Config:
         if self.workers < 1 or self.batch < 1:
             raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1")
         if not self.splits:
-            raise UserError("splits=[] names nothing to cache: take splits=[train]")
+            raise UserError("splits=[] names nothing to cache: take 'splits=[train]'")
 
 
 def run(config: Config) -> None:

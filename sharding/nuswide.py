@@ -108,7 +108,7 @@ class NusWide:
     def files(self, split: str) -> list[Path]:
         """Image list, tags, then (test only) a label file a concept. Raises UserError naming the first that is not there."""
         if split not in PREFIX:
-            raise UserError(f"NUS-WIDE has no split {split!r}: choose splits=[train,test]")
+            raise UserError(f"NUS-WIDE has no split {split!r}: choose 'splits=[train,test]'")
         lists = [self.root / f"ImageList/{PREFIX[split]}Imagelist.txt", self.root / f"NUS_WID_Tags/{PREFIX[split]}_Tags1k.dat"]
         folder = self.root / "Groundtruth/TrainTestLabels"
         labels = {concept: folder / f"Labels_{concept}_Test.txt" for concept in self.concepts} if split == "test" else {}

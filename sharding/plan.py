@@ -58,7 +58,7 @@ def choose_source(config: Config, raw: RawFiles) -> Source:
 def require_splits(config: Config, found: dict, what: str, where: str) -> None:
     """Raises UserError if a split has no images of the chosen kind."""
     if absent := [split for split in config.splits if split not in found]:
-        other = f", or leave it out with splits=[{','.join(found)}]" if found else ", or choose another data.images=…"
+        other = f", or leave it out with 'splits=[{','.join(found)}]'" if found else ", or choose another data.images=…"
         raise UserError(f"there is no {what} of {absent[0]} in {config.data.root}: put {where.format(absent[0])} there{other}")
 
 

@@ -207,7 +207,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('export')": (RUN, ""),
     "Command('export', checkpoint=training, out=training / 'model')": (RUN, ""),
     "Command('evaluate')": (RUN, ""),
-    "Command('evaluate', checkpoint=model, out=folder)": (RUN, ""),
+    "Command('evaluate', checkpoint=model or folder.parent / 'model', out=folder)": (RUN, ""),
     "Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')": (RUN, ""),
     "Command('tune')": (COMPOSED, SAME),
     "Command('tune', template=exported.templates[0])": (COMPOSED, SAME),

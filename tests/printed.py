@@ -96,3 +96,14 @@ def by_hand() -> list[str]:
                   if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unprinted
                   and re.search(r"\b(c2srt|mlflow|sbatch|python -m) [a-z<{-]|\b(c2srt|mlflow|sbatch) $", node.value)]
     return found
+
+
+def unquoted() -> list[str]:
+    """Texts of messages with a list to type, as in topk=[10,20], that zsh would take for a pattern."""
+    found = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("UserError", "print", "Missing", "Refused"):
+                texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+                found += [f"{path.relative_to(ROOT)}: {text}" for text in texts if re.search(r"(?<!['\w.])[a-z_][\w.]*=\[(?!\])", text)]
+    return found

@@ -80,6 +80,10 @@ def test_no_message_names_a_command_by_hand():
     assert {text for text in printed.by_hand() if text not in BY_HAND} == set()
 
 
+def test_lists_to_type_are_quoted_for_zsh():
+    assert printed.unquoted() == []
+
+
 def test_what_does_not_run_has_a_reason():
     assert [command for table in (DOCUMENTED, PRINTED) for command, (how, reason) in table.items()
             if how not in (RUN, STUB, LONG, COMPOSED, SHELL) or how in (COMPOSED, SHELL) and not reason] == []
@@ -319,6 +323,7 @@ def model_server(world):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("command", those(DOCUMENTED, RUN, STUB))
 def test_documented_commands_run(world, request, command):
     environment = request.getfixturevalue("model_server") if DOCUMENTED[command][0] == STUB else {}
@@ -326,6 +331,7 @@ def test_documented_commands_run(world, request, command):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("source", those(PRINTED, RUN, STUB))
 def test_printed_commands_run(world, request, source):
     environment = request.getfixturevalue("model_server") if PRINTED[source][0] == STUB else {}

@@ -106,7 +106,7 @@ def test_audit_agrees_and_a_changed_label_file_is_noticed(world, capsys):
     assert main(["audit", *common(work)]) == 0
     assert "5 shards, 33 packed of 36 images" in (printed := capsys.readouterr().out) and "all agree" in printed
     path = work / "raw/Groundtruth/TrainTestLabels/Labels_zebra_Test.txt"
-    before, changed = path.read_bytes(), 0
+    before = path.read_bytes()
     path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
     try:
         assert main(["audit", *common(work), f"out={work}/audit"]) == 1

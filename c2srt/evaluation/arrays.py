@@ -37,7 +37,7 @@ def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...
     parts.clear()
     if part.positive.all() and protocols != ("dense",):
         raise UserError(f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
-                        "2 · labels − 1, or ask for protocols=[dense]")
+                        "2 · labels − 1, or ask for 'protocols=[dense]'")
     thresholds = at_least = None
     if "dense" in protocols:
         thresholds = thresholds_of(part, len(task.seen))

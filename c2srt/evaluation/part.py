@@ -165,4 +165,4 @@ def check_topk(seen: np.ndarray, topk: tuple[int, ...]) -> None:
         for k in topk:
             if size and not 1 <= k <= size:
                 raise UserError(f"K = {k} does not fit the {size} categories of {label_set.upper()}: "
-                                f"choose topk=[…] with values from 1 to {size}")
+                                f"choose 'topk=[…]' with values from 1 to {size}")

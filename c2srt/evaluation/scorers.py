@@ -24,6 +24,7 @@ from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 CLIP, PRIOR = "clip", "prior"
 COSINE, SOFTMAX = "cosine", "softmax"
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,12 @@ def find_export(path: str) -> Path:
             return folder
     near = next(filter(None, map(exports_below, (Path(path), *Path(path).parents[:2]))), [])
     training = Path(path).parent if Path(path).name == "model" else Path(path)
-    advice = (f"there is {', '.join(map(str, near[:3]))}{' …' if len(near) > 3 else ''}: give one as checkpoint=…" if near else
-              "give the model/ or best/ folder that training writes, or make one with "
-              f"`{Command('export', checkpoint=training, out=training / 'model')}`")
+    if (training / "checkpoints").is_dir():
+        advice = f"make one with `{Command('export', checkpoint=training, out=training / 'model')}`"
+    elif near:
+        advice = f"there is {', '.join(map(str, near[:SHOWN]))}{' …' if len(near) > SHOWN else ''}: give one as checkpoint=…"
+    else:
+        advice = "give the model/ or best/ folder that training writes"
     raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}")
 
 

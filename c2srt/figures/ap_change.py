@@ -13,7 +13,6 @@ from c2srt.files import read_json, sha256_of_file
 from c2srt.hints import Command
 
 COLUMN = "gzsl_per_class"
-EVALUATE = Command("evaluate")
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,17 @@ def folders(inputs: Inputs) -> dict[bool, Path]:
     return {False: Path(config.without_isr), True: Path(config.with_isr) if config.with_isr else last}
 
 
+def evaluation(folder: Path, model: Path | None = None) -> Command:
+    """The command that makes an evaluation, of the model beside it unless another is given."""
+    return Command("evaluate", checkpoint=model or folder.parent / "model", out=folder)
+
+
 def made_from(inputs: Inputs) -> dict:
     """Raises Missing if an evaluation is not there."""
     found = {}
     for isr, folder in folders(inputs).items():
-        model = inputs.model_folder if isr else folder.parent / "model"
-        make = Command("evaluate", checkpoint=model, out=folder)
-        if not isr and not model.exists():
+        make = evaluation(folder, inputs.model_folder if isr else folder.parent / "model")
+        if not isr and not (folder.parent / "model").exists():
             make = f"{Command('train', 'model.isr=false', out=folder.parent)} && {make}"
         need(folder / RESULTS, make)
         need(folder / PER_CATEGORY, make)
@@ -62,7 +65,7 @@ def made_from(inputs: Inputs) -> dict:
 def numbers(inputs: Inputs) -> ApChange:
     """Raises UserError if the two differ in more than the ISR, or one of them is not what its key says."""
     where = folders(inputs)
-    results = {isr: read_json(folder / RESULTS, EVALUATE) for isr, folder in where.items()}
+    results = {isr: read_json(folder / RESULTS, evaluation(folder)) for isr, folder in where.items()}
     for isr, key in ((True, "with_isr"), (False, "without_isr")):
         if (results[isr].get("isr") is not None) != isr:
             raise UserError(f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one")
@@ -70,7 +73,7 @@ def numbers(inputs: Inputs) -> ApChange:
         one, other = (results[isr].get(what) for isr in (True, False))
         if one != other:
             raise UserError(f"{where[True]} and {where[False]} differ in {what} ({one}, {other}): evaluate both on the same "
-                            f"split with `{EVALUATE}`")
+                            f"split, the second with `{evaluation(where[False])}`")
     return joined(*(read_table(where[isr] / PER_CATEGORY) for isr in (False, True)))
 
 
@@ -81,7 +84,7 @@ def read_table(path: Path) -> pl.DataFrame:
         return pl.read_csv(path, columns=columns, schema_overrides={"mid": pl.String, "name": pl.String, COLUMN: pl.Float64}, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path} has not the columns {', '.join(columns)} ({str(error).splitlines()[0]}): make it again with "
-                        f"`{EVALUATE} protocols=[per_class]`") from error
+                        f"`{evaluation(path.parent)}`") from error
 
 
 def joined(without: pl.DataFrame, with_isr: pl.DataFrame) -> ApChange:

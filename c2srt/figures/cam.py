@@ -74,7 +74,7 @@ def tempting(sample: Sample, viewers: list[Viewer], shown: set[int]) -> list[int
     for label, word in ((1, "present"), (-1, "absent")):
         columns = np.flatnonzero(sample.labels == label)
         if not len(columns):
-            raise UserError(f"image {sample.id} has no category that is verified as {word}: name some with categories=[…]")
+            raise UserError(f"image {sample.id} has no category that is verified as {word}: name some with 'categories=[…]'")
         chosen.append(int(min(columns, key=lambda column: (column in shown, ranks[column]))))
     return chosen
 

@@ -111,7 +111,7 @@ def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
     if config.price_input is not None and config.price_output is not None:
         print(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))
     print(f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results to the same command with "
-          "batch_import=[results.jsonl] instead of batch_export")
+          "'batch_import=[results.jsonl]' instead of batch_export")
     return 0
 
 
