@@ -114,6 +114,7 @@ def test_raw_layout_is_open_images(raw):
         for row in images:
             file = raw / "images" / split / f"{row['ImageID']}.jpg"
             assert file.stat().st_size == int(row["OriginalSize"]) and Image.open(file).size == (SIZE, SIZE)
+    assert json.loads((raw / "relations.jsonl").read_text(encoding="utf-8").split("\n")[0])["provenance"]["oracle"]
     seen, unseen = ((folder / f"classes-{name}.txt").read_text().split() for name in ("seen", "unseen"))
     assert len(seen) + len(unseen) == len(categories()) and not set(seen) & set(unseen)
     assert json.loads((raw / "miniature.json").read_text())["key"] == raw_key(3, IMAGES)
