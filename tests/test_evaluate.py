@@ -334,7 +334,7 @@ def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):
     make_shards(tmp_path / "order", {"test": 5}, 10, Vocabulary(*swapped, SEEN))
     cases = [
         ([f"checkpoint={tmp_path}"], "is not an exported model"),
-        ([f"checkpoint={folder}/elsewhere/model"], f"there is {folder}/run/model, as in checkpoint={folder}/run/model"),
+        ([f"checkpoint={folder}/elsewhere/model"], f"there is {folder}/run/model: give one as checkpoint=…"),
         ([f"checkpoint={folder}/run", f"shards={tmp_path}/other"], "was made for vocabulary"),
         ([f"checkpoint={folder}/run", f"shards={tmp_path}/order"], "was made for vocabulary"),
         (["checkpoint=clip", f"shards={tmp_path}/order"], "was made for vocabulary"),
