@@ -207,7 +207,7 @@ def test_bad_files_get_one_sentence(small, capsys, change, sentence):
 
 
 def test_bad_settings_get_one_sentence(small, tmp_path, capsys):
-    for arguments, sentence in ((["splits=[train,validation]"], "NUS-WIDE has no split 'validation': choose splits=[train,test]"),
+    for arguments, sentence in ((["splits=[train,validation]"], "NUS-WIDE has no split 'validation': choose 'splits=[train,test]'"),
                                 (["data.layout=coco"], "data.layout=coco is none of openimages, nuswide"),
                                 ([f"data.root={tmp_path}/none"], "is not a folder: name the one that holds NUS-WIDE's")):
         assert main(["shard", "data=nuswide", f"data.root={small}", f"work={small}/work", *arguments]) == 2
