@@ -39,7 +39,7 @@ def heard(verb: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if watch.first is None:  # else it watches how the process ends, too
+        if not watch.interrupted and watch.first is None:  # else it watches how the process ends, too
             signal.set_wakeup_fd(before)
             signal.signal(signal.SIGINT, handler)
             os.close(watch.writing)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from c2srt import interrupts
+from c2srt import entry, interrupts
 from c2srt.train.config import Config
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.train_case import make_case
@@ -29,12 +29,13 @@ def ctrl_c(process: psutil.Popen | subprocess.Popen) -> None:
 WAITS = {
     "in Python": "time.sleep(600)",
     "for threads": "with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 600).result()",
-    "in C": "ctypes.CDLL(None).poll(None, 0, 600_000)",
+    "in C": "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in range(2)]",
+    "for threads, at its end": "threading.Thread(target=time.sleep, args=(600,)).start(); time.sleep(600)",
     "for a process": "with unheard(): child = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(600,)); child.start()\n"
                      "    child.join()",
 }
 COMMAND = """
-import ctypes, multiprocessing, sys, time
+import ctypes, multiprocessing, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from c2srt import cli, interrupts
 from c2srt.interrupts import unheard
@@ -61,6 +62,7 @@ def waiting(tmp_path: Path, wait: str) -> subprocess.Popen:
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_a_command_that_waits_ends_with_130_and_one_sentence(tmp_path, wait):
     process = waiting(tmp_path, wait)
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "its wait")
     ctrl_c(process)
     _, said = process.communicate()
     assert process.returncode == 130 and said == "c2srt text: interrupted; run the same command again to go on\n"
@@ -77,6 +79,18 @@ def test_a_second_one_ends_a_command_that_would_take_its_time(tmp_path):
     ctrl_c(process)
     _, said = process.communicate()
     assert process.returncode == 130 and "Traceback" not in said
+
+
+def test_one_while_the_first_modules_load_is_no_traceback(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, module: str, *_: object) -> None:
+            if module == "c2srt.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "c2srt.cli", raising=False)
+    monkeypatch.delattr("c2srt.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert entry.main() == 130 and capsys.readouterr().err == "c2srt: interrupted before it began\n"
 
 
 # --- a training
