@@ -188,7 +188,9 @@ def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
     """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as in `overrides`."""
     plain = compose(verb, list(NETWORKS.get(verb, ())))
     keys = leaves(plain)
-    groups = [override for override in overrides if (key := split_key(override)[0]) and "." not in key and key not in keys]
+    typed = {override: split_key(override) for override in overrides}
+    groups = [override for override, (key, value) in typed.items()
+              if key and "." not in key and key not in keys and not value.startswith("{")]
     return compose(verb, [*NETWORKS.get(verb, ()), *groups]) if groups else plain
 
 

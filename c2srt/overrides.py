@@ -31,6 +31,8 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
     """
     key, value = split_key(override)
     default = default_of(key) if key else NO_TEXT
+    if default is NO_TEXT and re.fullmatch(r"\{[^{}'\"$]+\}", value):
+        return f"{override.partition('=')[0]}={quoted_pairs(key, value, default_of)}"
     several = isinstance(default, list)
     if default is NO_TEXT or not value or (not several and not isinstance(default, (str, type(None)))):
         return override
@@ -42,6 +44,16 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
     except NotPlain:
         return override
     return f"{override.partition('=')[0]}={value}"
+
+
+def quoted_pairs(key: str, text: str, default_of: Callable[[str], object]) -> str:
+    """`{a: 1e5, b: 2}` with the values of keys that hold text quoted; as it is where it is more than pairs."""
+    try:
+        pairs = [pair.partition(":") for pair in elements(text[1:-1])]
+    except NotPlain:
+        return text
+    kept = [keep_text(f"{key}.{name.strip()}={value.strip()}", default_of).partition("=")[2] for name, _, value in pairs]
+    return "{" + ", ".join(f"{name.strip()}: {value}" for (name, _, _), value in zip(pairs, kept, strict=True)) + "}"
 
 
 def holds_text(values: list) -> bool:

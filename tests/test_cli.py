@@ -3,15 +3,15 @@
 import importlib.util
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from c2srt.cli import VERBS, compose_verb, main, to_config
+from c2srt.cli import VERBS, compose_verb, leaves, main, to_config
 from c2srt.errors import UserError
 
 WRITTEN = [verb for verb in VERBS if files("configs").joinpath(f"{verb}.yaml").is_file()]
@@ -123,6 +123,36 @@ def test_text_is_what_was_typed(typed):
         assert (config.out, config.tracking.name) == (typed, typed)
     if "," not in typed and typed != "[1":
         assert words(f"[dog,{typed}]") == ["dog", typed] and words(f"[ {typed} , 'red, car']") == [typed, "red, car"]
+
+
+@pytest.mark.parametrize("verb", WRITTEN)
+def test_every_key_of_text_keeps_what_was_typed(verb):
+    """By the annotations of the verb's dataclasses: text and lists of text, nested ones too."""
+    def text_keys(cls: type, prefix: str = "") -> dict[str, bool]:
+        found = {}
+        for name, kind in get_type_hints(cls).items():
+            origins = [get_origin(part) for part in (kind, *get_args(kind))]
+            if is_dataclass(kind):
+                found |= text_keys(kind, f"{prefix}{name}.")
+            elif str in (kind, *get_args(kind)) and dict not in origins:
+                found[f"{prefix}{name}"] = list in origins
+        return found
+
+    known = leaves(compose_verb(verb, []))
+    keys = {key: several for key, several in text_keys(importlib.import_module(VERBS[verb][0]).Config).items() if key in known}
+    assert keys
+    typed = leaves(compose_verb(verb, [f"{key}={'[007,null]' if several else '93e4512'}" for key, several in keys.items()]))
+    assert {key: typed[key] for key in keys} == {key: ["007", "null"] if several else "93e4512" for key, several in keys.items()}
+
+
+def test_pairs_in_braces():
+    from c2srt.train.config import Config
+
+    typed = ["tracking={name: 1e5, parent: null, model: false}", "model={max_patches: 1_0}", "views={count: 2}"]
+    config = to_config(Config, compose_verb("train", typed))
+    assert (config.tracking.name, config.tracking.parent, config.tracking.model, config.model.max_patches) == ("1e5", None, False, 10)
+    quoted = to_config(Config, compose_verb("train", ["tracking={name: 'a, b', parent: x}"]))
+    assert (quoted.tracking.name, quoted.tracking.parent) == ("a, b", "x")
 
 
 def words(typed: str) -> list[str] | None:
