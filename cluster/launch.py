@@ -198,7 +198,7 @@ class Cluster:
         self.srun = subprocess.Popen(
             ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mpi=none",
              "--kill-on-bad-exit=0", *self.site.python("-m", "cluster.launch_node", str(self.port), str(self.logs))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=True)
         threading.Thread(target=self.listen, daemon=True).start()
         return self
 
@@ -339,13 +339,13 @@ def requeue(outcome: Outcome, site: Site) -> None:
         say(f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; sbatch the same line to go on")
     else:
         say(f"requeue number {before + 1}")
-        found = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, encoding="utf-8")
+        found = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, encoding="utf-8", errors="replace")
         if found.returncode:
             say(f"scontrol requeue failed ({found.stderr.strip()}); sbatch the same line to go on")
 
 
 def command_output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
 
 
 def next_event(events: SimpleQueue, seconds: float) -> tuple[str, list[str]]:

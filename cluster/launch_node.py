@@ -159,7 +159,7 @@ def job_state(number: str | None = None) -> str:
     the job ended so long ago that Slurm does not know it any more."""
     asked = ["scontrol", "show", "job", "-o", number or os.environ["SLURM_JOB_ID"]]
     try:
-        shown = subprocess.run(asked, capture_output=True, encoding="utf-8", timeout=10)
+        shown = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "RUNNING"
     found = re.search(r"JobState=(\w+)", shown.stdout)

@@ -152,7 +152,8 @@ def as_markdown(report: dict, figures: list[str]) -> str:
     lines = [f"# Relation graphs of {size}", "",
              *table(["", *titles.values()], [[name, *(show(facts) for facts in graphs.values())] for name, show in rows]), "",
              "## Share of a row's neighbours that the column's graph has too", "",
-             *table(["", *titles.values()], [[titles[one], *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
+             *table(["", *titles.values()],
+                    [[titles[one], *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
     for kind, facts in graphs.items():
         lines += [f"## {titles[kind]}", ""]
         hubs = [f"{hub['name']} ({hub['listeners']:,})" for hub in facts["hubs"]]

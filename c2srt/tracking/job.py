@@ -23,7 +23,7 @@ def job_tags() -> dict[str, str]:
 def git_commit(folder: Path) -> str | None:
     """The commit of the repository that `folder` lies in, or None without git or repository."""
     try:
-        found = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", timeout=10)
+        found = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
