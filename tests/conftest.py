@@ -4,6 +4,7 @@ OpenMP reads the variable when torch is first imported, and Ray's and DeepSpeed'
 """
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """A local Ray of four CPUs, as our commands start it, in a process of its own that ends with the tests."""
+    """A local Ray of four CPUs, as our commands start it, in a process of its own that ends with the tests. Its token stays in
+    the environment: whoever joins it needs the same one, and a Ray that a command starts for itself takes any."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     process = subprocess.Popen([sys.executable, "-c", LOCAL_RAY], cwd=Path(__file__).parents[1], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
     yield next(line.split()[1] for line in process.stdout if line.startswith("ADDRESS"))
@@ -49,8 +52,10 @@ def shared_ray(ray_address) -> None:
     """
     from ray._private import ray_constants
     from ray._private.authentication.authentication_token_setup import enable_token_auth_by_default
+    from ray._raylet import AuthenticationTokenLoader
 
     enable_token_auth_by_default()  # as Ray does itself, for good, where it starts a local one
+    AuthenticationTokenLoader.instance().reset_cache()  # this process may have used another one
     os.environ["RAY_ADDRESS"] = ray_address  # this and the next two until the module's end: nothing_left_set
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on loopback only: cluster.session.start
     ray_constants.ENABLE_RAY_CLUSTER = False
