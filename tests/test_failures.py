@@ -20,7 +20,7 @@ from c2srt.errors import UserError
 from c2srt.train.config import Config
 from cluster.lock import hold_as_rank, only_command, wait_for_earlier_ranks
 from tests.train_case import make_case
-from tests.train_command import command, end, ended, launch, newest, ranks, title, wait_until, family
+from tests.train_command import command, end, ended, launch, loaders, newest, ranks, title, wait_until, family
 
 HOLDER = "import sys, time; from pathlib import Path; from cluster.lock import *\n"
 
@@ -212,6 +212,23 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
     finally:
         end(process)
     assert "attempt failed (1 in a row without progress)" in said and "finished:" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_stopped_loader_is_named_and_replaced(case, tmp_path):
+    log, out = tmp_path / "log", Path(case.work) / "loader"
+    process = launch(command(case, "loader", "epochs=4", "collective_timeout=40"), log)
+    try:
+        wait_until(lambda: newest(out) >= 3, "step 3", process)
+        victim = loaders(process)[-1]
+        victim.suspend()
+        wait_until(lambda: (out / "failures.jsonl").exists(), "the failure", process, 120)
+        said = ended(process, 0, log)
+    finally:
+        end(process)
+    assert re.search(rf"rank \d: a loader process \(pid {victim.pid}\) sent no batch for 30 s: it was stopped", said)
+    assert "run the same command again to go on; going on" not in said and "finished:" in said
 
 
 @pytest.mark.slow
