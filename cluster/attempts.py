@@ -154,11 +154,16 @@ def told_to_stop(config: Config) -> bool:
 # --- causes
 
 def cause_in_ranks(failures: dict[int, Exception]) -> str:
-    """One line: the ranks that failed and why. Those whose process is gone or silent come first: others fail because of them."""
-    order = sorted(failures, key=lambda rank: (dead_actor(failures[rank]) is None and not silent(failures[rank]), rank))
+    """One line: the ranks that failed and why. Those whose process or loader is gone or silent come first: others fail because of
+    them."""
+    order = sorted(failures, key=lambda rank: (not is_root(failures[rank]), rank))
     reasons = [f"rank {rank}: {reason(failures[rank])}" for rank in order[:SHOWN_RANKS]]
     more = len(order) - len(reasons)
     return "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
+
+
+def is_root(error: Exception) -> bool:
+    return dead_actor(error) is not None or silent(error) or isinstance(error, LoaderFailed)
 
 
 def reason(error: Exception) -> str:

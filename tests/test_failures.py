@@ -22,7 +22,7 @@ from c2srt.train.config import Config
 from cluster.lock import hold_as_rank, only_command, wait_for_earlier_ranks
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
-from tests.train_command import command, end, ended, launch, newest, ranks, wait_until
+from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
 
 HOLDER = "import sys, time; from pathlib import Path; from cluster.lock import *\n"
 
@@ -237,6 +237,23 @@ def test_sigterm_saves_and_says_how_to_go_on(case, tmp_path, ray_address):
     finally:
         end(process)
     assert json.loads((out / "train.json").read_text())["step"] == newest(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_stopped_loader_is_named_and_replaced(case, tmp_path):
+    log, out = tmp_path / "log", Path(case.work) / "loader"
+    process = launch(command(case, "loader", "epochs=4", "collective_timeout=40"), log)
+    try:
+        wait_until(lambda: newest(out) >= 3, "step 3", process)
+        victim = loaders(process)[-1]
+        victim.suspend()
+        wait_until(lambda: (out / "failures.jsonl").exists(), "the failure", process, 120)
+        said = ended(process, 0, log)
+    finally:
+        end(process)
+    assert re.search(rf"rank \d: a loader process \(pid {victim.pid}\) sent no batch for 30 s: it was stopped", said)
+    assert "run the same command again to go on; going on" not in said and "finished:" in said
 
 
 @pytest.mark.long  # in every run: divergence in tests/test_train.py

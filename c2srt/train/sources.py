@@ -16,8 +16,9 @@ from c2srt.train.world import World
 
 
 def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
+    """The loader gives up before the ranks that wait for this one: the failure should name the cause."""
     return LoaderConfig(size=inputs.image_size, batch=config.batch, micro_batch=config.micro_batch, seed=config.seed, split=TRAIN,
-                        views=config.views, workers=config.loader_workers, patience=config.collective_timeout)
+                        views=config.views, workers=config.loader_workers, patience=0.75 * config.collective_timeout)
 
 
 def steps_per_epoch(config: Config, inputs: Inputs) -> int:
