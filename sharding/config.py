@@ -13,13 +13,15 @@ LAYOUTS = ("openimages", "nuswide")
 @dataclass
 class DataConfig:
     """The raw data set below `root`. What follows `splits` is for Open Images V4 only; other verbs read `neighbours`
-    and `groups`."""
+    and `groups`, and the defaults of the verb follow `resize` and `images_per_shard`."""
 
     name: str = "miniature"
     root: str = ""
     layout: str = "openimages"  # openimages | nuswide
     neighbours: Optional[int] = None
     groups: Optional[str] = None
+    resize: Any = None
+    images_per_shard: Optional[int] = None
     splits: list[str] = field(default_factory=lambda: ["train", "validation", "test"])
     images: str = "auto"  # auto | folders | packs | urls
     vocabulary: str = "auto"  # auto | derive
