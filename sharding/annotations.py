@@ -209,7 +209,7 @@ def require_images(files: SplitFiles, report: InputReport) -> None:
                         f"(they look like {shown}): an ImageID is 16 hex digits, the image's file name "
                         f"without .jpg; correct {files.images} and {files.labels}")
     raise UserError(f"the split {report.split} has no image: neither {files.images} nor {files.labels} "
-                    "has a row of it; download them again, or leave it out of splits=[…]")
+                    "has a row of it; download them again, or leave it out of 'splits=[…]'")
 
 
 def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:

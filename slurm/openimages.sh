@@ -4,7 +4,7 @@
 #   slurm/submit.sh --nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short      keys of `c2srt train`
 #   slurm/submit.sh --array=0-4 slurm/openimages.sh      five seeds
 #   slurm/submit.sh --array=1-6 slurm/openimages.sh --rows slurm/ablations.txt      a row of the file each
-#   slurm/submit.sh slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 another data set
+#   slurm/submit.sh slurm/openimages.sh data=miniature work=runs/miniature precision=fp32      another data set
 #SBATCH --job-name=c2srt-train
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# sbatch for the scripts of this folder: reads site.sh, and gives no GPU to the jobs that compute on CPUs alone. On the command line,
+# Calls sbatch for the scripts of this folder: reads site.sh, and gives no GPU to the jobs that compute on CPUs alone. On the command line,
 # since SBATCH_GPUS_PER_NODE and its like in the environment beat a script's #SBATCH lines, and a command line beats both.
 #   slurm/submit.sh --nodes=2 --cpus-per-task=32 slurm/shard.sh key=value …      whatever sbatch takes
 set -euo pipefail

@@ -47,6 +47,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt predict checkpoint=runs/miniature/full/seed-0/model 'images=[holiday/,dog.jpg]' "
     "'labels=[dog,\"red car\",\"birthday party\"]'": (RUN, ""),
     "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' 'labels=[dog,\"red car\"]'": (RUN, ""),
+    "c2srt predict checkpoint=… images=photo.jpg labels=labels.txt": (RUN, ""),
     "c2srt predict checkpoint=… 'images=[\"photos/*.png\"]' json=true > predictions.jsonl": (RUN, ""),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
@@ -86,7 +87,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt tables data=openimages seeds=3 train=false": (COMPOSED, FULL),
     "c2srt teacher data=openimages shards=… workers=16": (COMPOSED, FULL),
     "c2srt text data=openimages …": (COMPOSED, FULL),
-    "c2srt relations relations_file=mined.jsonl": (COMPOSED, "as `relations_file=…` above"),
+    "c2srt relations data=openimages relations_file=mined.jsonl": (COMPOSED, "as `relations_file=…` above"),
     "c2srt train model=mkt": (COMPOSED, "into the folder of another training; with out=… above"),
     "c2srt evaluate checkpoint=clip": (COMPOSED, "with out=… above"),
     # the record's own commands
@@ -129,14 +130,29 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "git clone <this repository> c2srt && cd c2srt": (SHELL, FORM),
     "uv run c2srt demo": (SHELL, "downloads the newest of everything"),
     "pytest -m slow": (SHELL, "the tests themselves"),
+    "pytest -m long": (SHELL, "the tests themselves"),
+    "C2SRT_SLURM_TESTS=required .venv/bin/pytest -m long -v --durations=0": (SHELL, "the tests themselves"),
+    "C2SRT_CHAOS_TRAININGS=20 pytest -m long -s tests/test_chaos.py": (SHELL, "the tests themselves"),
+    # a GPU
+    **{f"c2srt check {words}": (COMPOSED, "tests/test_check.py and .ci/run run it") for words in (
+        "gpu", "gpu quick", "gpu full", "kernels", "keep", "keep out=runs/check")},
+    **{f"python -m c2srt.check gpu {words}": (SHELL, "tests/test_check.py runs it") for words in (
+        "quick out=runs/check", "quick out=runs/check commit=$(git rev-parse --short HEAD)",
+        "full out=runs/check commit=$(git rev-parse --short HEAD)")},
+    "c2srt plan calibration=…": (COMPOSED, FORM),
+    "c2srt plan calibration=<date>-<card>": (SHELL, FORM),
+    "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform "
+    "manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg": (SHELL, ELSEWHERE),
+    "pip wheel --no-deps -w wheels deepspeed": (SHELL, ELSEWHERE),
+    "python -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site": (SHELL, ELSEWHERE),
     # MLflow, Ray, a language model
     "mlflow ui --backend-store-uri sqlite:///runs/openimages/mlflow.db": (SHELL, "a server until it is stopped"),
     "mlflow models serve": (SHELL, FORM),
     "mlflow models serve -m models:/c2srt/1 --env-manager local --port 5001": (SHELL, "tests/test_serving.py serves a model"),
-    "curl 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d "
-    "\"{\\\"inputs\\\": [{\\\"image\\\": \\\"$(base64 -w0 dog.jpg)\\\"}], \\\"params\\\": {\\\"labels\\\": [\\\"dog\\\", \\\"red car\\\"], "
-    "\\\"topk\\\": 5}}\"": (SHELL, "tests/test_serving.py asks the served model"),
-    "export MLFLOW_TRACKING_URI=http://tracking:5000": (SHELL, SITE),
+    "printf '{\"inputs\": [{\"image\": \"%s\"}], \"params\": {\"labels\": [\"dog\", \"red car\"], \"topk\": 5}}' "
+    "\"$(base64 -w0 dog.jpg)\" | curl -s 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-":
+        (SHELL, "tests/test_serving.py asks the served model"),
+    "export MLFLOW_TRACKING_URI=sqlite:///runs/openimages/mlflow.db": (SHELL, SITE),
     "export OPENAI_API_KEY=… OPENAI_BASE_URL=https://…/v1 OPENAI_MODEL=…": (SHELL, SITE),
     "export RAY_ADDRESS=http://head:8265 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=…": (SHELL, SITE),
     "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m cluster.train data=openimages "
@@ -146,7 +162,6 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "ray start --head": (SHELL, ELSEWHERE),
     "ray start --block": (SHELL, ELSEWHERE),
     # Slurm
-    "source slurm/site.sh": (SHELL, SLURM),
     "slurm/pipeline.sh": (SHELL, SLURM),
     "slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- precision=fp32 epochs=1": (SHELL, SLURM),
     'SHARD="--nodes=4 --cpus-per-task=32" TRAIN="--nodes=4 --cpus-per-task=48" slurm/pipeline.sh graph=llm -- epochs=8 batch=512':
@@ -156,10 +171,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "ssh -L 8265:127.0.0.1:<port> <first node>": (SHELL, ELSEWHERE),
     "srun --jobid=<job> --overlap --nodes=1 cat /tmp/r<job>/token": (SHELL, SLURM),
     "scancel --signal=USR1 --batch <job>": (SHELL, SLURM),
-    **{f"sbatch {line}": (SHELL, SLURM) for line in (
+    **{f"slurm/submit.sh {line}": (SHELL, SLURM) for line in (
         "--nodes=2 slurm/openimages.sh", "--nodes=4 slurm/openimages.sh", "--array=0-4 slurm/openimages.sh",
         "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 out=runs/miniature/slurm",
-        "slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 another data set",
+        "slurm/openimages.sh data=miniature work=runs/miniature precision=fp32",
         "--nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short",
         "--nodes=4 --cpus-per-task=48 slurm/openimages.sh zero=2 out=runs/openimages/zero2",
         "--array=1-6 slurm/openimages.sh --rows slurm/ablations.txt",
@@ -170,12 +185,13 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         "--array=0-4 --dependency=aftercorr:<that job> slurm/evaluate.sh",
         "--array=1-6 --dependency=aftercorr:<that job> slurm/evaluate.sh --rows slurm/ablations.txt",
         "--nodes=1 slurm/tables.sh", "--array=1-8 slurm/tables.sh", "--array=1-8 slurm/tables.sh seeds=3",
-        "--array=1-8 --nodes=1 slurm/tables.sh")},
+        "--nodes=2 --cpus-per-task=32 slurm/shard.sh key=value …")},
     **{f"export {setting}": (SHELL, SITE) for setting in (
         "SBATCH_PARTITION=gpu", "SBATCH_ACCOUNT=my-project", "SBATCH_QOS=normal", "SBATCH_GPUS_PER_NODE=4", "SBATCH_TIMELIMIT=24:00:00",
         'C2SRT_RUN="apptainer exec --nv --bind /data /containers/c2srt.sif"', "C2SRT_INTERFACE=ib0",
         "GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0", "C2SRT_CPU_WORKERS=2", "C2SRT_MAX_REQUEUES=20", "C2SRT_SAVE_SECONDS=240",
-        "C2SRT_JOIN_SECONDS=180", "C2SRT_DASHBOARD_HOST=127.0.0.1", "MLFLOW_TRACKING_URI=http://…")},
+        "C2SRT_JOIN_SECONDS=180", "SBATCH_CPUS_PER_GPU=12", "SBATCH_MEM_PER_GPU=64G",
+        'C2SRT_CPU_OPTIONS="--cpus-per-task=32 --mem-per-cpu=2G"', "C2SRT_DASHBOARD_HOST=127.0.0.1", "MLFLOW_TRACKING_URI=http://…")},
 }
 
 SAME = "the same line runs as a documented command"
@@ -183,6 +199,8 @@ NEXT = "tests/test_commands.py follows the road by these"
 TRAINS = "a whole training; tests/test_commands.py reads it from a real message and composes it"
 
 PRINTED: dict[str, tuple[str, str]] = {
+    "Command('check')": (COMPOSED, "tests/test_check.py and .ci/run run it"),
+    "shell('mlflow', 'experiments', 'restore', '-x', found.experiment_id)": (SHELL, "tests/test_tracking.py deletes an experiment"),
     "flag(None, '--help')": (RUN, ""),
     "flag(verb, '--cfg job')": (RUN, ""),
     "flag('relations-mine', '--help')": (RUN, ""),
@@ -236,6 +254,9 @@ BY_HAND = {
     "c2srt/cli.py: `c2srt <verb> --help` explains a verb's keys; run a command again to resume it.": "a form",
     "c2srt/cli.py: c2srt": "the start of an error's line",
     "c2srt/road.py: c2srt": "the start of the first line",
+    "c2srt/check/__main__.py: c2srt check:": "the start of an error's line",
+    "c2srt/interrupts.py: c2srt": "the start of an error's line",
+    "c2srt/surroundings.py: , and c2srt has a package of that name: leave": "a name",
     "c2srt/demo/raw.py: c2srt demo": "the author of the drawn pictures",
     "c2srt/model/config.py: model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt": "a key",
     "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt": "documented",

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 MARKDOWN = [ROOT / "README.md", ROOT / "slurm/README.md", *sorted((ROOT / "c2srt").glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 COMMENTED = [*sorted((ROOT / "configs").rglob("*.yaml")), *sorted((ROOT / "slurm").glob("*.sh"))]
-PROGRAM = re.compile(r"(?:[A-Z_]+=(?:\"[^\"]*\"|\S*) )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|ray|uv|export|"
+PROGRAM = re.compile(r"(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S*) )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|export|"
                      r"source|git|tail|ssh|kubectl|docker|slurm/\S+\.sh|\.venv/bin/\S+)(?: |$)")
 OUTPUT = re.compile(r"\d\d:\d\d:\d\d |\d{4}-\d\d-\d\d |batch: |train  |…$|import |c2srt\.load\(")
 """Lines of code blocks that nobody types into a shell: logs and Python."""
@@ -37,8 +37,9 @@ def in_markdown(text: str) -> Iterator[str]:
 
 
 def in_block(lines: list[str]) -> Iterator[str]:
-    """The commands of one block; a backslash at the end goes on with the next line."""
-    for line in re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines():
+    """The commands of one block; a backslash or a pipe at the end goes on with the next line."""
+    whole = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines))
+    for line in re.sub(r"\|\n\s*", "| ", whole).splitlines():
         if PROGRAM.match(line):
             yield line
         elif line and not OUTPUT.match(line):

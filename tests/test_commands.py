@@ -281,6 +281,7 @@ def world(tmp_path_factory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         Image.effect_noise((80, 60), 50).convert("RGB").save(folder / name)
     random = np.random.default_rng(0)
+    (folder / "labels.txt").write_text("disc\nring\n", encoding="utf-8")
     np.save(folder / "S.npy", random.random((50, 60), np.float32))
     np.save(folder / "L.npy", random.integers(-1, 2, (50, 60)))
     np.save(folder / "M.npy", np.arange(60) < 30)
@@ -322,17 +323,20 @@ def model_server(world):
         yield {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY, "OPENAI_MODEL": MODEL}
 
 
-@pytest.mark.slow
+def by_hand(rows: list[str], in_ci: int) -> list:
+    """The first ones run in CI, all of them by hand: together they take most of an hour on two cores."""
+    return [pytest.param(row, marks=pytest.mark.slow if number < in_ci else pytest.mark.long) for number, row in enumerate(rows)]
+
+
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("command", those(DOCUMENTED, RUN, STUB))
+@pytest.mark.parametrize("command", by_hand(those(DOCUMENTED, RUN, STUB), 8))
 def test_documented_commands_run(world, request, command):
     environment = request.getfixturevalue("model_server") if DOCUMENTED[command][0] == STUB else {}
     ran(on_miniature(command, world), world, **environment)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("source", those(PRINTED, RUN, STUB))
+@pytest.mark.parametrize("source", by_hand(those(PRINTED, RUN, STUB), 0))
 def test_printed_commands_run(world, request, source):
     environment = request.getfixturevalue("model_server") if PRINTED[source][0] == STUB else {}
     more = " price_input=0 price_output=0 form=text" if "relations-mine'" in source and "flag" not in source else ""

@@ -10,7 +10,7 @@ ASIDE = ("what", "wrong", "skipped", "note")
 
 def page(lines: list[dict], machine: dict[str, str]) -> str:
     """The whole page."""
-    head = [f"c2srt check gpu on {machine.get('card', 'an unknown card')}", ""]
+    head = [f"What {machine.get('card', 'an unknown card')} shows of c2srt", ""]
     head += wrapped([f"{name} {value}" for name, value in machine.items() if name != "card"], "")
     dates = sorted(line.get("date", "") for line in lines)
     head += [f"{dates[0]} … {dates[-1]}"] if dates else []

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from c2srt.errors import UserError
-from c2srt.hints import flag
+from c2srt.hints import Command, flag
 from c2srt.relations.table import Neighbours, no_neighbours
 from c2srt.vocabulary import Vocabulary
 
@@ -80,7 +80,7 @@ def read_answers(path: Path) -> Answers:
         content = path.read_bytes()
         return parse_answers(gzip.decompress(content) if path.suffix == ".gz" else content, str(path))
     except FileNotFoundError as error:
-        raise UserError(f"the relations file {path} cannot be read: there is none; `c2srt relations mine` makes one") from error
+        raise UserError(f"the relations file {path} cannot be read: there is none; `{Command('relations-mine')}` makes one") from error
     except (OSError, EOFError) as error:
         raise UserError(f"the relations file {path} cannot be read: {error}") from error
 

@@ -29,7 +29,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType, Object, Property
 
 from c2srt.files import hash_of, read_json
-from c2srt.hints import Command
+from c2srt.hints import Command, shell
 from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import NeedsHelp
 from c2srt.tracking.sqlite import path_of
@@ -102,7 +102,7 @@ class Store:
         Raises NeedsHelp if it was deleted: its name stays taken."""
         if found := self.client.get_experiment_by_name(name):
             if found.lifecycle_stage != "active":
-                restore = f"mlflow experiments restore -x {found.experiment_id}"
+                restore = shell("mlflow", "experiments", "restore", "-x", found.experiment_id)
                 raise NeedsHelp(f"the experiment {name!r} was deleted in MLflow: bring it back with `MLFLOW_TRACKING_URI="
                                 f"{shlex.quote(redacted(self.uri))} {restore}`, or choose another: tracking.experiment=…")
             return found.experiment_id

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import read_json, whole_folder
+from c2srt.hints import Command
 
 FOLDER = Path(__file__).parent
 PAGE, CALIBRATION = "check.json", "calibration.json"
 FILES = (PAGE, "check.txt", CALIBRATION, "cluster.yaml")
-MADE_BY = "c2srt check gpu"
 
 
 def keep(out: Path, folder: Path = FOLDER) -> Path:
     """Copies a finished record into a folder named after its date and card. Raises UserError without one, or if it is kept."""
-    content = read_json(out / PAGE, MADE_BY)
+    content = read_json(out / PAGE, Command("check"))
     machine = content.get("machine", {})
     if "capability" not in machine:
         raise UserError(f"{out / PAGE} was made without a GPU: only what a card showed is kept")
