@@ -47,7 +47,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt predict checkpoint=runs/miniature/full/seed-0/model 'images=[holiday/,dog.jpg]' "
     "'labels=[dog,\"red car\",\"birthday party\"]'": (RUN, ""),
     "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' 'labels=[dog,\"red car\"]'": (RUN, ""),
-    "c2srt predict checkpoint=… images=photo.jpg labels=labels.txt": (RUN, ""),
+    "c2srt predict checkpoint=… images=photo.jpg labels=labels.txt": (SHELL, "tests/test_predict.py ranks the words of a file"),
     "c2srt predict checkpoint=… 'images=[\"photos/*.png\"]' json=true > predictions.jsonl": (RUN, ""),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
