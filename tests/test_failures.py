@@ -243,7 +243,7 @@ def test_sigterm_saves_and_says_how_to_go_on(case, tmp_path, ray_address):
 @pytest.mark.timeout(1800)
 def test_a_stopped_loader_is_named_and_replaced(case, tmp_path):
     log, out = tmp_path / "log", Path(case.work) / "loader"
-    process = launch(command(case, "loader", "epochs=4", "collective_timeout=40"), log)
+    process = launch(command(case, "loader", "epochs=100", "collective_timeout=40"), log)
     try:
         wait_until(lambda: newest(out) >= 3, "step 3", process)
         victim = loaders(process)[-1]
