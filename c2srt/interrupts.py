@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 
 import psutil
 
@@ -112,6 +113,7 @@ def patiently() -> Iterator[None]:
 @contextmanager
 def unheard() -> Iterator[None]:
     """Processes started inside do not hear Ctrl-C, for all their life; for this one it waits meanwhile."""
+    resource_tracker.ensure_running()  # started inside, as by the first process, it would unblock the signal again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

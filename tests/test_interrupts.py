@@ -69,8 +69,10 @@ def test_a_command_that_waits_ends_with_130_and_one_sentence(tmp_path, wait):
 
 
 def test_a_second_one_ends_a_command_that_would_take_its_time(tmp_path):
-    wait = "with interrupts.patiently():\n        try: time.sleep(600)\n        finally: print('once', flush=True), time.sleep(600)"
+    wait = "with interrupts.patiently():\n        try: print('inside', flush=True), time.sleep(600)\n        "
+    wait += "finally: print('once', flush=True), time.sleep(600)"
     process = waiting(tmp_path, wait)
+    assert process.stdout.readline() == "inside\n"
     ctrl_c(process)
     ctrl_c(process)  # as `timeout -s INT` does: these are one
     assert process.stdout.readline() == "once\n"

@@ -173,7 +173,7 @@ def test_what_was_not_looked_at_is_counted(export, photos, album, capsys):
     (album / "real/notes").touch()
     assert predict(export, f"images=[{album}/linked]", "topk=1") == 1  # gone.jpg
     printed = capsys.readouterr()
-    assert printed.err.startswith("3 files were not looked at (1 without suffix, 1 .heic, 1 .jpg): ") and "IMG_1.HEIC" in printed.err
+    assert "\n3 files were not looked at (1 without suffix, 1 .heic, 1 .jpg): " in printed.err and "IMG_1.HEIC" in printed.err
     assert len(printed.out.splitlines()) == 3 * 2 + 1 and "gone.jpg: no such file" in printed.out
     assert predict(export, f"images={photos}/notes.txt") == 1
     assert predict(export, f"images={album}/hidden") == 2 and "hidden has no image (.jpg" in capsys.readouterr().err

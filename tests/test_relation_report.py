@@ -58,12 +58,12 @@ def test_a_graph_that_an_oracle_wrote_is_called_so_wherever_it_is_shown(graphs, 
     lines = (graphs / "mined.jsonl").read_text(encoding="utf-8")
     (graphs / "oracle.jsonl").write_text(json.dumps({"provenance": {"oracle": True}}) + "\n" + lines, encoding="utf-8")
     assert main(["relations", f"work={graphs}", f"relations_file={graphs}/oracle.jsonl", "neighbours=3"]) == 0
-    assert "llm (oracle graph), 5 categories" in capsys.readouterr().out
+    assert "mined (oracle graph), 5 categories" in capsys.readouterr().out
     assert report(graphs) == 0
-    assert "llm (oracle graph): 1.2 neighbours" in capsys.readouterr().out
+    assert "mined (oracle graph): 1.2 neighbours" in capsys.readouterr().out
     text = (graphs / "relations/report/report.md").read_text(encoding="utf-8")
-    assert "| llm (oracle graph) | random |" in text and "## llm (oracle graph)" in text
-    assert '"kinds":["llm (oracle graph)","random"]' in (graphs / "relations/report/lookup.html").read_text(encoding="utf-8")
+    assert "| mined (oracle graph) | random |" in text and "## mined (oracle graph)" in text
+    assert '"kinds":["mined (oracle graph)","random"]' in (graphs / "relations/report/lookup.html").read_text(encoding="utf-8")
 
 
 def test_overlap_and_reciprocity_are_the_literal_ones():

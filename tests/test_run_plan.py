@@ -28,7 +28,7 @@ EVERYTHING = None
 def clip_of(folder, width: int = 32, layers: int = 3, quick: bool = False, size: int = 32) -> ClipConfig:
     content = {"embed_dim": width // 2, "quick_gelu": quick,
                "vision_cfg": {"image_size": size, "layers": layers, "width": width, "patch_size": 8, "head_width": 16},
-               "text_cfg": {"context_length": 16, "vocab_size": 100, "width": 16, "heads": 2, "layers": 1}}
+               "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}
     path = folder / f"{width}-{layers}-{quick}-{size}.json"
     path.write_text(json.dumps(content))
     return ClipConfig(str(path), "random")

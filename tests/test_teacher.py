@@ -24,7 +24,7 @@ from tests.shard_folder import make_shards, make_vocabulary
 
 VOCABULARY = make_vocabulary()
 TINY = {"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-        "text_cfg": {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}}
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}
 
 
 @pytest.fixture(scope="module")
