@@ -226,7 +226,7 @@ def train(case, name: str, *more: str) -> list[str]:
     return command(case, name, *more)[2:]
 
 
-@pytest.mark.long  # in CI: SIGTERM in tests/test_failures.py, a submitted job above
+@pytest.mark.long  # in CI: a submitted job that is refused, above
 @pytest.mark.timeout(2400)
 def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):
     shards = [f"work={case.work}", f"clip.name={case.clip.name}", "clip.pretrained=random"]

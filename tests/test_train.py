@@ -227,7 +227,7 @@ def ended(process: subprocess.Popen, status: int) -> str:
     return said
 
 
-@pytest.mark.long  # in CI: a stopped rank, and SIGTERM, in tests/test_failures.py
+@pytest.mark.long  # in CI: a stopped rank, in tests/test_failures.py
 @pytest.mark.timeout(2400)
 def test_the_command_survives_kills_and_signals_bit_for_bit(case, start):
     """A worker killed, the whole job killed, SIGTERM: in the end the same bytes as without."""
