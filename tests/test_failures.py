@@ -239,7 +239,7 @@ def test_sigterm_saves_and_says_how_to_go_on(case, tmp_path, ray_address):
     assert json.loads((out / "train.json").read_text())["step"] == newest(out)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # in every run: a stopped worker in tests/test_loader.py
 @pytest.mark.timeout(1800)
 def test_a_stopped_loader_is_named_and_replaced(case, tmp_path):
     log, out = tmp_path / "log", Path(case.work) / "loader"
