@@ -139,14 +139,15 @@ class Head:
 def head(tmp_path_factory) -> Iterator[Head]:
     from ray._common.network_utils import find_free_port
 
-    port, dashboard, short = find_free_port(), find_free_port(), f"/tmp/rj{os.getpid()}"
+    port, dashboard, agent = (find_free_port() for _ in range(3))  # another Ray may have the agent's usual one
+    short = f"/tmp/rj{os.getpid()}"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "OMP_NUM_THREADS": "1", "PATH":
                     f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     found = Head(f"http://127.0.0.1:{dashboard}", environment)
     start = [*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={dashboard}", "--num-cpus=4", f"--temp-dir={short}", "--object-store-memory=100000000",
-             "--disable-usage-stats"]
+             f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", "--num-cpus=4",
+             f"--temp-dir={short}", "--object-store-memory=100000000", "--disable-usage-stats"]
     log = tmp_path_factory.mktemp("head") / "log"
     process = launch(start, log, **environment)
     try:

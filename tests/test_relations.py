@@ -115,7 +115,8 @@ def test_a_graph_of_another_data_set_replaces_none(five, capsys):
     assert relations("graph=random", f"relations_file={five}/other.jsonl", folder=five) == 2
     assert "graph=random reads no relations_file" in capsys.readouterr().err
     assert relations("graph=mined", folder=five) == 2
-    assert "relations/mined/relations.jsonl cannot be read: there is none; `c2srt relations mine`" in capsys.readouterr().err
+    assert f"relations/mined/relations.jsonl cannot be read: there is none; `c2srt relations mine work={five} graph=mined` makes one" \
+        in capsys.readouterr().err
 
 
 def test_the_relations_of_the_raw_folder_are_found_and_a_missing_or_broken_file_is_refused(five, capsys):
