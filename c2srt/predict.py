@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from c2srt import pictures
+from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import find_export
 from c2srt.finding import find_images, has_lone_bytes, printable, summary
@@ -28,6 +29,7 @@ from c2srt.relations.words import NewWords, WordsConfig
 from c2srt.views import centre_pixels
 
 LIMITS = Limits(max_bytes=1 << 30)  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
+DECODE = Apart("c2srt.pictures:decode")
 WORD_LIST = ".txt"
 FAILED = 1
 
@@ -209,7 +211,7 @@ def not_an_image(given: object) -> str:
 
 
 def read_image(image: "str | Path | Image.Image | Encoded") -> np.ndarray:
-    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8.
+    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8; files in a process of their own.
 
     Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of another kind.
     """
@@ -217,11 +219,12 @@ def read_image(image: "str | Path | Image.Image | Encoded") -> np.ndarray:
         if isinstance(image, Image.Image):
             return pictures.from_pillow(image, LIMITS)
         if isinstance(image, Encoded):
-            return pictures.decode(image.data, LIMITS)
+            return DECODE(image.data, LIMITS)
         if not isinstance(image, (str, os.PathLike)):
             raise TypeError(not_an_image(image))
         with open(image, "rb") as file:
-            return pictures.decode(file.read(LIMITS.max_bytes + 1), LIMITS)
+            data = file.read(LIMITS.max_bytes + 1)
+        return DECODE(data, LIMITS)
     except Rejected as rejected:
         raise ValueError(f"cannot be read as an image: {rejected.reason}") from rejected
     except FileNotFoundError:

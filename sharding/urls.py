@@ -9,7 +9,6 @@ size_mismatch, md5_mismatch (not the file of the CSV) · no_url · those of shar
 
 import base64
 import hashlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ import polars as pl
 import tenacity
 
 from c2srt.clients import making_client
+from c2srt.errors import UserError
 from sharding.config import Config, DownloadConfig
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask
@@ -36,7 +36,6 @@ STAGE_ROWS = 256  # also how far downloads run ahead of the slowest one
 AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 GONE = (404, 410)
 HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
-CONVERTING = threading.Lock()  # a worker has one CPU: one image is converted while the others are awaited
 
 
 class TryAgain(Exception):
@@ -101,10 +100,11 @@ class Downloader:
             data = retrying(self.config.download)(self.get, row)
             if bad := data if isinstance(data, Outcome) else disagreement(data, row):
                 return bad
-            with CONVERTING:
-                return attempt(data, row["rotation"], self.config, exif_first=True)
+            return attempt(data, row["rotation"], self.config, exif_first=True)
         except TryAgain as last:
             return last.outcome
+        except UserError:  # the machine's fault, not the image's
+            raise
         except Exception as error:  # UnicodeError or idna's own for a host: no list is complete
             reason = " ".join(str(error).split())[:150]
             return Outcome("refused", f"{row['url'][:100]}: {type(error).__name__}: {reason}")
