@@ -7,6 +7,7 @@ TRIES times is `crashed`. So what becomes of a picture depends on nothing but th
     python -m c2srt.apart c2srt.pictures:decode 300     what it runs: the function, and the CPU seconds that a call may take
 """
 
+import ctypes
 import importlib
 import os
 import resource
@@ -28,6 +29,8 @@ from c2srt.pipes import receive, send, widen
 TRIES = 3
 CPU_S = 300
 """For one picture: the longest that our limits let pass takes a tenth of it. CPU time does not depend on the machine's load."""
+LARGE = 128 << 20
+"""Bytes of memory beyond which what is free is given back after a call; without a picture it is half of it."""
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -118,6 +121,21 @@ def main(function: str, cpu_s: int) -> None:
             arguments = receive(calls)
             limit_cpu(cpu_s)
             send(answers, answer_of(called, arguments))
+            del arguments
+            if resident() > LARGE:
+                give_back_memory()
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def give_back_memory() -> None:
+    """What was freed, to the system (glibc keeps it else)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def limit_cpu(seconds: int) -> None:
