@@ -76,8 +76,8 @@ def check_columns(data: Any) -> None:
     columns = data.values() if isinstance(data, dict) else [data]
     limits.check_count(max((len(column) for column in columns if hasattr(column, "__len__") and not isinstance(column, str)), default=0))
     names = [name for row in rows for name in getattr(row, "columns", row if isinstance(row, dict) else ())]
-    if other := next((name for name in names if name != COLUMN), None):
-        raise UserError(f"there is no input {str(other)[:40]!r}: an input is {{{COLUMN!r}: <base64>}}, and "
+    if (other := next((name for name in names if name != COLUMN), None)) is not None:
+        raise UserError(f"there is no input{shown(other)}: an input is {{{COLUMN!r}: <base64>}}, and "
                         f"{' and '.join(PARAMETERS)} are parameters")
 
 
@@ -89,14 +89,19 @@ def check_parameters(params: Any) -> None:
         if name not in PARAMETERS:
             close = difflib.get_close_matches(str(name), PARAMETERS, 1)
             meant = f", did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"there is no parameter {str(name)[:40]!r}{meant} (there are {' and '.join(PARAMETERS)})")
+            raise UserError(f"there is no parameter{shown(name)}{meant} (there are {' and '.join(PARAMETERS)})")
         if name == "labels" and not isinstance(value, list):
             raise UserError('labels must be a list of words, such as ["dog", "red car"]; leave it out to rank the '
                             "model's vocabulary")
         if name == "topk" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UserError("topk must be a whole number from 1")
-    check_labels((params or {}).get("labels"))
     limits.check_size((params or {}).get("labels", []), (params or {}).get("topk", TOPK))
+    check_labels((params or {}).get("labels"))
+
+
+def shown(name: Any) -> str:
+    """A mistyped name, to be recognised; nothing that could be more than that."""
+    return f" {name!r}" if isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 20 else ""
 
 
 class Tagger:

@@ -15,6 +15,7 @@ from typing import Any
 
 from c2srt.apart import give_back_memory
 from c2srt.errors import UserError
+from c2srt.finding import has_lone_bytes
 from c2srt.pictures import Limits
 
 BODY_BYTES = 64 << 20  # a request: sixteen photos of 3 MB in base64
@@ -41,10 +42,13 @@ def check_count(images: int) -> None:
 
 
 def check_size(labels: list, topk: int) -> None:
-    """Raises UserError for more or longer labels, or a larger topk, than a request may have."""
+    """Raises UserError for more or longer labels, or a larger topk, than a request may have, and for labels that are no text."""
     if len(labels) > LABELS:
         raise UserError(f"a request may have at most {LABELS:,} labels, this one has {len(labels):,}: send several")
-    if any(len(label) > LABEL_LETTERS for label in labels):
+    words = [label for label in labels if isinstance(label, str)]
+    if any(has_lone_bytes(word) for word in words):
+        raise UserError("a label is not text in UTF-8")
+    if any(len(word) > LABEL_LETTERS for word in words):
         raise UserError(f"a label may have at most {LABEL_LETTERS} letters")
     if topk > TOPK:
         raise UserError(f"topk must be at most {TOPK:,}")
