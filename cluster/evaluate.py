@@ -24,7 +24,7 @@ from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, write_results
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, read_results, write_results
 from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
                                       prior_of)
 from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
@@ -32,6 +32,7 @@ from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import check_choice
+from c2srt.opened import open_npy
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.tracking import RUN, Tracker, send_rest
@@ -137,10 +138,10 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
                  "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch,
                  "bootstrap": [config.bootstrap, config.seed]}
     key = hash_of(made_from)
-    if (out / RESULTS).exists() and read_json(out / RESULTS, Command("evaluate")).get("made_from", {}).get("key") == key:
+    if (out / RESULTS).exists() and read_results(out).get("made_from", {}).get("key") == key:
         print(f"{out / RESULTS} is up to date")
         track(config, None)
-        return read_json(out / RESULTS, Command("evaluate"))
+        return read_results(out)
     if subject.checkpoint == PRIOR:
         subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
     remove_other_pieces(out, key)
@@ -278,7 +279,8 @@ def count_pieces(task: tuple[Any, list[Piece]]) -> np.ndarray:
     """The second look at some pieces' scores, for the dense protocol: counts [T]. `task` holds a reference to the Thresholds."""
     reference, pieces = task
     table: Thresholds = ray.get(reference)
-    return table.count(*(np.load(piece.scores, mmap_mode="r", allow_pickle=False) for piece in pieces))
+    again = "remove its folder and run the same command again"
+    return table.count(*(open_npy(piece.scores, again, "f") for piece in pieces))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
+from c2srt.shown import shown
 from c2srt.tracking.redact import HIDDEN
 from sharding.csvs import DIGITS, bucket, damaged, existing, read_blocks, read_fields, read_lines, scatter
 
@@ -117,7 +118,7 @@ def class_names(raw: RawFiles) -> dict[str, str]:
             if line == 1 and row[0] == "LabelName":  # later releases have a header
                 continue
             raise damaged(raw.class_descriptions,
-                          f"line {line} is not a MID and a name: {','.join(row)[:80]!r}")
+                          f"line {line} is not a MID and a name: {shown(','.join(row))!r}")
         names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
     if not names:
         raise damaged(raw.class_descriptions, "it is empty")
@@ -128,7 +129,7 @@ def read_mids(path: Path) -> list[str]:
     """A list with a MID a line (BOM and CRLF allowed). Raises UserError on a line that is none."""
     mids = read_lines(path)
     if bad := next((mid for mid in mids if not mid.startswith("/")), None):
-        raise damaged(path, f"{bad[:80]!r} is not a MID")
+        raise damaged(path, f"{shown(bad)!r} is not a MID")
     return mids
 
 
@@ -173,7 +174,8 @@ class InputReport:
         machine = f" + {self.machine_rows:,} machine" if self.machine_rows else ""
         first = (f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with labels "
                  f"({self.label_rows:,} human{machine} rows → {self.positives:,} positive, {self.negatives:,} negative)")
-        return [f"{self.split}: {line}" for line in [first, *(text.format(f"{count:,}") for count, text in oddities if count)]]
+        said = [text.replace("{}", f"{count:,}", 1) for count, text in oddities if count]
+        return [f"{self.split}: {line}" for line in [first, *said]]
 
 
 def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float | None = None) -> InputReport:
@@ -223,7 +225,7 @@ def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
     if not len(bad):
         return block
     report.malformed_ids += len(bad)
-    report.malformed_examples += [repr(name or "")[:40] for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))]
+    report.malformed_examples += [repr(shown(name or "", 38)) for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))]
     return block.filter(pl.col("id").fill_null("").str.contains(WELL_FORMED))
 
 
@@ -233,8 +235,8 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         other = block.filter(pl.col("Subset").ne_missing(split))
         if len(other) and not files.shared_images:
-            raise UserError(f"{files.images} holds image {other['ImageID'][0]} of subset {other['Subset'][0]!r}: it is not the "
-                            f"list of {split}; download it again")
+            raise UserError(f"{files.images} holds image {shown(other['ImageID'][0])} of subset {shown(other['Subset'][0])!r}: it is "
+                            f"not the list of {split}; download it again")
         rows = block.filter(pl.col("Subset") == split).drop("Subset")
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
         turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
@@ -254,7 +256,7 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport) -> It
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         holes = block.filter(pl.col("LabelName").is_null() | pl.col("Confidence").is_null())
         if len(holes):
-            raise damaged(path, f"a row of image {holes['ImageID'][0]} lacks its LabelName or Confidence")
+            raise damaged(path, f"a row of image {shown(holes['ImageID'][0])} lacks its LabelName or Confidence")
         if threshold is not None:
             block = block.filter(pl.col("Confidence") >= threshold)
             report.machine_rows += len(block)
@@ -262,8 +264,8 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport) -> It
             odd = block.filter(~pl.col("Confidence").is_in([0.0, 1.0]))
             if len(odd):
                 image_id, mid, value = odd.row(0)
-                raise UserError(f"{path} has confidence {value:g} for {mid} in image {image_id}, where people say 0 or 1: is it "
-                                "the machine label file? Download the human one")
+                raise UserError(f"{path} has confidence {value:g} for {shown(mid)} in image {shown(image_id)}, where people say 0 or "
+                                "1: is it the machine label file? Download the human one")
             report.label_rows += len(block)
         return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
 
@@ -286,7 +288,7 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
             side_writer.write_table(as_table(contradictory, CONTRADICTORY_SCHEMA))
     if not report.contradictory:
         side.unlink()
-    report.unknown_mids, report.unknown_examples = len(unknown), sorted(unknown)[:EXAMPLES]
+    report.unknown_mids, report.unknown_examples = len(unknown), [shown(mid) for mid in sorted(unknown)[:EXAMPLES]]
 
 
 def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputReport) -> tuple[pl.DataFrame, pl.DataFrame]:
