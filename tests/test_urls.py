@@ -439,6 +439,16 @@ def test_a_redirect_leads_to_public_places_only(raw_server, server, location):
     assert outcome.status == "refused" and outcome.reason and not sum(Handler.seen.values())
 
 
+def test_a_proxy_is_not_asked_for_private_places_either(raw_server, monkeypatch):
+    """A proxy on loopback, as they often are, that would answer with a picture wherever it is sent."""
+    monkeypatch.setenv("http_proxy", raw_server(answer("200 OK", GOOD)))
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert fetch("http://example.org/x.jpg").status == "ok" and raw_server.requests[0].startswith(b"GET http://example.org/x.jpg ")
+    monkeypatch.setenv("http_proxy", raw_server(answer("302 F\r\nLocation: http://169.254.169.254/latest/meta-data")))
+    assert "169.254.169.254, which is no public address" in fetch("http://example.org/x.jpg").reason
+
+
 def test_private_places_are_for_who_allows_them(raw_server, server):
     redirect = f"302 F\r\nLocation: {server.replace('127.0.0.1', 'localhost')}/good.jpg"
     assert "is no public address (download.private_hosts=true" in fetch(f"{raw_server(answer(redirect))}/x.jpg").reason
