@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from c2srt.files import read_json
+from c2srt.files import read_json, remove_leftovers
 from c2srt.hints import Command
 from c2srt.interrupts import INTERRUPTED, patiently
+from c2srt.lock import LOCK, only_command
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
-from c2srt.train.prepare import already_finished, check_before_start
+from c2srt.train.prepare import already_finished, check_before_start, check_exports
 from c2srt.train.report import send_rest
 from cluster.address import check_address
-from cluster.lock import only_command
 from cluster.paths import check_lasting
 from cluster.rank import LOG, RAY_FOLDER
 
@@ -41,6 +41,7 @@ def run(config: Config) -> int:
         print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0
+    check_exports(config)
     told: list[int] = []
     step = fit(config, told)
     summary = read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
@@ -68,8 +69,9 @@ def fit(config: Config, told: list[int]) -> int:
     from cluster.attempts import run_attempts, say
     from cluster.session import join
 
-    with only_command(config.folder) as lock:
+    with only_command(config.folder / LOCK) as lock:
         clear(config.folder)
+        remove_leftovers(config.folder)
         join(config.workers * config.cpus_per_worker)  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary
 
 FORMAT = 1
+MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 MADE_BY = Command("export")
 
 
@@ -79,6 +81,16 @@ class Exported:
         return text, similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
 
 
+def is_only_export(folder: Path) -> bool:
+    """Whether the folder holds an export of ours and nothing else, so that another may take its place: other programs' models
+    lie in files of the same names."""
+    if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE}:
+        return False
+    with suppress(UserError):
+        return {"format", "model", "clip", "vocabulary"} <= read_json(folder / CONFIG_FILE, MADE_BY).keys()
+    return False
+
+
 def save_export(folder: Path, model: Student, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],
                 made_from: dict) -> None:
     """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered, any float type);
@@ -91,30 +103,32 @@ def save_export(folder: Path, model: Student, state: dict[str, Tensor], clip: Cl
     tensors |= {"text": graph.text.float().contiguous(), "table": graph.table.to(torch.int32).contiguous()}
     described = {"config": clip.model_config, "mean": clip.mean, "std": clip.std, "hash": clip.hash}
     listed = {"mids": vocabulary.mids, "names": vocabulary.names, "seen_count": vocabulary.seen_count}
-    with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors")
-        write_json(temporary / "config.json", {"format": FORMAT, "model": asdict(model.config), "clip": described, "vocabulary": listed,
+    with whole_folder(folder, is_only_export) as temporary:
+        save_file(tensors, temporary / MODEL_FILE)
+        write_json(temporary / CONFIG_FILE, {"format": FORMAT, "model": asdict(model.config), "clip": described, "vocabulary": listed,
                                                "templates": templates, "made_from": made_from})
 
 
-def save_with_context(folder: Path, source: Path, text: Tensor, context: Context, made_from: dict) -> None:
+def save_with_context(folder: Path, source: Path, text: Tensor, context: Context, made_from: dict,
+                      check: Callable[[], None] = lambda: None) -> None:
     """Writes the export in `source` again with a tuned template: its `text` [C, D] for all categories, and the context that
-    embeds new words."""
-    tensors, content = load_file(source / "model.safetensors"), read_json(source / "config.json", MADE_BY)
+    embeds new words. `check` raises if what was read of `source` is not what the context was tuned for."""
+    tensors, content = load_file(source / MODEL_FILE), read_json(source / CONFIG_FILE, MADE_BY)
+    check()
     tensors |= {"text": text.float().cpu().contiguous(), "context": context.values.detach().float().cpu().contiguous()}
-    with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors")
-        write_json(temporary / "config.json", content | {"templates": [context.template], "made_from": made_from})
+    with whole_folder(folder, is_only_export) as temporary:
+        save_file(tensors, temporary / MODEL_FILE)
+        write_json(temporary / CONFIG_FILE, content | {"templates": [context.template], "made_from": made_from})
 
 
 def load_export(folder: Path) -> Exported:
     """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken or of another format."""
-    content = read_json(folder / "config.json", MADE_BY)
+    content = read_json(folder / CONFIG_FILE, MADE_BY)
     if content.get("format") != FORMAT:
         raise UserError(f"{folder} has export format {content.get('format')}, this version reads {FORMAT}: run `{MADE_BY}` again")
     vocabulary = Vocabulary(tuple(content["vocabulary"]["mids"]), tuple(content["vocabulary"]["names"]), content["vocabulary"]["seen_count"])
     try:
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_file(folder / MODEL_FILE)
         clip_model = build_model(content["clip"]["config"])
         head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
         graph = Graph(tensors.pop("text"), tensors.pop("table").long())
@@ -125,7 +139,7 @@ def load_export(folder: Path) -> Exported:
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True)
     except (OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder / 'model.safetensors'} is not the model that its config.json describes ({reason}): "
+        raise UserError(f"{folder / MODEL_FILE} is not the model that its config.json describes ({reason}): "
                         f"make it again with `{MADE_BY}`") from error
     model.eval().requires_grad_(False)
     return Exported(model, clip, vocabulary, content["templates"], graph, content["made_from"], context)
