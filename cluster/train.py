@@ -19,7 +19,7 @@ from pathlib import Path
 
 from c2srt.files import read_json, remove_leftovers
 from c2srt.hints import Command
-from c2srt.interrupts import INTERRUPTED, patiently
+from c2srt.interrupts import INTERRUPTED, SAVED, patiently
 from c2srt.lock import LOCK, only_command
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.prepare import already_finished, check_before_start, check_exports
@@ -27,8 +27,6 @@ from c2srt.train.report import send_rest
 from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.rank import LOG, RAY_FOLDER
-
-SAVED_PLEASE_REQUEUE = 75
 
 
 def run(config: Config) -> int:
@@ -47,7 +45,7 @@ def run(config: Config) -> int:
     summary = read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     if summary.get("state") != FINISHED:
         print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
-        return INTERRUPTED if signal.SIGINT in told else SAVED_PLEASE_REQUEUE
+        return INTERRUPTED if signal.SIGINT in told else SAVED
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
     print(f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
           f"{', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)")
