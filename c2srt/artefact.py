@@ -9,19 +9,27 @@
 A verb that finds its artefact current still finishes what a killed run did not: `tidy`.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.files import check_replaceable, leftovers, never_ours, remove_leftovers, sha256_of_file, write_json
 from c2srt.lock import LOCK, only_writer
+from c2srt.opened import read_json
 
 FILES = "files"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What every record must have."""
+
+    files: dict[str, str]
 
 
 @contextmanager
@@ -62,11 +70,10 @@ def vouch(record: Path, content: Mapping[str, Any], names: Iterable[str]) -> Non
 def vouched(record: Path) -> dict[str, Any] | None:
     """The record's content; None if it is absent, broken, names no file, or if a file is not the one that it names."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        named = content[FILES]
-        whole = bool(named) and all(is_plain(name) and sha256_of_file(record.parent / name) == digest
-                                    for name, digest in named.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        content = read_json(record, "", Record)
+        whole = bool(content[FILES]) and all(is_plain(name) and sha256_of_file(record.parent / name) == digest
+                                             for name, digest in content[FILES].items())
+    except (OSError, ValueError, UserError):
         return None
     return content if whole else None
 

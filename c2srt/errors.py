@@ -1,8 +1,14 @@
 """The one exception that reaches a user as a sentence instead of a traceback."""
 
+from c2srt.shown import sentence
+
 
 class UserError(Exception):
     """Bad input or a full disk: one sentence that says what, where, and what to do.
 
-    The command line prints it and exits with status 2; every other exception is a bug and keeps its traceback.
+    The command line prints it and exits with status 2; every other exception is a bug and keeps its traceback. What files and
+    servers put into it is printable here already, for logs and reports, too (c2srt/shown.py).
     """
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(sentence(text))

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from c2srt.errors import UserError
-from c2srt.hints import Command
+from c2srt.opened import read_json  # noqa: F401
 
 TEMPORARY = ".tmp-"
 LEFTOVER = re.compile(r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL)
@@ -193,21 +193,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as indented JSON with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
-
-
-def read_json(path: Path, made_by: Command) -> dict:
-    """Reads a JSON object. Raises UserError naming `made_by`, the command that writes it, if absent or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: make it with `{made_by}`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): make it again with `{made_by}`") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a JSON object: make it again with `{made_by}`")
-    return content
 
 
 def sha256_of_file(path: Path) -> str:

@@ -1,11 +1,11 @@
 """What the command line says of a verb by itself: that it has begun, and what comes after it on the road."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from c2srt.hints import RUNNING, Command, key_of
+from c2srt.opened import read_json
 
 STARTING = {"predict": "loading the model of {checkpoint}", "train": "loading what trains into {out}",
             "evaluate": "loading what evaluates {checkpoint}", "tune": "loading the model of {checkpoint}",
@@ -54,5 +54,6 @@ def kind_of(checkpoint: str) -> str | None:
     """The kind of network in an export; None for clip, prior and arrays."""
     for folder in (Path(checkpoint), Path(checkpoint) / "model"):
         if (folder / "config.json").is_file():
-            return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model", {}).get("kind")
+            model = read_json(folder / "config.json", Command("export")).get("model")
+            return model.get("kind") if isinstance(model, dict) else None
     return None

@@ -1,6 +1,5 @@
 """Random access to decoded, labelled samples over many shards, with few of them open at a time."""
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.hints import Command
-from c2srt.shards import Shard, ShardReader
+from c2srt.shards import SampleLabels, Shard, ShardReader
+from c2srt.shown import shown
 from c2srt.views import decode
 from c2srt.vocabulary import Vocabulary
 
@@ -42,9 +42,9 @@ class Samples:
         reader = self.reader(shard)
         image_id = reader.ids[sample]
         try:
-            return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.json(sample)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{reader.path}: sample {image_id} is damaged ({error}): run `{AUDIT}` to find all "
+            return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.labels(sample)))
+        except ValueError as error:
+            raise UserError(f"{reader.path}: sample {shown(image_id)} is damaged ({shown(error)}): run `{AUDIT}` to find all "
                             f"damage, then `{SHARD}` again") from error
 
     def reader(self, shard: int) -> ShardReader:
@@ -56,10 +56,9 @@ class Samples:
         self._open.move_to_end(shard)
         return self._open[shard]
 
-    def labels(self, encoded: bytes) -> np.ndarray:
-        """A sample's JSON -> [C] int8."""
-        content = json.loads(encoded)
+    def labels(self, found: SampleLabels) -> np.ndarray:
+        """A sample's verified MIDs -> [C] int8."""
         labels = np.zeros(self.categories, np.int8)
-        for key, value in (("positive", 1), ("negative", -1)):
-            labels[[self._columns[mid] for mid in content[key] if mid in self._columns]] = value
+        for mids, value in ((found.positive, 1), (found.negative, -1)):
+            labels[[self._columns[mid] for mid in mids if mid in self._columns]] = value
         return labels

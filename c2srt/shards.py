@@ -19,21 +19,25 @@ the shard, `count` the packed samples; `name` has no suffix (`train-000000`).
 """
 
 import mmap
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from c2srt.errors import UserError
-from c2srt.files import read_json, write_json
+from c2srt.files import write_json
 from c2srt.hints import Command
+from c2srt.opened import INTEGER, TEXT, misfit, parse_json, read_json, read_parquet, wrong
+from c2srt.shown import shown
 
 FORMAT = 1
 FILE = "index.json"
-MADE_BY = Command("shard")
+MADE_BY, AUDIT = Command("shard"), Command("audit")
 SPANS = ["jpg_offset", "jpg_bytes", "json_offset", "json_bytes"]
-COLUMNS = ["id", "status", "member", *SPANS]
+COLUMNS = {"id": TEXT, "status": TEXT, **dict.fromkeys(("member", *SPANS), INTEGER)}
+SPLIT, NUMBER = "[A-Za-z0-9_]{1,64}", "[0-9]{1,12}"
+"""A shard is called <split>-<number>: a name out of an index never leads out of a folder."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ class Shard:
     count: int
     first: str
     last: str
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """What index.json must have."""
+
+    vocabulary: str
+    source: str
+    splits: dict[str, list[Shard]]
 
 
 @dataclass(frozen=True)
@@ -70,12 +83,34 @@ class ShardIndex:
 
 
 def load_index(folder: Path) -> ShardIndex:
-    """Reads `folder/index.json`. Raises UserError if it is absent, broken or of another format."""
-    content = read_json(folder / FILE, MADE_BY)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{folder / FILE} has format {content.get('format')}, this version reads {FORMAT}: run `{MADE_BY}` again")
-    splits = {name: tuple(Shard(**shard) for shard in shards) for name, shards in content["splits"].items()}
+    """Reads `folder/index.json`. Raises UserError if it is absent, broken, of another format, or names what is no shard."""
+    path = folder / FILE
+    content = read_json(path, MADE_BY, IndexFile, FORMAT)
+    splits = {split: tuple(Shard(**shard) for shard in shards) for split, shards in content["splits"].items()}
+    for split, shards in splits.items():
+        check_names(path, split, shards)
     return ShardIndex(folder, content["vocabulary"], content["source"], splits)
+
+
+def check_names(path: Path, split: str, shards: tuple[Shard, ...]) -> None:
+    """Raises UserError unless the split's shards are called <split>-<number>, each once, in order, with counts that can be."""
+    if not re.fullmatch(SPLIT, split):
+        raise wrong(path, f"has a split {shown(split)!r}, which is no name", MADE_BY)
+    before = ""
+    for shard in shards:
+        if not re.fullmatch(f"{split}-{NUMBER}", shard.name) or shard.name <= before:
+            raise wrong(path, f"has a shard {shown(shard.name)!r}, which is not {split}-<number>, or not in order", MADE_BY)
+        if not 0 <= shard.count <= shard.inputs or shard.bytes < 0:
+            raise wrong(path, f"has counts for {shard.name} that cannot be", MADE_BY)
+        before = shard.name
+
+
+@dataclass(frozen=True)
+class SampleLabels:
+    """The MIDs that are verified present and absent in a sample."""
+
+    positive: list[str]
+    negative: list[str]
 
 
 class ShardReader:
@@ -85,23 +120,27 @@ class ShardReader:
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
-        self.path = folder / f"{shard.name}.tar"
+        self.path, sidecar = folder / f"{shard.name}.tar", folder / f"{shard.name}.parquet"
         try:
-            # No thread pools here: loader workers are forked, and a pool (polars always has one) hangs in a forked child.
-            rows = pq.read_table(folder / f"{shard.name}.parquet", columns=COLUMNS, use_threads=False, pre_buffer=False)
+            rows = read_parquet(sidecar, MADE_BY, COLUMNS)
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename} is in the index but not on disk: run `{MADE_BY}` again") from None
-        except ValueError as error:  # an empty tar, or a sidecar that is not parquet
-            raise UserError(f"{self.path} or its sidecar is damaged ({error}): run `{MADE_BY}` again") from error
+        except ValueError as error:  # an empty tar
+            raise UserError(f"{self.path} is damaged ({error}): run `{MADE_BY}` again") from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
         column = {name: rows[name].to_numpy() for name in COLUMNS}
         packed = np.flatnonzero(column["status"] == "ok")
         packed = packed[np.argsort(column["member"][packed])]
         if len(self._map) != shard.bytes or len(packed) != shard.count:
             raise UserError(f"{self.path} is not the shard of the index (bytes or samples differ): run `{MADE_BY}` again")
         self.ids: list[str] = column["id"][packed].tolist()
-        self._spans = np.stack([column[name] for name in SPANS], 1)[packed]
+        self._spans = np.stack([column[name] for name in SPANS], 1)[packed].astype(np.int64)
+        starts, sizes = self._spans[:, ::2], self._spans[:, 1::2]
+        if (starts < 0).any() or (sizes < 0).any() or (sizes > shard.bytes - starts).any():
+            raise wrong(sidecar, f"gives places that are not in {self.path.name}", MADE_BY)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,3 +154,11 @@ class ShardReader:
         """The metadata of sample `sample`, undecoded."""
         _, _, offset, size = self._spans[sample]
         return self._map[offset : offset + size]
+
+    def labels(self, sample: int) -> SampleLabels:
+        """The verified labels of sample `sample`. Raises UserError if its JSON is damaged."""
+        if unlike := misfit(self.json(sample), SampleLabels):
+            raise UserError(f"{self.path}: the JSON of sample {shown(self.ids[sample])} is damaged ({unlike}): run `{AUDIT}` to find all "
+                            f"damage, then `{MADE_BY}` again")
+        content = parse_json(self.json(sample))
+        return SampleLabels(content["positive"], content["negative"])

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.files import hash_of, read_json, whole_file, write_json
+from c2srt.files import hash_of, whole_file, write_json
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, normalise, patches_and_global
+from c2srt.opened import open_npy, read_json, wrong
 from c2srt.shards import Shard, ShardIndex, ShardReader
+from c2srt.shown import shown
 from c2srt.views import ViewConfig, decode, view_pixels
 
 FILE = "teacher.json"
@@ -69,16 +71,18 @@ class TeacherCache:
         """[b] shard names, [b] samples within them -> [b, D] float16 of view `view`."""
         found = np.empty((len(shards), self.width), np.float16)
         for row, (shard, sample) in enumerate(zip(shards, samples.tolist(), strict=True)):
-            found[row] = self.shard(shard)[view, sample]
+            features = self.shard(shard)
+            if view >= features.shape[0] or sample >= features.shape[1]:
+                raise wrong(self.folder / f"{shard}.npy", f"has no view {view} of sample {sample}", MADE_BY)
+            found[row] = features[view, sample]
         return found
 
     def shard(self, name: str) -> np.ndarray:
         """[V', count, D] float16, mapped."""
         if name not in self._open:
-            try:
-                mapped = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise UserError(f"{self.folder / name}.npy cannot be read ({error}): make it again with `{MADE_BY}`") from error
+            mapped = open_npy(path := self.folder / f"{name}.npy", MADE_BY, "f")
+            if mapped.dtype != np.float16 or mapped.ndim != 3 or mapped.shape[2] != self.width:
+                raise wrong(path, f"is {mapped.dtype} of shape {list(mapped.shape)}, not float16 of width {self.width}", MADE_BY)
             self._open[name] = mapped.view(np.ndarray)  # still mapped; indexing np.memmap itself takes twice the time
             if len(self._open) > self.OPEN:
                 self._open.popitem(last=False)
@@ -93,9 +97,10 @@ def difference(found: dict, expected: dict) -> str | None:
     """
     have = flatten(found)
     for name, value in flatten(expected).items():
-        enough_views = name == "views.count" and 0 < value <= (have.get(name) or 0)
+        count = have.get("views.count")
+        enough_views = name == "views.count" and isinstance(count, int) and 0 < value <= count
         if have.get(name) != value and not enough_views:
-            return f"{name}={have.get(name)}, not {value}"
+            return f"{name}={shown(have.get(name))}, not {shown(value)}"
     return None
 
 

@@ -14,22 +14,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from c2srt.artefact import FILES, remove_unfinished, tidy, unfinished, vouch, vouched, withdraw, writing
 from c2srt.errors import UserError
-from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
+from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, ClipConfig, load_clip
+from c2srt.opened import read_json, read_tensors
 from c2srt.progress import Progress
+from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
 FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
 MADE_BY = Command("text")
 SLOT = "{}"
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """What text.json must say of what the features were made from."""
+
+    vocabulary: str
+    clip: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What text.json must have."""
+
+    made_from: MadeFrom
+    files: dict[str, str]
 
 
 @dataclass
@@ -135,8 +152,8 @@ def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Con
 def load_block(path: Path) -> Tensor | None:
     """A finished block, or None."""
     try:
-        return load_file(path)["features"]
-    except (OSError, SafetensorError, KeyError):
+        return read_tensors(path, MADE_BY, "features")["features"]
+    except UserError:
         return None
 
 
@@ -184,11 +201,9 @@ def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None
     Raises UserError if they are absent, damaged, of another vocabulary, or (with `clip_hash`) of another CLIP.
     """
     text_identity(folder, vocabulary, clip_hash)
-    try:
-        features = load_file(folder / FEATURES)["features"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{folder / FEATURES} cannot be read ({error}): make it again with `{MADE_BY}`") from error
-    if features.ndim != 2 or len(features) != len(vocabulary) or not math.isfinite(features.sum().item()):
+    features = read_tensors(folder / FEATURES, MADE_BY, "features")["features"]
+    if not features.is_floating_point() or features.ndim != 2 or len(features) != len(vocabulary) \
+            or not math.isfinite(features.sum().item()):
         raise UserError(f"{folder / FEATURES} holds features of shape {list(features.shape)}, or some that are not finite: "
                         f"make it again with `{MADE_BY}`")
     return features
@@ -196,15 +211,11 @@ def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None
 
 def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> str:
     """SHA-256 of the features in `folder`, after checking that they belong to this vocabulary (and CLIP). Raises UserError."""
-    content = read_json(folder / PROVENANCE, MADE_BY)
-    try:
-        made_from, sha256 = content["made_from"], content[FILES][FEATURES]
-        check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
-        made_by_clip = made_from["clip"]
-    except (KeyError, TypeError):
-        raise UserError(f"{folder / PROVENANCE} does not describe text features: make it again with `{MADE_BY}`") from None
-    if clip_hash is not None and made_by_clip != clip_hash:
-        raise UserError(f"{folder / FEATURES} was made by CLIP {made_by_clip}, not {clip_hash}: "
+    content = read_json(folder / PROVENANCE, MADE_BY, Provenance)
+    made_from, sha256 = content["made_from"], content[FILES].get(FEATURES)
+    check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
+    if clip_hash is not None and made_from["clip"] != clip_hash:
+        raise UserError(f"{folder / FEATURES} was made by CLIP {shown(made_from['clip'])}, not {clip_hash}: "
                         f"rebuild it with `{MADE_BY}` and the same clip.* keys")
     if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
         raise UserError(f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`")

@@ -15,10 +15,22 @@ from importlib.resources import files
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.files import hash_of, read_json, write_json
+from c2srt.files import hash_of, write_json
 from c2srt.hints import Command
+from c2srt.opened import read_json
+from c2srt.shown import shown
 
 FILE = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class VocabularyFile:
+    """What vocabulary.json must have."""
+
+    mids: list[str]
+    names: list[str]
+    seen_count: int
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Vocabulary:
             raise UserError(f"the vocabulary has {len(self.mids)} MIDs but {len(self.names)} names: give one name a MID")
         if len(self.index) != len(self.mids):
             twice = next(mid for position, mid in enumerate(self.mids) if self.index[mid] != position)
-            raise UserError(f"category {twice} is in the vocabulary twice (as seen and unseen?): keep one of the two")
+            raise UserError(f"category {shown(twice)} is in the vocabulary twice (as seen and unseen?): keep one of the two")
         if not 0 <= self.seen_count <= len(self.mids):
             raise UserError(f"seen_count {self.seen_count} is outside 0…{len(self.mids)}")
 
@@ -80,14 +92,9 @@ def open_images_v4() -> Vocabulary:
 
 def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads `folder/vocabulary.json`. Raises UserError if it is absent, broken or was edited by hand."""
-    content = read_json(folder / FILE, Command("shard"))
-    try:
-        vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), int(content["seen_count"]))
-        written = content["hash"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / FILE} is not a vocabulary ({type(error).__name__}: {error}): "
-                        f"make it again with `{Command('shard')}`") from None
-    if vocabulary.hash != written:
+    content = read_json(folder / FILE, Command("shard"), VocabularyFile)
+    vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), content["seen_count"])
+    if vocabulary.hash != content["hash"]:
         raise UserError(f"{folder / FILE} was changed since it was written (hash mismatch): "
                         f"make it again with `{Command('shard')}`")
     return vocabulary
@@ -96,4 +103,4 @@ def load_vocabulary(folder: Path) -> Vocabulary:
 def check_same_vocabulary(vocabulary: Vocabulary, other_hash: str, what: Path | str, rebuild: Command) -> None:
     """Refuses an artefact made for another vocabulary, naming the command that rebuilds it."""
     if vocabulary.hash != other_hash:
-        raise UserError(f"{what} was made for vocabulary {other_hash}, not {vocabulary.hash}: rebuild it with `{rebuild}`")
+        raise UserError(f"{what} was made for vocabulary {shown(other_hash)}, not {vocabulary.hash}: rebuild it with `{rebuild}`")

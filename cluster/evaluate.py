@@ -7,6 +7,7 @@ A piece is a fixed run of images, the same for any number of workers, and waits 
 """
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -24,7 +25,7 @@ from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, write_results
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, read_results, write_results
 from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
                                       prior_of)
 from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
@@ -33,6 +34,7 @@ from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import check_choice
 from c2srt.model.export import CONFIG_FILE
+from c2srt.opened import open_npy
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.tracking import RUN, Journal, Tracker, send_rest
@@ -140,8 +142,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
                  "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch,
                  "bootstrap": [config.bootstrap, config.seed]}
     key = hash_of(made_from)
-    found = vouched(out / RESULTS)
-    if found is not None and isinstance(found.get("made_from"), dict) and found["made_from"].get("key") == key:
+    if (found := current(out, key)) is not None:
         print(f"{out / RESULTS} is up to date")
         tidy(out, PIECES)
         track(config, found, new=False)
@@ -152,6 +153,14 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
         remove_unfinished(out, PIECES)
     track(config, results, new=True)
     return results
+
+
+def current(out: Path, key: str) -> dict | None:
+    """The results in `out` if they are whole and have this key."""
+    with suppress(UserError):  # what cannot be read is written anew
+        if vouched(out / RESULTS) and (results := read_results(out))["made_from"].get("key") == key:
+            return results
+    return None
 
 
 def measured(config: Config, protocols: tuple[str, ...], index: ShardIndex, vocabulary: Vocabulary, subject: Subject,
@@ -307,7 +316,8 @@ def count_pieces(task: tuple[Any, list[Piece]]) -> np.ndarray:
     """The second look at some pieces' scores, for the dense protocol: counts [T]. `task` holds a reference to the Thresholds."""
     reference, pieces = task
     table: Thresholds = ray.get(reference)
-    return table.count(*(np.load(piece.scores, mmap_mode="r", allow_pickle=False) for piece in pieces))
+    again = "remove its folder and run the same command again"
+    return table.count(*(open_npy(piece.scores, again, "f") for piece in pieces))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import pyarrow.parquet
 
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
+from c2srt.shown import shown
+from c2srt.tracking.redact import HIDDEN
 from sharding.csvs import DIGITS, bucket, damaged, existing, read_blocks, read_fields, read_lines, scatter
 
 SPLITS = ("train", "validation", "test")
@@ -33,6 +35,8 @@ IMAGE_SCHEMA = {"id": pl.String, "url": pl.String, "landing_url": pl.String, "li
                 "title": pl.String, "original_size": pl.Int64, "original_md5": pl.String, "thumbnail_url": pl.String,
                 "rotation": pl.Int32}
 LABEL_SCHEMA = {"id": pl.String, "mid": pl.String, "present": pl.Boolean}
+URLS = ("url", "landing_url", "thumbnail_url")
+WITH_PASSWORD = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@"
 TEXTS = ("url", "landing_url", "license", "author", "title", "thumbnail_url")
 SCHEMA = pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS[:-1]), ("original_size", pa.int64()),
                     ("original_md5", pa.string()), ("thumbnail_url", pa.string()), ("rotation", pa.int32()),
@@ -114,7 +118,7 @@ def class_names(raw: RawFiles) -> dict[str, str]:
             if line == 1 and row[0] == "LabelName":  # later releases have a header
                 continue
             raise damaged(raw.class_descriptions,
-                          f"line {line} is not a MID and a name: {','.join(row)[:80]!r}")
+                          f"line {line} is not a MID and a name: {shown(','.join(row))!r}")
         names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
     if not names:
         raise damaged(raw.class_descriptions, "it is empty")
@@ -125,7 +129,7 @@ def read_mids(path: Path) -> list[str]:
     """A list with a MID a line (BOM and CRLF allowed). Raises UserError on a line that is none."""
     mids = read_lines(path)
     if bad := next((mid for mid in mids if not mid.startswith("/")), None):
-        raise damaged(path, f"{bad[:80]!r} is not a MID")
+        raise damaged(path, f"{shown(bad)!r} is not a MID")
     return mids
 
 
@@ -148,6 +152,7 @@ class InputReport:
     unlabelled: int = 0
     unknown_mids: int = 0
     malformed_ids: int = 0
+    passwords: int = 0
     unknown_examples: list[str] = field(default_factory=list)
     malformed_examples: list[str] = field(default_factory=list)
 
@@ -162,13 +167,15 @@ class InputReport:
             (self.unlabelled, "{} images have no label: kept, all categories unverified"),
             (self.unknown_mids, "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
                                 f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})"),
+            (self.passwords, f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it from ~/.netrc"),
             (self.malformed_ids, "{} rows are left out because their ImageID is not 16 hex digits "
                                  f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})"),
         ]
         machine = f" + {self.machine_rows:,} machine" if self.machine_rows else ""
         first = (f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with labels "
                  f"({self.label_rows:,} human{machine} rows → {self.positives:,} positive, {self.negatives:,} negative)")
-        return [f"{self.split}: {line}" for line in [first, *(text.format(f"{count:,}") for count, text in oddities if count)]]
+        said = [text.replace("{}", f"{count:,}", 1) for count, text in oddities if count]
+        return [f"{self.split}: {line}" for line in [first, *said]]
 
 
 def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float | None = None) -> InputReport:
@@ -218,7 +225,7 @@ def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
     if not len(bad):
         return block
     report.malformed_ids += len(bad)
-    report.malformed_examples += [repr(name or "")[:40] for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))]
+    report.malformed_examples += [repr(shown(name or "", 38)) for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))]
     return block.filter(pl.col("id").fill_null("").str.contains(WELL_FORMED))
 
 
@@ -228,14 +235,17 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         other = block.filter(pl.col("Subset").ne_missing(split))
         if len(other) and not files.shared_images:
-            raise UserError(f"{files.images} holds image {other['ImageID'][0]} of subset {other['Subset'][0]!r}: it is not the "
-                            f"list of {split}; download it again")
+            raise UserError(f"{files.images} holds image {shown(other['ImageID'][0])} of subset {shown(other['Subset'][0])!r}: it is "
+                            f"not the list of {split}; download it again")
         rows = block.filter(pl.col("Subset") == split).drop("Subset")
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
         turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
         if len(turned):
             raise damaged(files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}")
-        return rows.cast(IMAGE_SCHEMA).with_columns(pl.col(TEXTS).fill_null(""))
+        rows = rows.cast(IMAGE_SCHEMA)
+        report.passwords += int(rows["url"].str.contains(WITH_PASSWORD).sum())
+        masked = pl.col(URLS).str.replace(WITH_PASSWORD, f"${{1}}{HIDDEN}@")
+        return rows.with_columns(masked).with_columns(pl.col(TEXTS).fill_null(""))
 
     return map(keep, read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)))
 
@@ -246,7 +256,7 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport) -> It
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         holes = block.filter(pl.col("LabelName").is_null() | pl.col("Confidence").is_null())
         if len(holes):
-            raise damaged(path, f"a row of image {holes['ImageID'][0]} lacks its LabelName or Confidence")
+            raise damaged(path, f"a row of image {shown(holes['ImageID'][0])} lacks its LabelName or Confidence")
         if threshold is not None:
             block = block.filter(pl.col("Confidence") >= threshold)
             report.machine_rows += len(block)
@@ -254,8 +264,8 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport) -> It
             odd = block.filter(~pl.col("Confidence").is_in([0.0, 1.0]))
             if len(odd):
                 image_id, mid, value = odd.row(0)
-                raise UserError(f"{path} has confidence {value:g} for {mid} in image {image_id}, where people say 0 or 1: is it "
-                                "the machine label file? Download the human one")
+                raise UserError(f"{path} has confidence {value:g} for {shown(mid)} in image {shown(image_id)}, where people say 0 or "
+                                "1: is it the machine label file? Download the human one")
             report.label_rows += len(block)
         return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
 
@@ -278,7 +288,7 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
             side_writer.write_table(as_table(contradictory, CONTRADICTORY_SCHEMA))
     if not report.contradictory:
         side.unlink()
-    report.unknown_mids, report.unknown_examples = len(unknown), sorted(unknown)[:EXAMPLES]
+    report.unknown_mids, report.unknown_examples = len(unknown), [shown(mid) for mid in sorted(unknown)[:EXAMPLES]]
 
 
 def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputReport) -> tuple[pl.DataFrame, pl.DataFrame]:

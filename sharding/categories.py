@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from c2srt.errors import UserError
+from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from sharding.annotations import RawFiles, class_names, read_mids
 
@@ -56,7 +57,7 @@ def listed(raw: RawFiles, names: dict[str, str]) -> Vocabulary:
                         "data.vocabulary=auto")
     seen, unseen = read_mids(raw.classes_seen), read_mids(raw.classes_unseen)
     if nameless := [mid for mid in (*seen, *unseen) if mid not in names]:
-        raise UserError(f"{nameless[0]} of the class lists is not in {raw.class_descriptions}: add a line with its name")
+        raise UserError(f"{shown(nameless[0])} of the class lists is not in {raw.class_descriptions}: add a line with its name")
     return named(seen, unseen, names)
 
 

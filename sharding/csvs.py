@@ -6,6 +6,7 @@ pyarrow does the parsing (quoted newlines, BOM, CRLF, gzip); no row ever becomes
 
 import csv
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,10 +18,13 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from c2srt.errors import UserError
+from c2srt.opened import check_regular, reason
+from c2srt.shown import shown
 
 DIGITS = "0123456789abcdef"
 BLOCK_BYTES = 16 << 20  # of text held at once; a longer single row is refused
-READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error)
+LIST_BYTES = 64 << 20  # of a small list, unpacked: class-descriptions.csv of Open Images has 0.5 MiB
+READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error, UnicodeError, csv.Error)
 
 
 def existing(path: Path) -> Path | None:
@@ -28,10 +32,14 @@ def existing(path: Path) -> Path | None:
     return next((file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()), None)
 
 
-def open_text(path: Path):
-    """Opens a small text file, gzipped or not, without its BOM."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
+def open_text(path: Path, most: int = LIST_BYTES) -> io.StringIO:
+    """A small text file, gzipped or not, without its BOM. Raises UserError if it is none, or unpacks to more than `most` bytes."""
+    check_regular(path, "download it again")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise damaged(path, f"it has more than {most >> 20} MiB")
+    return io.StringIO(content.decode("utf-8-sig"), newline="")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -61,35 +69,35 @@ def unreadable(path: Path, error: Exception) -> UserError:
     """What one of READ_ERRORS means: text in another encoding with its line, or a damaged file."""
     if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
         return not_utf8(path)
-    return damaged(path, (str(error) or type(error).__name__).splitlines()[0][:200])
+    return damaged(path, reason(error))
 
 
 def not_utf8(path: Path) -> UserError:
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(BLOCK_BYTES), b""), 1):
                 try:
                     line.decode()
                 except UnicodeDecodeError:
-                    shown = line.strip()[:60].decode(errors="backslashreplace")
-                    return UserError(f"{path} is not UTF-8 (line {number:,}: {shown}): save it as UTF-8")
+                    begins = shown(line.strip()[:60].decode(errors="backslashreplace"))
+                    return UserError(f"{path} is not UTF-8 (line {number:,}: {begins}): save it as UTF-8")
     except READ_ERRORS as error:
-        return damaged(path, str(error))
+        return damaged(path, reason(error))
     return damaged(path, "not UTF-8")
 
 
 def check_header(path: Path, required: list[str]) -> None:
     """Raises UserError if the file is empty or its header lacks a required column."""
+    check_regular(path, "download it again")
     try:
-        with open_text(path) as file:
-            header = next(csv.reader(file), [])
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = next(csv.reader(io.StringIO(file.readline(BLOCK_BYTES).decode("utf-8-sig"), newline="")), [])
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
     if not header:
         raise damaged(path, "it is empty")
     if missing := [name for name in required if name not in header]:
-        found = ", ".join(header)[:200]
+        found = shown(", ".join(header), 120)
         raise UserError(f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file")
 
 
@@ -114,7 +122,7 @@ def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str
     except OSError as error:  # pyarrow reports a truncated gzip stream as a bare OSError without errno
         if error.errno is not None:
             raise
-        raise damaged(path, str(error)[:200]) from error
+        raise damaged(path, reason(error)) from error
 
 
 def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:

@@ -1,11 +1,15 @@
 """`<out>/inputs/<split>.parquet`: made from the raw lists once, and again only when one of them has changed."""
 
-from dataclasses import asdict
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from c2srt.files import read_json, sha256_of_file, write_json
+from c2srt.errors import UserError
+from c2srt.files import sha256_of_file, write_json
 from c2srt.hints import Command
+from c2srt.opened import misfit, read_json
 from c2srt.vocabulary import Vocabulary
 from sharding.config import Config
 from sharding.counts import Acceptance
@@ -19,6 +23,16 @@ class Report(Protocol):
 
     def lines(self) -> list[str]:
         """They and every oddity in sentences."""
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """What the record of a split's table must have."""
+
+    made_from: dict
+    bytes: int
+    sha256: str
+    report: dict
 
 
 class Reader(Protocol):
@@ -55,9 +69,10 @@ def prepare_inputs(reader: Reader, split: str, out: Path) -> tuple[Report, str, 
     """
     path, record = inputs_path(out, split), inputs_path(out, split).with_suffix(".json")
     made_from = reader.made_from(split)
-    if record.exists() and path.exists():
-        old = read_json(record, Command("shard"))
-        if old.get("made_from") == made_from and old.get("bytes") == path.stat().st_size:
+    with suppress(UserError, OSError):  # absent or damaged: made again
+        old = read_json(record, Command("shard"), RecordFile)
+        whole = old["bytes"] == path.stat().st_size and old["sha256"] == sha256_of_file(path)
+        if whole and old["made_from"] == made_from and not misfit(json.dumps(old["report"]), reader.report):
             return reader.report(**old["report"]), old["sha256"], False
     path.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)

@@ -15,7 +15,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -26,12 +28,14 @@ from c2srt.errors import UserError
 from c2srt.evaluation.known import NUS_WIDE, given_away
 from c2srt.evaluation.known import NUS_WIDE_VOCABULARY as PUBLISHED
 from c2srt.files import whole_file
+from c2srt.opened import check_regular
+from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 from sharding.annotations import SCHEMA, TEXTS
 from sharding.config import Config
 from sharding.counts import Acceptance, Count
 from sharding import csvs
-from sharding.csvs import BLOCK_BYTES, damaged
+from sharding.csvs import damaged
 from sharding.folders import read
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask
@@ -43,6 +47,8 @@ FILE_SCHEMA = SCHEMA.append(pa.field("file", pa.string()))
 IMAGE = re.compile(r"([^\\/.][^\\/]*)[\\/]((\w+_)?(\w+))\.jpg", re.ASCII)
 GROUP_ROWS = 4096  # of the parquet; each row lists every category
 EXAMPLES = 5
+LINE_BYTES, BLOCK_LINES = 1 << 14, 1 << 12  # of a label file: a line has at most 1,000 labels
+LONGEST = 100  # letters of a tag or concept, which names a label file
 
 
 @dataclass
@@ -116,8 +122,8 @@ class NusWide:
             require(path)
         for concept, path in labels.items():
             if not path.is_file():
-                raise UserError(f"concept {concept!r} of Concepts81.txt has no labels: {path} does not exist; download "
-                                "Groundtruth again, or correct the list")
+                raise UserError(f"concept {shown(concept)!r} of Concepts81.txt has no labels: {folder} has no {shown(path.name)}; "
+                                "download Groundtruth again, or correct the list")
         return lists + list(labels.values())
 
     def write_inputs(self, split: str, out: Path) -> LabelReport:
@@ -190,9 +196,11 @@ def read_lines(path: Path) -> list[str]:
 def read_names(path: Path) -> list[str]:
     """A name a line. Raises UserError if one comes twice."""
     names = read_lines(path)
+    if strange := next((name for name in names if "/" in name or "\0" in name or len(name) > LONGEST), None):
+        raise damaged(path, f"{shown(strange)!r} is no name")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise damaged(path, f"{twice!r} is there twice")
+        raise damaged(path, f"{shown(twice)!r} is there twice")
     return names
 
 
@@ -202,22 +210,23 @@ def read_images(path: Path) -> pl.DataFrame:
     matches = [IMAGE.fullmatch(line) for line in lines]
     if None in matches:
         number = matches.index(None)
-        raise damaged(path, rf"image {number + 1} is {lines[number][:80]!r}, not folder\0001_2124494179.jpg")
+        raise damaged(path, rf"image {number + 1} is {shown(lines[number])!r}, not folder\0001_2124494179.jpg")
     images = pl.DataFrame({"id": [re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII) for found in matches],
                            "file": [f"{found[1]}/{found[2]}.jpg" for found in matches], "photo": [found[4] for found in matches]},
                           schema={"id": pl.String, "file": pl.String, "photo": pl.String})
     if not len(images):
         raise damaged(path, "it is empty")
     if len(twice := images.filter(pl.col("id").is_duplicated())):
-        raise damaged(path, f"image {twice['file'][0]} is there twice")
+        raise damaged(path, f"image {shown(twice['file'][0])} is there twice")
     return images
 
 
 def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.ndarray:
     """A file of 0 and 1, separated by blanks or tabs → uint8 [images, columns]. Raises UserError if it is of another shape."""
+    check_regular(path, "download it again")
     blocks, lines = [], 0
     with path.open("rb") as file:
-        while block := file.readlines(BLOCK_BYTES):
+        while block := lines_of(file, path):
             rows = b"".join(block).translate(None, b" \t\r").split()
             bits = np.frombuffer(b"".join(rows), np.uint8) - ord("0")
             if bits.size != columns * len(rows) or any(len(row) != columns for row in rows) or bits.max(initial=0) > 1:
@@ -228,6 +237,14 @@ def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.nda
         raise UserError(f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or "
                         "one is cut off; download both again")
     return np.concatenate(blocks)
+
+
+def lines_of(file: BinaryIO, path: Path) -> list[bytes]:
+    """The next lines of a label file, at most BLOCK_LINES. Raises UserError on a line that is longer."""
+    block = list(takewhile(len, (file.readline(LINE_BYTES + 1) for _ in range(BLOCK_LINES))))
+    if any(len(line) > LINE_BYTES for line in block):
+        raise damaged(path, f"a line has more than {LINE_BYTES:,} bytes")
+    return block
 
 
 def wrong_line(path: Path, block: list[bytes], before: int, columns: int) -> UserError:

@@ -15,8 +15,11 @@ from typing import Protocol
 import polars as pl
 import webdataset
 
+from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
-from c2srt.shards import Shard
+from c2srt.opened import INTEGER, TEXT, misfit, parquet_note, read_parquet
+from c2srt.shards import MADE_BY, Shard
+from c2srt.tracking.redact import redacted
 from sharding.config import Config
 from sharding.outcome import Outcome
 from sharding.staging import FOLDER as STAGING
@@ -26,7 +29,19 @@ BLOCK = 512  # bytes; a tar member is one header block, then its content filled 
 KEY = "c2srt"
 COLUMNS = {"id": pl.String, "split": pl.String, "status": pl.String, "reason": pl.String, "width": pl.Int32, "height": pl.Int32,
            "member": pl.Int32, "jpg_offset": pl.Int64, "jpg_bytes": pl.Int64, "json_offset": pl.Int64, "json_bytes": pl.Int64}
+KINDS = {name: TEXT if kind == pl.String else INTEGER for name, kind in COLUMNS.items()}
 NO_LABELS = Outcome("no_labels", "no person verified any category of this image (unlabelled=pack packs it)")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a sidecar says of its tar."""
+
+    settings: str
+    bytes: int
+    sha256: str
+    first: str
+    last: str
 
 
 class Source(Protocol):
@@ -114,7 +129,7 @@ def metadata(row: dict, outcome: Outcome, kind: str) -> dict:
     """The sample's `<id>.json`, as c2srt/shards.py specifies it."""
     return {"id": row["id"], "positive": row["positive"], "negative": row["negative"],
             "width": outcome.width, "height": outcome.height,
-            "source": {"from": kind, "url": row["url"], **outcome.original},
+            "source": {"from": kind, "url": redacted(row["url"], {}), **outcome.original},
             "attribution": {name: row[name] for name in ("author", "license", "landing_url", "title")}}
 
 
@@ -131,9 +146,10 @@ def finished(folder: Path, name: str, settings: str) -> Shard | None:
     """The shard if an earlier run finished it with these settings, else None."""
     sidecar, tar = folder / f"{name}.parquet", folder / f"{name}.tar"
     try:
-        done = json.loads(pl.read_parquet_metadata(sidecar)[KEY])
-        if done["settings"] != settings or tar.stat().st_size != done["bytes"]:
+        note = parquet_note(sidecar, MADE_BY, KEY)
+        done = {} if misfit(note, Done) else json.loads(note)
+        if done.get("settings") != settings or tar.stat().st_size != done["bytes"]:
             return None
-        return as_shard(name, done, pl.read_parquet(sidecar, glob=False))
-    except (OSError, pl.exceptions.ComputeError, KeyError, ValueError):
+        return as_shard(name, done, pl.from_arrow(read_parquet(sidecar, MADE_BY, KINDS)))
+    except (OSError, UserError):  # made again
         return None

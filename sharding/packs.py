@@ -13,17 +13,21 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
 
+from c2srt.errors import UserError
+from c2srt.opened import BoundedHeader
+from c2srt.shown import shown
 from sharding.config import Config
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask, wanted_rows
-from sharding.staging import FOLDER, about_stage, in_order, write_stage
+from sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
 
 MEMBER = re.compile(r"([0-9a-f]{16})\.jpg")
-DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error)
+DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError)
 LOG_EVERY_S = 30.0
 
 
@@ -53,6 +57,21 @@ class PackReport:
 
 
 @dataclass(frozen=True)
+class PackAbout:
+    """What a pack's stage must know of what it was made for."""
+
+    spans: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class PackStage:
+    """What stage.json of a pack must have."""
+
+    about: PackAbout
+    report: PackReport
+
+
+@dataclass(frozen=True)
 class PackTask:
     """One pass: the pack `path`, staged to `stage`; `spans` are the input rows [start, stop) of the shards still to be made."""
 
@@ -79,7 +98,10 @@ class PackSource:
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (column id), in order; an image that no pack has is `missing`."""
         stages = [stage_of(task, path) for path in self.packs[task.split]]
-        damaged = [stage.name for stage in stages if about_stage(stage)["report"]["damaged"]]
+        about = {stage: about_stage(stage, PackStage) for stage in stages}
+        if lost := next((stage for stage in stages if about[stage] is None), None):
+            raise UserError(f"{lost} is damaged or gone: {remedy(lost)}")
+        damaged = [stage.name for stage in stages if about[stage]["report"]["damaged"]]
         reason = f"in none of the packs; {', '.join(damaged)} could not be read to the end" if damaged else "in none of the packs"
         return in_order(stages, rows["id"].to_list(), Outcome("missing", reason))
 
@@ -114,7 +136,7 @@ def pack_tasks(source: PackSource, left: list[ShardTask]) -> list[PackTask]:
 def stage_pack(task: PackTask) -> PackReport:
     """Reads one pack and stages its wanted images; does nothing if an earlier run did. Raises UserError on a full disk."""
     stage = Path(task.stage)
-    old = about_stage(stage)
+    old = about_stage(stage, PackStage)
     if old and old["about"] | task.about() == old["about"] and {tuple(span) for span in old["about"]["spans"]} >= set(task.spans):
         return PackReport(**old["report"])
     report = PackReport(Path(task.path).name)
@@ -166,18 +188,36 @@ def members(path: Path, max_bytes: int, report: PackReport) -> Iterator[tuple[st
     the iteration with `report.damaged` set; an image that was cut off is not yielded.
     """
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with gzip.open(path) as stream, tarfile.open(fileobj=Ending(stream), mode="r|", tarinfo=BoundedHeader) as tar:
             for member in tar:
                 tar.members = []  # else tarfile keeps the headers of the whole pack
                 name = PurePosixPath(member.name)
                 if not (member.isreg() or member.isdir()) or name.is_absolute() or ".." in name.parts:
                     report.refused += 1
-                    report.refused_example = report.refused_example or member.name[:80]
+                    report.refused_example = report.refused_example or shown(member.name, 80)
                 elif member.isreg() and (match := MEMBER.fullmatch(name.name)):
                     yield match[1], member.size, tar.extractfile(member).read() if member.size <= max_bytes else None
             check_end(tar)
     except DAMAGE as error:
-        report.damaged = " ".join(str(error).split())[:150] or type(error).__name__
+        report.damaged = shown(" ".join(str(error).split()), 150) or type(error).__name__
+
+
+class Ending:
+    """A stream that ends once: tarfile skips whatever a header says that a member has, and would read on for years behind the
+    end of a pack whose header says 2⁶⁰ bytes.
+    """
+
+    PATIENCE = 16
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.ends = stream, 0
+
+    def read(self, size: int) -> bytes:
+        block = self.stream.read(size)
+        self.ends += not block
+        if self.ends > self.PATIENCE:
+            raise EOFError("it ends inside a member")
+        return block
 
 
 def check_end(tar: tarfile.TarFile) -> None:

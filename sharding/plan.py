@@ -3,14 +3,18 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.files import hash_of, raise_if_storage, read_json, write_json
+from c2srt.files import hash_of, raise_if_storage, write_json
 from c2srt.hints import Command
+from c2srt.opened import read_json
 from c2srt.shards import Shard
+from c2srt.shown import shown
 from sharding.annotations import RawFiles
 from sharding.config import Config
 from sharding.folders import FolderSource, find_folders
@@ -21,6 +25,14 @@ from sharding.urls import UrlSource
 
 SETTINGS = "settings.json"
 LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """What settings.json must have."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
 
 
 @contextmanager
@@ -77,10 +89,11 @@ def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, 
     """
     settings = {**config.settings(), "images": source.kind}
     path = out / SETTINGS
-    old = read_json(path, Command("shard")) if path.exists() else {"settings": settings, "inputs": {}}
+    again = f"choose another out=…, or remove {out} and run `{Command('shard')}`"
+    old = read_json(path, again, SettingsFile) if path.exists() else {"settings": settings, "inputs": {}}
     new_inputs = {**old["inputs"], **inputs}
     before = old["settings"]
-    changed = [f"{key} {before.get(key)} → {value}" for key, value in settings.items() if before.get(key) != value]
+    changed = [f"{key} {shown(before.get(key))} → {value}" for key, value in settings.items() if before.get(key) != value]
     changed += [f"the CSVs of {split}" for split in inputs if old["inputs"].get(split, inputs[split]) != inputs[split]]
     if changed:
         raise UserError(f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete it")

@@ -7,18 +7,35 @@ Everything below `<out>/staging` is removed when the index has been written.
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from c2srt.files import read_json, whole_folder, write_json
-from c2srt.hints import Command
+from c2srt.errors import UserError
+from c2srt.files import whole_folder, write_json
+from c2srt.opened import INTEGER, TEXT, check_parquet, opening, parse_json, read_json, wrong
 from sharding.outcome import Outcome
 
 FOLDER = "staging"
 COLUMNS = {"id": pl.String, "status": pl.String, "reason": pl.String, "width": pl.Int32, "height": pl.Int32, "offset": pl.Int64,
            "bytes": pl.Int64, "original": pl.String}
+KINDS = {name: TEXT if kind == pl.String else INTEGER for name, kind in COLUMNS.items()}
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """What stage.json must have."""
+
+    about: dict
+    report: dict
+
+
+def remedy(stage: Path) -> str:
+    """What to do about a damaged stage: it is only waiting to be packed."""
+    return f"remove {stage} and run the same command again"
 
 
 def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict, report: dict) -> None:
@@ -41,9 +58,12 @@ def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None
     path.write_bytes(content.getbuffer())
 
 
-def about_stage(stage: Path) -> dict | None:
-    """The stage's {"about", "report"}, or None if there is no whole stage."""
-    return read_json(stage / "stage.json", Command("shard")) if (stage / "stage.json").exists() else None
+def about_stage(stage: Path, shape: type = StageFile) -> dict | None:
+    """The stage's {"about", "report"}, or None if there is none that is whole: it is made again."""
+    try:
+        return read_json(stage / "stage.json", remedy(stage), shape)
+    except UserError:
+        return None
 
 
 def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Path, dict]]:
@@ -51,7 +71,12 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
         between = pl.col("id").is_between(pl.lit(first), pl.lit(last))
-        rows = pl.scan_parquet(stage / "rows.parquet", glob=False).filter(between).collect()
+        path = stage / "rows.parquet"
+        check_parquet(path, remedy(stage), KINDS)
+        with opening(path, "parquet", remedy(stage)):
+            rows = pl.scan_parquet(path, glob=False).filter(between).select(*COLUMNS).collect()
+        if any(rows.null_count().row(0)):
+            raise wrong(path, "has empty cells", remedy(stage))
         for row in rows.iter_rows(named=True):
             found.setdefault(row["id"], (stage, row))
     return found
@@ -59,10 +84,15 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
 
 def load(stage: Path, row: dict) -> Outcome:
     """The staged outcome of one row."""
-    with (stage / "images.bin").open("rb") as file:
-        file.seek(row["offset"])
-        jpeg = file.read(row["bytes"])
-    return Outcome(row["status"], row["reason"], jpeg, row["width"], row["height"], json.loads(row["original"]))
+    path, start, size = stage / "images.bin", row["offset"], row["bytes"]
+    with opening(path, "staged images", remedy(stage)), path.open("rb") as file:
+        if not 0 <= start <= start + size <= os.fstat(file.fileno()).st_size:
+            raise wrong(path, f"has no {size:,} bytes at {start:,}", remedy(stage))
+        file.seek(start)
+        jpeg, original = file.read(size), parse_json(row["original"])
+    if not isinstance(original, dict):
+        raise wrong(stage / "rows.parquet", "describes an original by what is no JSON object", remedy(stage))
+    return Outcome(row["status"], row["reason"], jpeg, row["width"], row["height"], original)
 
 
 def in_order(stages: Iterable[Path], ids: list[str], absent: Outcome) -> Iterator[Outcome]:

@@ -218,7 +218,7 @@ def test_labels_are_read_across_blocks(tmp_path, monkeypatch):
     bits = np.random.default_rng(1).integers(0, 2, (700, 9), np.uint8)
     path = tmp_path / "bits.dat"
     write_lines(path, [" ".join(map(str, row)) for row in bits])
-    monkeypatch.setattr("sharding.nuswide.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("sharding.nuswide.BLOCK_LINES", 55)
     assert (read_bits(path, 9, 700, path) == bits).all()
     edit(path, b"\r\n".join(path.read_bytes().split(b"\r\n")[650:652]), b"1 0 9 0 0 0 0 0 0\r\n" + b"1 " * 9)
     with pytest.raises(UserError, match="line 651: '9' is no label"):

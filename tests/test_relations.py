@@ -164,7 +164,7 @@ def test_a_graph_of_another_vocabulary_or_with_too_few_neighbours_is_refused(fiv
     with pytest.raises(UserError, match="relations.json does not exist: make it with `c2srt relations`"):
         load_relations(five / "nowhere", FIVE, 2)
     write_json(folder / "relations.json", {"made": "by hand"})
-    with pytest.raises(UserError, match="does not describe a relation graph"):
+    with pytest.raises(UserError, match=r"is not what it should be \(made_from: field required\)"):
         load_relations(folder, FIVE, 2)
 
 

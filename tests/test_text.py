@@ -131,5 +131,5 @@ def test_features_of_another_vocabulary_or_clip_are_refused(work, clip):
     with pytest.raises(UserError, match="was made by CLIP .* rebuild it with `c2srt text`"):
         load_text(work / "text", VOCABULARY, "another")
     write_json(work / "text/text.json", {"by": "hand"})
-    with pytest.raises(UserError, match="does not describe text features"):
+    with pytest.raises(UserError, match=r"is not what it should be \(made_from: field required\)"):
         load_text(work / "text", VOCABULARY)

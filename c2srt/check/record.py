@@ -9,6 +9,7 @@ from pathlib import Path
 import c2srt
 from c2srt.errors import UserError
 from c2srt.files import raise_if_storage, write_json, write_text
+from c2srt.opened import parse_json
 
 KEPT = ("ok", "wrong")
 """What is known and not looked at again: a skipped, failed or unfinished part is tried again by the next run."""
@@ -27,8 +28,8 @@ class Record:
         found = []
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                content = json.loads(line)
-            except json.JSONDecodeError:
+                content = parse_json(line)
+            except ValueError:
                 continue
             if isinstance(content, dict) and content.keys() >= {"part", "status", "why", "seconds", "machine", "rows"}:
                 found.append(content)

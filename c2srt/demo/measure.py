@@ -6,7 +6,6 @@ their words explain (`words`: pairs) and those they don't (`opaque`: events), an
 Shapes: N images, C categories.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from c2srt.files import sha256_of_file
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, normalise, patches_and_global
 from c2srt.model.export import load_export
-from c2srt.shards import ShardReader, load_index
+from c2srt.opened import read_npz
+from c2srt.shards import SampleLabels, ShardReader, load_index
 from c2srt.vocabulary import load_vocabulary
 
 AT_ONCE = 100
@@ -53,25 +53,26 @@ def of_kind(kind: str) -> np.ndarray:
 def load_split(shards: Path, raw: Path, split: str) -> Split:
     """Reads a split from its shards, and its truth from the generator. Raises UserError if the two are of different worlds."""
     vocabulary, index = load_vocabulary(shards), load_index(shards)
-    with np.load(raw / "truth.npz") as truths:
-        if truths["mids"].tolist() != list(vocabulary.mids):
-            raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again")
-        row = {name: position for position, name in enumerate(truths[f"{split}_ids"].tolist())}
-        every = truths[f"{split}_labels"]
+    names = {"mids": ("U", 1), f"{split}_ids": ("U", 1), f"{split}_labels": ("i", 2)}
+    truths = read_npz(raw / "truth.npz", f"remove {raw} and run `{Command('demo')}` again", names)
+    if truths["mids"].tolist() != list(vocabulary.mids):
+        raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again")
+    row = {name: position for position, name in enumerate(truths[f"{split}_ids"].tolist())}
+    every = truths[f"{split}_labels"]
     ids, images, labels = [], [], []
     for reader in (ShardReader(shards, shard) for shard in index.split(split)):
         for sample, name in enumerate(reader.ids):
             ids.append(name)
             images.append(torch.from_numpy(simplejpeg.decode_jpeg(reader.jpeg(sample))).permute(2, 0, 1))
-            labels.append(label_row(json.loads(reader.json(sample)), vocabulary.index))
+            labels.append(label_row(reader.labels(sample), vocabulary.index))
     return Split(ids, torch.stack(images), np.stack(labels), every[[row[name] for name in ids]])
 
 
-def label_row(labels: dict[str, list[str]], index: dict[str, int]) -> np.ndarray:
-    """{"positive": MIDs, "negative": MIDs} -> int8 [C]."""
+def label_row(labels: SampleLabels, index: dict[str, int]) -> np.ndarray:
+    """A sample's MIDs -> int8 [C]."""
     row = np.zeros(len(index), np.int8)
-    row[[index[mid] for mid in labels["negative"]]] = -1
-    row[[index[mid] for mid in labels["positive"]]] = 1
+    row[[index[mid] for mid in labels.negative]] = -1
+    row[[index[mid] for mid in labels.positive]] = 1
     return row
 
 

@@ -95,7 +95,7 @@ def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, object]:
 def trained(folder: Path, test, topk: tuple[int, ...]) -> dict[str, float]:
     """A trained row's figures, kept beside its model so that they are computed once."""
     key, kept = f"{measure.identity(folder / 'model')} {topk} {len(test.ids)}", folder / FIGURES
-    if kept.is_file() and (content := read_json(kept, Command("demo")))["key"] == key:
+    if kept.is_file() and (content := read_json(kept, Command("demo"))).get("key") == key:
         return content["figures"]
     figures = measure.figures(measure.model_scores(folder / "model", test.images), test, topk)
     write_json(kept, {"key": key, "figures": figures})

@@ -14,6 +14,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, thresholds_of
 from c2srt.evaluation.part import check_topk, measure, merge
 from c2srt.evaluation.results import Task, evaluate_part
+from c2srt.opened import open_npy
 from c2srt.progress import Progress
 
 BLOCK_SCORES = 1 << 23
@@ -54,15 +55,12 @@ def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...
 
 def load_array(path: Path, what: str) -> np.ndarray:
     """A numeric .npy file, mapped. Raises UserError; pickled objects are never loaded."""
+    if not path.exists():
+        raise UserError(f"{what}={path} does not exist")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{what}={path} does not exist") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{what}={path} is not a .npy file of numbers ({str(error).splitlines()[0]})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-        raise UserError(f"{what}={path} is not a .npy file with one array of numbers")
-    return array
+        return open_npy(path, "write one with numpy.save", "biuf")
+    except UserError as error:
+        raise UserError(f"{what}={path} is not a .npy file of numbers: {error}") from None
 
 
 def load_seen(path: Path) -> np.ndarray:

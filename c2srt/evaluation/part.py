@@ -13,6 +13,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.metrics import MAX_CATEGORIES
 from c2srt.evaluation.topk import best, expected_hits, nonzero
 from c2srt.files import whole_file
+from c2srt.opened import read_npz, wrong
 
 SCORES_AT_ONCE = 1 << 19
 """Scores that are measured at a time: 2 MiB, which stay in a core's cache for the passes over them."""
@@ -53,9 +54,26 @@ class Part:
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
 
+ARRAYS = {"category": ("i", 1), "score": ("f", 1), "positive": ("b", 1), "verified": ("i", 1), "positives": ("i", 2),
+          "hits": ("f", 3), "isr": ("i", 2)}
+"""Letters of the dtypes of a part's arrays, and their axes."""
+
+
 def load_part(path: Path) -> Part:
-    with np.load(path, allow_pickle=False) as arrays:
-        return Part(**arrays)
+    """Raises UserError if the file is damaged."""
+    again = f"remove {path.parent} and run the same command again"
+    part = Part(**read_npz(path, again, ARRAYS))
+    check_part(part, path, again)
+    return part
+
+
+def check_part(part: Part, path: Path, remedy: str) -> None:
+    """Raises UserError unless a part's arrays belong together."""
+    entries, images = len(part.category), part.images
+    if (len(part.score) != entries or len(part.positive) != entries or part.verified.sum() != entries
+            or (part.verified < 0).any() or (part.category < 0).any() or part.positives.shape != (images, 2)
+            or part.hits.shape[:2] != (images, 2) or part.isr.shape[1] != 3 or not np.isfinite(part.score).all()):
+        raise wrong(path, "holds arrays that do not belong together", remedy)
 
 
 def merge(parts: list[Part]) -> Part:

@@ -17,11 +17,15 @@ results.json (fractions 0–1; null where nothing can be measured):
      "files": {"per_category.csv": SHA-256}}                              of the table that belongs to these results
 """
 
-from dataclasses import dataclass
+import json
+import re
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
+from annotated_types import Interval, Len
 
 from c2srt.artefact import vouch, withdraw
 from c2srt.errors import UserError
@@ -31,9 +35,15 @@ from c2srt.evaluation.known import Published, given_away, published
 from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, Part, columns_of
 from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
 from c2srt.files import whole_file
+from c2srt.hints import Command
+from c2srt.opened import Count, misfit, read_json, wrong
+from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 
 RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
+Figure = Annotated[float, Interval(ge=-1e15, le=1e15)] | None
+Score = dict[Literal["P", "R", "F1"], Figure]
+F1 = re.compile(r"F1@[0-9]{1,9}")
 FEW = 30
 """Categories, or images, below which a mean is called an anecdote. APs of categories differ by about 0.3
 (one standard deviation), so a mean over 30 of them is off by 0.3 / √30, 5 points: three times what the
@@ -49,6 +59,83 @@ class Task:
     protocols: tuple[str, ...]
     draws: int = 0
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class CategoriesFile:
+    """How many categories a label set has, as in results.json."""
+
+    all: Count
+    verified: Count
+    positive: Count
+
+
+@dataclass(frozen=True)
+class LabelSetFile:
+    """What a label set of results.json must have, besides its F1@K."""
+
+    mAP: dict[str, Figure]
+    images: Count
+    categories: CategoriesFile
+    positives_per_image: Figure
+    all_images: dict[str, Figure | Score]
+    ci95: dict[str, dict[str, Annotated[list[Figure], Len(2, 2)]]] | None = None
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """The published positives per image, as in results.json."""
+
+    zsl: float
+    gzsl: float
+    over: Literal["all", "positive"]
+
+
+@dataclass(frozen=True)
+class IsrFile:
+    """The ISR's statistics, as in results.json."""
+
+    mean_patches: float
+    capped_share: float
+
+
+@dataclass(frozen=True)
+class BootstrapFile:
+    """The bootstrap's settings, as in results.json."""
+
+    draws: Count
+    seed: int
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """What results.json must have."""
+
+    images: Count
+    zsl: LabelSetFile
+    gzsl: LabelSetFile
+    isr: IsrFile | None = None
+    bootstrap: BootstrapFile | None = None
+    published: PublishedFile | None = None
+    given_away: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    made_from: dict = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def read_results(folder: Path, made_by: Command | None = None) -> dict:
+    """`folder`'s results.json. Raises UserError if it is absent or damaged."""
+    path, again = folder / RESULTS, made_by or Command("evaluate")
+    results = read_json(path, again, ResultsFile)
+    known = {one.name for one in fields(LabelSetFile)}
+    keys = [{key for key in results[label_set] if key not in known} | set(results[label_set]["mAP"]) for label_set in LABEL_SETS]
+    for label_set in LABEL_SETS:
+        for key, value in results[label_set].items():
+            if key not in known and (not F1.fullmatch(key) or misfit(json.dumps(value), Score) or len(value) != 3):
+                raise wrong(path, f"is not what it should be ({label_set}.{shown(key, 30)})", again)
+    if keys[0] != keys[1]:
+        raise wrong(path, "has other figures for ZSL than for GZSL", again)
+    return results
 
 
 def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None,

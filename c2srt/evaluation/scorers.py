@@ -3,7 +3,6 @@
 Shapes: b images, S pixels a side, C categories, D joint width.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,7 +139,7 @@ def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.
     """How many images of one shard are positive for each category: int64 [C]."""
     reader, counts = ShardReader(index.folder, shard), np.zeros(len(vocabulary), np.int64)
     for sample in range(len(reader)):
-        columns = [vocabulary.index[mid] for mid in json.loads(reader.json(sample))["positive"] if mid in vocabulary.index]
+        columns = [vocabulary.index[mid] for mid in reader.labels(sample).positive if mid in vocabulary.index]
         counts[columns] += 1
     return counts
 

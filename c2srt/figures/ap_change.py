@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.evaluation.results import PER_CATEGORY, RESULTS
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, read_results
 from c2srt.figures.inputs import Inputs, need
-from c2srt.files import read_json, sha256_of_file
+from c2srt.files import sha256_of_file
 from c2srt.hints import Command
+from c2srt.opened import read_csv
 
 COLUMN = "gzsl_per_class"
 
@@ -65,7 +66,7 @@ def made_from(inputs: Inputs) -> dict:
 def numbers(inputs: Inputs) -> ApChange:
     """Raises UserError if the two differ in more than the ISR, or one of them is not what its key says."""
     where = folders(inputs)
-    results = {isr: read_json(folder / RESULTS, evaluation(folder)) for isr, folder in where.items()}
+    results = {isr: read_results(folder, evaluation(folder)) for isr, folder in where.items()}
     for isr, key in ((True, "with_isr"), (False, "without_isr")):
         if (results[isr].get("isr") is not None) != isr:
             raise UserError(f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one")
@@ -79,12 +80,7 @@ def numbers(inputs: Inputs) -> ApChange:
 
 def read_table(path: Path) -> pl.DataFrame:
     """per_category.csv. Raises UserError if it has not the columns."""
-    columns = ["mid", "name", "seen", COLUMN]
-    try:
-        return pl.read_csv(path, columns=columns, schema_overrides={"mid": pl.String, "name": pl.String, COLUMN: pl.Float64}, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path} has not the columns {', '.join(columns)} ({str(error).splitlines()[0]}): make it again with "
-                        f"`{evaluation(path.parent)}`") from error
+    return read_csv(path, evaluation(path.parent), {"mid": pl.String, "name": pl.String, "seen": pl.Boolean, COLUMN: pl.Float64})
 
 
 def joined(without: pl.DataFrame, with_isr: pl.DataFrame) -> ApChange:

@@ -11,8 +11,10 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.evaluation.part import LABEL_SETS
 from c2srt.figures.inputs import Inputs, need
-from c2srt.files import read_json, sha256_of_file
+from c2srt.files import sha256_of_file
 from c2srt.hints import Command
+from c2srt.opened import read_json, wrong
+from c2srt.shown import shown
 
 AXES = {"neighbours": "K, related seen categories", "threshold": "α, threshold of the ISR",
         "distillation": "λ, weight of distillation"}
@@ -58,9 +60,8 @@ def numbers(inputs: Inputs, name: str) -> Curves:
             raise UserError(f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again")
         values = {label_set: {metric.split("/")[0]: [[each[f"{label_set}/{metric}"] for each in some] for some in trials]
                               for metric in metrics_of(trials[0][0], label_set)} for label_set in LABEL_SETS}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a table ({type(error).__name__}: {error}): make it again with "
-                        f"`{made_by(inputs, name)}`") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise wrong(path, f"is not a table ({type(error).__name__}: {shown(error)})", made_by(inputs, name)) from error
     return Curves(name, AXES[name], x, values)
 
 

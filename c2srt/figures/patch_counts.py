@@ -17,12 +17,13 @@ import torch
 
 from c2srt.artefact import unfinished
 from c2srt.errors import UserError
-from c2srt.evaluation.part import GZSL, Part, measure, merge
+from c2srt.evaluation.part import ARRAYS, GZSL, Part, check_part, measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.patches import with_isr
 from c2srt.files import hash_of, whole_file
 from c2srt.model.head import Head
+from c2srt.opened import read_npz
 from c2srt.progress import Progress
 
 NEVER = 2.0
@@ -96,9 +97,14 @@ class Piece:
 
 
 def load_piece(path: Path, heads: int) -> Piece:
-    with np.load(path, allow_pickle=False) as arrays:
-        parts = [Part(*(arrays[f"{place}.{field.name}"] for field in fields(Part))) for place in range(heads)]
-        return Piece(parts, arrays["taken"], arrays["present"])
+    """Raises UserError if the file is damaged."""
+    again = f"remove {path.parent} and run the same command again"
+    names = {f"{place}.{name}": kind for place in range(heads) for name, kind in ARRAYS.items()}
+    arrays = read_npz(path, again, names | {"taken": ("iuf", 1), "present": ("iuf", 1)})
+    parts = [Part(*(arrays[f"{place}.{field.name}"] for field in fields(Part))) for place in range(heads)]
+    for part in parts:
+        check_part(part, path, again)
+    return Piece(parts, arrays["taken"], arrays["present"])
 
 
 def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator[Piece]:

@@ -6,19 +6,30 @@ Shapes: B images, P patches, D joint width.
 import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Annotated
 
 import open_clip
 import torch
+from annotated_types import Interval
+from open_clip import CLIPTextCfg, CLIPVisionCfg
 from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
 from c2srt.errors import UserError
+from c2srt.opened import misfit, read_json, reason
+from c2srt.shown import shown
 
 RANDOM = "random"
 VOCABULARY = 49408  # tokens of CLIP's own byte-pair tokenizer
+MOST_PARAMETERS = 6 * 10**9  # EVA02-E-14-plus has 5.0 · 10⁹
+SIZES = {"layers": (1, 256), "width": (1, 1 << 16), "head_width": (1, 1 << 16), "patch_size": (1, 1 << 12), "image_size": (1, 1 << 12),
+         "context_length": (1, 1 << 12), "vocab_size": (1, 1 << 20), "heads": (1, 1 << 10), "mlp_ratio": (0, 64),
+         "attn_pooler_queries": (1, 1 << 12), "attn_pooler_heads": (1, 1 << 10)}
+"""Least and most of what decides time and memory, far beyond every model that there is."""
+Size = Annotated[int, Interval(ge=1, le=1 << 16)]
 
 
 @dataclass
@@ -177,8 +188,8 @@ def find_model_config(name: str) -> dict:
     """open_clip's config dict of a built-in model, or the one in a JSON file."""
     if name.endswith(".json"):
         try:
-            return json.loads(Path(name).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+            return read_json(Path(name), "give a JSON file, or a name such as ViT-B-16")
+        except UserError as error:
             raise UserError(f"clip.name={name} is not a readable open_clip model config: {error}") from error
     config = open_clip.get_model_config(name)
     if config is None:
@@ -192,14 +203,75 @@ def build_model(model_config: dict) -> nn.Module:
     A fixed seed makes `pretrained=random` mean one model in every process of a job.
     """
     check_tokenizer(model_config)
+    check_config(model_config)
     arguments = copy.deepcopy(model_config)
     custom_text = arguments.pop("custom_text", False)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
-    except (TypeError, KeyError) as error:
-        raise UserError(f"the open_clip model config cannot be built: {error}") from error
+    except Exception as error:  # open_clip and torch assert, and raise whatever odd sizes lead to
+        raise UserError(f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)})") from error
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What an open_clip model config must have; what is none of these it may not have."""
+
+    embed_dim: Size
+    vision_cfg: CLIPVisionCfg
+    text_cfg: CLIPTextCfg
+    quick_gelu: bool = False
+    custom_text: bool = False
+    init_logit_scale: float = 0.0
+    init_logit_bias: float | None = None
+    nonscalar_logit_scale: bool = False
+
+
+def check_config(model_config: dict) -> None:
+    """Raises UserError unless a config describes a CLIP that can be built from itself alone, of a size that exists.
+
+    A config is data: one that came with an export must not choose what is fetched from a hub or read from a folder, as the
+    keys for timm and Hugging Face do (`hf-hub:…`, `local-dir:…`), nor how much memory or time it takes.
+    """
+    vision = model_config.get("vision_cfg")
+    if isinstance(vision, dict) and (vision.get("timm_model_name") or isinstance(vision.get("layers"), list)):
+        raise UserError("this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model")
+    known = {field.name for field in fields(ModelFile)}
+    unlike = misfit(json.dumps(model_config), ModelFile) or next((f"{shown(key)}: unknown" for key in model_config if key not in known), "")
+    unlike = unlike or odd_size(model_config)
+    if not unlike and (parameters := count_parameters(model_config)) > MOST_PARAMETERS:
+        unlike = f"{parameters:,} parameters are more than any CLIP has"
+    if unlike:
+        raise UserError(f"the open_clip model config is not what it should be ({unlike}): take one of open_clip's, such as ViT-B-16")
+
+
+def odd_size(model_config: dict) -> str:
+    """The first size that no model has, in words, or ""."""
+    for name in ("vision_cfg", "text_cfg"):
+        for key, (low, high) in SIZES.items():
+            given = model_config[name].get(key, low)
+            for value in given if isinstance(given, list) else [given]:
+                if not low <= value <= high:
+                    return f"{name}.{key}: {shown(value, 30)} is outside {low:,}…{high:,}"
+    vision = model_config["vision_cfg"]
+    sides, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
+    if min(sides if isinstance(sides, list) else [sides]) < patch:
+        return f"vision_cfg.patch_size: {patch} is more than the image has"
+    return ""
+
+
+def count_parameters(model_config: dict) -> int:
+    """About how many parameters a ViT-CLIP of this config has, in the transformers and the embeddings."""
+    vision, text, joint = model_config["vision_cfg"], model_config["text_cfg"], model_config["embed_dim"]
+    found = 0
+    for part, layers, width in ((vision, 12, 768), (text, 12, 512)):
+        layers, width = part.get("layers", layers), part.get("width", width)
+        found += layers * int((4 + 2 * part.get("mlp_ratio", 4)) * width**2) + width * joint
+    sides, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
+    height, across = sides if isinstance(sides, list) else (sides, sides)
+    found += vision.get("width", 768) * ((height // patch + 1) * (across // patch + 1) + 3 * patch**2)
+    return found + text.get("width", 512) * (text.get("vocab_size", VOCABULARY) + text.get("context_length", 77))
 
 
 def check_tokenizer(model_config: dict) -> None:
@@ -211,7 +283,7 @@ def check_tokenizer(model_config: dict) -> None:
         raise UserError(f"this CLIP's text tower is a Hugging Face model ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16")
     if other := text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs"):
         raise UserError(f"this CLIP's text tower needs another tokenizer ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16")
-    if (size := text.get("vocab_size", VOCABULARY)) < VOCABULARY:
+    if isinstance(size := text.get("vocab_size"), int) and size < VOCABULARY:
         raise UserError(f"this CLIP's text tower knows {size:,} tokens, CLIP's tokenizer has {VOCABULARY:,}: take an open_clip ViT, such as "
                         "ViT-B-16")
 
@@ -221,8 +293,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} does not hold the weights of this CLIP model: {reason}") from error
+        raise UserError(f"{path} does not hold the weights of this CLIP model ({reason(error)}): give the right file") from error
 
 
 def download(tag: dict, config: ClipConfig) -> str:

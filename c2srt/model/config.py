@@ -4,12 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from c2srt.errors import UserError
+from c2srt.shown import shown
+
+
+DEEPEST = 32  # layers of the head; the paper has 2
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError when a config value is none of its choices."""
     if value not in choices:
-        raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}")
+        raise UserError(f"{name}={shown(value)!r} is not one of {', '.join(choices)}")
 
 
 @dataclass
@@ -67,9 +71,11 @@ class ModelConfig:
             raise UserError(f"model.threshold={self.threshold} is outside (0, 1]: for no local features set model.isr=false")
         if self.init == "clip" and self.ist and not self.residual:
             raise UserError("model.init=clip needs model.residual=true: without it W_out = 0 would score nothing")
-        for name in ("max_patches", "input_layers", "layers", "heads"):
+        for name, most in (("max_patches", 1 << 16), ("input_layers", DEEPEST), ("layers", DEEPEST), ("heads", 1 << 10)):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
+            if getattr(self, name) > most:
+                raise UserError(f"model.{name}={shown(getattr(self, name))} must be at most {most:,}")
         if self.neighbours < 0 or self.neighbours == 0 and not self.self_loops:
             raise UserError("model.neighbours must be at least 1, or 0 with model.self_loops=true")
         if self.score_scale <= 0 or self.isr_scale is not None and self.isr_scale <= 0:

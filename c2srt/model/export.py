@@ -9,16 +9,17 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from annotated_types import Interval, Len
+from safetensors.torch import save_file
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.files import read_json, whole_folder, write_json
+from c2srt.files import whole_folder, write_json
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
@@ -26,13 +27,48 @@ from c2srt.model.context import Context
 from c2srt.model.head import Graph
 from c2srt.model.kinds import build_student
 from c2srt.model.network import Student
+from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
 from c2srt.relations import similar_neighbours
+from c2srt.shown import shown
 from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary
 
 FORMAT = 1
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 MADE_BY = Command("export")
+
+
+Three = Annotated[list[Annotated[float, Interval(ge=-1e6, le=1e6)]], Len(3, 3)]
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """What config.json must say of the CLIP."""
+
+    config: dict
+    mean: Three
+    std: Three
+    hash: str
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """What config.json must say of the vocabulary."""
+
+    mids: list[str]
+    names: list[str]
+    seen_count: int
+
+
+@dataclass(frozen=True)
+class ExportFile:
+    """What config.json must have."""
+
+    model: ModelConfig
+    clip: ClipFile
+    vocabulary: ListedFile
+    templates: Annotated[list[str], Len(1, 10_000)]
+    made_from: dict
 
 
 @dataclass
@@ -113,7 +149,7 @@ def save_with_context(folder: Path, source: Path, text: Tensor, context: Context
                       check: Callable[[], None] = lambda: None) -> None:
     """Writes the export in `source` again with a tuned template: its `text` [C, D] for all categories, and the context that
     embeds new words. `check` raises if what was read of `source` is not what the context was tuned for."""
-    tensors, content = load_file(source / MODEL_FILE), read_json(source / CONFIG_FILE, MADE_BY)
+    tensors, content = read_tensors(source / MODEL_FILE, MADE_BY), read_json(source / CONFIG_FILE, MADE_BY)
     check()
     tensors |= {"text": text.float().cpu().contiguous(), "context": context.values.detach().float().cpu().contiguous()}
     with whole_folder(folder, is_only_export) as temporary:
@@ -122,24 +158,59 @@ def save_with_context(folder: Path, source: Path, text: Tensor, context: Context
 
 
 def load_export(folder: Path) -> Exported:
-    """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken or of another format."""
-    content = read_json(folder / CONFIG_FILE, MADE_BY)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{folder} has export format {content.get('format')}, this version reads {FORMAT}: run `{MADE_BY}` again")
-    vocabulary = Vocabulary(tuple(content["vocabulary"]["mids"]), tuple(content["vocabulary"]["names"]), content["vocabulary"]["seen_count"])
+    """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken or of another format.
+
+    Nothing in it is code, and nothing in it chooses what else is read: the config's types and sizes are checked first, then the
+    tensors' shapes, and only then is anything built that has their size.
+    """
+    path, tensors_path = folder / CONFIG_FILE, folder / MODEL_FILE
+    content = read_json(path, MADE_BY, ExportFile, FORMAT)
+    if unknown := content["model"].keys() - {field.name for field in fields(ModelConfig)}:
+        raise wrong(path, f"is not what it should be (model.{shown(min(unknown))}: unknown)", MADE_BY)
+    clip_part, listed = content["clip"], content["vocabulary"]
     try:
-        tensors = load_file(folder / MODEL_FILE)
-        clip_model = build_model(content["clip"]["config"])
+        vocabulary = Vocabulary(tuple(listed["mids"]), tuple(listed["names"]), listed["seen_count"])
+        config = ModelConfig(**content["model"])
+        expected = shapes_of(clip_part["config"])
+    except UserError as error:
+        raise wrong(path, f"describes no model ({error})", MADE_BY) from error
+    check_shapes(tensors_path, expected, vocabulary, content)
+    tensors = read_tensors(tensors_path, MADE_BY, "text", "table")
+    graph = Graph(tensors.pop("text").float(), tensors.pop("table").long())
+    check_graph(tensors_path, graph)
+    with opening(tensors_path, "the model that its config.json describes", MADE_BY):
+        clip_model = build_model(clip_part["config"])
         head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
-        graph = Graph(tensors.pop("text"), tensors.pop("table").long())
         context = Context(content["templates"][0], tensors.pop("context")) if "context" in tensors else None
         clip_model.load_state_dict(tensors, strict=True)
-        clip = frozen_clip(clip_model, content["clip"]["config"], content["clip"]["mean"], content["clip"]["std"])
-        model = build_student(clip, ModelConfig(**content["model"]), LossConfig(), graph, vocabulary.seen_count)
+        clip = frozen_clip(clip_model, clip_part["config"], clip_part["mean"], clip_part["std"])
+        model = build_student(clip, config, LossConfig(), graph, vocabulary.seen_count)
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True)
-    except (OSError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder / MODEL_FILE} is not the model that its config.json describes ({reason}): "
-                        f"make it again with `{MADE_BY}`") from error
     model.eval().requires_grad_(False)
     return Exported(model, clip, vocabulary, content["templates"], graph, content["made_from"], context)
+
+
+def shapes_of(clip_config: dict) -> dict[str, tuple[int, ...]]:
+    """The shapes of a CLIP's tensors by name, found without memory for them. Raises UserError."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build_model(clip_config).state_dict().items()}
+
+
+def check_shapes(path: Path, expected: dict[str, tuple[int, ...]], vocabulary: Vocabulary, content: dict) -> None:
+    """Raises UserError unless a file's tensors are those of the CLIP, of a head, and of a graph of the vocabulary."""
+    found, (categories, width) = tensor_shapes(path, MADE_BY), (len(vocabulary), content["clip"]["config"]["embed_dim"])
+    expected = expected | {"text": (categories, width), "table": (categories, *found.get("table", (0, 0))[1:2])}
+    for name, shape in expected.items():
+        if found.get(name) != shape:
+            is_not = f"{list(found[name])}, not {list(shape)}" if name in found else "not there"
+            raise wrong(path, f"is not the model that its config.json describes ({shown(name)} is {is_not})", MADE_BY)
+    if strange := [name for name in found if name not in expected and name != "context" and not name.startswith("head.")]:
+        raise wrong(path, f"is not the model that its config.json describes (it has {shown(strange[0])})", MADE_BY)
+
+
+def check_graph(path: Path, graph: Graph) -> None:
+    """Raises UserError unless text features are numbers and neighbours are categories."""
+    if not graph.text.isfinite().all():
+        raise wrong(path, "holds text features that are not finite", MADE_BY)
+    if graph.table.numel() and not -1 <= graph.table.min() <= graph.table.max() < len(graph.table):
+        raise wrong(path, "names neighbours that are no categories", MADE_BY)

@@ -1,16 +1,19 @@
 """A cluster in numbers, and the rates measured on a machine that replace them."""
 
+import json
 from dataclasses import dataclass, field, fields, replace
 
 from c2srt.check.pages import calibration_of
 from c2srt.errors import UserError
-from c2srt.files import read_json
 from c2srt.hints import Command
+from c2srt.opened import Amount, misfit, read_json
+from c2srt.shown import shown
 
 GPU, CPU = "gpu", "cpu"
 MEASURED = ("tflops", "bandwidth_gb_s", "vit_efficiency", "isr_efficiency", "ist_efficiency", "vit_overhead_ms",
             "isr_overhead_ms", "ist_overhead_ms", "step_overhead_ms", "decode_images_s")
 """What a calibration may replace."""
+Measured = dict[str, Amount | dict[str, Amount]]
 
 
 @dataclass
@@ -75,10 +78,10 @@ def calibrated(cluster: Cluster, path: str | None) -> Cluster:
     made_by = Command("plan", calibrate=True)
     content = read_json(calibration_of(path), made_by)
     values = content.get("values")
-    if not isinstance(values, dict) or not set(values) <= set(MEASURED):
+    if not isinstance(values, dict) or not set(values) <= set(MEASURED) or misfit(json.dumps(values), Measured):
         raise UserError(f"{path} is not a calibration of this version: make it again with `{made_by}`")
     if content.get("kind") != cluster.kind:
-        raise UserError(f"{path} was measured on a {content.get('kind')}, cluster={cluster.name} is a {cluster.kind}: take "
+        raise UserError(f"{path} was measured on a {shown(content.get('kind'))}, cluster={cluster.name} is a {cluster.kind}: take "
                         "a cluster=… of its kind, or calibrate there")
     return replace(cluster, **values | {"tflops": cluster.tflops | values.get("tflops", {})})
 

@@ -15,23 +15,46 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from annotated_types import Interval
 
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag
+from c2srt.opened import json_line, read_lines, wrong_line
 from c2srt.relations.table import Neighbours, no_neighbours
+from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 
 STRENGTH = {"high": 3, "medium": 2, "low": 1}
 STRONGEST = 3
 SHIPPED = ("relations_openimages_v4.jsonl.gz", "relations_nuswide.jsonl.gz")
 SHIPPED_PROVENANCE = "relations_provenance.json"
+A_LINE = "a relations line"
+AGAIN = "a line needs mid or name, and related with mid or name and a strength of high, medium, low or a number up to 3"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What each of a line's `related` must have; mid or name."""
+
+    strength: str | Annotated[float, Interval(gt=0, le=STRONGEST)]
+    mid: str | None = None
+    name: str | None = None
+    type: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line must have; mid or name."""
+
+    related: list[Entry]
+    mid: str | None = None
+    name: str | None = None
 
 
 class Relation(NamedTuple):
@@ -76,54 +99,41 @@ def shipped_answers(name: str) -> Answers:
 
 def read_answers(path: Path) -> Answers:
     """Reads a relations JSONL, gzip-compressed if its name ends in .gz. Raises UserError naming the line that is wrong."""
-    try:
-        content = path.read_bytes()
-        return parse_answers(gzip.decompress(content) if path.suffix == ".gz" else content, str(path))
-    except FileNotFoundError as error:
-        raise UserError(f"the relations file {path} cannot be read: there is none; `{Command('relations-mine')}` makes one") from error
-    except (OSError, EOFError) as error:
-        raise UserError(f"the relations file {path} cannot be read: {error}") from error
+    if not path.exists():
+        raise UserError(f"the relations file {path} cannot be read: there is none; `{Command('relations-mine')}` makes one")
+    return parse_answers(b"".join(line for _, line in read_lines(path, AGAIN)), str(path))
 
 
 def parse_answers(content: bytes, source: str) -> Answers:
     """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the line."""
     related, provenance = {}, {}
-    for number, row in json_lines(content, source):
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        row = json_line(line, source, number, A_LINE, AGAIN)
+        if isinstance(row.get("provenance"), dict):
+            provenance |= row["provenance"]
+            continue
+        row = json_line(line, source, number, A_LINE, AGAIN, Line)
         try:
-            if "provenance" in row:
-                provenance.update(row["provenance"])
-                continue
-            key = key_of(row)
-            if key in related:
-                raise UserError(f"{source}, line {number}: category {key} was answered before; keep one line a category")
-            related[key] = [relation(answer) for answer in row["related"]]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{source}, line {number}: not a relations line (needs mid or name, and related with mid or name and "
-                            f"a strength of high, medium, low or a number up to 3): {type(error).__name__} {error}") from error
+            key, found = key_of(row), [relation(answer) for answer in row["related"]]
+        except KeyError as error:
+            raise wrong_line(source, number, f"not {A_LINE} (what is {shown(error)}?)", AGAIN) from None
+        if key in related:
+            raise UserError(f"{source}, line {number:,}: category {shown(key)} was answered before; keep one line a category")
+        related[key] = found
     return Answers(source, related, provenance, hashlib.sha256(content).hexdigest()[:16])
 
 
 def relation(answer: dict) -> Relation:
-    """One entry of `related`. Raises KeyError or ValueError."""
+    """One entry of `related` that fits `Entry`. Raises KeyError on another word for its strength, or without a name."""
     strength = answer["strength"]
     value = STRENGTH[strength.lower()] if isinstance(strength, str) else float(strength)
-    if not 0 < value <= STRONGEST:
-        raise ValueError(f"strength {value} is outside (0, {STRONGEST}]")
     return Relation(key_of(answer), value, str(answer.get("type") or ""))
 
 
-def json_lines(content: bytes, source: str) -> Iterator[tuple[int, dict]]:
-    """(line number, object) of every line that is not blank. Raises UserError."""
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{source}, line {number}: not valid JSON ({error})") from error
-
-
 def key_of(row: dict) -> str:
-    return row["mid"] if "mid" in row else row["name"]
+    return row["mid"] if row.get("mid") is not None else row["name"]
 
 
 def llm_neighbours(answers: Answers, vocabulary: Vocabulary, k: int) -> tuple[Neighbours, dict[str, int]]:

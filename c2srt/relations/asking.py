@@ -19,6 +19,7 @@ from c2srt.relations.prompt import SCHEMA
 from c2srt.relations.purse import OutOfBudget, Prices, Purse
 from c2srt.relations.questions import Question, Questions
 from c2srt.relations.verdicts import PROMPT_CUT, reply_event, settle_event, taken_without
+from c2srt.shown import shown
 
 LONGEST_BACKOFF_S = 60.0
 FIRST_TRIES = 3  # of the very first request: a wrong address should not take minutes to say so
@@ -138,7 +139,7 @@ class Asker:
     def refuse(self, asked: Question, fault: Refused) -> None:
         """Notes a prompt that the endpoint does not take. Raises UserError when it has never taken any."""
         self.counts["questions that the endpoint refuses"] += 1
-        self.refused.append(f"{self.questions.labels.shown[asked.row]}: {fault}")
+        self.refused.append(f"{shown(self.questions.labels.shown[asked.row])}: {fault}")
         self.given_up_in_a_row += not fault.content
         if self.given_up_in_a_row >= HOPELESS and not self.ledger.state.heard:
             raise UserError(f"{self.endpoint.url} refuses every request ({HOPELESS} in a row; last: {fault})")
@@ -149,7 +150,7 @@ class Asker:
         if self.counts["questions given up after faults"]:
             notes.append(f"the last fault: {self.last_fault}")
         if self.unread and self.counts["questions without an answer"]:
-            notes.append(f"the last reply that could not be read: {self.unread}")
+            notes.append(f"the last reply that could not be read: {shown(self.unread, 200)}")
         return notes
 
     def settle(self, asked: Question) -> None:
@@ -241,6 +242,8 @@ class Asker:
                             "once with size=…")
 
     def write(self, event: dict) -> None:
+        """Without the key: a reply may hold it in escapes of its own, which only reading it undoes."""
+        event = self.endpoint.masked(event)
         self.ledger.append(event)
         self.ledger.state.take(event)
 

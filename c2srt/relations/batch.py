@@ -9,12 +9,14 @@ question's id, so results for another label list or other settings are noticed.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from c2srt.artefact import making
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, whole_folder
+from c2srt.opened import json_line, read_lines
 from c2srt.relations.asking import chat_body
 from c2srt.relations.completion import Complaint, Malformed, parse_completion
 from c2srt.relations.endpoint import PATH
@@ -22,11 +24,21 @@ from c2srt.relations.ledger import Ledger, events, now
 from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Question, Questions
 from c2srt.relations.verdicts import reply_event, settle_event, taken_without
+from c2srt.shown import shown
 
 REQUESTS = 50_000  # in one file, the API's limit
 BYTES = 190_000_000  # in one file; the API's limit is 200 MB
 FILE = "batch-{:03}.jsonl"
 ENDPOINT = "batch"
+MOST_BYTES = 8 << 30  # of a file of results, read line by line
+AGAIN = "a result has custom_id and response; download the file again"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a line of results must have; whatever else is wrong with it is that question's fault."""
+
+    custom_id: str
 
 
 def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temperature: float | None,
@@ -107,7 +119,7 @@ def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, price
     response = row["response"] if isinstance(row.get("response"), dict) else {}
     try:
         if row.get("error") or str(response.get("status_code")) != "200":
-            raise Malformed(json.dumps(row.get("error") or response.get("body") or row.get("response"), ensure_ascii=False)[:300])
+            raise Malformed(shown(row.get("error") or response.get("body") or row.get("response"), 300))
         reply = parse_completion(response.get("body"), questions.identity["model"])
     except (Complaint, Malformed) as fault:
         note(ledger, {"event": "fault", "id": asked.id, "attempt": 1, "time": now(), "reason": f"batch: {fault}", "billed": False,
@@ -136,17 +148,8 @@ def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> Counter:
 
 def results(path: Path) -> Iterator[dict]:
     """The results in a file, one at a time. Raises UserError naming the line that is none."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    hash(row["custom_id"])
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise UserError(f"{path}, line {number}: not a batch result (needs custom_id and response): "
-                                    f"{error}") from None
-                yield row
-    except OSError as error:
-        raise UserError(f"the batch results {path} cannot be read: {error}") from error
+    if not path.exists():
+        raise UserError(f"the batch results {path} cannot be read: there is no such file")
+    for number, line in read_lines(path, AGAIN, MOST_BYTES):
+        if line.strip():
+            yield json_line(line, path, number, "a batch result", AGAIN, Result)

@@ -11,7 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from c2srt.shown import shown
+
 SHOWN = 300  # characters of an endpoint's words that are kept
+READ = 10_000  # characters of an error that are looked at
+NAME = 100  # characters of a model's own name, or of the reason why it ended
 MOST_TOKENS = 10**9  # a larger count is none
 TEXT = (None, "text", "output_text")  # types of the chunks that are the answer; thinking has others
 WHOLE = "none null stop stop_sequence end_turn eos eos_token complete completed finished done".split()
@@ -67,7 +71,8 @@ class Complaint(Exception):
     """
 
     def __init__(self, message: str, status: int | None, code: str = "") -> None:
-        super().__init__(message[:SHOWN])
+        message, code = message[:READ], code[:READ]
+        super().__init__(shown(message, SHOWN))
         self.status, self.code = status, code
         self._words = f"{code} {message}".casefold()
 
@@ -120,7 +125,7 @@ def parse_completion(body: object, model: str) -> Reply:
         error = error if isinstance(error, (dict, list, str)) and error else body
     if error:
         raise complaint(error)
-    finish = str(choice.get("finish_reason"))
+    finish = shown(choice.get("finish_reason"), NAME)
     message = choice.get("message")
     if message is None and FILTERED.search(finish.casefold()):
         message = {}
@@ -135,7 +140,7 @@ def parse_completion(body: object, model: str) -> Reply:
     return Reply(
         "".join(text_of(chunk) for chunk in chunks(message.get("content"))),
         finish,
-        str(body.get("model") or model),
+        shown(body.get("model") or model, NAME),
         count(usage.get("prompt_tokens")),
         count(usage.get("completion_tokens")),
         refusal,
@@ -209,9 +214,11 @@ def complaint(error: object, status: int | None = None) -> Complaint:
 
 def words_of(message: object) -> str:
     """A message on one line, whatever JSON it is."""
-    return " ".join(
-        (message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)).split()
-    )
+    try:
+        text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    except RecursionError:
+        text = "an error that is nested too deeply to be read"
+    return " ".join(text[:READ].split())
 
 
 def http_status(value: object) -> int | None:

@@ -9,7 +9,6 @@ Unseen categories get no neighbours: their labels are never training labels, whi
 of the paper).
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ def packed_blocks(shards: Path) -> Iterator[pl.DataFrame]:
     progress = Progress("co-occurrence", sum(shard.count for shard in listed))
     for shard in listed:
         reader = ShardReader(shards, shard)
-        positive = [json.loads(reader.json(sample))["positive"] for sample in range(len(reader))]
+        positive = [reader.labels(sample).positive for sample in range(len(reader))]
         yield pl.DataFrame({"positive": positive}, schema={"positive": pl.List(pl.String)})
         progress.update(len(positive))
     progress.close()

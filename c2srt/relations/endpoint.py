@@ -5,17 +5,21 @@ vLLM, Ollama, llama.cpp and hosted services all speak the protocol. The client's
 attempt. What the endpoint says is kept without the key, should it ever echo it.
 """
 
+import asyncio
 import email.utils
-import json
 import os
 import time
+from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx2
 import openai
 
 from c2srt.clients import making_client, scheme, without_user
 from c2srt.errors import UserError
+from c2srt.opened import parse_json
 from c2srt.relations.completion import SHOWN, Complaint, Malformed, Reply, complaint, parse_completion
+from c2srt.shown import printable, shown
 
 KEY, URL, MODEL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"
 PATH = "/v1/chat/completions"
@@ -24,6 +28,8 @@ FORMAT = "response_format"
 ABOUT_FORMAT = "response.?format|json.?(schema|object|mode)|structured|grammar|guided"
 LONGEST_WAIT_S = 900.0
 SECRET = 6  # characters; a shorter key is a placeholder ("none"), not a secret
+MOST_BYTES = 8 << 20  # of an answer: far more than the longest thinking
+PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Again(Exception):
@@ -86,6 +92,32 @@ def address_of(url: str | None) -> str | None:
     return address
 
 
+class Bounded(httpx2.AsyncByteStream):
+    """The body of an answer, as it comes, up to MOST_BYTES. Raises Malformed behind them."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self.stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for block in self.stream:
+            size += len(block)
+            if size > MOST_BYTES:
+                raise Malformed(f"the answer has more than {MOST_BYTES >> 20} MiB")
+            yield block
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def bound(response: httpx2.Response) -> None:
+    """Called with every answer before its body is read. Raises Malformed where it is packed: nobody asked for that, and what it
+    unpacks to has no bound."""
+    if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise Malformed(f"the answer is packed as {shown(packed)!r}, which was not asked for")
+    response.stream = Bounded(response.stream)
+
+
 class Endpoint:
     """Opens the connection pool; `await endpoint.close()` closes it.
 
@@ -94,18 +126,28 @@ class Endpoint:
 
     def __init__(self, model: str | None, url: str | None, timeout_s: float) -> None:
         self.model, self._key, address = model_name(model), key_of_environment(), address_of(url)
+        self.timeout_s = timeout_s
         with making_client():
-            self._client = openai.AsyncOpenAI(api_key=self._key, base_url=address, max_retries=0, timeout=timeout_s)
+            client = openai.DefaultAsyncHttpxClient(event_hooks={"response": [bound]})
+            self._client = openai.AsyncOpenAI(api_key=self._key, base_url=address, max_retries=0, timeout=timeout_s,
+                                              default_headers=PLAIN, http_client=client)
         self.url = without_user(str(self._client.base_url)).rstrip("/")
 
     async def close(self) -> None:
         await self._client.close()
 
     async def ask(self, body: dict) -> Reply:
-        """Sends one chat request. Raises Again, Unsupported, Refused, or UserError where no request can be answered."""
+        """Sends one chat request. Raises Again, Unsupported, Refused, or UserError where no request can be answered.
+
+        The client's own timeout is between two pieces of an answer; this one is for all of it.
+        """
         try:
-            # `post` instead of `chat.completions.create`: the latter walks every typed field, half of the client's CPU time.
-            return self.reply((await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)).content)
+            async with asyncio.timeout(self.timeout_s):
+                # `post` instead of `chat.completions.create`: the latter walks every typed field, half of the client's CPU time.
+                answer = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            return self.reply(answer.content)
+        except TimeoutError as error:
+            raise Again("no reply in time", billed=True) from error
         except openai.APIStatusError as error:
             page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
             said = complaint("a web page" if page else error.body or error.message, error.status_code)
@@ -118,18 +160,21 @@ class Endpoint:
             raise Again("no reply in time", billed=True) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, Malformed):
+                raise Again(self.clean(str(cause)), billed=True) from error
             sent = not isinstance(cause, httpx2.ConnectError)
             raise Again(self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent) from error
         except Exception as error:  # whatever a client makes of one odd answer or header must not end the other questions
-            raise Again(self.clean(f"{type(error).__name__} {error}")[:SHOWN], billed=True) from error
+            raise Again(shown(self.clean(f"{type(error).__name__} {error}"), SHOWN), billed=True) from error
 
     def reply(self, content: bytes) -> Reply:
         """The body of a chat completion. Raises Complaint, or Malformed if it is none (cut off, or a web page)."""
-        text = self.clean(content.decode(errors="replace"))
+        text = content.decode(errors="replace")
         try:
-            return parse_completion(json.loads(text), self.model)
-        except (ValueError, RecursionError) as error:
-            raise Malformed(f"the body is no chat completion ({type(error).__name__}): {text[:80]!r}") from error
+            return parse_completion(self.masked(parse_json(text)), self.model)
+        except ValueError as error:
+            begins = shown(self.clean(text[:1000]), 80)
+            raise Malformed(f"the body is no chat completion ({type(error).__name__}): {begins!r}") from error
 
     def fault(self, said: Complaint, body: dict, headers: dict | None = None) -> Exception:
         """What an error means for the caller, be its status HTTP's or the body's."""
@@ -162,8 +207,18 @@ class Endpoint:
         return Refused(words)
 
     def clean(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self._key, "[key]") if len(self._key) >= SECRET else text
+        """The text on one line, fit for a terminal, without the key."""
+        return printable(self.masked(text))
+
+    def masked(self, value: Any) -> Any:
+        """A parsed value without the key, which an escape in the JSON may have hidden before. It is nested as `parse_json` allows."""
+        if len(self._key) < SECRET:
+            return value
+        if isinstance(value, dict):
+            return {self.masked(key): self.masked(below) for key, below in value.items()}
+        if isinstance(value, list):
+            return [self.masked(below) for below in value]
+        return value.replace(self._key, "[key]") if isinstance(value, str) else value
 
 
 def retry_after(headers) -> float | None:

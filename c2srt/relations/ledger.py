@@ -24,12 +24,69 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+from pydantic import Field
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, raise_if_storage
+from c2srt.opened import LINE_BYTES, Amount, Count, json_line, parse_json, read_lines
+from c2srt.shown import shown
 
 FORMAT = 1
 SYNC_EVERY_S = 1.0
+MOST_BYTES = 64 << 30  # read line by line; every prompt of Open Images, asked three times, has about 4 GB
+AGAIN = "restore the file, or start anew with another out=…"
+Related = list[tuple[Count, str, Annotated[float, Interval(ge=0, le=3)]]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the lines must have, by event. A request that is sent."""
+
+    event: Literal["ask"]
+    id: str
+    bound: Amount
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A request that failed."""
+
+    event: Literal["fault"]
+    id: str
+    billed: bool
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A reply."""
+
+    event: Literal["reply"]
+    id: str
+    final: bool
+    verdict: str
+    time: str
+    endpoint: str
+    model: str
+    tokens: tuple[Count | None, Count | None]
+    cost: Amount
+    related: Related | None
+    unusable: list[str]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An earlier reply that is taken after all."""
+
+    event: Literal["settle"]
+    id: str
+    final: bool
+    related: Related
+
+
+Event = Annotated[Ask | Fault | Heard | Settled, Field(discriminator="event")]
 
 
 @dataclass
@@ -164,37 +221,31 @@ def now() -> str:
 def read_header(path: Path) -> dict:
     """The identity of a ledger. Raises UserError if the file is something else."""
     with path.open("rb") as file:
-        try:
-            header = json.loads(file.readline())
-            format_, identity = header["ledger"], dict(header["identity"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is not a ledger of relations mine: choose another out=…") from None
-    if format_ != FORMAT:
-        raise UserError(f"{path} has ledger format {format_}, this version reads {FORMAT}: choose another out=…")
-    return identity
+        line = file.readline(LINE_BYTES)
+    try:
+        header = parse_json(line)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or "ledger" not in header or not isinstance(header.get("identity"), dict):
+        raise UserError(f"{path} is not a ledger of relations mine: choose another out=…")
+    if header["ledger"] != FORMAT:
+        raise UserError(f"{path} has ledger format {shown(header['ledger'])}, this version reads {FORMAT}: choose another out=…")
+    return header["identity"]
 
 
 def check_identity(path: Path, old: dict, identity: dict) -> None:
     """Raises UserError unless the ledger's questions are those of `identity`."""
     if old.get("vocabulary") != identity["vocabulary"]:
-        raise UserError(f"{path} was mined for another label list (vocabulary {old.get('vocabulary')}, not "
+        raise UserError(f"{path} was mined for another label list (vocabulary {shown(old.get('vocabulary'))}, not "
                         f"{identity['vocabulary']}): choose another out=…, or give the label list it was mined for")
     if changed := sorted(key for key in {*old, *identity} if old.get(key) != identity.get(key)):
         key = changed[0]
-        raise UserError(f"{path} was mined with {key}={old.get(key)}, not {identity.get(key)}: choose another out=…, or keep "
-                        f"{key}")
+        raise UserError(f"{path} was mined with {shown(key)}={shown(old.get(key))}, not {shown(identity.get(key))}: choose another "
+                        f"out=…, or keep {shown(key)}")
 
 
 def events(path: Path) -> Iterator[dict]:
-    """Every event but the header, one at a time. Raises UserError on a line that is not JSON."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                continue
-            try:
-                event = json.loads(line)
-                event["id"], event["event"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a ledger line ({error}); restore the file, or start anew with "
-                                "another out=…") from None
-            yield event
+    """Every event but the header, one at a time. Raises UserError on a line that is none."""
+    for number, line in read_lines(path, AGAIN, MOST_BYTES):
+        if number > 1:
+            yield json_line(line, path, number, "a ledger line", AGAIN, Event)

@@ -14,7 +14,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file
 from c2srt.relations.answers import read_answers
-from c2srt.relations.ledger import events
+from c2srt.relations.ledger import AGAIN, events
 from c2srt.relations.questions import Questions
 
 
@@ -81,7 +81,10 @@ def collect(ledger: Path, questions: Questions) -> tuple[dict[int, dict[tuple[in
         facts.take(event)
         if event.get("final") and event["id"] not in answered and (asked := wanted.get(event["id"])):
             answered.add(asked.id)
-            found[asked.row][asked.query, asked.page] = event["related"]
+            related = event["related"] or []
+            if any(column >= len(questions.vocabulary) for column, _, _ in related):
+                raise UserError(f"{ledger} names categories that the label list has not: {AGAIN}")
+            found[asked.row][asked.query, asked.page] = related
     return found, answered, facts
 
 

@@ -24,7 +24,7 @@ READ_AS = {"synonymy": "synonymy", "similarity": "synonymy", "is-a": "is-a", "hy
            "co-occurrence": "co-occurrence", "cooccurrence": "co-occurrence", "part-whole": "part-whole"}
 FORMS = ("json", "text")
 NONE = "No related categories"
-BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d+)[^\w\n]*?:")
+BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d{1,9})[^\w\n]*?:")
 
 # How models mark what they think aloud: <think>, <thinking>, <seed:think>, ◁think▷, [THINK], <|begin_of_thought|>, and the
 # channels of harmony (<|channel|>analysis … <|channel|>final<|message|>). Some servers' templates swallow the opening mark.

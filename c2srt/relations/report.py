@@ -13,12 +13,13 @@ import polars as pl
 
 from c2srt.artefact import FILES
 from c2srt.errors import UserError
-from c2srt.files import read_json, sha256_of_file, write_json, write_text
+from c2srt.files import sha256_of_file, write_json, write_text
 from c2srt.hints import Command
+from c2srt.opened import INTEGER, NUMBER, TEXT, read_json, read_parquet
 from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.questions import find_rows
-from c2srt.relations.table import EDGES, KINDS, PROVENANCE, load_relations
+from c2srt.relations.table import EDGES, KINDS, PROVENANCE, Provenance, load_relations
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 SHORTLISTS = (100, 300, 1000, 2000)
@@ -69,8 +70,8 @@ def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
     kinds = config.graphs or [kind for kind in KINDS if (folder / kind / PROVENANCE).is_file()]
     if not kinds:
         raise UserError(f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …")
-    kept = {kind: read_json(folder / kind / PROVENANCE, Command("relations", graph=kind)) for kind in kinds}
-    k = config.neighbours or min(content.get("made_from", {}).get("neighbours", 1) for content in kept.values())
+    kept = {kind: read_json(folder / kind / PROVENANCE, Command("relations", graph=kind), Provenance) for kind in kinds}
+    k = config.neighbours or min(content["made_from"]["neighbours"] for content in kept.values())
     tables = {kind: load_relations(folder / kind, vocabulary, k).numpy() for kind in kinds}
     return [Graph(kind, tables[kind], load_edges(folder / kind, kept[kind], k), kept[kind]) for kind in kinds]
 
@@ -80,7 +81,9 @@ def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
     if not path.is_file() or sha256_of_file(path) != provenance.get(FILES, {}).get(EDGES):
         raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
                         f"`{Command('relations', graph=folder.name)}`")
-    return pl.read_parquet(path, glob=False).filter(pl.col("place") < k)
+    again = Command("relations", graph=folder.name)
+    columns = {"target": TEXT, "source": TEXT, "place": INTEGER, "strength": NUMBER, "type": TEXT}
+    return pl.from_arrow(read_parquet(path, again, columns, ("strength",))).filter(pl.col("place") < k)
 
 
 def most_heard(graph: Graph) -> int:

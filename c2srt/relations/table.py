@@ -11,6 +11,7 @@ Letters: C categories, K neighbours.
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from c2srt.artefact import FILES, vouch, vouched, withdraw
 from c2srt.errors import UserError
-from c2srt.files import read_json, sha256_of_file, whole_file
+from c2srt.files import sha256_of_file, whole_file
 from c2srt.hints import Command
+from c2srt.opened import Count, open_npy, read_json, wrong
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
@@ -27,6 +29,23 @@ LLM, MINED = "llm", "mined"  # relations that came with the data set; relations 
 KINDS = (LLM, MINED, "similarity", "cooccurrence", "random", "none")
 ABSENT = -1
 FAR_LESS = 0.5  # of the share of categories with neighbours that the graph in the same folder has
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """What a graph must say of what it was made from."""
+
+    kind: Literal[KINDS]
+    neighbours: Count
+    vocabulary: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What relations.json must have."""
+
+    made_from: MadeFrom
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -54,8 +73,8 @@ def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
     """Raises UserError if the graph would replace one that reaches far more of its categories: a trial, or a file of another
     data set, must not destroy it in passing."""
     try:
-        old = (np.load(out / TABLE) != ABSENT).any(1)
-    except (OSError, ValueError):
+        old = (open_npy(out / TABLE, "", "i") != ABSENT).any(1)
+    except (UserError, ValueError):  # there is none, or none that is worth keeping
         return
     new = (neighbours.table != ABSENT).any(1)
     if new.mean() < FAR_LESS * old.mean():
@@ -105,16 +124,18 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
 
     Raises UserError if the graph is absent, of another vocabulary, damaged, or holds fewer than k neighbours.
     """
-    content = read_json(folder / PROVENANCE, Command("relations"))
-    try:
-        made_from, sha256 = content["made_from"], content[FILES][TABLE]
-        again = Command("relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"]))
-        check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
-    except (KeyError, TypeError):
-        raise UserError(f"{folder / PROVENANCE} does not describe a relation graph: make it with `{Command('relations')}`") from None
+    content = read_json(folder / PROVENANCE, Command("relations"), Provenance)
+    made_from, sha256 = content["made_from"], content[FILES].get(TABLE)
+    again = Command("relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"]))
+    check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
     if k > made_from["neighbours"]:
         raise UserError(f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
                         f"rebuild it with `{again}`")
     if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
         raise UserError(f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with `{again}`")
-    return torch.from_numpy(np.load(folder / TABLE).astype(np.int64))[:, :k]
+    table = open_npy(folder / TABLE, again, "i")
+    if table.ndim != 2 or len(table) != len(vocabulary) or table.shape[1] < k:
+        raise wrong(folder / TABLE, f"has shape {list(table.shape)}, not {len(vocabulary):,} categories with {k} neighbours", again)
+    if table.size and not ABSENT <= table.min() <= table.max() < len(vocabulary):
+        raise wrong(folder / TABLE, "names categories that the vocabulary has not", again)
+    return torch.from_numpy(table.astype(np.int64))[:, :k]

@@ -22,19 +22,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, Optional
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of
+from c2srt.opened import misfit, parse_json, read_lines
 from c2srt.relations.table import ABSENT
 from c2srt.vocabulary import Vocabulary
 
 KINDS = ("similarity", "llm")
 FOLDER = "new-words"
+NEARLY = 1e-3
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a kept word's line must have."""
+
+    word: str
+    feature: str
+    similar: list[Annotated[int, Interval(ge=ABSENT, le=2**31)]]
 
 
 @dataclass
@@ -86,7 +98,7 @@ class NewWords:
         if missing := [word for word in words if word not in known]:
             text, table = self.similar(missing)
             known |= {word: (text[row], table[row]) for row, word in enumerate(missing)}
-            self.keep(missing)
+            self.keep(missing, known)
         features = torch.stack([known[word][0] for word in words])
         if self.config.neighbours == "llm":
             if missing := [word for word in words if word not in self._mined]:
@@ -98,20 +110,33 @@ class NewWords:
         """The words kept so far; a line that a killed run left torn is passed over."""
         if self._known is None:
             self._known = {}
-            with contextlib.suppress(OSError):
-                for line in self.path.read_bytes().splitlines():
-                    with contextlib.suppress(ValueError, KeyError, TypeError):
-                        row = json.loads(line)
-                        feature = torch.from_numpy(np.frombuffer(base64.b64decode(row["feature"]), np.float32).copy())
-                        if feature.shape == self.text.shape[1:] and len(row["similar"]) == self.k:
-                            self._known[row["word"]] = feature, torch.tensor(row["similar"])
+            with contextlib.suppress(UserError):
+                for _, line in read_lines(self.path, ""):
+                    if line.strip() and not misfit(line, Line):
+                        self.take(parse_json(line))
         return self._known
 
-    def keep(self, words: list[str]) -> None:
-        """Appends words to the cache, if it can be written."""
+    def take(self, row: dict) -> None:
+        """A kept word, unless what was kept of it cannot be: its feature a unit vector, its neighbours seen categories."""
+        with contextlib.suppress(ValueError):
+            feature = torch.from_numpy(np.frombuffer(base64.b64decode(row["feature"]), np.float32).copy())
+            similar = torch.tensor(row["similar"], dtype=torch.long)
+            unit = feature.shape == self.text.shape[1:] and abs(feature.norm().item() - 1) < NEARLY
+            if unit and len(similar) == self.k and bool(((similar >= ABSENT) & (similar < self.vocabulary.seen_count)).all()):
+                self._known[row["word"]] = feature, similar
+
+    def forget_beyond(self, count: int) -> None:
+        """Forgets all words, in memory and in the cache, if there are more than `count`."""
+        if len(self.known()) > count:
+            self._known = {}
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def keep(self, words: list[str], known: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Appends words of `known` to the cache, if it can be written."""
         lines = []
         for word in words:
-            feature, similar = self._known[word]
+            feature, similar = known[word]
             encoded = base64.b64encode(feature.numpy().tobytes()).decode()
             lines.append(json.dumps({"word": word, "feature": encoded, "similar": similar.tolist()}))
         with contextlib.suppress(OSError):

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat
-from c2srt.files import read_json
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat, read_results
 from c2srt.hints import Command
+from c2srt.opened import csv_header, read_csv
+from c2srt.shown import shown
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import Table, Trial
 
@@ -43,7 +44,7 @@ def collect(place: Place, tables: dict[str, Table], every: list[Trial], groups: 
                 if not (folder / RESULTS).is_file():
                     collected.missing.append(folder)
                 elif folder not in found:
-                    results = read_json(folder / RESULTS, Command("evaluate"))
+                    results = read_results(folder)
                     first = first or folder
                     check_same(collected, results, folder, first)
                     found[folder] = trial if row.run else (trial[0], 0), flat(results) | of_groups(folder, members)
@@ -59,21 +60,20 @@ def check_same(collected: Collected, results: dict, folder: Path, first: Path) -
         collected.made_from = made_from
     for name in SAME:
         if made_from[name] != collected.made_from[name]:
-            raise UserError(f"{folder / RESULTS} has another {name} ({made_from[name]}) than {first / RESULTS} "
-                            f"({collected.made_from[name]}): results are compared under one only; evaluate one of them again")
+            raise UserError(f"{folder / RESULTS} has another {name} ({shown(made_from[name])}) than {first / RESULTS} "
+                            f"({shown(collected.made_from[name])}): results are compared under one only; evaluate one of them again")
 
 
 def read_groups(path: Path) -> dict[str, list[str]]:
     """Group → MIDs, from a CSV with the columns mid and group. Raises UserError if it has no such columns."""
+    if not path.exists():
+        raise UserError(f"groups={path} does not exist")
     try:
-        table = pl.read_csv(path, glob=False)
-        pairs = table.select("mid", GROUP).iter_rows()
-    except FileNotFoundError:
-        raise UserError(f"groups={path} does not exist") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"groups={path} is not a CSV with the columns mid and group ({str(error).splitlines()[0]})") from error
+        table = read_csv(path, "write both into each line", {"mid": pl.String, GROUP: pl.String})
+    except UserError as error:
+        raise UserError(f"groups={path} is not a CSV with the columns mid and group: {error}") from error
     groups: dict[str, list[str]] = {}
-    for mid, group in pairs:
+    for mid, group in table.select("mid", GROUP).iter_rows():
         groups.setdefault(str(group), []).append(mid)
     return groups
 
@@ -82,9 +82,11 @@ def of_groups(folder: Path, groups: dict[str, list[str]]) -> Values:
     """ZSL mAP over the unseen categories of each group, under each protocol that the evaluation measured."""
     if not groups:
         return {}
-    table = pl.read_csv(folder / PER_CATEGORY, infer_schema_length=None, glob=False)  # zsl_ columns begin with thousands of empty cells
+    path, again = folder / PER_CATEGORY, Command("evaluate")
+    measured = [column for column in csv_header(path, again) if column.startswith("zsl_")]
+    table = read_csv(path, again, {"mid": pl.String, "seen": pl.Boolean, **dict.fromkeys(measured, pl.Float64)})
     values = {}
-    for column in (column for column in table.columns if column.startswith("zsl_")):
+    for column in measured:
         ap = dict(table.filter(~pl.col("seen")).select("mid", column).drop_nulls().iter_rows())
         for group, mids in groups.items():
             if inside := [ap[mid] for mid in mids if mid in ap]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from c2srt.files import read_json, write_json
 from c2srt.hints import Command
+from c2srt.opened import parse_json
 from c2srt.tracking.redact import redacted
 
 JOURNAL, RUN = "tracking.jsonl", "run.json"
@@ -82,7 +83,7 @@ class Journal:
 
 def parsed(line: bytes) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        entry = parse_json(line)
+    except ValueError:
         return {}
     return entry if isinstance(entry, dict) else {}

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch.distributed as dist
@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.files import (TEMPORARY, read_json, remove_leftovers, replace_folder, sha256_of_file, storage_faults, sync,
-                         write_json)
+from c2srt.files import TEMPORARY, remove_leftovers, replace_folder, sha256_of_file, storage_faults, sync, write_json
 from c2srt.hints import Command
+from c2srt.opened import read_json, reason, wrong
+from c2srt.shown import shown
 
 FORMAT = 2
 COMPLETE, WEIGHTS, OPTIMIZER = "complete.json", "weights.safetensors", "optimizer.safetensors"
@@ -58,6 +59,13 @@ class Record:
     """SHA-256 of the files beside complete.json, by name."""
 
 
+@dataclass(frozen=True)
+class Files:
+    """What complete.json must have to be checked."""
+
+    files: dict[str, str] = field(default_factory=dict)
+
+
 def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:08}"
 
@@ -86,7 +94,9 @@ def newest(root: Path) -> Path | None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     try:
-        files = read_json(folder / COMPLETE, MADE_BY).get("files", {})
+        files = read_json(folder / COMPLETE, MADE_BY, Files).get("files", {})
+        if strange := [name for name in files if name not in (WEIGHTS, OPTIMIZER)]:
+            return f"{COMPLETE} names {shown(strange[0])!r}, which is no file of a checkpoint"
         changed = [name for name, digest in files.items() if sha256_of_file(folder / name) != digest]
     except UserError as error:
         return str(error)
@@ -97,13 +107,15 @@ def damage(folder: Path) -> str | None:
 
 def read_record(folder: Path) -> Record:
     """Raises UserError if the folder is not a whole checkpoint of this version."""
-    content = read_json(folder / COMPLETE, MADE_BY)
-    if content.pop("format", None) != FORMAT:
-        raise UserError(f"{folder} is a checkpoint of another version (format {FORMAT} is read): train into another out=…")
-    try:
-        return Record(**content)
-    except TypeError as error:
-        raise UserError(f"{folder} is a checkpoint of another version ({error}): train into another out=…") from error
+    path, another = folder / COMPLETE, "train into another out=…"
+    content = read_json(path, another)
+    known = {one.name for one in fields(Record)}
+    if content.get("format") != FORMAT or not {"step", "config", "inputs"} <= content.keys() <= known | {"format"}:
+        raise UserError(f"{folder} is a checkpoint of another version (format {FORMAT} is read): {another}")
+    content = read_json(path, another, Record)
+    if (applied := content.get("optimizer", {}).get("applied", 0)) != content["step"] and not isinstance(applied, int):
+        raise wrong(path, "does not count the optimizer's updates", another)
+    return Record(**{name: value for name, value in content.items() if name != "format"})
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -130,7 +142,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): remove {path.parent} and run `{MADE_BY}` again") from error
+        raise UserError(f"{path} cannot be read ({reason(error)}): remove {path.parent} and run `{MADE_BY}` again") from error
 
 
 def write(root: Path, engine, record: Record) -> Path:
@@ -188,11 +200,12 @@ def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str
     before, now = flat(record.config), flat(config)
     for name in sorted(before | now):
         if before.get(name) != now.get(name):
-            raise UserError(f"the checkpoint was made with {name}={before.get(name)}, not {now.get(name)}: {instead}")
+            values = f"{name}={shown(before.get(name))}, not {shown(now.get(name))}"
+            raise UserError(f"the checkpoint was made with {values}: {instead}")
     for name in sorted(record.inputs | inputs):
         if record.inputs.get(name) != inputs.get(name):
-            hashes = f"hash {record.inputs.get(name)}, now {inputs.get(name)}"
-            raise UserError(f"the checkpoint was trained on another {name} ({hashes}): restore it, or train into another folder "
+            hashes = f"hash {shown(record.inputs.get(name))}, now {inputs.get(name)}"
+            raise UserError(f"the checkpoint was trained on another {shown(name)} ({hashes}): restore it, or train into another folder "
                             f"with out=… ({folder} holds the earlier run)")
 
 

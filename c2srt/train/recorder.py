@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from c2srt.files import whole_file, write_json, write_text
+from c2srt.opened import parse_json
 from c2srt.progress import Progress
 from c2srt.tracking import Tracker
 from c2srt.train.config import SUMMARY
@@ -137,8 +138,8 @@ def read_metrics(path: Path) -> list[dict]:
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(parse_json(line))
+        except ValueError:
             break
     return lines
 

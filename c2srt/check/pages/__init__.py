@@ -8,27 +8,46 @@ calibration.json and cluster.yaml.
 No GPU was at hand until 2026-11-29: none is kept yet.
 """
 
-import json
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from c2srt.errors import UserError
-from c2srt.files import read_json, whole_folder
+from c2srt.files import whole_folder
 from c2srt.hints import Command
+from c2srt.opened import parse_json, read_json
 
 FOLDER = Path(__file__).parent
 PAGE, CALIBRATION = "check.json", "calibration.json"
 FILES = (PAGE, "check.txt", CALIBRATION, "cluster.yaml")
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a page must say of its machine."""
+
+    card: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """What check.json must have to name a kept page."""
+
+    date: Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}")]
+    machine: Machine
+
+
 def keep(out: Path, folder: Path = FOLDER) -> Path:
     """Copies a finished record into a folder named after its date and card. Raises UserError without one, or if it is kept."""
-    content = read_json(out / PAGE, Command("check"))
-    machine = content.get("machine", {})
-    if "capability" not in machine:
+    machine = read_json(out / PAGE, Command("check")).get("machine")
+    if not isinstance(machine, dict) or "capability" not in machine:
         raise UserError(f"{out / PAGE} was made without a GPU: only what a card showed is kept")
-    place = folder / f"{str(content['date'])[:10]}-{re.sub(r'[^a-z0-9]+', '-', machine['card'].lower()).strip('-')}"
+    content = read_json(out / PAGE, Command("check"), Page)
+    place = folder / f"{content['date'][:10]}-{re.sub(r'[^a-z0-9]+', '-', machine['card'].lower()).strip('-')}"
     if place.exists():
         raise UserError(f"{place} is kept already: remove it first if this one is better")
     with whole_folder(place) as temporary:
@@ -53,6 +72,6 @@ def rows_of(part: str, folder: Path = FOLDER) -> list[tuple[str, str, dict]]:
     """(page, card, row) for every figure that kept pages have of a part."""
     found = []
     for name, place in kept(folder).items():
-        content = json.loads((place / PAGE).read_text(encoding="utf-8"))
+        content = parse_json((place / PAGE).read_text(encoding="utf-8"))
         found += [(name, content["machine"]["card"], row) for line in content["parts"] if line["part"] == part for row in line["rows"]]
     return found
