@@ -216,7 +216,7 @@ def test_similarity_reads_the_text_features_and_follows_them(five):
         (five / "text").mkdir(exist_ok=True)
         save_file({"features": features}, five / "text/text.safetensors")
         write_json(five / "text/text.json", {"made_from": {"vocabulary": FIVE.hash, "clip": "c", "templates": ["{}"]},
-                                             "features_sha256": sha256_of_file(five / "text/text.safetensors")})
+                                             "files": {"text.safetensors": sha256_of_file(five / "text/text.safetensors")}})
         return features
 
     assert relations("graph=similarity", folder=five) == 2

@@ -7,6 +7,7 @@
                               {"metrics": {name: value}, "step", "time"}
                               {"artifact": path, "folder": str | null}  paths inside the folder are relative to it
                               {"model": path, "register": name | null, "step"}
+                              a "mark" in an entry tells whoever wrote it that it need not be written again
                               {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
     <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the journal that MLflow has}
 
