@@ -124,8 +124,8 @@ def sentence(error: BaseException) -> str:
         return str(behind)
     where = traceback.extract_tb(error.__traceback__)[-1]
     print(f"c2srt: a request failed: {type(error).__name__} in {where.name}, {where.filename}:{where.lineno}", file=sys.stderr)
-    return ('the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], "params": {"labels": ["dog"], "topk": 5}}, '
-            "params may be left out")
+    return ('the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], '
+            '"params": {"labels": ["dog"], "topk": 5}}, params may be left out')
 
 
 def is_ours(error: BaseException) -> bool:

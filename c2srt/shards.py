@@ -196,7 +196,8 @@ class ShardReader:
     def member(self, name: str, offset: int, size: int) -> bytes:
         """The content of a member, whose header lies in the block before it."""
         if unlike := misplaced(self._map[offset - BLOCK : offset], name, size):
-            raise UserError(f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage, then `{MADE_BY}` again")
+            raise UserError(f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage, then "
+                            f"`{MADE_BY}` again")
         return self._map[offset : offset + size]
 
     def labels(self, sample: int) -> SampleLabels:

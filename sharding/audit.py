@@ -1,7 +1,8 @@
 """Re-reads a finished shard and names every disagreement with the index, its sidecar, and the CSVs.
 
-The last look is the loader's own (c2srt/shards.py): what is passed here can be read there. The audit asks for more: every byte, the
-CSVs' labels, nothing that does not belong. Nothing is extracted: members are read in place, so a tar that was tampered with can do no harm while it is looked at.
+The last look is the loader's own (c2srt/shards.py): what is passed here can be read there. The audit asks for more: every byte,
+the CSVs' labels, nothing that does not belong. Nothing is extracted: members are read in place, so a tar that was tampered with
+can do no harm while it is looked at.
 """
 
 import json
@@ -22,7 +23,7 @@ from c2srt.files import sha256_of_file
 from c2srt.opened import BoundedHeader, parse_json, read_parquet
 from c2srt.pictures import MAX_PIXELS, decode_packed
 from c2srt.shards import ALL_COLUMNS, ID, MADE_BY, SPANS, Shard, ShardIndex, ShardReader
-from c2srt.shown import shown
+from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
 
 ATTRIBUTION = ("author", "license", "landing_url", "title")
@@ -44,7 +45,7 @@ class Finding:
         return cls(shard, shown(image_id), shown(what, LONGEST))
 
     def line(self) -> str:
-        return f"{self.shard}{' ' + self.id if self.id else ''}: {self.what}"
+        return printable(f"{self.shard}{' ' + self.id if self.id else ''}: {self.what}")
 
     def json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

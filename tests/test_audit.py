@@ -263,8 +263,8 @@ def test_index_of_other_counts(damaged):
 
 
 @pytest.mark.parametrize("name", [
-    "a\nb.jpg", "\x1b[2Jx.jpg", "caf\udce9.jpg", f"{FIRST}.jpg\n", " .jpg", ".jpg", "a" * 300 + ".jpg", "x.JPG", f"{FIRST}.jpg.jpg",
-    "\u202egpj.jpg", f"{FIRST}\t.json"])
+    "a\nb.jpg", "\x1b[2Jx.jpg", "caf\udce9.jpg", f"{FIRST}.jpg\n", " .jpg", ".jpg", "a" * 300 + ".jpg", "x.JPG",
+    f"{FIRST}.jpg.jpg", "\u202egpj.jpg", f"{FIRST}\t.json"])
 def test_a_member_of_any_name_is_a_finding_on_one_printable_line(damaged, name):
     folder, task = damaged
     tar = folder / f"{task.shard.name}.tar"
@@ -343,7 +343,8 @@ def scramble(path: Path, random: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("what, damage, times", [
-    ("tar", flip, 60), ("tar", flip_header, 120), ("tar", cut, 20), ("parquet", flip, 80), ("parquet", cut, 20), ("parquet", scramble, 200)])
+    ("tar", flip, 60), ("tar", flip_header, 120), ("tar", cut, 20), ("parquet", flip, 80), ("parquet", cut, 20),
+    ("parquet", scramble, 200)])
 def test_what_the_audit_passes_the_loader_reads_and_what_the_loader_refuses_the_audit_finds(damaged, what, damage, times):
     folder, task = damaged
     path, random = folder / f"{task.shard.name}.{what}", np.random.default_rng(0)

@@ -387,8 +387,10 @@ def lossless(width: int, height: int, before: bytes = b"") -> bytes:
 
 HIDING = {
     "nothing": b"", "a comment with a baseline frame in it": segment(0xFE, b"\xff\xc0\x00\x0b" * 9),
-    "a thumbnail": segment(0xE1, b"Exif\0\0" + encoded(Image.new("L", (16, 16)))), "fill bytes": b"\xff" * 9 + segment(0xFE, b"x"),
-    "a short length": b"\xff\xfe\x00\x00", "stray bytes": b"abc", "a stuffed zero": b"\xff\x00", "a lone marker": b"\xff\x01\xff\xd0"}
+    "a thumbnail": segment(0xE1, b"Exif\0\0" + encoded(Image.new("L", (16, 16)))),
+    "fill bytes": b"\xff" * 9 + segment(0xFE, b"x"),
+    "a short length": b"\xff\xfe\x00\x00", "stray bytes": b"abc", "a stuffed zero": b"\xff\x00",
+    "a lone marker": b"\xff\x01\xff\xd0"}
 
 
 @pytest.mark.parametrize("before", HIDING)
@@ -418,10 +420,11 @@ def test_a_lossless_jpeg_is_decoded_in_full(width, height):
 def test_only_a_dct_that_is_coded_as_usual_is_scaled(monkeypatch, marker, least):
     data, asked = encoded(corners()), []
     image = Image.open(io.BytesIO(data))
-    monkeypatch.setattr("c2srt.pictures.simplejpeg.decode_jpeg", lambda *_, **options: asked.append(options["min_width"]) or pixels_of(image))
+
+    def noted(*_: object, **options: int) -> np.ndarray:
+        asked.append(options["min_width"])
+        return np.array(image)
+
+    monkeypatch.setattr("c2srt.pictures.simplejpeg.decode_jpeg", noted)
     decode_jpeg(data.replace(b"\xff\xc0", bytes([0xFF, marker]), 1), image, 48)
     assert asked == [least]
-
-
-def pixels_of(image: Image.Image) -> np.ndarray:
-    return np.array(image)
