@@ -11,14 +11,14 @@ A verb that finds its artefact current still finishes what a killed run did not:
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from c2srt.errors import UserError
-from c2srt.files import check_replaceable, leftovers, never_ours, remove_leftovers, sha256_of_file, write_json
+from c2srt.files import leftovers, remove_leftovers, sha256_of_file, write_json
 from c2srt.lock import LOCK, only_writer
 from c2srt.opened import read_json
 
@@ -45,13 +45,12 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def making(folder: Path, ours: Callable[[Path], bool] = never_ours) -> Iterator[None]:
-    """This command alone makes `folder` anew, as `whole_folder` does; the lock lies beside it.
+def making(folder: Path) -> Iterator[None]:
+    """This command alone makes `folder` as a whole (`whole_folder`): the lock lies beside it, and so does what killed runs left.
 
-    Raises UserError at once if something else stands there, or if another command makes it.
+    Raises UserError if another command makes it.
     """
     folder = folder.resolve()
-    check_replaceable(folder, ours)
     with only_writer(folder.with_name(f"{folder.name}.{LOCK}")):
         remove_leftovers(folder.parent, folder.name)
         yield

@@ -25,6 +25,8 @@ LEFTOVER = re.compile(r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writ
 """The temporary names of this project: a file of someone else's, such as thesis.tmp-backup, is none."""
 HIDDEN = re.compile(r"os error (\d+)")
 """How safetensors and polars, written in Rust, tell of the operating system's errors."""
+SHORT = re.compile(r"\d+ requested and \d+ written")
+"""How numpy tells of a file that takes no more."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -109,15 +111,15 @@ def storage_faults(path: Path) -> Iterator[None]:
     of its own."""
     try:
         yield
-    except OSError as error:
-        raise_if_storage(error, path)
-        raise
     except UserError:
         raise
     except Exception as error:
-        if hidden := HIDDEN.search(str(error)):
-            number = int(hidden[1])
-            raise_if_storage(OSError(number, os.strerror(number)), path)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise_if_storage(error, path)
+        elif hidden := HIDDEN.search(str(error)):
+            raise_if_storage(OSError(int(hidden[1]), os.strerror(int(hidden[1]))), path)
+        elif SHORT.search(str(error)):
+            raise_if_storage(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
         raise
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from c2srt.artefact import making
 from c2srt.errors import UserError
+from c2srt.files import check_replaceable
 from c2srt.train import checkpoints
 from cluster.paths import check_lasting
 
@@ -30,7 +31,8 @@ def run(config: Config) -> None:
     from c2srt.model.export import is_only_export
 
     folder = find_checkpoint(Path(config.checkpoint))
-    with making(Path(config.out), is_only_export):
+    check_replaceable(Path(config.out), is_only_export)
+    with making(Path(config.out)):
         step = write(folder, Path(config.out))
     print(f"{config.out}: the model after step {step:,} of {folder}")
 

@@ -47,17 +47,22 @@ def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temper
 
     Raises UserError if the folder holds anything.
     """
-    if any(folder.glob(FILE.replace("{:03}", "*"))):
-        raise UserError(f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent")
     left = (asked for asked in questions if asked.id not in ledger.state.final)
     if (first := next(left, None)) is None:
         return 0, 0
-    with making(folder), whole_folder(folder) as temporary:
-        lines = request_lines(chain([first], left), questions, form, temperature, max_output)
-        files = asked_count = 0
-        for some in bounded(lines):
-            write(temporary / FILE.format(files), some)
-            files, asked_count = files + 1, asked_count + len(some)
+    with making(folder):
+        if any(folder.glob(FILE.replace("{:03}", "*"))):
+            raise UserError(f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent")
+        with whole_folder(folder) as temporary:
+            return write_files(temporary, request_lines(chain([first], left), questions, form, temperature, max_output))
+
+
+def write_files(folder: Path, lines: Iterable[bytes]) -> tuple[int, int]:
+    """Writes the batches; returns (questions, files)."""
+    files = asked_count = 0
+    for some in bounded(lines):
+        write(folder / FILE.format(files), some)
+        files, asked_count = files + 1, asked_count + len(some)
     return asked_count, files
 
 

@@ -19,9 +19,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from c2srt.files import read_json, write_json
+from c2srt.files import remove_leftovers, write_json
 from c2srt.hints import Command
-from c2srt.opened import parse_json
+from c2srt.opened import parse_json, read_json
 from c2srt.tracking.redact import redacted
 
 JOURNAL, RUN = "tracking.jsonl", "run.json"
@@ -33,6 +33,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / JOURNAL
+        remove_leftovers(folder, RUN)
         if self.size and not self.path.read_bytes().endswith(b"\n"):  # a line cut short by a power cut
             with self.path.open("ab") as file:
                 file.write(b"\n")
