@@ -204,7 +204,7 @@ def json_line(line: bytes, path: Path | str, number: int, what: str, remedy: Rem
     try:
         value = parse_json(line)
     except ValueError as error:
-        raise wrong_line(path, number, f"not valid JSON ({reason(error)})", remedy) from None
+        raise wrong_line(path, number, f"not {what}, not valid JSON ({reason(error)})", remedy) from None
     if not isinstance(value, dict):
         raise wrong_line(path, number, f"not {what} (no JSON object)", remedy)
     if shape is not None and (unlike := misfit(line, shape)):
