@@ -59,6 +59,11 @@ def wrong_line(path: Path | str, number: int, what: str, remedy: Remedy) -> User
     return UserError(f"{path}, line {number:,}: {what}: {again(remedy)}")
 
 
+def without(path: Path, error: UserError) -> str:
+    """What an opener says, for a sentence that has named the file."""
+    return str(error).removeprefix(f"{path} ")
+
+
 def again(remedy: Remedy) -> str:
     return remedy if isinstance(remedy, str) else f"make it again with `{remedy}`"
 

@@ -16,6 +16,7 @@ import simplejpeg
 
 from c2srt.files import sha256_of_file
 from c2srt.shards import Shard, ShardIndex
+from c2srt.shown import printable
 from c2srt.vocabulary import Vocabulary
 
 COLUMNS = ("id", "split", "status", "reason", "width", "height", "member", "jpg_offset", "jpg_bytes", "json_offset", "json_bytes")
@@ -32,7 +33,7 @@ class Finding:
     what: str
 
     def line(self) -> str:
-        return f"{self.shard}{' ' + self.id if self.id else ''}: {self.what}"
+        return printable(f"{self.shard}{' ' + self.id if self.id else ''}: {self.what}")
 
     def json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -70,7 +70,7 @@ def test_unusable_relations_are_dropped_counted_and_printed(five, capsys):
 
 
 @pytest.mark.parametrize(("content", "sentence"), [
-    ("{\"mid\": ", "line 1: not valid JSON"),
+    ("{\"mid\": ", "line 1: not a relations line, not valid JSON"),
     (line("/m/a") + "\n[1, 2]", "line 2: not a relations line"),
     (line("/m/a", ("/m/b", "strong")), "line 1: not a relations line"),
     (json.dumps({"mid": "/m/a"}), "related"),

@@ -35,7 +35,7 @@ from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
 from c2srt.files import whole_file, write_json
 from c2srt.hints import Command
 from c2srt.opened import Count, misfit, read_json, wrong
-from c2srt.shown import shown
+from c2srt.shown import csv_cell, shown
 from c2srt.vocabulary import Vocabulary
 
 RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
@@ -220,6 +220,8 @@ def about(vocabulary: Vocabulary, split: str) -> dict:
 
 def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
     """Writes per_category.csv, then results.json, each whole; the presence of results.json means that all is done."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String]
+    table = table.with_columns(pl.col(texts).map_elements(csv_cell, pl.String)) if texts else table
     with whole_file(out / PER_CATEGORY) as temporary:
         table.fill_nan(None).write_csv(temporary)
     write_json(out / RESULTS, results)
