@@ -8,14 +8,11 @@ that dies closes its pipe, and one whose reader has gone cannot write to it and 
 
 import multiprocessing
 import os
-import pickle
 import signal
-import struct
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from fcntl import F_SETPIPE_SZ, fcntl
 from io import FileIO
 from queue import Empty, Queue
 
@@ -23,11 +20,10 @@ import torch
 
 from c2srt.errors import UserError
 from c2srt.interrupts import unheard
+from c2srt.pipes import receive, send, widen
 
 END_S = 5
 """For a killed process and its reader to be gone."""
-PIPE_BYTES = 1 << 20
-
 
 AGAIN = "; run the same command again to go on"
 
@@ -42,8 +38,7 @@ class Maker:
     def __init__(self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Maker"]) -> None:
         ours, theirs = os.pipe()
         self.pipe = FileIO(ours, "rb")
-        with suppress(OSError):  # beyond what a user may have it stays 64 kB: slower
-            fcntl(ours, F_SETPIPE_SZ, PIPE_BYTES)
+        widen(self.pipe)
         self.items: Queue = Queue(max(1, prefetch - 1))  # one more waits in the process
         readers = [self.pipe, *(other.pipe for other in others)]  # a pipe must have one reader, or its writer outlives it
         context = multiprocessing.get_context("fork")
@@ -141,35 +136,6 @@ def item_or_error(make: Callable[[int], object], position: int) -> object:
         return error
     except Exception:
         return RuntimeError(f"in a loader process:\n{traceback.format_exc()}")
-
-
-def send(pipe: FileIO, item: object) -> None:
-    """Writes an item, its arrays straight from where they lie: the number of parts, their bytes, and the parts."""
-    arrays: list[pickle.PickleBuffer] = []
-    parts = [pickle.dumps(item, protocol=5, buffer_callback=arrays.append)]
-    parts += [array.raw() for array in arrays]
-    for part in (struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)), *parts):
-        left = memoryview(part)
-        while left:
-            left = left[pipe.write(left) :]
-
-
-def receive(pipe: FileIO) -> object:
-    """What was sent. Raises EOFError when the other end is closed, in the middle of it or before."""
-    count, = struct.unpack("<Q", read(pipe, 8))
-    lengths = struct.unpack(f"<{count}Q", read(pipe, 8 * count))
-    content, *arrays = (read(pipe, length) for length in lengths)
-    return pickle.loads(content, buffers=arrays)
-
-
-def read(pipe: FileIO, length: int) -> bytearray:
-    content = bytearray(length)
-    left = memoryview(content)
-    while left:
-        if not (count := pipe.readinto(left)):
-            raise EOFError
-        left = left[count:]
-    return content
 
 
 def cause_of(status: int | None) -> str:

@@ -22,7 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from c2srt import hints, road
 from c2srt.errors import UserError
-from c2srt.interrupts import INTERRUPTED, heard, say_interrupted
+from c2srt.interrupts import ended_by, heard
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
 from c2srt.shown import shown
 from c2srt.surroundings import (
@@ -61,7 +61,7 @@ BAD_INPUT, BROKEN_PIPE = 2, 141
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 2 bad input or a full disk with one sentence
-    on stderr, 130 interrupted."""
+    on stderr, 130 or 143 ended by Ctrl-C or SIGTERM (75 for a training)."""
     show_everything()
     arguments = joined(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -90,9 +90,8 @@ def told(arguments: list[str]) -> int:
     except UserError as error:
         complain(arguments, str(error))
         return BAD_INPUT
-    except KeyboardInterrupt:
-        say_interrupted(arguments[0])
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        return ended_by(arguments[0], error)
 
 
 def complain(arguments: list[str], sentence: str) -> None:

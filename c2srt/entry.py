@@ -1,14 +1,25 @@
-"""Where the command `c2srt` begins: Ctrl-C while the first modules load is no traceback either."""
+"""Where the command `c2srt` begins: while the first modules load, Ctrl-C and SIGTERM are a sentence, too, and no traceback."""
 
+import os
+import signal
 import sys
-
-from c2srt.interrupts import INTERRUPTED
 
 
 def main() -> int:
-    try:
-        from c2srt import cli
-    except KeyboardInterrupt:
-        print("c2srt: interrupted before it began", file=sys.stderr)
-        return INTERRUPTED
+    listen()
+    from c2srt import cli
+
     return cli.main()
+
+
+def listen() -> None:
+    """From here on a signal that ends the command says so; `c2srt.interrupts.heard` takes over once the verb is known."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def end(number: int, frame: object) -> None:
+    """Nothing was begun, so nothing is to be put in order."""
+    os.write(sys.__stderr__.fileno(), b"c2srt: interrupted before it began\n")
+    os._exit(128 + number)

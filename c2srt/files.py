@@ -9,15 +9,22 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from c2srt.errors import UserError
-from c2srt.opened import read_json  # noqa: F401
 
 TEMPORARY = ".tmp-"
+LEFTOVER = re.compile(r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL)
+"""The temporary names of this project: a file of someone else's, such as thesis.tmp-backup, is none."""
+HIDDEN = re.compile(r"os error (\d+)")
+"""How safetensors and polars, written in Rust, tell of the operating system's errors."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -28,42 +35,58 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except OSError as error:
-        raise_if_storage(error, path)
-        raise
+        with storage_faults(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         with suppress(OSError):  # never hide the first error behind a second one
             temporary.unlink()
 
 
+def never_ours(folder: Path) -> bool:
+    """No folder that has files may be replaced."""
+    return False
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Like `whole_file` for a folder; an existing folder at `path` is replaced only once the new one is whole."""
+def whole_folder(path: Path, ours: Callable[[Path], bool] = never_ours) -> Iterator[Path]:
+    """Like `whole_file` for a folder. One at `path` is replaced, once the new one is whole, if it is empty or `ours`.
+
+    Raises UserError, before anything is written, if something else stands there.
+    """
+    path = path.resolve()  # a link to a folder stays one
+    check_replaceable(path, ours)
     temporary = path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.rglob("*"):
-            sync(file)
-        sync(temporary)
-        replace_folder(temporary, path)
-    except OSError as error:
-        raise_if_storage(error, path)
-        raise
+        with storage_faults(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                sync(file)
+            sync(temporary)
+            check_replaceable(path, ours)  # that may have taken hours
+            replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
+    """Raises UserError unless `path` is absent, an empty folder, or a folder that is `ours`: no other is ever replaced."""
+    if not path.is_dir():
+        return  # a file is refused where a folder is made
+    if next(path.iterdir(), None) and not ours(path):
+        raise UserError(f"{path} is not empty, and not what this command wrote there earlier and nothing else: nothing in it "
+                        "was touched; choose another out=…, or remove it yourself")
+
+
 def replace_folder(new: Path, path: Path) -> None:
-    """Moves `new` to `path`, moving an older folder there out of the way first (a rename cannot overwrite one)."""
+    """Moves `new` to `path`, moving an older folder there out of the way first (a rename cannot overwrite one that has files)."""
     old = path.with_name(f"{path.name}{TEMPORARY}old-{os.getpid()}")
-    if path.exists():
+    if path.exists() and next(path.iterdir(), None):
         os.replace(path, old)
     os.replace(new, path)
     sync(path.parent)
@@ -79,6 +102,24 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def storage_faults(path: Path) -> Iterator[None]:
+    """While `path` is written, a storage failure that a user can mend is a UserError, also where a library hides it in an error
+    of its own."""
+    try:
+        yield
+    except OSError as error:
+        raise_if_storage(error, path)
+        raise
+    except UserError:
+        raise
+    except Exception as error:
+        if hidden := HIDDEN.search(str(error)):
+            number = int(hidden[1])
+            raise_if_storage(OSError(number, os.strerror(number)), path)
+        raise
+
+
 def raise_if_storage(error: OSError, path: Path) -> None:
     """Turns the storage failures that a user can mend into UserError; returns on any other error.
 
@@ -86,10 +127,20 @@ def raise_if_storage(error: OSError, path: Path) -> None:
     """
     if error.filename is not None and not related(Path(os.fsdecode(error.filename)), path):
         return
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         raise UserError(f"the disk is full while writing {path}: free some space and run the same command again") from error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EFBIG:
+        raise UserError(f"{path} is larger than its file system, or a limit of this process (`ulimit -f`), allows: raise it, or "
+                        "choose another folder with out=…") from error
+    if error.errno == errno.EROFS:
+        raise UserError(f"cannot write {path}: the file system is read-only; choose another folder with out=…") from error
+    if error.errno in (errno.EACCES, errno.EPERM):
         raise UserError(f"cannot write {path}: the folder is not writable; choose another with out=…") from error
+    if error.errno == errno.EBUSY:
+        raise UserError(f"cannot replace {path}: it is a mount point; choose a folder inside it with out=…") from error
+    if error.errno == errno.EIO:
+        raise UserError(f"the disk fails while writing {path} ({error.strerror}): choose a folder on another one with "
+                        "out=…") from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         raise UserError(f"cannot write {path}: a file stands where a folder is needed; choose another with out=…") from error
     if error.errno == errno.EISDIR:
@@ -101,17 +152,35 @@ def related(named: Path, path: Path) -> bool:
     return named.is_relative_to(path.parent) or path.is_relative_to(named)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed runs left under temporary names in `folder`. Call it only while no other run writes there.
+def leftovers(folder: Path, name: str | None = None) -> list[Path]:
+    """What killed runs left in `folder` under temporary names (with `name`, of that file or folder only)."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        part = LEFTOVER.fullmatch(path.name)
+        if part and name in (None, part["name"]) and not alive(int(part["process"] or 0)):
+            found.append(path)
+    return found
+
+
+def alive(process: int) -> bool:
+    """Whether another process of this number runs here: then what it writes is no leftover."""
+    return process not in (0, os.getpid()) and psutil.pid_exists(process)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes `leftovers`. Call it only while no other run writes there.
 
     A folder that was moved out of the way by a run killed before it could move the new one in is put back.
     """
-    for path in folder.glob(f"*{TEMPORARY}old-*"):
-        place = path.with_name(path.name.partition(f"{TEMPORARY}old-")[0])
-        if not place.exists():
+    found = leftovers(folder, name)
+    for path in found:
+        part = LEFTOVER.fullmatch(path.name)
+        if part["old"] and not (place := path.with_name(part["name"])).exists():
             os.replace(path, place)
-    for path in folder.glob(f"*{TEMPORARY}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

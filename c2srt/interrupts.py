@@ -1,9 +1,10 @@
-"""Ctrl-C, for every verb: the first one ends the command in order, a second one at once, both with status 130.
+"""Ctrl-C and SIGTERM, for every verb: the first one ends the command in order, a second one at once, with status 130 or 143.
 
 The first is a KeyboardInterrupt in the main thread. A wait that does not end for it (a thread pool's, a library's) is cut off
 after GRACE_S: whatever is written is written whole or removed by the next run, as after a kill. A training saves first, for as
-long as that takes (`patiently`). A terminal sends Ctrl-C to all processes of the command: those that it started must not hear
-it (`unheard`), since the command decides what becomes of them.
+long as that takes (`patiently`), and on SIGTERM or SIGUSR1 ends with SAVED, on which Slurm's requeue relies. A terminal sends
+Ctrl-C to all processes of the command: those that it started must not hear it (`unheard`), since the command decides what
+becomes of them.
 """
 
 import os
@@ -18,7 +19,9 @@ from multiprocessing import resource_tracker
 
 import psutil
 
-INTERRUPTED = 130
+INTERRUPTED, SAVED = 130, 75
+RESUMED = ("train",)
+"""Verbs whose SIGTERM, and Slurm's warning, mean: not now, run it again."""
 GRACE_S = 10
 SAME_S = 0.3
 """Signals this close together are one: `timeout -s INT` sends two."""
@@ -27,23 +30,41 @@ PATIENT: list[bool] = []
 SAID: list[str] = []
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, or another signal that asks the command to end."""
+
+
 @contextmanager
 def heard(verb: str) -> Iterator[None]:
-    """Ctrl-C means what is written above for what runs inside; nothing changes in a thread, or where it is ignored (nohup)."""
+    """Signals mean what is written above for what runs inside; nothing changes in a thread, or for one that is ignored (nohup)."""
     SAID.clear()
+    numbers = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * (verb in RESUMED)]
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
     watch = Watch(verb)
-    handler = signal.signal(signal.SIGINT, watch.interrupt)
+    handlers = {number: signal.signal(number, watch.interrupt) for number in numbers
+                if signal.getsignal(number) is not signal.SIG_IGN}
     before = signal.set_wakeup_fd(watch.writing, warn_on_full_buffer=False)
+    WATCHES.append(watch)
     try:
         yield
     finally:
+        WATCHES.remove(watch)
         if not watch.interrupted and watch.first is None:  # else it watches how the process ends, too
             signal.set_wakeup_fd(before)
-            signal.signal(signal.SIGINT, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             os.close(watch.writing)
+
+
+def forget() -> None:
+    """In a process that was forked from a command: signals are its own, and end it at once."""
+    if WATCHES:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            if getattr(signal.getsignal(number), "__func__", None) is Watch.interrupt:
+                signal.signal(number, signal.SIG_DFL)
 
 
 class Watch:
@@ -60,10 +81,10 @@ class Watch:
         """The handler, in the main thread."""
         if not self.interrupted:
             self.interrupted = True
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def watch(self) -> None:
-        deadline = None
+        deadline, told = None, None
         while True:
             ready, _, _ = select.select([self.reading], [], [], 0.2)
             numbers = os.read(self.reading, 64) if ready else b""
@@ -71,33 +92,50 @@ class Watch:
                 os.close(self.reading)
                 return
             now = time.monotonic()
-            if signal.SIGINT in numbers:
+            for number in {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1} & set(numbers):
                 if self.first is not None and now - self.first > SAME_S:
-                    end_at_once()
-                self.first = self.first or now
+                    end_at_once(status_of(self.verb, number))
+                self.first, told = self.first or now, told or number
             if self.first is None or PATIENT:
                 continue
             deadline = deadline or now + GRACE_S
             if now > deadline:
-                say_interrupted(self.verb)
-                end_at_once()
+                say_interrupted(self.verb, told)
+                end_at_once(status_of(self.verb, told))
 
 
-def say_interrupted(verb: str) -> None:
+WATCHES: list[Watch] = []
+os.register_at_fork(after_in_child=forget)
+
+
+def status_of(verb: str, number: int) -> int:
+    """The exit status of a command that was ended by a signal."""
+    return INTERRUPTED if number == signal.SIGINT else SAVED if verb in RESUMED else 128 + number
+
+
+def ended_by(verb: str, error: KeyboardInterrupt) -> int:
+    """Says once that the command was ended; returns its exit status."""
+    number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    say_interrupted(verb, number)
+    return status_of(verb, number)
+
+
+def say_interrupted(verb: str, number: int) -> None:
     """Once, on a line of its own: a terminal shows ^C, perhaps behind a progress bar."""
     if not SAID:
         SAID.append(verb)
-        print(f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: interrupted; run the same command again to go on",
+        what = "interrupted" if number == signal.SIGINT else "told to end"
+        print(f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command again to go on",
               file=sys.stderr, flush=True)
 
 
-def end_at_once() -> None:
+def end_at_once(status: int) -> None:
     """Ends this process and all below it: those of Ray would end by themselves, some of them after a minute."""
     with suppress(psutil.Error):
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 process.kill()
-    os._exit(INTERRUPTED)
+    os._exit(status)
 
 
 @contextmanager

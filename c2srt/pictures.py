@@ -5,7 +5,8 @@ same wherever it is seen. Nothing is judged by a file's name: magic bytes say wh
 
 What happens to each kind:
 - JPEG (RGB, gray): libjpeg-turbo in strict mode: any loss of data is `corrupt`. Harmless oddities (a few stray bytes between
-  segments, a broken ICC chunk) and CMYK/YCCK go through Pillow, which refuses cut-off files as well.
+  segments, a broken ICC chunk) and CMYK/YCCK go through Pillow, which refuses cut-off files as well. Only the DCT kinds that the
+  world writes (SCALABLE) are ever decoded at a scale.
 - PNG, GIF, BMP, TIFF, WebP: Pillow. Several frames (GIF, TIFF, WebP, MPO): the first. Transparency: onto white.
   16 bits a channel: the upper 8. Float or 32-bit integer samples have no defined white: `unsupported`.
 - ICC profile: converted to sRGB; a profile that cannot be used is ignored. CMYK without profile: the naive formula of Pillow.
@@ -45,6 +46,11 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", "
 """Names that files of FORMATS usually have: what a folder is searched for."""
 MAGIC = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF",
          b"MM\0+": "TIFF"}
+SCALABLE = (0xC0, 0xC1, 0xC2)
+"""Start-of-frame markers: baseline, extended and progressive, Huffman-coded. A lossless frame (0xC3) has no DCT: libjpeg-turbo 3
+writes it in full into the buffer of the scaled size. Arithmetic-coded and hierarchical ones are too rare to be worth the scale."""
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers (and stuffed zeros) that no length follows
 MAX_SCANS = 100  # a progressive JPEG has about ten; each extra one costs a pass over all pixels (libjpeg-turbo's advice is a cap)
 STRAY_BYTES = 16  # this many between the image data and the end marker are padding, more are lost data
 ORIENTATION = 274  # the EXIF tag
@@ -59,8 +65,11 @@ class Rejected(Exception):
     """A picture that cannot be used: `status` is one word for tables, `reason` a sentence."""
 
     def __init__(self, status: str, reason: str) -> None:
-        super().__init__(f"{status}: {reason}")
+        super().__init__(status, reason)  # both, so that it can be sent between processes
         self.status, self.reason = status, reason
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -140,8 +149,8 @@ def magic(data: bytes) -> str | None:
 
 
 def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.Image, bool]:
-    """The pixels, reduced by libjpeg's DCT scaling to sides of no less than `least` (0: in full), and whether the file had no
-    oddity at all.
+    """The pixels, reduced by libjpeg's DCT scaling to sides of no less than `least` (0, and what has no DCT: in full), and
+    whether the file had no oddity at all.
 
     The whole file is read and checked at any scale. Raises Rejected if data are missing.
     """
@@ -149,6 +158,7 @@ def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.
         image.load()
         return image, False
     colorspace = "GRAY" if image.mode == "L" else "RGB"
+    least = least if frame_of(data) in SCALABLE else 0
     try:
         pixels = simplejpeg.decode_jpeg(data, colorspace, fastdct=False, fastupsample=False, min_height=least, min_width=least)
     except ValueError as error:
@@ -157,6 +167,21 @@ def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.
         image.load()
         return image, False
     return Image.fromarray(pixels[:, :, 0] if colorspace == "GRAY" else pixels), True
+
+
+def frame_of(data: bytes) -> int | None:
+    """The first start-of-frame marker (0xC0 … 0xCF), found as libjpeg walks the segments; None if there is none."""
+    place = 2
+    while (place := data.find(b"\xff", place)) >= 0:
+        while data[place : place + 1] == b"\xff":  # fill bytes
+            place += 1
+        marker = data[place] if place < len(data) else None
+        if marker in FRAMES:
+            return marker
+        if marker in (None, 0xD9, 0xDA):  # the end, or the pixels
+            return None
+        place += 1 if marker in ALONE else 1 + max(2, int.from_bytes(data[place + 1 : place + 3]))
+    return None
 
 
 def harmless(warning: str) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -18,16 +18,19 @@ import torch
 from PIL import Image
 
 from c2srt import pictures
+from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import find_export
 from c2srt.finding import find_images, has_lone_bytes, printable, summary
 from c2srt.model.export import Exported, load_export
+from c2srt.model.head import Graph
 from c2srt.pictures import Limits, Rejected
 from c2srt.relations.words import FOLDER as NEW_WORDS
 from c2srt.relations.words import NewWords, WordsConfig
 from c2srt.views import centre_pixels
 
 LIMITS = Limits(max_bytes=1 << 30)  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
+DECODE = Apart("c2srt.pictures:decode")
 WORD_LIST = ".txt"
 FAILED = 1
 
@@ -98,6 +101,15 @@ class Prediction:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Labels as they were given, the graph that scores them (None: the model's own), and their columns in it."""
+
+    names: list[str]
+    graph: Graph | None = None
+    columns: torch.Tensor | slice = field(default_factory=lambda: slice(None))
+
+
 class Predictor:
     """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept (unless `words` names another)."""
 
@@ -107,6 +119,7 @@ class Predictor:
         self.new_words = NewWords(words or WordsConfig(), exported.vocabulary, exported.graph.text, exported.graph.table.shape[1],
                                   exported.templates, exported.by_similarity, cache)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.decode: Callable[[bytes], np.ndarray] = decode_apart
         exported.model.to(self.device)
 
     def predict(self, images: "str | Path | Image.Image | Iterable", labels: list[str] | None = None, topk: int | None = 5,
@@ -125,42 +138,45 @@ class Predictor:
     def stream(self, images: Iterable, labels: list[str] | None, topk: int | None, threshold: float | None,
                batch: int) -> Iterator[Prediction]:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
-        check_labels(labels)
-        graph, columns, names = None, slice(None), list(self.exported.vocabulary.titles)
-        if labels is not None:
-            words = once(labels)
-            names = list(words.values())
-            graph, columns = self.exported.graph_for(list(words), self.new_words.find)
+        asked = self.asked(labels)
         waiting: list[tuple[str, torch.Tensor | str]] = []
         for image in images:
             waiting.append(self.read(image))
             if len(waiting) == batch:
-                yield from self.rank(waiting, names, graph, columns, topk, threshold)
+                yield from self.rank(waiting, asked, topk, threshold)
                 waiting = []
-        yield from self.rank(waiting, names, graph, columns, topk, threshold)
+        yield from self.rank(waiting, asked, topk, threshold)
+
+    def asked(self, labels: list[str] | None) -> Asked:
+        """What `rank` needs to know of the labels; new words are looked up here. Raises UserError for bad ones."""
+        check_labels(labels)
+        if labels is None:
+            return Asked(list(self.exported.vocabulary.titles))
+        words = once(labels)
+        return Asked(list(words.values()), *self.exported.graph_for(list(words), self.new_words.find))
 
     def read(self, image: "str | Path | Image.Image | Encoded") -> tuple[str, torch.Tensor | str]:
         """(name, pixels uint8 [3, S, S]), or (name, why it cannot be read)."""
         name = image.name if isinstance(image, Encoded) else str(getattr(image, "filename", "") or "image")
         name = str(image) if isinstance(image, (str, os.PathLike)) else name
         try:
-            return name, centre_pixels(read_image(image), self.exported.clip.image_size)
+            return name, centre_pixels(read_image(image, self.decode), self.exported.clip.image_size)
         except (ValueError, MemoryError) as error:
             return name, str(error) or "it does not fit into memory"
 
-    def rank(self, images: list[tuple[str, torch.Tensor | str]], names: list[str], graph, columns, topk: int | None,
+    def rank(self, images: list[tuple[str, torch.Tensor | str]], asked: Asked, topk: int | None,
              threshold: float | None) -> Iterator[Prediction]:
         """Predictions of images that were read, and those that were not, in order."""
         pixels = [value for _, value in images if not isinstance(value, str)]
         rows = iter(())
         if pixels:
-            scores, _ = self.exported.scores(torch.stack(pixels).to(self.device), graph)
-            rows = iter(scores.float().cpu()[:, columns].numpy())
+            scores, _ = self.exported.scores(torch.stack(pixels).to(self.device), asked.graph)
+            rows = iter(scores.float().cpu()[:, asked.columns].numpy())
         for name, value in images:
             if isinstance(value, str):
                 yield Prediction(name, error=value)
             else:
-                yield Prediction(name, best(next(rows), names, topk, threshold))
+                yield Prediction(name, best(next(rows), asked.names, topk, threshold))
 
 
 def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
@@ -208,8 +224,12 @@ def not_an_image(given: object) -> str:
             "PIL.Image.fromarray(array), the bytes of a file with PIL.Image.open(io.BytesIO(data))")
 
 
-def read_image(image: "str | Path | Image.Image | Encoded") -> np.ndarray:
-    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8.
+def decode_apart(data: bytes) -> np.ndarray:
+    return DECODE(data, LIMITS)
+
+
+def read_image(image: "str | Path | Image.Image | Encoded", decode: Callable[[bytes], np.ndarray] = decode_apart) -> np.ndarray:
+    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8; files in a process of their own.
 
     Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of another kind.
     """
@@ -217,11 +237,12 @@ def read_image(image: "str | Path | Image.Image | Encoded") -> np.ndarray:
         if isinstance(image, Image.Image):
             return pictures.from_pillow(image, LIMITS)
         if isinstance(image, Encoded):
-            return pictures.decode(image.data, LIMITS)
+            return decode(image.data)
         if not isinstance(image, (str, os.PathLike)):
             raise TypeError(not_an_image(image))
         with open(image, "rb") as file:
-            return pictures.decode(file.read(LIMITS.max_bytes + 1), LIMITS)
+            data = file.read(LIMITS.max_bytes + 1)
+        return decode(data)
     except Rejected as rejected:
         raise ValueError(f"cannot be read as an image: {rejected.reason}") from rejected
     except FileNotFoundError:

@@ -4,7 +4,7 @@
     →                  {"predictions": [{"labels": [{"label": "dog", "score": 7.1}, …]}]}
 
 Without "labels" the model's vocabulary is ranked. A picture that cannot be read has "labels": [] and an "error"; a request
-that makes no sense is refused (400) with a sentence that repeats nothing of the picture. MLflow finds `_load_pyfunc` by this
+that makes no sense, or is larger than c2srt/serving_limits.py says, is refused (400) with a sentence that repeats nothing of it. MLflow finds `_load_pyfunc` by this
 module's name; nothing is unpickled.
 """
 
@@ -18,10 +18,14 @@ import tempfile
 import threading
 from collections.abc import Callable
 from functools import wraps
+from queue import LifoQueue
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from c2srt import serving_limits as limits
+from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.pictures import magic
 from c2srt.predict import Encoded, Prediction, Predictor, check_labels, load
@@ -38,6 +42,7 @@ def _load_pyfunc(path: str) -> "Tagger":
     models = sys.modules["mlflow.pyfunc"].PyFuncModel  # MLflow is who calls this function
     if not hasattr(models.predict, CHECKED):
         models.predict = checked(models.predict)
+    limits.bound_the_server()
     return Tagger(path)
 
 
@@ -68,9 +73,11 @@ def checked(predict: Callable) -> Callable:
 def check_columns(data: Any) -> None:
     """Raises UserError for a column that MLflow would drop: labels belong to the parameters."""
     rows = data if isinstance(data, list) else [data]
+    columns = data.values() if isinstance(data, dict) else [data]
+    limits.check_count(max((len(column) for column in columns if hasattr(column, "__len__") and not isinstance(column, str)), default=0))
     names = [name for row in rows for name in getattr(row, "columns", row if isinstance(row, dict) else ())]
-    if other := next((name for name in names if name != COLUMN), None):
-        raise UserError(f"there is no input {str(other)[:40]!r}: an input is {{{COLUMN!r}: <base64>}}, and "
+    if (other := next((name for name in names if name != COLUMN), None)) is not None:
+        raise UserError(f"there is no input{shown(other)}: an input is {{{COLUMN!r}: <base64>}}, and "
                         f"{' and '.join(PARAMETERS)} are parameters")
 
 
@@ -82,31 +89,59 @@ def check_parameters(params: Any) -> None:
         if name not in PARAMETERS:
             close = difflib.get_close_matches(str(name), PARAMETERS, 1)
             meant = f", did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"there is no parameter {str(name)[:40]!r}{meant} (there are {' and '.join(PARAMETERS)})")
+            raise UserError(f"there is no parameter{shown(name)}{meant} (there are {' and '.join(PARAMETERS)})")
         if name == "labels" and not isinstance(value, list):
             raise UserError('labels must be a list of words, such as ["dog", "red car"]; leave it out to rank the '
                             "model's vocabulary")
         if name == "topk" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UserError("topk must be a whole number from 1")
+    limits.check_size((params or {}).get("labels", []), (params or {}).get("topk", TOPK))
     check_labels((params or {}).get("labels"))
 
 
+def shown(name: Any) -> str:
+    """A mistyped name, to be recognised; nothing that could be more than that."""
+    return f" {name!r}" if isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 20 else ""
+
+
 class Tagger:
-    """The model in `path`, as MLflow calls it. New words are kept while the process lives, not beside the model."""
+    """The model in `path`, as MLflow calls it, within the limits of c2srt/serving_limits.py. New words are kept while the process
+    lives, not beside the model, and not all of them."""
 
     def __init__(self, path: str) -> None:
         self._words = tempfile.TemporaryDirectory(prefix="c2srt-words-")
         self._predictor: Predictor = load(path, WordsConfig(cache=self._words.name))
+        self._predictor.decode = self._decode
         self._one_at_a_time = threading.Lock()  # the head reuses its buffers
+        self._decoders: LifoQueue[Apart] = LifoQueue()
+        for _ in range(limits.AT_ONCE):
+            self._decoders.put(Apart("c2srt.pictures:decode", limits.PICTURE_CPU_S))
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """One answer for each row of a data frame with a column "image". Raises UserError for senseless labels."""
+        """One answer for each row of a data frame with a column "image". Raises UserError for senseless labels, or too many."""
         wanted = params or {}  # MLflow has filled in its defaults: no labels are []
-        labels, topk = [str(label) for label in wanted.get("labels", ())] or None, int(wanted.get("topk", TOPK))
-        pictures = [decoded(text) for text in model_input[COLUMN]]
+        labels, topk = list(wanted.get("labels", ())) or None, int(wanted.get("topk", TOPK))
+        check_parameters({"topk": topk} | ({"labels": labels} if labels else {}))
+        limits.check_count(len(model_input[COLUMN]))
+        asked = self._predictor.asked(labels)
+        read = [self._read(text) for text in model_input[COLUMN]]  # one picture at a time is held decoded
         with self._one_at_a_time:
-            found = iter(self._predictor.predict([picture for picture in pictures if picture], labels, topk))
-        return [answer(next(found)) if picture else {"labels": [], "error": "not the base64 of a picture"} for picture in pictures]
+            found = iter(list(self._predictor.rank([image for image in read if image], asked, topk, None)))
+            self._predictor.new_words.forget_beyond(limits.KEPT_WORDS)
+        return [answer(next(found)) if image else {"labels": [], "error": "not the base64 of a picture"} for image in read]
+
+    def _read(self, text: str) -> tuple | None:
+        """What `Predictor.read` says of a picture; None if the text is none."""
+        picture = decoded(text)
+        return self._predictor.read(picture) if picture else None
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        """In a process that no other request is using."""
+        decoder = self._decoders.get()
+        try:
+            return decoder(data, limits.PICTURE)
+        finally:
+            self._decoders.put(decoder)
 
 
 def decoded(text: str) -> Encoded | None:

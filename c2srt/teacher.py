@@ -1,7 +1,8 @@
 """The teacher cache: the frozen CLIP's raw global feature of every image and view, so that training need not run it.
 
     <teacher>/<shard>.npy    float16 [V', count, D], V' = max(views.count, 1), aligned to the shard's samples; memory-mapped
-    <teacher>/<shard>.json   {"key": hash, "sha256": of the shard}; written after the .npy, so it marks a finished shard
+    <teacher>/<shard>.json   {"key": hash, "sha256": of the shard, "bytes": of the .npy}; written after the .npy, so it marks a
+                             finished shard
     <teacher>/teacher.json   what the cache was made from; written last, so its presence means "complete"
 
 A feature is a pure function of (CLIP weights and preprocessing, view settings, seed, the shard's bytes): those are the
@@ -9,6 +10,7 @@ key, and a cache of another key is refused. D is the joint width.
 """
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -134,7 +136,8 @@ def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, sha
         features[:, samples.start : samples.stop] = by_image.transpose(1, 0, 2)
     with whole_file(out / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
         np.save(file, features)
-    write_json(marker, shard_marker(clip, views, seed, shard))
+    size = (out / f"{shard.name}.npy").stat().st_size
+    write_json(marker, shard_marker(hash_of(feature_key(clip, views, seed)), shard) | {"bytes": size})
 
 
 def all_views(reader: ShardReader, sample: int, views: ViewConfig, seed: int, size: int) -> list[Tensor]:
@@ -164,12 +167,14 @@ def check_half(features: Tensor, reader: ShardReader, samples: range, count: int
                         "a number: check the weights that clip.pretrained names")
 
 
-def shard_marker(clip: Clip, views: ViewConfig, seed: int, shard: Shard) -> dict:
-    """The content of a finished shard's marker file."""
-    return {"key": hash_of(feature_key(clip, views, seed)), "sha256": shard.sha256}
+def shard_marker(key: str, shard: Shard) -> dict:
+    """What a finished shard's marker file says, besides the size of its features; `key` is the hash of `feature_key`."""
+    return {"key": key, "sha256": shard.sha256}
 
 
 def is_done(out: Path, shard: Shard, marker: dict) -> bool:
-    """Whether `out` holds this shard's features, computed from the same bytes with the same key."""
-    path = out / f"{shard.name}.json"
-    return path.exists() and (out / f"{shard.name}.npy").exists() and read_json(path, MADE_BY) == marker
+    """Whether `out` holds this shard's features whole, computed from the same bytes with the same key."""
+    features = out / f"{shard.name}.npy"
+    with suppress(UserError, OSError):  # a marker that cannot be read vouches for nothing
+        return read_json(out / f"{shard.name}.json", MADE_BY) == marker | {"bytes": features.stat().st_size}
+    return False

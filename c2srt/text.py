@@ -9,7 +9,6 @@ Letters: C categories, D joint width.
 
 import importlib.metadata
 import math
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from c2srt.artefact import FILES, remove_unfinished, tidy, unfinished, vouch, vouched, withdraw, writing
 from c2srt.errors import UserError
-from c2srt.files import hash_of, remove_leftovers, sha256_of_file, whole_file, write_json
+from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, ClipConfig, load_clip
 from c2srt.opened import read_json, read_tensors
@@ -46,7 +46,7 @@ class Provenance:
     """What text.json must have."""
 
     made_from: MadeFrom
-    features_sha256: str
+    files: dict[str, str]
 
 
 @dataclass
@@ -92,20 +92,29 @@ def run(config: Config) -> None:
     clip = load_clip(config.clip)
     made_from = {"vocabulary": vocabulary.hash, "clip": clip.hash, "templates": templates}
     if is_current(out, made_from):
+        tidy(out, UNFINISHED)
         print(f"{out / FEATURES} is up to date")
         return
-    remove_leftovers(out)
+    with writing(out):
+        write(config, out, vocabulary, clip, made_from)
+
+
+def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_from: dict) -> None:
+    """Embeds the prompts and writes the two files."""
+    templates = made_from["templates"]
     clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
     cut = count_cut(clip, list(vocabulary.names), templates)
     if cut:
         print(f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's {clip.context_length} tokens in every prompt: "
               "those prompts are cut")
-    features = embed_blocks(clip, list(vocabulary.names), templates, config, out / UNFINISHED / hash_of(made_from))
+    features = embed_blocks(clip, list(vocabulary.names), templates, config,
+                            unfinished(out, UNFINISHED, hash_of(made_from)))
+    withdraw(out / PROVENANCE)
     with whole_file(out / FEATURES) as temporary:
         save_file({"features": features}, temporary)
-    write_json(out / PROVENANCE, {"made_from": made_from, "features_sha256": sha256_of_file(out / FEATURES), "cut_names": cut,
-                                  "shape": list(features.shape), "versions": versions()})
-    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    vouch(out / PROVENANCE, {"made_from": made_from, "cut_names": cut, "shape": list(features.shape), "versions": versions()},
+          [FEATURES])
+    remove_unfinished(out, UNFINISHED)
     print(f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]}, {len(templates)} templates")
 
 
@@ -115,11 +124,8 @@ def versions() -> dict[str, str]:
 
 def is_current(out: Path, made_from: dict) -> bool:
     """True when `out` holds whole text features with this identity."""
-    try:
-        content = read_json(out / PROVENANCE, MADE_BY, Provenance)
-        return content["made_from"] == made_from and content["features_sha256"] == sha256_of_file(out / FEATURES)
-    except (OSError, UserError):
-        return False
+    content = vouched(out / PROVENANCE)
+    return content is not None and content.get("made_from") == made_from and FEATURES in content[FILES]
 
 
 def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path) -> Tensor:
@@ -206,7 +212,7 @@ def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None
 def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> str:
     """SHA-256 of the features in `folder`, after checking that they belong to this vocabulary (and CLIP). Raises UserError."""
     content = read_json(folder / PROVENANCE, MADE_BY, Provenance)
-    made_from, sha256 = content["made_from"], content["features_sha256"]
+    made_from, sha256 = content["made_from"], content[FILES].get(FEATURES)
     check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
     if clip_hash is not None and made_from["clip"] != clip_hash:
         raise UserError(f"{folder / FEATURES} was made by CLIP {shown(made_from['clip'])}, not {clip_hash}: "

@@ -24,22 +24,24 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from c2srt.artefact import tidy, writing
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, find_export
-from c2srt.files import hash_of, read_json, remove_leftovers, sha256_of_file
+from c2srt.evaluation.scorers import find_export
+from c2srt.files import check_replaceable, hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.interrupts import patiently
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.baselines.base import Baseline
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
-from c2srt.model.export import Exported, load_export, save_with_context
+from c2srt.model.export import CONFIG_FILE, MODEL_FILE, Exported, is_only_export, load_export, save_with_context
 from c2srt.model.head import Graph
 from c2srt.model.text_gradient import text_gradient
+from c2srt.opened import read_json
 from c2srt.order import Deal
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
-from c2srt.tracking import Run, Tracker, job_tags, send_rest
+from c2srt.tracking import Journal, Run, Tracker, job_tags, send_rest
 from c2srt.train.config import TrackingConfig
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.views import ViewConfig
@@ -90,26 +92,43 @@ def run(config: Config) -> None:
     source, out = find_export(config.checkpoint), Path(config.out)
     index, vocabulary = load_index(Path(config.shards)), load_vocabulary(Path(config.shards))
     steps = config.steps or config.epochs * training_order(config.loader(1), index).steps_per_epoch
-    key = hash_of([sha256_of_file(source / CONFIG_FILE), sha256_of_file(source / MODEL_FILE), steps,
-                   [(shard.name, shard.sha256) for shard in index.split("train")],
-                   {name: value for name, value in asdict(config).items() if name not in HARMLESS}])
-    if is_current(out / MODEL, key):
-        print(f"{out / MODEL} is up to date")
-        send_rest(out)
-        return
+    key = key_of(config, source, index, steps)
     if source.resolve() == (out / MODEL).resolve():
         raise UserError(f"out={config.out} is where the checkpoint itself lies: choose another folder")
+    if is_current(out / MODEL, key):
+        print(f"{out / MODEL} is up to date")
+        tidy(out)
+        finish_record(config, key, steps)
+        return
+    check_replaceable(out / MODEL, is_only_export)
     exported = load_export(source)
     check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, Command("train"))
     check_same_vocabulary(vocabulary, index.vocabulary, index.folder / "index.json", Command("shard"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exported.model.to(device), exported.clip.model.to(device)
     context = Context.of(exported.clip, template_of(config, exported))
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    tracker = open_tracker(config, key)
+    with writing(out):
+        losses = tune_and_save(config, exported, context, index, steps, key)
+    print(f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}")
+
+
+def key_of(config: Config, source: Path, index: ShardIndex, steps: int) -> str:
+    """Two tunings with equal keys give equal exports."""
+    return hash_of([sha256_of_file(source / CONFIG_FILE), sha256_of_file(source / MODEL_FILE), steps,
+                    [(shard.name, shard.sha256) for shard in index.split("train")],
+                    {name: value for name, value in asdict(config).items() if name not in HARMLESS}])
+
+
+def tune_and_save(config: Config, exported: Exported, context: Context, index: ShardIndex, steps: int,
+                  key: str) -> list[list[float]]:
+    """Tunes, writes the export, records both; returns the losses. Raises UserError if the checkpoint was replaced meanwhile."""
+    out, source, tracker = Path(config.out), find_export(config.checkpoint), open_tracker(config, key)
     try:
         losses = tune(config, exported, context, index, steps, tracker)
+        text = context.features(exported.clip, context.prompts(exported.clip, list(exported.vocabulary.names)), config.chunk)
+        tuned = {"key": key, "template": context.template, "steps": steps, "loss": losses}
+        save_with_context(out / MODEL, source, text, context, exported.made_from | {"tuned": tuned},
+                          lambda: check_unchanged(config, source, index, steps, key))
     except KeyboardInterrupt:
         with patiently():
             tracker.close("KILLED")
@@ -117,13 +136,30 @@ def run(config: Config) -> None:
     except BaseException:
         tracker.close("FAILED")
         raise
-    text = context.features(exported.clip, context.prompts(exported.clip, list(vocabulary.names)), config.chunk)
-    tuned = {"key": key, "template": context.template, "steps": steps, "loss": losses}
-    save_with_context(out / MODEL, source, text, context, exported.made_from | {"tuned": tuned})
+    close(config, tracker, steps)
+    return losses
+
+
+def check_unchanged(config: Config, source: Path, index: ShardIndex, steps: int, key: str) -> None:
+    if key_of(config, source, index, steps) != key:
+        raise UserError(f"{source} was written anew while it was tuned: run the same command again")
+
+
+def close(config: Config, tracker: Tracker, steps: int) -> None:
+    """The end of the record."""
     if config.tracking.model:
-        tracker.model(out / MODEL, steps, config.tracking.register)
+        tracker.model(Path(config.out) / MODEL, steps, config.tracking.register)
     tracker.close("FINISHED")
-    print(f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}")
+
+
+def finish_record(config: Config, key: str, steps: int) -> None:
+    """What a run that was killed after its export was whole, or could not reach the store, has not recorded."""
+    entries = Journal(Path(config.out)).all()
+    ended = [entry["status"] for entry in entries if "status" in entry][-1:] == ["FINISHED"]
+    logged = not config.tracking.model or any("model" in entry and entry.get("register") == config.tracking.register for entry in entries)
+    if ended and logged:
+        return send_rest(Path(config.out))
+    close(config, open_tracker(config, key), steps)
 
 
 def is_current(folder: Path, key: str) -> bool:
@@ -163,7 +199,8 @@ def tune(config: Config, exported: Exported, context: Context, index: ShardIndex
         progress.update(1, f"loss {recent[-1]:.4f}")
         if step % config.log_every == 0 or step == steps:
             losses.append([step, sum(recent) / len(recent)])
-            tracker.metrics({"loss": losses[-1][1]}, step)
+            if ("loss", step) not in tracker.recorded:  # by a run that was killed
+                tracker.metrics({"loss": losses[-1][1]}, step)
             recent = []
     progress.close()
     return losses

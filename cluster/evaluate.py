@@ -6,8 +6,8 @@ A piece is a fixed run of images, the same for any number of workers, and waits 
 <key> is a hash of everything that decides them; the folder goes once results.json is written.
 """
 
-import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +17,7 @@ import polars as pl
 import ray
 import torch
 
+from c2srt.artefact import remove_unfinished, tidy, unfinished, vouched, writing
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.bootstrap import LEAST_DRAWS
@@ -27,21 +28,23 @@ from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, read_results, write_results
 from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
                                       prior_of)
-from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
+from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import check_choice
-from c2srt.opened import open_npy
+from c2srt.model.export import CONFIG_FILE
+from c2srt.opened import open_npy, read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
-from c2srt.tracking import RUN, Tracker, send_rest
+from c2srt.tracking import RUN, Journal, Tracker, send_rest
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 
 PIECE_IMAGES, LEAST_PIECES = 512, 8
+PIECES = "pieces"
 
 
 @dataclass
@@ -117,7 +120,8 @@ def run(config: Config) -> None:
                                          seed=config.seed, workers=config.workers)
         made_from = {name: sha256_of_file(path) for name, path in files.items()}
         results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
-        write_results(Path(config.out), results, table.with_row_index("column"))
+        with writing(Path(config.out)):
+            write_results(Path(config.out), results, table.with_row_index("column"))
     else:
         check_address()
         results = evaluate_shards(config, protocols)
@@ -132,46 +136,77 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     check_topk(seen, tuple(config.topk))
-    images = sum(shard.count for shard in index.split(config.split))
+    index.split(config.split)
     subject = subject_of(config, vocabulary)
     made_from = {"subject": identity(subject, index), "shards": index.source, "split": config.split,
                  "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch,
                  "bootstrap": [config.bootstrap, config.seed]}
     key = hash_of(made_from)
-    if (out / RESULTS).exists() and read_results(out).get("made_from", {}).get("key") == key:
+    if (found := current(out, key)) is not None:
         print(f"{out / RESULTS} is up to date")
-        track(config, None)
-        return read_results(out)
-    if subject.checkpoint == PRIOR:
-        subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
-    remove_other_pieces(out, key)
-    pieces = pieces_of(images, out / f"pieces-{key}", subject, shards, config)
-    part, thresholds, at_least = score(pieces, images, config, protocols, len(vocabulary))
-    task = Task(seen, tuple(config.topk), protocols, config.bootstrap, config.seed)
-    results, table = evaluate_part(part, task, thresholds, at_least)
-    results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, **about(vocabulary, config.split),
-               "made_from": {**made_from, "key": key}}
-    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.titles))
-    write_results(out, results, table)
-    shutil.rmtree(pieces[0].folder, ignore_errors=True)
-    track(config, results)
+        tidy(out, PIECES)
+        track(config, found, new=False)
+        return found
+    with writing(out):
+        results, table = measured(config, protocols, index, vocabulary, subject, made_from | {"key": key})
+        write_results(out, results, table)
+        remove_unfinished(out, PIECES)
+    track(config, results, new=True)
     return results
 
 
-def track(config: Config, results: dict | None) -> None:
-    """Adds the results (None: those that an earlier call could not send) to the MLflow run of the training that made the
-    checkpoint, if it left one beside it."""
+def current(out: Path, key: str) -> dict | None:
+    """The results in `out` if they are whole and have this key."""
+    with suppress(UserError):  # what cannot be read is written anew
+        if vouched(out / RESULTS) and (results := read_results(out))["made_from"].get("key") == key:
+            return results
+    return None
+
+
+def measured(config: Config, protocols: tuple[str, ...], index: ShardIndex, vocabulary: Vocabulary, subject: Subject,
+             made_from: dict) -> tuple[dict, pl.DataFrame]:
+    """Scores what is missing and measures all of it: results.json's content and the per-category table. `made_from` holds the
+    subject's identity: what the workers load must have it, at the end too. Raises UserError where it has changed."""
+    if subject.checkpoint == PRIOR:
+        subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
+    subject = replace(subject, identity=made_from["subject"])
+    folder = unfinished(Path(config.out).absolute(), PIECES, made_from["key"])
+    images = sum(shard.count for shard in index.split(config.split))
+    pieces = pieces_of(images, folder, subject, index.folder, config)
+    part, thresholds, at_least = score(pieces, images, config, protocols, len(vocabulary))
+    check_identity(subject, index)
+    if load_index(index.folder) != index:
+        raise UserError(f"{index.folder} was written anew while it was evaluated: run the same command again")
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    task = Task(seen, tuple(config.topk), protocols, config.bootstrap, config.seed)
+    results, table = evaluate_part(part, task, thresholds, at_least)
+    results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, **about(vocabulary, config.split),
+               "made_from": made_from}
+    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.titles))
+    return results, table
+
+
+def track(config: Config, results: dict, new: bool) -> None:
+    """Adds the results to the MLflow run of the training that made the checkpoint, if it left one beside it; of results that are
+    not `new`, what an earlier call did not come to."""
     if config.checkpoint in (CLIP, PRIOR):
         return
-    path = find_export(config.checkpoint).absolute()
+    path, key = find_export(config.checkpoint).absolute(), results["made_from"]["key"]
     folder = next((folder for folder in (path, path.parent) if (folder / RUN).is_file()), None)
-    if folder is None or results is None:
-        return send_rest(folder) if folder else None
-    tracker, step = Tracker(folder), read_json(path / "config.json", Command("export")).get("made_from", {}).get("step", 0)
-    names = {name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)}  # MLflow makes a section of each "/"
-    tracker.metrics({f"{config.split}/{names[name]}": value for name, value in flat(results).items()}, step)
+    if folder is None:
+        return
+    marks = {part: f"{key}/{part}" for part in ("metrics", RESULTS, PER_CATEGORY)}
+    done = set() if new else {entry.get("mark") for entry in Journal(folder).all()}
+    if done.issuperset(marks.values()):
+        return send_rest(folder)
+    tracker, step = Tracker(folder), read_json(path / CONFIG_FILE, Command("export")).get("made_from", {}).get("step", 0)
+    if marks["metrics"] not in done:
+        names = {name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)}  # MLflow makes a section of each "/"
+        values = {f"{config.split}/{names[name]}": value for name, value in flat(results).items()}
+        tracker.metrics(values, step, mark=marks["metrics"])
     for name in (RESULTS, PER_CATEGORY):
-        tracker.artifact(Path(config.out) / name, f"evaluation-{config.split}")
+        if marks[name] not in done:
+            tracker.artifact(Path(config.out) / name, f"evaluation-{config.split}", mark=marks[name])
     tracker.close(None)
 
 
@@ -199,13 +234,6 @@ def count_prior(workers: int, index: ShardIndex, vocabulary: Vocabulary) -> tupl
 def count_shard(task: tuple[ShardIndex, Shard, Vocabulary]) -> np.ndarray:
     """One task of the class prior: counts [C]."""
     return class_counts(*task)
-
-
-def remove_other_pieces(out: Path, key: str) -> None:
-    """Pieces of an earlier, unfinished evaluation of something else in the same folder."""
-    for folder in out.glob("pieces-*"):
-        if folder.name != f"pieces-{key}":
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def pieces_of(images: int, folder: Path, subject: Subject, shards: Path, config: Config) -> list[Piece]:
@@ -246,17 +274,26 @@ LOADED: list[tuple[Subject, Any]] = []
 """The last scorer of this worker process: Ray gives one process many pieces."""
 
 
-def scorer_of(subject: Subject) -> Any:
-    """The scorer, loaded once in each worker process."""
+def scorer_of(subject: Subject, index: ShardIndex) -> Any:
+    """The scorer, loaded once in each worker process. Raises UserError if its files were replaced since the command started."""
     if not LOADED or LOADED[0][0] != subject:
         LOADED[:] = [(subject, load_scorer(subject, torch.device("cuda" if torch.cuda.is_available() else "cpu")))]
+        check_identity(subject, index)
     return LOADED[0][1]
+
+
+def check_identity(subject: Subject, index: ShardIndex) -> None:
+    """Raises UserError unless what `subject` names is still what it was when the command started."""
+    if identity(subject, index) != subject.identity:
+        LOADED.clear()
+        raise UserError(f"checkpoint={subject.checkpoint}, or the text features that it is compared with, was written anew while it "
+                        "was evaluated: run the same command again")
 
 
 def score_piece(piece: Piece) -> int:
     """Scores one piece and writes its files; returns how many images it has."""
-    config, scorer = piece.config, scorer_of(piece.subject)
-    vocabulary, index = piece.subject.vocabulary, load_index(piece.shards)
+    config, vocabulary, index = piece.config, piece.subject.vocabulary, load_index(piece.shards)
+    scorer = scorer_of(piece.subject, index)
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     loader = LoaderConfig(scorer.size, workers=config.loader_workers)
     parts, scores = [], []

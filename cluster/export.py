@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2srt.artefact import making
 from c2srt.errors import UserError
 from c2srt.train import checkpoints
 from cluster.paths import check_lasting
@@ -26,10 +27,19 @@ class Config:
 def run(config: Config) -> None:
     """Writes the export. Raises UserError if the checkpoint, or an artefact that it was trained on, is absent or changed."""
     check_lasting(config.out)
+    from c2srt.model.export import is_only_export
+
+    folder = find_checkpoint(Path(config.checkpoint))
+    with making(Path(config.out), is_only_export):
+        step = write(folder, Path(config.out))
+    print(f"{config.out}: the model after step {step:,} of {folder}")
+
+
+def write(folder: Path, out: Path) -> int:
+    """Exports one checkpoint; returns its step."""
     from c2srt.train.config import from_settings
     from c2srt.train.inputs import export_weights, load_inputs
 
-    folder = find_checkpoint(Path(config.checkpoint))
     record = checkpoints.read_record(folder)
     training = from_settings(record.settings)
     for name, now in load_inputs(training).hashes.items():
@@ -37,8 +47,8 @@ def run(config: Config) -> None:
             raise UserError(f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): "
                             "restore it, then export")
     made_from = {"step": record.step, "config": training.identity(), "config_hash": training.hash()}
-    export_weights(Path(config.out), training, checkpoints.read_weights(folder), made_from)
-    print(f"{config.out}: the model after step {record.step:,} of {folder}")
+    export_weights(out, training, checkpoints.read_weights(folder), made_from)
+    return record.step
 
 
 def find_checkpoint(path: Path) -> Path:

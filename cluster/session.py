@@ -3,6 +3,8 @@
 import logging
 import os
 import secrets
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -47,8 +49,12 @@ def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0
 
 def join(cpus: float) -> None:
     """Joins the cluster at RAY_ADDRESS, or starts a local one with at least `cpus`; does nothing if joined already."""
-    if not ray.is_initialized():
-        start(cpus)
+    if ray.is_initialized():
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    start(cpus)
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself, and would end the command with status 15
 
 
 def room_for(cpus: float, gpus: float) -> int:

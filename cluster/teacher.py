@@ -6,6 +6,7 @@ c2srt/teacher.py. `teacher.json` comes last.
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Optional
 import ray
 import torch
 
+from c2srt.artefact import tidy, writing
 from c2srt.errors import UserError
-from c2srt.files import read_json, remove_leftovers, write_json
+from c2srt.files import hash_of, write_json
 from c2srt.model.clip import Clip, ClipConfig, load_clip
+from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
-from c2srt.teacher import FILE, MADE_BY, cache_key, difference, is_done, shard_marker, write_shard
+from c2srt.teacher import FILE, MADE_BY, cache_key, difference, feature_key, is_done, shard_marker, write_shard
 from c2srt.views import ViewConfig
 from cluster.address import check_address
 from cluster.paths import check_lasting
@@ -54,29 +57,45 @@ def run(config: Config) -> None:
     index, out, clip = load_index(Path(config.shards).absolute()), Path(config.out).absolute(), load_clip(config.clip)
     key = cache_key(clip, config.views, config.seed, index, config.splits)
     shards = [shard for split in config.splits for shard in index.split(split) if shard.count]
-    remove_leftovers(out)
-    left = [shard for shard in shards if not is_done(out, shard, shard_marker(clip, config.views, config.seed, shard))]
-    if left:
+    feature = hash_of(feature_key(clip, config.views, config.seed))
+    if is_complete(out, key) and not undone(out, shards, feature):
+        tidy(out)
+        print(f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do")
+        return
+    with writing(out):
         announce_change(out, key)
         (out / FILE).unlink(missing_ok=True)
-        cache_all(config, index, shards, left, out)
-    else:
-        print(f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do")
-    write_json(out / FILE, key)
+        if left := undone(out, shards, feature):
+            cache_all(config, index, shards, left, out, feature)
+        write_json(out / FILE, key)
+
+
+def undone(out: Path, shards: list[Shard], feature: str) -> list[Shard]:
+    """The shards whose features are not there."""
+    return [shard for shard in shards if not is_done(out, shard, shard_marker(feature, shard))]
+
+
+def is_complete(out: Path, key: dict) -> bool:
+    """Whether the cache in `out` was finished, with this key."""
+    with suppress(UserError):
+        return read_json(out / FILE, MADE_BY) == key
+    return False
 
 
 def announce_change(out: Path, key: dict) -> None:
     """Says why a complete cache is computed again."""
-    if (out / FILE).exists() and (unlike := difference(read_json(out / FILE, MADE_BY), key)):
-        print(f"{out} was made with {unlike}: computing it again")
+    with suppress(UserError):  # a broken one is not worth a word
+        if (out / FILE).exists() and (unlike := difference(read_json(out / FILE, MADE_BY), key)):
+            print(f"{out} was made with {unlike}: computing it again")
 
 
-def cache_all(config: Config, index: ShardIndex, shards: list[Shard], left: list[Shard], out: Path) -> None:
+def cache_all(config: Config, index: ShardIndex, shards: list[Shard], left: list[Shard], out: Path, feature: str) -> None:
     """Runs the tasks of the shards in `left`, with a bar over the images of all `shards`."""
     gpus = connect_with_gpus(config)
     progress = Progress("teacher", sum(shard.count for shard in shards))
     progress.skip(progress.total - sum(shard.count for shard in left))
-    for shard, _ in run_tasks(shard_task(config, index, out), left, config.workers, gpus, name=lambda shard: f"teacher {shard.name}"):
+    task = shard_task(config, index, out, feature)
+    for shard, _ in run_tasks(task, left, config.workers, gpus, name=lambda shard: f"teacher {shard.name}"):
         progress.update(shard.count, shard.name)
     progress.close(f"in {out}")
 
@@ -89,13 +108,16 @@ def connect_with_gpus(config: Config) -> float:
     return min(1.0, int(1000 * ray.cluster_resources().get("GPU", 0) / config.workers) / 1000)
 
 
-def shard_task(config: Config, index: ShardIndex, out: Path) -> Callable[[Shard], None]:
-    """The function that a Ray worker runs on one shard."""
+def shard_task(config: Config, index: ShardIndex, out: Path, feature: str) -> Callable[[Shard], None]:
+    """The function that a Ray worker runs on one shard; it raises UserError if the CLIP is no longer that of `feature`."""
     clip_config, views, seed, batch = config.clip, config.views, config.seed, config.batch
 
     def task(shard: Shard) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         clip = frozen(clip_config.name, clip_config.pretrained, device)
+        if hash_of(feature_key(clip, views, seed)) != feature:
+            raise UserError(f"clip.name={clip_config.name} clip.pretrained={clip_config.pretrained} is another CLIP now than when "
+                            "this command started: run it again")
         write_shard(clip, views, seed, index, shard, out, batch, device)
 
     return task

@@ -17,18 +17,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from c2srt.files import read_json
+from c2srt.files import remove_leftovers
 from c2srt.hints import Command
-from c2srt.interrupts import INTERRUPTED, patiently
+from c2srt.interrupts import INTERRUPTED, SAVED, patiently
+from c2srt.lock import LOCK, only_command
+from c2srt.opened import read_json
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
-from c2srt.train.prepare import already_finished, check_before_start
+from c2srt.train.prepare import already_finished, check_before_start, check_exports
 from c2srt.train.report import send_rest
 from cluster.address import check_address
-from cluster.lock import only_command
 from cluster.paths import check_lasting
 from cluster.rank import LOG, RAY_FOLDER
-
-SAVED_PLEASE_REQUEUE = 75
 
 
 def run(config: Config) -> int:
@@ -41,12 +40,13 @@ def run(config: Config) -> int:
         print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0
+    check_exports(config)
     told: list[int] = []
     step = fit(config, told)
     summary = read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     if summary.get("state") != FINISHED:
         print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
-        return INTERRUPTED if signal.SIGINT in told else SAVED_PLEASE_REQUEUE
+        return INTERRUPTED if signal.SIGINT in told else SAVED
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
     print(f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
           f"{', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)")
@@ -68,8 +68,9 @@ def fit(config: Config, told: list[int]) -> int:
     from cluster.attempts import run_attempts, say
     from cluster.session import join
 
-    with only_command(config.folder) as lock:
+    with only_command(config.folder / LOCK) as lock:
         clear(config.folder)
+        remove_leftovers(config.folder)
         join(config.workers * config.cpus_per_worker)  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")

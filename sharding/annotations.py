@@ -20,6 +20,7 @@ import pyarrow.parquet
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
 from c2srt.shown import shown
+from c2srt.tracking.redact import HIDDEN
 from sharding.csvs import DIGITS, bucket, damaged, existing, read_blocks, read_fields, read_lines, scatter
 
 SPLITS = ("train", "validation", "test")
@@ -34,6 +35,8 @@ IMAGE_SCHEMA = {"id": pl.String, "url": pl.String, "landing_url": pl.String, "li
                 "title": pl.String, "original_size": pl.Int64, "original_md5": pl.String, "thumbnail_url": pl.String,
                 "rotation": pl.Int32}
 LABEL_SCHEMA = {"id": pl.String, "mid": pl.String, "present": pl.Boolean}
+URLS = ("url", "landing_url", "thumbnail_url")
+WITH_PASSWORD = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@"
 TEXTS = ("url", "landing_url", "license", "author", "title", "thumbnail_url")
 SCHEMA = pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS[:-1]), ("original_size", pa.int64()),
                     ("original_md5", pa.string()), ("thumbnail_url", pa.string()), ("rotation", pa.int32()),
@@ -149,6 +152,7 @@ class InputReport:
     unlabelled: int = 0
     unknown_mids: int = 0
     malformed_ids: int = 0
+    passwords: int = 0
     unknown_examples: list[str] = field(default_factory=list)
     malformed_examples: list[str] = field(default_factory=list)
 
@@ -163,6 +167,7 @@ class InputReport:
             (self.unlabelled, "{} images have no label: kept, all categories unverified"),
             (self.unknown_mids, "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
                                 f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})"),
+            (self.passwords, f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it from ~/.netrc"),
             (self.malformed_ids, "{} rows are left out because their ImageID is not 16 hex digits "
                                  f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})"),
         ]
@@ -237,7 +242,10 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
         turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
         if len(turned):
             raise damaged(files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}")
-        return rows.cast(IMAGE_SCHEMA).with_columns(pl.col(TEXTS).fill_null(""))
+        rows = rows.cast(IMAGE_SCHEMA)
+        report.passwords += int(rows["url"].str.contains(WITH_PASSWORD).sum())
+        masked = pl.col(URLS).str.replace(WITH_PASSWORD, f"${{1}}{HIDDEN}@")
+        return rows.with_columns(masked).with_columns(pl.col(TEXTS).fill_null(""))
 
     return map(keep, read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)))
 

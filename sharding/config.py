@@ -42,10 +42,11 @@ class DownloadConfig:
 
     concurrency: int = 16  # requests at a time, in each worker
     timeout: float = 30.0  # for connecting, and between two pieces of an answer
-    total_timeout: float = 300.0  # for a whole answer, so that a dripping server does not hold a connection for ever
+    total_timeout: float = 300.0  # for a whole exchange, redirects included: a dripping server holds no connection for ever
     attempts: int = 5  # tries of one image before it is given up
     backoff: float = 1.0  # wait before the second try; doubles with each, with jitter
     backoff_max: float = 60.0  # longest wait, also for a server's Retry-After
+    private_hosts: bool = False  # also go to loopback, link-local and private addresses, where names and redirects lead
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "timeout", "total_timeout", "attempts"):

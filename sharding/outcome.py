@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass, field
 
+from c2srt.apart import Apart
 from c2srt.pictures import Rejected
 from sharding.config import Config
 from sharding.decode import convert
@@ -21,11 +22,20 @@ class Outcome:
 
 
 def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool = False) -> Outcome:
-    """Converts an image's bytes; what cannot be converted becomes its reason. One call at a time in a process: Pillow's remarks on
-    odd metadata are silenced by a process-wide filter."""
+    """Converts an image's bytes in a process of its own; what cannot be converted, or kills that process, becomes its reason.
+    Raises UserError if there is no process to be had."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
+        return APART(data, rotation, config, exif_first)
     except Rejected as rejected:
         return Outcome(rejected.status, rejected.reason)
+
+
+def attempt_here(data: bytes, rotation: int | None, config: Config, exif_first: bool) -> Outcome:
+    """What the process does. One call at a time: Pillow's remarks on odd metadata are silenced by a process-wide filter.
+    Raises Rejected."""
+    with warnings.catch_warnings(action="ignore"):
+        made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
     return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)
+
+
+APART = Apart("sharding.outcome:attempt_here")

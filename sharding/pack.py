@@ -19,6 +19,7 @@ from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
 from c2srt.opened import INTEGER, TEXT, misfit, parquet_note, read_parquet
 from c2srt.shards import MADE_BY, Shard
+from c2srt.tracking.redact import redacted
 from sharding.config import Config
 from sharding.outcome import Outcome
 from sharding.staging import FOLDER as STAGING
@@ -128,7 +129,7 @@ def metadata(row: dict, outcome: Outcome, kind: str) -> dict:
     """The sample's `<id>.json`, as c2srt/shards.py specifies it."""
     return {"id": row["id"], "positive": row["positive"], "negative": row["negative"],
             "width": outcome.width, "height": outcome.height,
-            "source": {"from": kind, "url": row["url"], **outcome.original},
+            "source": {"from": kind, "url": redacted(row["url"], {}), **outcome.original},
             "attribution": {name: row[name] for name in ("author", "license", "landing_url", "title")}}
 
 

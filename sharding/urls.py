@@ -9,7 +9,6 @@ size_mismatch, md5_mismatch (not the file of the CSV) · no_url · those of shar
 
 import base64
 import hashlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +25,10 @@ import httpx
 import polars as pl
 import tenacity
 
-from c2srt.clients import making_client
+from c2srt.errors import UserError
+from c2srt.tracking.redact import HIDDEN, redacted
 from sharding.config import Config, DownloadConfig
+from sharding.exchange import OVERHEAD, Allowance, NoEnd, NotAllowed, TooMuch, answer_to, body_of, make_client, own_host, within
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask
 from sharding.staging import FOLDER, about_stage, in_order, write_stage
@@ -35,8 +36,7 @@ from sharding.staging import FOLDER, about_stage, in_order, write_stage
 STAGE_ROWS = 256  # also how far downloads run ahead of the slowest one
 AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 GONE = (404, 410)
-HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
-CONVERTING = threading.Lock()  # a worker has one CPU: one image is converted while the others are awaited
+MASKED = f"://{HIDDEN}@"
 
 
 class TryAgain(Exception):
@@ -58,7 +58,7 @@ class UrlSource:
     kind: str = "urls"
 
     def __post_init__(self) -> None:
-        make_client(DownloadConfig()).close()
+        make_client(1, 1).close()
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in order."""
@@ -79,7 +79,7 @@ class Downloader:
     """A pool of `download.concurrency` connections; use it in a `with`. Raises UserError as `make_client`."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.client = config, make_client(config.download)
+        self.config, self.client = config, make_client(config.download.concurrency, config.download.timeout)
         self.pool = ThreadPoolExecutor(config.download.concurrency, thread_name_prefix="download")
 
     def __enter__(self) -> "Downloader":
@@ -101,54 +101,52 @@ class Downloader:
             data = retrying(self.config.download)(self.get, row)
             if bad := data if isinstance(data, Outcome) else disagreement(data, row):
                 return bad
-            with CONVERTING:
-                return attempt(data, row["rotation"], self.config, exif_first=True)
+            return attempt(data, row["rotation"], self.config, exif_first=True)
         except TryAgain as last:
             return last.outcome
+        except UserError:  # the machine's fault, not the image's
+            raise
         except Exception as error:  # UnicodeError or idna's own for a host: no list is complete
-            reason = " ".join(str(error).split())[:150]
-            return Outcome("refused", f"{row['url'][:100]}: {type(error).__name__}: {reason}")
+            return Outcome("refused", f"{redacted(row['url'], {})[:100]}: {type(error).__name__}: {said(error)}")
 
     def get(self, row: dict) -> bytes | Outcome:
         """One try: the body, or the outcome of an answer that is final. Raises TryAgain."""
+        download, most = self.config.download, self.config.max_bytes
+        url = row["url"].replace(MASKED, "://", 1)
+        allowance = Allowance(time.monotonic() + download.total_timeout, most + OVERHEAD, download.private_hosts, own_host(url))
         try:
-            with self.client.stream("GET", row["url"]) as answer:
-                if answer.status_code in AGAIN:
-                    wait_s = retry_after(answer.headers.get("Retry-After"))
-                    raise TryAgain(Outcome("unreachable", f"HTTP {answer.status_code}"), wait_s)
-                if answer.status_code != 200:
-                    return Outcome("missing" if answer.status_code in GONE else "refused", f"HTTP {answer.status_code}")
-                body = self.body(answer)
+            with within(allowance), answer_to(self.client, url) as answer:
+                body = outcome_of(answer, MASKED in row["url"]) or body_of(answer, most)
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects):
             raise
+        except NotAllowed as error:
+            return Outcome("refused", said(error))
+        except TooMuch:
+            return Outcome("too_large", f"the server sends or announces more than max_bytes={most:,}")
+        except NoEnd:
+            raise TryAgain(Outcome("unreachable", f"no end after {download.total_timeout:g} s")) from None
         except httpx.HTTPError as error:
-            raise TryAgain(Outcome("unreachable", f"{type(error).__name__}: {' '.join(str(error).split())[:150]}")) from error
+            raise TryAgain(Outcome("unreachable", f"{type(error).__name__}: {said(error)}")) from error
         if isinstance(body, bytes) and row["original_size"] and len(body) < row["original_size"] and body[:2] == b"\xff\xd8":
             raise TryAgain(Outcome("size_mismatch", f"{len(body):,} bytes, the CSV says {row['original_size']:,}"))
         return body
 
-    def body(self, answer: httpx.Response) -> bytes | Outcome:
-        """Reads the answer, under the caps on bytes and on time."""
-        most, until = self.config.max_bytes, time.monotonic() + self.config.download.total_timeout
-        announced = int(answer.headers.get("Content-Length") or 0)
-        body = bytearray()
-        if announced <= most:
-            for piece in answer.iter_bytes():
-                body += piece
-                if len(body) > most:
-                    break
-                if time.monotonic() > until:
-                    raise TryAgain(Outcome("unreachable", f"no end after {self.config.download.total_timeout:g} s"))
-        size = max(announced, len(body))
-        return bytes(body) if size <= most else Outcome("too_large", f"{size:,} bytes or more, above max_bytes={most:,}")
+
+def outcome_of(answer: httpx.Response, masked: bool) -> Outcome | None:
+    """Of an answer that brings no image; `masked`: the URL held a password. Raises TryAgain."""
+    status = answer.status_code
+    if status in AGAIN:
+        raise TryAgain(Outcome("unreachable", f"HTTP {status}"), retry_after(answer.headers.get("Retry-After")))
+    if status == 200:
+        return None
+    hint = "; the password in its URL is not kept: write it into ~/.netrc" if masked and status == 401 else ""
+    return Outcome("missing" if status in GONE else "refused", f"HTTP {status}{hint}")
 
 
-def make_client(config: DownloadConfig) -> httpx.Client:
-    """A client of `concurrency` connections. Raises UserError where proxies or certificates allow none."""
-    many = config.concurrency
-    with making_client():
-        return httpx.Client(timeout=config.timeout, follow_redirects=True, headers=HEADERS,
-                            limits=httpx.Limits(max_connections=many, max_keepalive_connections=many))
+def said(error: Exception) -> str:
+    """An error's words on one line, printable and without passwords."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(redacted(text, {}).split())[:150]
 
 
 def disagreement(data: bytes, row: dict) -> Outcome | None:
@@ -184,7 +182,7 @@ def retry_after(header: str | None) -> float:
         return float(header)
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0
 
 

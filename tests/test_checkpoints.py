@@ -1,9 +1,7 @@
 """Which checkpoints count, which are refused and why, and what is cleared away."""
 
-import errno
 import json
 import os
-import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,18 +157,3 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_checkpoint(tmp_path):
     assert checkpoints.newest(tmp_path) is None
     checkpoints.clean(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def save_too_much(rank: int, path: Path) -> int | None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
-    try:
-        checkpoints.save(path, {"head.source": torch.ones(100_000)})
-    except OSError as error:
-        return error.errno
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def test_the_storage_errors_that_safetensors_hides_are_told_apart(tmp_path):
-    """It raises an error of its own where a disk is full or, as here, a file too large."""
-    assert run_ranks(1, save_too_much, tmp_path / checkpoints.WEIGHTS) == [errno.EFBIG]

@@ -19,12 +19,13 @@ import pytest
 from c2srt.cli import compose_verb, to_config
 from c2srt.errors import UserError
 from c2srt.train.config import Config
-from cluster.lock import hold_as_rank, only_command, wait_for_earlier_ranks
+from c2srt.lock import LOCK, only_command
+from cluster.lock import hold_as_rank, wait_for_earlier_ranks
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
 
-HOLDER = "import sys, time; from pathlib import Path; from cluster.lock import *\n"
+HOLDER = "import sys, time; from pathlib import Path; from c2srt.lock import *; from cluster.lock import *\n"
 
 
 # --- one writer at a time
@@ -42,17 +43,17 @@ def other_process(code: str) -> Iterator[subprocess.Popen]:
 
 
 def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_gone(tmp_path):
-    with other_process(f"with only_command(Path('{tmp_path}')): print('held', flush=True); time.sleep(60)") as first:
-        with pytest.raises(UserError, match=f"another training is writing {tmp_path} .* {first.pid}"), only_command(tmp_path):
+    with other_process(f"with only_command(Path('{tmp_path}') / LOCK): print('held', flush=True); time.sleep(60)") as first:
+        with pytest.raises(UserError, match=f"another command is writing {tmp_path} .* {first.pid}"), only_command(tmp_path / LOCK):
             pass
         first.kill()
         first.wait()
-        with only_command(tmp_path):
+        with only_command(tmp_path / LOCK):
             pass
 
 
 def test_a_rank_that_an_earlier_attempt_left_behind_holds_the_next_one_up_even_stopped(tmp_path):
-    with only_command(tmp_path) as lock:
+    with only_command(tmp_path / LOCK) as lock:
         wait_for_earlier_ranks(lock, 0)
         with other_process(f"hold_as_rank(Path('{tmp_path}')); print('held', flush=True); time.sleep(60)") as rank:
             rank.send_signal(signal.SIGSTOP)
@@ -138,7 +139,7 @@ def test_failures_are_counted_only_while_no_newer_checkpoint_is_written(ray_clus
 
     node = patiently(lambda: ray_cluster.add_node(num_cpus=2))
     try:
-        with only_command(tmp_path) as lock, pytest.raises(UserError) as raised:
+        with only_command(tmp_path / LOCK) as lock, pytest.raises(UserError) as raised:
             run_attempts(plain_config(tmp_path, max_failures=1), lock, dying_rank)
     finally:
         ray_cluster.remove_node(node)
@@ -176,7 +177,7 @@ def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence
     nodes = [patiently(lambda: ray_cluster.add_node(num_cpus=1)) for _ in range(2)]
     config = plain_config(tmp_path, min_workers=least)
     try:
-        with only_command(tmp_path) as lock:
+        with only_command(tmp_path / LOCK) as lock:
             if least:
                 run_attempts(config, lock, rank_whose_node_goes)
                 assert (tmp_path / "done alone").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from c2srt import entry, interrupts
+from c2srt import interrupts
 from c2srt.train.config import Config
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.train_case import make_case
@@ -45,14 +45,14 @@ def run_verb(verb, arguments):
     {wait}
 if __name__ == "__main__":
     cli.run_verb = run_verb
-    sys.exit(cli.main(["text"]))
+    sys.exit(cli.main(["{verb}"]))
 """
 
 
-def waiting(tmp_path: Path, wait: str) -> subprocess.Popen:
+def waiting(tmp_path: Path, wait: str, verb: str = "text") -> subprocess.Popen:
     """A command that waits, once it does."""
     script = tmp_path / "command.py"
-    script.write_text(COMMAND.format(wait=wait))
+    script.write_text(COMMAND.format(wait=wait, verb=verb))
     process = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout.readline() == "begun\n"
@@ -60,12 +60,25 @@ def waiting(tmp_path: Path, wait: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-def test_a_command_that_waits_ends_with_130_and_one_sentence(tmp_path, wait):
-    process = waiting(tmp_path, wait)
+@pytest.mark.parametrize("number, verb, status, word", ((signal.SIGINT, "text", 130, "interrupted"),
+                                                        (signal.SIGTERM, "text", 143, "told to end"),
+                                                        (signal.SIGTERM, "train", 75, "told to end"),
+                                                        (signal.SIGUSR1, "train", 75, "told to end")))
+def test_a_command_that_waits_ends_with_one_sentence(tmp_path, wait, number, verb, status, word):
+    if number != signal.SIGINT and wait not in (WAITS["in Python"], WAITS["in C"]):
+        pytest.skip("what it waits for makes no difference to the signal's number")
+    process = waiting(tmp_path, wait, verb)
     wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "its wait")
-    ctrl_c(process)
+    ctrl_c(process) if number == signal.SIGINT else process.send_signal(number)
     _, said = process.communicate()
-    assert process.returncode == 130 and said == "c2srt text: interrupted; run the same command again to go on\n"
+    assert process.returncode == status and said == f"c2srt {verb}: {word}; run the same command again to go on\n"
+
+
+def test_what_a_command_forked_dies_of_sigterm_at_once(tmp_path):
+    """A pool ends its workers with SIGTERM: they must not take it for the command's."""
+    process = waiting(tmp_path, "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)); child.start()\n"
+                                "    child.terminate(); child.join(); print(child.exitcode, flush=True)")
+    assert process.stdout.readline() == f"{-signal.SIGTERM}\n" and process.communicate()[1] == ""
 
 
 def test_a_second_one_ends_a_command_that_would_take_its_time(tmp_path):
@@ -83,16 +96,27 @@ def test_a_second_one_ends_a_command_that_would_take_its_time(tmp_path):
     assert process.returncode == 130 and "Traceback" not in said
 
 
-def test_one_while_the_first_modules_load_is_no_traceback(monkeypatch, capsys):
-    class Interrupted:
-        def find_spec(self, module: str, *_: object) -> None:
-            if module == "c2srt.cli":
-                raise KeyboardInterrupt
+LOADING = """
+import sys, time
+class Slow:
+    def find_spec(self, module, *_):
+        if module == "{module}":
+            print("begun", flush=True)
+            time.sleep(600)
+sys.meta_path.insert(0, Slow())
+"""
+CONSOLE = "from c2srt.entry import main; sys.exit(main())"
+JOB = "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('cluster.shard', run_name='__main__')"
 
-    monkeypatch.delitem(sys.modules, "c2srt.cli", raising=False)
-    monkeypatch.delattr("c2srt.cli", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
-    assert entry.main() == 130 and capsys.readouterr().err == "c2srt: interrupted before it began\n"
+
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+@pytest.mark.parametrize("module, start", (("c2srt.cli", CONSOLE), ("ray", JOB)), ids=("c2srt", "python -m cluster.shard"))
+def test_one_while_the_first_modules_load_is_no_traceback(module, start, number):
+    process = subprocess.Popen([sys.executable, "-c", LOADING.format(module=module) + start], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert process.communicate()[1] == "c2srt: interrupted before it began\n" and process.returncode == 128 + number
 
 
 # --- a training

@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.files import read_json, sha256_of_file, write_json
+from c2srt.files import sha256_of_file, write_json
+from c2srt.opened import read_json
 from c2srt.relations import Answers, llm_neighbours, load_relations, parse_answers, shipped_answers, similar_neighbours, text_neighbours
 from c2srt.relations.baselines import random_neighbours
 from c2srt.relations.cooccurrence import count_labels
@@ -216,7 +217,7 @@ def test_similarity_reads_the_text_features_and_follows_them(five):
         (five / "text").mkdir(exist_ok=True)
         save_file({"features": features}, five / "text/text.safetensors")
         write_json(five / "text/text.json", {"made_from": {"vocabulary": FIVE.hash, "clip": "c", "templates": ["{}"]},
-                                             "features_sha256": sha256_of_file(five / "text/text.safetensors")})
+                                             "files": {"text.safetensors": sha256_of_file(five / "text/text.safetensors")}})
         return features
 
     assert relations("graph=similarity", folder=five) == 2

@@ -1,25 +1,36 @@
 """The MLflow model of an export: logged, registered, loaded without pickles, and served over HTTP by MLflow itself."""
 
+import asyncio
 import base64
 import contextlib
 import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import threading
+import time
 import traceback
 import urllib.error
 import urllib.request
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import mlflow
 import numpy as np
+import pandas as pd
+import psutil
 import pytest
+from mlflow.pyfunc import scoring_server
 from PIL import Image
 
 import c2srt
 from c2srt.errors import UserError
+from c2srt.serving import Tagger
 from c2srt.tracking import Run, Tracker, unsent
 from tests.mlflow_server import free_port, wait_until_up
 from tests.tiny import tiny_export
@@ -128,18 +139,29 @@ def ask(port: int, content: dict) -> dict:
         return json.load(reply)
 
 
-@pytest.mark.slow
-def test_mlflow_models_serve_answers_a_tagging_request(logged, photo, tmp_path):
-    """From a folder where neither this package nor its data can be imported by chance."""
-    port, (image, text) = free_port(), photo
+@contextlib.contextmanager
+def served(logged: tuple, folder: Path) -> Iterator[tuple[int, subprocess.Popen]]:
+    """(port, process) of `mlflow models serve`, started where neither this package nor its data can be imported by chance."""
+    port = free_port()
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # an activated environment: mlflow calls uvicorn by name
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/tagger/1", "--env-manager", "local", "--port", str(port),
                "--workers", "1"]
-    with (tmp_path / "serve.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
+    with (folder / "serve.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True,
                                   env=os.environ | {"MLFLOW_TRACKING_URI": logged[1], "OMP_NUM_THREADS": "1", "PATH": path})
     try:
         wait_until_up(f"http://127.0.0.1:{port}/ping", server)
+        yield port, server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_mlflow_models_serve_answers_a_tagging_request(logged, photo, tmp_path):
+    image, text = photo
+    with served(logged, tmp_path) as (port, _):
         answer = ask(port, {"inputs": [{"image": text}], "params": {"labels": ["dog", "red car"], "topk": 1}})
         label, score = c2srt.load(logged[0] / "model").predict(image, ["dog", "red car"], 1)[0].labels[0]
         assert answer == {"predictions": [{"labels": [{"label": label, "score": pytest.approx(score, abs=1e-5)}]}]}
@@ -151,7 +173,174 @@ def test_mlflow_models_serve_answers_a_tagging_request(logged, photo, tmp_path):
                 ask(port, {"inputs": [{"image": text}], "params": params})
             said = refused.value.read().decode()
             assert refused.value.code == 400 and sentence in said and text[:40] not in said
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+
+
+# --- requests that mean harm
+
+def png(width: int, height: int) -> str:
+    """The base64 of a black PNG, made without its pixels: some kB for any size."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(1 + 3 * width)) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")).decode()
+
+
+def request_of(pictures: list, **params) -> bytes:
+    return json.dumps({"inputs": [{"image": picture} for picture in pictures], "params": params}).encode()
+
+
+EPS = base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\nshowpage\n%%EOF\n").decode()
+SECRET = "c2VjcmV0" * 40
+"""What must not come back."""
+REFUSED = {  # a request, its content type, words of the answer
+    "too many pictures": (request_of([SECRET] * 17), "at most 16 pictures, this one has 17"),
+    "very many pictures": (request_of([""] * 100_000), "at most 16 pictures, this one has 100,000"),
+    "too many labels": (request_of([SECRET], labels=[f"w{number}" for number in range(100_000)]), "at most 1,000 labels"),
+    "a long label": (request_of([SECRET], labels=["dog", SECRET * 1000]), "at most 300 letters"),
+    "topk -1": (request_of([SECRET], topk=-1), "topk must be a whole number from 1"),
+    "topk vast": (request_of([SECRET], topk=10**30), "topk must be at most"),
+    "topk 1.5": (request_of([SECRET], topk=1.5), "topk must be"), "topk null": (request_of([SECRET], topk=None), "topk must be"),
+    "topk NaN": (request_of([SECRET], topk=float("nan")), "topk must be"),
+    "labels [null]": (request_of([SECRET], labels=[None]), "at least one word"),
+    "labels nested": (request_of([SECRET], labels=[["dog"]]), "at least one word"),
+    "labels lone surrogate": (request_of([SECRET], labels=["\ud800"]), "is not text in UTF-8"),
+    "another parameter": (request_of([SECRET], **{SECRET: 1}), "there is no parameter"),
+    "another column": (json.dumps({"inputs": [{SECRET: "x"}]}).encode(), "there is no input"),
+    "brackets": (b'{"inputs": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "the request cannot be answered"),
+    "objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "the request cannot be answered"),
+    "a long number": (b'{"inputs": [{"image": ' + b"9" * 100_000 + b"}]}", "the request cannot be answered"),
+    "no JSON": (SECRET.encode(), "the request cannot be answered"), "empty": (b"", "the request cannot be answered"),
+    "no UTF-8": (b"\xff\xfe{}", "the request cannot be answered"), "a list": (b"[1, 2]", "the request cannot be answered"),
+    "no inputs": (b'{"params": {}}', "the request cannot be answered"), "split": (
+        json.dumps({"dataframe_split": {"columns": ["image"], "data": [[SECRET, SECRET]]}}).encode(), "the request cannot be answered"),
+    "too large": (b" " * ((64 << 20) + 1), "at most 64 MiB")}
+ROWS = {  # requests that are answered, each picture with an error
+    "EPS": lambda: request_of([EPS] * 16), "huge pictures": lambda: request_of([png(13_000, 13_000)] * 8),
+    "no picture": lambda: request_of(["", "AAAA", "\u00e9", base64.b64encode(b"\xff\xd8" + bytes(1000)).decode()])}
+
+
+def check_refusal(status: int, said: str, words: str) -> None:
+    content = json.loads(said)
+    assert status == 400 and words in content["message"] and "stack_trace" not in content
+    assert len(content["message"]) <= 300 and content["message"].isprintable() and SECRET[:24] not in said
+
+
+@pytest.fixture(scope="module")
+def app(logged):
+    """MLflow's own application of the model, in this process."""
+    return scoring_server.init(mlflow.pyfunc.load_model(model_of(logged).artifact_location))
+
+
+def posted(app, content: bytes, kind: str | None = "application/json") -> tuple[int, str]:
+    """(status, text) of its answer."""
+    async def post() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model") as client:
+            return await client.post("/invocations", content=content, headers={"Content-Type": kind} if kind else {})
+
+    answer = asyncio.run(post())
+    return answer.status_code, answer.text
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_hostile_request_is_refused_in_one_sentence(app, kind):
+    content, words = REFUSED[kind]
+    check_refusal(*posted(app, content), words)
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/x-parquet", "text/html", None, "", "application/json; charset=latin-1; x=y"])
+def test_what_is_no_json_is_not_looked_at(app, kind):
+    status, said = posted(app, b"image\n" + SECRET.encode(), kind)
+    assert status in (400, 415) and SECRET[:24] not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_pictures_that_cannot_be_read_are_rows(app, kind):
+    status, said = posted(app, ROWS[kind]())
+    assert status == 200 and all(answer["error"] and not answer["labels"] for answer in json.loads(said)["predictions"])
+
+
+def test_a_plain_request_is_answered_after_all_that(app, photo):
+    status, said = posted(app, request_of([photo[1]], labels=["dog"]))
+    assert status == 200 and json.loads(said)["predictions"][0]["labels"][0]["label"] == "dog"
+
+
+def test_words_of_requests_are_not_kept_for_ever(logged, photo, monkeypatch):
+    monkeypatch.setattr("c2srt.serving_limits.KEPT_WORDS", 3)
+    tagger = Tagger(str(logged[0] / "model"))
+    for labels in (["a", "b"], ["c", "d"], ["e"]):
+        tagger.predict(pd.DataFrame({"image": [photo[1]]}), {"labels": labels})
+    assert set(tagger._predictor.new_words.known()) == {"e"}
+
+
+def memory_of(server: subprocess.Popen) -> int:
+    """MB of a process and all below it, each page once."""
+    processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss >> 20
+    return total
+
+
+def harmful() -> Iterator[tuple[str, bytes]]:
+    """One request of each kind."""
+    yield from ((kind, content) for kind, (content, _) in REFUSED.items())
+    yield from ((kind, make()) for kind, make in ROWS.items())
+    yield "pictures just below the limit", request_of([png(7000, 7000)] * 16, labels=["dog"])
+    yield "words just below the limit", request_of([png(8, 8)], labels=[f"{number} " + "x" * 290 for number in range(1000)])
+
+
+def kept_busy(logged: tuple, photo: tuple, folder: Path, seconds: float) -> tuple[list[float], dict[str, float]]:
+    """Hostile requests for `seconds`, each kind at least once, plain ones beside them: the seconds of each plain one, and after
+    each kind the most memory against the start's."""
+    stop, waits, memory = threading.Event(), [], {}
+    with served(logged, folder) as (port, server):
+        plain = json.loads(request_of([photo[1]], labels=["dog", "red car"]))
+        for _ in range(5):
+            ask(port, plain)
+        start = memory_of(server)
+
+        def ask_plainly() -> None:
+            while not stop.is_set():
+                begun = time.monotonic()
+                assert ask(port, plain)["predictions"][0]["labels"]
+                waits.append(time.monotonic() - begun)
+                stop.wait(0.2)
+
+        beside = threading.Thread(target=ask_plainly)
+        beside.start()
+        until, requests = time.monotonic() + seconds, list(harmful())
+        try:
+            while True:
+                for kind, content in requests:
+                    with contextlib.suppress(urllib.error.HTTPError, ConnectionError, urllib.error.URLError):
+                        url = f"http://127.0.0.1:{port}/invocations"
+                        urllib.request.urlopen(urllib.request.Request(url, content, {"Content-Type": "application/json"}), timeout=120).read()
+                    settled = time.monotonic() + 10
+                    while (now := memory_of(server) / start) > 1.5 and time.monotonic() < settled:
+                        time.sleep(0.2)
+                    memory[kind] = max(memory.get(kind, 0), now)
+                if time.monotonic() > until:
+                    break
+        finally:
+            stop.set()
+            beside.join()
+    return waits, memory
+
+
+@pytest.mark.slow
+def test_hostile_requests_leave_no_memory_behind(logged, photo, tmp_path):
+    """Each once, from another process."""
+    waits, memory = kept_busy(logged, photo, tmp_path, 0)
+    assert waits and max(memory.values()) <= 1.5, memory
+
+
+@pytest.mark.long  # CI has the one above
+@pytest.mark.timeout(1200)
+def test_ten_minutes_of_hostile_requests(logged, photo, tmp_path):
+    waits, memory = kept_busy(logged, photo, tmp_path, 600)
+    print(f"{len(waits)} plain requests, the slowest {max(waits):.2f} s; memory at most {max(memory.values()):.2f} of the start's: {memory}")
+    assert max(waits) <= 2 and max(memory.values()) <= 1.5

@@ -106,7 +106,7 @@ def test_running_again_does_nothing(work, capsys):
 def test_a_missing_shard_or_marker_is_made_again_alone(work, cluster):
     before, content = stamps(work / "cache"), (work / "cache" / "train-000001.npy").read_bytes()
     (work / "cache" / "train-000001.json").unlink()
-    (work / "cache" / "train-000001.npy.tmp-99").write_text("left by a killed run")
+    (work / "cache" / "train-000001.npy.tmp-4194305").write_text("left by a killed run")
     run(config_of(work))
     after = stamps(work / "cache")
     assert {name for name in before if before[name] != after[name]} == {"train-000001.npy"}

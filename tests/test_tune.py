@@ -256,7 +256,7 @@ def test_a_killed_run_leaves_nothing_half_written(work, monkeypatch):
     out = work / "killed"
 
     def killed(*_):
-        (out / "model.tmp-1").mkdir()
+        (out / "model.tmp-4194305").mkdir()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

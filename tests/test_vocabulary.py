@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from c2srt.errors import UserError
-from c2srt.files import raise_if_storage, read_json, remove_leftovers, whole_file, whole_folder, write_json
+from c2srt.files import raise_if_storage, remove_leftovers, whole_file, whole_folder, write_json
+from c2srt.opened import read_json
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary, open_images_v4
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
@@ -90,11 +91,11 @@ def test_whole_folder_replaces_whole_or_not_at_all(tmp_path):
     path = tmp_path / "model"
     with whole_folder(path) as temporary:
         (temporary / "a").write_text("1")
-    with pytest.raises(ZeroDivisionError), whole_folder(path) as temporary:
+    with pytest.raises(ZeroDivisionError), whole_folder(path, lambda folder: True) as temporary:
         (temporary / "b").write_text("2")
         raise ZeroDivisionError
     assert os.listdir(path) == ["a"]
-    with whole_folder(path) as temporary:
+    with whole_folder(path, lambda folder: os.listdir(folder) == ["a"]) as temporary:
         (temporary / "deep").mkdir()
         (temporary / "deep/c").write_text("3")
     assert os.listdir(path) == ["deep"]
@@ -137,12 +138,12 @@ def test_an_unreadable_input_is_not_blamed_on_the_output(tmp_path):
 
 
 def test_leftovers_of_killed_runs_go_and_a_displaced_folder_comes_back(tmp_path):
-    (tmp_path / "index.json.tmp-123").write_text("half")
-    (tmp_path / "best.tmp-124").mkdir()
-    (tmp_path / "best.tmp-old-124").mkdir()
-    (tmp_path / "best.tmp-old-124/model").write_text("the only whole one")
+    (tmp_path / "index.json.tmp-4194305").write_text("half")
+    (tmp_path / "best.tmp-4194306").mkdir()
+    (tmp_path / "best.tmp-old-4194306").mkdir()
+    (tmp_path / "best.tmp-old-4194306/model").write_text("the only whole one")
     (tmp_path / "last").mkdir()
-    (tmp_path / "last.tmp-old-125").mkdir()
+    (tmp_path / "last.tmp-old-4194307").mkdir()
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["best", "last"]
     assert (tmp_path / "best/model").read_text() == "the only whole one"

@@ -13,7 +13,8 @@ results.json (fractions 0–1; null where nothing can be measured):
      "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}, "bootstrap": {"draws", "seed"} | null,
      "published": {"zsl", "gzsl": positives per image, "over": "all" | "positive"} | null,
      "given_away": ["unseen/seen name", …],                              the last two from a vocabulary (known.py)
-     "warnings": ["…", …]}                                               sentences: figures that look surer than they are
+     "warnings": ["…", …],                                               sentences: figures that look surer than they are
+     "files": {"per_category.csv": SHA-256}}                              of the table that belongs to these results
 """
 
 import json
@@ -26,13 +27,14 @@ import numpy as np
 import polars as pl
 from annotated_types import Interval, Len
 
+from c2srt.artefact import vouch, withdraw
 from c2srt.errors import UserError
 from c2srt.evaluation.bootstrap import intervals
 from c2srt.evaluation.dense import Thresholds
 from c2srt.evaluation.known import Published, given_away, published
 from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, Part, columns_of
 from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
-from c2srt.files import whole_file, write_json
+from c2srt.files import whole_file
 from c2srt.hints import Command
 from c2srt.opened import Count, misfit, read_json, wrong
 from c2srt.shown import csv_cell, shown
@@ -118,6 +120,7 @@ class ResultsFile:
     given_away: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     made_from: dict = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def read_results(folder: Path, made_by: Command | None = None) -> dict:
@@ -219,12 +222,13 @@ def about(vocabulary: Vocabulary, split: str) -> dict:
 
 
 def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
-    """Writes per_category.csv, then results.json, each whole; the presence of results.json means that all is done."""
+    """Writes per_category.csv, then results.json, which vouches for it; the caller holds the folder."""
     texts = [name for name, kind in table.schema.items() if kind == pl.String]
     table = table.with_columns(pl.col(texts).map_elements(csv_cell, pl.String)) if texts else table
+    withdraw(out / RESULTS)
     with whole_file(out / PER_CATEGORY) as temporary:
         table.fill_nan(None).write_csv(temporary)
-    write_json(out / RESULTS, results)
+    vouch(out / RESULTS, results, [PER_CATEGORY])
 
 
 def flat(results: dict) -> dict[str, float]:

@@ -15,14 +15,13 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
-from c2srt.model.export import load_export
+from c2srt.model.export import CONFIG_FILE, MODEL_FILE, load_export
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 CLIP, PRIOR = "clip", "prior"
 COSINE, SOFTMAX = "cosine", "softmax"
-MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 SHOWN = 3
 
 
@@ -30,7 +29,7 @@ SHOWN = 3
 class Subject:
     """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip" or "prior".
 
-    clip, text and form: CLIP zero-shot; prior [C]: the class prior.
+    clip, text and form: CLIP zero-shot; prior [C]: the class prior; identity: `identity` of it when the command started.
     """
 
     checkpoint: str
@@ -39,6 +38,7 @@ class Subject:
     text: str = ""
     form: str = COSINE
     prior: tuple[float, ...] = ()
+    identity: str = ""
 
 
 class ModelScorer:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import CONFIG_FILE, MODEL_FILE, is_export
+from c2srt.evaluation.scorers import is_export
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.model.clip import load_clip
-from c2srt.model.export import load_export
+from c2srt.model.export import CONFIG_FILE, MODEL_FILE, load_export
 from c2srt.relations.questions import find_rows
 from c2srt.shards import FILE as INDEX
 from c2srt.shards import ShardIndex, load_index

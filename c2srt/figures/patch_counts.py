@@ -8,7 +8,6 @@ Shapes: b images of a batch, C categories, T values of k.
 """
 
 import copy
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from c2srt.artefact import unfinished
 from c2srt.errors import UserError
 from c2srt.evaluation.part import ARRAYS, GZSL, Part, check_part, measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
@@ -111,10 +111,7 @@ def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator
     """Counts the images in pieces of whole batches; those that an interrupted run has left in <out> are read."""
     config = inputs.config
     images = -(-PIECE_IMAGES // config.batch) * config.batch
-    folder = Path(config.out) / PIECES / hash_of([made_from(inputs), images, config.batch])
-    for other in folder.parent.glob("*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
+    folder = unfinished(Path(config.out), PIECES, hash_of([made_from(inputs), images, config.batch]))
     progress = Progress("fixed numbers of patches", len(places))
     for start in range(0, len(places), images):
         some, path = places[start : start + images], folder / f"{start // images:06}.npz"

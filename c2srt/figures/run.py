@@ -1,20 +1,20 @@
 """`c2srt figures`: draws what is missing or out of date.
 
     <out>/<figure>.png (300 dpi), <figure>.pdf    a figure
-    <out>/isr-patches-pieces/                     what an interrupted run has counted (patch_counts.py)
-    <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}}: its sources, and the numbers that it shows;
-                                                  written last, so its presence means that the two pictures are whole
+    <out>/isr-patches-pieces-<key>/               what an interrupted run has counted (patch_counts.py)
+    <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}, "files": {…}}: its sources, the numbers that
+                                                  it shows, and the record of the two pictures (c2srt/artefact.py)
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Optional
 
+from c2srt.artefact import remove_unfinished, tidy, vouch, vouched, withdraw, writing
 from c2srt.errors import UserError
-from c2srt.files import hash_of, read_json, write_json
+from c2srt.files import hash_of
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig
 
@@ -25,6 +25,8 @@ FIGURES = {"cam": ("cam",), "patches": ("patches",), "isr": ("isr-patches", "isr
 WITH_MKT = ("cam", "predictions")
 """Those that compare CLIP, MKT and ours; without an MKT the other two."""
 SUFFIXES = (".png", ".pdf")
+PIECES = ("isr-patches-pieces",)
+"""What an interrupted figure keeps, under names that begin with the figure's."""
 
 
 @dataclass
@@ -97,10 +99,13 @@ def run(config: Config) -> None:
         raise UserError(f"no figure can be drawn from {config.work}: see the lines above, or start with `{Command('demo')}`")
     if inputs.lacks_mkt() and (two := [stem for stem, _, _ in todo if stem in WITH_MKT]):
         print(f"{', '.join(two)}: without MKT, which `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains")
-    for stem, part, made_from in todo:
-        if is_current(out, stem, made_from):
-            print(f"{out / stem}.png, .pdf are up to date")
-        else:
+    left = [(stem, part, made_from) for stem, part, made_from in todo if not is_current(out, stem, made_from)]
+    for stem in [stem for stem, _, _ in todo if stem not in {some for some, _, _ in left}]:
+        print(f"{out / stem}.png, .pdf are up to date")
+    if not left:
+        return tidy(out, *PIECES)
+    with writing(out):
+        for stem, part, made_from in left:
             write(out, stem, part, made_from, inputs)
 
 
@@ -119,12 +124,8 @@ def sources_of(stem: str, inputs: Any) -> tuple[Part, dict] | None:
 
 def is_current(out: Path, stem: str, made_from: dict) -> bool:
     """Whether the figure's files are there and its record has this identity."""
-    if not all((out / f"{stem}{suffix}").is_file() for suffix in (*SUFFIXES, ".json")):
-        return False
-    try:
-        return read_json(out / f"{stem}.json", Command("figures")).get("made_from", {}).get("key") == hash_of(made_from)
-    except UserError:  # a record that cannot be read is written again
-        return False
+    content = vouched(out / f"{stem}.json")
+    return content is not None and isinstance(content.get("made_from"), dict) and content["made_from"].get("key") == hash_of(made_from)
 
 
 def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> None:
@@ -132,9 +133,13 @@ def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> Non
     from c2srt.figures.draw.style import save, styled
 
     numbers = part.numbers(inputs)
-    (out / f"{stem}.json").unlink(missing_ok=True)
+    record = out / f"{stem}.json"
+    withdraw(record)
     with styled():
         save(part.draw(numbers), out, stem)
-    write_json(out / f"{stem}.json", {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()})
-    shutil.rmtree(out / f"{stem}-pieces", ignore_errors=True)
+    vouch(record, {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()},
+          [f"{stem}{suffix}" for suffix in SUFFIXES])
+    for name in PIECES:
+        if name.startswith(stem):
+            remove_unfinished(out, name)
     print(f"{out / stem}.png, .pdf")

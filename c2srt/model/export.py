@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,7 @@ from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary
 
 FORMAT = 1
+MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 MADE_BY = Command("export")
 
 
@@ -115,6 +117,16 @@ class Exported:
         return text, similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
 
 
+def is_only_export(folder: Path) -> bool:
+    """Whether the folder holds an export of ours and nothing else, so that another may take its place: other programs' models
+    lie in files of the same names."""
+    if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE}:
+        return False
+    with suppress(UserError):
+        return {"format", "model", "clip", "vocabulary"} <= read_json(folder / CONFIG_FILE, MADE_BY).keys()
+    return False
+
+
 def save_export(folder: Path, model: Student, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],
                 made_from: dict) -> None:
     """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered, any float type);
@@ -127,20 +139,22 @@ def save_export(folder: Path, model: Student, state: dict[str, Tensor], clip: Cl
     tensors |= {"text": graph.text.float().contiguous(), "table": graph.table.to(torch.int32).contiguous()}
     described = {"config": clip.model_config, "mean": clip.mean, "std": clip.std, "hash": clip.hash}
     listed = {"mids": vocabulary.mids, "names": vocabulary.names, "seen_count": vocabulary.seen_count}
-    with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors")
-        write_json(temporary / "config.json", {"format": FORMAT, "model": asdict(model.config), "clip": described, "vocabulary": listed,
+    with whole_folder(folder, is_only_export) as temporary:
+        save_file(tensors, temporary / MODEL_FILE)
+        write_json(temporary / CONFIG_FILE, {"format": FORMAT, "model": asdict(model.config), "clip": described, "vocabulary": listed,
                                                "templates": templates, "made_from": made_from})
 
 
-def save_with_context(folder: Path, source: Path, text: Tensor, context: Context, made_from: dict) -> None:
+def save_with_context(folder: Path, source: Path, text: Tensor, context: Context, made_from: dict,
+                      check: Callable[[], None] = lambda: None) -> None:
     """Writes the export in `source` again with a tuned template: its `text` [C, D] for all categories, and the context that
-    embeds new words."""
-    tensors, content = read_tensors(source / "model.safetensors", MADE_BY), read_json(source / "config.json", MADE_BY)
+    embeds new words. `check` raises if what was read of `source` is not what the context was tuned for."""
+    tensors, content = read_tensors(source / MODEL_FILE, MADE_BY), read_json(source / CONFIG_FILE, MADE_BY)
+    check()
     tensors |= {"text": text.float().cpu().contiguous(), "context": context.values.detach().float().cpu().contiguous()}
-    with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors")
-        write_json(temporary / "config.json", content | {"templates": [context.template], "made_from": made_from})
+    with whole_folder(folder, is_only_export) as temporary:
+        save_file(tensors, temporary / MODEL_FILE)
+        write_json(temporary / CONFIG_FILE, content | {"templates": [context.template], "made_from": made_from})
 
 
 def load_export(folder: Path) -> Exported:
@@ -149,7 +163,7 @@ def load_export(folder: Path) -> Exported:
     Nothing in it is code, and nothing in it chooses what else is read: the config's types and sizes are checked first, then the
     tensors' shapes, and only then is anything built that has their size.
     """
-    path, tensors_path = folder / "config.json", folder / "model.safetensors"
+    path, tensors_path = folder / CONFIG_FILE, folder / MODEL_FILE
     content = read_json(path, MADE_BY, ExportFile, FORMAT)
     if unknown := content["model"].keys() - {field.name for field in fields(ModelConfig)}:
         raise wrong(path, f"is not what it should be (model.{shown(min(unknown))}: unknown)", MADE_BY)

@@ -8,12 +8,14 @@ question's id, so results for another label list or other settings are noticed.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from c2srt.artefact import making
 from c2srt.errors import UserError
-from c2srt.files import hash_of, remove_leftovers, whole_file
+from c2srt.files import hash_of, whole_file, whole_folder
 from c2srt.opened import json_line, read_lines
 from c2srt.relations.asking import chat_body
 from c2srt.relations.completion import Complaint, Malformed, parse_completion
@@ -41,33 +43,45 @@ class Result:
 
 def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temperature: float | None,
            max_output: int) -> tuple[int, int]:
-    """Writes the questions that have no answer; returns (questions, files).
+    """Writes the questions that have no answer, all files or none; returns (questions, files).
 
-    Raises UserError if the folder holds other batches.
+    Raises UserError if the folder holds anything.
     """
     if any(folder.glob(FILE.replace("{:03}", "*"))):
         raise UserError(f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent")
-    remove_leftovers(folder)
-    files = asked_count = 0
-    lines: list[bytes] = []
-    size = 0
-    for asked in questions:
-        if asked.id in ledger.state.final:
-            continue
+    left = (asked for asked in questions if asked.id not in ledger.state.final)
+    if (first := next(left, None)) is None:
+        return 0, 0
+    with making(folder), whole_folder(folder) as temporary:
+        lines = request_lines(chain([first], left), questions, form, temperature, max_output)
+        files = asked_count = 0
+        for some in bounded(lines):
+            write(temporary / FILE.format(files), some)
+            files, asked_count = files + 1, asked_count + len(some)
+    return asked_count, files
+
+
+def request_lines(left: Iterable[Question], questions: Questions, form: str, temperature: float | None,
+                  max_output: int) -> Iterator[bytes]:
+    """A line a question."""
+    for asked in left:
         prompt = questions.prompt(asked, questions.candidates(asked), form)
         body = chat_body(questions.identity["model"], prompt, form, temperature, max_output)
         request = {"custom_id": asked.id, "method": "POST", "url": PATH, "body": body}
-        line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
-        if lines and (len(lines) == REQUESTS or size + len(line) > BYTES):
-            write(folder / FILE.format(files), lines)
-            files, lines, size = files + 1, [], 0
-        lines.append(line)
+        yield json.dumps(request, ensure_ascii=False).encode() + b"\n"
+
+
+def bounded(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The lines of a file each, within the API's limits."""
+    some, size = [], 0
+    for line in lines:
+        if some and (len(some) == REQUESTS or size + len(line) > BYTES):
+            yield some
+            some, size = [], 0
+        some.append(line)
         size += len(line)
-        asked_count += 1
-    if lines:
-        write(folder / FILE.format(files), lines)
-        files += 1
-    return asked_count, files
+    if some:
+        yield some
 
 
 def write(path: Path, lines: list[bytes]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from c2srt.artefact import tidy, writing
 from c2srt.errors import UserError
 from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print_dropped, read_answers
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
@@ -62,11 +63,15 @@ def run(config: Config) -> None:
     answers = answers_for(config, vocabulary)
     made_from = identity(config, vocabulary, answers)
     if is_current(out, made_from):
+        tidy(out)
         print(f"{out / TABLE} is up to date ({config.graph})")
         return
-    neighbours, notes = build(config, vocabulary, answers)
-    check_coverage(out, neighbours, answers.source if answers else f"graph={config.graph}")
-    save(out, neighbours, vocabulary, made_from, notes)
+    with writing(out):
+        neighbours, notes = build(config, vocabulary, answers)
+        if identity(config, vocabulary, answers) != made_from:
+            raise UserError(f"what {out} is made from was written anew meanwhile: run the same command again")
+        check_coverage(out, neighbours, answers.source if answers else f"graph={config.graph}")
+        save(out, neighbours, vocabulary, made_from, notes)
     print(summary(neighbours.table, out, titled(config.graph, notes)))
     if config.graph == MINED:
         print(f"the verbs that follow take it with graph={MINED}")

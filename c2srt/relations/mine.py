@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from c2srt.artefact import writing
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.progress import Progress
@@ -19,7 +20,7 @@ from c2srt.relations.asking import Asker, Pace
 from c2srt.relations.build import RELATIONS
 from c2srt.relations.endpoint import Endpoint, model_name
 from c2srt.relations.ledger import Ledger
-from c2srt.relations.mined import write_relations
+from c2srt.relations.mined import check_before, write_relations
 from c2srt.relations.prompt import FORMS
 from c2srt.relations.purse import MILLION, Prices, Purse
 from c2srt.relations.questions import MODES, Questions, make_questions
@@ -92,7 +93,8 @@ def run(config: Config) -> int:
     """
     questions = make_questions(config, model_name(config.model))
     out = Path(config.out)
-    with Ledger(out / LEDGER, questions.identity) as ledger:
+    with writing(out), Ledger(out / LEDGER, questions.identity) as ledger:
+        check_before(out / LEDGER, out / RELATIONS, questions)
         if config.batch_export:
             return export_batch(config, questions, ledger)
         counts, spent_up, notes = Counter(), False, []
@@ -101,7 +103,7 @@ def run(config: Config) -> int:
         elif unanswered(questions, ledger):
             asker = asyncio.run(ask(config, questions, ledger))
             counts, spent_up, notes = asker.counts, asker.out_of_budget, asker.notes()
-    return finish(config, questions, out, counts, spent_up, notes)
+        return finish(config, questions, out, counts, spent_up, notes)
 
 
 def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:

@@ -6,13 +6,43 @@ Order: mean strength, then how many queries name it, then its mean place in thei
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file
+from c2srt.relations.answers import read_answers
 from c2srt.relations.ledger import AGAIN, events
 from c2srt.relations.questions import Questions
+
+
+def check_before(ledger: Path, path: Path, questions: Questions) -> None:
+    """Raises UserError, before a question is paid for, if the relations file has answers that would be lost."""
+    if path.exists():
+        found, _, _ = collect(ledger, everything(questions))
+        check_others(path, {*found, *questions.rows}, questions)
+
+
+def check_others(path: Path, rows: Iterable[int], questions: Questions) -> None:
+    """Raises UserError if a relations file that is to be written anew has answers for other targets than `rows`."""
+    known = {questions.vocabulary.mids[row] for row in rows}
+    if others := [mid for mid in answered_in(path) if mid not in known]:
+        raise UserError(f"{path} was left as it is: it has answers for {len(others):,} categories, such as {others[0]}, that the "
+                        "ledger beside it has not; choose another out=…, or ask about them, too")
+
+
+def answered_in(path: Path) -> Iterable[str]:
+    """The MIDs that a relations file answers for; none where it cannot be read: it is about to be made anew."""
+    with suppress(UserError):
+        return read_answers(path).related if path.exists() else ()
+    return ()
+
+
+def everything(questions: Questions) -> Questions:
+    """The same questions about every category."""
+    return replace(questions, rows=list(range(len(questions.vocabulary))))
 
 
 def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
@@ -22,8 +52,8 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
     Every target of which the ledger has an answer gets a line, even an empty one, whether this run asks about it or not: a
     trial on a few categories takes nothing out of a file that holds more.
     """
-    everywhere = replace(questions, rows=list(range(len(questions.vocabulary))))
-    found, answered, facts = collect(ledger, everywhere)
+    found, answered, facts = collect(ledger, everything(questions))
+    check_others(path, found, questions)
     vocabulary, provenance = questions.vocabulary, facts.provenance(questions)
     relations = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:

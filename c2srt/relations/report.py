@@ -10,6 +10,7 @@ from typing import Optional
 import numpy as np
 import polars as pl
 
+from c2srt.artefact import FILES
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, write_json, write_text
 from c2srt.hints import Command
@@ -77,7 +78,7 @@ def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
 
 def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
     path = folder / EDGES
-    if not path.is_file() or sha256_of_file(path) != provenance.get("edges_sha256"):
+    if not path.is_file() or sha256_of_file(path) != provenance.get(FILES, {}).get(EDGES):
         raise UserError(f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
                         f"`{Command('relations', graph=folder.name)}`")
     again = Command("relations", graph=folder.name)

@@ -3,7 +3,7 @@
     <relations>/neighbours.npy   int32 [C, K] of vocabulary columns, best first, −1 absent: all that training reads
     <relations>/edges.parquet    the same edges for people and reports: target and source (MIDs), place (0 = best), strength
                                  (float32: mean answer 0–3, cosine, or co-occurrence probability; null for random), type (str)
-    <relations>/relations.json   provenance, with the SHA-256 of both
+    <relations>/relations.json   provenance, the record of both (c2srt/artefact.py)
 
 Letters: C categories, K neighbours.
 """
@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from c2srt.artefact import FILES, vouch, vouched, withdraw
 from c2srt.errors import UserError
-from c2srt.files import TEMPORARY, sha256_of_file, whole_file, write_json
+from c2srt.files import sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.opened import Count, open_npy, read_json, wrong
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
@@ -44,8 +45,7 @@ class Provenance:
     """What relations.json must have."""
 
     made_from: MadeFrom
-    table_sha256: str
-    edges_sha256: str
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,8 @@ def no_neighbours(categories: int, k: int) -> Neighbours:
 
 def is_current(out: Path, made_from: dict) -> bool:
     """True when `out` holds a whole table with this identity."""
-    try:
-        content = read_json(out / PROVENANCE, Command("relations"), Provenance)
-        return (content["made_from"] == made_from and content["table_sha256"] == sha256_of_file(out / TABLE)
-                and content["edges_sha256"] == sha256_of_file(out / EDGES))
-    except (OSError, UserError):
-        return False
+    content = vouched(out / PROVENANCE)
+    return content is not None and content.get("made_from") == made_from and set(content[FILES]) == {TABLE, EDGES}
 
 
 def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
@@ -88,21 +84,15 @@ def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
 
 
 def save(out: Path, neighbours: Neighbours, vocabulary: Vocabulary, made_from: dict, notes: dict) -> None:
-    """Writes the edges and the table, then their provenance with both SHA-256s, so that a mixed set is noticed.
-
-    Only what killed runs left of these three is removed: the folder of a mined graph is also that of its mining.
-    """
-    for left in (path for name in (EDGES, TABLE, PROVENANCE) for path in out.glob(f"{name}{TEMPORARY}*")):
-        left.unlink(missing_ok=True)
+    """Writes the edges, the table, and their record; the caller holds the folder."""
+    withdraw(out / PROVENANCE)
     write_edges(out / EDGES, neighbours, vocabulary)
     with whole_file(out / TABLE) as temporary, temporary.open("wb") as file:
         np.save(file, neighbours.table)
     degree = (neighbours.table != ABSENT).sum(1)
-    write_json(out / PROVENANCE, {**notes,
-        "made_from": made_from, "table_sha256": sha256_of_file(out / TABLE), "edges_sha256": sha256_of_file(out / EDGES),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "degree": {"mean": float(degree.mean()), "min": int(degree.min()), "max": int(degree.max())},
-        "without_neighbours": int((degree == 0).sum())})
+    vouch(out / PROVENANCE, {**notes, "made_from": made_from, "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                             "degree": {"mean": float(degree.mean()), "min": int(degree.min()), "max": int(degree.max())},
+                             "without_neighbours": int((degree == 0).sum())}, [TABLE, EDGES])
 
 
 def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> None:
@@ -135,7 +125,7 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
     Raises UserError if the graph is absent, of another vocabulary, damaged, or holds fewer than k neighbours.
     """
     content = read_json(folder / PROVENANCE, Command("relations"), Provenance)
-    made_from, sha256 = content["made_from"], content["table_sha256"]
+    made_from, sha256 = content["made_from"], content[FILES].get(TABLE)
     again = Command("relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"]))
     check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
     if k > made_from["neighbours"]:

@@ -98,7 +98,7 @@ class NewWords:
         if missing := [word for word in words if word not in known]:
             text, table = self.similar(missing)
             known |= {word: (text[row], table[row]) for row, word in enumerate(missing)}
-            self.keep(missing)
+            self.keep(missing, known)
         features = torch.stack([known[word][0] for word in words])
         if self.config.neighbours == "llm":
             if missing := [word for word in words if word not in self._mined]:
@@ -125,11 +125,18 @@ class NewWords:
             if unit and len(similar) == self.k and bool(((similar >= ABSENT) & (similar < self.vocabulary.seen_count)).all()):
                 self._known[row["word"]] = feature, similar
 
-    def keep(self, words: list[str]) -> None:
-        """Appends words to the cache, if it can be written."""
+    def forget_beyond(self, count: int) -> None:
+        """Forgets all words, in memory and in the cache, if there are more than `count`."""
+        if len(self.known()) > count:
+            self._known = {}
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def keep(self, words: list[str], known: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Appends words of `known` to the cache, if it can be written."""
         lines = []
         for word in words:
-            feature, similar = self._known[word]
+            feature, similar = known[word]
             encoded = base64.b64encode(feature.numpy().tobytes()).decode()
             lines.append(json.dumps({"word": word, "feature": encoded, "similar": similar.tolist()}))
         with contextlib.suppress(OSError):

@@ -4,14 +4,14 @@
     <out>/tables.md                         all of them, those that earlier calls left in the folder too
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from c2srt.artefact import FILES, vouch, vouched, withdraw, writing
 from c2srt.errors import UserError
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.files import read_json, write_json, write_text
+from c2srt.files import write_text
 from c2srt.hints import Command
 from c2srt.model.config import check_choice
 from c2srt.progress import clock
@@ -117,15 +117,18 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), {}
     published = PUBLISHED.get(data, data)
     how = note(config, every, published)
-    for name, table in tables.items():
-        caption, rows = f"{table.caption} · {data}, {config.protocol}, percent", collected.rows[name]
-        texts[name] = render.text_of(render.MARKDOWN, caption, table, rows, columns, published)
-        latex = render.text_of(render.LATEX, caption, table, rows, columns, published)
-        for ending, text in (("md", texts[name]), ("tex", latex), ("csv", render.csv_of(rows))):
-            write_text(out / f"{name}.{ending}", text if text.endswith("\n") else text + "\n")
-        write_json(out / f"{name}.json", render.record_of(name, table, rows, collected.made_from) | {"note": how})
-    kept = earlier(out, set(texts))
-    write_text(out / "tables.md", together({how: list(texts.values())}, kept))
+    with writing(out):
+        for name, table in tables.items():
+            caption, rows = f"{table.caption} · {data}, {config.protocol}, percent", collected.rows[name]
+            texts[name] = render.text_of(render.MARKDOWN, caption, table, rows, columns, published)
+            latex = render.text_of(render.LATEX, caption, table, rows, columns, published)
+            withdraw(out / f"{name}.json")
+            for ending, text in (("md", texts[name]), ("tex", latex), ("csv", render.csv_of(rows))):
+                write_text(out / f"{name}.{ending}", text if text.endswith("\n") else text + "\n")
+            vouch(out / f"{name}.json", render.record_of(name, table, rows, collected.made_from) | {"note": how},
+                  [f"{name}.{ending}" for ending in ("md", "tex", "csv")])
+        kept = earlier(out, set(texts))
+        write_text(out / "tables.md", together({how: list(texts.values())}, kept))
     print("\n" + "\n\n".join([*texts.values(), how]))
     if kept:
         print(f"\ntables.md also keeps what earlier calls wrote: {', '.join(name for name, _, _ in kept)}")
@@ -135,16 +138,12 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
 
 
 def earlier(out: Path, new: set[str]) -> list[tuple[str, str, str]]:
-    """(name, Markdown, note) of each table that an earlier call left in `out`; a record that is broken is passed over."""
+    """(name, Markdown, note) of each table that an earlier call left whole in `out`."""
     found = []
     for path in sorted(out.glob("*.json")):
-        text = path.with_suffix(".md")
-        if path.stem in new or not text.is_file():
-            continue
-        with suppress(UserError):
-            record = read_json(path, Command("tables"))
-            if record.get("table") == path.stem:
-                found.append((path.stem, text.read_text(encoding="utf-8").strip(), record.get("note", "")))
+        record = vouched(path) if path.stem not in new else None
+        if record and record.get("table") == path.stem and f"{path.stem}.md" in record[FILES]:
+            found.append((path.stem, path.with_suffix(".md").read_text(encoding="utf-8").strip(), str(record.get("note", ""))))
     return found
 
 

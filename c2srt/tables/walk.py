@@ -11,12 +11,12 @@ from c2srt import hints
 from c2srt.cli import run_verb
 from c2srt.errors import UserError
 from c2srt.files import write_json
-from c2srt.interrupts import INTERRUPTED
+from c2srt.interrupts import INTERRUPTED, SAVED
 from c2srt.progress import clock
 from c2srt.tables.commands import MARK, Command, Place, is_finished, key_of, prepare, train_and_evaluate
 from c2srt.tables.rows import Row, Trial
 
-LOCK, SAVED = "prepare.lock", 75
+LOCK = "prepare.lock"
 
 
 @dataclass

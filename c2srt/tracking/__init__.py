@@ -89,12 +89,14 @@ class Tracker:
         """None as long as the store has not been reached."""
         return self.sender.run_id
 
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        self._append({"metrics": {name: float(value) for name, value in values.items()}, "step": step, "time": now()})
+    def metrics(self, values: dict[str, float], step: int, mark: str | None = None) -> None:
+        """`mark` tells a later call that this was recorded."""
+        self._append({"metrics": {name: float(value) for name, value in values.items()}, "step": step, "time": now(),
+                      **({"mark": mark} if mark else {})})
 
-    def artifact(self, path: Path, folder: str | None = None) -> None:
+    def artifact(self, path: Path, folder: str | None = None, mark: str | None = None) -> None:
         """Copies a file into the run's artifacts, as it is when it is sent."""
-        self._append({"artifact": self.journal.relative(path), "folder": folder})
+        self._append({"artifact": self.journal.relative(path), "folder": folder, **({"mark": mark} if mark else {})})
 
     def model(self, path: Path, step: int, register: str | None = None) -> None:
         """Logs an export folder as an MLflow model, registered under a name if one is given; once for each step and name."""

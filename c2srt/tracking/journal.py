@@ -7,6 +7,7 @@
                               {"metrics": {name: value}, "step", "time"}
                               {"artifact": path, "folder": str | null}  paths inside the folder are relative to it
                               {"model": path, "register": name | null, "step"}
+                              a "mark" in an entry tells whoever wrote it that it need not be written again
                               {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
     <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the journal that MLflow has}
 
@@ -18,9 +19,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from c2srt.files import read_json, write_json
+from c2srt.files import write_json
 from c2srt.hints import Command
-from c2srt.opened import parse_json
+from c2srt.opened import parse_json, read_json
 from c2srt.tracking.redact import redacted
 
 JOURNAL, RUN = "tracking.jsonl", "run.json"

@@ -11,7 +11,6 @@ that was written makes the checkpoint before it count.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.files import TEMPORARY, raise_if_storage, remove_leftovers, replace_folder, sha256_of_file, sync, write_json
+from c2srt.files import TEMPORARY, remove_leftovers, replace_folder, sha256_of_file, storage_faults, sync, write_json
 from c2srt.hints import Command
 from c2srt.opened import Count, misfit, read_json, reason, wrong
 from c2srt.shown import shown
@@ -164,7 +163,7 @@ def write(root: Path, engine, record: Record) -> Path:
     final = folder_of(root, record.step)
     temporary = final.with_name(f"{final.name}{TEMPORARY}writing")
     record = replace(record, optimizer=engine.counters())
-    try:
+    with storage_faults(final):
         if dist.get_rank() == 0:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -178,23 +177,13 @@ def write(root: Path, engine, record: Record) -> Path:
             sync(temporary)
             replace_folder(temporary, final)
         dist.barrier()
-    except OSError as error:
-        raise_if_storage(error, final)
-        raise
     return final
 
 
 def save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors on rank 0. Raises OSError also where safetensors hides it in an error of its own."""
-    if dist.get_rank() != 0:
-        return
-    try:
+    """Writes tensors on rank 0."""
+    if dist.get_rank() == 0:
         save_file(tensors, path)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def prune(root: Path, keep: int, step: int) -> None:
@@ -210,7 +199,7 @@ def clean(root: Path) -> None:
     """Removes what killed runs left. Only one process may call it, while no other writes."""
     remove_leftovers(root)
     for folder in root.glob("step-*"):
-        if not (folder / COMPLETE).exists():
+        if re.fullmatch(r"step-\d{8}", folder.name) and not (folder / COMPLETE).exists():
             shutil.rmtree(folder)
 
 

@@ -6,18 +6,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from c2srt.artefact import FILES
 from c2srt.errors import UserError
-from c2srt.files import hash_of, read_json
+from c2srt.files import hash_of
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, load_clip
 from c2srt.model.export import save_export
 from c2srt.model.head import Graph
 from c2srt.model.kinds import build_student
 from c2srt.model.network import Student
+from c2srt.opened import read_json
 from c2srt.relations import load_relations
+from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE
 from c2srt.shards import ShardIndex, load_index
 from c2srt.teacher import cache_key
-from c2srt.text import load_text
+from c2srt.text import FEATURES, PROVENANCE as TEXT_RECORD, load_text
 from c2srt.train.config import ONLINE, Config
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
@@ -49,16 +52,22 @@ def load_inputs(config: Config) -> Inputs:
     check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
     index.split(TRAIN)
     clip = load_clip(config.clip)
+    made = records(text, relations)
     features = load_text(text, vocabulary, clip.hash)
     table = load_relations(relations, vocabulary, config.model.neighbours)
-    made = {"text": read_json(text / "text.json", Command("text")),
-            "relations": read_json(relations / "relations.json", Command("relations"))}
+    if records(text, relations) != made:
+        raise UserError(f"{text} or {relations} was written anew while it was read: run the same command again")
     teacher = cache_key(clip, config.views, config.seed, index, [TRAIN])
     hashes = {"shards": hash_of([(shard.name, shard.sha256) for shard in index.split(TRAIN)]), "vocabulary": vocabulary.hash,
-              "clip": clip.hash, "text": made["text"]["features_sha256"], "relations": made["relations"]["table_sha256"],
+              "clip": clip.hash, "text": made["text"][FILES][FEATURES], "relations": made["relations"][FILES][TABLE],
               "teacher": hash_of(teacher) if config.uses_teacher else ONLINE if config.loss.distillation > 0 else "none"}
     templates = made["text"]["made_from"]["templates"]
     return Inputs(vocabulary, index, clip, clip.image_size, Graph(features, table), templates, teacher, hashes)
+
+
+def records(text: Path, relations: Path) -> dict[str, dict]:
+    return {"text": read_json(text / TEXT_RECORD, Command("text")),
+            "relations": read_json(relations / GRAPH_RECORD, Command("relations"))}
 
 
 def build_model(config: Config, inputs: Inputs) -> Student:

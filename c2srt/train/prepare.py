@@ -1,9 +1,14 @@
 """What can be checked before any worker starts, so that bad input costs seconds."""
 
+from c2srt.files import check_replaceable
+from c2srt.model.export import is_only_export
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
 from c2srt.train.inputs import load_inputs
 from c2srt.train.sources import check_sources, steps_per_epoch
+
+EXPORTS = ("model", "best")
+"""What a training writes beside its checkpoints."""
 
 
 def check_before_start(config: Config) -> int:
@@ -14,6 +19,12 @@ def check_before_start(config: Config) -> int:
     if found is not None:
         checkpoints.check_resumable(found, checkpoints.read_record(found), config.identity(), inputs.hashes)
     return config.total_steps(steps_per_epoch(config, inputs))
+
+
+def check_exports(config: Config) -> None:
+    """Raises UserError if the end of the training would find something else where its exports go."""
+    for name in EXPORTS:
+        check_replaceable(config.folder / name, is_only_export)
 
 
 def already_finished(config: Config, steps: int) -> bool:

@@ -1,0 +1,170 @@
+"""c2srt/apart.py: one picture costs one row, whatever a native decoder does."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from c2srt.apart import Apart
+from c2srt.errors import UserError
+from c2srt.pictures import Rejected
+from sharding import outcome
+from sharding.config import Config
+from sharding.folders import FolderSource
+from sharding.pack import ShardTask, pack_shard
+from sharding.packs import PackSource, pack_tasks, stage_pack
+from tests.dying import DEATHS
+from tests.raw_images import digests, jpeg, name, write_csvs, write_folder, write_pack
+
+ROOT = Path(__file__).parents[1]
+FATAL = {2: b"SEGV", 3: b"ABRT", 5: b"KILL"}  # several, two of them neighbours
+
+
+@pytest.fixture
+def echo():
+    apart = Apart("tests.dying:echo", 1)
+    yield apart
+    apart.end()
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_death_is_the_picture_s_own(echo, death):
+    assert echo(b"before") == b"before"
+    with pytest.raises(Rejected, match="crashed: the decoder died of it, 3 times"):
+        echo(death)
+    assert echo(b"after" * 1_000_000) == b"after" * 1_000_000
+
+
+def test_a_decoder_without_an_end_is_stopped(echo):
+    with pytest.raises(Rejected, match="too_large: decoding takes more than 1 s of CPU time"):
+        echo(b"LOOP")
+    assert echo(b"after") == b"after"
+
+
+def test_a_bug_is_no_row(echo):
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug"):
+        echo(b"BUG")
+
+
+def test_a_process_that_was_killed_between_two_pictures_is_not_missed():
+    apart = Apart("tests.dying:process")
+    first = apart()
+    psutil.Process(first).kill()
+    assert apart() != first
+    apart.end()
+
+
+def test_threads_take_turns_and_a_fork_has_a_process_of_its_own():
+    apart, found = Apart("tests.dying:process"), []
+    threads = [threading.Thread(target=lambda: found.append(apart())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ours, theirs = multiprocessing.get_context("fork").Pipe(False)
+    forked = multiprocessing.get_context("fork").Process(target=lambda: theirs.send(apart()))
+    forked.start()
+    assert set(found) == {apart()} and ours.recv() not in found
+    forked.join()
+    apart.end()
+
+
+def test_it_ends_with_its_parent():
+    code = "from c2srt.apart import Apart; print(Apart('tests.dying:process')())"
+    command = [sys.executable, "-c", code]
+    child = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
+    try:
+        psutil.Process(child).wait(60)
+    except psutil.NoSuchProcess:
+        pass
+
+
+def test_nothing_to_run_is_a_sentence():
+    with pytest.raises(UserError, match="no process can be started for decoding pictures"):
+        Apart("tests.dying:nothing")()
+
+
+# --- in `c2srt shard`
+
+def files() -> dict[str, bytes]:
+    return {name(number): jpeg(number) + FATAL.get(number, b"") for number in range(8)}
+
+
+def shard(tmp_path: Path, out: str, source: str) -> pl.DataFrame:
+    """The sidecar of one shard of eight images, made without Ray."""
+    rows = pl.DataFrame([{"id": image_id, "url": "", "rotation": None, "positive": ["/m/01"], "negative": [], "author": "",
+                          "license": "", "landing_url": "", "title": ""} for image_id in sorted(files())],
+                        schema_overrides={"rotation": pl.Int32, "negative": pl.List(pl.String)})
+    (tmp_path / out).mkdir()
+    rows.write_parquet(tmp_path / out / "inputs.parquet")
+    task = ShardTask("train-000000", "train", str(tmp_path / out / "inputs.parquet"), 0, 8, str(tmp_path / out), "s",
+                     FolderSource({"train": str(tmp_path / "images/train")}), Config())
+    if source == "packs":
+        packs = PackSource({"train": (str(tmp_path / "train.tar.gz"),)})
+        task = ShardTask(*(getattr(task, field) for field in ("name", "split", "inputs", "start", "length", "out", "settings")),
+                         packs, Config())
+        for pack in pack_tasks(packs, [task]):
+            stage_pack(pack)
+    pack_shard(task)
+    return pl.read_parquet(tmp_path / out / "train-000000.parquet")
+
+
+@pytest.mark.parametrize("source", ["folders", "packs"])
+def test_several_images_of_a_shard_each_cost_their_row_and_nothing_else(tmp_path, monkeypatch, source):
+    write_folder(tmp_path, "train", files())
+    write_pack(tmp_path / "train.tar.gz", [(f"train/{image_id}.jpg", data) for image_id, data in files().items()])
+    sound = shard(tmp_path, "sound", source)
+    assert set(sound["status"]) == {"ok"}
+    monkeypatch.setattr(outcome, "APART", Apart("tests.dying:attempt_here"))
+    found = shard(tmp_path, "out", source)
+    crashed = {name(number) for number in FATAL}
+    assert set(found.filter(pl.col("status") == "crashed")["id"]) == crashed
+    assert set(found.filter(pl.col("status") == "crashed")["reason"]) == {"the decoder died of it, 3 times"}
+    kept = ["id", "width", "height", "jpg_bytes"]
+    assert found.filter(pl.col("status") == "ok")[kept].equals(sound.filter(~pl.col("id").is_in(list(crashed)))[kept])
+    if source == "folders":
+        shard(tmp_path, "again", source)
+        assert digests(tmp_path / "out") == digests(tmp_path / "again")
+    outcome.APART.end()
+
+
+SUICIDE = """
+import os, simplejpeg
+real = simplejpeg.decode_jpeg
+
+def decode_jpeg(data, *arguments, **options):
+    if data[-4:] == b"SEGV":
+        os.kill(os.getpid(), 11)
+    return real(data, *arguments, **options)
+
+simplejpeg.decode_jpeg = decode_jpeg
+"""
+"""What every Python that starts with this as its sitecustomize.py does first."""
+
+
+@pytest.mark.slow
+def test_the_whole_job_ends_well_with_a_decoder_that_kills_itself(tmp_path):
+    """By the real command, with a Ray of its own: the decoding library in its environment is one that dies."""
+    library, raw = tmp_path / "library", tmp_path / "raw"
+    library.mkdir()
+    (library / "sitecustomize.py").write_text(SUICIDE)
+    images = {name(number): jpeg(number) + (b"SEGV" if number in (2, 3) else b"") for number in range(8)}
+    write_csvs(raw, {"train": [{"id": image_id} for image_id in images]})
+    write_folder(raw, "train", images)
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = f"{library}:{ROOT}"
+    for workers in (1, 2):
+        command = [sys.executable, "-m", "cluster.shard", f"data.root={raw}", f"out={tmp_path / str(workers)}", "splits=[train]",
+                   "data.vocabulary=files", "images_per_shard=4", f"workers={workers}"]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ended.returncode == 0 and "crashed" in ended.stdout and "Traceback" not in ended.stderr, ended.stderr
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    rows = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "1").glob("*.parquet"))])
+    assert dict(rows.select("id", "status").iter_rows()) == {
+        image_id: "crashed" if number in (2, 3) else "ok" for number, image_id in enumerate(images)}
