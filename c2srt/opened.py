@@ -165,6 +165,8 @@ def misfit(content: str | bytes, shape: Any) -> str:
 
     try:
         adapter(shape).validate_json(content, strict=True)
+    except UserError as error:  # of a dataclass that checks more than types
+        return shown(error, 150)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(shown(part, 30) for part in first["loc"][:5])
@@ -227,7 +229,7 @@ def open_npy(path: Path, remedy: Remedy, kinds: str) -> np.ndarray:
             raise wrong(path, f"is an array in version {version[0]}.{version[1]} of the format, not 1.0", remedy)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.kind not in kinds or any(isinstance(side, bool) or side < 0 for side in shape):
-            raise wrong(path, f"holds {shown(dtype, 20)} of shape {shown(shape, 40)}", remedy)
+            raise wrong(path, f"holds {shown(str(dtype), 20)} of shape {shown(list(shape), 40)}", remedy)
         start, size, there = file.tell(), dtype.itemsize * math.prod(shape), os.fstat(file.fileno()).st_size
         if there != start + size:
             raise wrong(path, f"has {there:,} bytes, where its header says {shown(f'{start + size:,}', 30)}", remedy)
@@ -250,7 +252,7 @@ def read_npz(path: Path, remedy: Remedy, names: Mapping[str, tuple[str, int]]) -
             arrays = {name: archive[name] for name in names}
     for name, (kinds, axes) in names.items():
         if arrays[name].dtype.kind not in kinds or arrays[name].ndim != axes:
-            raise wrong(path, f"holds {shown(arrays[name].dtype, 20)} of {arrays[name].ndim} axes as {name}", remedy)
+            raise wrong(path, f"holds {shown(str(arrays[name].dtype), 20)} of {arrays[name].ndim} axes as {name}", remedy)
     return arrays
 
 
@@ -282,7 +284,7 @@ def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> Non
         schema, about = file.schema_arrow, file.metadata
         for name, kind in columns.items():
             if schema.get_all_field_indices(name) == [] or not is_of(schema.field(name).type, kind):
-                found = shown(schema.field(name).type, 30) if schema.get_all_field_indices(name) else "nothing"
+                found = shown(str(schema.field(name).type), 30) if schema.get_all_field_indices(name) else "nothing"
                 raise wrong(path, f"has {found} as column {name}, not {kind}", remedy)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         if about.num_rows > path.stat().st_size or sum(group.total_byte_size for group in groups) > TABLE_BYTES:

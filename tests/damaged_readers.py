@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from safetensors.torch import save_file
 
+from c2srt.artefact import vouch
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.describe import describe
@@ -83,8 +84,7 @@ def make_sidecar_note(folder: Path) -> list[Path]:
 
 def make_text(folder: Path) -> list[Path]:
     save_file({"features": torch.eye(8)}, folder / "text.safetensors")
-    write_json(folder / "text.json", {"made_from": {"vocabulary": VOCABULARY.hash, "clip": "c"},
-                                      "features_sha256": sha256_of_file(folder / "text.safetensors")})
+    vouch(folder / "text.json", {"made_from": {"vocabulary": VOCABULARY.hash, "clip": "c"}}, ["text.safetensors"])
     return [folder / "text.json", folder / "text.safetensors"]
 
 
@@ -96,8 +96,7 @@ def make_relations(folder: Path) -> list[Path]:
 
 def rehashed(folder: Path) -> None:
     """Reads a graph whose digest fits whatever its table has become."""
-    content = json.loads((folder / "relations.json").read_text())
-    write_json(folder / "relations.json", content | {"table_sha256": sha256_of_file(folder / "neighbours.npy")})
+    vouch(folder / "relations.json", json.loads((folder / "relations.json").read_text()), ["neighbours.npy", "edges.parquet"])
     load_relations(folder, VOCABULARY, 2)
 
 

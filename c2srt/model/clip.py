@@ -211,7 +211,8 @@ def build_model(model_config: dict) -> nn.Module:
             torch.manual_seed(0)
             return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
     except Exception as error:  # open_clip and torch assert, and raise whatever odd sizes lead to
-        raise UserError(f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)})") from error
+        raise UserError(f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}): take one of "
+                        "open_clip's, such as ViT-B-16") from error
 
 
 @dataclass(frozen=True)
