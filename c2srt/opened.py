@@ -283,9 +283,10 @@ def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> Non
     with opening(path, "parquet", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
         schema, about = file.schema_arrow, file.metadata
         for name, kind in columns.items():
-            if schema.get_all_field_indices(name) == [] or not is_of(schema.field(name).type, kind):
-                found = shown(str(schema.field(name).type), 30) if schema.get_all_field_indices(name) else "nothing"
-                raise wrong(path, f"has {found} as column {name}, not {kind}", remedy)
+            if not schema.get_all_field_indices(name):
+                raise wrong(path, f"lacks the column {name}", remedy)
+            if not is_of(schema.field(name).type, kind):
+                raise wrong(path, f"has {shown(str(schema.field(name).type), 30)} as column {name}, not {kind}", remedy)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         if about.num_rows > path.stat().st_size or sum(group.total_byte_size for group in groups) > TABLE_BYTES:
             raise wrong(path, f"claims {about.num_rows:,} rows, more than it can hold", remedy)

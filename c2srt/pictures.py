@@ -48,9 +48,10 @@ MAGIC = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b
          b"MM\0+": "TIFF"}
 SCALABLE = (0xC0, 0xC1, 0xC2)
 """Start-of-frame markers: baseline, extended and progressive, Huffman-coded. A lossless frame (0xC3) has no DCT: libjpeg-turbo 3
-writes it in full into the buffer of the scaled size. Arithmetic-coded and hierarchical ones are too rare to be worth the scale."""
+writes it in full into the buffer of the scaled size. Arithmetic-coded and hierarchical ones are too rare to be worth it."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers (and stuffed zeros) that no length follows
+MAX_PIXELS = 2**28  # of a shard's image: decoded a larger one would take 0.8 GB and more
 MAX_SCANS = 100  # a progressive JPEG has about ten; each extra one costs a pass over all pixels (libjpeg-turbo's advice is a cap)
 STRAY_BYTES = 16  # this many between the image data and the end marker are padding, more are lost data
 ORIENTATION = 274  # the EXIF tag
@@ -88,6 +89,21 @@ def decode(data: bytes, limits: Limits = Limits()) -> np.ndarray:
         image = open_image(data, limits)
         pixels = decode_jpeg(data, image)[0] if image.format in ("JPEG", "MPO") else flat(image)
         return np.array(upright(to_srgb(pixels, image.info.get("icc_profile")), image.getexif().get(ORIENTATION)))
+
+
+def decode_packed(encoded: bytes, most_pixels: int) -> np.ndarray:
+    """A shard's image -> [H, W, 3] uint8 RGB: what the loader takes and the audit passes. Sound JPEGs, which is what shards hold,
+    go straight through libjpeg-turbo. Raises ValueError with the reason if it is broken or has more than `most_pixels`."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+        if height * width <= most_pixels:
+            return simplejpeg.decode_jpeg(encoded, "RGB")
+    except ValueError:
+        pass  # no JPEG, an odd one, or of a colour space (CMYK) that libjpeg-turbo does not turn into RGB
+    try:
+        return decode(encoded, Limits(len(encoded), most_pixels))
+    except Rejected as rejected:
+        raise ValueError(f"the image cannot be decoded: {rejected.reason}") from rejected
 
 
 def from_pillow(image: Image.Image, limits: Limits = Limits()) -> np.ndarray:

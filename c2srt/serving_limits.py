@@ -6,6 +6,7 @@ still limit what strangers may do: c2srt knows no passwords and counts no reques
 """
 
 import asyncio
+import os
 import sys
 import threading
 import traceback
@@ -33,6 +34,8 @@ AFTER_S = 0.5
 """The answer has been sent by then, and what the request took can be given back to the system."""
 JSON = "application/json"
 BOUNDED = "_bounded_by_c2srt"
+PATH, SERVING = "/invocations", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""Where requests come in, and the variable that MLflow sets to "true" in a process that serves."""
 
 
 def check_count(images: int) -> None:
@@ -87,9 +90,12 @@ def bounded(invocations: Callable, server: Any) -> Callable:
 
 
 def short(request: type, server: Any) -> Callable:
-    """`Request.body`, which stops reading at BODY_BYTES."""
+    """`Request.body`, which stops reading at BODY_BYTES; of other applications in this process it remains what it was."""
+    before = request.body
 
     async def body(self: Any) -> bytes:
+        if self.scope.get("path") != PATH or os.environ.get(SERVING) != "true":
+            return await before(self)
         if not hasattr(self, "_body"):
             content = bytearray()
             async for piece in self.stream():
@@ -118,8 +124,8 @@ def sentence(error: BaseException) -> str:
         return str(behind)
     where = traceback.extract_tb(error.__traceback__)[-1]
     print(f"c2srt: a request failed: {type(error).__name__} in {where.name}, {where.filename}:{where.lineno}", file=sys.stderr)
-    return ('the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], "params": {"labels": ["dog"], "topk": 5}}, '
-            "params may be left out")
+    return ('the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], '
+            '"params": {"labels": ["dog"], "topk": 5}}, params may be left out')
 
 
 def is_ours(error: BaseException) -> bool:

@@ -20,22 +20,33 @@ the shard, `count` the packed samples; `name` has no suffix (`train-000000`).
 
 import mmap
 import re
+import tarfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.hints import Command
-from c2srt.opened import INTEGER, TEXT, misfit, parse_json, read_json, read_parquet, wrong
+from c2srt.opened import INTEGER, TEXT, check_parquet, misfit, parse_json, read_json, read_parquet, wrong
 from c2srt.shown import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1
 FILE = "index.json"
 MADE_BY, AUDIT = Command("shard"), Command("audit")
 SPANS = ["jpg_offset", "jpg_bytes", "json_offset", "json_bytes"]
 COLUMNS = {"id": TEXT, "status": TEXT, **dict.fromkeys(("member", *SPANS), INTEGER)}
+ALL_COLUMNS = {**COLUMNS, "split": TEXT, "reason": TEXT, "width": INTEGER, "height": INTEGER}
+ID = "[0-9A-Za-z_-]{1,200}"
+"""What an image is called, in the sidecar and in its two members of the tar."""
+BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
+NAME_BYTES = 100  # of a member in its header; where there are more, all of them stand in a block before it
 SPLIT, NUMBER = "[A-Za-z0-9_]{1,64}", "[0-9]{1,12}"
 """A shard is called <split>-<number>: a name out of an index never leads out of a folder."""
 
@@ -113,16 +124,43 @@ class SampleLabels:
     negative: list[str]
 
 
+def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table":
+    """The columns of a sidecar, which has all of them. Raises UserError unless its rows can be a shard's."""
+    check_parquet(path, MADE_BY, ALL_COLUMNS)
+    rows = read_parquet(path, MADE_BY, columns)
+    ids, packed = rows["id"].to_pylist(), rows["status"].to_numpy() == "ok"
+    if odd := next((name for name in ids if not re.fullmatch(ID, name)), None):
+        raise wrong(path, f"has an image {shown(odd)!r}, which is no name", MADE_BY)
+    if len(set(ids)) < len(ids):
+        raise wrong(path, "has several rows of one image", MADE_BY)
+    member = rows["member"].to_numpy()
+    if not np.array_equal(np.sort(member[packed]), np.arange(packed.sum())) or (member[~packed] >= 0).any():
+        raise wrong(path, "numbers its samples otherwise than 0, 1, 2 …", MADE_BY)
+    return rows
+
+
+def misplaced(block: bytes, name: str, size: int) -> str:
+    """What a tar's block is instead of the header of a file of that name and size; "" if it is that."""
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError) as error:
+        return f"has no header of a member ({shown(error)})"
+    if header.name != name[:NAME_BYTES] or not header.isreg() or header.size != size:
+        return f"has {shown(header.name)!r} of {header.size:,} bytes"
+    return ""
+
+
 class ShardReader:
     """Random access to one shard's samples through the sidecar's offsets; the tar is mapped, not read.
 
-    Raises UserError if the tar is missing or shorter than the sidecar says.
+    Raises UserError if the tar is missing or shorter than the sidecar says, or the sidecar is no sidecar. The audit reads through
+    it, too: what it passes can be read here.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.path, sidecar = folder / f"{shard.name}.tar", folder / f"{shard.name}.parquet"
         try:
-            rows = read_parquet(sidecar, MADE_BY, COLUMNS)
+            rows = read_sidecar(sidecar)
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
@@ -139,20 +177,27 @@ class ShardReader:
         self.ids: list[str] = column["id"][packed].tolist()
         self._spans = np.stack([column[name] for name in SPANS], 1)[packed].astype(np.int64)
         starts, sizes = self._spans[:, ::2], self._spans[:, 1::2]
-        if (starts < 0).any() or (sizes < 0).any() or (sizes > shard.bytes - starts).any():
+        if (starts < BLOCK).any() or (sizes < 0).any() or (sizes > shard.bytes - starts).any():
             raise wrong(sidecar, f"gives places that are not in {self.path.name}", MADE_BY)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def jpeg(self, sample: int) -> bytes:
-        """The encoded image of sample `sample` (0-based position in the tar)."""
+        """The encoded image of sample `sample` (0-based position in the tar). Raises UserError if another member lies there."""
         offset, size, _, _ = self._spans[sample]
-        return self._map[offset : offset + size]
+        return self.member(f"{self.ids[sample]}.jpg", offset, size)
 
     def json(self, sample: int) -> bytes:
-        """The metadata of sample `sample`, undecoded."""
+        """The metadata of sample `sample`, undecoded. Raises UserError if another member lies there."""
         _, _, offset, size = self._spans[sample]
+        return self.member(f"{self.ids[sample]}.json", offset, size)
+
+    def member(self, name: str, offset: int, size: int) -> bytes:
+        """The content of a member, whose header lies in the block before it."""
+        if unlike := misplaced(self._map[offset - BLOCK : offset], name, size):
+            raise UserError(f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage, then "
+                            f"`{MADE_BY}` again")
         return self._map[offset : offset + size]
 
     def labels(self, sample: int) -> SampleLabels:

@@ -12,15 +12,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt import pictures
 from c2srt.errors import UserError
+from c2srt.pictures import MAX_PIXELS
 
-MAX_PIXELS = 2**28  # a larger image is refused from its header: decoded it would take 0.8 GB and more
 THIN = 16  # an image this many times longer than wide is cut before it is enlarged
 
 
@@ -141,17 +140,6 @@ def resize(image: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """A shard's image -> [H, W, 3] uint8 RGB. Sound JPEGs, which is what shards hold, go straight through libjpeg-turbo.
-
-    Raises ValueError with the reason when the image is broken or has more than `MAX_PIXELS` pixels.
-    """
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
-        if height * width <= MAX_PIXELS:
-            return simplejpeg.decode_jpeg(encoded, "RGB")
-    except ValueError:
-        pass  # no JPEG, an odd one, or of a colour space (CMYK) that libjpeg-turbo does not turn into RGB
-    try:
-        return pictures.decode(encoded, pictures.Limits(len(encoded), MAX_PIXELS))
-    except pictures.Rejected as rejected:
-        raise ValueError(f"the image cannot be decoded: {rejected.reason}") from rejected
+    """A shard's image -> [H, W, 3] uint8 RGB. Raises ValueError with the reason when the image is broken or has more than
+    `MAX_PIXELS` pixels."""
+    return pictures.decode_packed(encoded, MAX_PIXELS)

@@ -63,7 +63,8 @@ def check_threshold(index: ShardIndex, threshold: float | None) -> None:
     """Raises UserError if the shards were made with another threshold for machine labels: every label would seem to differ."""
     for split in index.splits:
         record = inputs_path(index.folder, split).with_suffix(".json")
-        used = read_json(record, MADE_BY)["made_from"].get("machine_threshold") if record.exists() else threshold
+        made_from = read_json(record, MADE_BY).get("made_from") if record.exists() else {"machine_threshold": threshold}
+        used = made_from.get("machine_threshold") if isinstance(made_from, dict) else None
         if used != threshold:
             raise UserError(f"{index.folder} was made with data.machine_threshold={used}: give the audit the same")
 

@@ -174,3 +174,6 @@ def finished(running: dict[Any, Any]) -> tuple[Any, Any]:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from error
         raise
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise UserError("a worker process died, and so did those that tried again (killed from outside, or out of memory): run "
+                        "the same command to go on, with fewer workers=… if memory is short") from error

@@ -1,12 +1,16 @@
 """Re-reads a finished shard and names every disagreement with the index, its sidecar, and the CSVs.
 
-Nothing is extracted: members are read in place, so a tar that was tampered with can do no harm while it is looked at.
+The last look is the loader's own (c2srt/shards.py): what is passed here can be read there. The audit asks for more: every byte,
+the CSVs' labels, nothing that does not belong. Nothing is extracted: members are read in place, so a tar that was tampered with
+can do no harm while it is looked at.
 """
 
 import json
 import mmap
+import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,13 +18,16 @@ import numpy as np
 import polars as pl
 import simplejpeg
 
+from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
-from c2srt.shards import Shard, ShardIndex
-from c2srt.shown import printable
+from c2srt.opened import BoundedHeader, parse_json, read_parquet
+from c2srt.pictures import MAX_PIXELS, decode_packed
+from c2srt.shards import ALL_COLUMNS, ID, MADE_BY, SPANS, Shard, ShardIndex, ShardReader
+from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
 
-COLUMNS = ("id", "split", "status", "reason", "width", "height", "member", "jpg_offset", "jpg_bytes", "json_offset", "json_bytes")
 ATTRIBUTION = ("author", "license", "landing_url", "title")
+LONGEST = 300  # characters of a finding
 SHOWN = 5  # MIDs or ids spelled out in one finding; the rest is counted
 
 
@@ -31,6 +38,11 @@ class Finding:
     shard: str
     id: str
     what: str
+
+    @classmethod
+    def of(cls, shard: str, image_id: str, what: str) -> "Finding":
+        """With what a shard says made fit to be shown, whatever bytes it is made of."""
+        return cls(shard, shown(image_id), shown(what, LONGEST))
 
     def line(self) -> str:
         return printable(f"{self.shard}{' ' + self.id if self.id else ''}: {self.what}")
@@ -84,12 +96,13 @@ def audit_folder(index: ShardIndex, stored: Vocabulary, expected: Vocabulary, in
     known = {shard.name for shards in index.splits.values() for shard in shards}
     findings += [f"{path.name} is in the folder but not in the index" for path in sorted(index.folder.glob("*.tar"))
                  if path.stem not in known]
-    return [Finding("index", "", what) for what in findings]
+    return [Finding.of("index", "", what) for what in findings]
 
 
 def audit_shard(task: AuditTask) -> list[Finding]:
     """Every disagreement of one shard, in a fixed order; an empty list if there is none."""
-    return [Finding(task.shard.name, image_id, what) for image_id, what in disagreements(task)]
+    found = list(disagreements(task)) or list(as_the_loader(task))
+    return [Finding.of(task.shard.name, image_id, what) for image_id, what in found]
 
 
 def disagreements(task: AuditTask) -> Iterator[tuple[str, str]]:
@@ -112,6 +125,18 @@ def disagreements(task: AuditTask) -> Iterator[tuple[str, str]]:
     yield from check_samples(tar, samples, table, rows)
 
 
+def as_the_loader(task: AuditTask) -> Iterator[tuple[str, str]]:
+    """What the loader itself would stumble on."""
+    image_id = ""
+    try:
+        reader = ShardReader(Path(task.folder), task.shard)
+        for sample, image_id in enumerate(reader.ids):
+            reader.jpeg(sample)
+            reader.labels(sample)
+    except UserError as error:
+        yield image_id, f"cannot be loaded: {error}"
+
+
 def inputs_of(task: AuditTask) -> pl.DataFrame:
     """The rows of the CSVs that the shard answers for."""
     rows = pl.scan_parquet(task.inputs, glob=False).filter(pl.col("id") > task.after)
@@ -130,14 +155,13 @@ def check_file(tar: Path, shard: Shard) -> Iterator[tuple[str, str]]:
 
 def read_sidecar(path: Path) -> tuple[pl.DataFrame | None, str]:
     """(table, "") or (None, why it cannot be read)."""
-    try:
-        table = pl.read_parquet(path, glob=False)
-    except FileNotFoundError:
+    if not path.is_file():
         return None, f"{path.name} is in the index but not on disk"
-    except (pl.exceptions.PolarsError, OSError) as error:
-        return None, f"{path.name} cannot be read: {str(error).splitlines()[0]}"
-    missing = [column for column in COLUMNS if column not in table.columns]
-    return (None, f"{path.name} lacks the column {missing[0]}") if missing else (table, "")
+    try:
+        table = pl.from_arrow(read_parquet(path, MADE_BY, ALL_COLUMNS))
+    except UserError as error:
+        return None, f"{path.name} cannot be read: {str(error).removeprefix(f'{path} ')}"
+    return table, ""
 
 
 def check_sidecar(table: pl.DataFrame, rows: pl.DataFrame, task: AuditTask) -> Iterator[tuple[str, str]]:
@@ -166,7 +190,7 @@ def read_members(path: Path, samples: list[Sample]) -> Iterator[tuple[str, str]]
     """Walks the tar, appends its well-formed pairs to `samples`, yields what is wrong with every other member."""
     jpg: tuple[str, tuple[int, int]] | None = None
     try:
-        with tarfile.open(path, "r:", errorlevel=2) as tar:
+        with tarfile.open(path, "r:", errorlevel=2, tarinfo=BoundedHeader) as tar:
             for member in tar:
                 if wrong := refused(member):
                     yield "", wrong
@@ -184,7 +208,7 @@ def read_members(path: Path, samples: list[Sample]) -> Iterator[tuple[str, str]]
                     jpg = None
                 else:
                     yield image_id, f"{member.name} does not follow its {image_id}.jpg"
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except Exception as error:  # tarfile documents fewer than damaged headers raise
         yield "", f"{path.name} cannot be read to its end as a tar: {error}"
     if jpg:
         yield jpg[0], f"{jpg[0]}.jpg is not followed by its {jpg[0]}.json"
@@ -194,19 +218,19 @@ def refused(member: tarfile.TarInfo) -> str:
     """Why a member is none of ours, or "": only regular files named `<id>.jpg` or `<id>.json` are."""
     parts = member.name.replace("\\", "/").split("/")
     if member.name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        return f"member {member.name!r} tries to leave the folder: refused"
+        return f"member '{shown(member.name)}' tries to leave the folder: refused"
     if not member.isreg() or member.issparse():
-        return f"member {member.name!r} is not a regular file: refused"
+        return f"member '{shown(member.name)}' is not a regular file: refused"
     if len(parts) > 1:
-        return f"member {member.name!r} is not a base name: refused"
-    if member.name.partition(".")[2] not in ("jpg", "json"):
-        return f"member {member.name!r} is neither <id>.jpg nor <id>.json: refused"
+        return f"member '{shown(member.name)}' is not a base name: refused"
+    if not re.fullmatch(rf"{ID}\.(jpg|json)", member.name):
+        return f"member '{shown(member.name)}' is neither <id>.jpg nor <id>.json: refused"
     return ""
 
 
 def check_offsets(packed: pl.DataFrame, samples: list[Sample]) -> Iterator[tuple[str, str]]:
     """The sidecar's packed rows, in the order of `member`, against the tar's samples."""
-    listed = {row["id"]: row for row in packed.select("id", *COLUMNS[6:]).iter_rows(named=True)}
+    listed = {row["id"]: row for row in packed.select("id", "member", *SPANS).iter_rows(named=True)}
     for number, sample in enumerate(samples):
         row = listed.pop(sample.id, None)
         if row is None:
@@ -241,7 +265,7 @@ def check_samples(path: Path, samples: list[Sample], table: pl.DataFrame | None,
 def check_sample(image_id: str, jpg: bytes, text: bytes, size: tuple[int, int] | None, expected: dict) -> Iterator[str]:
     """What is wrong with one sample."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         stated = (found["width"], found["height"])
         positive, negative, attribution = found["positive"], found["negative"], found["attribution"]
         same_id = found["id"] == image_id
@@ -263,13 +287,15 @@ def check_sample(image_id: str, jpg: bytes, text: bytes, size: tuple[int, int] |
 def check_jpeg(image_id: str, jpg: bytes, stated: tuple[int, int]) -> Iterator[str]:
     """Decodes strictly, but only what the header says is of the stated size: a bomb is named, not inflated."""
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(jpg)
-        if (width, height) != stated:
-            yield f"{image_id}.jpg has {width} × {height} pixels, its JSON says {stated[0]} × {stated[1]}"
-            return
-        pixels: np.ndarray = simplejpeg.decode_jpeg(jpg, strict=True)
-        if pixels.shape != (height, width, 3):
-            yield f"{image_id}.jpg decodes to shape {pixels.shape}"
+        with suppress(ValueError):  # no JPEG: the loader may still know it
+            height, width, *_ = simplejpeg.decode_jpeg_header(jpg)
+            if (width, height) != stated:
+                yield f"{image_id}.jpg has {width} × {height} pixels, its JSON says {stated[0]} × {stated[1]}"
+                return
+        most = min(MAX_PIXELS, max(1, stated[0] * stated[1])) if all(type(side) is int for side in stated) else MAX_PIXELS
+        pixels: np.ndarray = decode_packed(jpg, most)
+        if pixels.shape != (stated[1], stated[0], 3):
+            yield f"{image_id}.jpg decodes to shape {pixels.shape}, its JSON says {stated[0]} × {stated[1]}"
     except ValueError as error:
         yield f"{image_id}.jpg does not decode: {error}"
 

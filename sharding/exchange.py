@@ -169,14 +169,26 @@ def make_client(many: int, timeout: float) -> httpx.Client:
     return client
 
 
+def place_of(url: httpx.URL) -> tuple[str, int]:
+    """(host, port)"""
+    return url.host, url.port or {"https": 443}.get(url.scheme, 80)
+
+
+def literal(host: str) -> str | None:
+    """The address that a host names without a name service, in any of the ways to write it; None for a name."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return "127.0.0.1"
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    with suppress(OSError, UnicodeError):
+        return socket.inet_ntoa(socket.inet_aton(host))  # 2130706433, 0x7f.1, 127.1
+    return None
+
+
 def own_host(url: str) -> tuple[str, int] | None:
     """(host, port) of a URL that names an address itself, or localhost. Raises httpx.InvalidURL."""
-    parsed = httpx.URL(url)
-    with suppress(ValueError):
-        if parsed.host != "localhost":
-            ipaddress.ip_address(parsed.host)
-        return parsed.host, parsed.port or {"https": 443}.get(parsed.scheme, 80)
-    return None
+    host, port = place_of(httpx.URL(url))
+    return (host, port) if literal(host) else None
 
 
 @contextmanager
@@ -184,6 +196,9 @@ def answer_to(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
     """The answer, its body not yet read, at the end of all redirects. Raises httpx.HTTPError, NoEnd, TooMuch, NotAllowed."""
     request = client.build_request("GET", url)
     for _ in range(REDIRECTS + 1):
+        host, port = place_of(request.url)
+        if address := literal(host):  # here, since a proxy would ask no more
+            CURRENT.allowance.check(host, port, address)
         answer = client.send(request, stream=True, follow_redirects=False)
         try:
             if answer.next_request is None:

@@ -231,7 +231,6 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('tune')": (COMPOSED, SAME),
     "Command('tune', template=exported.templates[0])": (COMPOSED, SAME),
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),
-    "Command('figures')": (RUN, ""),
     "Command('figures', work=place.work)": (RUN, ""),
     "Command('predict', values=own)": (RUN, ""),
     "Command('demo')": (COMPOSED, "the road again; tests/test_demo.py runs a small one, and its last lines"),

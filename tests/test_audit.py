@@ -15,7 +15,11 @@ import pytest
 import simplejpeg
 
 from c2srt.cli import main
+from c2srt.errors import UserError
+from c2srt.files import sha256_of_file
+from c2srt.samples import Samples
 from c2srt.shards import Shard, load_index
+from c2srt.vocabulary import load_vocabulary
 from sharding.annotations import find_root, write_inputs
 from sharding.audit import AuditTask, audit_shard, plan_audit
 
@@ -256,3 +260,107 @@ def test_index_of_other_counts(damaged):
     wrong: Shard = dataclasses.replace(task.shard, inputs=4, first="0" * 16)
     assert [finding.what for finding in audit_shard(dataclasses.replace(task, shard=wrong))] == [
         "the sidecar gives inputs 3, the index 4", f"the sidecar gives first {FIRST}, the index {'0' * 16}"]
+
+
+@pytest.mark.parametrize("name", [
+    "a\nb.jpg", "\x1b[2Jx.jpg", "caf\udce9.jpg", f"{FIRST}.jpg\n", " .jpg", ".jpg", "a" * 300 + ".jpg", "x.JPG",
+    f"{FIRST}.jpg.jpg", "\u202egpj.jpg", f"{FIRST}\t.json"])
+def test_a_member_of_any_name_is_a_finding_on_one_printable_line(damaged, name):
+    folder, task = damaged
+    tar = folder / f"{task.shard.name}.tar"
+    with tarfile.open(tar) as old:
+        members = [(member, old.extractfile(member).read()) for member in old]
+    with tarfile.open(tar, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as new:
+        for member, content in [named(name), *members]:
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    findings = audit_shard(with_index_of(task))
+    assert any("refused" in finding.what for finding in findings), findings
+    for finding in findings:
+        assert finding.line().isprintable() and len(finding.what) <= 300 and finding.json().encode()
+
+
+# ---- the audit and the loader agree
+
+
+def with_index_of(task: AuditTask) -> AuditTask:
+    """With the tar's size and hash as they are now, so that they give nothing away."""
+    tar = Path(task.folder, f"{task.shard.name}.tar")
+    return dataclasses.replace(task, shard=dataclasses.replace(task.shard, bytes=tar.stat().st_size, sha256=sha256_of_file(tar)))
+
+
+def loaded(task: AuditTask) -> list | None:
+    """What the loader makes of every sample, or None if it refuses one."""
+    vocabulary = load_vocabulary(Path(task.folder))
+    samples = Samples(Path(task.folder), (task.shard,), vocabulary, len(vocabulary), 1)
+    try:
+        read = [samples.read(0, sample) for sample in range(len(samples.reader(0)))]
+    except UserError as error:
+        assert str(error).isprintable()
+        return None
+    return [(sample.id, sample.image.tobytes(), sample.labels.tobytes()) for sample in read]
+
+
+def flip(path: Path, random: np.random.Generator) -> None:
+    content = bytearray(path.read_bytes())
+    for _ in range(random.integers(1, 4)):
+        content[random.integers(len(content))] ^= 1 << random.integers(8)
+    path.write_bytes(content)
+
+
+def flip_header(path: Path, random: np.random.Generator) -> None:
+    """In a tar: of a member, its sum made right again, or not."""
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        start = random.choice([member.offset for member in tar])
+    content[start + random.integers(512)] ^= 1 << random.integers(8)
+    if random.random() < 0.7:
+        block = bytes(content[start : start + 148]) + b" " * 8 + bytes(content[start + 156 : start + 512])
+        content[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+    path.write_bytes(content)
+
+
+def cut(path: Path, random: np.random.Generator) -> None:
+    path.write_bytes(path.read_bytes()[: random.integers(path.stat().st_size)])
+
+
+def scramble(path: Path, random: np.random.Generator) -> None:
+    """A sidecar with one cell, column or row changed."""
+    table, row = pl.read_parquet(path), int(random.integers(3))
+    name = str(random.choice(table.columns))
+    here, column = pl.int_range(pl.len()) == row, pl.col(name)
+    if table.schema[name].is_integer():
+        value = [0, -1, 1, 7, 511, 2**31 - 1, int(random.integers(2000))][random.integers(7)]
+        cell = pl.lit(value, table.schema[name])
+    else:
+        value = ["", "ok", "corrupt", "a\nb", "\x1b[2J", "x" * 300, IDS[3], IDS[4], "../x"][random.integers(9)]
+        cell = pl.lit(value)
+    changes = [lambda: table.with_columns(pl.when(here).then(cell).otherwise(column).alias(name)), lambda: table.drop(name),
+               lambda: table.with_columns(column.cast(pl.String)), lambda: table[[row, 1, 2]], lambda: table.reverse(),
+               lambda: table.with_columns(pl.when(here).then(None).otherwise(column).alias(name)), lambda: table[[0, 1, 2, row]],
+               lambda: table.with_columns(pl.lit(1.5).alias(name)), lambda: table.clear()]
+    changes[0 if random.random() < 0.5 else random.integers(len(changes))]().write_parquet(path)
+
+
+@pytest.mark.parametrize("what, damage, times", [
+    ("tar", flip, 60), ("tar", flip_header, 120), ("tar", cut, 20), ("parquet", flip, 80), ("parquet", cut, 20),
+    ("parquet", scramble, 200)])
+def test_what_the_audit_passes_the_loader_reads_and_what_the_loader_refuses_the_audit_finds(damaged, what, damage, times):
+    folder, task = damaged
+    path, random = folder / f"{task.shard.name}.{what}", np.random.default_rng(0)
+    sound, expected, passed, refused_ = path.read_bytes(), loaded(task), 0, 0
+    for time in range(times):
+        path.write_bytes(sound)
+        damage(path, random)
+        now = with_index_of(task)
+        findings, found = audit_shard(now), loaded(now)
+        for finding in findings:
+            assert finding.line().isprintable() and len(finding.what) <= 300 and finding.json().encode(), (time, finding)
+        assert findings or same(found, expected), (time, found and [sample[0] for sample in found])
+        passed, refused_ = passed + (not findings), refused_ + (found is None)
+    assert refused_, "no damage that the loader minds: the test shows nothing"
+
+
+def same(found: list | None, expected: list) -> bool:
+    """The same samples and labels; pixels may differ, where the damage leaves a sound JPEG."""
+    return found is not None and [(name, labels) for name, _, labels in found] == [(name, labels) for name, _, labels in expected]

@@ -1,6 +1,7 @@
 """sharding/decode.py: every kind of image file becomes an upright sRGB JPEG or a status with its reason."""
 
 import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageCms, ImageOps
 
+from c2srt.apart import Apart
+from c2srt.pictures import decode_jpeg, frame_of
 from sharding.decode import Converted, Limits, Rejected, convert, encode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on odd metadata
@@ -365,3 +368,63 @@ def test_the_four_turned_hoppers_are_the_upright_one():
     upright = pixels(convert((folder / "hopper.bmp").read_bytes()))
     for number in (5, 6, 7, 8):
         assert abs(pixels(convert((folder / f"hopper_orientation_{number}.jpg").read_bytes())) - upright).mean() < 8
+
+
+# --- frames that have no DCT
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def lossless(width: int, height: int, before: bytes = b"") -> bytes:
+    """A grey lossless JPEG (SOF3, predictor 1), `before` its other segments."""
+    codes = bytes([0, 1, 0, 0, 0, 8, *bytes(11), *range(9)])  # difference 0: one bit
+    frame = segment(0xC3, struct.pack(">BHHB", 8, height, width, 1) + bytes([1, 0x11, 0]))
+    bits = width * height
+    pixels = bytes(bits // 8) + (bytes([0xFF >> bits % 8]) if bits % 8 else b"")
+    return b"\xff\xd8" + before + segment(0xC4, codes) + frame + segment(0xDA, bytes([1, 1, 0, 1, 0, 0])) + pixels + b"\xff\xd9"
+
+
+HIDING = {
+    "nothing": b"", "a comment with a baseline frame in it": segment(0xFE, b"\xff\xc0\x00\x0b" * 9),
+    "a thumbnail": segment(0xE1, b"Exif\0\0" + encoded(Image.new("L", (16, 16)))),
+    "fill bytes": b"\xff" * 9 + segment(0xFE, b"x"),
+    "a short length": b"\xff\xfe\x00\x00", "stray bytes": b"abc", "a stuffed zero": b"\xff\x00",
+    "a lone marker": b"\xff\x01\xff\xd0"}
+
+
+@pytest.mark.parametrize("before", HIDING)
+def test_a_lossless_frame_is_found_whatever_stands_before_it(before):
+    assert frame_of(lossless(8, 8, HIDING[before])) == 0xC3
+
+
+@pytest.mark.parametrize("kind, frame", [({}, 0xC0), ({"progressive": True}, 0xC2)])
+def test_frames_of_real_files(kind, frame):
+    data = encoded(corners(), **kind)
+    assert frame_of(data) == frame and frame_of(data[:20]) is None and frame_of(b"\xff\xd8" + b"\xff" * 99) is None
+    for marker in (0xC1, 0xC3, 0xC5, 0xC9, 0xCA, 0xCB, 0xCF):
+        assert frame_of(data.replace(bytes([0xFF, frame]), bytes([0xFF, marker]), 1)) == marker
+
+
+@pytest.mark.parametrize("width, height", [(437, 437), (438, 438), (512, 512), (1024, 768), (439, 2000)])
+def test_a_lossless_jpeg_is_decoded_in_full(width, height):
+    """In a process of its own: at a scale it writes beyond its buffer."""
+    apart = Apart("sharding.decode:convert")
+    for before in ("nothing", "a comment with a baseline frame in it"):
+        made = apart(lossless(width, height, HIDING[before]))
+        assert min(made.width, made.height) == 256 and made.original["width"] == width
+    apart.end()
+
+
+@pytest.mark.parametrize("marker, least", [(0xC0, 48), (0xC1, 48), (0xC9, 0), (0xC3, 0), (0xCB, 0)])
+def test_only_a_dct_that_is_coded_as_usual_is_scaled(monkeypatch, marker, least):
+    data, asked = encoded(corners()), []
+    image = Image.open(io.BytesIO(data))
+
+    def noted(*_: object, **options: int) -> np.ndarray:
+        asked.append(options["min_width"])
+        return np.array(image)
+
+    monkeypatch.setattr("c2srt.pictures.simplejpeg.decode_jpeg", noted)
+    decode_jpeg(data.replace(b"\xff\xc0", bytes([0xFF, marker]), 1), image, 48)
+    assert asked == [least]

@@ -16,6 +16,7 @@ from PIL import Image
 
 import c2srt
 from c2srt.cli import main
+from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.model.export import load_export
 from c2srt.finding import find_images, printable
@@ -360,6 +361,16 @@ def test_hostile_files_never_end_the_others(export, capsys):
     errors = sum(prediction.error is not None for prediction in found)
     assert len(found) == len(files) and 0 < errors < len(files)
     assert all(bool(prediction.error) != bool(prediction.labels) for prediction in found)
+
+
+def test_a_picture_that_kills_its_decoder_is_a_row(export, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("c2srt.predict.DECODE", Apart("tests.dying:decode"))
+    for number, end in enumerate((b"", b"SEGV", b"")):
+        (tmp_path / f"{number}.png").write_bytes((photos / "0.png").read_bytes() + end)
+    assert predict(export, f"images=[{tmp_path}]", "labels=[dog]", "json=true") == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[1]["error"] == "cannot be read as an image: the decoder died of it, 3 times"
+    assert rows[0]["labels"] == rows[2]["labels"] and rows[0]["labels"]
 
 
 def test_labels_are_checked_in_python_too(export, photos):

@@ -91,15 +91,29 @@ import os, ray
 from cluster.session import join, run_tasks
 join(1)
 print("FOUND", [result for _, result in run_tasks(lambda item: item + 1, [1, 2], 1)], ray._private.worker._global_node.get_session_dir_path())
+try:
+    list(run_tasks(lambda item: os.kill(os.getpid(), 9), [1], 1, retries=1))
+except Exception as error:
+    print("SAID", type(error).__name__, error)
 """
 
 
-def test_a_local_ray_needs_no_home_no_short_tmpdir_and_no_agents_within_15_s(tmp_path):
-    """Ray writes its token into the home folder, dies of a long TMPDIR, and dies when its agents take longer to start (ray#65983)."""
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> subprocess.CompletedProcess:
+    """START, where Ray has a hard time: it writes its token into the home folder, dies of a long TMPDIR, and dies when its agents
+    take longer to start (ray#65983)."""
+    tmp_path = tmp_path_factory.mktemp("start")
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(SLOW_AGENTS)
     removed = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "HOME")
     environment = {name: value for name, value in os.environ.items() if name not in removed}
     environment |= {"HOME": "/proc/none", "TMPDIR": str(tmp_path / ("a" * 60)), "PYTHONPATH": f"{tmp_path}/site:{ROOT}"}
-    said = subprocess.run([sys.executable, "-c", START], env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert "FOUND [2, 3] /tmp/ray" in said.stdout, said.stdout + said.stderr
+    return subprocess.run([sys.executable, "-c", START], env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_local_ray_needs_no_home_no_short_tmpdir_and_no_agents_within_15_s(started):
+    assert "FOUND [2, 3] /tmp/ray" in started.stdout, started.stdout + started.stderr
+
+
+def test_a_worker_that_dies_at_each_try_is_a_sentence(started):
+    assert "SAID UserError a worker process died, and so did those that tried again" in started.stdout, started.stderr

@@ -114,6 +114,27 @@ def test_polars_never_takes_a_path_for_a_pattern():
     assert found and not [place for place, keys in found if getattr(keys.get("glob"), "value", True)]
 
 
+def test_pictures_are_opened_in_one_place():
+    """Pillow's `Image.open` knows 43 formats, some of which start other programs: c2srt/pictures.py names those that we take."""
+    readers = ("imread", "imopen", "decode_image", "decode_jpeg", "decode_png", "read_image", "read_file", "loadImage")
+    found = {f"{path.relative_to(ROOT).as_posix()}: {ast.unparse(call.func)}" for path in SOURCES for call in calls(path)
+             if ast.unparse(call.func) in ("Image.open", "PIL.Image.open", "Image.init", "Image.preinit", "ImageFile.Parser")
+             or getattr(call.func, "attr", "") in readers}
+    own_shards = "c2srt/demo/measure.py: simplejpeg.decode_jpeg"
+    assert found == {"c2srt/pictures.py: simplejpeg.decode_jpeg", own_shards}
+    assert {path for path, names in IMPORTS.items() if any("ImagePlugin" in name for name in names)} <= {"c2srt/pictures.py"}
+
+
+def test_strangers_pictures_are_decoded_apart():
+    """In this process only what somebody opened or we packed ourselves is decoded."""
+    decoders = {"decode", "decode_jpeg", "from_pillow", "decode_packed", "convert", "attempt_here"}
+    names = {f"pictures.{each}" for each in decoders} | {"convert", "attempt_here", "decode_packed"}
+    callers = {(path.relative_to(ROOT).as_posix(), name) for path in SOURCES for call in calls(path)
+               if (name := ast.unparse(call.func)) in names}
+    assert callers == {("c2srt/predict.py", "pictures.from_pillow"), ("c2srt/views.py", "pictures.decode_packed"),
+                       ("sharding/audit.py", "decode_packed"), ("sharding/outcome.py", "convert")}
+
+
 def test_every_verb_has_a_module_and_a_configuration():
     from c2srt.cli import VERBS
 

@@ -331,8 +331,8 @@ def test_a_senseless_download_configuration_is_refused():
 
 # --- servers that mean harm: answers without an end or a bound, and redirects to where nobody should go
 
-PRIVATE = ["127.0.0.1", "127.8.9.10", "10.0.0.5", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-           "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::7", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.1.2.3",
+PRIVATE = ["127.0.0.1", "127.8.9.10", "10.0.0.5", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+           "224.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::7", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.1.2.3",
            "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::"]
 
 
@@ -387,8 +387,10 @@ def answer(head: str, body: bytes = b"") -> Callable[[socket.socket], None]:
 
 
 DRIPS = {
-    "status line": forever(b"200 O", b"K"), "header": forever(b"200 OK\r\nX: ", b"a"), "headers": forever(b"200 OK\r\n", b"X: y\r\n", 0.1),
-    "continue": forever(b"100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"), "early hints": forever(b"103 E\r\n\r\n", b"HTTP/1.1 103 E\r\n\r\n"),
+    "status line": forever(b"200 O", b"K"), "header": forever(b"200 OK\r\nX: ", b"a"),
+    "headers": forever(b"200 OK\r\n", b"X: y\r\n", 0.1),
+    "continue": forever(b"100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": forever(b"103 E\r\n\r\n", b"HTTP/1.1 103 E\r\n\r\n"),
     "body": forever(b"200 OK\r\n\r\n", b"\xff\xd8"), "chunk size": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
     "chunk extension": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
     "trailer": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
@@ -401,7 +403,8 @@ def test_no_answer_outlives_its_time(raw_server, kind):
     assert outcome.status == "unreachable" and outcome.reason == "no end after 0.6 s"
 
 
-@pytest.mark.parametrize("start", [b"200 OK\r\n\r\n", b"302 F\r\nLocation: /x\r\n\r\n", b"302 F\r\nContent-Length: 9999999999\r\nLocation: /x\r\n\r\n",
+@pytest.mark.parametrize("start", [b"200 OK\r\n\r\n", b"302 F\r\nLocation: /x\r\n\r\n",
+                                   b"302 F\r\nContent-Length: 9999999999\r\nLocation: /x\r\n\r\n",
                                    b"100 Continue\r\n\r\n"])
 def test_no_answer_outgrows_its_bytes(raw_server, start):
     piece = b"HTTP/1.1 100 Continue\r\n\r\n" * 4096 if start.startswith(b"100") else bytes(1 << 16)
@@ -420,8 +423,8 @@ def test_the_word_identity_is_no_encoding(raw_server):
     assert fetch(f"{raw_server(answer('200 OK' + chr(13) + chr(10) + 'Content-Encoding: Identity', GOOD))}/x.jpg").status == "ok"
 
 
-@pytest.mark.parametrize("header", ["\u00b2", "9" * 400, "9" * 5000, "-1", "Wed, 21 Oct 99999 07:28:00 GMT", "nan", "inf", "1e9", "0x10", "",
-                                    "Wed, 21 Oct 2015 07:28:00 -9999999999", "Wed, 21 Oct 2015 99:99:99 GMT"])
+@pytest.mark.parametrize("header", ["\u00b2", "9" * 400, "9" * 5000, "-1", "Wed, 21 Oct 99999 07:28:00 GMT", "nan", "inf", "1e9",
+                                    "0x10", "", "Wed, 21 Oct 2015 07:28:00 -9999999999", "Wed, 21 Oct 2015 99:99:99 GMT"])
 def test_an_odd_retry_after_is_waited_for_no_longer_than_we_like(raw_server, header):
     url = raw_server(answer(f"503 x\r\nContent-Length: 0\r\nRetry-After: {header}"))
     outcome = fetch(f"{url}/x.jpg", attempts=2, backoff_max=0.05)
@@ -430,13 +433,25 @@ def test_an_odd_retry_after_is_waited_for_no_longer_than_we_like(raw_server, hea
 
 @pytest.mark.parametrize("location", [
     "http://xn--/a.jpg", f"http://{'a' * 70}.example/a.jpg", "http://127.0.0.2:{port}/a.jpg", "http://localhost:{port}/a.jpg",
-    "http://[::1]:{port}/a.jpg", "http://[::ffff:127.0.0.1]:{port}/a.jpg", "http://2130706433:{port}/a.jpg", "http://0x7f.1:{port}/a.jpg",
+    "http://[::1]:{port}/a.jpg", "http://[::ffff:127.0.0.1]:{port}/a.jpg", "http://2130706433:{port}/a.jpg",
+    "http://0x7f.1:{port}/a.jpg",
     "http://127.0.0.1:1/a.jpg", "http://0:{port}/a.jpg", "file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://127.0.0.1/a"])
 def test_a_redirect_leads_to_public_places_only(raw_server, server, location):
     """The second server would answer with a picture, were it asked."""
     place = location.replace("{port}", server.rpartition(":")[2])
     outcome = fetch(f"{raw_server(answer(f'302 F{chr(13)}{chr(10)}Location: {place}'))}/x.jpg", attempts=1)
     assert outcome.status == "refused" and outcome.reason and not sum(Handler.seen.values())
+
+
+def test_a_proxy_is_not_asked_for_private_places_either(raw_server, monkeypatch):
+    """A proxy on loopback, as they often are, that would answer with a picture wherever it is sent."""
+    monkeypatch.setenv("http_proxy", raw_server(answer("200 OK", GOOD)))
+    for variable in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    assert fetch("http://example.org/x.jpg").status == "ok"
+    assert raw_server.requests[0].startswith(b"GET http://example.org/x.jpg ")
+    monkeypatch.setenv("http_proxy", raw_server(answer("302 F\r\nLocation: http://169.254.169.254/latest/meta-data")))
+    assert "169.254.169.254, which is no public address" in fetch("http://example.org/x.jpg").reason
 
 
 def test_private_places_are_for_who_allows_them(raw_server, server):
@@ -455,8 +470,8 @@ def test_the_address_that_is_connected_to_is_the_one_that_was_checked(server, mo
 
     monkeypatch.setattr("sharding.exchange.socket.getaddrinfo", rebinding)
     outcome = fetch(f"http://rebinding.example:{port}/good.jpg", attempts=1)
-    assert outcome.status == "refused" and "rebinding.example is at 127.0.0.1" in outcome.reason and asked == ["rebinding.example"]
-    assert not sum(Handler.seen.values())
+    assert outcome.status == "refused" and "rebinding.example is at 127.0.0.1" in outcome.reason
+    assert asked == ["rebinding.example"] and not sum(Handler.seen.values())
     assert fetch(f"http://rebinding.example:{port}/good.jpg", private_hosts=True).status == "ok"
 
 
