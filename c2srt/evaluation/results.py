@@ -114,7 +114,7 @@ class ResultsFile:
     images: Count
     zsl: LabelSetFile
     gzsl: LabelSetFile
-    isr: IsrFile | None = None
+    isr: IsrFile | None
     bootstrap: BootstrapFile | None = None
     published: PublishedFile | None = None
     given_away: list[str] = field(default_factory=list)
@@ -130,6 +130,8 @@ def read_results(folder: Path, made_by: Command | None = None) -> dict:
     known = {one.name for one in fields(LabelSetFile)}
     keys = [{key for key in results[label_set] if key not in known} | set(results[label_set]["mAP"]) for label_set in LABEL_SETS]
     for label_set in LABEL_SETS:
+        if "positives_per_image" not in results[label_set]["all_images"]:
+            raise wrong(path, f"is not what it should be ({label_set}.all_images has no positives_per_image)", again)
         for key, value in results[label_set].items():
             if key not in known and (not F1.fullmatch(key) or misfit(json.dumps(value), Score) or len(value) != 3):
                 raise wrong(path, f"is not what it should be ({label_set}.{shown(key, 30)})", again)
