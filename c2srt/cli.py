@@ -23,7 +23,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from c2srt import hints, road
 from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, heard
-from c2srt.overrides import NO_TEXT, keep_text, split_key
+from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
+from c2srt.shown import shown
 from c2srt.surroundings import (
     check_surroundings, flush_stdout, full_place, give_up_stdout, show_everything,
 )
@@ -176,11 +177,20 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
         try:
             defaults = leaves(defaults_of(verb, overrides))
             typed = [keep_text(override, lambda key: defaults.get(key, NO_TEXT)) for override in overrides]
+            refuse_resolvers(typed)
             composed = compose(verb, [*NETWORKS.get(verb, ()), *typed])
-            OmegaConf.resolve(composed)
+            composed = OmegaConf.create(literal(OmegaConf.to_container(composed, resolve=True)))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(readable(error, verb)) from error
     return composed
+
+
+def refuse_resolvers(typed: list[str]) -> None:
+    """Raises UserError on `${oc.env:…}` and the like: a key may name another key, and nothing else is looked up for it."""
+    for override in typed:
+        if found := resolver_in(override):
+            raise UserError(f"{split_key(override)[0]}: {shown(found)} is not looked up here: let the shell put the value in, or write "
+                            f"'{shown(found).replace('$', chr(92) + '$', 1)}' for the text itself")
 
 
 def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
@@ -232,12 +242,23 @@ def to_config(cls: type, composed: DictConfig) -> object:
         raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
     try:
         values = {name: composed[name] for name in names if name in composed}
+        values = {name: OmegaConf.to_container(value) if isinstance(value, (DictConfig, ListConfig)) else literal(value)
+                  for name, value in values.items()}
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), as_annotated(cls, values)))
     except MissingMandatoryValue as error:
         raise UserError(f"{missing_key(composed)}=… is needed: give it on the command line") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}") from error
+
+
+def literal(value: object) -> object:
+    """A resolved value as OmegaConf must be given it again: `${` that are left are text."""
+    if isinstance(value, dict):
+        return {key: literal(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [literal(below) for below in value]
+    return uninterpolated(value, always=True) if isinstance(value, str) and "${" in value else value
 
 
 def as_annotated(cls: type, values: dict[str, object]) -> dict[str, object]:

@@ -18,7 +18,6 @@ from pathlib import Path
 import psutil
 
 from c2srt.errors import UserError
-from c2srt.opened import read_json  # noqa: F401
 
 TEMPORARY = ".tmp-"
 LEFTOVER = re.compile(r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL)

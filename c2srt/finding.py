@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from c2srt import shown
 from c2srt.errors import UserError
 from c2srt.pictures import SUFFIXES
 
@@ -114,8 +115,7 @@ def summary(paths: list[Path]) -> str:
 
 def printable(name: str | Path) -> str:
     """A name on one line, in UTF-8 whatever its bytes: what cannot be shown is a backslash escape, as `printf %b` reads it."""
-    text = os.fsencode(str(name)).decode(errors="backslashreplace") if has_lone_bytes(str(name)) else str(name)
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return shown.printable(os.fsencode(str(name)).decode(errors="backslashreplace") if has_lone_bytes(str(name)) else name)
 
 
 def has_lone_bytes(name: str) -> bool:

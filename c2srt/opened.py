@@ -59,6 +59,11 @@ def wrong_line(path: Path | str, number: int, what: str, remedy: Remedy) -> User
     return UserError(f"{path}, line {number:,}: {what}: {again(remedy)}")
 
 
+def without(path: Path, error: UserError) -> str:
+    """What an opener says, for a sentence that has named the file."""
+    return str(error).removeprefix(f"{path} ")
+
+
 def again(remedy: Remedy) -> str:
     return remedy if isinstance(remedy, str) else f"make it again with `{remedy}`"
 
@@ -160,6 +165,8 @@ def misfit(content: str | bytes, shape: Any) -> str:
 
     try:
         adapter(shape).validate_json(content, strict=True)
+    except UserError as error:  # of a dataclass that checks more than types
+        return shown(error, 150)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(shown(part, 30) for part in first["loc"][:5])
@@ -204,7 +211,7 @@ def json_line(line: bytes, path: Path | str, number: int, what: str, remedy: Rem
     try:
         value = parse_json(line)
     except ValueError as error:
-        raise wrong_line(path, number, f"not valid JSON ({reason(error)})", remedy) from None
+        raise wrong_line(path, number, f"not {what}, not valid JSON ({reason(error)})", remedy) from None
     if not isinstance(value, dict):
         raise wrong_line(path, number, f"not {what} (no JSON object)", remedy)
     if shape is not None and (unlike := misfit(line, shape)):
@@ -222,7 +229,7 @@ def open_npy(path: Path, remedy: Remedy, kinds: str) -> np.ndarray:
             raise wrong(path, f"is an array in version {version[0]}.{version[1]} of the format, not 1.0", remedy)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.kind not in kinds or any(isinstance(side, bool) or side < 0 for side in shape):
-            raise wrong(path, f"holds {shown(dtype, 20)} of shape {shown(shape, 40)}", remedy)
+            raise wrong(path, f"holds {shown(str(dtype), 20)} of shape {shown(list(shape), 40)}", remedy)
         start, size, there = file.tell(), dtype.itemsize * math.prod(shape), os.fstat(file.fileno()).st_size
         if there != start + size:
             raise wrong(path, f"has {there:,} bytes, where its header says {shown(f'{start + size:,}', 30)}", remedy)
@@ -245,7 +252,7 @@ def read_npz(path: Path, remedy: Remedy, names: Mapping[str, tuple[str, int]]) -
             arrays = {name: archive[name] for name in names}
     for name, (kinds, axes) in names.items():
         if arrays[name].dtype.kind not in kinds or arrays[name].ndim != axes:
-            raise wrong(path, f"holds {shown(arrays[name].dtype, 20)} of {arrays[name].ndim} axes as {name}", remedy)
+            raise wrong(path, f"holds {shown(str(arrays[name].dtype), 20)} of {arrays[name].ndim} axes as {name}", remedy)
     return arrays
 
 
@@ -279,7 +286,7 @@ def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> Non
             if not schema.get_all_field_indices(name):
                 raise wrong(path, f"lacks the column {name}", remedy)
             if not is_of(schema.field(name).type, kind):
-                raise wrong(path, f"has {shown(schema.field(name).type, 30)} as column {name}, not {kind}", remedy)
+                raise wrong(path, f"has {shown(str(schema.field(name).type), 30)} as column {name}, not {kind}", remedy)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         if about.num_rows > path.stat().st_size or sum(group.total_byte_size for group in groups) > TABLE_BYTES:
             raise wrong(path, f"claims {about.num_rows:,} rows, more than it can hold", remedy)

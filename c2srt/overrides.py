@@ -69,7 +69,7 @@ def quoted_scalar(text: str) -> str:
 
 
 def quoted_list(text: str) -> str:
-    """`[a, 'b c', [d]]` with every element quoted; `null` in it is a word like any other. Raises NotPlain."""
+    """`[a, 'b c', [d]]` with every element quoted; `null` and `${…}` in it are words like any other. Raises NotPlain."""
     if not text.endswith("]") or ESCAPED.search(text):
         raise NotPlain
     made = []
@@ -77,10 +77,24 @@ def quoted_list(text: str) -> str:
         if element.startswith("["):
             made.append(quoted_list(element))
         elif QUOTED.fullmatch(element):
-            made.append(element)
+            made.append(uninterpolated(element))
+        elif "${" in element and not element.startswith(("'", '"', "{")):
+            made.append(uninterpolated(quoted(element)))
         else:
             made.append(quoted(element) if element == "null" else quoted_scalar(element))
     return f"[{','.join(made)}]"
+
+
+def uninterpolated(text: str, always: bool = False) -> str:
+    """Text whose `${` OmegaConf leaves as they are: what people type as words never reads a key or the environment. Those that a
+    backslash keeps already are left, unless `always`."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[0] if len(found[1]) % 2 and not always else found[1] * 2 + r"\${", text)
+
+
+def resolver_in(override: str) -> str | None:
+    """A `${name:…}` that OmegaConf would call, as `${oc.env:HOME}`, which reads the environment; None where there is none."""
+    found = re.search(r"(?<!\\)(?:\\\\)*(\$\{[^{}:]*:[^{}]*\}?)", override)
+    return found[1] if found else None
 
 
 def elements(text: str) -> list[str]:

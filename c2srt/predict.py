@@ -280,7 +280,7 @@ def as_json(prediction: Prediction) -> str:
 
 def as_table(prediction: Prediction) -> str:
     if prediction.error is not None:
-        return f"{printable(prediction.image)}: {prediction.error}"
+        return f"{printable(prediction.image)}: {printable(prediction.error)}"
     names = [printable(label) for label, _ in prediction.labels]
     width = max(map(len, names), default=0)
     lines = [f"  {name.ljust(width)}  {score:7.4f}" for name, (_, score) in zip(names, prediction.labels, strict=True)]

@@ -4,6 +4,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from c2srt.shown import printable
+
 
 @dataclass
 class Progress:
@@ -45,6 +47,7 @@ class Progress:
         eta = clock((self.total - self.done) / self.rate()) if self.rate() > 0 else "?"
         state = f"ETA {eta}" if self.done < self.total else f"took {clock(time.monotonic() - self.started)}"
         line = f"{self.name} {share:3.0f} % · {self.done:,} of {self.total:,} {self.unit} · {self.rate():,.1f} {self.unit}/s · {state}"
+        note = printable(note)
         print(f"{before}{line}{' · ' + note if note else ''}\x1b[K" if before else f"{line}{' · ' + note if note else ''}",
               end=after, file=sys.stderr, flush=True)
 

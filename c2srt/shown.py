@@ -4,6 +4,7 @@ A name, a message, a value out of a file may hold terminal escapes, line breaks,
 Where it is put before people it goes through one of these; `UserError` does so itself.
 """
 
+import hashlib
 import re
 import unicodedata
 
@@ -11,7 +12,8 @@ SHOWN = 60  # characters of a value that are enough to find it by
 SENTENCE = 600  # characters of a whole sentence; what is cut out stands in its middle, between the file and the command
 FORMULA = re.compile(r"^[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$])")
+MARKDOWN = re.compile(r"([\\`*\[\]<>|]|\b_|_\b)")
+NAME = 40  # letters of a category in a file's name, which may have 255 bytes with all that is added to it
 
 
 def printable(text: object) -> str:
@@ -47,5 +49,12 @@ def csv_cell(text: str) -> str:
 
 
 def markdown(text: object) -> str:
-    """Text for a line or a table cell of a Markdown file, which shows it letter by letter."""
+    """Text within a line or a table cell of a Markdown file, which shows it letter by letter."""
     return MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def file_name(text: str) -> str:
+    """A part of a file's name made of any text: words in lower case, joined by hyphens; a long one is cut and stays apart from
+    others by a digest."""
+    words = re.sub(r"\W+", "-", text).strip("-").lower()
+    return words if len(words) <= NAME else f"{words[:NAME]}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"

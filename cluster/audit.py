@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.files import TEMPORARY, read_json, whole_file
+from c2srt.files import TEMPORARY, whole_file
+from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.shards import MADE_BY, ShardIndex, load_index
 from c2srt.vocabulary import load_vocabulary

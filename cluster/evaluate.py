@@ -28,13 +28,13 @@ from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, read_results, write_results
 from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
                                       prior_of)
-from c2srt.files import hash_of, read_json, sha256_of_file, whole_file
+from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import check_choice
 from c2srt.model.export import CONFIG_FILE
-from c2srt.opened import open_npy
+from c2srt.opened import open_npy, read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.tracking import RUN, Journal, Tracker, send_rest

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from c2srt.files import read_json, remove_leftovers
+from c2srt.files import remove_leftovers
 from c2srt.hints import Command
 from c2srt.interrupts import INTERRUPTED, SAVED, patiently
 from c2srt.lock import LOCK, only_command
+from c2srt.opened import read_json
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.prepare import already_finished, check_before_start, check_exports
 from c2srt.train.report import send_rest

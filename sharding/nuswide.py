@@ -144,9 +144,9 @@ class NusWide:
         """The seen tags, then the concepts; prints their number, and what a reader of results must know of them."""
         vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
         untagged = [concept for concept in self.concepts if concept not in self.tags]
-        pairs = [f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}" for unseen, seen in given_away(vocabulary)]
+        pairs = [shown(f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}") for unseen, seen in given_away(vocabulary)]
         print(f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
-              f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(untagged)})", flush=True)
+              f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(map(shown, untagged))})", flush=True)
         if pairs:
             print(f"{len(pairs):,} unseen categories differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}"
                   f"{', …' if len(pairs) > EXAMPLES else ''}): say so beside results", flush=True)

@@ -131,6 +131,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "uv run c2srt demo": (SHELL, "downloads the newest of everything"),
     "pytest -m slow": (SHELL, "the tests themselves"),
     "pytest -m long": (SHELL, "the tests themselves"),
+    "pytest -m long tests/test_damage.py": (SHELL, "the tests themselves"),
     "C2SRT_SLURM_TESTS=required .venv/bin/pytest -m long -v --durations=0": (SHELL, "the tests themselves"),
     "C2SRT_CHAOS_TRAININGS=20 pytest -m long -s tests/test_chaos.py": (SHELL, "the tests themselves"),
     # a GPU

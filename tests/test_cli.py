@@ -165,9 +165,17 @@ def words(typed: str) -> list[str] | None:
 @pytest.mark.parametrize(("typed", "found"), [
     ("[yes,no,null,1e5,0x10]", ["yes", "no", "null", "1e5", "0x10"]), ("[1984,747]", ["1984", "747"]), ("[]", []), ("null", None),
     ("dog,cat", ["dog", "cat"]), ("dog", ["dog"]), ('[ "red car" , don\'t,a (b), c [d], \'e\']', ["red car", "don't", "a (b)", "c [d]", "e"]),
-    ("[${graph},x]", ["llm", "x"]), (r"[a\,b]", ["a,b"]), (r"['it\'s']", ["it's"])])
+    ("[${graph},x]", ["${graph}", "x"]), (r"[a\,b]", ["a,b"]), (r"['it\'s']", ["it's"]), ("['${oc.env:HOME}']", ["${oc.env:HOME}"]),
+    ("[a ${oc.env:HOME}]", ["a ${oc.env:HOME}"]), (r"['\${graph}', \${graph}]", ["${graph}", "${graph}"])])
 def test_lists_of_text(typed, found):
     assert words(typed) == found
+
+
+@pytest.mark.parametrize("typed", ["targets=${oc.env:HOME}", "out=${oc.env:HOME}/x", "size=${oc.env:HOME}", "targets={a: '${oc.env:HOME}'}"])
+def test_nothing_but_keys_is_looked_up(capsys, monkeypatch, typed):
+    monkeypatch.setenv("HOME", "/secret")
+    message = refused(capsys, "relations-mine", typed)
+    assert "is not looked up here" in message and "/secret" not in message
 
 
 @pytest.mark.parametrize("broken", ["[dog,cat", "[a,,b]", "[a,]b]", "'dog", "[a,'b]"])

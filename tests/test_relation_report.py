@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from c2srt.cli import main
-from c2srt.files import read_json
+from c2srt.opened import read_json
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.pictures import listeners_figure
 from c2srt.relations.shortlist import coverage, merge, shortlists, words_of

@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.files import read_json, sha256_of_file, write_json
+from c2srt.files import sha256_of_file, write_json
+from c2srt.opened import read_json
 from c2srt.relations import Answers, llm_neighbours, load_relations, parse_answers, shipped_answers, similar_neighbours, text_neighbours
 from c2srt.relations.baselines import random_neighbours
 from c2srt.relations.cooccurrence import count_labels
@@ -70,7 +71,7 @@ def test_unusable_relations_are_dropped_counted_and_printed(five, capsys):
 
 
 @pytest.mark.parametrize(("content", "sentence"), [
-    ("{\"mid\": ", "line 1: not valid JSON"),
+    ("{\"mid\": ", "line 1: not a relations line, not valid JSON"),
     (line("/m/a") + "\n[1, 2]", "line 2: not a relations line"),
     (line("/m/a", ("/m/b", "strong")), "line 1: not a relations line"),
     (json.dumps({"mid": "/m/a"}), "related"),

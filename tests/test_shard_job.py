@@ -16,7 +16,7 @@ import pytest
 
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.files import read_json
+from c2srt.opened import read_json
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import load_vocabulary
 from cluster.session import connect

@@ -47,7 +47,8 @@ def test_files_are_utf8_in_a_locale_that_is_not(latin1, tmp_path):
 import sys
 from pathlib import Path
 from c2srt.cli import main
-from c2srt.files import read_json, write_json
+from c2srt.files import write_json
+from c2srt.opened import read_json
 path = Path(sys.argv[1]) / "x.json"
 write_json(path, {"name": "Käse 寿司 ×"})
 assert read_json(path, "")["name"] == "Käse 寿司 ×"

@@ -7,7 +7,8 @@ from torch.nn.functional import normalize
 from c2srt import text
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.files import read_json, write_json
+from c2srt.files import write_json
+from c2srt.opened import read_json
 from c2srt.text import check_templates, count_cut, embed, load_text, prompts_of
 from c2srt.vocabulary import Vocabulary
 from tests.tiny import tiny_clip, tiny_clip_config

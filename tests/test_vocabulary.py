@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from c2srt.errors import UserError
-from c2srt.files import raise_if_storage, read_json, remove_leftovers, whole_file, whole_folder, write_json
+from c2srt.files import raise_if_storage, remove_leftovers, whole_file, whole_folder, write_json
+from c2srt.opened import read_json
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary, open_images_v4
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"

@@ -9,9 +9,10 @@ import numpy as np
 from c2srt.demo import measure, table
 from c2srt.demo.picture import draw_predictions
 from c2srt.demo.words import categories
-from c2srt.files import read_json, write_json, write_text
+from c2srt.files import write_json, write_text
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip
+from c2srt.opened import read_json
 from c2srt.relations import load_relations
 from c2srt.tables.collect import Trials
 from c2srt.tables.commands import Place

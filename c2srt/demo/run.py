@@ -10,8 +10,8 @@ from pathlib import Path
 
 from c2srt.demo.raw import MARK, raw_key, write_raw
 from c2srt.errors import UserError
-from c2srt.files import read_json
 from c2srt.hints import Command
+from c2srt.opened import read_json
 from c2srt.progress import clock
 from c2srt.tables.commands import Place, evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, Table, for_data, trained_rows, trials

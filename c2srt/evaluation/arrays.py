@@ -14,7 +14,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, thresholds_of
 from c2srt.evaluation.part import check_topk, measure, merge
 from c2srt.evaluation.results import Task, evaluate_part
-from c2srt.opened import open_npy
+from c2srt.opened import open_npy, without
 from c2srt.progress import Progress
 
 BLOCK_SCORES = 1 << 23
@@ -60,7 +60,7 @@ def load_array(path: Path, what: str) -> np.ndarray:
     try:
         return open_npy(path, "write one with numpy.save", "biuf")
     except UserError as error:
-        raise UserError(f"{what}={path} is not a .npy file of numbers: {error}") from None
+        raise UserError(f"{what}={path} is not a .npy file of numbers ({without(path, error)})") from None
 
 
 def load_seen(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from c2srt.evaluation.known import NUS_WIDE, OPEN_IMAGES
 from c2srt.evaluation.part import GZSL, LABEL_SETS
 from c2srt.evaluation.protocols import PROTOCOLS
+from c2srt.shown import printable, shown
 
 EXAMPLES = 3
 
@@ -42,7 +43,7 @@ def notes(results: dict) -> list[str]:
         if not results[label_set]["images"]:
             count = results[label_set]["categories"]["all"]
             found.append(f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here")
-    found += [f"warning: {sentence}" for sentence in results.get("warnings", ())]
+    found += [f"warning: {printable(sentence)}" for sentence in results.get("warnings", ())]
     return found + other_labels(results) + given_away(results)
 
 
@@ -65,7 +66,7 @@ def given_away(results: dict) -> list[str]:
     if not (names := results.get("given_away")):
         return []
     unseen = len({name.split("/")[0] for name in names})
-    examples = ", ".join(names[:EXAMPLES]) + ", …" * (len(names) > EXAMPLES)
+    examples = ", ".join(map(shown, names[:EXAMPLES])) + ", …" * (len(names) > EXAMPLES)
     return [f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one but for a plural "
             f"({examples}): the training saw these words, say so beside ZSL"]
 

@@ -37,7 +37,7 @@ from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
 from c2srt.files import whole_file
 from c2srt.hints import Command
 from c2srt.opened import Count, misfit, read_json, wrong
-from c2srt.shown import shown
+from c2srt.shown import csv_cell, shown
 from c2srt.vocabulary import Vocabulary
 
 RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
@@ -114,7 +114,7 @@ class ResultsFile:
     images: Count
     zsl: LabelSetFile
     gzsl: LabelSetFile
-    isr: IsrFile | None = None
+    isr: IsrFile | None
     bootstrap: BootstrapFile | None = None
     published: PublishedFile | None = None
     given_away: list[str] = field(default_factory=list)
@@ -130,6 +130,8 @@ def read_results(folder: Path, made_by: Command | None = None) -> dict:
     known = {one.name for one in fields(LabelSetFile)}
     keys = [{key for key in results[label_set] if key not in known} | set(results[label_set]["mAP"]) for label_set in LABEL_SETS]
     for label_set in LABEL_SETS:
+        if "positives_per_image" not in results[label_set]["all_images"]:
+            raise wrong(path, f"is not what it should be ({label_set}.all_images has no positives_per_image)", again)
         for key, value in results[label_set].items():
             if key not in known and (not F1.fullmatch(key) or misfit(json.dumps(value), Score) or len(value) != 3):
                 raise wrong(path, f"is not what it should be ({label_set}.{shown(key, 30)})", again)
@@ -223,6 +225,8 @@ def about(vocabulary: Vocabulary, split: str) -> dict:
 
 def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
     """Writes per_category.csv, then results.json, which vouches for it; the caller holds the folder."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String]
+    table = table.with_columns(pl.col(texts).map_elements(csv_cell, pl.String)) if texts else table
     withdraw(out / RESULTS)
     with whole_file(out / PER_CATEGORY) as temporary:
         table.fill_nan(None).write_csv(temporary)

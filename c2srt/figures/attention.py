@@ -13,11 +13,11 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.viewers import OurViewer, subgraph
-from c2srt.files import read_json
 from c2srt.hints import Command
 from c2srt.model.head import Graph, Head
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import attention_logits, split_heads, with_self_loops
+from c2srt.opened import read_json
 from c2srt.relations.table import PROVENANCE, load_relations
 from c2srt.views import centre_pixels
 

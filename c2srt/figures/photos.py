@@ -52,7 +52,7 @@ class Photos:
         places, labels = self.some(CANDIDATES), []
         for place in places:
             shard, sample = self.shard_of(place)
-            labels.append(self.samples.labels(self.samples.reader(shard).json(sample)))
+            labels.append(self.samples.labels(self.samples.reader(shard).labels(sample)))
         return places, np.stack(labels)
 
     def choose(self, ids: list[str] | None, count: int) -> list[Sample]:

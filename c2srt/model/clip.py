@@ -19,7 +19,7 @@ from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
 from c2srt.errors import UserError
-from c2srt.opened import misfit, read_json, reason
+from c2srt.opened import misfit, read_json, reason, without
 from c2srt.shown import shown
 
 RANDOM = "random"
@@ -190,7 +190,7 @@ def find_model_config(name: str) -> dict:
         try:
             return read_json(Path(name), "give a JSON file, or a name such as ViT-B-16")
         except UserError as error:
-            raise UserError(f"clip.name={name} is not a readable open_clip model config: {error}") from error
+            raise UserError(f"clip.name={name} is not a readable open_clip model config ({without(Path(name), error)})") from error
     config = open_clip.get_model_config(name)
     if config is None:
         raise UserError(f"clip.name={name} is not an open_clip model (python -c 'import open_clip; print(open_clip.list_models())')")
@@ -211,7 +211,8 @@ def build_model(model_config: dict) -> nn.Module:
             torch.manual_seed(0)
             return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
     except Exception as error:  # open_clip and torch assert, and raise whatever odd sizes lead to
-        raise UserError(f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)})") from error
+        raise UserError(f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}): take one of "
+                        "open_clip's, such as ViT-B-16") from error
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from c2srt.errors import UserError
 from c2srt.hints import Command, flag
 from c2srt.opened import json_line, read_lines, wrong_line
 from c2srt.relations.table import Neighbours, no_neighbours
-from c2srt.shown import shown
+from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
 
 STRENGTH = {"high": 3, "medium": 2, "low": 1}
@@ -170,7 +170,7 @@ def usable(mid: str, related: list[Relation], vocabulary: Vocabulary, counts: Co
 
 
 def print_dropped(counts: dict[str, int], source: str) -> None:
-    print(f"relations from {source}")
+    print(f"relations from {printable(source)}")
     for what, count in counts.items():
         if count:
             print(f"  dropped, {what}: {count:,}" if not what.endswith("answer") else f"  {what}: {count:,}")

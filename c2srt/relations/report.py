@@ -3,7 +3,6 @@
 Writes report.json (everything), report.md (the same for reading), listeners.png, figure10-<category>.png, lookup.html.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -20,6 +19,7 @@ from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.questions import find_rows
 from c2srt.relations.table import EDGES, KINDS, PROVENANCE, Provenance, load_relations
+from c2srt.shown import file_name, markdown, shown
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 SHORTLISTS = (100, 300, 1000, 2000)
@@ -100,8 +100,7 @@ def draw(out: Path, graphs: list[Graph], rows: list[int], vocabulary: Vocabulary
     listeners(out / "listeners.png", graphs, vocabulary.seen_count)
     names = []
     for row in rows:
-        name = re.sub(r"\W+", "-", f"{vocabulary.names[row]} {vocabulary.mids[row]}").strip("-").lower()
-        names.append(f"figure10-{name}.png")
+        names.append(f"figure10-{file_name(f'{vocabulary.names[row]} {vocabulary.mids[row]}')}.png")
         neighbourhood(out / names[-1], graphs, row, vocabulary)
     return ["listeners.png", *names]
 
@@ -132,7 +131,7 @@ def shortlist_coverage(config: Config, vocabulary: Vocabulary, graphs: list[Grap
 def summary_lines(report: dict) -> list[str]:
     """A line a graph."""
     return [f"{report['titles'][kind]}: {facts['mean_neighbours']:.1f} neighbours, {percent(facts['coverage']['all'])} covered, "
-            f"{percent(facts['reciprocal'])} reciprocal, greatest hub {facts['hubs'][0]['name'] if facts['hubs'] else 'none'}, "
+            f"{percent(facts['reciprocal'])} reciprocal, greatest hub {shown(facts['hubs'][0]['name']) if facts['hubs'] else 'none'}, "
             f"{len(facts['unreached']):,} unreached" for kind, facts in report["graphs"].items()]
 
 
@@ -160,10 +159,10 @@ def as_markdown(report: dict, figures: list[str]) -> str:
                     [[titles[one], *map(percent, others.values())] for one, others in report["overlap"].items()]), ""]
     for kind, facts in graphs.items():
         lines += [f"## {titles[kind]}", ""]
-        hubs = [f"{hub['name']} ({hub['listeners']:,})" for hub in facts["hubs"]]
+        hubs = [f"{name_of(hub['name'])} ({hub['listeners']:,})" for hub in facts["hubs"]]
         lines += [f"Hubs: {', '.join(hubs) or 'none'}.", ""]
         if facts["types"]:
-            lines += [f"Relation types: {', '.join(f'{name} {count:,}' for name, count in facts['types'].items())}.", ""]
+            lines += [f"Relation types: {', '.join(f'{name_of(name)} {count:,}' for name, count in facts['types'].items())}.", ""]
         for what in ("unreached", "without_neighbours"):
             if facts[what]:
                 lines += [f"{what.replace('_', ' ').capitalize()} ({len(facts[what]):,}): {some(facts[what])}.", ""]
@@ -177,7 +176,12 @@ def as_markdown(report: dict, figures: list[str]) -> str:
 
 
 def some(names: list[str]) -> str:
-    return ", ".join(names[:NAMES]) + (", …" if len(names) > NAMES else "")
+    return ", ".join(map(name_of, names[:NAMES])) + (", …" if len(names) > NAMES else "")
+
+
+def name_of(name: str) -> str:
+    """A name out of the label list, as Markdown."""
+    return markdown(shown(name))
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

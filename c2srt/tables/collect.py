@@ -9,7 +9,7 @@ import polars as pl
 from c2srt.errors import UserError
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat, read_results
 from c2srt.hints import Command
-from c2srt.opened import csv_header, read_csv
+from c2srt.opened import csv_header, read_csv, without
 from c2srt.shown import shown
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import Table, Trial
@@ -71,7 +71,7 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     try:
         table = read_csv(path, "write both into each line", {"mid": pl.String, GROUP: pl.String})
     except UserError as error:
-        raise UserError(f"groups={path} is not a CSV with the columns mid and group: {error}") from error
+        raise UserError(f"groups={path} is not a CSV with the columns mid and group ({without(path, error)})") from error
     groups: dict[str, list[str]] = {}
     for mid, group in table.select("mid", GROUP).iter_rows():
         groups.setdefault(str(group), []).append(mid)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2srt import hints
-from c2srt.files import hash_of, read_json
+from c2srt.files import hash_of
 from c2srt.hints import override
+from c2srt.opened import read_json
 from c2srt.shards import load_index
 from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
 from c2srt.tracking.sqlite import address_of

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from c2srt.shown import csv_cell, markdown, printable
 from c2srt.tables.collect import GROUP, Trials, Values
 from c2srt.tables.rows import Table
 
@@ -39,14 +40,17 @@ def latex_head(caption: str, headings: list[str]) -> list[str]:
             " & ".join(headings) + r" \\", r"\midrule"]
 
 
+LATEX_SIGNS = str.maketrans({
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "²": "$^2$", "λ": r"$\lambda$", "α": r"$\alpha$", "±": r"$\pm$",
+    "·": r"$\cdot$", "–": "--"})
+
+
 def latex_escape(text: str) -> str:
-    for sign, name in {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "²": "$^2$", "λ": r"$\lambda$", "α": r"$\alpha$", "±": r"$\pm$",
-                       "·": r"$\cdot$", "–": "--"}.items():
-        text = text.replace(sign, name)
-    return text
+    return printable(text).translate(LATEX_SIGNS)
 
 
-MARKDOWN = Style(markdown_head, lambda cells: "| " + " | ".join(cells) + " |", [], "±{:.1f}")
+MARKDOWN = Style(markdown_head, lambda cells: "| " + " | ".join(cells) + " |", [], "±{:.1f}", markdown)
 LATEX = Style(latex_head, lambda cells: " & ".join(cells) + r" \\", [r"\bottomrule", r"\end{tabular}", r"\end{table}"], "$\\pm${:.1f}",
               latex_escape)
 
@@ -96,7 +100,7 @@ def csv_of(rows: dict[str, Trials]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", "clip", "seed", "figure", "value"))
-    writer.writerows((row, clip, seed, name, value) for row, trials in rows.items()
+    writer.writerows((csv_cell(row), clip, seed, csv_cell(name), value) for row, trials in rows.items()
                      for (clip, seed), values in trials.items() for name, value in values.items())
     return text.getvalue()
 

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from c2srt.opened import read_json
 from c2srt.tracking.job import home_for_imports, user_name
 
 # Sensible only for a sender that tries again itself: a request that is not answered is given up after seconds.
@@ -28,7 +29,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType, Object, Property
 
-from c2srt.files import hash_of, read_json
+from c2srt.files import hash_of
 from c2srt.hints import Command, shell
 from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import NeedsHelp

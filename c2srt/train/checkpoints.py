@@ -10,6 +10,7 @@ temporary name, or without complete.json, was cut short: it is ignored, and remo
 that was written makes the checkpoint before it count.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, remove_leftovers, replace_folder, sha256_of_file, storage_faults, sync, write_json
 from c2srt.hints import Command
-from c2srt.opened import read_json, reason, wrong
+from c2srt.opened import Count, misfit, read_json, reason, wrong
 from c2srt.shown import shown
 
 FORMAT = 2
@@ -64,6 +65,14 @@ class Files:
     """What complete.json must have to be checked."""
 
     files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What complete.json must say of the optimizer, if anything."""
+
+    applied: Count = 0
+    loss_scaler: dict[str, bool | int | float] = field(default_factory=dict)
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -113,8 +122,8 @@ def read_record(folder: Path) -> Record:
     if content.get("format") != FORMAT or not {"step", "config", "inputs"} <= content.keys() <= known | {"format"}:
         raise UserError(f"{folder} is a checkpoint of another version (format {FORMAT} is read): {another}")
     content = read_json(path, another, Record)
-    if (applied := content.get("optimizer", {}).get("applied", 0)) != content["step"] and not isinstance(applied, int):
-        raise wrong(path, "does not count the optimizer's updates", another)
+    if unlike := misfit(json.dumps(content.get("optimizer", {})), Counters):
+        raise wrong(path, f"is not what it should be (optimizer.{unlike})", another)
     return Record(**{name: value for name, value in content.items() if name != "format"})
 
 

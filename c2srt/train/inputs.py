@@ -8,13 +8,14 @@ from torch import Tensor
 
 from c2srt.artefact import FILES
 from c2srt.errors import UserError
-from c2srt.files import hash_of, read_json
+from c2srt.files import hash_of
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, load_clip
 from c2srt.model.export import save_export
 from c2srt.model.head import Graph
 from c2srt.model.kinds import build_student
 from c2srt.model.network import Student
+from c2srt.opened import read_json
 from c2srt.relations import load_relations
 from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE
 from c2srt.shards import ShardIndex, load_index
