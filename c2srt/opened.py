@@ -265,12 +265,15 @@ def read_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str], may_lac
     Only cells of columns that `may_lack` them may be empty.
     A row has an id of its own, so there are never more of them than bytes.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_parquet(path, remedy, columns)
     with opening(path, "parquet", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
         table = file.read(columns=list(columns), use_threads=False)
         table.validate(full=True)
+    # Without the notes of schema and fields: they may be no text, on which polars panics.
+    table = pa.Table.from_arrays([table[name] for name in columns], names=list(columns))
     if empty := [name for name in columns if name not in may_lack and table[name].null_count]:
         raise wrong(path, f"has empty cells in column {empty[0]}", remedy)
     return table

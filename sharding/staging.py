@@ -40,7 +40,7 @@ def remedy(stage: Path) -> str:
 
 def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict, report: dict) -> None:
     """Stages (id, outcome) pairs as they come. `report` is read after the last of them, so their maker may fill it meanwhile."""
-    with whole_folder(stage) as folder:
+    with whole_folder(stage, is_stage) as folder:
         rows = []
         with (folder / "images.bin").open("wb") as file:
             for image_id, outcome in results:
@@ -49,6 +49,11 @@ def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict
                 file.write(outcome.jpeg)
         write_table(folder / "rows.parquet", pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"))
         write_json(folder / "stage.json", {"about": about, "report": report})
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether a folder holds a stage, whole or not, and nothing else: it is made again."""
+    return {path.name for path in folder.iterdir()} <= {"images.bin", "rows.parquet", "stage.json"}
 
 
 def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
