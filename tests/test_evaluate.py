@@ -243,6 +243,53 @@ def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):
     assert (tmp_path / "out/results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
 
 
+def test_results_are_up_to_date_only_with_their_own_table(world, tmp_path, capsys):
+    folder, _, _ = world
+    arguments = [*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}"]
+    table = tmp_path / "per_category.csv"
+    assert evaluate(*arguments) == 0
+    whole, others = table.read_bytes(), tmp_path / "pieces-of-my-own"
+    others.mkdir()
+    for damage in (lambda: table.write_bytes(b"of another run"), table.unlink):
+        damage()
+        capsys.readouterr()
+        assert evaluate(*arguments) == 0
+        assert "up to date" not in capsys.readouterr().out and table.read_bytes() == whole
+    (tmp_path / f"pieces-{'0' * 16}").mkdir()  # as a run leaves that was killed behind results.json
+    (tmp_path / "results.json.tmp-4194305").write_text("{")
+    assert evaluate(*arguments) == 0 and "up to date" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["per_category.csv", "pieces-of-my-own", "results.json"]
+
+
+def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(world, tmp_path, monkeypatch, capsys):
+    """Between the driver's look at its identity and the workers that load it; put back, the results are those of the old."""
+    import cluster.evaluate as job
+    from c2srt import text
+
+    folder, _, clip = world
+    for name, template in (("text", "a {}."), ("other", "no {}!")):
+        text.run(text.Config(clip, [template], {}, str(folder / "shards"), str(tmp_path / name)))
+    arguments = [*shared(world), "checkpoint=clip", f"text={tmp_path}/text", f"clip.name={clip.name}", f"clip.pretrained={clip.pretrained}"]
+
+    def exchange() -> None:
+        for one, other in (("text", "aside"), ("other", "text"), ("aside", "other")):
+            (tmp_path / one).rename(tmp_path / other)
+
+    def tasks(function, items, *some, **more):
+        exchange()
+        return run_tasks(function, items, *some, **more)
+
+    run_tasks = job.run_tasks
+    monkeypatch.setattr(job, "run_tasks", tasks)
+    assert evaluate(*arguments, f"out={tmp_path}/out", "protocols=[per_class]") == 2
+    assert "was written anew while it was evaluated" in capsys.readouterr().err and not (tmp_path / "out/results.json").exists()
+    monkeypatch.undo()
+    exchange()
+    for out in ("out", "undisturbed"):
+        assert evaluate(*arguments, f"out={tmp_path}/{out}", "protocols=[per_class]") == 0
+    assert (tmp_path / "out/results.json").read_bytes() == (tmp_path / "undisturbed/results.json").read_bytes()
+
+
 def test_results_go_to_the_trainings_mlflow_run(world, tmp_path):
     from c2srt.tracking import Run, Tracker
 

@@ -577,3 +577,16 @@ def test_the_whole_graph_of_nus_wide_mined_is_the_graph_of_the_shipped_answers(w
     assert main(["relations", f"work={words}", f"relations_file={words}/relations/mined/relations.jsonl", "neighbours=16"]) == 0
     table = load_relations(words / "relations/mined", WORDS, 16).numpy()
     assert (table == llm_neighbours(NUS, WORDS, 16)[0].table).all()
+
+
+def test_a_trial_never_replaces_answers_that_its_ledger_has_not(words, capsys):
+    """A full relations file whose ledger is elsewhere, or was removed."""
+    kept = words / "relations/mined/relations.jsonl"
+    with LlmServer(RELATED) as server:
+        assert mine(words, server) == 0
+        (kept.parent / "ledger.jsonl").unlink()
+        whole, asked = kept.read_bytes(), len(server.served)
+        assert mine(words, server, targets=TARGETS[:2]) == 2
+        assert f"{kept} was left as it is: it has answers for {len(TARGETS) - 2} categories" in capsys.readouterr().err
+        assert kept.read_bytes() == whole and len(server.served) == asked, "nothing was asked"
+        assert mine(words, server) == 0, "all of them asked again"

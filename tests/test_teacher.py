@@ -1,6 +1,7 @@
 """The teacher cache: right features of every image and view, resumed after a kill, refused when it does not match."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -112,6 +113,28 @@ def test_a_missing_shard_or_marker_is_made_again_alone(work, cluster):
     assert {name for name in before if before[name] != after[name]} == {"train-000001.npy"}
     assert (work / "cache" / "train-000001.npy").read_bytes() == content
     assert not list((work / "cache").glob("*.tmp-*"))
+
+
+@pytest.mark.parametrize("damage", (lambda path: os.truncate(path, 300), lambda path: path.with_suffix(".json").write_text("{"),
+                                    lambda path: path.with_suffix(".json").write_text("[]")), ids=("cut", "marker", "no marker"))
+def test_a_damaged_shard_is_computed_again(work, cluster, damage):
+    features = work / "cache" / "train-000001.npy"
+    content, other = features.read_bytes(), (work / "cache" / "train-000000.npy").stat().st_mtime_ns
+    damage(features)
+    run(config_of(work))
+    assert features.read_bytes() == content and (work / "cache" / "train-000000.npy").stat().st_mtime_ns == other
+
+
+def test_a_complete_cache_is_used_where_nothing_can_be_written(work, monkeypatch, capsys):
+    def refused(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "unlink", "mkdir", "rmdir", "rename"):
+            patched.setattr(os, name, refused)
+        patched.setattr("c2srt.lock.opened", refused)
+        run(config_of(work))
+    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_other_views_compute_the_cache_again_and_say_why(work, cluster, capsys):
