@@ -60,7 +60,7 @@ def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None
     """A parquet file. polars would hide a full disk in an error of its own, so Python does the writing."""
     content = io.BytesIO()
     table.write_parquet(content, metadata=metadata)
-    path.write_bytes(content.getbuffer())
+    path.write_bytes(content.getvalue())
 
 
 def about_stage(stage: Path, shape: type = StageFile) -> dict | None:
