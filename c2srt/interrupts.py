@@ -58,13 +58,30 @@ def heard(verb: str) -> Iterator[None]:
             os.close(watch.writing)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+HELD: list[set[int]] = []
+"""The signals that were blocked before a fork."""
+
+
+def before_fork() -> None:
+    """Between the fork and `forget` a signal to the new process would be heard by the command, whose pipe it shares."""
+    if WATCHES:
+        HELD.append(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
+
+
+def after_fork() -> None:
+    if HELD:
+        signal.pthread_sigmask(signal.SIG_SETMASK, HELD.pop())
+
+
 def forget() -> None:
     """In a process that was forked from a command: signals are its own, and end it at once."""
     if WATCHES:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in ENDING:
             if getattr(signal.getsignal(number), "__func__", None) is Watch.interrupt:
                 signal.signal(number, signal.SIG_DFL)
+    after_fork()
 
 
 class Watch:
@@ -92,7 +109,7 @@ class Watch:
                 os.close(self.reading)
                 return
             now = time.monotonic()
-            for number in {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1} & set(numbers):
+            for number in {*ENDING} & set(numbers):
                 if self.first is not None and now - self.first > SAME_S:
                     end_at_once(status_of(self.verb, number))
                 self.first, told = self.first or now, told or number
@@ -105,7 +122,7 @@ class Watch:
 
 
 WATCHES: list[Watch] = []
-os.register_at_fork(after_in_child=forget)
+os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=forget)
 
 
 def status_of(verb: str, number: int) -> int:
