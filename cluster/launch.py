@@ -336,12 +336,12 @@ def requeue(outcome: Outcome, site: Site) -> None:
     if (state := job_state()) != "RUNNING":
         say(f"not requeued by hand: Slurm says {state}")
     elif before >= site.max_requeues:
-        say(f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; sbatch the same line to go on")
+        say(f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; submit the same line to go on")
     else:
         say(f"requeue number {before + 1}")
         found = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, encoding="utf-8", errors="replace")
         if found.returncode:
-            say(f"scontrol requeue failed ({found.stderr.strip()}); sbatch the same line to go on")
+            say(f"scontrol requeue failed ({found.stderr.strip()}); submit the same line to go on")
 
 
 def command_output(*command: str) -> str:

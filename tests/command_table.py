@@ -260,8 +260,8 @@ BY_HAND = {
     "c2srt/demo/raw.py: c2srt demo": "the author of the drawn pictures",
     "c2srt/model/config.py: model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt": "a key",
     "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt": "documented",
-    "cluster/launch.py: ; sbatch the same line to go on": "words",
-    "cluster/launch.py: ); sbatch the same line to go on": "words",
+    "cluster/launch.py: ; submit the same line to go on": "words",
+    "cluster/launch.py: ); submit the same line to go on": "words",
     "cluster/launch.py: inside a Slurm job: python -m cluster.launch": "a form, for whoever calls the launcher by hand",
 }
 """Texts that name a program without c2srt/hints.py, and why they may."""
