@@ -134,6 +134,8 @@ def dying_rank(told: dict) -> None:
     distributed.barrier()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_failures_are_counted_only_while_no_newer_checkpoint_is_written(ray_cluster, tmp_path):
     from cluster.attempts import run_attempts
 

@@ -166,7 +166,7 @@ def test_a_stopped_worker_is_an_error_not_a_hang(index):
     with pytest.raises(LoaderFailed, match=rf"a loader process \(pid {stopped.pid}\) sent no batch for 3 s: it was stopped"):
         for _ in range(100):
             next(batches)
-    assert not multiprocessing.active_children()  # the stopped one was killed
+    wait_until(lambda: not multiprocessing.active_children(), "the end of the stopped one, which was killed")
 
 
 def test_a_fault_of_the_code_in_a_worker_keeps_its_traceback():
@@ -187,6 +187,7 @@ def test_batches_larger_than_a_pipe_arrive_whole_and_may_be_written_to():
 WITHOUT_SHARED_MEMORY = """
 import sys; from pathlib import Path; from c2srt.loader import *; from c2srt.shards import load_index
 from tests.shard_folder import make_vocabulary
+from tests.train_command import wait_until
 config, index = LoaderConfig(32, 8, 4, workers=2), load_index(Path(sys.argv[1]))
 print(sum(len(batch.ids) for batch in train_batches(config, index, make_vocabulary(), stop_step=5)))
 print(sum(len(batch.ids) for batch in evaluation_batches(config, index, make_vocabulary(), "test", batch=4)))
