@@ -22,6 +22,7 @@ from c2srt.loader import Batch, LoaderConfig, evaluation_batches, iterate, train
 from c2srt.shards import ShardReader, load_index
 from c2srt.views import ViewConfig, centre_pixels, decode, view_pixels
 from tests.shard_folder import make_shards, make_vocabulary
+from tests.train_command import wait_until
 
 VOCABULARY = make_vocabulary()
 CONFIG = LoaderConfig(size=32, batch=12, micro_batch=2, window=3, workers=0)
