@@ -61,12 +61,13 @@ MATRIX += [Resume(*sizes, zero, zero, "bf16") for sizes in ((2, 2), (3, 3), (2, 
 
 
 def facets(resume: Resume) -> set[tuple]:
-    """What CI must have seen of a resume. A checkpoint is the same plain file whoever wrote it, so what matters is each writer
-    (workers × stage), each reader (workers × stage, with each precision and offload), each pair of worlds, each micro-batch, and
-    some change of stage; any other pair of stages or precision of a pair of worlds is left to `pytest -m long`."""
-    return {("worlds", resume.before, resume.after), ("writer", resume.before, resume.zero_before), ("reader", resume.after, resume.zero),
-            ("precision", resume.precision, resume.zero), ("offload", resume.offload, resume.zero),
-            ("micro_batch", resume.micro_batch), ("other stage", resume.zero_before != resume.zero)}
+    """What CI must have seen of a resume: every number of workers before and after, growth and shrinkage at every stage, every
+    stage before, precision, micro-batch, offload, and some change of stage. A checkpoint is the same plain file whoever wrote it;
+    their pairs are left to `pytest -m long`."""
+    change = (resume.after > resume.before) - (resume.after < resume.before)
+    return {("before", resume.before), ("after", resume.after), ("change", change, resume.zero), ("writer", resume.zero_before),
+            ("precision", resume.precision), ("offload", resume.offload), ("micro_batch", resume.micro_batch),
+            ("other stage", resume.zero_before != resume.zero)}
 
 
 SAMPLE = covering(sorted(MATRIX, key=lambda resume: resume.before + resume.after), QUICK, facets)  # small worlds cost least
