@@ -53,7 +53,7 @@ def of_kind(kind: str) -> np.ndarray:
 def load_split(shards: Path, raw: Path, split: str) -> Split:
     """Reads a split from its shards, and its truth from the generator. Raises UserError if the two are of different worlds."""
     vocabulary, index = load_vocabulary(shards), load_index(shards)
-    names = {"mids": ("U", 1), f"{split}_ids": ("U", 1), f"{split}_labels": ("i", 2)}
+    names = {"mids": ("U", 1), f"{split}_ids": ("U", 1), f"{split}_labels": ("b", 2)}
     truths = read_npz(raw / "truth.npz", f"remove {raw} and run `{Command('demo')}` again", names)
     if truths["mids"].tolist() != list(vocabulary.mids):
         raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again")
