@@ -74,8 +74,8 @@ def make_shard(folder: Path, name: str, ids: list[str], pictures: list[bytes], v
             labels = {"id": image, "positive": [vocabulary.mids[member % len(vocabulary)]], "negative": []}
             spans = [add(tar, f"{image}.{kind}", content) for kind, content in
                      (("jpg", pictures[member % len(pictures)]), ("json", json.dumps(labels).encode()))]
-            rows.append({"id": image, "split": "train", "status": "ok", "reason": "", "width": SIDE, "height": SIDE, "member": member, "jpg_offset": spans[0][0], "jpg_bytes": spans[0][1],
-                         "json_offset": spans[1][0], "json_bytes": spans[1][1]})
+            rows.append({"id": image, "split": "train", "status": "ok", "reason": "", "width": SIDE, "height": SIDE, "member": member,
+                         "jpg_offset": spans[0][0], "jpg_bytes": spans[0][1], "json_offset": spans[1][0], "json_bytes": spans[1][1]})
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
     path = folder / f"{name}.tar"
     return Shard(name, path.stat().st_size, sha256_of_file(path), len(ids), len(ids), ids[0], ids[-1])
