@@ -52,13 +52,19 @@ class Handler(BaseHTTPRequestHandler):
             Handler.times.setdefault(kind, []).append(time.monotonic())
             Handler.inside += 1
             Handler.most_inside = max(Handler.most_inside, Handler.inside)
+        self.here = True
         try:
             getattr(self, kind.split("-")[0], self.good)()
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
-            with Handler.lock:
-                Handler.inside -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """Before the answer's last bytes: whoever has them may ask again before this thread runs on."""
+        with Handler.lock:
+            Handler.inside -= self.here
+        self.here = False
 
     def first(self) -> bool:
         return Handler.seen[self.path.strip("/").removesuffix(".jpg")] == 1
@@ -71,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         }.items():
             self.send_header(key, str(value))
         self.end_headers()
+        self.leave()
         self.wfile.write(body)
 
     def good(self) -> None:
