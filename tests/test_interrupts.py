@@ -15,7 +15,7 @@ from c2srt import interrupts
 from c2srt.train.config import Config
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.train_case import make_case
-from tests.train_command import command, end, ended, family, launch, newest, ranks, wait_until
+from tests.train_command import as_from_a_terminal, command, end, ended, family, launch, newest, ranks, wait_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ def waiting(tmp_path: Path, wait: str, verb: str = "text") -> subprocess.Popen:
     """A command that waits, once it does."""
     script = tmp_path / "command.py"
     script.write_text(COMMAND.format(wait=wait, verb=verb))
-    process = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, preexec_fn=as_from_a_terminal, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout.readline() == "begun\n"
     return process
@@ -112,7 +112,7 @@ JOB = "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('cluster.sha
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 @pytest.mark.parametrize("module, start", (("c2srt.cli", CONSOLE), ("ray", JOB)), ids=("c2srt", "python -m cluster.shard"))
 def test_one_while_the_first_modules_load_is_no_traceback(module, start, number):
-    process = subprocess.Popen([sys.executable, "-c", LOADING.format(module=module) + start], cwd=ROOT, stdout=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, "-c", LOADING.format(module=module) + start], cwd=ROOT, preexec_fn=as_from_a_terminal, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)

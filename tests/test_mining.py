@@ -24,6 +24,7 @@ from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.llm_server import KEY, LIST, MODEL, TARGET, LlmServer, as_json, relations_by_label
 from tests.mining_case import (FREE, NUS, RELATED, TARGETS, WORDS, assert_same_relations, finals, ledger, make_words, mine,
                                mined)
+from tests.train_command import as_from_a_terminal
 
 
 @pytest.fixture
@@ -509,7 +510,7 @@ def test_what_a_batch_left_open_can_be_asked_directly(words):
 
 def start(folder: Path, server: LlmServer, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "c2srt.cli", "relations", "mine", f"work={folder}", f"url={server.url}", f"model={MODEL}", *FREE, *arguments]
-    return subprocess.Popen(command, env={**os.environ, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+    return subprocess.Popen(command, env={**os.environ, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1"}, preexec_fn=as_from_a_terminal, stdout=subprocess.DEVNULL,
                             stderr=subprocess.PIPE, text=True)
 
 

@@ -29,7 +29,13 @@ def launch(arguments: list[str], log: Path, **environment: str) -> psutil.Popen:
     ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")}
     with log.open("a") as file:
         return psutil.Popen(arguments, env={**ours, **quiet, **environment}, stdout=file, stderr=subprocess.STDOUT,
-                            start_new_session=True)
+                            start_new_session=True, preexec_fn=as_from_a_terminal)
+
+
+def as_from_a_terminal() -> None:
+    """Signals as a shell's foreground command has them, whatever this process was started with or has met."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def newest(folder: Path) -> int:
