@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from c2srt.errors import UserError
+from c2srt.surroundings import FULL
 
 TEMPORARY = ".tmp-"
 LEFTOVER = re.compile(r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL)
@@ -26,7 +27,6 @@ HIDDEN = re.compile(r"os error (\d+)")
 """How safetensors and polars, written in Rust, tell of the operating system's errors."""
 SHORT = re.compile(r"\d+ requested and \d+ written")
 """How numpy tells of a file that takes no more."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

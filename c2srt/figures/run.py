@@ -26,7 +26,7 @@ WITH_MKT = ("cam", "predictions")
 """Those that compare CLIP, MKT and ours; without an MKT the other two."""
 SUFFIXES = (".png", ".pdf")
 PIECES = ("isr-patches-pieces",)
-"""What an interrupted figure keeps, under names that begin with the figure's."""
+"""What interrupted figures keep: <figure>-pieces."""
 
 
 @dataclass
@@ -139,7 +139,5 @@ def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> Non
         save(part.draw(numbers), out, stem)
     vouch(record, {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()},
           [f"{stem}{suffix}" for suffix in SUFFIXES])
-    for name in PIECES:
-        if name.startswith(stem):
-            remove_unfinished(out, name)
+    remove_unfinished(out, f"{stem}-pieces")
     print(f"{out / stem}.png, .pdf")
