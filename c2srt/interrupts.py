@@ -59,19 +59,20 @@ def heard(verb: str) -> Iterator[None]:
 
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-HELD: list[set[int]] = []
-"""The signals that were blocked before a fork."""
+HELD = threading.local()
+"""The signals that this thread blocked before its fork: two threads may fork at once, and one of them may be `unheard`."""
 
 
 def before_fork() -> None:
     """Between the fork and `forget` a signal to the new process would be heard by the command, whose pipe it shares."""
     if WATCHES:
-        HELD.append(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
+        HELD.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
 def after_fork() -> None:
-    if HELD:
-        signal.pthread_sigmask(signal.SIG_SETMASK, HELD.pop())
+    if hasattr(HELD, "mask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, HELD.mask)
+        del HELD.mask
 
 
 def forget() -> None:
