@@ -124,7 +124,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e . && "
     ".venv/bin/c2srt demo": (SHELL, "downloads; .ci/run does it on a clean checkout"),
     "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt "
-    "-e '.[test]' && .venv/bin/pytest": (SHELL, "downloads; .ci/run does it on a clean checkout"),
+    "-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile": (SHELL, "downloads; .ci/run does it on a clean checkout"),
     "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e .":
         (SHELL, "downloads; .ci/run does it on a clean checkout"),
     "git clone <this repository> c2srt && cd c2srt": (SHELL, FORM),
