@@ -106,11 +106,11 @@ def load_index(folder: Path) -> ShardIndex:
 def check_names(path: Path, split: str, shards: tuple[Shard, ...]) -> None:
     """Raises UserError unless the split's shards are called <split>-<number>, each once, in order, with counts that can be."""
     if not re.fullmatch(SPLIT, split):
-        raise wrong(path, f"has a split {shown(split)!r}, which is no name", MADE_BY)
+        raise wrong(path, f"has a split '{shown(split)}', which is no name", MADE_BY)
     before = ""
     for shard in shards:
         if not re.fullmatch(f"{split}-{NUMBER}", shard.name) or shard.name <= before:
-            raise wrong(path, f"has a shard {shown(shard.name)!r}, which is not {split}-<number>, or not in order", MADE_BY)
+            raise wrong(path, f"has a shard '{shown(shard.name)}', which is not {split}-<number>, or not in order", MADE_BY)
         if not 0 <= shard.count <= shard.inputs or shard.bytes < 0:
             raise wrong(path, f"has counts for {shard.name} that cannot be", MADE_BY)
         before = shard.name
@@ -130,7 +130,7 @@ def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table"
     rows = read_parquet(path, MADE_BY, columns)
     ids, packed = rows["id"].to_pylist(), rows["status"].to_numpy() == "ok"
     if odd := next((name for name in ids if not re.fullmatch(ID, name)), None):
-        raise wrong(path, f"has an image {shown(odd)!r}, which is no name", MADE_BY)
+        raise wrong(path, f"has an image '{shown(odd)}', which is no name", MADE_BY)
     if len(set(ids)) < len(ids):
         raise wrong(path, "has several rows of one image", MADE_BY)
     member = rows["member"].to_numpy()
@@ -146,7 +146,7 @@ def misplaced(block: bytes, name: str, size: int) -> str:
     except (tarfile.HeaderError, ValueError) as error:
         return f"has no header of a member ({shown(error)})"
     if header.name != name[:NAME_BYTES] or not header.isreg() or header.size != size:
-        return f"has {shown(header.name)!r} of {header.size:,} bytes"
+        return f"has '{shown(header.name)}' of {header.size:,} bytes"
     return ""
 
 

@@ -118,7 +118,7 @@ def class_names(raw: RawFiles) -> dict[str, str]:
             if line == 1 and row[0] == "LabelName":  # later releases have a header
                 continue
             raise damaged(raw.class_descriptions,
-                          f"line {line} is not a MID and a name: {shown(','.join(row))!r}")
+                          f"line {line} is not a MID and a name: '{shown(','.join(row))}'")
         names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
     if not names:
         raise damaged(raw.class_descriptions, "it is empty")
@@ -129,7 +129,7 @@ def read_mids(path: Path) -> list[str]:
     """A list with a MID a line (BOM and CRLF allowed). Raises UserError on a line that is none."""
     mids = read_lines(path)
     if bad := next((mid for mid in mids if not mid.startswith("/")), None):
-        raise damaged(path, f"{shown(bad)!r} is not a MID")
+        raise damaged(path, f"'{shown(bad)}' is not a MID")
     return mids
 
 
@@ -235,7 +235,7 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         other = block.filter(pl.col("Subset").ne_missing(split))
         if len(other) and not files.shared_images:
-            raise UserError(f"{files.images} holds image {shown(other['ImageID'][0])} of subset {shown(other['Subset'][0])!r}: it is "
+            raise UserError(f"{files.images} holds image {shown(other['ImageID'][0])} of subset '{shown(other['Subset'][0])}': it is "
                             f"not the list of {split}; download it again")
         rows = block.filter(pl.col("Subset") == split).drop("Subset")
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)

@@ -24,6 +24,7 @@ from c2srt.shown import shown
 DIGITS = "0123456789abcdef"
 BLOCK_BYTES = 16 << 20  # of text held at once; a longer single row is refused
 LIST_BYTES = 64 << 20  # of a small list, unpacked: class-descriptions.csv of Open Images has 0.5 MiB
+BOMB_BYTES, BOMB_RATIO = 64 << 20, 200  # label files pack to a tenth; pyarrow would read on through gigabytes of blank lines
 READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error, UnicodeError, csv.Error)
 
 
@@ -101,6 +102,16 @@ def check_header(path: Path, required: list[str]) -> None:
         raise UserError(f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file")
 
 
+class PackedCsv(gzip.GzipFile):
+    """A gzipped CSV that ends with a UserError once it unpacks to what no list of labels does."""
+
+    def read(self, size: int = -1) -> bytes:
+        block = super().read(size)
+        if self.tell() > max(BOMB_BYTES, BOMB_RATIO * self.fileobj.tell()):
+            raise damaged(Path(self.name), f"it unpacks to over {BOMB_RATIO} times its size")
+        return block
+
+
 def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str, ...] = ()) -> Iterator[pl.DataFrame]:
     """Yields the named columns of a CSV block by block; an `optional` column that the file lacks is null.
 
@@ -109,7 +120,7 @@ def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str
     check_header(path, [name for name in columns if name not in optional])
     try:
         reader = pa.csv.open_csv(
-            pa.input_stream(str(path), compression="detect"),
+            pa.PythonFile(PackedCsv(path), "r") if path.suffix == ".gz" else pa.input_stream(str(path), compression=None),
             read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=columns, null_values=[""], strings_can_be_null=True,
@@ -119,10 +130,6 @@ def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str
                 yield pl.from_arrow(batch)
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
-    except OSError as error:  # pyarrow reports a truncated gzip stream as a bare OSError without errno
-        if error.errno is not None:
-            raise
-        raise damaged(path, reason(error)) from error
 
 
 def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:

@@ -122,7 +122,7 @@ class NusWide:
             require(path)
         for concept, path in labels.items():
             if not path.is_file():
-                raise UserError(f"concept {shown(concept)!r} of Concepts81.txt has no labels: {folder} has no {shown(path.name)}; "
+                raise UserError(f"concept '{shown(concept)}' of Concepts81.txt has no labels: {folder} has no {shown(path.name)}; "
                                 "download Groundtruth again, or correct the list")
         return lists + list(labels.values())
 
@@ -197,10 +197,10 @@ def read_names(path: Path) -> list[str]:
     """A name a line. Raises UserError if one comes twice."""
     names = read_lines(path)
     if strange := next((name for name in names if "/" in name or "\0" in name or len(name) > LONGEST), None):
-        raise damaged(path, f"{shown(strange)!r} is no name")
+        raise damaged(path, f"'{shown(strange)}' is no name")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise damaged(path, f"{shown(twice)!r} is there twice")
+        raise damaged(path, f"'{shown(twice)}' is there twice")
     return names
 
 
@@ -210,7 +210,7 @@ def read_images(path: Path) -> pl.DataFrame:
     matches = [IMAGE.fullmatch(line) for line in lines]
     if None in matches:
         number = matches.index(None)
-        raise damaged(path, rf"image {number + 1} is {shown(lines[number])!r}, not folder\0001_2124494179.jpg")
+        raise damaged(path, rf"image {number + 1} is '{shown(lines[number])}', not folder\0001_2124494179.jpg")
     images = pl.DataFrame({"id": [re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII) for found in matches],
                            "file": [f"{found[1]}/{found[2]}.jpg" for found in matches], "photo": [found[4] for found in matches]},
                           schema={"id": pl.String, "file": pl.String, "photo": pl.String})

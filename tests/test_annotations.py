@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -201,6 +202,15 @@ def test_cut_gzip_is_named(tmp_path):
     path.with_name(path.name + ".gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="damaged or cut off"):
         rows_of(root, tmp_path)
+
+
+def test_gzipped_blank_lines_without_an_end_are_refused_at_once(tmp_path):
+    """2 GB in 2 MB: what is unpacked before it is refused takes less than a second."""
+    path = tmp_path / "images.csv.gz"
+    blank = gzip.compress(b"\n" * (64 << 20))
+    path.write_bytes(gzip.compress(",".join(HEADER).encode() + b"\n") + blank * 32)
+    with pytest.raises(UserError, match="it unpacks to over 200 times its size"):
+        list(csvs.read_blocks(path, {"ImageID": pa.string()}))
 
 
 @pytest.mark.parametrize("name", ["class-descriptions.csv", "classes-seen.txt", "train/images.csv",

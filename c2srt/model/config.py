@@ -13,7 +13,7 @@ DEEPEST = 32  # layers of the head; the paper has 2
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError when a config value is none of its choices."""
     if value not in choices:
-        raise UserError(f"{name}={shown(value)!r} is not one of {', '.join(choices)}")
+        raise UserError(f"{name}='{shown(value)}' is not one of {', '.join(choices)}")
 
 
 @dataclass

@@ -114,7 +114,7 @@ async def bound(response: httpx2.Response) -> None:
     """Called with every answer before its body is read. Raises Malformed where it is packed: nobody asked for that, and what it
     unpacks to has no bound."""
     if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
-        raise Malformed(f"the answer is packed as {shown(packed)!r}, which was not asked for")
+        raise Malformed(f"the answer is packed as '{shown(packed)}', which was not asked for")
     response.stream = Bounded(response.stream)
 
 

@@ -105,7 +105,7 @@ def damage(folder: Path) -> str | None:
     try:
         files = read_json(folder / COMPLETE, MADE_BY, Files).get("files", {})
         if strange := [name for name in files if name not in (WEIGHTS, OPTIMIZER)]:
-            return f"{COMPLETE} names {shown(strange[0])!r}, which is no file of a checkpoint"
+            return f"{COMPLETE} names '{shown(strange[0])}', which is no file of a checkpoint"
         changed = [name for name, digest in files.items() if sha256_of_file(folder / name) != digest]
     except UserError as error:
         return str(error)
