@@ -4,7 +4,8 @@ Nobody says that a file is the one that we wrote. So each opener bounds what it 
 become), checks types and shapes before they are used, and names file, fault and remedy; what a file says is cut and escaped.
 `remedy` is the command that makes the artefact, or words for what is no artefact of ours. Every opener raises UserError only.
 
-pydantic, pyarrow and safetensors are imported where they are used: most commands need one of them.
+pydantic, pyarrow and safetensors are imported where they are used: most commands need one of them, and a bare GPU machine
+(c2srt/check) has no pydantic.
 """
 
 import contextlib
@@ -20,10 +21,9 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from annotated_types import Interval
 
 from c2srt.errors import UserError
 from c2srt.hints import Command
@@ -44,9 +44,6 @@ TABLE_BYTES = 512 << 20
 """Of a parquet file, decompressed: the rows of a CVDF pack have about 100 MiB."""
 NESTED = 64
 TEXT, INTEGER, NUMBER = "text", "whole numbers", "numbers"
-Amount = Annotated[float, Interval(ge=0, le=1e15)]
-"""A number that is counted with: neither negative nor infinite nor NaN."""
-Count = Annotated[int, Interval(ge=0, le=2**53)]
 
 
 def wrong(path: Path, what: str, remedy: Remedy) -> UserError:

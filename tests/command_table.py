@@ -143,7 +143,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt plan calibration=…": (COMPOSED, FORM),
     "c2srt plan calibration=<date>-<card>": (SHELL, FORM),
     "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform "
-    "manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg": (SHELL, ELSEWHERE),
+    "manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg "
+    "pydantic pydantic-core annotated-types typing-inspection": (SHELL, ELSEWHERE),
     "pip wheel --no-deps -w wheels deepspeed": (SHELL, ELSEWHERE),
     "python -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site": (SHELL, ELSEWHERE),
     # MLflow, Ray, a language model

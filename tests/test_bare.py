@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BARE = ["torch==2.11.0", "torchvision==0.26.0", "torch-geometric==2.8.0", "timm", "numpy==2.5.2", "pillow", "scipy", "pyarrow", "pytest",
         "pytest-timeout", "rich", "safetensors", "psutil", "hypothesis"]
-CARRIED = ["open_clip_torch", "hydra-core", "polars", "simplejpeg"]
-ABSENT = ("ray", "deepspeed", "mlflow", "hydra", "polars", "open_clip", "webdataset", "simplejpeg")
+CARRIED = ["open_clip_torch", "pydantic", "hydra-core", "polars", "simplejpeg"]
+ABSENT = ("ray", "deepspeed", "mlflow", "hydra", "polars", "open_clip", "webdataset", "simplejpeg", "pydantic")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 
@@ -55,7 +55,7 @@ def test_the_check_runs_to_its_end(bare, tmp_path):
     assert there.stdout.strip() == "[]"
     done = run(bare, "-m", "c2srt.check", "gpu", "quick", f"out={tmp_path}/out")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped: needs open_clip, not installed here" in done.stdout and "5 of 6 parts looked at, 0 faults" in done.stdout
+    assert "skipped: needs open_clip, pydantic, not installed here" in done.stdout and "5 of 6 parts looked at, 0 faults" in done.stdout
 
 
 @pytest.mark.parametrize("file, right, wrong, named", [

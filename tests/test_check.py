@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from c2srt import cli
 from c2srt.check.case import bf16_fault, no_gpu, sentence
@@ -67,6 +69,39 @@ def test_a_kernel_that_is_wrong_by_one_percent_is_named_with_shape_and_precision
     for name in FOUND:
         assert any(name in fault for fault in faults), (name, faults)
     assert any("grad_attention" in fault for fault in faults) and not any("grad_source" in fault for fault in faults)
+
+
+BARE = ("torch", "torch-geometric", "timm", "numpy", "pillow", "scipy", "pyarrow", "safetensors", "psutil")
+
+
+def needed(name: str, found: set[str]) -> set[str]:
+    """A distribution and all that it requires here."""
+    if name not in found:
+        found.add(name)
+        for line in distribution(name).requires or ():
+            if (wanted := Requirement(line)).marker is None or wanted.marker.evaluate({"extra": ""}):
+                needed(wanted.name.lower(), found)
+    return found
+
+
+def test_it_needs_no_more_than_a_bare_gpu_machine_has(tmp_path):
+    """tests/test_bare.py makes a real one, by hand; here all else is left out of the path."""
+    names = set()
+    for name in BARE:
+        needed(name, names)
+    assert not {"pydantic", "annotated-types", "polars", "ray", "hydra-core", "open-clip-torch"} & names
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in names:
+        for file in distribution(name).files:
+            top = file.parts[0]
+            if top not in ("..", "__pycache__") and not (site / top).exists():
+                (site / top).symlink_to(distribution(name).locate_file(top).resolve())
+    done = python("-S", "-m", "c2srt.check", "gpu", "quick", f"out={tmp_path}/out", "parts=card,paths,head,step", cwd=tmp_path,
+                  env={**os.environ, "PYTHONPATH": f"{ROOT}:{site}"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [(line["status"], line["why"]) for line in lines(tmp_path / "out")] == [
+        ("ok", ""), ("ok", ""), ("ok", ""), ("skipped", "needs open_clip, pydantic, not installed here")]
 
 
 def test_the_page_says_it_too_and_fits_a_screen(planted):

@@ -25,7 +25,7 @@ class Part:
         return [name for name in self.needs if find_spec(name) is None]
 
 
-CLIP = ("open_clip",)
+CLIP = ("open_clip", "pydantic")
 PARTS = (
     Part("card", QUICK, 20, "c2srt.check.card:rates", "matrix products and a copy: the yardstick of this run"),
     Part("isr", QUICK, 40, "c2srt.check.kernels:isr", "the ISR kernel against a sort in float64, twice", ("triton",)),

@@ -25,8 +25,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
-from annotated_types import Interval, Len
+from annotated_types import Len
 
+from c2srt.amounts import Count, Within
 from c2srt.artefact import vouch, withdraw
 from c2srt.errors import UserError
 from c2srt.evaluation.bootstrap import intervals
@@ -36,12 +37,12 @@ from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, Part, columns_of
 from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
 from c2srt.files import whole_file
 from c2srt.hints import Command
-from c2srt.opened import Count, misfit, read_json, wrong
+from c2srt.opened import misfit, read_json, wrong
 from c2srt.shown import csv_cell, shown
 from c2srt.vocabulary import Vocabulary
 
 RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
-Figure = Annotated[float, Interval(ge=-1e15, le=1e15)] | None
+Figure = Annotated[float, Within(ge=-1e15, le=1e15)] | None
 Score = dict[Literal["P", "R", "F1"], Figure]
 F1 = re.compile(r"F1@[0-9]{1,9}")
 FEW = 30

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import open_clip
 import torch
-from annotated_types import Interval
 from open_clip import CLIPTextCfg, CLIPVisionCfg
 from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
+from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.opened import misfit, read_json, reason, without
 from c2srt.shown import shown
@@ -29,7 +29,7 @@ SIZES = {"layers": (1, 256), "width": (1, 1 << 16), "head_width": (1, 1 << 16), 
          "context_length": (1, 1 << 12), "vocab_size": (1, 1 << 20), "heads": (1, 1 << 10), "mlp_ratio": (0, 64),
          "attn_pooler_queries": (1, 1 << 12), "attn_pooler_heads": (1, 1 << 10)}
 """Least and most of what decides time and memory, far beyond every model that there is."""
-Size = Annotated[int, Interval(ge=1, le=1 << 16)]
+Size = Annotated[int, Within(ge=1, le=1 << 16)]
 
 
 @dataclass

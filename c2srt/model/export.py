@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Interval, Len
+from annotated_types import Len
 from safetensors.torch import save_file
 from torch import Tensor
 
+from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.files import whole_folder, write_json
 from c2srt.hints import Command
@@ -38,7 +39,7 @@ MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 MADE_BY = Command("export")
 
 
-Three = Annotated[list[Annotated[float, Interval(ge=-1e6, le=1e6)]], Len(3, 3)]
+Three = Annotated[list[Annotated[float, Within(ge=-1e6, le=1e6)]], Len(3, 3)]
 
 
 @dataclass(frozen=True)

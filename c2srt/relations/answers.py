@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from annotated_types import Interval
 
+from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag
 from c2srt.opened import json_line, read_lines, wrong_line
@@ -42,7 +42,7 @@ AGAIN = "a line needs mid or name, and related with mid or name and a strength o
 class Entry:
     """What each of a line's `related` must have; mid or name."""
 
-    strength: str | Annotated[float, Interval(gt=0, le=STRONGEST)]
+    strength: str | Annotated[float, Within(gt=0, le=STRONGEST)]
     mid: str | None = None
     name: str | None = None
     type: str | None = None
@@ -92,7 +92,7 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
 def shipped_answers(name: str) -> Answers:
     """Relations that ship with the project, with the provenance that `relations_provenance.json` records for them."""
     folder = files("c2srt").joinpath("data_files")
-    answers = parse_answers(gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}")
+    answers = parse_answers(gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}", None)
     provenance = json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text(encoding="utf-8"))[name]
     return Answers(answers.source, answers.related, provenance, answers.hash)
 
@@ -104,8 +104,8 @@ def read_answers(path: Path) -> Answers:
     return parse_answers(b"".join(line for _, line in read_lines(path, AGAIN)), str(path))
 
 
-def parse_answers(content: bytes, source: str) -> Answers:
-    """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the line."""
+def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Answers:
+    """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the line, which must have `shape`."""
     related, provenance = {}, {}
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
@@ -114,7 +114,7 @@ def parse_answers(content: bytes, source: str) -> Answers:
         if isinstance(row.get("provenance"), dict):
             provenance |= row["provenance"]
             continue
-        row = json_line(line, source, number, A_LINE, AGAIN, Line)
+        row = json_line(line, source, number, A_LINE, AGAIN, shape)
         try:
             key, found = key_of(row), [relation(answer) for answer in row["related"]]
         except KeyError as error:

@@ -26,19 +26,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Interval
 from pydantic import Field
 
+from c2srt.amounts import Amount, Count, Within
 from c2srt.errors import UserError
 from c2srt.files import hash_of, raise_if_storage
-from c2srt.opened import LINE_BYTES, Amount, Count, json_line, parse_json, read_lines
+from c2srt.opened import LINE_BYTES, json_line, parse_json, read_lines
 from c2srt.shown import shown
 
 FORMAT = 1
 SYNC_EVERY_S = 1.0
 MOST_BYTES = 64 << 30  # read line by line; every prompt of Open Images, asked three times, has about 4 GB
 AGAIN = "restore the file, or start anew with another out=…"
-Related = list[tuple[Count, str, Annotated[float, Interval(ge=0, le=3)]]]
+Related = list[tuple[Count, str, Annotated[float, Within(ge=0, le=3)]]]
 
 
 @dataclass(frozen=True)

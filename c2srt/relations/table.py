@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from c2srt.amounts import Count
 from c2srt.artefact import FILES, vouch, vouched, withdraw
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
 from c2srt.hints import Command
-from c2srt.opened import Count, open_npy, read_json, wrong
+from c2srt.opened import open_npy, read_json, wrong
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"

@@ -26,9 +26,9 @@ from typing import Annotated, Optional
 
 import numpy as np
 import torch
-from annotated_types import Interval
 from torch import Tensor
 
+from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.opened import misfit, parse_json, read_lines
@@ -46,7 +46,7 @@ class Line:
 
     word: str
     feature: str
-    similar: list[Annotated[int, Interval(ge=ABSENT, le=2**31)]]
+    similar: list[Annotated[int, Within(ge=ABSENT, le=2**31)]]
 
 
 @dataclass

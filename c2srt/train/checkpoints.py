@@ -23,10 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from c2srt.amounts import Count
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, remove_leftovers, replace_folder, sha256_of_file, storage_faults, sync, write_json
 from c2srt.hints import Command
-from c2srt.opened import Count, misfit, read_json, reason, wrong
+from c2srt.opened import misfit, read_json, reason, wrong
 from c2srt.shown import shown
 
 FORMAT = 2

@@ -12,9 +12,6 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from c2srt.errors import UserError
 from c2srt.files import whole_folder
@@ -37,8 +34,12 @@ class Machine:
 class Page:
     """What check.json must have to name a kept page."""
 
-    date: Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}")]
+    date: str
     machine: Machine
+
+    def __post_init__(self) -> None:
+        if not re.match("[0-9]{4}-[0-9]{2}-[0-9]{2}", self.date):
+            raise UserError("date: not YYYY-MM-DD")
 
 
 def keep(out: Path, folder: Path = FOLDER) -> Path:
