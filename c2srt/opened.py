@@ -256,24 +256,37 @@ def read_npz(path: Path, remedy: Remedy, names: Mapping[str, tuple[str, int]]) -
 # Tables
 
 
-def read_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str], may_lack: tuple[str, ...] = ()) -> "pa.Table":
+def read_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str], may_lack: tuple[str, ...] = (),
+                 between: tuple[str, str, str] | None = None) -> "pa.Table":
     """The named columns (name → TEXT, INTEGER or NUMBER), read by one thread: a pool hangs in forked workers.
 
-    Only cells of columns that `may_lack` them may be empty.
-    A row has an id of its own, so there are never more of them than bytes.
+    Only cells of columns that `may_lack` them may be empty. `between` is a column of text, and the first and last of its
+    values that are wanted: groups of rows without any are not read. A row has an id of its own, so there are never more of them
+    than bytes. Read by pyarrow: a page that claims more than there is memory makes polars end the process, as does a column's
+    statistics of the wrong type pyarrow, so nothing asks for them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     check_parquet(path, remedy, columns)
     with opening(path, "parquet", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
-        table = file.read(columns=list(columns), use_threads=False)
+        groups = [number for number in range(file.num_row_groups) if between is None
+                  or has_any(file.read_row_group(number, between[:1], use_threads=False)[between[0]], *between[1:])]
+        table = file.read_row_groups(groups, columns=list(columns), use_threads=False)
         table.validate(full=True)
     # Without the notes of schema and fields: they may be no text, on which polars panics.
     table = pa.Table.from_arrays([table[name] for name in columns], names=list(columns))
     if empty := [name for name in columns if name not in may_lack and table[name].null_count]:
         raise wrong(path, f"has empty cells in column {empty[0]}", remedy)
     return table
+
+
+def has_any(values: "pa.ChunkedArray", first: str, last: str) -> bool:
+    """Whether a column of text has values from `first` to `last`."""
+    import pyarrow.compute as pc
+
+    values.validate(full=True)
+    return bool(pc.any(pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))).as_py())
 
 
 def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> None:

@@ -16,12 +16,14 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import whole_folder, write_json
-from c2srt.opened import INTEGER, TEXT, check_parquet, opening, parse_json, read_json, wrong
+from c2srt.opened import INTEGER, TEXT, opening, parse_json, read_json, read_parquet, wrong
 from sharding.outcome import Outcome
 
 FOLDER = "staging"
 COLUMNS = {"id": pl.String, "status": pl.String, "reason": pl.String, "width": pl.Int32, "height": pl.Int32, "offset": pl.Int64,
            "bytes": pl.Int64, "original": pl.String}
+GROUP = 1 << 14
+"""Rows that are read together: a shard wants some thousands of each of many packs."""
 KINDS = {name: TEXT if kind == pl.String else INTEGER for name, kind in COLUMNS.items()}
 
 
@@ -47,7 +49,7 @@ def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict
                 rows.append((image_id, outcome.status, outcome.reason, outcome.width, outcome.height, file.tell(),
                              len(outcome.jpeg), json.dumps(outcome.original)))
                 file.write(outcome.jpeg)
-        write_table(folder / "rows.parquet", pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"))
+        write_table(folder / "rows.parquet", pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"), group=GROUP)
         write_json(folder / "stage.json", {"about": about, "report": report})
 
 
@@ -56,10 +58,10 @@ def is_stage(folder: Path) -> bool:
     return {path.name for path in folder.iterdir()} <= {"images.bin", "rows.parquet", "stage.json"}
 
 
-def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None, group: int | None = None) -> None:
     """A parquet file. polars would hide a full disk in an error of its own, so Python does the writing."""
     content = io.BytesIO()
-    table.write_parquet(content, metadata=metadata)
+    table.write_parquet(content, metadata=metadata, row_group_size=group)
     path.write_bytes(content.getvalue())
 
 
@@ -75,14 +77,8 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     """id → (stage, row) for the ids from `first` to `last`; the first stage that has an id counts."""
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
-        between = pl.col("id").is_between(pl.lit(first), pl.lit(last))
-        path = stage / "rows.parquet"
-        check_parquet(path, remedy(stage), KINDS)
-        with opening(path, "parquet", remedy(stage)):
-            rows = pl.scan_parquet(path, glob=False).filter(between).select(*COLUMNS).collect()
-        if any(rows.null_count().row(0)):
-            raise wrong(path, "has empty cells", remedy(stage))
-        for row in rows.iter_rows(named=True):
+        rows = pl.from_arrow(read_parquet(stage / "rows.parquet", remedy(stage), KINDS, between=("id", first, last)))
+        for row in rows.filter(pl.col("id").is_between(pl.lit(first), pl.lit(last))).iter_rows(named=True):
             found.setdefault(row["id"], (stage, row))
     return found
 

@@ -114,6 +114,15 @@ def test_polars_never_takes_a_path_for_a_pattern():
     assert found and not [place for place, keys in found if getattr(keys.get("glob"), "value", True)]
 
 
+def test_polars_reads_tables_of_this_run_only():
+    """A damaged page makes it end the process: what another run or machine left is read by c2srt.opened.read_parquet."""
+    tables = {"sharding/csvs.py",  # its own buckets
+              "sharding/nuswide.py", "sharding/categories.py", "sharding/counts.py", "sharding/plan.py", "sharding/pack.py",
+              "sharding/packs.py", "sharding/audit.py"}  # inputs/<split>.parquet, by its hash; plan.py: sidecars that were checked
+    assert {path.relative_to(ROOT).as_posix() for path in SOURCES for call in calls(path)
+            if getattr(call.func, "attr", None) in ("read_parquet", "scan_parquet") and ast.unparse(call.func).startswith("pl.")} == tables
+
+
 def test_pictures_are_opened_in_one_place():
     """Pillow's `Image.open` knows 43 formats, some of which start other programs: c2srt/pictures.py names those that we take."""
     readers = ("imread", "imopen", "decode_image", "decode_jpeg", "decode_png", "read_image", "read_file", "loadImage")

@@ -14,12 +14,13 @@ from threading import Event, Thread
 
 import mlflow
 import pytest
+from mlflow.store.artifact import local_artifact_repo
 
 from c2srt.errors import UserError
 from c2srt.tracking import Run, Tracker, git_commit, job_tags, sender, unsent
 from c2srt.tracking.redact import has_credentials, redacted
 from c2srt.tracking.sqlite import address_of, path_of
-from c2srt.tracking.store import Store
+from c2srt.tracking.store import UPLOADING, Store
 from c2srt.train.config import TrackingConfig
 from tests.mlflow_server import Server
 from tests.ranks import run_ranks
@@ -107,6 +108,21 @@ def test_one_run_over_restarts(uri, tmp_path):
     assert points(uri, second.run_id) == [(10, 2.0), (20, 1.0)]
     assert (tmp_path / "mlartifacts" / first.run_id / "artifacts/figures/loss.txt").read_text() == "a figure"
     assert not unsent(where)
+
+
+def test_what_a_killed_upload_left_in_a_local_store_goes_with_the_next(uri, tmp_path):
+    where = folder(tmp_path)
+    (where / "loss.txt").write_text("a figure")
+    first = Tracker(where, uri, run())
+    first.close("KILLED")
+    place = tmp_path / "mlartifacts" / first.run_id / "artifacts/figures"
+    place.mkdir(parents=True)
+    (place / f"{UPLOADING}abc").write_text("a fig")
+    assert UPLOADING == local_artifact_repo._TEMP_ARTIFACT_PREFIX
+    second = Tracker(where, uri, run())
+    second.artifact(where / "loss.txt", "figures")
+    second.close()
+    assert [path.name for path in place.iterdir()] == ["loss.txt"]
 
 
 def test_a_kill_before_anything_was_sent_costs_nothing(uri, tmp_path):

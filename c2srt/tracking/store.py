@@ -28,6 +28,8 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType, Object, Property
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from c2srt.files import hash_of
 from c2srt.hints import Command, shell
@@ -46,6 +48,9 @@ SETTLE_S = 1.0
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 SERVED_BY = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "numpy", "pillow", "simplejpeg", "pyarrow", "psutil")
 """What serving imports; MLflow records them with the versions of this machine."""
+
+UPLOADING = ".artifact.uploading."
+"""How MLflow's LocalArtifactRepository names a file that is not whole yet."""
 
 
 class Store:
@@ -162,6 +167,7 @@ class Store:
         elif "tags" in first:
             self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in first["tags"].items()])
         elif "artifact" in first:
+            remove_unfinished(self.client.get_run(run_id).info.artifact_uri, first["folder"])
             self.client.log_artifact(run_id, str(self.folder / first["artifact"]), first["folder"])
         elif "model" in first:
             self.model(run_id, self.folder / first["model"], first["step"], first["register"])
@@ -213,6 +219,13 @@ class Store:
         source = f"models:/{model_id}"
         if not any(one.source == source for one in self.client.search_model_versions(f"name = '{name}'")):
             self.client.create_model_version(name, source, run_id, model_id=model_id)
+
+
+def remove_unfinished(artifact_uri: str, folder: str | None) -> None:
+    """Removes what a killed upload into a local store has left: MLflow itself hides it, and keeps it."""
+    if is_local_uri(artifact_uri):
+        for path in Path(local_file_uri_to_path(artifact_uri), folder or "").glob(f"{UPLOADING}*"):
+            path.unlink(missing_ok=True)
 
 
 def point_mlflow_at(uri: str) -> None:
