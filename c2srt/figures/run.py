@@ -25,8 +25,6 @@ FIGURES = {"cam": ("cam",), "patches": ("patches",), "isr": ("isr-patches", "isr
 WITH_MKT = ("cam", "predictions")
 """Those that compare CLIP, MKT and ours; without an MKT the other two."""
 SUFFIXES = (".png", ".pdf")
-PIECES = ("isr-patches-pieces",)
-"""What interrupted figures keep: <figure>-pieces."""
 
 
 @dataclass
@@ -100,13 +98,19 @@ def run(config: Config) -> None:
     if inputs.lacks_mkt() and (two := [stem for stem, _, _ in todo if stem in WITH_MKT]):
         print(f"{', '.join(two)}: without MKT, which `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains")
     left = [(stem, part, made_from) for stem, part, made_from in todo if not is_current(out, stem, made_from)]
-    for stem in [stem for stem, _, _ in todo if stem not in {some for some, _, _ in left}]:
+    current = [stem for stem, _, _ in todo if stem not in {some for some, _, _ in left}]
+    for stem in current:
         print(f"{out / stem}.png, .pdf are up to date")
-    if not left:
-        return tidy(out, *PIECES)
-    with writing(out):
-        for stem, part, made_from in left:
-            write(out, stem, part, made_from, inputs)
+    tidy(out, *map(pieces_of, current))
+    if left:
+        with writing(out):
+            for stem, part, made_from in left:
+                write(out, stem, part, made_from, inputs)
+
+
+def pieces_of(stem: str) -> str:
+    """The name of what an interrupted figure keeps (c2srt.artefact.unfinished)."""
+    return f"{stem}-pieces"
 
 
 def sources_of(stem: str, inputs: Any) -> tuple[Part, dict] | None:
@@ -139,5 +143,5 @@ def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> Non
         save(part.draw(numbers), out, stem)
     vouch(record, {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()},
           [f"{stem}{suffix}" for suffix in SUFFIXES])
-    remove_unfinished(out, f"{stem}-pieces")
+    remove_unfinished(out, pieces_of(stem))
     print(f"{out / stem}.png, .pdf")
