@@ -152,7 +152,7 @@ def test_other_documented_commands_are_read_by_bash(command):
 
 def example(source: str) -> str:
     """A printed command, of values such as its place in the code has."""
-    config = SimpleNamespace(neighbours=4, budget=1.0, checkpoint=FULL, out="runs/hint")
+    config = SimpleNamespace(neighbours=8, budget=1.0, checkpoint=FULL, out="runs/hint")
     known = {
         "config": config, "verb": "train", "overrides": ["steps=2"], "kind": "random", "folder": Path("runs/hint/none"), "k": 4,
         "made_from": {"kind": "random", "neighbours": 3}, "out": Path("runs/miniature/relations/mined"), "RELATIONS": "relations.jsonl",

@@ -20,9 +20,9 @@ from c2srt.figures import ap_change, attention, cam, curves, graph, patch_counts
 from c2srt.figures.draw import style
 from c2srt.figures.draw.style import MARKS
 from c2srt.figures.draw.style import save as save_figure
-from c2srt.figures.inputs import Inputs
+from c2srt.figures.inputs import Inputs, Missing
 from c2srt.figures.photos import Photos
-from c2srt.figures.run import Config
+from c2srt.figures.run import Config, sources_of
 from c2srt.figures.viewers import ranks_of, subgraph
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.clip import load_clip
@@ -502,6 +502,15 @@ def test_curves_are_the_tables_trials(world, tmp_path):
     assert figures(world, tmp_path / "out", "figures=[curves]", f"tables_folder={tmp_path}") == 0
     for name in ("neighbours", "threshold", "distillation"):
         check_picture(tmp_path / f"out/curves-{name}.png")
+
+
+def test_a_table_of_one_value_is_no_curve_yet(world, tmp_path, capsys):
+    """As `tables train=false` leaves it: what is named is asked for, and by default it is left out."""
+    (tmp_path / "neighbours.json").write_text(json.dumps(table_of({1: [0.2]})))
+    with pytest.raises(Missing, match="holds 1 values of x: a curve needs two"):
+        curves.made_from(inputs_of(world, f"tables_folder={tmp_path}"), "neighbours")
+    assert sources_of("curves-neighbours", inputs_of(world, f"tables_folder={tmp_path}")) is None
+    assert "curves-neighbours: left out, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content, sentence", [

@@ -8,9 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2srt.errors import UserError
 from c2srt.evaluation.part import LABEL_SETS
-from c2srt.figures.inputs import Inputs, need
+from c2srt.figures.inputs import Inputs, Missing, need
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
 from c2srt.opened import read_json, wrong
@@ -39,7 +38,10 @@ def path_of(inputs: Inputs, name: str) -> Path:
 
 
 def made_from(inputs: Inputs, name: str) -> dict:
-    return {"table": sha256_of_file(need(path_of(inputs, name), made_by(inputs, name)))}
+    """Raises Missing without the table, or while it holds too few values of x, as `tables train=false` leaves it."""
+    table = sha256_of_file(need(path_of(inputs, name), made_by(inputs, name)))
+    numbers(inputs, name)
+    return {"table": table}
 
 
 def made_by(inputs: Inputs, name: str) -> Command:
@@ -49,7 +51,7 @@ def made_by(inputs: Inputs, name: str) -> Command:
 
 
 def numbers(inputs: Inputs, name: str) -> Curves:
-    """Raises UserError if the file is no such table, or has fewer than two values of x."""
+    """Raises UserError if the file is no such table, Missing if it has fewer than two values of x."""
     path = path_of(inputs, name)
     content = read_json(path, made_by(inputs, name))
     try:
@@ -57,7 +59,7 @@ def numbers(inputs: Inputs, name: str) -> Curves:
         trials = [[trial["values"] for trial in row["trials"]] for row in rows]
         x = [float(row["x"]) for row in rows]
         if len(x) < 2:
-            raise UserError(f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again")
+            raise Missing(f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again")
         values = {label_set: {metric.split("/")[0]: [[each[f"{label_set}/{metric}"] for each in some] for some in trials]
                               for metric in metrics_of(trials[0][0], label_set)} for label_set in LABEL_SETS}
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
