@@ -8,7 +8,6 @@ import `cluster`.
 import difflib
 import importlib
 import sys
-from contextlib import suppress
 from dataclasses import fields
 from importlib.resources import files
 from itertools import takewhile
@@ -26,7 +25,7 @@ from c2srt.interrupts import ended_by, heard
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
 from c2srt.shown import shown
 from c2srt.surroundings import (
-    check_surroundings, flush_stdout, full_place, give_up_stdout, show_everything,
+    check_surroundings, flush_stdout, full_place, give_up, say, show_everything,
 )
 
 VERBS = {
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         flush_stdout()
         return status
     except BrokenPipeError:  # `c2srt … | head` closed the pipe: what is left to flush has no reader
-        give_up_stdout()
+        give_up(sys.stdout)
         return BROKEN_PIPE
     except OSError as error:
         if not (place := full_place(error)):
@@ -95,9 +94,8 @@ def told(arguments: list[str]) -> int:
 
 
 def complain(arguments: list[str], sentence: str) -> None:
-    """One line on stderr; where that cannot be written either, the exit status must do."""
-    with suppress(OSError):
-        print(" ".join(["c2srt", *arguments[:1]]) + f": {sentence}", file=sys.stderr, flush=True)
+    """What was wrong, on a line of its own."""
+    say(" ".join(["c2srt", *arguments[:1]]) + f": {sentence}")
 
 
 def joined(arguments: list[str]) -> list[str]:

@@ -19,6 +19,8 @@ from multiprocessing import resource_tracker
 
 import psutil
 
+from c2srt.surroundings import say
+
 INTERRUPTED, SAVED = 130, 75
 RESUMED = ("train",)
 """Verbs whose SIGTERM, and Slurm's warning, mean: not now, run it again."""
@@ -143,8 +145,7 @@ def say_interrupted(verb: str, number: int) -> None:
     if not SAID:
         SAID.append(verb)
         what = "interrupted" if number == signal.SIGINT else "told to end"
-        print(f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command again to go on",
-              file=sys.stderr, flush=True)
+        say(f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command again to go on")
 
 
 def end_at_once(status: int) -> None:

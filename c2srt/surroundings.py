@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 from c2srt.errors import UserError
 
@@ -37,10 +38,18 @@ def flush_stdout() -> None:
         sys.stdout.flush()
 
 
-def give_up_stdout() -> None:
-    """What is left to print goes to nobody: Python would fail once more when it ends."""
+def give_up(stream: TextIO | None) -> None:
+    """What is left to print goes to nobody: Python would fail once more when it ends, with a status of its own."""
     with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say(sentence: str) -> None:
+    """One line on stderr; where that cannot be written either, the exit status must do."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)
 
 
 def full_place(error: OSError) -> str | None:
@@ -50,7 +59,7 @@ def full_place(error: OSError) -> str | None:
             print()  # what did not fit may be lost by now: another line tells whether it was standard output
         flush_stdout()
     except OSError:
-        give_up_stdout()
+        give_up(sys.stdout)
         return "standard output"
     return str(error.filename or "a file") if error.errno in FULL else None
 
