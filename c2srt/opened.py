@@ -211,9 +211,15 @@ def json_line(line: bytes, path: Path | str, number: int, what: str, remedy: Rem
         raise wrong_line(path, number, f"not {what}, not valid JSON ({reason(error)})", remedy) from None
     if not isinstance(value, dict):
         raise wrong_line(path, number, f"not {what} (no JSON object)", remedy)
-    if shape is not None and (unlike := misfit(line, shape)):
-        raise wrong_line(path, number, f"not {what} ({unlike})", remedy)
+    if shape is not None:
+        check_line(line, path, number, what, remedy, shape)
     return value
+
+
+def check_line(line: bytes, path: Path | str, number: int, what: str, remedy: Remedy, shape: Any) -> None:
+    """Raises UserError unless the JSON of a line, which is `what`, fits `shape`."""
+    if unlike := misfit(line, shape):
+        raise wrong_line(path, number, f"not {what} ({unlike})", remedy)
 
 
 # numpy

@@ -25,7 +25,7 @@ import numpy as np
 from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag
-from c2srt.opened import json_line, read_lines, wrong_line
+from c2srt.opened import check_line, json_line, read_lines, wrong_line
 from c2srt.relations.table import Neighbours, no_neighbours
 from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
@@ -114,7 +114,8 @@ def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Ans
         if isinstance(row.get("provenance"), dict):
             provenance |= row["provenance"]
             continue
-        row = json_line(line, source, number, A_LINE, AGAIN, shape)
+        if shape is not None:
+            check_line(line, source, number, A_LINE, AGAIN, shape)
         try:
             key, found = key_of(row), [relation(answer) for answer in row["related"]]
         except KeyError as error:

@@ -167,7 +167,7 @@ class Store:
         elif "tags" in first:
             self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in first["tags"].items()])
         elif "artifact" in first:
-            remove_unfinished(self.client.get_run(run_id).info.artifact_uri, first["folder"])
+            remove_uploading(self.client.get_run(run_id).info.artifact_uri, first["folder"])
             self.client.log_artifact(run_id, str(self.folder / first["artifact"]), first["folder"])
         elif "model" in first:
             self.model(run_id, self.folder / first["model"], first["step"], first["register"])
@@ -221,7 +221,7 @@ class Store:
             self.client.create_model_version(name, source, run_id, model_id=model_id)
 
 
-def remove_unfinished(artifact_uri: str, folder: str | None) -> None:
+def remove_uploading(artifact_uri: str, folder: str | None) -> None:
     """Removes what a killed upload into a local store has left: MLflow itself hides it, and keeps it."""
     if is_local_uri(artifact_uri):
         for path in Path(local_file_uri_to_path(artifact_uri), folder or "").glob(f"{UPLOADING}*"):
