@@ -13,14 +13,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from typing import TypeVar
 
 import psutil
 
 from c2srt.surroundings import say
 
+T = TypeVar("T")
 INTERRUPTED, SAVED = 130, 75
 RESUMED = ("train",)
 """Verbs whose SIGTERM, and Slurm's warning, mean: not now, run it again."""
@@ -91,7 +93,9 @@ class Watch:
     """A thread that hears of signals as they come, whatever the main thread is doing."""
 
     def __init__(self, verb: str) -> None:
-        self.verb, self.interrupted = verb, False
+        self.verb = verb
+        self.interrupted: KeyboardInterrupt | None = None
+        self.cancel: Callable[[], object] | None = None
         self.first: float | None = None
         self.reading, self.writing = os.pipe()
         os.set_blocking(self.writing, False)
@@ -100,8 +104,10 @@ class Watch:
     def interrupt(self, number: int, frame: object) -> None:
         """The handler, in the main thread."""
         if not self.interrupted:
-            self.interrupted = True
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+            self.interrupted = KeyboardInterrupt() if number == signal.SIGINT else Terminated()
+            if self.cancel is None:
+                raise self.interrupted
+            self.cancel()
 
     def watch(self) -> None:
         deadline, told = None, None
@@ -126,6 +132,35 @@ class Watch:
 
 WATCHES: list[Watch] = []
 os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=forget)
+
+
+def run_tasks(main: Coroutine[object, object, T]) -> T:
+    """`asyncio.run` in which the first signal cancels `main`, and is raised when all tasks have ended.
+
+    Raised where it comes, it would end one task, or the event loop between two, and leave the others to print tracebacks.
+    """
+    import asyncio  # one verb has tasks, and each verb would wait for the import
+
+    watch = WATCHES[-1] if WATCHES and threading.current_thread() is threading.main_thread() else None
+    if watch is None:
+        return asyncio.run(main)
+
+    async def cancelled_by_signal() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        watch.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        try:
+            return await main
+        finally:
+            watch.cancel = None
+
+    try:
+        result = asyncio.run(cancelled_by_signal())
+    except asyncio.CancelledError:
+        if watch.interrupted is None:
+            raise
+    if watch.interrupted is not None:
+        raise watch.interrupted
+    return result
 
 
 def status_of(verb: str, number: int) -> int:

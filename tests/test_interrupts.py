@@ -74,6 +74,38 @@ def test_a_command_that_waits_ends_with_one_sentence(tmp_path, wait, number, ver
     assert process.returncode == status and said == f"c2srt {verb}: {word}; run the same command again to go on\n"
 
 
+TASKS = """
+import asyncio, os
+from c2srt.interrupts import run_tasks
+ended = []
+async def task(number):
+    try:
+        await asyncio.sleep(0)
+        if number == 2:
+            os.kill(os.getpid(), {number})  # heard inside this very task
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(0)
+        ended.append(number)
+async def tasks():
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(task(number))
+try:
+    run_tasks(tasks())
+finally:
+    print(sorted(ended), flush=True)
+"""
+
+
+@pytest.mark.parametrize("number, status, word", ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "told to end")))
+def test_all_tasks_end_in_order_when_one_of_them_hears_the_signal(tmp_path, number, status, word):
+    process = waiting(tmp_path, TASKS.strip().format(number=int(number)).replace("\n", "\n    "))
+    printed, said = process.communicate()
+    assert process.returncode == status and said == f"c2srt text: {word}; run the same command again to go on\n"
+    assert printed == "[0, 1, 2, 3]\n"
+
+
 def test_what_a_command_forked_dies_of_sigterm_at_once(tmp_path):
     """A pool ends its workers with SIGTERM: they must not take it for the command's."""
     process = waiting(tmp_path, "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)); child.start()\n"

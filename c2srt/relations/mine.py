@@ -4,7 +4,6 @@ Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/led
 that `c2srt relations` reads (c2srt/relations/answers.py).
 """
 
-import asyncio
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Optional
 from c2srt.artefact import writing
 from c2srt.errors import UserError
 from c2srt.hints import Command
+from c2srt.interrupts import run_tasks
 from c2srt.progress import Progress
 from c2srt.relations import batch
 from c2srt.relations.asking import Asker, Pace
@@ -101,7 +101,7 @@ def run(config: Config) -> int:
         if config.batch_import:
             counts = import_batch(config, questions, ledger)
         elif unanswered(questions, ledger):
-            asker = asyncio.run(ask(config, questions, ledger))
+            asker = run_tasks(ask(config, questions, ledger))
             counts, spent_up, notes = asker.counts, asker.out_of_budget, asker.notes()
         return finish(config, questions, out, counts, spent_up, notes)
 
