@@ -35,14 +35,23 @@ class LoaderFailed(UserError):
 class Maker:
     """A process that makes items, and a thread that takes them out of its pipe: it holds up to `prefetch` of them."""
 
-    def __init__(self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Maker"]) -> None:
+    def __init__(
+        self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Maker"]
+    ) -> None:
         ours, theirs = os.pipe()
         self.pipe = FileIO(ours, "rb")
         widen(self.pipe)
         self.items: Queue = Queue(max(1, prefetch - 1))  # one more waits in the process
-        readers = [self.pipe, *(other.pipe for other in others)]  # a pipe must have one reader, or its writer outlives it
+        readers = [
+            self.pipe,
+            *(other.pipe for other in others),
+        ]  # a pipe must have one reader, or its writer outlives it
         context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=serve, args=(make, positions, FileIO(theirs, "wb", closefd=False), readers), daemon=True)
+        self.process = context.Process(
+            target=serve,
+            args=(make, positions, FileIO(theirs, "wb", closefd=False), readers),
+            daemon=True,
+        )
         try:
             with unheard():
                 self.process.start()
@@ -64,7 +73,9 @@ class Maker:
                 item = item if isinstance(item, Exception) else self.opened(item)
             except EOFError:
                 self.process.join(END_S)
-                item = LoaderFailed(f"a loader process died ({cause_of(self.process.exitcode)}){AGAIN}")
+                item = LoaderFailed(
+                    f"a loader process died ({cause_of(self.process.exitcode)}){AGAIN}"
+                )
             except Exception as error:
                 item = error
             self.items.put(item)
@@ -74,8 +85,10 @@ class Maker:
         try:
             item = self.items.get(timeout=seconds)
         except Empty:
-            raise LoaderFailed(f"a loader process (pid {self.process.pid}) sent no batch for {seconds:g} s: it was stopped, or the "
-                               f"disk that holds the shards does not answer{AGAIN}") from None
+            raise LoaderFailed(
+                f"a loader process (pid {self.process.pid}) sent no batch for {seconds:g} s: it was stopped, or the "
+                f"disk that holds the shards does not answer{AGAIN}"
+            ) from None
         if isinstance(item, Exception):
             raise item
         return item
@@ -91,8 +104,14 @@ class Maker:
             self.pipe.close()
 
 
-def made_ahead(make: Callable[[int], object], positions: range, workers: int, prefetch: int, seconds: float,
-               opened: Callable[[object], object]) -> Iterator:
+def made_ahead(
+    make: Callable[[int], object],
+    positions: range,
+    workers: int,
+    prefetch: int,
+    seconds: float,
+    opened: Callable[[object], object],
+) -> Iterator:
     """`opened(make(position))` for every position, in order; `make` runs in `workers` forked processes, `opened` in threads here.
 
     Raises LoaderFailed when a process dies or sends nothing for `seconds`, and what `make` raises (UserError as it is).
@@ -109,21 +128,35 @@ def made_ahead(make: Callable[[int], object], positions: range, workers: int, pr
             maker.end()
 
 
-def hire(makers: list[Maker], make: Callable[[int], object], positions: range, workers: int, prefetch: int) -> None:
+def hire(
+    makers: list[Maker],
+    make: Callable[[int], object],
+    positions: range,
+    workers: int,
+    prefetch: int,
+) -> None:
     """Adds the processes to `makers`: all of them before the first thread, which no fork should meet. Raises UserError."""
     try:
         for worker in range(workers):
             makers.append(Maker(make, positions[worker::workers], prefetch, makers))
     except OSError as error:
-        raise UserError(f"the loader processes cannot be started ({error.strerror}): take fewer, or loader_workers=0") from error
+        raise UserError(
+            f"the loader processes cannot be started ({error.strerror}): take fewer, or loader_workers=0"
+        ) from error
 
 
-def serve(make: Callable[[int], object], positions: range, pipe: FileIO, others: list[FileIO]) -> None:
+def serve(
+    make: Callable[[int], object], positions: range, pipe: FileIO, others: list[FileIO]
+) -> None:
     """What a process does."""
     for other in others:
         other.close()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler of the process that it was forked from
-    torch.set_num_threads(1)  # the processes are the parallelism: more threads in each would only fight over the cores
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # not the handler of the process that it was forked from
+    torch.set_num_threads(
+        1
+    )  # the processes are the parallelism: more threads in each would only fight over the cores
     with suppress(BrokenPipeError):
         for position in positions:
             send(pipe, item_or_error(make, position))
@@ -143,4 +176,6 @@ def cause_of(status: int | None) -> str:
     if status is None or status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name
-    return f"{name}: killed from outside, or for want of memory" if status == -signal.SIGKILL else name
+    return (
+        f"{name}: killed from outside, or for want of memory" if status == -signal.SIGKILL else name
+    )

@@ -46,7 +46,9 @@ class Apart:
         self.command = [sys.executable, "-P", "-m", "c2srt.apart", function, str(cpu_s)]
         self.cpu_s = cpu_s
         self.forget()
-        os.register_at_fork(after_in_child=self.forget)  # two processes must not talk through one pipe
+        os.register_at_fork(
+            after_in_child=self.forget
+        )  # two processes must not talk through one pipe
 
     def forget(self) -> None:
         """As if nothing had been started."""
@@ -61,7 +63,9 @@ class Apart:
                     answer = receive(process.stdout)
                 except (BrokenPipeError, EOFError):
                     if self.end() == -signal.SIGXCPU:
-                        raise Rejected("too_large", f"decoding takes more than {self.cpu_s} s of CPU time") from None
+                        raise Rejected(
+                            "too_large", f"decoding takes more than {self.cpu_s} s of CPU time"
+                        ) from None
                 except BaseException:  # Ctrl-C: half an answer may be in the pipe
                     self.end()
                     raise
@@ -79,14 +83,22 @@ class Apart:
             self.end()
             path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
             try:
-                self.process = subprocess.Popen(self.command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                                process_group=0, env=os.environ | ONE_THREAD | {"PYTHONPATH": path})
+                self.process = subprocess.Popen(
+                    self.command,
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    process_group=0,
+                    env=os.environ | ONE_THREAD | {"PYTHONPATH": path},
+                )
                 widen(self.process.stdin)
                 receive(self.process.stdout)
             except (OSError, EOFError) as error:
                 self.end()
-                raise UserError("no process can be started for decoding pictures "
-                                f"({getattr(error, 'strerror', None) or 'it ended at once'}): free some memory") from error
+                raise UserError(
+                    "no process can be started for decoding pictures "
+                    f"({getattr(error, 'strerror', None) or 'it ended at once'}): free some memory"
+                ) from error
         return self.process
 
     def end(self) -> int | None:
@@ -101,6 +113,7 @@ class Apart:
 
 
 # --- in the process
+
 
 def main(function: str, cpu_s: int) -> None:
     """Answers calls until the pipe closes. Nothing that a decoder prints gets into the pipe or onto a terminal."""
@@ -143,14 +156,18 @@ def limit_cpu(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     wanted = int(used.ru_utime + used.ru_stime) + 1 + seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most)
+    )
 
 
 def answer_of(called: Callable, arguments: tuple) -> object:
     try:
         return called(*arguments)
     except Rejected as rejected:
-        return Rejected(rejected.status, rejected.reason)  # without its cause, which may be of any kind
+        return Rejected(
+            rejected.status, rejected.reason
+        )  # without its cause, which may be of any kind
     except Exception:
         return RuntimeError(f"in a process for decoding:\n{traceback.format_exc()}")
 

@@ -63,15 +63,19 @@ def withdraw(record: Path) -> None:
 
 def vouch(record: Path, content: Mapping[str, Any], names: Iterable[str]) -> None:
     """Writes the record of whole files in its folder."""
-    write_json(record, {**content, FILES: {name: sha256_of_file(record.parent / name) for name in names}})
+    write_json(
+        record, {**content, FILES: {name: sha256_of_file(record.parent / name) for name in names}}
+    )
 
 
 def vouched(record: Path) -> dict[str, Any] | None:
     """The record's content; None if it is absent, broken, names no file, or if a file is not the one that it names."""
     try:
         content = read_json(record, "", Record)
-        whole = bool(content[FILES]) and all(is_plain(name) and sha256_of_file(record.parent / name) == digest
-                                             for name, digest in content[FILES].items())
+        whole = bool(content[FILES]) and all(
+            is_plain(name) and sha256_of_file(record.parent / name) == digest
+            for name, digest in content[FILES].items()
+        )
     except (OSError, ValueError, UserError):
         return None
     return content if whole else None
@@ -98,7 +102,11 @@ def remove_unfinished(folder: Path, name: str, but: Path | None = None) -> None:
 
 def unfinished_in(folder: Path, name: str) -> list[Path]:
     """Folders called <name>-<16 hex digits>; any other is someone else's."""
-    return [path for path in folder.glob("*-*") if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", path.name) and path.is_dir()]
+    return [
+        path
+        for path in folder.glob("*-*")
+        if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", path.name) and path.is_dir()
+    ]
 
 
 def tidy(folder: Path, *names: str) -> None:
@@ -106,7 +114,11 @@ def tidy(folder: Path, *names: str) -> None:
 
     Nothing happens where nothing was left, while another command writes, or where nothing can be written.
     """
-    if not (folder / LOCK).exists() and not leftovers(folder) and not any(unfinished_in(folder, name) for name in names):
+    if (
+        not (folder / LOCK).exists()
+        and not leftovers(folder)
+        and not any(unfinished_in(folder, name) for name in names)
+    ):
         return
     with suppress(UserError, OSError), writing(folder):
         for name in names:

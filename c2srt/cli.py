@@ -25,27 +25,62 @@ from c2srt.interrupts import ended_by, heard
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
 from c2srt.shown import shown
 from c2srt.surroundings import (
-    check_surroundings, flush_stdout, full_place, give_up, say, show_everything,
+    check_surroundings,
+    flush_stdout,
+    full_place,
+    give_up,
+    say,
+    show_everything,
 )
 
 VERBS = {
     "demo": ("c2srt.demo.run", "draw the miniature and run the whole road on it, no downloads"),
-    "shard": ("cluster.shard", "raw images + label CSVs → webdataset tar shards, index, vocabulary"),
+    "shard": (
+        "cluster.shard",
+        "raw images + label CSVs → webdataset tar shards, index, vocabulary",
+    ),
     "audit": ("cluster.audit", "re-read shards against the CSVs and name every disagreement"),
     "text": ("c2srt.text", "text features of every category from the frozen text tower"),
     "relations": ("c2srt.relations.build", "the neighbour table of the relation graph"),
-    "relations-mine": ("c2srt.relations.mine", "ask a language model for the relations between categories"),
-    "relations-report": ("c2srt.relations.report", "compare relation graphs, draw them, look categories up"),
-    "teacher": ("cluster.teacher", "cache the frozen CLIP's global feature of every image and view"),
-    "plan": ("c2srt.plan.run", "memory, time, disk and network of a training before anyone pays for it"),
+    "relations-mine": (
+        "c2srt.relations.mine",
+        "ask a language model for the relations between categories",
+    ),
+    "relations-report": (
+        "c2srt.relations.report",
+        "compare relation graphs, draw them, look categories up",
+    ),
+    "teacher": (
+        "cluster.teacher",
+        "cache the frozen CLIP's global feature of every image and view",
+    ),
+    "plan": (
+        "c2srt.plan.run",
+        "memory, time, disk and network of a training before anyone pays for it",
+    ),
     "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
-    "tune": ("c2srt.tune", "prompt tuning: learn the template of a trained model (MKT's second stage)"),
+    "tune": (
+        "c2srt.tune",
+        "prompt tuning: learn the template of a trained model (MKT's second stage)",
+    ),
     "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
-    "tables": ("c2srt.tables.run", "the paper's tables and sweeps: train and evaluate what is missing, collect"),
-    "figures": ("c2srt.figures.run", "the paper's figures as PNG and PDF, from models, shards and tables"),
+    "tables": (
+        "c2srt.tables.run",
+        "the paper's tables and sweeps: train and evaluate what is missing, collect",
+    ),
+    "figures": (
+        "c2srt.figures.run",
+        "the paper's figures as PNG and PDF, from models, shards and tables",
+    ),
     "predict": ("c2srt.predict", "rank your own words for your own photos"),
-    "bench": ("c2srt.bench.run", "time and memory of the head and its parts against their literal forms"),
-    "check": ("c2srt.check.run", "what this machine's GPU shows: kernels against literal forms, times, memory"),
+    "bench": (
+        "c2srt.bench.run",
+        "time and memory of the head and its parts against their literal forms",
+    ),
+    "check": (
+        "c2srt.check.run",
+        "what this machine's GPU shows: kernels against literal forms, times, memory",
+    ),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
@@ -73,8 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if not (place := full_place(error)):
             raise
-        complain(arguments, f"{place} cannot be written ({error.strerror}): free some space and run "
-                            "the same command again")
+        complain(
+            arguments,
+            f"{place} cannot be written ({error.strerror}): free some space and run "
+            "the same command again",
+        )
         return BAD_INPUT
 
 
@@ -102,7 +140,11 @@ def joined(arguments: list[str]) -> list[str]:
     """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench head` is `bench what=head`,
     and `check gpu full` is `check what=gpu length=full`."""
     if arguments and arguments[0] in WORDS:
-        words = list(takewhile(lambda word: "=" not in word and not word.startswith(("-", "~")), arguments[1:]))
+        words = list(
+            takewhile(
+                lambda word: "=" not in word and not word.startswith(("-", "~")), arguments[1:]
+            )
+        )
         named = [f"{key}={word}" for key, word in zip(WORDS[arguments[0]], words)]
         return [arguments[0], *named, *arguments[1 + len(named) :]]
     if arguments[1:2] == ["build"] and arguments[0] == "relations":
@@ -116,7 +158,9 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     """Composes and runs one verb; a non-zero int that the verb returns becomes the exit status. Raises UserError."""
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
-        raise UserError(f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `{hints.flag(None, '--help')}`)")
+        raise UserError(
+            f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `{hints.flag(None, '--help')}`)"
+        )
     check_surroundings()
     if "--help" in arguments or "-h" in arguments:
         print(help_of(verb))
@@ -132,7 +176,12 @@ def run_verb(verb: str, arguments: list[str]) -> int:
             print(line, file=sys.stderr, flush=True)
         module = importlib.import_module(VERBS[verb][0])
         if "given" in {field.name for field in fields(module.Config)}:
-            OmegaConf.update(composed, "given", [override for override in overrides if is_shared(override)], force_add=True)
+            OmegaConf.update(
+                composed,
+                "given",
+                [override for override in overrides if is_shared(override)],
+                force_add=True,
+            )
         config = to_config(module.Config, composed)
         status = module.run(config) or 0
         if called and not status and (following := road.after(verb, config)):
@@ -150,7 +199,9 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
 
     Raises UserError on any other flag.
     """
-    overrides = [argument for argument in arguments if not argument.startswith("--cfg") and argument != "job"]
+    overrides = [
+        argument for argument in arguments if not argument.startswith("--cfg") and argument != "job"
+    ]
     print_only = len(overrides) != len(arguments)
     for position in range(len(overrides) - 1, -1, -1):
         key, equals, _ = overrides[position].partition("=")
@@ -161,7 +212,9 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
             overrides[position : position + 2] = [f"{key[2:].replace('-', '_')}={value[0]}"]
     for argument in overrides:
         if "=" not in argument and not argument.startswith("~"):
-            raise UserError(f"{argument!r} is not an override: write key=value (see `{hints.flag(None, '--help')}`)")
+            raise UserError(
+                f"{argument!r} is not an override: write key=value (see `{hints.flag(None, '--help')}`)"
+            )
     return overrides, print_only
 
 
@@ -174,7 +227,10 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
     with initialize_config_module("configs", version_base="1.3"):
         try:
             defaults = leaves(defaults_of(verb, overrides))
-            typed = [keep_text(override, lambda key: defaults.get(key, NO_TEXT)) for override in overrides]
+            typed = [
+                keep_text(override, lambda key: defaults.get(key, NO_TEXT))
+                for override in overrides
+            ]
             refuse_resolvers(typed)
             composed = compose(verb, [*NETWORKS.get(verb, ()), *typed])
             composed = OmegaConf.create(literal(OmegaConf.to_container(composed, resolve=True)))
@@ -187,8 +243,10 @@ def refuse_resolvers(typed: list[str]) -> None:
     """Raises UserError on `${oc.env:…}` and the like: a key may name another key, and nothing else is looked up for it."""
     for override in typed:
         if found := resolver_in(override):
-            raise UserError(f"{split_key(override)[0]}: {shown(found)} is not looked up here: let the shell put the value in, or write "
-                            f"'{shown(found).replace('$', chr(92) + '$', 1)}' for the text itself")
+            raise UserError(
+                f"{split_key(override)[0]}: {shown(found)} is not looked up here: let the shell put the value in, or write "
+                f"'{shown(found).replace('$', chr(92) + '$', 1)}' for the text itself"
+            )
 
 
 def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
@@ -196,8 +254,11 @@ def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
     plain = compose(verb, list(NETWORKS.get(verb, ())))
     keys = leaves(plain)
     typed = {override: split_key(override) for override in overrides}
-    groups = [override for override, (key, value) in typed.items()
-              if key and "." not in key and key not in keys and not value.startswith("{")]
+    groups = [
+        override
+        for override, (key, value) in typed.items()
+        if key and "." not in key and key not in keys and not value.startswith("{")
+    ]
     return compose(verb, [*NETWORKS.get(verb, ()), *groups]) if groups else plain
 
 
@@ -212,7 +273,9 @@ def readable(error: Exception, verb: str) -> str:
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5)
+        close = difflib.get_close_matches(
+            str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5
+        )
         return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`{hints.flag(verb, '--cfg job')}` prints all)"
     return f"{first} (`{hints.flag(verb, '--cfg job')}` prints the defaults)"
 
@@ -225,7 +288,9 @@ def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:
         if isinstance(node, DictConfig):
             found |= leaves(node, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = OmegaConf.to_container(node) if isinstance(node, ListConfig) else node._value()
+            found[f"{prefix}{key}"] = (
+                OmegaConf.to_container(node) if isinstance(node, ListConfig) else node._value()
+            )
     return found
 
 
@@ -235,19 +300,31 @@ def to_config(cls: type, composed: DictConfig) -> object:
     Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is an error.
     """
     names = {field.name for field in fields(cls)}
-    shared = set(OmegaConf.create(files("configs").joinpath("base.yaml").read_text(encoding="utf-8"))) | {"data", "clip", "topk"}
+    shared = set(
+        OmegaConf.create(files("configs").joinpath("base.yaml").read_text(encoding="utf-8"))
+    ) | {"data", "clip", "topk"}
     if unknown := set(composed) - names - shared:
         raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
     try:
         values = {name: composed[name] for name in names if name in composed}
-        values = {name: OmegaConf.to_container(value) if isinstance(value, (DictConfig, ListConfig)) else literal(value)
-                  for name, value in values.items()}
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), as_annotated(cls, values)))
+        values = {
+            name: OmegaConf.to_container(value)
+            if isinstance(value, (DictConfig, ListConfig))
+            else literal(value)
+            for name, value in values.items()
+        }
+        return OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(cls), as_annotated(cls, values))
+        )
     except MissingMandatoryValue as error:
-        raise UserError(f"{missing_key(composed)}=… is needed: give it on the command line") from error
+        raise UserError(
+            f"{missing_key(composed)}=… is needed: give it on the command line"
+        ) from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
-        raise UserError(f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}") from error
+        raise UserError(
+            f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}"
+        ) from error
 
 
 def literal(value: object) -> object:
@@ -265,7 +342,9 @@ def as_annotated(cls: type, values: dict[str, object]) -> dict[str, object]:
     kinds, found = get_type_hints(cls), dict(values)
     for key in fields(cls):
         value, kind = found.get(key.name), kinds[key.name]
-        if list in (get_origin(part) for part in (kind, *get_args(kind))) and isinstance(value, str):
+        if list in (get_origin(part) for part in (kind, *get_args(kind))) and isinstance(
+            value, str
+        ):
             found[key.name] = [part.strip() for part in value.split(",") if part.strip()]
         elif kind is Any and key.default is None:
             found[key.name] = only_text(value)
@@ -286,13 +365,23 @@ def missing_key(composed: DictConfig) -> str:
 
 def overview() -> str:
     lines = [f"  {verb:<16} {line}" for verb, (_, line) in VERBS.items()]
-    return "\n".join([USAGE, "", *lines, "", "`c2srt <verb> --help` explains a verb's keys; run a command again to resume it."])
+    return "\n".join(
+        [
+            USAGE,
+            "",
+            *lines,
+            "",
+            "`c2srt <verb> --help` explains a verb's keys; run a command again to resume it.",
+        ]
+    )
 
 
 def help_of(verb: str) -> str:
     """The verb's commented YAML, then the shared keys: the configuration files are the manual."""
     folder = files("configs")
-    own, base = (folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in (verb, "base"))
+    own, base = (
+        folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in (verb, "base")
+    )
     return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{own}\n# Shared by all verbs:\n{base}"
 
 

@@ -21,7 +21,9 @@ from c2srt.errors import UserError
 from c2srt.surroundings import FULL
 
 TEMPORARY = ".tmp-"
-LEFTOVER = re.compile(r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL)
+LEFTOVER = re.compile(
+    r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL
+)
 """The temporary names of this project: a file of someone else's, such as thesis.tmp-backup, is none."""
 HIDDEN = re.compile(r"os error (\d+)")
 """How safetensors and polars, written in Rust, tell of the operating system's errors."""
@@ -81,8 +83,10 @@ def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
     if not path.is_dir():
         return  # a file is refused where a folder is made
     if next(path.iterdir(), None) and not ours(path):
-        raise UserError(f"{path} is not empty, and not what this command wrote there earlier and nothing else: nothing in it "
-                        "was touched; choose another out=…, or remove it yourself")
+        raise UserError(
+            f"{path} is not empty, and not what this command wrote there earlier and nothing else: nothing in it "
+            "was touched; choose another out=…, or remove it yourself"
+        )
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -130,23 +134,39 @@ def raise_if_storage(error: OSError, path: Path) -> None:
     if error.filename is not None and not related(Path(os.fsdecode(error.filename)), path):
         return
     if error.errno in FULL:
-        raise UserError(f"the disk is full while writing {path}: free some space and run the same command again") from error
+        raise UserError(
+            f"the disk is full while writing {path}: free some space and run the same command again"
+        ) from error
     if error.errno == errno.EFBIG:
-        raise UserError(f"{path} is larger than its file system, or a limit of this process (`ulimit -f`), allows: raise it, or "
-                        "choose another folder with out=…") from error
+        raise UserError(
+            f"{path} is larger than its file system, or a limit of this process (`ulimit -f`), allows: raise it, or "
+            "choose another folder with out=…"
+        ) from error
     if error.errno == errno.EROFS:
-        raise UserError(f"cannot write {path}: the file system is read-only; choose another folder with out=…") from error
+        raise UserError(
+            f"cannot write {path}: the file system is read-only; choose another folder with out=…"
+        ) from error
     if error.errno in (errno.EACCES, errno.EPERM):
-        raise UserError(f"cannot write {path}: the folder is not writable; choose another with out=…") from error
+        raise UserError(
+            f"cannot write {path}: the folder is not writable; choose another with out=…"
+        ) from error
     if error.errno == errno.EBUSY:
-        raise UserError(f"cannot replace {path}: it is a mount point; choose a folder inside it with out=…") from error
+        raise UserError(
+            f"cannot replace {path}: it is a mount point; choose a folder inside it with out=…"
+        ) from error
     if error.errno == errno.EIO:
-        raise UserError(f"the disk fails while writing {path} ({error.strerror}): choose a folder on another one with "
-                        "out=…") from error
+        raise UserError(
+            f"the disk fails while writing {path} ({error.strerror}): choose a folder on another one with "
+            "out=…"
+        ) from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        raise UserError(f"cannot write {path}: a file stands where a folder is needed; choose another with out=…") from error
+        raise UserError(
+            f"cannot write {path}: a file stands where a folder is needed; choose another with out=…"
+        ) from error
     if error.errno == errno.EISDIR:
-        raise UserError(f"cannot write {path}: a folder stands where the file should go; choose another with out=…") from error
+        raise UserError(
+            f"cannot write {path}: a folder stands where the file should go; choose another with out=…"
+        ) from error
 
 
 def related(named: Path, path: Path) -> bool:
@@ -193,7 +213,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Writes `value` as indented JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n")
+    write_text(
+        path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+    )
 
 
 def sha256_of_file(path: Path) -> str:

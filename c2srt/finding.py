@@ -27,8 +27,10 @@ def find_images(patterns: list[str]) -> tuple[list[Path], list[Path]]:
         named = os.path.exists(pattern) and not os.path.isdir(pattern)
         some, others = ([Path(pattern)], []) if named else meant_by(os.path.expanduser(pattern))
         if not some:
-            raise UserError(f"images={printable(pattern)} has no image" + (f": {summary(others)}" if others else
-                            f" ({', '.join(SUFFIXES)} in a folder)"))
+            raise UserError(
+                f"images={printable(pattern)} has no image"
+                + (f": {summary(others)}" if others else f" ({', '.join(SUFFIXES)} in a folder)")
+            )
         for path in some:
             if (resolved := os.path.realpath(path)) not in real or named:
                 found[path] = None
@@ -57,7 +59,9 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """(pictures by their names, other files) at any depth."""
     some, others = [], []
     for path in walk(folder):
-        (some if path.suffix.lower() in SUFFIXES and is_readable_kind(path) else others).append(path)
+        (some if path.suffix.lower() in SUFFIXES and is_readable_kind(path) else others).append(
+            path
+        )
     return some, others
 
 
@@ -70,7 +74,11 @@ def walk(folder: Path, folders: bool = False) -> Iterator[Path]:
     while waiting:
         path = waiting.pop()
         try:
-            status, below = (os.stat(path), sorted(path.iterdir(), reverse=True)) if os.path.isdir(path) else (None, None)
+            status, below = (
+                (os.stat(path), sorted(path.iterdir(), reverse=True))
+                if os.path.isdir(path)
+                else (None, None)
+            )
         except OSError:
             status = None
         if status is None:
@@ -87,13 +95,19 @@ def matches(pattern: str) -> Iterator[str]:
     """As `glob.glob(pattern, recursive=True)`, but `**` follows each link once, so that loops end."""
     head, deep, tail = pattern.partition("**/")
     if not deep or (head and not head.endswith("/")):
-        yield from glob.glob(pattern[:-2] + "*" if pattern == "**" or pattern.endswith("/**") else pattern)
+        yield from glob.glob(
+            pattern[:-2] + "*" if pattern == "**" or pattern.endswith("/**") else pattern
+        )
         return
     for start in glob.glob(head) if head else ["."]:
         for folder in walk(Path(start), folders=True):
             hidden = any(part.startswith(".") for part in folder.relative_to(start).parts)
             if not hidden:
-                yield from matches(os.path.join(glob.escape(str(folder)), tail) if head or str(folder) != "." else tail)
+                yield from matches(
+                    os.path.join(glob.escape(str(folder)), tail)
+                    if head or str(folder) != "."
+                    else tail
+                )
 
 
 def is_readable_kind(path: Path) -> bool:
@@ -107,7 +121,9 @@ def is_readable_kind(path: Path) -> bool:
 def summary(paths: list[Path]) -> str:
     """How many files were passed over, by suffix, and the first of them."""
     kinds = Counter(path.suffix.lower() or "without suffix" for path in paths)
-    named = ", ".join(printable(path) for path in paths[:NAMED]) + (", …" if len(paths) > NAMED else "")
+    named = ", ".join(printable(path) for path in paths[:NAMED]) + (
+        ", …" if len(paths) > NAMED else ""
+    )
     counted = ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds.most_common(NAMED))
     more = f", {len(kinds) - NAMED} further kinds" if len(kinds) > NAMED else ""
     return f"{len(paths):,} {'file was' if len(paths) == 1 else 'files were'} not looked at ({counted}{more}): {named}"
@@ -115,7 +131,11 @@ def summary(paths: list[Path]) -> str:
 
 def printable(name: str | Path) -> str:
     """A name on one line, in UTF-8 whatever its bytes: what cannot be shown is a backslash escape, as `printf %b` reads it."""
-    return shown.printable(os.fsencode(str(name)).decode(errors="backslashreplace") if has_lone_bytes(str(name)) else name)
+    return shown.printable(
+        os.fsencode(str(name)).decode(errors="backslashreplace")
+        if has_lone_bytes(str(name))
+        else name
+    )
 
 
 def has_lone_bytes(name: str) -> bool:

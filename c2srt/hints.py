@@ -11,7 +11,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-CARRIED = ("data", "clip", "views", "topk", "seed", "workers", "work", "shards", "text", "relations", "graph", "teacher")
+CARRIED = (
+    "data",
+    "clip",
+    "views",
+    "topk",
+    "seed",
+    "workers",
+    "work",
+    "shards",
+    "text",
+    "relations",
+    "graph",
+    "teacher",
+)
 """The keys of configs/base.yaml and of configs/data, which every verb takes."""
 LARGE = "openimages"
 """What `plan` is about where no data=… is typed; in every other verb that is the miniature."""
@@ -50,9 +63,14 @@ class Command:
     An override or value takes the place of what was typed for the same key; None as a value takes that away.
     """
 
-    def __init__(self, verb: str, *overrides: str, values: Mapping[str, Any] | None = None, **more: Any) -> None:
+    def __init__(
+        self, verb: str, *overrides: str, values: Mapping[str, Any] | None = None, **more: Any
+    ) -> None:
         self.verb, self.values = verb, {**(values or {}), **more}
-        self.overrides = [*overrides, *(override(key, value) for key, value in self.values.items() if value is not None)]
+        self.overrides = [
+            *overrides,
+            *(override(key, value) for key, value in self.values.items() if value is not None),
+        ]
 
     def __str__(self) -> str:
         return typed(self.verb, [*self.carried(), *self.overrides])
@@ -61,8 +79,14 @@ class Command:
         """What was typed for the verb that runs, as far as it belongs here."""
         here, overrides = RUNNING[-1] if RUNNING else (self.verb, ())
         taken = {*self.values, *map(key_of, self.overrides)}
-        given = [one for one in overrides if key_of(one) not in taken and (here == self.verb or is_shared(one))]
-        if here == "plan" != self.verb and not any(key_of(one) == "data" for one in [*given, *self.overrides]):
+        given = [
+            one
+            for one in overrides
+            if key_of(one) not in taken and (here == self.verb or is_shared(one))
+        ]
+        if here == "plan" != self.verb and not any(
+            key_of(one) == "data" for one in [*given, *self.overrides]
+        ):
             given.insert(0, f"data={LARGE}")
         return given
 
@@ -106,4 +130,8 @@ def quoted(value: Any) -> str:
     text = str(value)
     if PLAIN.fullmatch(text) and text.lower() not in WORDS:
         return text
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), text) + '"'
+    return (
+        '"'
+        + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), text)
+        + '"'
+    )

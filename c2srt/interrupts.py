@@ -43,19 +43,27 @@ def heard(verb: str) -> Iterator[None]:
     """Signals mean what is written above for what runs inside; nothing changes in a thread, or for one that is ignored (nohup)."""
     SAID.clear()
     numbers = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * (verb in RESUMED)]
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):
         yield
         return
     watch = Watch(verb)
-    handlers = {number: signal.signal(number, watch.interrupt) for number in numbers
-                if signal.getsignal(number) is not signal.SIG_IGN}
+    handlers = {
+        number: signal.signal(number, watch.interrupt)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     before = signal.set_wakeup_fd(watch.writing, warn_on_full_buffer=False)
     WATCHES.append(watch)
     try:
         yield
     finally:
         WATCHES.remove(watch)
-        if not watch.interrupted and watch.first is None:  # else it watches how the process ends, too
+        if (
+            not watch.interrupted and watch.first is None
+        ):  # else it watches how the process ends, too
             signal.set_wakeup_fd(before)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -141,7 +149,9 @@ def run_tasks(main: Coroutine[object, object, T]) -> T:
     """
     import asyncio  # one verb has tasks, and each verb would wait for the import
 
-    watch = WATCHES[-1] if WATCHES and threading.current_thread() is threading.main_thread() else None
+    watch = (
+        WATCHES[-1] if WATCHES and threading.current_thread() is threading.main_thread() else None
+    )
     if watch is None:
         return asyncio.run(main)
 
@@ -180,7 +190,9 @@ def say_interrupted(verb: str, number: int) -> None:
     if not SAID:
         SAID.append(verb)
         what = "interrupted" if number == signal.SIGINT else "told to end"
-        say(f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command again to go on")
+        say(
+            f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command again to go on"
+        )
 
 
 def end_at_once(status: int) -> None:

@@ -70,7 +70,11 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with `change` applied to every tensor."""
-        names = ("images", "labels", "weights") if self.teacher is None else ("images", "labels", "weights", "teacher")
+        names = (
+            ("images", "labels", "weights")
+            if self.teacher is None
+            else ("images", "labels", "weights", "teacher")
+        )
         return replace(self, **{name: change(getattr(self, name)) for name in names})
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -82,11 +86,24 @@ def training_order(config: LoaderConfig, index: ShardIndex) -> Order:
 
     Raises UserError if the split has no image.
     """
-    return Order(tuple(shard.count for shard in index.split(config.split)), config.batch, config.window, config.seed)
+    return Order(
+        tuple(shard.count for shard in index.split(config.split)),
+        config.batch,
+        config.window,
+        config.seed,
+    )
 
 
-def train_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, rank: int = 0, world: int = 1,
-                  start_step: int = 0, stop_step: int | None = None, teacher: TeacherCache | None = None) -> Iterator[Batch]:
+def train_batches(
+    config: LoaderConfig,
+    index: ShardIndex,
+    vocabulary: Vocabulary,
+    rank: int = 0,
+    world: int = 1,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    teacher: TeacherCache | None = None,
+) -> Iterator[Batch]:
     """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1 (None: for ever).
 
     Every step yields `deal.accumulation` of them (c2srt/order.py). In epoch e the images are view e mod V. Labels are those
@@ -99,19 +116,37 @@ def train_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabular
 
     def batch_at(position: int) -> Batch:
         step, part = divmod(position, deal.accumulation)
-        places, epoch = order.dealt(step, deal, rank * deal.accumulation + part), order.epoch_of(step)
+        places, epoch = (
+            order.dealt(step, deal, rank * deal.accumulation + part),
+            order.epoch_of(step),
+        )
         view = epoch % max(config.views.count, 1)
-        found = [samples.read(shard, sample) for shard, sample in zip(places.shard, places.sample, strict=True)]
-        images = [view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size) for sample in found]
-        features = teacher and teacher.features([shards[shard].name for shard in places.shard], places.sample, view)
+        found = [
+            samples.read(shard, sample)
+            for shard, sample in zip(places.shard, places.sample, strict=True)
+        ]
+        images = [
+            view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size)
+            for sample in found
+        ]
+        features = teacher and teacher.features(
+            [shards[shard].name for shard in places.shard], places.sample, view
+        )
         return collate(found, images, features, places.weight, step, epoch, part)
 
     stop = deal.accumulation * stop_step if stop_step is not None else 2**62
     return iterate(batch_at, range(deal.accumulation * start_step, stop), config)
 
 
-def evaluation_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Vocabulary, split: str, rank: int = 0, world: int = 1,
-                       batch: int = 64) -> Iterator[Batch]:
+def evaluation_batches(
+    config: LoaderConfig,
+    index: ShardIndex,
+    vocabulary: Vocabulary,
+    split: str,
+    rank: int = 0,
+    world: int = 1,
+    batch: int = 64,
+) -> Iterator[Batch]:
     """Every sample of `split` exactly once over all ranks, in index order, dealt in contiguous runs without padding.
 
     The images are the centre view; labels cover all C categories; `config` gives size, workers and prefetch. A rank gets
@@ -132,24 +167,48 @@ def evaluation_batches(config: LoaderConfig, index: ShardIndex, vocabulary: Voca
     return iterate(batch_at, range(-(-int(last - first) // batch)), config)
 
 
-def collate(found: list[Sample], images: list[Tensor], features: np.ndarray | None, weights: np.ndarray, step: int, epoch: int,
-            accumulation: int) -> Batch:
+def collate(
+    found: list[Sample],
+    images: list[Tensor],
+    features: np.ndarray | None,
+    weights: np.ndarray,
+    step: int,
+    epoch: int,
+    accumulation: int,
+) -> Batch:
     """Stacks samples into a batch."""
     teacher = None if features is None else torch.from_numpy(features)
     labels = torch.from_numpy(np.stack([sample.labels for sample in found]))
     ids = [sample.id for sample in found]
-    return Batch(torch.stack(images), labels, teacher, torch.from_numpy(weights), ids, step, epoch, accumulation)
+    return Batch(
+        torch.stack(images),
+        labels,
+        teacher,
+        torch.from_numpy(weights),
+        ids,
+        step,
+        epoch,
+        accumulation,
+    )
 
 
-def iterate(batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig) -> Iterator[Batch]:
+def iterate(
+    batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig
+) -> Iterator[Batch]:
     """The batches at `positions`, in order, from `config.workers` forked processes, with the time waited for each.
 
     Raises LoaderFailed when one dies or sends nothing for `config.patience` seconds; UserError as `batch_at` does.
     """
     pinned = pinning()
     if config.workers:
-        batches = made_ahead(lambda position: batch_at(position).map(Tensor.numpy), positions, config.workers, config.prefetch,
-                             config.patience, lambda batch: pinned(batch.map(torch.from_numpy)))
+        batches = made_ahead(
+            lambda position: batch_at(position).map(Tensor.numpy),
+            positions,
+            config.workers,
+            config.prefetch,
+            config.patience,
+            lambda batch: pinned(batch.map(torch.from_numpy)),
+        )
     else:
         batches = (pinned(batch_at(position)) for position in positions)
     asked = time.monotonic()

@@ -67,12 +67,18 @@ def take(file: IO, path: Path, seconds: float) -> None:
         file.seek(0)
         holder = file.read(200).strip() or "unknown"
         here = holder.split()[0] == socket.gethostname()
-        if here or not locked(file, COMMAND, seconds, f"waiting for the command that writes {path.parent} ({holder})"):
-            raise UserError(f"another command is writing {path.parent} (host and process {holder}): wait for it, or choose "
-                            "another out=…")
+        if here or not locked(
+            file, COMMAND, seconds, f"waiting for the command that writes {path.parent} ({holder})"
+        ):
+            raise UserError(
+                f"another command is writing {path.parent} (host and process {holder}): wait for it, or choose "
+                "another out=…"
+            )
     with storage_faults(path):
         file.truncate(0)
-        file.write(f"{socket.gethostname()} {os.getpid()} {' '.join(verb for verb, _ in RUNNING[-1:])}\n")
+        file.write(
+            f"{socket.gethostname()} {os.getpid()} {' '.join(verb for verb, _ in RUNNING[-1:])}\n"
+        )
         file.flush()
 
 
@@ -82,7 +88,13 @@ def opened(path: Path) -> IO:
         return path.open("a+", encoding="utf-8", errors="replace")
 
 
-def locked(file: IO, byte: int, seconds: float, waiting: str | None = None, stop: Callable[[], bool] = lambda: False) -> bool:
+def locked(
+    file: IO,
+    byte: int,
+    seconds: float,
+    waiting: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Tries to lock a byte for this process alone, for up to `seconds` or until `stop`; prints `waiting` if it has to wait."""
     deadline = time.monotonic() + seconds
     while not supported(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)):
@@ -102,5 +114,8 @@ def supported(lock: Callable[[], None]) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        print(f"{error.strerror}: this file system has no locks, so take care that only one command writes here", flush=True)
+        print(
+            f"{error.strerror}: this file system has no locks, so take care that only one command writes here",
+            flush=True,
+        )
     return True

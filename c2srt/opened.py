@@ -96,9 +96,15 @@ def check_regular(path: Path, remedy: Remedy) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist: {remedy if isinstance(remedy, str) else f'make it with `{remedy}`'}") from None
+        raise UserError(
+            f"{path} does not exist: {remedy if isinstance(remedy, str) else f'make it with `{remedy}`'}"
+        ) from None
     if not stat.S_ISREG(mode):
-        raise wrong(path, f"cannot be read (it is {'a folder' if stat.S_ISDIR(mode) else 'no file'})", remedy)
+        raise wrong(
+            path,
+            f"cannot be read (it is {'a folder' if stat.S_ISDIR(mode) else 'no file'})",
+            remedy,
+        )
 
 
 def read_bytes(path: Path, remedy: Remedy, most: int = TEXT_BYTES, kind: str = "a file") -> bytes:
@@ -131,8 +137,12 @@ def parse_json(content: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
     level = [value]
     for _ in range(NESTED):
-        level = [below for one in level if isinstance(one, (dict, list))
-                 for below in (one.values() if isinstance(one, dict) else one)]
+        level = [
+            below
+            for one in level
+            if isinstance(one, (dict, list))
+            for below in (one.values() if isinstance(one, dict) else one)
+        ]
         if not level:
             return value
     raise ValueError("nested too deeply")
@@ -150,7 +160,9 @@ def read_json(path: Path, made_by: Remedy, shape: Any = None, version: int | Non
     if not isinstance(value, dict):
         raise wrong(path, "is not a JSON object", made_by)
     if version is not None and value.get("format") != version:
-        raise wrong(path, f"has format {shown(value.get('format'))}, this version reads {version}", made_by)
+        raise wrong(
+            path, f"has format {shown(value.get('format'))}, this version reads {version}", made_by
+        )
     if shape is not None and (unlike := misfit(content, shape)):
         raise wrong(path, f"is not what it should be ({unlike})", made_by)
     return value
@@ -203,12 +215,16 @@ def open_raw(path: Path) -> BinaryIO:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def json_line(line: bytes, path: Path | str, number: int, what: str, remedy: Remedy, shape: Any = None) -> dict:
+def json_line(
+    line: bytes, path: Path | str, number: int, what: str, remedy: Remedy, shape: Any = None
+) -> dict:
     """The object of one line, which is `what` and fits `shape`."""
     try:
         value = parse_json(line)
     except ValueError as error:
-        raise wrong_line(path, number, f"not {what}, not valid JSON ({reason(error)})", remedy) from None
+        raise wrong_line(
+            path, number, f"not {what}, not valid JSON ({reason(error)})", remedy
+        ) from None
     if not isinstance(value, dict):
         raise wrong_line(path, number, f"not {what} (no JSON object)", remedy)
     if shape is not None:
@@ -216,7 +232,9 @@ def json_line(line: bytes, path: Path | str, number: int, what: str, remedy: Rem
     return value
 
 
-def check_line(line: bytes, path: Path | str, number: int, what: str, remedy: Remedy, shape: Any) -> None:
+def check_line(
+    line: bytes, path: Path | str, number: int, what: str, remedy: Remedy, shape: Any
+) -> None:
     """Raises UserError unless the JSON of a line, which is `what`, fits `shape`."""
     if unlike := misfit(line, shape):
         raise wrong_line(path, number, f"not {what} ({unlike})", remedy)
@@ -229,41 +247,69 @@ def open_npy(path: Path, remedy: Remedy, kinds: str) -> np.ndarray:
     """A .npy file's array, mapped. `kinds` are the letters of the dtypes that it may have ("f": floats, "biuf": numbers)."""
     with opening(path, "an array", remedy), path.open("rb") as file:
         if (version := np.lib.format.read_magic(file)) != (1, 0):
-            raise wrong(path, f"is an array in version {version[0]}.{version[1]} of the format, not 1.0", remedy)
+            raise wrong(
+                path,
+                f"is an array in version {version[0]}.{version[1]} of the format, not 1.0",
+                remedy,
+            )
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.kind not in kinds or any(isinstance(side, bool) or side < 0 for side in shape):
-            raise wrong(path, f"holds {shown(str(dtype), 20)} of shape {shown(list(shape), 40)}", remedy)
-        start, size, there = file.tell(), dtype.itemsize * math.prod(shape), os.fstat(file.fileno()).st_size
+            raise wrong(
+                path, f"holds {shown(str(dtype), 20)} of shape {shown(list(shape), 40)}", remedy
+            )
+        start, size, there = (
+            file.tell(),
+            dtype.itemsize * math.prod(shape),
+            os.fstat(file.fileno()).st_size,
+        )
         if there != start + size:
-            raise wrong(path, f"has {there:,} bytes, where its header says {shown(f'{start + size:,}', 30)}", remedy)
+            raise wrong(
+                path,
+                f"has {there:,} bytes, where its header says {shown(f'{start + size:,}', 30)}",
+                remedy,
+            )
         if not size:
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
 
 
-def read_npz(path: Path, remedy: Remedy, names: Mapping[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, remedy: Remedy, names: Mapping[str, tuple[str, int]]
+) -> dict[str, np.ndarray]:
     """The arrays of an .npz, compressed ones of at most TEXT_BYTES. `names`: name → (letters of its dtypes, number of axes)."""
     with opening(path, "arrays", remedy):
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
         if absent := [name for name in names if f"{name}.npy" not in members]:
             raise wrong(path, f"lacks the array {absent[0]}", remedy)
-        if any(info.file_size > (path.stat().st_size if info.compress_type == zipfile.ZIP_STORED else TEXT_BYTES)
-               for info in members.values()):
+        if any(
+            info.file_size
+            > (path.stat().st_size if info.compress_type == zipfile.ZIP_STORED else TEXT_BYTES)
+            for info in members.values()
+        ):
             raise wrong(path, "claims more bytes than it can hold", remedy)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in names}
     for name, (kinds, axes) in names.items():
         if arrays[name].dtype.kind not in kinds or arrays[name].ndim != axes:
-            raise wrong(path, f"holds {shown(str(arrays[name].dtype), 20)} of {arrays[name].ndim} axes as {name}", remedy)
+            raise wrong(
+                path,
+                f"holds {shown(str(arrays[name].dtype), 20)} of {arrays[name].ndim} axes as {name}",
+                remedy,
+            )
     return arrays
 
 
 # Tables
 
 
-def read_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str], may_lack: tuple[str, ...] = (),
-                 between: tuple[str, str, str] | None = None) -> "pa.Table":
+def read_parquet(
+    path: Path,
+    remedy: Remedy,
+    columns: Mapping[str, str],
+    may_lack: tuple[str, ...] = (),
+    between: tuple[str, str, str] | None = None,
+) -> "pa.Table":
     """The named columns (name → TEXT, INTEGER or NUMBER), read by one thread: a pool hangs in forked workers.
 
     Only cells of columns that `may_lack` them may be empty. `between` is a column of text, and the first and last of its
@@ -276,8 +322,15 @@ def read_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str], may_lac
 
     check_parquet(path, remedy, columns)
     with opening(path, "parquet", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
-        groups = [number for number in range(file.num_row_groups) if between is None
-                  or has_any(file.read_row_group(number, between[:1], use_threads=False)[between[0]], *between[1:])]
+        groups = [
+            number
+            for number in range(file.num_row_groups)
+            if between is None
+            or has_any(
+                file.read_row_group(number, between[:1], use_threads=False)[between[0]],
+                *between[1:],
+            )
+        ]
         table = file.read_row_groups(groups, columns=list(columns), use_threads=False)
         table.validate(full=True)
     # Without the notes of schema and fields: they may be no text, on which polars panics.
@@ -292,7 +345,9 @@ def has_any(values: "pa.ChunkedArray", first: str, last: str) -> bool:
     import pyarrow.compute as pc
 
     values.validate(full=True)
-    return bool(pc.any(pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))).as_py())
+    return bool(
+        pc.any(pc.and_(pc.greater_equal(values, first), pc.less_equal(values, last))).as_py()
+    )
 
 
 def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> None:
@@ -305,9 +360,16 @@ def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> Non
             if not schema.get_all_field_indices(name):
                 raise wrong(path, f"lacks the column {name}", remedy)
             if not is_of(schema.field(name).type, kind):
-                raise wrong(path, f"has {shown(str(schema.field(name).type), 30)} as column {name}, not {kind}", remedy)
+                raise wrong(
+                    path,
+                    f"has {shown(str(schema.field(name).type), 30)} as column {name}, not {kind}",
+                    remedy,
+                )
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
-        if about.num_rows > path.stat().st_size or sum(group.total_byte_size for group in groups) > TABLE_BYTES:
+        if (
+            about.num_rows > path.stat().st_size
+            or sum(group.total_byte_size for group in groups) > TABLE_BYTES
+        ):
             raise wrong(path, f"claims {about.num_rows:,} rows, more than it can hold", remedy)
 
 
@@ -339,7 +401,9 @@ def read_csv(path: Path, remedy: Remedy, columns: Mapping[str, Any]) -> "pl.Data
         header = next(csv.reader(io.StringIO(content.split(b"\n", 1)[0].decode("utf-8-sig"))), [])
         if absent := [name for name in columns if name not in header]:
             raise wrong(path, f"has no column {absent[0]}", remedy)
-        return pl.read_csv(content, columns=list(columns), schema_overrides=dict(columns), glob=False)
+        return pl.read_csv(
+            content, columns=list(columns), schema_overrides=dict(columns), glob=False
+        )
 
 
 def csv_header(path: Path, remedy: Remedy) -> list[str]:
@@ -357,7 +421,13 @@ class BoundedHeader(tarfile.TarInfo):
     """
 
     LONGEST = 1 << 20
-    KINDS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+    KINDS = (
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+    )
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "BoundedHeader":

@@ -47,8 +47,10 @@ class Deal:
 
     def __post_init__(self) -> None:
         if self.batch < self.world:
-            raise UserError(f"batch={self.batch} is less than one image for each of {self.world} workers: take fewer workers, or "
-                            "a larger batch")
+            raise UserError(
+                f"batch={self.batch} is less than one image for each of {self.world} workers: take fewer workers, or "
+                "a larger batch"
+            )
 
     @property
     def accumulation(self) -> int:
@@ -88,9 +90,13 @@ class Order:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise UserError("the shards hold no sample to train on: pack some, or choose another split")
+            raise UserError(
+                "the shards hold no sample to train on: pack some, or choose another split"
+            )
         if self.batch < 1 or self.window < 1:
-            raise UserError(f"the global batch ({self.batch}) and the shuffle window ({self.window} shards) must be at least 1")
+            raise UserError(
+                f"the global batch ({self.batch}) and the shuffle window ({self.window} shards) must be at least 1"
+            )
 
     @property
     def samples(self) -> int:
@@ -124,7 +130,10 @@ class Order:
         start, stop = deal.run(part)
         places = self.places(step, start, start + deal.micro_batch)
         own = np.arange(start, start + deal.micro_batch) < stop
-        return replace(places, weight=np.where(own, places.weight * (deal.padded / deal.batch), 0).astype(np.float32))
+        return replace(
+            places,
+            weight=np.where(own, places.weight * (deal.padded / deal.batch), 0).astype(np.float32),
+        )
 
     def _at(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[n] positions of an epoch -> [n] shard, [n] sample."""
@@ -173,6 +182,10 @@ def permutation(n: int, *key: int) -> np.ndarray:
 
 def global_order(order: Order, epochs: Sequence[int]) -> np.ndarray:
     """[N · epochs, 2] (shard, sample) of whole epochs in training order, padding left out. For tests and audits."""
-    steps = [step for epoch in epochs for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)]
+    steps = [
+        step
+        for epoch in epochs
+        for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+    ]
     places = [order.places(step, 0, order.batch) for step in steps]
     return np.concatenate([np.stack([p.shard, p.sample], 1)[p.weight > 0] for p in places])

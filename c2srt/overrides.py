@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable
 
 QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
-ESCAPED = re.compile(r"\\[\\()\[\]{}:=, \t]")  # Hydra's own way to write what its grammar would take apart
+ESCAPED = re.compile(
+    r"\\[\\()\[\]{}:=, \t]"
+)  # Hydra's own way to write what its grammar would take apart
 NO_TEXT = object()
 
 
@@ -34,7 +36,11 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
     if default is NO_TEXT and re.fullmatch(r"\{[^{}'\"$]+\}", value):
         return f"{override.partition('=')[0]}={quoted_pairs(key, value, default_of)}"
     several = isinstance(default, list)
-    if default is NO_TEXT or not value or (not several and not isinstance(default, (str, type(None)))):
+    if (
+        default is NO_TEXT
+        or not value
+        or (not several and not isinstance(default, (str, type(None))))
+    ):
         return override
     try:
         if several and not value.startswith(("[", "$")) and value != "null":
@@ -52,13 +58,25 @@ def quoted_pairs(key: str, text: str, default_of: Callable[[str], object]) -> st
         pairs = [pair.partition(":") for pair in elements(text[1:-1])]
     except NotPlain:
         return text
-    kept = [keep_text(f"{key}.{name.strip()}={value.strip()}", default_of).partition("=")[2] for name, _, value in pairs]
-    return "{" + ", ".join(f"{name.strip()}: {value}" for (name, _, _), value in zip(pairs, kept, strict=True)) + "}"
+    kept = [
+        keep_text(f"{key}.{name.strip()}={value.strip()}", default_of).partition("=")[2]
+        for name, _, value in pairs
+    ]
+    return (
+        "{"
+        + ", ".join(
+            f"{name.strip()}: {value}" for (name, _, _), value in zip(pairs, kept, strict=True)
+        )
+        + "}"
+    )
 
 
 def holds_text(values: list) -> bool:
     """Whether a default list, nested or not, has no number or switch in it."""
-    return all(holds_text(value) if isinstance(value, list) else isinstance(value, (str, type(None))) for value in values)
+    return all(
+        holds_text(value) if isinstance(value, list) else isinstance(value, (str, type(None)))
+        for value in values
+    )
 
 
 def quoted_scalar(text: str) -> str:
@@ -88,7 +106,11 @@ def quoted_list(text: str) -> str:
 def uninterpolated(text: str, always: bool = False) -> str:
     """Text whose `${` OmegaConf leaves as they are: what people type as words never reads a key or the environment. Those that a
     backslash keeps already are left, unless `always`."""
-    return re.sub(r"(\\*)\$\{", lambda found: found[0] if len(found[1]) % 2 and not always else found[1] * 2 + r"\${", text)
+    return re.sub(
+        r"(\\*)\$\{",
+        lambda found: found[0] if len(found[1]) % 2 and not always else found[1] * 2 + r"\${",
+        text,
+    )
 
 
 def resolver_in(override: str) -> str | None:
@@ -128,4 +150,8 @@ def is_plain_number(text: str) -> bool:
 
 def quoted(text: str) -> str:
     """`text` in single quotes; Hydra takes a backslash for itself only before a quote."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+    return (
+        "'"
+        + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+        + "'"
+    )

@@ -39,25 +39,62 @@ from PIL import (
 )
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-FORMATS = {"JPEG": JpegImagePlugin.jpeg_factory, "PNG": PngImagePlugin.PngImageFile, "GIF": GifImagePlugin.GifImageFile,
-           "BMP": BmpImagePlugin.BmpImageFile, "TIFF": TiffImagePlugin.TiffImageFile, "WEBP": WebPImagePlugin.WebPImageFile}
+FORMATS = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
 """What reads each format's header. Pillow's `Image.open` would ask its process-wide limit of pixels instead of ours."""
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".png",
+    ".apng",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 """Names that files of FORMATS usually have: what a folder is searched for."""
-MAGIC = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF",
-         b"MM\0+": "TIFF"}
+MAGIC = {
+    b"\xff\xd8": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
 SCALABLE = (0xC0, 0xC1, 0xC2)
 """Start-of-frame markers: baseline, extended and progressive, Huffman-coded. A lossless frame (0xC3) has no DCT: libjpeg-turbo 3
 writes it in full into the buffer of the scaled size. Arithmetic-coded and hierarchical ones are too rare to be worth it."""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # markers (and stuffed zeros) that no length follows
+ALONE = frozenset(
+    (0x00, 0x01, *range(0xD0, 0xD9))
+)  # markers (and stuffed zeros) that no length follows
 MAX_PIXELS = 2**28  # of a shard's image: decoded a larger one would take 0.8 GB and more
 MAX_SCANS = 100  # a progressive JPEG has about ten; each extra one costs a pass over all pixels (libjpeg-turbo's advice is a cap)
-STRAY_BYTES = 16  # this many between the image data and the end marker are padding, more are lost data
+STRAY_BYTES = (
+    16  # this many between the image data and the end marker are padding, more are lost data
+)
 ORIENTATION = 274  # the EXIF tag
-TRANSPOSE = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-             8: Image.Transpose.ROTATE_90}  # EXIF orientation → what makes it upright
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation → what makes it upright
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 
@@ -88,7 +125,11 @@ def decode(data: bytes, limits: Limits = Limits()) -> np.ndarray:
         check_bytes(data, limits)
         image = open_image(data, limits)
         pixels = decode_jpeg(data, image)[0] if image.format in ("JPEG", "MPO") else flat(image)
-        return np.array(upright(to_srgb(pixels, image.info.get("icc_profile")), image.getexif().get(ORIENTATION)))
+        return np.array(
+            upright(
+                to_srgb(pixels, image.info.get("icc_profile")), image.getexif().get(ORIENTATION)
+            )
+        )
 
 
 def decode_packed(encoded: bytes, most_pixels: int) -> np.ndarray:
@@ -110,7 +151,12 @@ def from_pillow(image: Image.Image, limits: Limits = Limits()) -> np.ndarray:
     """As `decode`, of a picture that somebody opened or made with Pillow; it is left as it is."""
     with rejections():
         check_size(image, limits)
-        return np.array(upright(to_srgb(flat(image), image.info.get("icc_profile")), image.getexif().get(ORIENTATION)))
+        return np.array(
+            upright(
+                to_srgb(flat(image), image.info.get("icc_profile")),
+                image.getexif().get(ORIENTATION),
+            )
+        )
 
 
 @contextmanager
@@ -124,7 +170,9 @@ def rejections() -> Iterator[None]:
         raise Rejected("too_large", sentence(error)) from error
     except MemoryError as error:
         raise Rejected("too_large", "it does not fit into memory") from error
-    except Exception as error:  # what Pillow's parsers raise on hostile bytes is any of a dozen types
+    except (
+        Exception
+    ) as error:  # what Pillow's parsers raise on hostile bytes is any of a dozen types
         raise Rejected("corrupt", sentence(error)) from error
 
 
@@ -133,9 +181,15 @@ def check_bytes(data: bytes, limits: Limits) -> None:
     if not data:
         raise Rejected("empty", "the file has 0 bytes")
     if len(data) > limits.max_bytes:
-        raise Rejected("too_large", f"{len(data):,} bytes, more than max_bytes={limits.max_bytes:,}")
+        raise Rejected(
+            "too_large", f"{len(data):,} bytes, more than max_bytes={limits.max_bytes:,}"
+        )
     if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
-        raise Rejected("placeholder", "an XML or HTML page instead of an image: " + data[:60].decode("ascii", "replace").strip())
+        raise Rejected(
+            "placeholder",
+            "an XML or HTML page instead of an image: "
+            + data[:60].decode("ascii", "replace").strip(),
+        )
     if data[:2] == b"\xff\xd8" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise Rejected("too_large", f"a JPEG of {scans:,} scans (a decompression bomb)")
 
@@ -147,7 +201,12 @@ def open_image(data: bytes, limits: Limits) -> Image.Image:
         raise Rejected("not_image", f"no image format starts with the bytes {data[:8].hex(' ')}")
     try:
         image = FORMATS[kind](io.BytesIO(data))
-    except (SyntaxError, IndexError, TypeError, struct.error):  # how Pillow's readers say "not mine"
+    except (
+        SyntaxError,
+        IndexError,
+        TypeError,
+        struct.error,
+    ):  # how Pillow's readers say "not mine"
         raise Rejected("corrupt", f"the {kind} header cannot be read") from None
     check_size(image, limits)
     return image
@@ -155,7 +214,10 @@ def open_image(data: bytes, limits: Limits) -> Image.Image:
 
 def check_size(image: Image.Image, limits: Limits) -> None:
     if image.width * image.height > limits.max_pixels:
-        raise Rejected("too_large", f"{image.width:,} x {image.height:,} pixels, more than max_pixels={limits.max_pixels:,}")
+        raise Rejected(
+            "too_large",
+            f"{image.width:,} x {image.height:,} pixels, more than max_pixels={limits.max_pixels:,}",
+        )
 
 
 def magic(data: bytes) -> str | None:
@@ -176,7 +238,9 @@ def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.
     colorspace = "GRAY" if image.mode == "L" else "RGB"
     least = least if frame_of(data) in SCALABLE else 0
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace, fastdct=False, fastupsample=False, min_height=least, min_width=least)
+        pixels = simplejpeg.decode_jpeg(
+            data, colorspace, fastdct=False, fastupsample=False, min_height=least, min_width=least
+        )
     except ValueError as error:
         if not harmless(str(error)):
             raise Rejected("corrupt", sentence(error)) from error
@@ -234,7 +298,9 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """RGB, through the embedded profile if there is one; a broken one, or one of another colour space, is ignored."""
     if profile and not is_srgb(profile):
         try:
-            return ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), SRGB, outputMode="RGB")
+            return ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), SRGB, outputMode="RGB"
+            )
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -242,7 +308,9 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def is_srgb(profile: bytes) -> bool:
     try:
-        return "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+        return "sRGB" in ImageCms.getProfileDescription(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return False
 

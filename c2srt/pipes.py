@@ -28,7 +28,7 @@ def send(pipe: FileIO, item: object) -> None:
 
 def receive(pipe: FileIO) -> object:
     """What was sent. Raises EOFError when the other end is closed, in the middle of it or before."""
-    count, = struct.unpack("<Q", read(pipe, 8))
+    (count,) = struct.unpack("<Q", read(pipe, 8))
     lengths = struct.unpack(f"<{count}Q", read(pipe, 8 * count))
     content, *arrays = (read(pipe, length) for length in lengths)
     return pickle.loads(content, buffers=arrays)

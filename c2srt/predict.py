@@ -29,7 +29,9 @@ from c2srt.relations.words import FOLDER as NEW_WORDS
 from c2srt.relations.words import NewWords, WordsConfig
 from c2srt.views import centre_pixels
 
-LIMITS = Limits(max_bytes=1 << 30)  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
+LIMITS = Limits(
+    max_bytes=1 << 30
+)  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
 DECODE = Apart("c2srt.pictures:decode")
 WORD_LIST = ".txt"
 FAILED = 1
@@ -51,13 +53,22 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.images, str):
             self.images = [self.images] if os.path.exists(self.images) else parts(self.images)
-        if not isinstance(self.images, list) or not all(isinstance(image, str) for image in self.images) or not self.images:
-            raise UserError("images=… names no image: give files, folders or patterns, such as 'images=[a.jpg,holiday/,\"*.png\"]'")
+        if (
+            not isinstance(self.images, list)
+            or not all(isinstance(image, str) for image in self.images)
+            or not self.images
+        ):
+            raise UserError(
+                "images=… names no image: give files, folders or patterns, such as 'images=[a.jpg,holiday/,\"*.png\"]'"
+            )
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
         if self.labels is not None:
-            self.labels = [word for label in (parts(self.labels) if isinstance(self.labels, str) else self.labels)
-                           for word in (read_words(label) if isinstance(label, str) else [label])]
+            self.labels = [
+                word
+                for label in (parts(self.labels) if isinstance(self.labels, str) else self.labels)
+                for word in (read_words(label) if isinstance(label, str) else [label])
+            ]
         check_labels(self.labels)
 
 
@@ -71,14 +82,22 @@ def read_words(label: str) -> list[str]:
     path = Path(label)
     if path.suffix.lower() != WORD_LIST:
         if path.suffix and path.is_file():
-            raise UserError(f"labels={printable(label)} is a file: a list of words is a {WORD_LIST} file with one word a line")
+            raise UserError(
+                f"labels={printable(label)} is a file: a list of words is a {WORD_LIST} file with one word a line"
+            )
         return [label]
     try:
-        words = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        words = [
+            line.strip()
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except UnicodeDecodeError:
         raise UserError(f"labels={printable(label)} is not text in UTF-8") from None
     except OSError as error:
-        raise UserError(f"labels={printable(label)} cannot be read as a list of words, one a line: {error.strerror}") from None
+        raise UserError(
+            f"labels={printable(label)} cannot be read as a list of words, one a line: {error.strerror}"
+        ) from None
     if not words:
         raise UserError(f"labels={printable(label)} has no word: write one a line")
     return words
@@ -113,17 +132,35 @@ class Asked:
 class Predictor:
     """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept (unless `words` names another)."""
 
-    def __init__(self, exported: Exported, cache: Path, words: WordsConfig | None = None,
-                 device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        exported: Exported,
+        cache: Path,
+        words: WordsConfig | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         self.exported = exported
-        self.new_words = NewWords(words or WordsConfig(), exported.vocabulary, exported.graph.text, exported.graph.table.shape[1],
-                                  exported.templates, exported.by_similarity, cache)
+        self.new_words = NewWords(
+            words or WordsConfig(),
+            exported.vocabulary,
+            exported.graph.text,
+            exported.graph.table.shape[1],
+            exported.templates,
+            exported.by_similarity,
+            cache,
+        )
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.decode: Callable[[bytes], np.ndarray] = decode_apart
         exported.model.to(self.device)
 
-    def predict(self, images: "str | Path | Image.Image | Iterable", labels: list[str] | None = None, topk: int | None = 5,
-                threshold: float | None = None, batch: int = 16) -> list[Prediction]:
+    def predict(
+        self,
+        images: "str | Path | Image.Image | Iterable",
+        labels: list[str] | None = None,
+        topk: int | None = 5,
+        threshold: float | None = None,
+        batch: int = 16,
+    ) -> list[Prediction]:
         """Ranks `labels` (None: the model's vocabulary) for each image (a path or a PIL image; or several).
 
         Keeps the `topk` best (None: all) that score at least `threshold`. A word given twice (case and spaces aside) is ranked
@@ -135,8 +172,14 @@ class Predictor:
         check_images(images)
         return list(self.stream(images, labels, topk, threshold, batch))
 
-    def stream(self, images: Iterable, labels: list[str] | None, topk: int | None, threshold: float | None,
-               batch: int) -> Iterator[Prediction]:
+    def stream(
+        self,
+        images: Iterable,
+        labels: list[str] | None,
+        topk: int | None,
+        threshold: float | None,
+        batch: int,
+    ) -> Iterator[Prediction]:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
         asked = self.asked(labels)
         waiting: list[tuple[str, torch.Tensor | str]] = []
@@ -153,19 +196,32 @@ class Predictor:
         if labels is None:
             return Asked(list(self.exported.vocabulary.titles))
         words = once(labels)
-        return Asked(list(words.values()), *self.exported.graph_for(list(words), self.new_words.find))
+        return Asked(
+            list(words.values()), *self.exported.graph_for(list(words), self.new_words.find)
+        )
 
     def read(self, image: "str | Path | Image.Image | Encoded") -> tuple[str, torch.Tensor | str]:
         """(name, pixels uint8 [3, S, S]), or (name, why it cannot be read)."""
-        name = image.name if isinstance(image, Encoded) else str(getattr(image, "filename", "") or "image")
+        name = (
+            image.name
+            if isinstance(image, Encoded)
+            else str(getattr(image, "filename", "") or "image")
+        )
         name = str(image) if isinstance(image, (str, os.PathLike)) else name
         try:
-            return name, centre_pixels(read_image(image, self.decode), self.exported.clip.image_size)
+            return name, centre_pixels(
+                read_image(image, self.decode), self.exported.clip.image_size
+            )
         except (ValueError, MemoryError) as error:
             return name, str(error) or "it does not fit into memory"
 
-    def rank(self, images: list[tuple[str, torch.Tensor | str]], asked: Asked, topk: int | None,
-             threshold: float | None) -> Iterator[Prediction]:
+    def rank(
+        self,
+        images: list[tuple[str, torch.Tensor | str]],
+        asked: Asked,
+        topk: int | None,
+        threshold: float | None,
+    ) -> Iterator[Prediction]:
         """Predictions of images that were read, and those that were not, in order."""
         pixels = [value for _, value in images if not isinstance(value, str)]
         rows = iter(())
@@ -185,19 +241,31 @@ def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
     return Predictor(load_export(folder), Path(folder) / NEW_WORDS, words)
 
 
-def best(scores: np.ndarray, names: list[str], topk: int | None, threshold: float | None) -> tuple[tuple[str, float], ...]:
+def best(
+    scores: np.ndarray, names: list[str], topk: int | None, threshold: float | None
+) -> tuple[tuple[str, float], ...]:
     """The (name, score) of the `topk` best scores [n] that reach `threshold`; equal scores keep the order of `names`."""
     order = np.argsort(-scores, kind="stable")[:topk]
-    return tuple((names[column], float(scores[column])) for column in order if threshold is None or scores[column] >= threshold)
+    return tuple(
+        (names[column], float(scores[column]))
+        for column in order
+        if threshold is None or scores[column] >= threshold
+    )
 
 
 def check_labels(labels: list[str] | None) -> None:
     """Raises UserError unless labels is None or some non-empty words."""
     if labels is None:
         return
-    if isinstance(labels, str) or not labels or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise UserError("labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave it out to rank the "
-                        "model's vocabulary")
+    if (
+        isinstance(labels, str)
+        or not labels
+        or not all(isinstance(label, str) and label.strip() for label in labels)
+    ):
+        raise UserError(
+            "labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave it out to rank the "
+            "model's vocabulary"
+        )
     if odd := next(filter(has_lone_bytes, labels), None):
         raise UserError(f"label {printable(odd)!r} is not text in UTF-8")
 
@@ -214,21 +282,28 @@ def once(labels: list[str]) -> dict[str, str]:
 def check_images(images: object) -> None:
     """Raises TypeError on what would be taken apart into rows, bytes or lines."""
     paths = isinstance(images, np.ndarray) and images.dtype.kind in "OU"
-    apart = isinstance(images, (bytes, bytearray, memoryview, np.ndarray, torch.Tensor, dict)) or hasattr(images, "read")
+    apart = isinstance(
+        images, (bytes, bytearray, memoryview, np.ndarray, torch.Tensor, dict)
+    ) or hasattr(images, "read")
     if (apart and not paths) or not isinstance(images, Iterable):
         raise TypeError(not_an_image(images))
 
 
 def not_an_image(given: object) -> str:
-    return (f"an image is a path or a PIL image, not {type(given).__name__}: an array [H, W, 3] of uint8 becomes one with "
-            "PIL.Image.fromarray(array), the bytes of a file with PIL.Image.open(io.BytesIO(data))")
+    return (
+        f"an image is a path or a PIL image, not {type(given).__name__}: an array [H, W, 3] of uint8 becomes one with "
+        "PIL.Image.fromarray(array), the bytes of a file with PIL.Image.open(io.BytesIO(data))"
+    )
 
 
 def decode_apart(data: bytes) -> np.ndarray:
     return DECODE(data, LIMITS)
 
 
-def read_image(image: "str | Path | Image.Image | Encoded", decode: Callable[[bytes], np.ndarray] = decode_apart) -> np.ndarray:
+def read_image(
+    image: "str | Path | Image.Image | Encoded",
+    decode: Callable[[bytes], np.ndarray] = decode_apart,
+) -> np.ndarray:
     """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8; files in a process of their own.
 
     Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of another kind.
@@ -253,15 +328,22 @@ def read_image(image: "str | Path | Image.Image | Encoded", decode: Callable[[by
 
 def run(config: Config) -> int:
     """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises UserError on bad input."""
-    warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata; what matters is an error of its image
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # remarks on odd metadata; what matters is an error of its image
     images, passed_over = find_images(config.images)
     if passed_over:
         print(summary(passed_over), file=sys.stderr)
     if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
-        print(f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and ranked once", file=sys.stderr)
+        print(
+            f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and ranked once",
+            file=sys.stderr,
+        )
     failed = 0
     predictor = load(config.checkpoint, config.words)
-    for prediction in predictor.stream(images, config.labels, config.topk, config.threshold, config.batch):
+    for prediction in predictor.stream(
+        images, config.labels, config.topk, config.threshold, config.batch
+    ):
         print(as_json(prediction) if config.json else as_table(prediction), flush=True)
         failed += prediction.error is not None
     if failed:
@@ -283,5 +365,12 @@ def as_table(prediction: Prediction) -> str:
         return f"{printable(prediction.image)}: {printable(prediction.error)}"
     names = [printable(label) for label, _ in prediction.labels]
     width = max(map(len, names), default=0)
-    lines = [f"  {name.ljust(width)}  {score:7.4f}" for name, (_, score) in zip(names, prediction.labels, strict=True)]
-    return "\n".join([printable(prediction.image), *lines]) if lines else f"{printable(prediction.image)}\n  nothing reaches the threshold"
+    lines = [
+        f"  {name.ljust(width)}  {score:7.4f}"
+        for name, (_, score) in zip(names, prediction.labels, strict=True)
+    ]
+    return (
+        "\n".join([printable(prediction.image), *lines])
+        if lines
+        else f"{printable(prediction.image)}\n  nothing reaches the threshold"
+    )

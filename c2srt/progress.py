@@ -45,11 +45,21 @@ class Progress:
         self._printed = time.monotonic()
         share = 100 * self.done / self.total if self.total else 100
         eta = clock((self.total - self.done) / self.rate()) if self.rate() > 0 else "?"
-        state = f"ETA {eta}" if self.done < self.total else f"took {clock(time.monotonic() - self.started)}"
+        state = (
+            f"ETA {eta}"
+            if self.done < self.total
+            else f"took {clock(time.monotonic() - self.started)}"
+        )
         line = f"{self.name} {share:3.0f} % · {self.done:,} of {self.total:,} {self.unit} · {self.rate():,.1f} {self.unit}/s · {state}"
         note = printable(note)
-        print(f"{before}{line}{' · ' + note if note else ''}\x1b[K" if before else f"{line}{' · ' + note if note else ''}",
-              end=after, file=sys.stderr, flush=True)
+        print(
+            f"{before}{line}{' · ' + note if note else ''}\x1b[K"
+            if before
+            else f"{line}{' · ' + note if note else ''}",
+            end=after,
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def clock(seconds: float) -> str:

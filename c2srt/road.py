@@ -7,12 +7,24 @@ from typing import Any
 from c2srt.hints import RUNNING, Command, key_of
 from c2srt.opened import read_json
 
-STARTING = {"predict": "loading the model of {checkpoint}", "train": "loading what trains into {out}",
-            "evaluate": "loading what evaluates {checkpoint}", "tune": "loading the model of {checkpoint}",
-            "teacher": "loading the CLIP {clip[name]}", "figures": "loading what draws into {out}"}
+STARTING = {
+    "predict": "loading the model of {checkpoint}",
+    "train": "loading what trains into {out}",
+    "evaluate": "loading what evaluates {checkpoint}",
+    "tune": "loading the model of {checkpoint}",
+    "teacher": "loading the CLIP {clip[name]}",
+    "figures": "loading what draws into {out}",
+}
 """Verbs that import torch, Ray or DeepSpeed before they can say anything; the fields are keys of the configuration."""
-AFTER = {"shard": ("text", "shards"), "audit": ("text", None), "text": ("relations", "text"), "relations": ("teacher", "relations"),
-         "teacher": ("train", "teacher"), "relations-report": ("tables", None), "tables": ("figures", "tables_folder")}
+AFTER = {
+    "shard": ("text", "shards"),
+    "audit": ("text", None),
+    "text": ("relations", "text"),
+    "relations": ("teacher", "relations"),
+    "teacher": ("train", "teacher"),
+    "relations-report": ("tables", None),
+    "tables": ("figures", "tables_folder"),
+}
 """The verb that comes next, and the key by which it finds what this one wrote into an out=… of its own."""
 
 
@@ -28,12 +40,25 @@ def after(verb: str, config: Any) -> Command | None:
     if verb in AFTER:
         following, key = AFTER[verb]
         chosen = ["tables=[graphs]"] if verb == "relations-report" else []
-        return Command(following, *chosen, values={key: config.out} if key and is_typed("out") else None)
+        return Command(
+            following, *chosen, values={key: config.out} if key and is_typed("out") else None
+        )
     if verb in ("train", "tune", "export"):
         own = verb != "train" or is_typed("out")
-        return Command("evaluate", values={"checkpoint": f"{config.out}/model" if verb == "train" else config.out,
-                                           "out": f"{config.out}/evaluation"} if own else None)
-    if verb == "evaluate" and config.scores is None and (key := {"c2srt": "model", "mkt": "mkt"}.get(kind_of(config.checkpoint))):
+        return Command(
+            "evaluate",
+            values={
+                "checkpoint": f"{config.out}/model" if verb == "train" else config.out,
+                "out": f"{config.out}/evaluation",
+            }
+            if own
+            else None,
+        )
+    if (
+        verb == "evaluate"
+        and config.scores is None
+        and (key := {"c2srt": "model", "mkt": "mkt"}.get(kind_of(config.checkpoint)))
+    ):
         return Command("figures", values={key: config.checkpoint})
     if verb == "plan" and not config.calibrate and not config.check:
         return Command("train", *trained_with(config))
@@ -46,8 +71,12 @@ def is_typed(key: str) -> bool:
 
 def trained_with(config: Any) -> list[str]:
     """What was typed for `plan`, without its own keys."""
-    own = {field.name for field in fields(config)} - {field.name for field in fields(type(config).__mro__[1])}
-    return [override for override in RUNNING[-1][1] if key_of(override).partition(".")[0] not in own]
+    own = {field.name for field in fields(config)} - {
+        field.name for field in fields(type(config).__mro__[1])
+    }
+    return [
+        override for override in RUNNING[-1][1] if key_of(override).partition(".")[0] not in own
+    ]
 
 
 def kind_of(checkpoint: str) -> str | None:

@@ -31,10 +31,23 @@ class Samples:
     Labels are the first C = `categories` columns of the vocabulary (all, or the seen ones); other MIDs are ignored.
     """
 
-    def __init__(self, folder: Path, shards: tuple[Shard, ...], vocabulary: Vocabulary, categories: int,
-                 open_shards: int) -> None:
-        self.folder, self.shards, self.categories, self.open_shards = folder, shards, categories, open_shards
-        self._columns = {mid: column for mid, column in vocabulary.index.items() if column < categories}
+    def __init__(
+        self,
+        folder: Path,
+        shards: tuple[Shard, ...],
+        vocabulary: Vocabulary,
+        categories: int,
+        open_shards: int,
+    ) -> None:
+        self.folder, self.shards, self.categories, self.open_shards = (
+            folder,
+            shards,
+            categories,
+            open_shards,
+        )
+        self._columns = {
+            mid: column for mid, column in vocabulary.index.items() if column < categories
+        }
         self._open: OrderedDict[int, ShardReader] = OrderedDict()
 
     def read(self, shard: int, sample: int) -> Sample:
@@ -44,8 +57,10 @@ class Samples:
         try:
             return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.labels(sample)))
         except ValueError as error:
-            raise UserError(f"{reader.path}: sample {shown(image_id)} is damaged ({shown(error)}): run `{AUDIT}` to find all "
-                            f"damage, then `{SHARD}` again") from error
+            raise UserError(
+                f"{reader.path}: sample {shown(image_id)} is damaged ({shown(error)}): run `{AUDIT}` to find all "
+                f"damage, then `{SHARD}` again"
+            ) from error
 
     def reader(self, shard: int) -> ShardReader:
         """The open reader of a shard; closes the one longest unused when there are too many."""

@@ -38,7 +38,9 @@ CHECKED = "_checked_by_c2srt"
 
 
 def _load_pyfunc(path: str) -> "Tagger":
-    os.environ.setdefault("MLFLOW_DISABLE_SCHEMA_DETAILS", "true")  # its message would hold the whole picture
+    os.environ.setdefault(
+        "MLFLOW_DISABLE_SCHEMA_DETAILS", "true"
+    )  # its message would hold the whole picture
     models = sys.modules["mlflow.pyfunc"].PyFuncModel  # MLflow is who calls this function
     if not hasattr(models.predict, CHECKED):
         models.predict = checked(models.predict)
@@ -55,7 +57,10 @@ def checked(predict: Callable) -> Callable:
     @wraps(predict)
     def predicted(self: Any, data: Any, params: Any = None) -> Any:
         model = type(getattr(self, "_model_impl", None))
-        if (model.__module__, model.__name__) != (__name__, Tagger.__name__):  # MLflow may import this file twice
+        if (model.__module__, model.__name__) != (
+            __name__,
+            Tagger.__name__,
+        ):  # MLflow may import this file twice
             return predict(self, data, params)
         check_columns(data)
         check_parameters(params)
@@ -64,7 +69,9 @@ def checked(predict: Callable) -> Callable:
         except Exception as error:
             if not hasattr(error, "error_code"):  # not one of MLflow's
                 raise
-            raise UserError(f"the request cannot be answered: {str(error).splitlines()[0][:200]}") from None
+            raise UserError(
+                f"the request cannot be answered: {str(error).splitlines()[0][:200]}"
+            ) from None
 
     setattr(predicted, CHECKED, True)
     return predicted
@@ -74,25 +81,46 @@ def check_columns(data: Any) -> None:
     """Raises UserError for a column that MLflow would drop: labels belong to the parameters."""
     rows = data if isinstance(data, list) else [data]
     columns = data.values() if isinstance(data, dict) else [data]
-    limits.check_count(max((len(column) for column in columns if hasattr(column, "__len__") and not isinstance(column, str)), default=0))
-    names = [name for row in rows for name in getattr(row, "columns", row if isinstance(row, dict) else ())]
+    limits.check_count(
+        max(
+            (
+                len(column)
+                for column in columns
+                if hasattr(column, "__len__") and not isinstance(column, str)
+            ),
+            default=0,
+        )
+    )
+    names = [
+        name
+        for row in rows
+        for name in getattr(row, "columns", row if isinstance(row, dict) else ())
+    ]
     if (other := next((name for name in names if name != COLUMN), None)) is not None:
-        raise UserError(f"there is no input{shown(other)}: an input is {{{COLUMN!r}: <base64>}}, and "
-                        f"{' and '.join(PARAMETERS)} are parameters")
+        raise UserError(
+            f"there is no input{shown(other)}: an input is {{{COLUMN!r}: <base64>}}, and "
+            f"{' and '.join(PARAMETERS)} are parameters"
+        )
 
 
 def check_parameters(params: Any) -> None:
     """Raises UserError unless `params` holds nothing but words in `labels` and a number in `topk`."""
     if not isinstance(params, (dict, type(None))):
-        raise UserError('params must be an object such as {"labels": ["dog", "red car"], "topk": 5}')
+        raise UserError(
+            'params must be an object such as {"labels": ["dog", "red car"], "topk": 5}'
+        )
     for name, value in (params or {}).items():
         if name not in PARAMETERS:
             close = difflib.get_close_matches(str(name), PARAMETERS, 1)
             meant = f", did you mean {close[0]!r}?" if close else ""
-            raise UserError(f"there is no parameter{shown(name)}{meant} (there are {' and '.join(PARAMETERS)})")
+            raise UserError(
+                f"there is no parameter{shown(name)}{meant} (there are {' and '.join(PARAMETERS)})"
+            )
         if name == "labels" and not isinstance(value, list):
-            raise UserError('labels must be a list of words, such as ["dog", "red car"]; leave it out to rank the '
-                            "model's vocabulary")
+            raise UserError(
+                'labels must be a list of words, such as ["dog", "red car"]; leave it out to rank the '
+                "model's vocabulary"
+            )
         if name == "topk" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UserError("topk must be a whole number from 1")
     limits.check_size((params or {}).get("labels", []), (params or {}).get("topk", TOPK))
@@ -101,7 +129,11 @@ def check_parameters(params: Any) -> None:
 
 def shown(name: Any) -> str:
     """A mistyped name, to be recognised; nothing that could be more than that."""
-    return f" {name!r}" if isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 20 else ""
+    return (
+        f" {name!r}"
+        if isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= 20
+        else ""
+    )
 
 
 class Tagger:
@@ -117,18 +149,27 @@ class Tagger:
         for _ in range(limits.AT_ONCE):
             self._decoders.put(Apart("c2srt.pictures:decode", limits.PICTURE_CPU_S))
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self, model_input: Any, params: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """One answer for each row of a data frame with a column "image". Raises UserError for senseless labels, or too many."""
         wanted = params or {}  # MLflow has filled in its defaults: no labels are []
         labels, topk = list(wanted.get("labels", ())) or None, int(wanted.get("topk", TOPK))
         check_parameters({"topk": topk} | ({"labels": labels} if labels else {}))
         limits.check_count(len(model_input[COLUMN]))
         asked = self._predictor.asked(labels)
-        read = [self._read(text) for text in model_input[COLUMN]]  # one picture at a time is held decoded
+        read = [
+            self._read(text) for text in model_input[COLUMN]
+        ]  # one picture at a time is held decoded
         with self._one_at_a_time:
-            found = iter(list(self._predictor.rank([image for image in read if image], asked, topk, None)))
+            found = iter(
+                list(self._predictor.rank([image for image in read if image], asked, topk, None))
+            )
             self._predictor.new_words.forget_beyond(limits.KEPT_WORDS)
-        return [answer(next(found)) if image else {"labels": [], "error": "not the base64 of a picture"} for image in read]
+        return [
+            answer(next(found)) if image else {"labels": [], "error": "not the base64 of a picture"}
+            for image in read
+        ]
 
     def _read(self, text: str) -> tuple | None:
         """What `Predictor.read` says of a picture; None if the text is none."""
@@ -162,4 +203,7 @@ def example(size: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """An input with its parameters, for MLflow to show: a grey picture of `size` pixels."""
     file = io.BytesIO()
     Image.new("RGB", (size, size), "grey").save(file, "JPEG")
-    return [{"image": base64.b64encode(file.getvalue()).decode()}], {"labels": ["dog", "red car"], "topk": TOPK}
+    return [{"image": base64.b64encode(file.getvalue()).decode()}], {
+        "labels": ["dog", "red car"],
+        "topk": TOPK,
+    }

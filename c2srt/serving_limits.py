@@ -41,13 +41,17 @@ PATH, SERVING = "/invocations", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 def check_count(images: int) -> None:
     """Raises UserError for more pictures than a request may have."""
     if images > PICTURES:
-        raise UserError(f"a request may have at most {PICTURES} pictures, this one has {images:,}: send several")
+        raise UserError(
+            f"a request may have at most {PICTURES} pictures, this one has {images:,}: send several"
+        )
 
 
 def check_size(labels: list, topk: int) -> None:
     """Raises UserError for more or longer labels, or a larger topk, than a request may have, and for labels that are no text."""
     if len(labels) > LABELS:
-        raise UserError(f"a request may have at most {LABELS:,} labels, this one has {len(labels):,}: send several")
+        raise UserError(
+            f"a request may have at most {LABELS:,} labels, this one has {len(labels):,}: send several"
+        )
     words = [label for label in labels if isinstance(label, str)]
     if any(has_lone_bytes(word) for word in words):
         raise UserError("a label is not text in UTF-8")
@@ -59,7 +63,10 @@ def check_size(labels: list, topk: int) -> None:
 
 def bound_the_server() -> None:
     """Wraps MLflow's server, if this process has it. Its own words for a request that is no request are kept out, too."""
-    server, requests = sys.modules.get("mlflow.pyfunc.scoring_server"), sys.modules.get("starlette.requests")
+    server, requests = (
+        sys.modules.get("mlflow.pyfunc.scoring_server"),
+        sys.modules.get("starlette.requests"),
+    )
     if server is not None and not hasattr(server.invocations, BOUNDED):
         server.invocations = bounded(server.invocations, server)
     if server is not None and requests is not None and not hasattr(requests.Request.body, BOUNDED):
@@ -123,11 +130,19 @@ def sentence(error: BaseException) -> str:
     if behind is not None:
         return str(behind)
     where = traceback.extract_tb(error.__traceback__)[-1]
-    print(f"c2srt: a request failed: {type(error).__name__} in {where.name}, {where.filename}:{where.lineno}", file=sys.stderr)
-    return ('the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], '
-            '"params": {"labels": ["dog"], "topk": 5}}, params may be left out')
+    print(
+        f"c2srt: a request failed: {type(error).__name__} in {where.name}, {where.filename}:{where.lineno}",
+        file=sys.stderr,
+    )
+    return (
+        'the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], '
+        '"params": {"labels": ["dog"], "topk": 5}}, params may be left out'
+    )
 
 
 def is_ours(error: BaseException) -> bool:
     """Whether it is a UserError; by name, since MLflow may have imported this package twice."""
-    return any(kind.__name__ == UserError.__name__ and kind.__module__ == UserError.__module__ for kind in type(error).__mro__)
+    return any(
+        kind.__name__ == UserError.__name__ and kind.__module__ == UserError.__module__
+        for kind in type(error).__mro__
+    )

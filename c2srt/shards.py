@@ -31,7 +31,16 @@ import numpy as np
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.hints import Command
-from c2srt.opened import INTEGER, TEXT, check_parquet, misfit, parse_json, read_json, read_parquet, wrong
+from c2srt.opened import (
+    INTEGER,
+    TEXT,
+    check_parquet,
+    misfit,
+    parse_json,
+    read_json,
+    read_parquet,
+    wrong,
+)
 from c2srt.shown import shown
 
 if TYPE_CHECKING:
@@ -46,7 +55,9 @@ ALL_COLUMNS = {**COLUMNS, "split": TEXT, "reason": TEXT, "width": INTEGER, "heig
 ID = "[0-9A-Za-z_-]{1,200}"
 """What an image is called, in the sidecar and in its two members of the tar."""
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
-NAME_BYTES = 100  # of a member in its header; where there are more, all of them stand in a block before it
+NAME_BYTES = (
+    100  # of a member in its header; where there are more, all of them stand in a block before it
+)
 SPLIT, NUMBER = "[A-Za-z0-9_]{1,64}", "[0-9]{1,12}"
 """A shard is called <split>-<number>: a name out of an index never leads out of a folder."""
 
@@ -85,19 +96,32 @@ class ShardIndex:
     def split(self, name: str) -> tuple[Shard, ...]:
         """The shards of one split. Raises UserError if the folder has none, or none with a sample."""
         if not sum(shard.count for shard in self.splits.get(name, ())):
-            raise UserError(f"{self.folder} has no images of split {name!r} (it has {', '.join(sorted(self.splits)) or 'none'})")
+            raise UserError(
+                f"{self.folder} has no images of split {name!r} (it has {', '.join(sorted(self.splits)) or 'none'})"
+            )
         return self.splits[name]
 
     def save(self) -> None:
         splits = {name: [asdict(shard) for shard in shards] for name, shards in self.splits.items()}
-        write_json(self.folder / FILE, {"format": FORMAT, "vocabulary": self.vocabulary, "source": self.source, "splits": splits})
+        write_json(
+            self.folder / FILE,
+            {
+                "format": FORMAT,
+                "vocabulary": self.vocabulary,
+                "source": self.source,
+                "splits": splits,
+            },
+        )
 
 
 def load_index(folder: Path) -> ShardIndex:
     """Reads `folder/index.json`. Raises UserError if it is absent, broken, of another format, or names what is no shard."""
     path = folder / FILE
     content = read_json(path, MADE_BY, IndexFile, FORMAT)
-    splits = {split: tuple(Shard(**shard) for shard in shards) for split, shards in content["splits"].items()}
+    splits = {
+        split: tuple(Shard(**shard) for shard in shards)
+        for split, shards in content["splits"].items()
+    }
     for split, shards in splits.items():
         check_names(path, split, shards)
     return ShardIndex(folder, content["vocabulary"], content["source"], splits)
@@ -110,7 +134,11 @@ def check_names(path: Path, split: str, shards: tuple[Shard, ...]) -> None:
     before = ""
     for shard in shards:
         if not re.fullmatch(f"{split}-{NUMBER}", shard.name) or shard.name <= before:
-            raise wrong(path, f"has a shard '{shown(shard.name)}', which is not {split}-<number>, or not in order", MADE_BY)
+            raise wrong(
+                path,
+                f"has a shard '{shown(shard.name)}', which is not {split}-<number>, or not in order",
+                MADE_BY,
+            )
         if not 0 <= shard.count <= shard.inputs or shard.bytes < 0:
             raise wrong(path, f"has counts for {shard.name} that cannot be", MADE_BY)
         before = shard.name
@@ -134,7 +162,10 @@ def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table"
     if len(set(ids)) < len(ids):
         raise wrong(path, "has several rows of one image", MADE_BY)
     member = rows["member"].to_numpy()
-    if not np.array_equal(np.sort(member[packed]), np.arange(packed.sum())) or (member[~packed] >= 0).any():
+    if (
+        not np.array_equal(np.sort(member[packed]), np.arange(packed.sum()))
+        or (member[~packed] >= 0).any()
+    ):
         raise wrong(path, "numbers its samples otherwise than 0, 1, 2 …", MADE_BY)
     return rows
 
@@ -164,7 +195,9 @@ class ShardReader:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename} is in the index but not on disk: run `{MADE_BY}` again") from None
+            raise UserError(
+                f"{error.filename} is in the index but not on disk: run `{MADE_BY}` again"
+            ) from None
         except ValueError as error:  # an empty tar
             raise UserError(f"{self.path} is damaged ({error}): run `{MADE_BY}` again") from error
         except OSError as error:
@@ -173,7 +206,9 @@ class ShardReader:
         packed = np.flatnonzero(column["status"] == "ok")
         packed = packed[np.argsort(column["member"][packed])]
         if len(self._map) != shard.bytes or len(packed) != shard.count:
-            raise UserError(f"{self.path} is not the shard of the index (bytes or samples differ): run `{MADE_BY}` again")
+            raise UserError(
+                f"{self.path} is not the shard of the index (bytes or samples differ): run `{MADE_BY}` again"
+            )
         self.ids: list[str] = column["id"][packed].tolist()
         self._spans = np.stack([column[name] for name in SPANS], 1)[packed].astype(np.int64)
         starts, sizes = self._spans[:, ::2], self._spans[:, 1::2]
@@ -196,14 +231,18 @@ class ShardReader:
     def member(self, name: str, offset: int, size: int) -> bytes:
         """The content of a member, whose header lies in the block before it."""
         if unlike := misplaced(self._map[offset - BLOCK : offset], name, size):
-            raise UserError(f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage, then "
-                            f"`{MADE_BY}` again")
+            raise UserError(
+                f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage, then "
+                f"`{MADE_BY}` again"
+            )
         return self._map[offset : offset + size]
 
     def labels(self, sample: int) -> SampleLabels:
         """The verified labels of sample `sample`. Raises UserError if its JSON is damaged."""
         if unlike := misfit(self.json(sample), SampleLabels):
-            raise UserError(f"{self.path}: the JSON of sample {shown(self.ids[sample])} is damaged ({unlike}): run `{AUDIT}` to find all "
-                            f"damage, then `{MADE_BY}` again")
+            raise UserError(
+                f"{self.path}: the JSON of sample {shown(self.ids[sample])} is damaged ({unlike}): run `{AUDIT}` to find all "
+                f"damage, then `{MADE_BY}` again"
+            )
         content = parse_json(self.json(sample))
         return SampleLabels(content["positive"], content["negative"])

@@ -21,7 +21,9 @@ def printable(text: object) -> str:
     letters = str(text)
     if letters.isascii() and letters.isprintable():
         return letters
-    return "".join(letter if plain(letter) else letter.encode("unicode_escape").decode() for letter in letters)
+    return "".join(
+        letter if plain(letter) else letter.encode("unicode_escape").decode() for letter in letters
+    )
 
 
 def plain(letter: str) -> bool:
@@ -31,7 +33,13 @@ def plain(letter: str) -> bool:
 
 def shown(value: object, most: int = SHOWN) -> str:
     """The beginning of a value out of a file, printable; what is longer than `most` characters ends in "…"."""
-    text = value if isinstance(value, str) else str(value) if isinstance(value, (int, float, type(None))) else repr(value)
+    text = (
+        value
+        if isinstance(value, str)
+        else str(value)
+        if isinstance(value, (int, float, type(None)))
+        else repr(value)
+    )
     text = printable(text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -39,7 +47,9 @@ def shown(value: object, most: int = SHOWN) -> str:
 def sentence(text: object) -> str:
     """A whole sentence, printable; one that is far too long loses its middle."""
     text = printable(text)
-    return text if len(text) <= SENTENCE else f"{text[: SENTENCE * 2 // 3]} … {text[-SENTENCE // 3 :]}"
+    return (
+        text if len(text) <= SENTENCE else f"{text[: SENTENCE * 2 // 3]} … {text[-SENTENCE // 3 :]}"
+    )
 
 
 def csv_cell(text: str) -> str:
@@ -57,4 +67,8 @@ def file_name(text: str) -> str:
     """A part of a file's name made of any text: words in lower case, joined by hyphens; a long one is cut and stays apart from
     others by a digest."""
     words = re.sub(r"\W+", "-", text).strip("-").lower()
-    return words if len(words) <= NAME else f"{words[:NAME]}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+    return (
+        words
+        if len(words) <= NAME
+        else f"{words[:NAME]}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+    )

@@ -69,11 +69,18 @@ def check_surroundings() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise UserError(f"the working directory is gone ({error.strerror}): cd into a folder that exists") from error
+        raise UserError(
+            f"the working directory is gone ({error.strerror}): cd into a folder that exists"
+        ) from error
     for name in BESIDE:
-        if (place := place_of(find_spec(name))) is not None and place.resolve() not in (HOME / name, HOME / f"{name}.py"):
-            raise UserError(f'"{name}" is taken from {place}, and c2srt has a package of that name: leave {place.parent} out of '
-                            "PYTHONPATH, or stand in another folder")
+        if (place := place_of(find_spec(name))) is not None and place.resolve() not in (
+            HOME / name,
+            HOME / f"{name}.py",
+        ):
+            raise UserError(
+                f'"{name}" is taken from {place}, and c2srt has a package of that name: leave {place.parent} out of '
+                "PYTHONPATH, or stand in another folder"
+            )
 
 
 def place_of(spec: ModuleSpec | None) -> Path | None:

@@ -33,17 +33,26 @@ MADE_BY, AUDIT, SHARD = Command("teacher"), Command("audit"), Command("shard")
 
 def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
     """What decides the feature of an image, the image itself left out. The centre view depends on no seed or crop setting."""
-    chance = {"views": asdict(views), "seed": seed} if views.count else {"views": {"count": 0}, "seed": None}
+    chance = (
+        {"views": asdict(views), "seed": seed}
+        if views.count
+        else {"views": {"count": 0}, "seed": None}
+    )
     preprocessing = {"size": clip.image_size, "mean": list(clip.mean), "std": list(clip.std)}
     return {"clip": clip.hash, "width": clip.width, **chance, **preprocessing}
 
 
-def cache_key(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, splits: list[str]) -> dict:
+def cache_key(
+    clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, splits: list[str]
+) -> dict:
     """What decides a whole cache: the feature's key, and the shards' names and bytes by split.
 
     Raises UserError if a split has no image.
     """
-    shards = {split: hash_of([(shard.name, shard.sha256) for shard in index.split(split)]) for split in splits}
+    shards = {
+        split: hash_of([(shard.name, shard.sha256) for shard in index.split(split)])
+        for split in splits
+    }
     return feature_key(clip, views, seed) | {"shards": shards}
 
 
@@ -63,8 +72,10 @@ class TeacherCache:
         Raises UserError naming the first field that differs, and the command that rebuilds the cache.
         """
         if unlike := difference(read_json(folder / FILE, MADE_BY), expected):
-            raise UserError(f"{folder} was made with {unlike}: rebuild it with `{MADE_BY}`, with the same clip, views, seed and "
-                            "shards as here")
+            raise UserError(
+                f"{folder} was made with {unlike}: rebuild it with `{MADE_BY}`, with the same clip, views, seed and "
+                "shards as here"
+            )
         return cls(folder, expected["width"])
 
     def features(self, shards: list[str], samples: np.ndarray, view: int) -> np.ndarray:
@@ -73,7 +84,9 @@ class TeacherCache:
         for row, (shard, sample) in enumerate(zip(shards, samples.tolist(), strict=True)):
             features = self.shard(shard)
             if view >= features.shape[0] or sample >= features.shape[1]:
-                raise wrong(self.folder / f"{shard}.npy", f"has no view {view} of sample {sample}", MADE_BY)
+                raise wrong(
+                    self.folder / f"{shard}.npy", f"has no view {view} of sample {sample}", MADE_BY
+                )
             found[row] = features[view, sample]
         return found
 
@@ -82,8 +95,14 @@ class TeacherCache:
         if name not in self._open:
             mapped = open_npy(path := self.folder / f"{name}.npy", MADE_BY, "f")
             if mapped.dtype != np.float16 or mapped.ndim != 3 or mapped.shape[2] != self.width:
-                raise wrong(path, f"is {mapped.dtype} of shape {list(mapped.shape)}, not float16 of width {self.width}", MADE_BY)
-            self._open[name] = mapped.view(np.ndarray)  # still mapped; indexing np.memmap itself takes twice the time
+                raise wrong(
+                    path,
+                    f"is {mapped.dtype} of shape {list(mapped.shape)}, not float16 of width {self.width}",
+                    MADE_BY,
+                )
+            self._open[name] = mapped.view(
+                np.ndarray
+            )  # still mapped; indexing np.memmap itself takes twice the time
             if len(self._open) > self.OPEN:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)
@@ -108,28 +127,48 @@ def flatten(content: dict, prefix: str = "") -> dict:
     """Nested dicts as {"a.b": value}."""
     flat = {}
     for name, value in content.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= (
+            flatten(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
     return flat
 
 
 # Writing, called by cluster/teacher.py.
 
 
-def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, shard: Shard, out: Path, batch: int,
-                device: str) -> None:
+def write_shard(
+    clip: Clip,
+    views: ViewConfig,
+    seed: int,
+    index: ShardIndex,
+    shard: Shard,
+    out: Path,
+    batch: int,
+    device: str,
+) -> None:
     """Computes one shard's features and writes its two files. `batch` is in views.
 
     Raises UserError if an image is damaged or a feature does not fit float16.
     """
     marker = out / f"{shard.name}.json"
-    marker.unlink(missing_ok=True)  # features are about to be replaced: no marker may vouch for them
+    marker.unlink(
+        missing_ok=True
+    )  # features are about to be replaced: no marker may vouch for them
     reader = ShardReader(index.folder, shard)
     count = max(views.count, 1)
     features = np.empty((count, shard.count, clip.width), np.float16)
     step = max(batch // count, 1)
     for first in range(0, shard.count, step):
         samples = range(first, min(first + step, shard.count))
-        pixels = torch.stack([pixels for sample in samples for pixels in all_views(reader, sample, views, seed, clip.image_size)])
+        pixels = torch.stack(
+            [
+                pixels
+                for sample in samples
+                for pixels in all_views(reader, sample, views, seed, clip.image_size)
+            ]
+        )
         found = global_features(clip, pixels.to(device)).cpu()
         check_half(found, reader, samples, count)
         by_image = found.half().numpy().reshape(len(samples), count, clip.width)
@@ -137,18 +176,26 @@ def write_shard(clip: Clip, views: ViewConfig, seed: int, index: ShardIndex, sha
     with whole_file(out / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
         np.save(file, features)
     size = (out / f"{shard.name}.npy").stat().st_size
-    write_json(marker, shard_marker(hash_of(feature_key(clip, views, seed)), shard) | {"bytes": size})
+    write_json(
+        marker, shard_marker(hash_of(feature_key(clip, views, seed)), shard) | {"bytes": size}
+    )
 
 
-def all_views(reader: ShardReader, sample: int, views: ViewConfig, seed: int, size: int) -> list[Tensor]:
+def all_views(
+    reader: ShardReader, sample: int, views: ViewConfig, seed: int, size: int
+) -> list[Tensor]:
     """V' views of one image, [3, S, S] each, from one decoding."""
     image_id = reader.ids[sample]
     try:
         image = decode(reader.jpeg(sample))
     except ValueError as error:
-        raise UserError(f"{reader.path}: image {image_id} is damaged ({error}): run `{AUDIT}`, then "
-                        f"`{SHARD}` again") from error
-    return [view_pixels(image, views, seed, image_id, view, size) for view in range(max(views.count, 1))]
+        raise UserError(
+            f"{reader.path}: image {image_id} is damaged ({error}): run `{AUDIT}`, then "
+            f"`{SHARD}` again"
+        ) from error
+    return [
+        view_pixels(image, views, seed, image_id, view, size) for view in range(max(views.count, 1))
+    ]
 
 
 @torch.no_grad()
@@ -163,8 +210,10 @@ def check_half(features: Tensor, reader: ShardReader, samples: range, count: int
     bad = (~features.half().isfinite()).any(1).nonzero()
     if len(bad):
         image_id = reader.ids[samples[int(bad[0]) // count]]
-        raise UserError(f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision (±65,504) or not "
-                        "a number: check the weights that clip.pretrained names")
+        raise UserError(
+            f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision (±65,504) or not "
+            "a number: check the weights that clip.pretrained names"
+        )
 
 
 def shard_marker(key: str, shard: Shard) -> dict:
@@ -176,5 +225,7 @@ def is_done(out: Path, shard: Shard, marker: dict) -> bool:
     """Whether `out` holds this shard's features whole, computed from the same bytes with the same key."""
     features = out / f"{shard.name}.npy"
     with suppress(UserError, OSError):  # a marker that cannot be read vouches for nothing
-        return read_json(out / f"{shard.name}.json", MADE_BY) == marker | {"bytes": features.stat().st_size}
+        return read_json(out / f"{shard.name}.json", MADE_BY) == marker | {
+            "bytes": features.stat().st_size
+        }
     return False

@@ -18,7 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from c2srt.artefact import FILES, remove_unfinished, tidy, unfinished, vouch, vouched, withdraw, writing
+from c2srt.artefact import (
+    FILES,
+    remove_unfinished,
+    tidy,
+    unfinished,
+    vouch,
+    vouched,
+    withdraw,
+    writing,
+)
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
@@ -72,8 +81,10 @@ class Config:
         if isinstance(self.templates, list):
             return self.templates
         if self.templates not in self.prompts:
-            raise UserError(f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)}, or give a list, "
-                            "templates='[\"a photo of a {}.\"]'")
+            raise UserError(
+                f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)}, or give a list, "
+                "templates='[\"a photo of a {}.\"]'"
+            )
         return self.prompts[self.templates]
 
 
@@ -83,12 +94,18 @@ def check_templates(templates: list[str]) -> None:
         raise UserError("templates is empty: give at least one, such as 'a photo of a {}.'")
     for template in templates:
         if not isinstance(template, str) or template.count(SLOT) != 1:
-            raise UserError(f"template {template!r} must contain {SLOT} exactly once, where the category's name goes")
+            raise UserError(
+                f"template {template!r} must contain {SLOT} exactly once, where the category's name goes"
+            )
 
 
 def run(config: Config) -> None:
     """Writes the text features, or says that they are up to date. Raises UserError on bad input."""
-    vocabulary, out, templates = load_vocabulary(Path(config.shards)), Path(config.out), config.chosen_templates
+    vocabulary, out, templates = (
+        load_vocabulary(Path(config.shards)),
+        Path(config.out),
+        config.chosen_templates,
+    )
     clip = load_clip(config.clip)
     made_from = {"vocabulary": vocabulary.hash, "clip": clip.hash, "templates": templates}
     if is_current(out, made_from):
@@ -105,30 +122,54 @@ def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_fr
     clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
     cut = count_cut(clip, list(vocabulary.names), templates)
     if cut:
-        print(f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's {clip.context_length} tokens in every prompt: "
-              "those prompts are cut")
-    features = embed_blocks(clip, list(vocabulary.names), templates, config,
-                            unfinished(out, UNFINISHED, hash_of(made_from)))
+        print(
+            f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's {clip.context_length} tokens in every prompt: "
+            "those prompts are cut"
+        )
+    features = embed_blocks(
+        clip,
+        list(vocabulary.names),
+        templates,
+        config,
+        unfinished(out, UNFINISHED, hash_of(made_from)),
+    )
     withdraw(out / PROVENANCE)
     with whole_file(out / FEATURES) as temporary:
         save_file({"features": features}, temporary)
-    vouch(out / PROVENANCE, {"made_from": made_from, "cut_names": cut, "shape": list(features.shape), "versions": versions()},
-          [FEATURES])
+    vouch(
+        out / PROVENANCE,
+        {
+            "made_from": made_from,
+            "cut_names": cut,
+            "shape": list(features.shape),
+            "versions": versions(),
+        },
+        [FEATURES],
+    )
     remove_unfinished(out, UNFINISHED)
-    print(f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]}, {len(templates)} templates")
+    print(
+        f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]}, {len(templates)} templates"
+    )
 
 
 def versions() -> dict[str, str]:
-    return {package: importlib.metadata.version(package) for package in ("torch", "open_clip_torch", "c2srt")}
+    return {
+        package: importlib.metadata.version(package)
+        for package in ("torch", "open_clip_torch", "c2srt")
+    }
 
 
 def is_current(out: Path, made_from: dict) -> bool:
     """True when `out` holds whole text features with this identity."""
     content = vouched(out / PROVENANCE)
-    return content is not None and content.get("made_from") == made_from and FEATURES in content[FILES]
+    return (
+        content is not None and content.get("made_from") == made_from and FEATURES in content[FILES]
+    )
 
 
-def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path) -> Tensor:
+def embed_blocks(
+    clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path
+) -> Tensor:
     """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run that was killed.
 
     A name that several categories share is embedded once, so their features are equal to the last bit.
@@ -137,7 +178,10 @@ def embed_blocks(clip: Clip, names: list[str], templates: list[str], config: Con
     progress = Progress("text", len(distinct) * len(templates), "prompts")
     blocks, todo = [], list(distinct)
     for start in range(0, len(todo), config.block):
-        path, part = folder / f"{start:07}-{config.block}.safetensors", todo[start : start + config.block]
+        path, part = (
+            folder / f"{start:07}-{config.block}.safetensors",
+            todo[start : start + config.block],
+        )
         if (block := load_block(path)) is not None:
             progress.skip(len(part) * len(templates))
         else:
@@ -157,14 +201,22 @@ def load_block(path: Path) -> Tensor | None:
         return None
 
 
-def embed(clip: Clip, names: list[str], templates: list[str], batch: int = 256, progress: Progress | None = None) -> Tensor:
+def embed(
+    clip: Clip,
+    names: list[str],
+    templates: list[str],
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
     """Eq. 3: names -> text features [n, D] float32 on the CPU, L2-normalised; `batch` prompts pass the tower at a time."""
     device = next(clip.model.parameters()).device
     texts = prompts_of(names, templates)
     sums = torch.zeros(len(names), clip.width)
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
-        embeddings = normalize(clip.encode_text(clip.tokenize(part).to(device)).float(), dim=-1).cpu()
+        embeddings = normalize(
+            clip.encode_text(clip.tokenize(part).to(device)).float(), dim=-1
+        ).cpu()
         owner = torch.arange(start, start + len(part)) // len(templates)
         sums.index_add_(0, owner, embeddings)
         if progress:
@@ -187,10 +239,17 @@ def count_cut(clip: Clip, names: list[str], templates: list[str], step: int = 10
 
     Tokens of the name and of the template add up, so the longest template decides.
     """
-    longest = [max(templates, key=lambda template: clip.tokenize([template], 4 * clip.context_length).count_nonzero())]
+    longest = [
+        max(
+            templates,
+            key=lambda template: clip.tokenize([template], 4 * clip.context_length).count_nonzero(),
+        )
+    ]
     cut = 0
     for start in range(0, len(names), step):
-        tokens = clip.tokenize(prompts_of(names[start : start + step], longest), clip.context_length + 1)
+        tokens = clip.tokenize(
+            prompts_of(names[start : start + step], longest), clip.context_length + 1
+        )
         cut += int((tokens[:, -1] != 0).sum())
     return cut
 
@@ -202,10 +261,16 @@ def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None
     """
     text_identity(folder, vocabulary, clip_hash)
     features = read_tensors(folder / FEATURES, MADE_BY, "features")["features"]
-    if not features.is_floating_point() or features.ndim != 2 or len(features) != len(vocabulary) \
-            or not math.isfinite(features.sum().item()):
-        raise UserError(f"{folder / FEATURES} holds features of shape {list(features.shape)}, or some that are not finite: "
-                        f"make it again with `{MADE_BY}`")
+    if (
+        not features.is_floating_point()
+        or features.ndim != 2
+        or len(features) != len(vocabulary)
+        or not math.isfinite(features.sum().item())
+    ):
+        raise UserError(
+            f"{folder / FEATURES} holds features of shape {list(features.shape)}, or some that are not finite: "
+            f"make it again with `{MADE_BY}`"
+        )
     return features
 
 
@@ -215,8 +280,12 @@ def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = 
     made_from, sha256 = content["made_from"], content[FILES].get(FEATURES)
     check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
     if clip_hash is not None and made_from["clip"] != clip_hash:
-        raise UserError(f"{folder / FEATURES} was made by CLIP {shown(made_from['clip'])}, not {clip_hash}: "
-                        f"rebuild it with `{MADE_BY}` and the same clip.* keys")
+        raise UserError(
+            f"{folder / FEATURES} was made by CLIP {shown(made_from['clip'])}, not {clip_hash}: "
+            f"rebuild it with `{MADE_BY}` and the same clip.* keys"
+        )
     if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
-        raise UserError(f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`")
+        raise UserError(
+            f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`"
+        )
     return sha256

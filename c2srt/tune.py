@@ -34,7 +34,14 @@ from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.baselines.base import Baseline
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
-from c2srt.model.export import CONFIG_FILE, MODEL_FILE, Exported, is_only_export, load_export, save_with_context
+from c2srt.model.export import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    Exported,
+    is_only_export,
+    load_export,
+    save_with_context,
+)
 from c2srt.model.head import Graph
 from c2srt.model.text_gradient import text_gradient
 from c2srt.opened import read_json
@@ -48,8 +55,19 @@ from c2srt.views import ViewConfig
 from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
 
 MODEL = "model"
-HARMLESS = ("checkpoint", "shards", "out", "work", "micro_batch", "chunk", "loader_workers", "log_every", "tracking", "epochs",
-            "steps")
+HARMLESS = (
+    "checkpoint",
+    "shards",
+    "out",
+    "work",
+    "micro_batch",
+    "chunk",
+    "loader_workers",
+    "log_every",
+    "tracking",
+    "epochs",
+    "steps",
+)
 """What the key of a tuning takes by content, or what changes no step."""
 
 
@@ -84,7 +102,15 @@ class Config:
             raise UserError(f"lr={self.lr} must be above 0")
 
     def loader(self, size: int) -> LoaderConfig:
-        return LoaderConfig(size, self.batch, self.micro_batch, self.seed, "train", self.views, workers=self.loader_workers)
+        return LoaderConfig(
+            size,
+            self.batch,
+            self.micro_batch,
+            self.seed,
+            "train",
+            self.views,
+            workers=self.loader_workers,
+        )
 
 
 def run(config: Config) -> None:
@@ -94,7 +120,9 @@ def run(config: Config) -> None:
     steps = config.steps or config.epochs * training_order(config.loader(1), index).steps_per_epoch
     key = key_of(config, source, index, steps)
     if source.resolve() == (out / MODEL).resolve():
-        raise UserError(f"out={config.out} is where the checkpoint itself lies: choose another folder")
+        raise UserError(
+            f"out={config.out} is where the checkpoint itself lies: choose another folder"
+        )
     if is_current(out / MODEL, key):
         print(f"{out / MODEL} is up to date")
         tidy(out)
@@ -103,32 +131,57 @@ def run(config: Config) -> None:
     check_replaceable(out / MODEL, is_only_export)
     exported = load_export(source)
     check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, Command("train"))
-    check_same_vocabulary(vocabulary, index.vocabulary, index.folder / "index.json", Command("shard"))
+    check_same_vocabulary(
+        vocabulary, index.vocabulary, index.folder / "index.json", Command("shard")
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exported.model.to(device), exported.clip.model.to(device)
     context = Context.of(exported.clip, template_of(config, exported))
     with writing(out):
         losses = tune_and_save(config, exported, context, index, steps, key)
-    print(f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}")
+    print(
+        f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}"
+    )
 
 
 def key_of(config: Config, source: Path, index: ShardIndex, steps: int) -> str:
     """Two tunings with equal keys give equal exports."""
-    return hash_of([sha256_of_file(source / CONFIG_FILE), sha256_of_file(source / MODEL_FILE), steps,
-                    [(shard.name, shard.sha256) for shard in index.split("train")],
-                    {name: value for name, value in asdict(config).items() if name not in HARMLESS}])
+    return hash_of(
+        [
+            sha256_of_file(source / CONFIG_FILE),
+            sha256_of_file(source / MODEL_FILE),
+            steps,
+            [(shard.name, shard.sha256) for shard in index.split("train")],
+            {name: value for name, value in asdict(config).items() if name not in HARMLESS},
+        ]
+    )
 
 
-def tune_and_save(config: Config, exported: Exported, context: Context, index: ShardIndex, steps: int,
-                  key: str) -> list[list[float]]:
+def tune_and_save(
+    config: Config, exported: Exported, context: Context, index: ShardIndex, steps: int, key: str
+) -> list[list[float]]:
     """Tunes, writes the export, records both; returns the losses. Raises UserError if the checkpoint was replaced meanwhile."""
-    out, source, tracker = Path(config.out), find_export(config.checkpoint), open_tracker(config, key)
+    out, source, tracker = (
+        Path(config.out),
+        find_export(config.checkpoint),
+        open_tracker(config, key),
+    )
     try:
         losses = tune(config, exported, context, index, steps, tracker)
-        text = context.features(exported.clip, context.prompts(exported.clip, list(exported.vocabulary.names)), config.chunk)
+        text = context.features(
+            exported.clip,
+            context.prompts(exported.clip, list(exported.vocabulary.names)),
+            config.chunk,
+        )
         tuned = {"key": key, "template": context.template, "steps": steps, "loss": losses}
-        save_with_context(out / MODEL, source, text, context, exported.made_from | {"tuned": tuned},
-                          lambda: check_unchanged(config, source, index, steps, key))
+        save_with_context(
+            out / MODEL,
+            source,
+            text,
+            context,
+            exported.made_from | {"tuned": tuned},
+            lambda: check_unchanged(config, source, index, steps, key),
+        )
     except KeyboardInterrupt:
         with patiently():
             tracker.close("KILLED")
@@ -156,7 +209,9 @@ def finish_record(config: Config, key: str, steps: int) -> None:
     """What a run that was killed after its export was whole, or could not reach the store, has not recorded."""
     entries = Journal(Path(config.out)).all()
     ended = [entry["status"] for entry in entries if "status" in entry][-1:] == ["FINISHED"]
-    logged = not config.tracking.model or any("model" in entry and entry.get("register") == config.tracking.register for entry in entries)
+    logged = not config.tracking.model or any(
+        "model" in entry and entry.get("register") == config.tracking.register for entry in entries
+    )
     if ended and logged:
         return send_rest(Path(config.out))
     close(config, open_tracker(config, key), steps)
@@ -165,26 +220,44 @@ def finish_record(config: Config, key: str, steps: int) -> None:
 def is_current(folder: Path, key: str) -> bool:
     if not (folder / CONFIG_FILE).is_file() or not (folder / MODEL_FILE).is_file():
         return False
-    return read_json(folder / CONFIG_FILE, Command("tune")).get("made_from", {}).get("tuned", {}).get("key") == key
+    return (
+        read_json(folder / CONFIG_FILE, Command("tune"))
+        .get("made_from", {})
+        .get("tuned", {})
+        .get("key")
+        == key
+    )
 
 
 def template_of(config: Config, exported: Exported) -> str:
     """The template to start from. Raises UserError where that is not clear, or the model has no prompt tuning."""
     if isinstance(exported.model, Baseline) and not exported.model.tunes_prompts:
-        raise UserError(f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which has no prompt tuning: "
-                        "give a C²SRT or an MKT")
+        raise UserError(
+            f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which has no prompt tuning: "
+            "give a C²SRT or an MKT"
+        )
     if exported.context is not None:
-        raise UserError(f"checkpoint={config.checkpoint} has a tuned template already: give the one that it was tuned from")
+        raise UserError(
+            f"checkpoint={config.checkpoint} has a tuned template already: give the one that it was tuned from"
+        )
     if config.template is not None:
         return config.template
     if len(exported.templates) > 1:
-        raise UserError(f"checkpoint={config.checkpoint} was trained with {len(exported.templates)} templates and one is tuned: "
-                        f"say which, as in `{Command('tune', template=exported.templates[0])}`")
+        raise UserError(
+            f"checkpoint={config.checkpoint} was trained with {len(exported.templates)} templates and one is tuned: "
+            f"say which, as in `{Command('tune', template=exported.templates[0])}`"
+        )
     return exported.templates[0]
 
 
-def tune(config: Config, exported: Exported, context: Context, index: ShardIndex, steps: int,
-         tracker: Tracker) -> list[list[float]]:
+def tune(
+    config: Config,
+    exported: Exported,
+    context: Context,
+    index: ShardIndex,
+    steps: int,
+    tracker: Tracker,
+) -> list[list[float]]:
     """Learns `context.values` in place; returns [step, mean loss since the last one] every `log_every` steps.
 
     The loss of a step is that of the context before it. Raises UserError when it is not finite.
@@ -192,10 +265,22 @@ def tune(config: Config, exported: Exported, context: Context, index: ShardIndex
     clip, seen = exported.clip, exported.vocabulary.seen_count
     prompts = context.prompts(clip, list(exported.vocabulary.names[:seen]))
     optimizer = torch.optim.Adam([context.values], config.lr)
-    batches = train_batches(config.loader(clip.image_size), index, exported.vocabulary, stop_step=steps)
+    batches = train_batches(
+        config.loader(clip.image_size), index, exported.vocabulary, stop_step=steps
+    )
     progress, recent, losses = Progress("tune", steps, "steps"), [], []
     for step in range(1, steps + 1):
-        recent.append(take_step(config, exported, context, prompts, optimizer, batches, learning_rate_factor(step - 1, steps, 0)))
+        recent.append(
+            take_step(
+                config,
+                exported,
+                context,
+                prompts,
+                optimizer,
+                batches,
+                learning_rate_factor(step - 1, steps, 0),
+            )
+        )
         progress.update(1, f"loss {recent[-1]:.4f}")
         if step % config.log_every == 0 or step == steps:
             losses.append([step, sum(recent) / len(recent)])
@@ -206,18 +291,33 @@ def tune(config: Config, exported: Exported, context: Context, index: ShardIndex
     return losses
 
 
-def take_step(config: Config, exported: Exported, context: Context, prompts: Prompts, optimizer: torch.optim.Optimizer,
-              batches: Iterator[Batch], factor: float) -> float:
+def take_step(
+    config: Config,
+    exported: Exported,
+    context: Context,
+    prompts: Prompts,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    factor: float,
+) -> float:
     """One update of the context from `batch` images; returns the loss before it."""
     features = context.features(exported.clip, prompts, config.chunk)
-    total, gradient, count = 0.0, torch.zeros_like(features), Deal(config.batch, config.micro_batch).accumulation
+    total, gradient, count = (
+        0.0,
+        torch.zeros_like(features),
+        Deal(config.batch, config.micro_batch).accumulation,
+    )
     for batch in islice(batches, count):
-        loss, found = loss_and_gradient(exported, features, batch.to(features.device), ranking_of(exported))
+        loss, found = loss_and_gradient(
+            exported, features, batch.to(features.device), ranking_of(exported)
+        )
         total += loss / count
         gradient += found / count
     if not torch.isfinite(gradient).all():
-        raise UserError(f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the checkpoint with "
-                        f"`{Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')}`")
+        raise UserError(
+            f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the checkpoint with "
+            f"`{Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')}`"
+        )
     context.values.grad = context.gradient(exported.clip, prompts, gradient, config.chunk)
     optimizer.param_groups[0]["lr"] = config.lr * factor
     optimizer.step()
@@ -225,7 +325,9 @@ def take_step(config: Config, exported: Exported, context: Context, prompts: Pro
 
 
 @torch.no_grad()
-def loss_and_gradient(exported: Exported, text: Tensor, batch: Batch, loss: LossConfig) -> tuple[float, Tensor]:
+def loss_and_gradient(
+    exported: Exported, text: Tensor, batch: Batch, loss: LossConfig
+) -> tuple[float, Tensor]:
     """The ranking loss of a micro-batch with text features [S, D], and its gradient for them."""
     model = exported.model
     graph = Graph(text, model.graph_on(text.device).table[: len(text)])
@@ -234,7 +336,9 @@ def loss_and_gradient(exported: Exported, text: Tensor, batch: Batch, loss: Loss
         return value.item(), gradient
     patches, global_ = model.tower(model.pixels(batch.images))
     plan = model.plan(len(patches), graph, patches)
-    value, gradient = text_gradient(model.head, patches, global_, batch.labels, batch.weights, graph, loss, plan)
+    value, gradient = text_gradient(
+        model.head, patches, global_, batch.labels, batch.weights, graph, loss, plan
+    )
     return value.item(), gradient
 
 
@@ -248,4 +352,15 @@ def open_tracker(config: Config, key: str) -> Tracker:
     uri = config.tracking.store(config.work, os.environ)
     parameters = {name: value for name, value in asdict(config).items() if name != "tracking"}
     tags = job_tags() | {"config_hash": key}
-    return Tracker(Path(config.out), uri, Run(config.tracking.experiment, config.tracking.name, parameters, tags, key, config.tracking.parent))
+    return Tracker(
+        Path(config.out),
+        uri,
+        Run(
+            config.tracking.experiment,
+            config.tracking.name,
+            parameters,
+            tags,
+            key,
+            config.tracking.parent,
+        ),
+    )

@@ -43,10 +43,16 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if len(self.mids) != len(self.names):
-            raise UserError(f"the vocabulary has {len(self.mids)} MIDs but {len(self.names)} names: give one name a MID")
+            raise UserError(
+                f"the vocabulary has {len(self.mids)} MIDs but {len(self.names)} names: give one name a MID"
+            )
         if len(self.index) != len(self.mids):
-            twice = next(mid for position, mid in enumerate(self.mids) if self.index[mid] != position)
-            raise UserError(f"category {shown(twice)} is in the vocabulary twice (as seen and unseen?): keep one of the two")
+            twice = next(
+                mid for position, mid in enumerate(self.mids) if self.index[mid] != position
+            )
+            raise UserError(
+                f"category {shown(twice)} is in the vocabulary twice (as seen and unseen?): keep one of the two"
+            )
         if not 0 <= self.seen_count <= len(self.mids):
             raise UserError(f"seen_count {self.seen_count} is outside 0…{len(self.mids)}")
 
@@ -62,8 +68,10 @@ class Vocabulary:
     def titles(self) -> tuple[str, ...]:
         """The names as they are shown: with the MID behind those that several categories share, "Spring (/m/01ty0n)"."""
         shared = Counter(name.casefold() for name in self.names)
-        return tuple(f"{name} ({mid})" if shared[name.casefold()] > 1 else name
-                     for name, mid in zip(self.names, self.mids, strict=True))
+        return tuple(
+            f"{name} ({mid})" if shared[name.casefold()] > 1 else name
+            for name, mid in zip(self.names, self.mids, strict=True)
+        )
 
     @cached_property
     def hash(self) -> str:
@@ -76,7 +84,15 @@ class Vocabulary:
 
     def save(self, folder: Path) -> None:
         """Writes `folder/vocabulary.json`."""
-        write_json(folder / FILE, {"mids": self.mids, "names": self.names, "seen_count": self.seen_count, "hash": self.hash})
+        write_json(
+            folder / FILE,
+            {
+                "mids": self.mids,
+                "names": self.names,
+                "seen_count": self.seen_count,
+                "hash": self.hash,
+            },
+        )
 
 
 def open_images_v4() -> Vocabulary:
@@ -85,8 +101,13 @@ def open_images_v4() -> Vocabulary:
     The two lists (`MID<tab>name` a line) are in the order of classes-trainable.txt and of LESA's top_400_unseen.csv.
     """
     folder = files("c2srt").joinpath("data_files")
-    seen, unseen = ([line.split("\t") for line in folder.joinpath(name).read_text(encoding="utf-8").splitlines()]
-                    for name in ("openimages_v4_seen_7186.tsv", "openimages_v4_unseen_400.tsv"))
+    seen, unseen = (
+        [
+            line.split("\t")
+            for line in folder.joinpath(name).read_text(encoding="utf-8").splitlines()
+        ]
+        for name in ("openimages_v4_seen_7186.tsv", "openimages_v4_unseen_400.tsv")
+    )
     return Vocabulary(*map(tuple, zip(*(seen + unseen), strict=True)), seen_count=len(seen))
 
 
@@ -95,12 +116,18 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     content = read_json(folder / FILE, Command("shard"), VocabularyFile)
     vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), content["seen_count"])
     if vocabulary.hash != content["hash"]:
-        raise UserError(f"{folder / FILE} was changed since it was written (hash mismatch): "
-                        f"make it again with `{Command('shard')}`")
+        raise UserError(
+            f"{folder / FILE} was changed since it was written (hash mismatch): "
+            f"make it again with `{Command('shard')}`"
+        )
     return vocabulary
 
 
-def check_same_vocabulary(vocabulary: Vocabulary, other_hash: str, what: Path | str, rebuild: Command) -> None:
+def check_same_vocabulary(
+    vocabulary: Vocabulary, other_hash: str, what: Path | str, rebuild: Command
+) -> None:
     """Refuses an artefact made for another vocabulary, naming the command that rebuilds it."""
     if vocabulary.hash != other_hash:
-        raise UserError(f"{what} was made for vocabulary {shown(other_hash)}, not {vocabulary.hash}: rebuild it with `{rebuild}`")
+        raise UserError(
+            f"{what} was made for vocabulary {shown(other_hash)}, not {vocabulary.hash}: rebuild it with `{rebuild}`"
+        )

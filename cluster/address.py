@@ -14,7 +14,9 @@ ANSWER_S = 5
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 """An HTTP/2 client's first words (RFC 9113, 3.4): the preface and empty settings. Ray's server answers with settings of its own."""
 SETTINGS = 4
-INSTEAD = "give host:port of the cluster's head, such as host:6379, or unset RAY_ADDRESS for a local Ray"
+INSTEAD = (
+    "give host:port of the cluster's head, such as host:6379, or unset RAY_ADDRESS for a local Ray"
+)
 
 
 def given_address() -> str | None:
@@ -31,12 +33,22 @@ def check_address() -> None:
     host, port = split_address(found_on_this_host() if address == "auto" else address)
     try:
         with socket.create_connection((host, port), ANSWER_S) as connection:
-            if not os.environ.get("RAY_USE_TLS", "0") in ("1", "true") and not speaks_http2(connection):
-                raise UserError(f"what answers at RAY_ADDRESS={address} is no Ray cluster: {INSTEAD}")
+            if not os.environ.get("RAY_USE_TLS", "0") in ("1", "true") and not speaks_http2(
+                connection
+            ):
+                raise UserError(
+                    f"what answers at RAY_ADDRESS={address} is no Ray cluster: {INSTEAD}"
+                )
     except (OSError, UnicodeError) as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or error
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address} ({reason}): start one there, or unset it for a local "
-                        "Ray") from error
+        reason = (
+            "no answer"
+            if isinstance(error, TimeoutError)
+            else getattr(error, "strerror", None) or error
+        )
+        raise UserError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({reason}): start one there, or unset it for a local "
+            "Ray"
+        ) from error
 
 
 def found_on_this_host() -> str:
@@ -46,17 +58,23 @@ def found_on_this_host() -> str:
     try:
         return get_ray_address_from_environment("auto", None)
     except ConnectionError as error:
-        raise UserError("RAY_ADDRESS=auto, and no Ray cluster runs on this machine: start one, or unset it for a local Ray") from error
+        raise UserError(
+            "RAY_ADDRESS=auto, and no Ray cluster runs on this machine: start one, or unset it for a local Ray"
+        ) from error
 
 
 def split_address(address: str) -> tuple[str, int]:
     """(host, port). Raises UserError on any other form."""
     if re.match("https?://", address):
-        raise UserError(f"RAY_ADDRESS={address} is the address of Ray's dashboard, which `ray job submit` takes: unset it, or give "
-                        "host:port of the cluster's head, such as host:6379")
+        raise UserError(
+            f"RAY_ADDRESS={address} is the address of Ray's dashboard, which `ray job submit` takes: unset it, or give "
+            "host:port of the cluster's head, such as host:6379"
+        )
     if address.startswith("ray://"):
-        raise UserError(f"RAY_ADDRESS={address} is an address for Ray's client, and the job runs on the cluster itself: submit it with "
-                        f"`ray job submit`, or {INSTEAD}")
+        raise UserError(
+            f"RAY_ADDRESS={address} is an address for Ray's client, and the job runs on the cluster itself: submit it with "
+            f"`ray job submit`, or {INSTEAD}"
+        )
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})", address)
     if found is None or not 1 <= int(found[2]) <= 65535:
         raise UserError(f"RAY_ADDRESS={address!r} is not an address: {INSTEAD}")

@@ -15,7 +15,10 @@ from typing import IO
 from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckTimeoutError,
+)
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
@@ -36,8 +39,12 @@ PLACE_S = 60
 LEFT_OUT = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 # Ray Train's own habits, as environment variables that it reads: no extra processes that watch for what the signals
 # already tell, no metrics nobody scrapes.
-RAY_TRAIN = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-             "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+RAY_TRAIN = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,10 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
         if told_to_stop(config):
             return step
         if in_a_row > config.max_failures:
-            raise UserError(f"the workers failed {in_a_row} times in a row without a newer checkpoint than step {step:,} "
-                            f"(max_failures={config.max_failures}); the last cause: {cause}. Run the same command to go on")
+            raise UserError(
+                f"the workers failed {in_a_row} times in a row without a newer checkpoint than step {step:,} "
+                f"(max_failures={config.max_failures}); the last cause: {cause}. Run the same command to go on"
+            )
 
 
 def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str | None:
@@ -94,6 +103,7 @@ def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str |
 
 def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> TorchTrainer:
     """The TorchTrainer of one attempt: one worker a rank, and none of Ray Train's own retries."""
+
     class Trainer(TorchTrainer):
         """Without the process that watches the controller through Ray's dashboard (there is none, and it says so every second),
         and without the one that deals out Ray data sets."""
@@ -109,13 +119,23 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
         os.environ.setdefault(name, value)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(PLACE_S)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.collective_timeout)
-    resources = {"CPU": config.cpus_per_worker} | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {})
+    resources = {"CPU": config.cpus_per_worker} | (
+        {"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}
+    )
     return Trainer(
-        as_here(work), train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
+        as_here(work),
+        train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
         torch_config=TorchConfig(timeout_s=config.collective_timeout),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources),
-        run_config=RunConfig(name="run", storage_path=str(config.folder / RAY_FOLDER), logging_config=LoggingConfig("ERROR"),
-                             failure_config=FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0)))
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="run",
+            storage_path=str(config.folder / RAY_FOLDER),
+            logging_config=LoggingConfig("ERROR"),
+            failure_config=FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
+        ),
+    )
 
 
 def wait_for_room(config: Config) -> int:
@@ -136,14 +156,21 @@ def wait_for_room(config: Config) -> int:
             break
         if waited < 1 or time.monotonic() > told + 30:
             told = time.monotonic()
-            say(config, f"Ray has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s")
+            say(
+                config,
+                f"Ray has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s",
+            )
         time.sleep(1)
     if not room and not shared:
-        raise UserError("the local Ray died (killed, or out of memory): run the same command to go on from the last checkpoint")
+        raise UserError(
+            "the local Ray died (killed, or out of memory): run the same command to go on from the last checkpoint"
+        )
     if room < least:
-        raise UserError(f"the nodes of the Ray cluster have room for {room} workers of {config.cpus_per_worker:g} CPUs and "
-                        f"{config.gpus_per_worker:g} GPUs, and {least} are needed (waited {seconds:g} s): lower workers=… or "
-                        "min_workers=…, or add nodes, and run the same command")
+        raise UserError(
+            f"the nodes of the Ray cluster have room for {room} workers of {config.cpus_per_worker:g} CPUs and "
+            f"{config.gpus_per_worker:g} GPUs, and {least} are needed (waited {seconds:g} s): lower workers=… or "
+            "min_workers=…, or add nodes, and run the same command"
+        )
     return min(room, config.workers)
 
 
@@ -152,6 +179,7 @@ def told_to_stop(config: Config) -> bool:
 
 
 # --- causes
+
 
 def cause_in_ranks(failures: dict[int, Exception]) -> str:
     """One line: the ranks that failed and why. Those whose process or loader is gone or silent come first: others fail because of
@@ -173,7 +201,11 @@ def reason(error: Exception) -> str:
     if isinstance(error, LoaderFailed):
         return shortened(str(error).removesuffix(AGAIN))
     actor = dead_actor(error)
-    return death(str(actor)) if actor else shortened(f"{type(error).__name__}: {last_line(str(error))}")
+    return (
+        death(str(actor))
+        if actor
+        else shortened(f"{type(error).__name__}: {last_line(str(error))}")
+    )
 
 
 def death(text: str) -> str:
@@ -182,8 +214,12 @@ def death(text: str) -> str:
         return "its process or node cannot be reached"
     if "worker process has died" not in text and "node" in text:
         return shortened(f"its node is gone ({last_line(text)})")
-    detail = (text.partition("Worker exit detail: ")[2] or last_line(text)).partition(" Some common causes")[0]
-    outside = "killed from outside, out of memory, or crashed" if "End of file" in detail else detail
+    detail = (text.partition("Worker exit detail: ")[2] or last_line(text)).partition(
+        " Some common causes"
+    )[0]
+    outside = (
+        "killed from outside, out of memory, or crashed" if "End of file" in detail else detail
+    )
     return shortened(f"its process died ({outside})")
 
 
@@ -218,6 +254,7 @@ def shortened(text: str) -> str:
 
 # --- the record
 
+
 def newest_step(config: Config) -> int:
     """The step of the newest whole checkpoint; 0 without one."""
     found = checkpoints.complete(config.folder / "checkpoints")
@@ -226,7 +263,10 @@ def newest_step(config: Config) -> int:
 
 def note(config: Config, failure: Failure, in_a_row: int) -> None:
     """Adds a failure to the run's log and record."""
-    say(config, f"attempt failed ({in_a_row} in a row without progress): {failure.cause}; going on from step {failure.step:,}")
+    say(
+        config,
+        f"attempt failed ({in_a_row} in a row without progress): {failure.cause}; going on from step {failure.step:,}",
+    )
     append(config.folder / FAILURES, json.dumps(asdict(failure)))
 
 
@@ -247,5 +287,11 @@ def append(path: Path, line: str) -> None:
 def failure_tags(config: Config) -> dict[str, str]:
     """For the tracker: how often the training was started again, and why the last time."""
     path = config.folder / FAILURES
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")] if path.exists() else []
-    return {"restarts": str(len(lines))} | ({"last_failure": json.loads(lines[-1])["cause"]} if lines else {})
+    lines = (
+        [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        if path.exists()
+        else []
+    )
+    return {"restarts": str(len(lines))} | (
+        {"last_failure": json.loads(lines[-1])["cause"]} if lines else {}
+    )

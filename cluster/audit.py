@@ -49,7 +49,9 @@ def run(config: Config) -> int:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         inputs = recomputed(reader, index, scratch)
-        folder_findings = audit_folder(index, load_vocabulary(index.folder), reader.vocabulary(inputs), inputs)
+        folder_findings = audit_folder(
+            index, load_vocabulary(index.folder), reader.vocabulary(inputs), inputs
+        )
         tasks = [task for split in index.splits for task in plan_audit(index, split, inputs[split])]
         audit_in_parallel(tasks, scratch, config.workers)
         parts = [scratch / f"{task.shard.name}.jsonl" for task in tasks]
@@ -63,10 +65,16 @@ def check_threshold(index: ShardIndex, threshold: float | None) -> None:
     """Raises UserError if the shards were made with another threshold for machine labels: every label would seem to differ."""
     for split in index.splits:
         record = inputs_path(index.folder, split).with_suffix(".json")
-        made_from = read_json(record, MADE_BY).get("made_from") if record.exists() else {"machine_threshold": threshold}
+        made_from = (
+            read_json(record, MADE_BY).get("made_from")
+            if record.exists()
+            else {"machine_threshold": threshold}
+        )
         used = made_from.get("machine_threshold") if isinstance(made_from, dict) else None
         if used != threshold:
-            raise UserError(f"{index.folder} was made with data.machine_threshold={used}: give the audit the same")
+            raise UserError(
+                f"{index.folder} was made with data.machine_threshold={used}: give the audit the same"
+            )
 
 
 def recomputed(reader: Reader, index: ShardIndex, scratch: Path) -> dict[str, Path]:
@@ -82,8 +90,12 @@ def audit_in_parallel(tasks: list[AuditTask], scratch: Path, workers: int) -> No
     """Audits every shard; each one's findings go to `scratch/<name>.jsonl`, so memory does not grow with them."""
     connect(workers)
     progress = Progress("audit", sum(task.shard.inputs for task in tasks))
-    for task, findings in run_tasks(audit_shard, tasks, workers, name=lambda task: f"audit {task.shard.name}"):
-        (scratch / f"{task.shard.name}.jsonl").write_text("".join(f"{finding.json()}\n" for finding in findings), encoding="utf-8")
+    for task, findings in run_tasks(
+        audit_shard, tasks, workers, name=lambda task: f"audit {task.shard.name}"
+    ):
+        (scratch / f"{task.shard.name}.jsonl").write_text(
+            "".join(f"{finding.json()}\n" for finding in findings), encoding="utf-8"
+        )
         progress.update(task.shard.inputs)
     progress.close()
 
@@ -92,7 +104,10 @@ def write_report(first: list[Finding], parts: list[Path], path: Path) -> int:
     """Joins the findings in the order of shards into `path`; returns how many there are."""
     count = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as report:
-        for line in itertools.chain((f"{finding.json()}\n" for finding in first), *(part.open(encoding="utf-8") for part in parts)):
+        for line in itertools.chain(
+            (f"{finding.json()}\n" for finding in first),
+            *(part.open(encoding="utf-8") for part in parts),
+        ):
             report.write(line)
             count += 1
     return count
@@ -103,10 +118,15 @@ def conclude(count: int, tasks: list[AuditTask], report: Path) -> int:
     with report.open(encoding="utf-8") as lines:
         for line in itertools.islice(lines, PRINTED):
             print(Finding(**json.loads(line)).line())
-    packed, images = sum(task.shard.count for task in tasks), sum(task.shard.inputs for task in tasks)
+    packed, images = (
+        sum(task.shard.count for task in tasks),
+        sum(task.shard.inputs for task in tasks),
+    )
     what = f"{len(tasks):,} shards, {packed:,} packed of {images:,} images"
     if count:
-        print(f"{count:,} disagreements in {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {report}")
+        print(
+            f"{count:,} disagreements in {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {report}"
+        )
         return 1
     print(f"{what}: bytes, hashes, members, pixels, labels and counts all agree")
     return 0
@@ -114,4 +134,5 @@ def conclude(count: int, tasks: list[AuditTask], report: Path) -> int:
 
 if __name__ == "__main__":
     from c2srt.cli import main
+
     sys.exit(main(["audit", *sys.argv[1:]]))

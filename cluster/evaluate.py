@@ -25,9 +25,28 @@ from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
 from c2srt.evaluation.protocols import PROTOCOLS
-from c2srt.evaluation.results import PER_CATEGORY, RESULTS, Task, about, evaluate_part, flat, read_results, write_results
-from c2srt.evaluation.scorers import (CLIP, COSINE, PRIOR, SOFTMAX, Subject, class_counts, find_export, identity, load_scorer,
-                                      prior_of)
+from c2srt.evaluation.results import (
+    PER_CATEGORY,
+    RESULTS,
+    Task,
+    about,
+    evaluate_part,
+    flat,
+    read_results,
+    write_results,
+)
+from c2srt.evaluation.scorers import (
+    CLIP,
+    COSINE,
+    PRIOR,
+    SOFTMAX,
+    Subject,
+    class_counts,
+    find_export,
+    identity,
+    load_scorer,
+    prior_of,
+)
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
@@ -74,16 +93,24 @@ class Config:
         if unknown := set(self.protocols) - set(PROTOCOLS):
             raise UserError(f"protocol {sorted(unknown)[0]!r} is not one of {', '.join(PROTOCOLS)}")
         if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:
-            raise UserError(f"topk={self.topk} must be different numbers from 1, such as 'topk=[10,20]'")
+            raise UserError(
+                f"topk={self.topk} must be different numbers from 1, such as 'topk=[10,20]'"
+            )
         if min(self.workers, self.batch) < 1 or self.loader_workers < 0:
-            raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1, "
-                            f"loader_workers={self.loader_workers} at least 0")
+            raise UserError(
+                f"workers={self.workers} and batch={self.batch} must be at least 1, "
+                f"loader_workers={self.loader_workers} at least 0"
+            )
         if self.seed < 0 or self.bootstrap < 0 or 0 < self.bootstrap < LEAST_DRAWS:
-            raise UserError(f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS} draws, "
-                            f"and seed={self.seed} at least 0")
+            raise UserError(
+                f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS} draws, "
+                f"and seed={self.seed} at least 0"
+            )
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
         if given and len(given) < 3:
-            raise UserError(f"{given[0]}=… is given, so scores, labels and seen are needed, all three")
+            raise UserError(
+                f"{given[0]}=… is given, so scores, labels and seen are needed, all three"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,8 +143,14 @@ def run(config: Config) -> None:
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
     if config.scores is not None:
         files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
-        results, table = evaluate_arrays(**files, topk=tuple(config.topk), protocols=protocols, draws=config.bootstrap,
-                                         seed=config.seed, workers=config.workers)
+        results, table = evaluate_arrays(
+            **files,
+            topk=tuple(config.topk),
+            protocols=protocols,
+            draws=config.bootstrap,
+            seed=config.seed,
+            workers=config.workers,
+        )
         made_from = {name: sha256_of_file(path) for name, path in files.items()}
         results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
         with writing(Path(config.out)):
@@ -138,9 +171,16 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
     check_topk(seen, tuple(config.topk))
     index.split(config.split)
     subject = subject_of(config, vocabulary)
-    made_from = {"subject": identity(subject, index), "shards": index.source, "split": config.split,
-                 "vocabulary": vocabulary.hash, "topk": config.topk, "protocols": protocols, "batch": config.batch,
-                 "bootstrap": [config.bootstrap, config.seed]}
+    made_from = {
+        "subject": identity(subject, index),
+        "shards": index.source,
+        "split": config.split,
+        "vocabulary": vocabulary.hash,
+        "topk": config.topk,
+        "protocols": protocols,
+        "batch": config.batch,
+        "bootstrap": [config.bootstrap, config.seed],
+    }
     key = hash_of(made_from)
     if (found := current(out, key)) is not None:
         print(f"{out / RESULTS} is up to date")
@@ -148,7 +188,9 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...]) -> dict:
         track(config, found, new=False)
         return found
     with writing(out):
-        results, table = measured(config, protocols, index, vocabulary, subject, made_from | {"key": key})
+        results, table = measured(
+            config, protocols, index, vocabulary, subject, made_from | {"key": key}
+        )
         write_results(out, results, table)
         remove_unfinished(out, PIECES)
     track(config, results, new=True)
@@ -163,8 +205,14 @@ def current(out: Path, key: str) -> dict | None:
     return None
 
 
-def measured(config: Config, protocols: tuple[str, ...], index: ShardIndex, vocabulary: Vocabulary, subject: Subject,
-             made_from: dict) -> tuple[dict, pl.DataFrame]:
+def measured(
+    config: Config,
+    protocols: tuple[str, ...],
+    index: ShardIndex,
+    vocabulary: Vocabulary,
+    subject: Subject,
+    made_from: dict,
+) -> tuple[dict, pl.DataFrame]:
     """Scores what is missing and measures all of it: results.json's content and the per-category table. `made_from` holds the
     subject's identity: what the workers load must have it, at the end too. Raises UserError where it has changed."""
     if subject.checkpoint == PRIOR:
@@ -176,13 +224,22 @@ def measured(config: Config, protocols: tuple[str, ...], index: ShardIndex, voca
     part, thresholds, at_least = score(pieces, images, config, protocols, len(vocabulary))
     check_identity(subject, index)
     if load_index(index.folder) != index:
-        raise UserError(f"{index.folder} was written anew while it was evaluated: run the same command again")
+        raise UserError(
+            f"{index.folder} was written anew while it was evaluated: run the same command again"
+        )
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     task = Task(seen, tuple(config.topk), protocols, config.bootstrap, config.seed)
     results, table = evaluate_part(part, task, thresholds, at_least)
-    results = {"checkpoint": config.checkpoint, "vocabulary": vocabulary.hash, **results, **about(vocabulary, config.split),
-               "made_from": made_from}
-    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(1, pl.Series("name", vocabulary.titles))
+    results = {
+        "checkpoint": config.checkpoint,
+        "vocabulary": vocabulary.hash,
+        **results,
+        **about(vocabulary, config.split),
+        "made_from": made_from,
+    }
+    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(
+        1, pl.Series("name", vocabulary.titles)
+    )
     return results, table
 
 
@@ -199,21 +256,30 @@ def track(config: Config, results: dict, new: bool) -> None:
     done = set() if new else {entry.get("mark") for entry in Journal(folder).all()}
     if done.issuperset(marks.values()):
         return send_rest(folder)
-    tracker, step = Tracker(folder), read_json(path / CONFIG_FILE, Command("export")).get("made_from", {}).get("step", 0)
+    tracker, step = (
+        Tracker(folder),
+        read_json(path / CONFIG_FILE, Command("export")).get("made_from", {}).get("step", 0),
+    )
     if marks["metrics"] not in done:
-        names = {name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)}  # MLflow makes a section of each "/"
+        names = {
+            name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)
+        }  # MLflow makes a section of each "/"
         values = {f"{config.split}/{names[name]}": value for name, value in flat(results).items()}
         tracker.metrics(values, step, mark=marks["metrics"])
     for name in (RESULTS, PER_CATEGORY):
         if marks[name] not in done:
-            tracker.artifact(Path(config.out) / name, f"evaluation-{config.split}", mark=marks[name])
+            tracker.artifact(
+                Path(config.out) / name, f"evaluation-{config.split}", mark=marks[name]
+            )
     tracker.close(None)
 
 
 def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
     """What `checkpoint` names; the class prior is still to be counted."""
     if config.checkpoint == CLIP:
-        return Subject(CLIP, vocabulary, config.clip, str(Path(config.text).absolute()), config.clip_scores)
+        return Subject(
+            CLIP, vocabulary, config.clip, str(Path(config.text).absolute()), config.clip_scores
+        )
     if config.checkpoint == PRIOR:
         return Subject(PRIOR, vocabulary)
     return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
@@ -223,8 +289,13 @@ def count_prior(workers: int, index: ShardIndex, vocabulary: Vocabulary) -> tupl
     """The class prior [C], counted over the training shards by the workers."""
     shards = index.split("train")
     connect(workers)
-    total, progress = np.zeros(len(vocabulary), np.int64), Progress("prior", sum(shard.count for shard in shards))
-    for (_, shard, _), counts in run_tasks(count_shard, ((index, shard, vocabulary) for shard in shards), workers):
+    total, progress = (
+        np.zeros(len(vocabulary), np.int64),
+        Progress("prior", sum(shard.count for shard in shards)),
+    )
+    for (_, shard, _), counts in run_tasks(
+        count_shard, ((index, shard, vocabulary) for shard in shards), workers
+    ):
         total += counts
         progress.update(shard.count)
     progress.close()
@@ -236,26 +307,37 @@ def count_shard(task: tuple[ShardIndex, Shard, Vocabulary]) -> np.ndarray:
     return class_counts(*task)
 
 
-def pieces_of(images: int, folder: Path, subject: Subject, shards: Path, config: Config) -> list[Piece]:
+def pieces_of(
+    images: int, folder: Path, subject: Subject, shards: Path, config: Config
+) -> list[Piece]:
     """About PIECE_IMAGES images each, but enough pieces for several workers."""
     count = min(images, max(LEAST_PIECES, -(-images // PIECE_IMAGES)))
     return [Piece(number, count, folder, subject, shards, config) for number in range(count)]
 
 
-def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str, ...], categories: int) -> tuple:
+def score(
+    pieces: list[Piece], images: int, config: Config, protocols: tuple[str, ...], categories: int
+) -> tuple:
     """Runs what is missing and merges: (Part, Thresholds | None, counts | None). Raises UserError if an image is missing."""
     connect(config.workers)
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / config.workers)
     missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
     progress.skip(sum(load_part(piece.part).images for piece in pieces if piece.done))
-    for _, done in run_tasks(score_piece, missing, config.workers, gpus,
-                             name=lambda piece: f"score {piece.number} of {piece.of}"):
+    for _, done in run_tasks(
+        score_piece,
+        missing,
+        config.workers,
+        gpus,
+        name=lambda piece: f"score {piece.number} of {piece.of}",
+    ):
         progress.update(done)
     progress.close()
     part = merge([load_part(piece.part) for piece in pieces])
     if part.images != images:
-        raise UserError(f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed "
-                        f"meanwhile, run `{Command('evaluate')}` again")
+        raise UserError(
+            f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed "
+            f"meanwhile, run `{Command('evaluate')}` again"
+        )
     if "dense" not in protocols:
         return part, None, None
     thresholds = thresholds_of(part, categories)
@@ -263,7 +345,9 @@ def score(pieces: list[Piece], images: int, config: Config, protocols: tuple[str
     together = max(1, COUNT_IMAGES * len(pieces) // max(images, 1))
     groups = [pieces[start : start + together] for start in range(0, len(pieces), together)]
     progress = Progress("dense", len(pieces), "pieces")
-    for (_, some), counts in run_tasks(count_pieces, ((shared, some) for some in groups), config.workers):
+    for (_, some), counts in run_tasks(
+        count_pieces, ((shared, some) for some in groups), config.workers
+    ):
         at_least += counts
         progress.update(len(some))
     progress.close()
@@ -277,7 +361,12 @@ LOADED: list[tuple[Subject, Any]] = []
 def scorer_of(subject: Subject, index: ShardIndex) -> Any:
     """The scorer, loaded once in each worker process. Raises UserError if its files were replaced since the command started."""
     if not LOADED or LOADED[0][0] != subject:
-        LOADED[:] = [(subject, load_scorer(subject, torch.device("cuda" if torch.cuda.is_available() else "cpu")))]
+        LOADED[:] = [
+            (
+                subject,
+                load_scorer(subject, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            )
+        ]
         check_identity(subject, index)
     return LOADED[0][1]
 
@@ -286,8 +375,10 @@ def check_identity(subject: Subject, index: ShardIndex) -> None:
     """Raises UserError unless what `subject` names is still what it was when the command started."""
     if identity(subject, index) != subject.identity:
         LOADED.clear()
-        raise UserError(f"checkpoint={subject.checkpoint}, or the text features that it is compared with, was written anew while it "
-                        "was evaluated: run the same command again")
+        raise UserError(
+            f"checkpoint={subject.checkpoint}, or the text features that it is compared with, was written anew while it "
+            "was evaluated: run the same command again"
+        )
 
 
 def score_piece(piece: Piece) -> int:
@@ -297,7 +388,9 @@ def score_piece(piece: Piece) -> int:
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     loader = LoaderConfig(scorer.size, workers=config.loader_workers)
     parts, scores = [], []
-    for batch in evaluation_batches(loader, index, vocabulary, config.split, piece.number, piece.of, config.batch):
+    for batch in evaluation_batches(
+        loader, index, vocabulary, config.split, piece.number, piece.of, config.batch
+    ):
         values, isr = scorer.scores(batch.images)
         try:
             parts.append(measure(values, batch.labels.numpy(), seen, tuple(config.topk), isr=isr))

@@ -1,7 +1,7 @@
 """`c2srt export`: one plain safetensors + config from a training checkpoint, whatever its ZeRO stage and number of workers.
 
-    c2srt export checkpoint=runs/miniature/train out=my_model                       the newest checkpoint
-    c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…    that one
+c2srt export checkpoint=runs/miniature/train out=my_model                       the newest checkpoint
+c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…    that one
 """
 
 import sys
@@ -46,8 +46,10 @@ def write(folder: Path, out: Path) -> int:
     training = from_settings(record.settings)
     for name, now in load_inputs(training).hashes.items():
         if record.inputs.get(name) != now:
-            raise UserError(f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): "
-                            "restore it, then export")
+            raise UserError(
+                f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): "
+                "restore it, then export"
+            )
     made_from = {"step": record.step, "config": training.identity(), "config_hash": training.hash()}
     export_weights(out, training, checkpoints.read_weights(folder), made_from)
     return record.step
@@ -60,8 +62,10 @@ def find_checkpoint(path: Path) -> Path:
     for root in (path / "checkpoints", path):
         if found := checkpoints.newest(root):
             return found
-    raise UserError(f"{path} holds no whole checkpoint: give the out=… folder of a training, or one of its "
-                    "checkpoints/step-… folders")
+    raise UserError(
+        f"{path} holds no whole checkpoint: give the out=… folder of a training, or one of its "
+        "checkpoints/step-… folders"
+    )
 
 
 if __name__ == "__main__":

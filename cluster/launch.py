@@ -32,9 +32,16 @@ from c2srt.surroundings import show_everything
 from cluster.launch_node import BEAT_SECONDS, adopt_orphans, job_state, kill_descendants
 
 BAD_INPUT, REQUEUE, CANCELLED, NOT_STARTED = 2, 75, 143, 1
-JOBS = {"shard": "cluster.shard", "audit": "cluster.audit", "teacher": "cluster.teacher", "train": "cluster.train",
-        "evaluate": "cluster.evaluate", "text": "c2srt.cli text", "relations": "c2srt.cli relations",
-        "tables": "c2srt.cli tables"}
+JOBS = {
+    "shard": "cluster.shard",
+    "audit": "cluster.audit",
+    "teacher": "cluster.teacher",
+    "train": "cluster.train",
+    "evaluate": "cluster.evaluate",
+    "text": "c2srt.cli text",
+    "relations": "c2srt.cli relations",
+    "tables": "c2srt.cli tables",
+}
 WITHOUT_RAY, A_WORKER_A_CPU = ("text", "relations"), ("shard", "audit", "teacher")
 WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)
 SILENT_SECONDS, PROGRESS_SECONDS = 60, 10
@@ -76,7 +83,13 @@ class Site:
     def from_environment(cls) -> "Site":
         given = {name: os.environ.get(f"C2SRT_{name.upper()}") for name in cls.__dataclass_fields__}
         try:
-            return cls(**{name: type(getattr(cls, name))(value) for name, value in given.items() if value is not None})
+            return cls(
+                **{
+                    name: type(getattr(cls, name))(value)
+                    for name, value in given.items()
+                    if value is not None
+                }
+            )
         except ValueError as error:
             raise Refused(f"slurm/site.sh: {error}") from error
 
@@ -87,6 +100,7 @@ class Site:
 
 # --- what to run
 
+
 def job_keys(job: str, defaults: list[str], own: list[str]) -> list[str]:
     """The script's keys without those that the command line gives too, the array's, the command line's.
 
@@ -94,8 +108,12 @@ def job_keys(job: str, defaults: list[str], own: list[str]) -> list[str]:
     """
     rows, own = split_rows(own)
     given = {key.partition("=")[0] for key in own}
-    kept = [key for key in defaults if (name := key.partition("=")[0]) not in given
-            and not ("data" in given and (name == "work" or name.startswith("data.")))]
+    kept = [
+        key
+        for key in defaults
+        if (name := key.partition("=")[0]) not in given
+        and not ("data" in given and (name == "work" or name.startswith("data.")))
+    ]
     if "SLURM_ARRAY_TASK_ID" not in os.environ:
         return kept + own
     values = dict(key.split("=", 1) for key in own if "=" in key)
@@ -108,7 +126,9 @@ def split_rows(own: list[str]) -> tuple[str | None, list[str]]:
         return None, own
     at = own.index("--rows")
     if len(own) < at + 2 or "SLURM_ARRAY_TASK_ID" not in os.environ:
-        raise Refused("--rows needs a file, and an array: slurm/submit.sh --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt")
+        raise Refused(
+            "--rows needs a file, and an array: slurm/submit.sh --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt"
+        )
     return own[at + 1], own[:at] + own[at + 2 :]
 
 
@@ -116,11 +136,22 @@ def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> li
     """An array task's own folder and its seed, or the keys in its row of the file; evaluation reads what that training wrote, and
     tables share their rows."""
     if job == "tables":
-        return [f"part={task - int(os.environ['SLURM_ARRAY_TASK_MIN']) + 1}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"]
+        return [
+            f"part={task - int(os.environ['SLURM_ARRAY_TASK_MIN']) + 1}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"
+        ]
     name, keys = (f"seed-{task}", [f"seed={task}"]) if rows is None else row(rows, task)
-    parent = own.get("out", {"train": "${work}/train", "evaluate": "${work}/evaluation", "teacher": "${work}/teacher"}.get(job))
+    parent = own.get(
+        "out",
+        {
+            "train": "${work}/train",
+            "evaluate": "${work}/evaluation",
+            "teacher": "${work}/teacher",
+        }.get(job),
+    )
     if parent is None:
-        raise Refused(f"{job} as an array needs out=…: each task writes to a folder of its own below it")
+        raise Refused(
+            f"{job} as an array needs out=…: each task writes to a folder of its own below it"
+        )
     if job == "evaluate":
         keys = [] if "checkpoint" in own else [f"checkpoint=${{work}}/train/{name}/model"]
     return [*keys, f"out={parent}/{name}"]
@@ -129,11 +160,17 @@ def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> li
 def row(file: str, number: int) -> tuple[str, list[str]]:
     """Row `number`, from 1, of a file with a name and keys a line (empty lines and # comments do not count)."""
     try:
-        lines = [words for line in Path(file).read_text(encoding="utf-8").splitlines() if (words := shlex.split(line, comments=True))]
+        lines = [
+            words
+            for line in Path(file).read_text(encoding="utf-8").splitlines()
+            if (words := shlex.split(line, comments=True))
+        ]
     except (OSError, ValueError) as error:
         raise Refused(f"--rows {file}: {error}") from error
     if not 1 <= number <= len(lines):
-        raise Refused(f"--rows {file} has {len(lines)} rows and this is array task {number}: take --array=1-{len(lines)}")
+        raise Refused(
+            f"--rows {file} has {len(lines)} rows and this is array task {number}: take --array=1-{len(lines)}"
+        )
     return lines[number - 1][0], lines[number - 1][1:]
 
 
@@ -156,14 +193,20 @@ def check_room(job: str, keys: list[str], nodes: list["Node"]) -> None:
         least = int(given.get("min_workers", given["workers"]))
     except ValueError:
         return  # Hydra's to say, or to work out
-    room = sum(int(min(node.cpus / cpus if cpus else least, node.gpus / gpus if gpus else least)) for node in nodes)
+    room = sum(
+        int(min(node.cpus / cpus if cpus else least, node.gpus / gpus if gpus else least))
+        for node in nodes
+    )
     if room < least:
         have = ", ".join(f"{node.name} has {node.cpus} CPUs and {node.gpus} GPUs" for node in nodes)
-        raise Refused(f"{have}: room for {room} of {least} workers with {cpus:g} CPUs and {gpus:g} GPUs each; ask for more with "
-                      "--cpus-per-task (or SBATCH_CPUS_PER_GPU in slurm/site.sh), or give workers=…")
+        raise Refused(
+            f"{have}: room for {room} of {least} workers with {cpus:g} CPUs and {gpus:g} GPUs each; ask for more with "
+            "--cpus-per-task (or SBATCH_CPUS_PER_GPU in slurm/site.sh), or give workers=…"
+        )
 
 
 # --- Ray on the nodes
+
 
 @dataclass
 class Node:
@@ -180,10 +223,19 @@ class Node:
 class Cluster:
     """Ray over the allocation's nodes; as a context it is gone at the end, whatever happens."""
 
-    def __init__(self, site: Site, events: SimpleQueue, check: Callable[[list[Node]], None]) -> None:
+    def __init__(
+        self, site: Site, events: SimpleQueue, check: Callable[[list[Node]], None]
+    ) -> None:
         """`check` looks at the nodes before Ray starts on them, and raises Refused if they will not do."""
-        names = command_output("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
-        self.nodes, self.site, self.events, self.check = {name: Node(name) for name in names}, site, events, check
+        names = command_output(
+            "scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]
+        ).split()
+        self.nodes, self.site, self.events, self.check = (
+            {name: Node(name) for name in names},
+            site,
+            events,
+            check,
+        )
         self.port = 16000 + int(os.environ["SLURM_JOB_ID"]) % 1000 * 16
         self.head = names[0]
         self.logs = Path(site.logs).absolute() / f"ray-{os.environ['SLURM_JOB_ID']}"
@@ -191,14 +243,32 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         # On one node Ray and the job keep to loopback, as on Windows and macOS: elsewhere Ray listens on every interface.
         several = str(int(len(self.nodes) > 1))
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), C2SRT_HEAD=self.head,
-                          RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=several)
+        os.environ.update(
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=secrets.token_hex(32),
+            C2SRT_HEAD=self.head,
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=several,
+        )
         self.logs.mkdir(parents=True, exist_ok=True)
         count = str(len(self.nodes))
         self.srun = subprocess.Popen(
-            ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mpi=none",
-             "--kill-on-bad-exit=0", *self.site.python("-m", "cluster.launch_node", str(self.port), str(self.logs))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=True)
+            [
+                "srun",
+                f"--nodes={count}",
+                f"--ntasks={count}",
+                "--ntasks-per-node=1",
+                "--overlap",
+                "--cpu-bind=none",
+                "--mpi=none",
+                "--kill-on-bad-exit=0",
+                *self.site.python("-m", "cluster.launch_node", str(self.port), str(self.logs)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
         threading.Thread(target=self.listen, daemon=True).start()
         return self
 
@@ -218,7 +288,9 @@ class Cluster:
         deadline, told = time.monotonic() + self.site.join_seconds, time.monotonic()
         while waiting := [node.name for node in self.nodes.values() if not node.joined]:
             if time.monotonic() > deadline:
-                late = f"{', '.join(waiting)} did not join Ray within {self.site.join_seconds:.0f} s"
+                late = (
+                    f"{', '.join(waiting)} did not join Ray within {self.site.join_seconds:.0f} s"
+                )
                 return Outcome(NOT_STARTED, f"{late}: see {self.logs}/")
             if time.monotonic() > told + PROGRESS_SECONDS:
                 say(f"waiting for {', '.join(waiting)}")
@@ -228,21 +300,32 @@ class Cluster:
                 self.greet(self.nodes[source], words[1:])
             elif words == ["joined"]:
                 self.nodes[source].joined = True
-                say(f"ray {'head' if source == self.head else 'worker'} on {source} ({self.nodes[source].address}) is up")
+                say(
+                    f"ray {'head' if source == self.head else 'worker'} on {source} ({self.nodes[source].address}) is up"
+                )
                 if source == self.head:
                     self.tell("join")
             elif words[:1] == ["retry"]:
                 say(f"ray on {source} did not start ({' '.join(words[1:])}): once more")
             elif words[:1] == ["signal"]:
-                return Outcome(REQUEUE, f"{signal_name(words[1])} before the job began", again=job_state() == "RUNNING")
+                return Outcome(
+                    REQUEUE,
+                    f"{signal_name(words[1])} before the job began",
+                    again=job_state() == "RUNNING",
+                )
             elif words[:1] == ["ended"]:
-                return Outcome(NOT_STARTED, f"Ray on {source} ended with {' '.join(words[1:])} (more in {self.logs}/)")
+                return Outcome(
+                    NOT_STARTED,
+                    f"Ray on {source} ended with {' '.join(words[1:])} (more in {self.logs}/)",
+                )
 
     def greet(self, node: Node, words: list[str]) -> None:
         """Notes what a node has; once the head's address is known, all of them are told to start."""
         node.address, node.cpus, node.gpus = words[0], int(words[1]), int(words[2])
         if all(node.address for node in self.nodes.values()):
-            have = (f"{node.name} ({node.cpus} CPUs, {node.gpus} GPUs)" for node in self.nodes.values())
+            have = (
+                f"{node.name} ({node.cpus} CPUs, {node.gpus} GPUs)" for node in self.nodes.values()
+            )
             say(f"all nodes have answered: {', '.join(have)}")
             self.check(list(self.nodes.values()))
             self.tell(f"head {self.nodes[self.head].address}")
@@ -259,7 +342,9 @@ class Cluster:
             pass  # its end is an event of its own
 
     def silent(self, seconds: float) -> list[str]:
-        return [node.name for node in self.nodes.values() if time.monotonic() - node.heard > seconds]
+        return [
+            node.name for node in self.nodes.values() if time.monotonic() - node.heard > seconds
+        ]
 
     def __exit__(self, *_: object) -> None:
         begun = time.monotonic()
@@ -270,17 +355,24 @@ class Cluster:
         try:
             self.srun.wait(20)
         except subprocess.TimeoutExpired:
-            say(f"the nodes did not stop within 20 s ({', '.join(self.silent(2 * BEAT_SECONDS)) or 'none'} silent): killing srun")
+            say(
+                f"the nodes did not stop within 20 s ({', '.join(self.silent(2 * BEAT_SECONDS)) or 'none'} silent): killing srun"
+            )
         kill_descendants()
         say(f"ray is stopped ({time.monotonic() - begun:.1f} s)")
 
 
 # --- the job
 
-def run_job(command: list[str], events: SimpleQueue, cluster: Cluster | None, site: Site) -> Outcome:
+
+def run_job(
+    command: list[str], events: SimpleQueue, cluster: Cluster | None, site: Site
+) -> Outcome:
     """Runs the command to its end, or to the end that a signal or a failure gives it."""
     process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
-    threading.Thread(target=lambda: events.put(("job", ["ended", str(process.wait())])), daemon=True).start()
+    threading.Thread(
+        target=lambda: events.put(("job", ["ended", str(process.wait())])), daemon=True
+    ).start()
     stopped_by, deadline, told = None, float("inf"), set()
     try:
         while True:
@@ -288,19 +380,30 @@ def run_job(command: list[str], events: SimpleQueue, cluster: Cluster | None, si
             if source == "job":
                 return judge(int(words[1]), stopped_by, cluster)
             if words[:1] == ["ended"]:
-                return Outcome(REQUEUE, f"Ray on {source} ended with {' '.join(words[1:])} (more in {cluster.logs}/)", again=True)
+                return Outcome(
+                    REQUEUE,
+                    f"Ray on {source} ended with {' '.join(words[1:])} (more in {cluster.logs}/)",
+                    again=True,
+                )
             if words[:1] == ["signal"] and stopped_by is None:
                 if (state := job_state()) != "RUNNING":
-                    return Outcome(CANCELLED, f"{signal_name(words[1])}, and Slurm says {state}: stopping at once")
+                    return Outcome(
+                        CANCELLED,
+                        f"{signal_name(words[1])}, and Slurm says {state}: stopping at once",
+                    )
                 stopped_by, deadline = int(words[1]), time.monotonic() + site.save_seconds
-                say(f"{signal_name(words[1])} from {source}: the job may save and leave, within {site.save_seconds:.0f} s")
+                say(
+                    f"{signal_name(words[1])} from {source}: the job may save and leave, within {site.save_seconds:.0f} s"
+                )
                 process.send_signal(stopped_by)
             if time.monotonic() > deadline:
                 late = f"the job had not left {site.save_seconds:.0f} s after {signal_name(stopped_by)}"
                 return Outcome(REQUEUE, late, again=True)
             for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
                 told.add(name)
-                say(f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will start the job again")
+                say(
+                    f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will start the job again"
+                )
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -314,7 +417,11 @@ def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outco
     if status == REQUEUE or (stopped_by and status in (-stopped_by, stopped_by, 128 + stopped_by)):
         return Outcome(REQUEUE, f"the job left unfinished (status {status})", again=True)
     if cluster and (lost := lost_nodes(cluster)):
-        return Outcome(REQUEUE, f"the job failed with {status}, and {', '.join(lost)} no longer answers", again=True)
+        return Outcome(
+            REQUEUE,
+            f"the job failed with {status}, and {', '.join(lost)} no longer answers",
+            again=True,
+        )
     return Outcome(status if status > 0 else 128 - status, f"the job failed with {status}")
 
 
@@ -330,22 +437,32 @@ def lost_nodes(cluster: Cluster) -> list[str]:
 
 # --- Slurm
 
+
 def requeue(outcome: Outcome, site: Site) -> None:
     """Gives the unfinished job back to Slurm, up to `max_requeues` times."""
     before = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if (state := job_state()) != "RUNNING":
         say(f"not requeued by hand: Slurm says {state}")
     elif before >= site.max_requeues:
-        say(f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; submit the same line to go on")
+        say(
+            f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; submit the same line to go on"
+        )
     else:
         say(f"requeue number {before + 1}")
-        found = subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, encoding="utf-8", errors="replace")
+        found = subprocess.run(
+            ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         if found.returncode:
             say(f"scontrol requeue failed ({found.stderr.strip()}); submit the same line to go on")
 
 
 def command_output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
+    return subprocess.run(
+        command, check=True, capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout
 
 
 def next_event(events: SimpleQueue, seconds: float) -> tuple[str, list[str]]:
@@ -364,9 +481,15 @@ def describe_attempt() -> str:
     """Job, attempt, nodes and the wait in the queue."""
     names, number = os.environ, os.environ["SLURM_JOB_ID"]
     array = "SLURM_ARRAY_TASK_ID" in names
-    task = f" (task {names['SLURM_ARRAY_TASK_ID']} of array {names['SLURM_ARRAY_JOB_ID']})" if array else ""
+    task = (
+        f" (task {names['SLURM_ARRAY_TASK_ID']} of array {names['SLURM_ARRAY_JOB_ID']})"
+        if array
+        else ""
+    )
     shown = command_output("scontrol", "show", "job", "-o", number)
-    submitted, started = (re.search(rf"{name}=\S+T(\S+)", shown) for name in ("SubmitTime", "StartTime"))
+    submitted, started = (
+        re.search(rf"{name}=\S+T(\S+)", shown) for name in ("SubmitTime", "StartTime")
+    )
     times = f"; submitted {submitted[1]}, started {started[1]}" if submitted and started else ""
     return f"job {number}{task}, attempt {int(names.get('SLURM_RESTART_COUNT', 0)) + 1}, on {names['SLURM_JOB_NODELIST']}{times}"
 
@@ -380,7 +503,9 @@ def main(arguments: list[str]) -> int:
     adopt_orphans()
     try:
         if arguments[:1] == [] or arguments[0] not in JOBS or "SLURM_JOB_ID" not in os.environ:
-            raise Refused(f"inside a Slurm job: python -m cluster.launch {'|'.join(JOBS)} [key=value …] -- [key=value …]")
+            raise Refused(
+                f"inside a Slurm job: python -m cluster.launch {'|'.join(JOBS)} [key=value …] -- [key=value …]"
+            )
         job, site = arguments[0], Site.from_environment()
         at = arguments.index("--") if "--" in arguments else len(arguments)
         keys = job_keys(job, arguments[1:at], arguments[at + 1 :])
@@ -398,7 +523,9 @@ def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
     """The job, inside Ray if it needs it."""
     module = JOBS[job].split()
     if job in WITHOUT_GPUS and (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)):
-        say(f"this job computes on CPUs alone, and holds {gpus} GPUs: slurm/submit.sh submits it without")
+        say(
+            f"this job computes on CPUs alone, and holds {gpus} GPUs: slurm/submit.sh submits it without"
+        )
     if job in WITHOUT_RAY:
         say(f"{job} {shlex.join(keys)}")
         return run_job(site.python("-m", *module, *keys), events, None, site)

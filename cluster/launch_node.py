@@ -25,8 +25,17 @@ BEAT_SECONDS = 5
 START_ATTEMPTS = 5
 """Of Ray on a node, in C2SRT_JOIN_SECONDS together."""
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
-PORTS = ("port", "dashboard-port", "ray-client-server-port", "node-manager-port", "object-manager-port",
-         "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
+PORTS = (
+    "port",
+    "dashboard-port",
+    "ray-client-server-port",
+    "node-manager-port",
+    "object-manager-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
 """Ports of Ray's own services, from the job's first port on; workers bind to free ones that the system gives."""
 HEAD_ONLY = 3
 ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED")
@@ -54,8 +63,12 @@ def main(first_port: int, logs: Path) -> int:
         command = ray_command(name, told[1], first_port, temporary)
         status = start(name, command, logs / f"{name}.log", signals)
         if status:
-            with suppress(OSError, shutil.Error):  # what there is: Ray may have died before it wrote any
-                shutil.copytree(temporary / "session_latest/logs", logs / f"{name}-session", dirs_exist_ok=True)
+            with suppress(
+                OSError, shutil.Error
+            ):  # what there is: Ray may have died before it wrote any
+                shutil.copytree(
+                    temporary / "session_latest/logs", logs / f"{name}-session", dirs_exist_ok=True
+                )
         return status
     finally:
         kill_descendants()
@@ -66,14 +79,25 @@ def start(name: str, command: list[str], log: Path, signals: list[int]) -> int:
     """Starts Ray, some times over if it does not come up, and holds it; returns the exit status."""
     for left in reversed(range(START_ATTEMPTS)):
         with log.open("w", encoding="utf-8") as output:
-            ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+            ray = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         joined = False
         for event in watch(ray, log, signals):
             joined = joined or event == "joined"
             speak(name, event)
         if ray.poll() is None:
             return 0
-        speak(name, "ended" if joined or not left else "retry", ray.returncode, *last_line(log).split())
+        speak(
+            name,
+            "ended" if joined or not left else "retry",
+            ray.returncode,
+            *last_line(log).split(),
+        )
         if joined:
             break
         kill_descendants()
@@ -84,7 +108,9 @@ def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]
     """Yields what there is to tell, until Ray ends, or should end: the launcher's pipe is closed, or Slurm ends the job."""
     joined, beaten = False, 0.0
     while ray.poll() is None and not closed(sys.stdin, 0.2):
-        if not joined and "Ray runtime started" in log.read_text(encoding="utf-8", errors="replace"):
+        if not joined and "Ray runtime started" in log.read_text(
+            encoding="utf-8", errors="replace"
+        ):
             joined = True
             yield "joined"
         if time.monotonic() > beaten + BEAT_SECONDS:
@@ -98,7 +124,14 @@ def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]
 
 def last_line(log: Path) -> str:
     """The last line that is not empty."""
-    return next((line for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()) if line.strip()), "")
+    return next(
+        (
+            line
+            for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines())
+            if line.strip()
+        ),
+        "",
+    )
 
 
 def closed(pipe, seconds: float) -> bool:
@@ -118,16 +151,33 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
     """`ray start` for this node; sets the environment that it needs."""
     is_head = name == os.environ["C2SRT_HEAD"]
     os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
-    ports = [f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY]
-    command = [sys.executable, "-m", "cluster.patience", "start", "--block", f"--node-ip-address={own_address(name)}", *ports,
-               "--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}",
-               f"--num-gpus={gpu_count()}", f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={temporary}",
-               "--disable-usage-stats", "--log-color=false"]
+    ports = [
+        f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.patience",
+        "start",
+        "--block",
+        f"--node-ip-address={own_address(name)}",
+        *ports,
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}",
+        f"--num-gpus={gpu_count()}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={temporary}",
+        "--disable-usage-stats",
+        "--log-color=false",
+    ]
     if not is_head:
         return [*command, f"--address={head}:{first_port}"]
     write_token(temporary / "token")
     dashboard = os.environ.get("C2SRT_DASHBOARD_HOST", "127.0.0.1")
-    shown = ["--include-dashboard=false"] if dashboard == "none" else [f"--dashboard-host={dashboard}"]
+    shown = (
+        ["--include-dashboard=false"] if dashboard == "none" else [f"--dashboard-host={dashboard}"]
+    )
     return [*command, "--head", *shown, "--no-monitor"]  # nothing is scaled: a process less
 
 
@@ -159,7 +209,9 @@ def job_state(number: str | None = None) -> str:
     the job ended so long ago that Slurm does not know it any more."""
     asked = ["scontrol", "show", "job", "-o", number or os.environ["SLURM_JOB_ID"]]
     try:
-        shown = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
+        shown = subprocess.run(
+            asked, capture_output=True, encoding="utf-8", errors="replace", timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "RUNNING"
     found = re.search(r"JobState=(\w+)", shown.stdout)
@@ -168,11 +220,16 @@ def job_state(number: str | None = None) -> str:
 
 # --- nothing left behind
 
+
 def remove_what_dead_jobs_left(folder: Path, state: Callable[[str], str] = job_state) -> None:
     """Temporary folders of this user's jobs that a power cut kept from tidying up."""
     for path in folder.glob("r[0-9]*"):
         with suppress(OSError):
-            if path.name[1:].isdigit() and path.stat().st_uid == os.getuid() and state(path.name[1:]) not in ALIVE:
+            if (
+                path.name[1:].isdigit()
+                and path.stat().st_uid == os.getuid()
+                and state(path.name[1:]) not in ALIVE
+            ):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -186,7 +243,12 @@ def descendants() -> list[int]:
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parents[int(folder.name)] = int((folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+            parents[int(folder.name)] = int(
+                (folder / "stat")
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition(")")[2]
+                .split()[1]
+            )
     found, left = [], [os.getpid()]
     while left:
         left = [pid for pid, parent in parents.items() if parent in left]

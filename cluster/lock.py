@@ -20,17 +20,27 @@ KEPT: list[IO] = []
 """This rank's open lock file: closing it would give the lock back."""
 
 
-def wait_for_earlier_ranks(file: IO, seconds: float = LEASE_S, stop: Callable[[], bool] = lambda: False) -> bool:
+def wait_for_earlier_ranks(
+    file: IO, seconds: float = LEASE_S, stop: Callable[[], bool] = lambda: False
+) -> bool:
     """Until no rank of an earlier attempt lives; they end with their raylet or driver. Returns False if `stop` says so before.
 
     Raises UserError if one does not end.
     """
     folder = Path(file.name).parent
-    if not locked(file, RANKS, seconds, f"waiting for the workers of an earlier attempt that write {folder}", stop):
+    if not locked(
+        file,
+        RANKS,
+        seconds,
+        f"waiting for the workers of an earlier attempt that write {folder}",
+        stop,
+    ):
         if stop():
             return False
-        raise UserError(f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them, then run the same "
-                        "command")
+        raise UserError(
+            f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them, then run the same "
+            "command"
+        )
     fcntl.lockf(file, fcntl.LOCK_UN, 1, RANKS)
     return True
 

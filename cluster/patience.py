@@ -16,11 +16,20 @@ from contextlib import contextmanager
 
 import psutil
 from ray._private import services
-from ray._raylet import (DASHBOARD_AGENT_LISTEN_PORT_NAME, METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME,
-                         RUNTIME_ENV_AGENT_PORT_NAME, persist_port)
+from ray._raylet import (
+    DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    METRICS_AGENT_PORT_NAME,
+    METRICS_EXPORT_PORT_NAME,
+    RUNTIME_ENV_AGENT_PORT_NAME,
+    persist_port,
+)
 
-PORTS = {"metrics_agent_port": METRICS_AGENT_PORT_NAME, "metrics_export_port": METRICS_EXPORT_PORT_NAME,
-         "dashboard_agent_listen_port": DASHBOARD_AGENT_LISTEN_PORT_NAME, "runtime_env_agent_port": RUNTIME_ENV_AGENT_PORT_NAME}
+PORTS = {
+    "metrics_agent_port": METRICS_AGENT_PORT_NAME,
+    "metrics_export_port": METRICS_EXPORT_PORT_NAME,
+    "dashboard_agent_listen_port": DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    "runtime_env_agent_port": RUNTIME_ENV_AGENT_PORT_NAME,
+}
 """What Ray calls the agents' ports: as arguments, and in the files."""
 START_S = 600
 
@@ -45,7 +54,9 @@ def with_ports(begin: Callable) -> Callable:
         call = signature.bind(*arguments, **names)
         for name, free in zip(PORTS, free_ports(len(PORTS)), strict=True):
             port = call.arguments[name] = call.arguments.get(name) or free
-            persist_port(call.arguments["session_dir"], call.arguments["node_id"], PORTS[name], port)
+            persist_port(
+                call.arguments["session_dir"], call.arguments["node_id"], PORTS[name], port
+            )
         return begin(*call.args, **call.kwargs)
 
     return start_raylet
@@ -53,6 +64,7 @@ def with_ports(begin: Callable) -> Callable:
 
 def while_it_lives(ask: Callable, seconds: float) -> Callable:
     """Ray's `get_node`, which fails as long as the raylet has not registered, tried again while there is a raylet."""
+
     def get_node(*arguments: object) -> object:
         deadline = time.monotonic() + seconds
         while True:
@@ -67,7 +79,9 @@ def while_it_lives(ask: Callable, seconds: float) -> Callable:
 
 
 def raylet_lives() -> bool:
-    children = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
+    children = (
+        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
+    )
     return any(child.name().startswith("raylet") for child in children)
 
 

@@ -25,7 +25,9 @@ def train_worker(told: dict) -> None:
     from ray.train.torch import get_device
 
     device, context = get_device(), get_context()
-    if device.type == "cuda":  # DeepSpeed takes its device from LOCAL_RANK, whatever Ray made visible to this worker
+    if (
+        device.type == "cuda"
+    ):  # DeepSpeed takes its device from LOCAL_RANK, whatever Ray made visible to this worker
         os.environ["LOCAL_RANK"] = str(device.index or 0)
         torch.cuda.set_device(device)
     from c2srt.train.config import from_settings
@@ -35,7 +37,13 @@ def train_worker(told: dict) -> None:
     config = from_settings(told["settings"])
     limit_waits(config.collective_timeout)
     tags = {"ray_job_id": ray.get_runtime_context().get_job_id(), **told["tags"]}
-    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_world_size(), device, tags)
+    world = World(
+        context.get_world_rank(),
+        context.get_world_size(),
+        context.get_local_world_size(),
+        device,
+        tags,
+    )
     try:
         with logged(folder / LOG if world.first else Path(os.devnull)):
             print(f"{time.strftime('%H:%M:%S')} the workers are up")
@@ -48,5 +56,9 @@ def train_worker(told: dict) -> None:
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Appends everything printed meanwhile to a file."""
-    with path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file, redirect_stdout(file), redirect_stderr(file):
+    with (
+        path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
         yield

@@ -43,8 +43,10 @@ def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0
     """Joins Ray. Raises UserError at once when its nodes have no room for the workers: Ray would wait in silence for ever."""
     join(workers * cpus_per_worker)
     if (room := room_for(cpus_per_worker, gpus_per_worker)) < workers:
-        raise UserError(f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs, and the nodes of "
-                        f"the Ray cluster have room for {room}: lower workers=…, or add nodes")
+        raise UserError(
+            f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs, and the nodes of "
+            f"the Ray cluster have room for {room}: lower workers=…, or add nodes"
+        )
 
 
 def join(cpus: float) -> None:
@@ -54,7 +56,9 @@ def join(cpus: float) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     start(cpus)
     if callable(handler) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself, and would end the command with status 15
+        signal.signal(
+            signal.SIGTERM, handler
+        )  # Ray takes it for itself, and would end the command with status 15
 
 
 def room_for(cpus: float, gpus: float) -> int:
@@ -83,15 +87,21 @@ def start(cpus: float) -> None:
         try:
             ray.init(log_to_driver=True)
         except ConnectionError as error:
-            raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a local Ray") from error
+            raise UserError(
+                f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a local Ray"
+            ) from error
         except Exception as error:
-            raise UserError(f"Ray cannot be joined at RAY_ADDRESS={address}: {first_line(error)}") from error
+            raise UserError(
+                f"Ray cannot be joined at RAY_ADDRESS={address}: {first_line(error)}"
+            ) from error
         return
     # As Ray does on Windows and macOS; elsewhere it takes loopback for a mistake and listens on every interface. Set both ways:
     # for this process, which has read the variable already, and for those that it starts.
     ray_constants.ENABLE_RAY_CLUSTER, os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = False, "0"
     if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # in memory only: Ray would write it into the home folder
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
+            32
+        )  # in memory only: Ray would write it into the home folder
         AuthenticationTokenLoader.instance().reset_cache()
     for name, value in LOCAL.items():
         os.environ.setdefault(name, value)
@@ -106,17 +116,27 @@ def start_local(cpus: int, folder: Path) -> None:
         left = deadline - time.monotonic()
         try:
             with patient(left):
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, logging_level="warning",
-                         _temp_dir=str(folder))
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    log_to_driver=True,
+                    logging_level="warning",
+                    _temp_dir=str(folder),
+                )
             return
         except Exception as error:
             if not any(what in str(error) for what in NOT_YET):
                 raise UserError(f"Ray does not start here: {first_line(error)}") from error
             if attempt == START_ATTEMPTS or time.monotonic() > deadline:
-                raise UserError(f"Ray did not start in {attempt} attempts: is the machine overloaded, or out of memory? Its last words "
-                                f"are in {folder}/session_latest/logs/raylet.err") from error
+                raise UserError(
+                    f"Ray did not start in {attempt} attempts: is the machine overloaded, or out of memory? Its last words "
+                    f"are in {folder}/session_latest/logs/raylet.err"
+                ) from error
             ray.shutdown()
-            for child in set(me.children(recursive=True)) - before:  # Ray would leave them until this process ends
+            for child in (
+                set(me.children(recursive=True)) - before
+            ):  # Ray would leave them until this process ends
                 with suppress(psutil.NoSuchProcess):
                     child.kill()
 
@@ -136,16 +156,26 @@ def temporary_folder() -> Path:
                 path.mkdir(parents=True, exist_ok=True)
                 if os.access(path, os.W_OK | os.X_OK):
                     return path
-    raise UserError(f"Ray needs a folder for its sockets, with a path of at most {LONGEST_TEMPORARY - 9} characters that can be written, "
-                    f"and {', '.join([*given, '/tmp'])} will not do: set RAY_TMPDIR")
+    raise UserError(
+        f"Ray needs a folder for its sockets, with a path of at most {LONGEST_TEMPORARY - 9} characters that can be written, "
+        f"and {', '.join([*given, '/tmp'])} will not do: set RAY_TMPDIR"
+    )
 
 
 def first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )[:300]
 
 
-def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int, gpus_per_worker: float = 0,
-              retries: int = 3, name: Callable[[Any], str] | None = None) -> Iterator[tuple[Any, Any]]:
+def run_tasks(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    workers: int,
+    gpus_per_worker: float = 0,
+    retries: int = 3,
+    name: Callable[[Any], str] | None = None,
+) -> Iterator[tuple[Any, Any]]:
     """Yields (item, result) as tasks finish, at most `workers` at a time, so memory is flat in the number of items.
 
     `name` gives a task its name in Ray's dashboard, such as "shard train-000012".
@@ -153,7 +183,12 @@ def run_tasks(function: Callable[[Any], Any], items: Iterable[Any], workers: int
     A task whose worker process dies, or whose loader fails, is retried `retries` times by Ray; any other exception raised by
     `function` ends the run (UserError as it is, anything else as ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
     """
-    settings = {"num_cpus": 1, "num_gpus": gpus_per_worker, "max_retries": retries, "retry_exceptions": [LoaderFailed]}
+    settings = {
+        "num_cpus": 1,
+        "num_gpus": gpus_per_worker,
+        "max_retries": retries,
+        "retry_exceptions": [LoaderFailed],
+    }
     remote = ray.remote(**settings)(as_here(function))
     running: dict[Any, Any] = {}
     for item in items:
@@ -175,5 +210,7 @@ def finished(running: dict[Any, Any]) -> tuple[Any, Any]:
             raise UserError(str(error.cause)) from error
         raise
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        raise UserError("a worker process died, and so did those that tried again (killed from outside, or out of memory): run "
-                        "the same command to go on, with fewer workers=… if memory is short") from error
+        raise UserError(
+            "a worker process died, and so did those that tried again (killed from outside, or out of memory): run "
+            "the same command to go on, with fewer workers=… if memory is short"
+        ) from error

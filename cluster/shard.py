@@ -20,7 +20,14 @@ from sharding.inputs import FOLDER as INPUTS
 from sharding.inputs import Reader, inputs_path, prepare_inputs
 from sharding.pack import ShardTask, pack_shard
 from sharding.packs import PackSource, pack_tasks, stage_pack
-from sharding.plan import check_settings, divide, only_writer, plan_split, require_urls, status_counts
+from sharding.plan import (
+    check_settings,
+    divide,
+    only_writer,
+    plan_split,
+    require_urls,
+    status_counts,
+)
 from sharding.readers import find_reader
 
 ACCEPTANCE = "acceptance.json"
@@ -41,9 +48,14 @@ def run(config: Config) -> None:
             require_urls({split: paths[split] for split in config.splits}, config.data.root)
         vocabulary = reader.vocabulary(paths)
         vocabulary.save(out)
-        tasks = {split: plan_split(out, split, settings[split], source, config) for split in settings}
+        tasks = {
+            split: plan_split(out, split, settings[split], source, config) for split in settings
+        }
         done, left = divide([task for split in config.splits for task in tasks[split]])
-        print(f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to be made", flush=True)
+        print(
+            f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to be made",
+            flush=True,
+        )
         if left:
             (out / FILE).unlink(missing_ok=True)
             pack_all(source, left, done, config.workers)
@@ -52,7 +64,11 @@ def run(config: Config) -> None:
 
 def clean(out: Path) -> None:
     """Removes what killed runs left under temporary names."""
-    for folder in (out, out / INPUTS, *(path for path in (out / staging.FOLDER).glob("*") if path.is_dir())):
+    for folder in (
+        out,
+        out / INPUTS,
+        *(path for path in (out / staging.FOLDER).glob("*") if path.is_dir()),
+    ):
         remove_leftovers(folder)
 
 
@@ -61,7 +77,13 @@ def inputs(config: Config, reader: Reader, out: Path) -> dict[str, str]:
     digests = {}
     for split in config.splits:
         report, digests[split], new = prepare_inputs(reader, split, out)
-        print("\n".join(report.lines() + ([] if new else [f"{split}: these CSVs were read by an earlier run"])), flush=True)
+        print(
+            "\n".join(
+                report.lines()
+                + ([] if new else [f"{split}: these CSVs were read by an earlier run"])
+            ),
+            flush=True,
+        )
     return digests
 
 
@@ -82,18 +104,30 @@ def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], work
     progress.close()
 
 
-def finish(out: Path, reader: Reader, vocabulary: Vocabulary, settings: dict[str, str], tasks: dict[str, list[ShardTask]],
-           config: Config) -> None:
+def finish(
+    out: Path,
+    reader: Reader,
+    vocabulary: Vocabulary,
+    settings: dict[str, str],
+    tasks: dict[str, list[ShardTask]],
+    config: Config,
+) -> None:
     """The index of every complete split (those of earlier runs included), the acceptance counts, and a line a status."""
     divided = {split: divide(planned) for split, planned in tasks.items()}
-    splits = {split: tuple(done[task.name] for task in tasks[split]) for split, (done, left) in divided.items() if not left}
+    splits = {
+        split: tuple(done[task.name] for task in tasks[split])
+        for split, (done, left) in divided.items()
+        if not left
+    }
     ShardIndex(out, vocabulary.hash, hash_of(settings), splits).save()
     shutil.rmtree(out / staging.FOLDER, ignore_errors=True)
     names = [shard.name for split in config.splits for shard in splits[split]]
     for split, status, count in status_counts(out, names).iter_rows():
         print(f"{split:<12} {status:<14} {count:>11,}")
     packed = {split: sum(shard.count for shard in splits[split]) for split in config.splits}
-    counts = reader.acceptance(vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed)
+    counts = reader.acceptance(
+        vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed
+    )
     counts.save(out / ACCEPTANCE)
     print("\n".join(counts.lines()))
     print(f"shards are in {out}")

@@ -22,7 +22,16 @@ from c2srt.model.clip import Clip, ClipConfig, load_clip
 from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
-from c2srt.teacher import FILE, MADE_BY, cache_key, difference, feature_key, is_done, shard_marker, write_shard
+from c2srt.teacher import (
+    FILE,
+    MADE_BY,
+    cache_key,
+    difference,
+    feature_key,
+    is_done,
+    shard_marker,
+    write_shard,
+)
 from c2srt.views import ViewConfig
 from cluster.address import check_address
 from cluster.paths import check_lasting
@@ -54,13 +63,19 @@ def run(config: Config) -> None:
     """The whole job. Raises UserError on bad input or a full disk."""
     check_lasting(config.out)
     check_address()
-    index, out, clip = load_index(Path(config.shards).absolute()), Path(config.out).absolute(), load_clip(config.clip)
+    index, out, clip = (
+        load_index(Path(config.shards).absolute()),
+        Path(config.out).absolute(),
+        load_clip(config.clip),
+    )
     key = cache_key(clip, config.views, config.seed, index, config.splits)
     shards = [shard for split in config.splits for shard in index.split(split) if shard.count]
     feature = hash_of(feature_key(clip, config.views, config.seed))
     if is_complete(out, key) and not undone(out, shards, feature):
         tidy(out)
-        print(f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do")
+        print(
+            f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do"
+        )
         return
     with writing(out):
         announce_change(out, key)
@@ -89,13 +104,22 @@ def announce_change(out: Path, key: dict) -> None:
             print(f"{out} was made with {unlike}: computing it again")
 
 
-def cache_all(config: Config, index: ShardIndex, shards: list[Shard], left: list[Shard], out: Path, feature: str) -> None:
+def cache_all(
+    config: Config,
+    index: ShardIndex,
+    shards: list[Shard],
+    left: list[Shard],
+    out: Path,
+    feature: str,
+) -> None:
     """Runs the tasks of the shards in `left`, with a bar over the images of all `shards`."""
     gpus = connect_with_gpus(config)
     progress = Progress("teacher", sum(shard.count for shard in shards))
     progress.skip(progress.total - sum(shard.count for shard in left))
     task = shard_task(config, index, out, feature)
-    for shard, _ in run_tasks(task, left, config.workers, gpus, name=lambda shard: f"teacher {shard.name}"):
+    for shard, _ in run_tasks(
+        task, left, config.workers, gpus, name=lambda shard: f"teacher {shard.name}"
+    ):
         progress.update(shard.count, shard.name)
     progress.close(f"in {out}")
 
@@ -108,7 +132,9 @@ def connect_with_gpus(config: Config) -> float:
     return min(1.0, int(1000 * ray.cluster_resources().get("GPU", 0) / config.workers) / 1000)
 
 
-def shard_task(config: Config, index: ShardIndex, out: Path, feature: str) -> Callable[[Shard], None]:
+def shard_task(
+    config: Config, index: ShardIndex, out: Path, feature: str
+) -> Callable[[Shard], None]:
     """The function that a Ray worker runs on one shard; it raises UserError if the CLIP is no longer that of `feature`."""
     clip_config, views, seed, batch = config.clip, config.views, config.seed, config.batch
 
@@ -116,8 +142,10 @@ def shard_task(config: Config, index: ShardIndex, out: Path, feature: str) -> Ca
         device = "cuda" if torch.cuda.is_available() else "cpu"
         clip = frozen(clip_config.name, clip_config.pretrained, device)
         if hash_of(feature_key(clip, views, seed)) != feature:
-            raise UserError(f"clip.name={clip_config.name} clip.pretrained={clip_config.pretrained} is another CLIP now than when "
-                            "this command started: run it again")
+            raise UserError(
+                f"clip.name={clip_config.name} clip.pretrained={clip_config.pretrained} is another CLIP now than when "
+                "this command started: run it again"
+            )
         write_shard(clip, views, seed, index, shard, out, batch, device)
 
     return task
@@ -127,7 +155,9 @@ def shard_task(config: Config, index: ShardIndex, out: Path, feature: str) -> Ca
 def frozen(name: str, pretrained: str, device: str) -> Clip:
     """The CLIP of this worker process, loaded once for all its shards."""
     torch.set_num_threads(1)  # a task has one core
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU: as many mantissa bits as the float16 that is stored
+    torch.set_float32_matmul_precision(
+        "high"
+    )  # TF32 on a GPU: as many mantissa bits as the float16 that is stored
     clip = load_clip(ClipConfig(name, pretrained))
     clip.model.to(device)
     return clip

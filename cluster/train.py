@@ -43,22 +43,34 @@ def run(config: Config) -> int:
     check_exports(config)
     told: list[int] = []
     step = fit(config, told)
-    summary = read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
+    summary = (
+        read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
+    )
     if summary.get("state") != FINISHED:
         print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
         return INTERRUPTED if signal.SIGINT in told else SAVED
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
-    print(f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
-          f"{', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)")
+    print(
+        f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
+        f"{', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)"
+    )
     return 0
 
 
 def absolute(config: Config) -> Config:
     """The config with absolute folders: Ray's workers have another working directory."""
-    names = ["shards", "text", "relations", "work", "out"] + (["teacher"] if config.uses_teacher else [])
+    names = ["shards", "text", "relations", "work", "out"] + (
+        ["teacher"] if config.uses_teacher else []
+    )
     folders = {name: str(Path(getattr(config, name)).absolute()) for name in names}
-    clip = replace(config.clip, **{name: str(Path(value).absolute()) for name in ("name", "pretrained")
-                                   if os.path.isfile(value := getattr(config.clip, name))})
+    clip = replace(
+        config.clip,
+        **{
+            name: str(Path(value).absolute())
+            for name in ("name", "pretrained")
+            if os.path.isfile(value := getattr(config.clip, name))
+        },
+    )
     return replace(config, clip=clip, **folders)
 
 
@@ -71,7 +83,9 @@ def fit(config: Config, told: list[int]) -> int:
     with only_command(config.folder / LOCK) as lock:
         clear(config.folder)
         remove_leftovers(config.folder)
-        join(config.workers * config.cpus_per_worker)  # before the signals: Ray takes SIGTERM for itself when it starts
+        join(
+            config.workers * config.cpus_per_worker
+        )  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")
             return run_attempts(config, lock)
@@ -116,15 +130,23 @@ def followed(log: Path) -> Iterator[None]:
 def signals_to(stop_file: Path, told: list[int]) -> Iterator[None]:
     """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C become a file that the workers look for after every step, and are added to
     `told`."""
+
     def stop(number: int, frame: object) -> None:
         if number not in told:
-            print(f"{signal.Signals(number).name}: the workers finish their step and save"
-                  f"{'; once more ends at once' if number == signal.SIGINT else ''}", file=sys.stderr, flush=True)
+            print(
+                f"{signal.Signals(number).name}: the workers finish their step and save"
+                f"{'; once more ends at once' if number == signal.SIGINT else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
         told.append(number)
         stop_file.touch()
 
     with patiently():
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+        before = {
+            number: signal.signal(number, stop)
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+        }
         try:
             yield
         finally:

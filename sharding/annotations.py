@@ -21,30 +21,73 @@ from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
 from c2srt.shown import shown
 from c2srt.tracking.redact import HIDDEN
-from sharding.csvs import DIGITS, bucket, damaged, existing, read_blocks, read_fields, read_lines, scatter
+from sharding.csvs import (
+    DIGITS,
+    bucket,
+    damaged,
+    existing,
+    read_blocks,
+    read_fields,
+    read_lines,
+    scatter,
+)
 
 SPLITS = ("train", "validation", "test")
 ALL_IMAGES = "image_ids_and_rotation.csv"
-OWN_IMAGES = {"train": "train-images-boxable-with-rotation.csv", "validation": "validation-images-with-rotation.csv",
-              "test": "test-images-with-rotation.csv"}
-IMAGE_COLUMNS = {"ImageID": pa.string(), "Subset": pa.string(), "OriginalURL": pa.string(), "OriginalLandingURL": pa.string(),
-                 "License": pa.string(), "Author": pa.string(), "Title": pa.string(), "OriginalSize": pa.int64(),
-                 "OriginalMD5": pa.string(), "Thumbnail300KURL": pa.string(), "Rotation": pa.float64()}
+OWN_IMAGES = {
+    "train": "train-images-boxable-with-rotation.csv",
+    "validation": "validation-images-with-rotation.csv",
+    "test": "test-images-with-rotation.csv",
+}
+IMAGE_COLUMNS = {
+    "ImageID": pa.string(),
+    "Subset": pa.string(),
+    "OriginalURL": pa.string(),
+    "OriginalLandingURL": pa.string(),
+    "License": pa.string(),
+    "Author": pa.string(),
+    "Title": pa.string(),
+    "OriginalSize": pa.int64(),
+    "OriginalMD5": pa.string(),
+    "Thumbnail300KURL": pa.string(),
+    "Rotation": pa.float64(),
+}
 LABEL_COLUMNS = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float64()}
-IMAGE_SCHEMA = {"id": pl.String, "url": pl.String, "landing_url": pl.String, "license": pl.String, "author": pl.String,
-                "title": pl.String, "original_size": pl.Int64, "original_md5": pl.String, "thumbnail_url": pl.String,
-                "rotation": pl.Int32}
+IMAGE_SCHEMA = {
+    "id": pl.String,
+    "url": pl.String,
+    "landing_url": pl.String,
+    "license": pl.String,
+    "author": pl.String,
+    "title": pl.String,
+    "original_size": pl.Int64,
+    "original_md5": pl.String,
+    "thumbnail_url": pl.String,
+    "rotation": pl.Int32,
+}
 LABEL_SCHEMA = {"id": pl.String, "mid": pl.String, "present": pl.Boolean}
 URLS = ("url", "landing_url", "thumbnail_url")
 WITH_PASSWORD = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@"
 TEXTS = ("url", "landing_url", "license", "author", "title", "thumbnail_url")
-SCHEMA = pa.schema([("id", pa.string()), *((name, pa.string()) for name in TEXTS[:-1]), ("original_size", pa.int64()),
-                    ("original_md5", pa.string()), ("thumbnail_url", pa.string()), ("rotation", pa.int32()),
-                    ("listed", pa.bool_()), ("positive", pa.list_(pa.string())), ("negative", pa.list_(pa.string()))])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        *((name, pa.string()) for name in TEXTS[:-1]),
+        ("original_size", pa.int64()),
+        ("original_md5", pa.string()),
+        ("thumbnail_url", pa.string()),
+        ("rotation", pa.int32()),
+        ("listed", pa.bool_()),
+        ("positive", pa.list_(pa.string())),
+        ("negative", pa.list_(pa.string())),
+    ]
+)
 CONTRADICTORY_SCHEMA = pa.schema([("id", pa.string()), ("mid", pa.string())])
 WELL_FORMED = "^[0-9a-f]{16}$"
 EXAMPLES = 5
-GROUP_ROWS = 1 << 16  # of the parquet: a reader of one range of ids touches little more than that range
+GROUP_ROWS = (
+    1 << 16
+)  # of the parquet: a reader of one range of ids touches little more than that range
 
 
 @dataclass(frozen=True)
@@ -72,27 +115,39 @@ class RawFiles:
         """The files of a split. Raises UserError, naming the missing file, unless it has an image CSV and a label CSV."""
         files = self.splits.get(name)
         if files is None:
-            raise UserError(f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}): put the "
-                            f"image CSV and the label CSV into {self.folder / name}")
+            raise UserError(
+                f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}): put the "
+                f"image CSV and the label CSV into {self.folder / name}"
+            )
         if files.images is None:
-            raise UserError(f"no image CSV of split {name!r} in {self.folder}: put {name}/{OWN_IMAGES.get(name, 'images.csv')}, "
-                            f"{name}/images.csv or {ALL_IMAGES} there")
+            raise UserError(
+                f"no image CSV of split {name!r} in {self.folder}: put {name}/{OWN_IMAGES.get(name, 'images.csv')}, "
+                f"{name}/images.csv or {ALL_IMAGES} there"
+            )
         if files.labels is None:
-            raise UserError(f"{self.folder / name / f'{name}-annotations-human-imagelabels.csv'} does not exist: download it")
+            raise UserError(
+                f"{self.folder / name / f'{name}-annotations-human-imagelabels.csv'} does not exist: download it"
+            )
         return files
 
 
 def find_root(root: Path) -> RawFiles:
     """Finds the Open Images V4 files in `root`, `root/2018_04` or `root/*/2018_04`. Raises UserError if they are not there."""
     if not root.is_dir():
-        raise UserError(f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open Images V4 CSVs")
+        raise UserError(
+            f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open Images V4 CSVs"
+        )
     for folder in (root, root / "2018_04", *sorted(root.glob("*/2018_04"))):
         if descriptions := existing(folder / "class-descriptions.csv"):
             splits = {split: files for split in SPLITS if (files := split_files(folder, split))}
-            lists = (existing(folder / f"classes-{name}.txt") for name in ("trainable", "seen", "unseen"))
+            lists = (
+                existing(folder / f"classes-{name}.txt") for name in ("trainable", "seen", "unseen")
+            )
             return RawFiles(folder, descriptions, *lists, splits)
-    raise UserError(f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder that has the "
-                    "Open Images V4 CSVs by data.root=…")
+    raise UserError(
+        f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder that has the "
+        "Open Images V4 CSVs by data.root=…"
+    )
 
 
 def split_files(folder: Path, split: str) -> SplitFiles | None:
@@ -117,9 +172,13 @@ def class_names(raw: RawFiles) -> dict[str, str]:
         if len(row) != 2 or not row[1] or not row[0].startswith("/"):
             if line == 1 and row[0] == "LabelName":  # later releases have a header
                 continue
-            raise damaged(raw.class_descriptions,
-                          f"line {line} is not a MID and a name: '{shown(','.join(row))}'")
-        names.setdefault(row[0], row[1].strip())  # two names of Open Images V4 have a blank at an end
+            raise damaged(
+                raw.class_descriptions,
+                f"line {line} is not a MID and a name: '{shown(','.join(row))}'",
+            )
+        names.setdefault(
+            row[0], row[1].strip()
+        )  # two names of Open Images V4 have a blank at an end
     if not names:
         raise damaged(raw.class_descriptions, "it is empty")
     return names
@@ -159,26 +218,48 @@ class InputReport:
     def lines(self) -> list[str]:
         """The counts, then one sentence for each kind of oddity that occurs."""
         oddities = [
-            (self.duplicate_image_rows, "{} rows of the image CSV repeat an image: the first of each is used"),
+            (
+                self.duplicate_image_rows,
+                "{} rows of the image CSV repeat an image: the first of each is used",
+            ),
             (self.duplicate_label_rows, "{} label rows repeat another one: each counts once"),
-            (self.contradictory, "{} pairs of image and category are verified as both present and absent: taken as unverified "
-                                 "and kept in the -contradictory.parquet"),
-            (self.unlisted, "{} images have labels but are not in the image CSV: kept, without URL, attribution and rotation"),
+            (
+                self.contradictory,
+                "{} pairs of image and category are verified as both present and absent: taken as unverified "
+                "and kept in the -contradictory.parquet",
+            ),
+            (
+                self.unlisted,
+                "{} images have labels but are not in the image CSV: kept, without URL, attribution and rotation",
+            ),
             (self.unlabelled, "{} images have no label: kept, all categories unverified"),
-            (self.unknown_mids, "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
-                                f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})"),
-            (self.passwords, f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it from ~/.netrc"),
-            (self.malformed_ids, "{} rows are left out because their ImageID is not 16 hex digits "
-                                 f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})"),
+            (
+                self.unknown_mids,
+                "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
+                f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})",
+            ),
+            (
+                self.passwords,
+                f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it from ~/.netrc",
+            ),
+            (
+                self.malformed_ids,
+                "{} rows are left out because their ImageID is not 16 hex digits "
+                f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})",
+            ),
         ]
         machine = f" + {self.machine_rows:,} machine" if self.machine_rows else ""
-        first = (f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with labels "
-                 f"({self.label_rows:,} human{machine} rows → {self.positives:,} positive, {self.negatives:,} negative)")
+        first = (
+            f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with labels "
+            f"({self.label_rows:,} human{machine} rows → {self.positives:,} positive, {self.negatives:,} negative)"
+        )
         said = [text.replace("{}", f"{count:,}", 1) for count, text in oddities if count]
         return [f"{self.split}: {line}" for line in [first, *said]]
 
 
-def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float | None = None) -> InputReport:
+def write_inputs(
+    raw: RawFiles, split: str, out: Path, machine_threshold: float | None = None
+) -> InputReport:
     """Writes `out`, the parquet that this module's docstring specifies; its bytes depend on the CSVs' content only.
 
     With `machine_threshold`, machine labels of at least that confidence are positives too, wherever no person verified the pair.
@@ -188,15 +269,19 @@ def write_inputs(raw: RawFiles, split: str, out: Path, machine_threshold: float 
         raise UserError(f"machine_threshold {machine_threshold} is outside (0, 1]")
     files, report = raw.split(split), InputReport(split)
     if machine_threshold is not None and files.machine_labels is None:
-        raise UserError(f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist: download it, or "
-                        "leave machine_threshold empty")
+        raise UserError(
+            f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist: download it, or "
+            "leave machine_threshold empty"
+        )
     buckets = out.with_name(f"{out.name}{TEMPORARY}buckets")
     shutil.rmtree(buckets, ignore_errors=True)
     try:
         scatter(image_blocks(files, split, report), buckets / "images")
         scatter(label_blocks(files.labels, None, report), buckets / "human")
         if machine_threshold is not None:
-            scatter(label_blocks(files.machine_labels, machine_threshold, report), buckets / "machine")
+            scatter(
+                label_blocks(files.machine_labels, machine_threshold, report), buckets / "machine"
+            )
         write_rows(buckets, out, report, class_names(raw))
     except OSError as error:
         raise_if_storage(error, out)
@@ -212,11 +297,15 @@ def require_images(files: SplitFiles, report: InputReport) -> None:
         return
     if report.malformed_ids:
         shown = report.malformed_examples[0].strip("'") or "nothing"
-        raise UserError(f"of the {report.malformed_ids:,} rows of {report.split} none has a usable ImageID "
-                        f"(they look like {shown}): an ImageID is 16 hex digits, the image's file name "
-                        f"without .jpg; correct {files.images} and {files.labels}")
-    raise UserError(f"the split {report.split} has no image: neither {files.images} nor {files.labels} "
-                    "has a row of it; download them again, or leave it out of 'splits=[…]'")
+        raise UserError(
+            f"of the {report.malformed_ids:,} rows of {report.split} none has a usable ImageID "
+            f"(they look like {shown}): an ImageID is 16 hex digits, the image's file name "
+            f"without .jpg; correct {files.images} and {files.labels}"
+        )
+    raise UserError(
+        f"the split {report.split} has no image: neither {files.images} nor {files.labels} "
+        "has a row of it; download them again, or leave it out of 'splits=[…]'"
+    )
 
 
 def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
@@ -225,7 +314,10 @@ def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
     if not len(bad):
         return block
     report.malformed_ids += len(bad)
-    report.malformed_examples += [repr(shown(name or "", 38)) for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))]
+    report.malformed_examples += [
+        repr(shown(name or "", 38))
+        for name in bad["id"].head(EXAMPLES - len(report.malformed_examples))
+    ]
     return block.filter(pl.col("id").fill_null("").str.contains(WELL_FORMED))
 
 
@@ -235,13 +327,17 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         other = block.filter(pl.col("Subset").ne_missing(split))
         if len(other) and not files.shared_images:
-            raise UserError(f"{files.images} holds image {shown(other['ImageID'][0])} of subset '{shown(other['Subset'][0])}': it is "
-                            f"not the list of {split}; download it again")
+            raise UserError(
+                f"{files.images} holds image {shown(other['ImageID'][0])} of subset '{shown(other['Subset'][0])}': it is "
+                f"not the list of {split}; download it again"
+            )
         rows = block.filter(pl.col("Subset") == split).drop("Subset")
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
         turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
         if len(turned):
-            raise damaged(files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}")
+            raise damaged(
+                files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}"
+            )
         rows = rows.cast(IMAGE_SCHEMA)
         report.passwords += int(rows["url"].str.contains(WITH_PASSWORD).sum())
         masked = pl.col(URLS).str.replace(WITH_PASSWORD, f"${{1}}{HIDDEN}@")
@@ -250,13 +346,18 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
     return map(keep, read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)))
 
 
-def label_blocks(path: Path, threshold: float | None, report: InputReport) -> Iterator[pl.DataFrame]:
+def label_blocks(
+    path: Path, threshold: float | None, report: InputReport
+) -> Iterator[pl.DataFrame]:
     """A label CSV's rows as blocks of LABEL_SCHEMA: all human ones (threshold None), or machine ones from the threshold up."""
 
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         holes = block.filter(pl.col("LabelName").is_null() | pl.col("Confidence").is_null())
         if len(holes):
-            raise damaged(path, f"a row of image {shown(holes['ImageID'][0])} lacks its LabelName or Confidence")
+            raise damaged(
+                path,
+                f"a row of image {shown(holes['ImageID'][0])} lacks its LabelName or Confidence",
+            )
         if threshold is not None:
             block = block.filter(pl.col("Confidence") >= threshold)
             report.machine_rows += len(block)
@@ -264,10 +365,14 @@ def label_blocks(path: Path, threshold: float | None, report: InputReport) -> It
             odd = block.filter(~pl.col("Confidence").is_in([0.0, 1.0]))
             if len(odd):
                 image_id, mid, value = odd.row(0)
-                raise UserError(f"{path} has confidence {value:g} for {shown(mid)} in image {shown(image_id)}, where people say 0 or "
-                                "1: is it the machine label file? Download the human one")
+                raise UserError(
+                    f"{path} has confidence {value:g} for {shown(mid)} in image {shown(image_id)}, where people say 0 or "
+                    "1: is it the machine label file? Download the human one"
+                )
             report.label_rows += len(block)
-        return well_formed(block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report)
+        return well_formed(
+            block.select(id="ImageID", mid="LabelName", present=pl.col("Confidence") > 0), report
+        )
 
     return map(keep, read_blocks(path, LABEL_COLUMNS))
 
@@ -276,25 +381,43 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
     """Joins images and labels bucket by bucket, in the order of ids, into `out` and its contradictory pairs beside it."""
     unknown: set[str] = set()
     side = out.with_name(f"{out.stem}-contradictory.parquet")
-    with (whole_file(side) as side_file, whole_file(out) as rows_file,
-          pa.parquet.ParquetWriter(rows_file, SCHEMA, compression="zstd") as rows_writer,
-          pa.parquet.ParquetWriter(side_file, CONTRADICTORY_SCHEMA, compression="zstd") as side_writer):
+    with (
+        whole_file(side) as side_file,
+        whole_file(out) as rows_file,
+        pa.parquet.ParquetWriter(rows_file, SCHEMA, compression="zstd") as rows_writer,
+        pa.parquet.ParquetWriter(
+            side_file, CONTRADICTORY_SCHEMA, compression="zstd"
+        ) as side_writer,
+    ):
         for digit in DIGITS:
             images = bucket(buckets / "images", digit, IMAGE_SCHEMA)
-            labels, contradictory = verified_pairs(bucket(buckets / "human", digit, LABEL_SCHEMA),
-                                                   bucket(buckets / "machine", digit, LABEL_SCHEMA), report)
+            labels, contradictory = verified_pairs(
+                bucket(buckets / "human", digit, LABEL_SCHEMA),
+                bucket(buckets / "machine", digit, LABEL_SCHEMA),
+                report,
+            )
             unknown |= set(labels["mid"].unique()) - names.keys()
-            rows_writer.write_table(as_table(join_images(images, labels, report), SCHEMA), row_group_size=GROUP_ROWS)
+            rows_writer.write_table(
+                as_table(join_images(images, labels, report), SCHEMA), row_group_size=GROUP_ROWS
+            )
             side_writer.write_table(as_table(contradictory, CONTRADICTORY_SCHEMA))
     if not report.contradictory:
         side.unlink()
-    report.unknown_mids, report.unknown_examples = len(unknown), [shown(mid) for mid in sorted(unknown)[:EXAMPLES]]
+    report.unknown_mids, report.unknown_examples = (
+        len(unknown),
+        [shown(mid) for mid in sorted(unknown)[:EXAMPLES]],
+    )
 
 
-def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputReport) -> tuple[pl.DataFrame, pl.DataFrame]:
+def verified_pairs(
+    human: pl.DataFrame, machine: pl.DataFrame, report: InputReport
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Unique (id, mid, present) and the contradictory (id, mid), sorted; a machine label never settles what people verified."""
-    pairs = human.group_by("id", "mid").agg(pl.len().alias("rows"), pl.col("present").any().alias("present"),
-                                            pl.col("present").all().alias("agreed"))
+    pairs = human.group_by("id", "mid").agg(
+        pl.len().alias("rows"),
+        pl.col("present").any().alias("present"),
+        pl.col("present").all().alias("agreed"),
+    )
     clash = pl.col("present") != pl.col("agreed")  # any but not all
     contradictory = pairs.filter(clash).select("id", "mid").sort("id", "mid")
     report.contradictory += len(contradictory)
@@ -302,17 +425,30 @@ def verified_pairs(human: pl.DataFrame, machine: pl.DataFrame, report: InputRepo
     unverified = machine.unique(["id", "mid"])
     report.duplicate_label_rows += len(machine) - len(unverified)
     agreed = pairs.filter(~clash).select("id", "mid", "present")
-    return pl.concat([agreed, unverified.join(pairs, on=["id", "mid"], how="anti")]).sort("id", "mid"), contradictory
+    return pl.concat([agreed, unverified.join(pairs, on=["id", "mid"], how="anti")]).sort(
+        "id", "mid"
+    ), contradictory
 
 
 def join_images(images: pl.DataFrame, labels: pl.DataFrame, report: InputReport) -> pl.DataFrame:
     """One row per image of either table, sorted by id, labels gathered into lists; counts into `report`."""
-    unique = images.unique("id", keep="first", maintain_order=True).with_columns(listed=pl.lit(True))
-    lists = labels.group_by("id", maintain_order=True).agg(positive=pl.col("mid").filter(pl.col("present")),
-                                                           negative=pl.col("mid").filter(~pl.col("present")))
+    unique = images.unique("id", keep="first", maintain_order=True).with_columns(
+        listed=pl.lit(True)
+    )
+    lists = labels.group_by("id", maintain_order=True).agg(
+        positive=pl.col("mid").filter(pl.col("present")),
+        negative=pl.col("mid").filter(~pl.col("present")),
+    )
     empty = pl.lit([], dtype=pl.List(pl.String))
-    rows = unique.join(lists, on="id", how="full", coalesce=True).sort("id").with_columns(
-        pl.col("listed").fill_null(False), pl.col(TEXTS).fill_null(""), pl.col("positive", "negative").fill_null(empty))
+    rows = (
+        unique.join(lists, on="id", how="full", coalesce=True)
+        .sort("id")
+        .with_columns(
+            pl.col("listed").fill_null(False),
+            pl.col(TEXTS).fill_null(""),
+            pl.col("positive", "negative").fill_null(empty),
+        )
+    )
     labelled = (pl.col("positive").list.len() + pl.col("negative").list.len()) > 0
     report.duplicate_image_rows += len(images) - len(unique)
     report.images += len(rows)

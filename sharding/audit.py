@@ -79,23 +79,38 @@ def plan_audit(index: ShardIndex, split: str, inputs: Path) -> list[AuditTask]:
         return []
     after = ["", *(shard.last for shard in shards[:-1])]
     last = [*(shard.last for shard in shards[:-1]), None]
-    return [AuditTask(str(index.folder), split, shard, str(inputs), *bounds)
-            for shard, *bounds in zip(shards, after, last, strict=True)]
+    return [
+        AuditTask(str(index.folder), split, shard, str(inputs), *bounds)
+        for shard, *bounds in zip(shards, after, last, strict=True)
+    ]
 
 
-def audit_folder(index: ShardIndex, stored: Vocabulary, expected: Vocabulary, inputs: dict[str, Path]) -> list[Finding]:
+def audit_folder(
+    index: ShardIndex, stored: Vocabulary, expected: Vocabulary, inputs: dict[str, Path]
+) -> list[Finding]:
     """What concerns no single shard: the vocabulary, splits without shards, and files that the index does not know."""
     findings = []
     if index.vocabulary != stored.hash:
-        findings.append(f"the index was made for vocabulary {index.vocabulary}, vocabulary.json is {stored.hash}")
+        findings.append(
+            f"the index was made for vocabulary {index.vocabulary}, vocabulary.json is {stored.hash}"
+        )
     if stored.hash != expected.hash:
         how = difference(stored.mids, expected.mids)
-        findings.append(f"vocabulary.json is {stored.hash}, the class lists give {expected.hash} ({how})")
-    findings += [f"split {split} has images in the CSVs but no shard" for split, shards in index.splits.items()
-                 if not shards and pl.scan_parquet(inputs[split], glob=False).select(pl.len()).collect().item()]
+        findings.append(
+            f"vocabulary.json is {stored.hash}, the class lists give {expected.hash} ({how})"
+        )
+    findings += [
+        f"split {split} has images in the CSVs but no shard"
+        for split, shards in index.splits.items()
+        if not shards
+        and pl.scan_parquet(inputs[split], glob=False).select(pl.len()).collect().item()
+    ]
     known = {shard.name for shards in index.splits.values() for shard in shards}
-    findings += [f"{path.name} is in the folder but not in the index" for path in sorted(index.folder.glob("*.tar"))
-                 if path.stem not in known]
+    findings += [
+        f"{path.name} is in the folder but not in the index"
+        for path in sorted(index.folder.glob("*.tar"))
+        if path.stem not in known
+    ]
     return [Finding.of("index", "", what) for what in findings]
 
 
@@ -107,7 +122,10 @@ def audit_shard(task: AuditTask) -> list[Finding]:
 
 def disagreements(task: AuditTask) -> Iterator[tuple[str, str]]:
     """(id, what) of each; reads the tar twice (hash, then members) and each JPEG once."""
-    tar, sidecar = Path(task.folder, f"{task.shard.name}.tar"), Path(task.folder, f"{task.shard.name}.parquet")
+    tar, sidecar = (
+        Path(task.folder, f"{task.shard.name}.tar"),
+        Path(task.folder, f"{task.shard.name}.parquet"),
+    )
     rows = inputs_of(task)
     table, broken = read_sidecar(sidecar)
     if table is None:
@@ -164,7 +182,9 @@ def read_sidecar(path: Path) -> tuple[pl.DataFrame | None, str]:
     return table, ""
 
 
-def check_sidecar(table: pl.DataFrame, rows: pl.DataFrame, task: AuditTask) -> Iterator[tuple[str, str]]:
+def check_sidecar(
+    table: pl.DataFrame, rows: pl.DataFrame, task: AuditTask
+) -> Iterator[tuple[str, str]]:
     """The sidecar against the CSVs (a row for every image) and the index (counts, first, last)."""
     for image_id in table.join(rows, on="id", how="anti")["id"]:
         yield image_id, "is in the sidecar but is none of the shard's images in the CSVs"
@@ -173,14 +193,21 @@ def check_sidecar(table: pl.DataFrame, rows: pl.DataFrame, task: AuditTask) -> I
     for image_id in table.filter(pl.col("id").is_duplicated())["id"].unique().sort():
         yield image_id, "has several rows in the sidecar"
     packed = pl.col("status") == "ok"
-    for image_id, split in table.filter(pl.col("split") != task.split).select("id", "split").iter_rows():
+    for image_id, split in (
+        table.filter(pl.col("split") != task.split).select("id", "split").iter_rows()
+    ):
         yield image_id, f"is of split {split!r} in the sidecar, not {task.split!r}"
     for image_id in table.filter(~packed & (pl.col("reason") == ""))["id"]:
         yield image_id, "is not packed and the sidecar gives no reason"
     for image_id in table.filter(packed != (pl.col("member") >= 0))["id"]:
         yield image_id, "has a status and a member number in the sidecar that contradict each other"
     ends = (table["id"].min() or "", table["id"].max() or "")
-    found = {"inputs": len(table), "count": len(table.filter(packed)), "first": ends[0], "last": ends[1]}
+    found = {
+        "inputs": len(table),
+        "count": len(table.filter(packed)),
+        "first": ends[0],
+        "last": ends[1],
+    }
     for name, value in found.items():
         if value != getattr(task.shard, name):
             yield "", f"the sidecar gives {name} {value}, the index {getattr(task.shard, name)}"
@@ -203,7 +230,10 @@ def read_members(path: Path, samples: list[Sample]) -> Iterator[tuple[str, str]]
                     jpg = (image_id, span)
                 elif jpg and jpg[0] == image_id:
                     if samples and image_id <= samples[-1].id:
-                        yield image_id, f"comes after {samples[-1].id} in the tar: not sorted, or twice"
+                        yield (
+                            image_id,
+                            f"comes after {samples[-1].id} in the tar: not sorted, or twice",
+                        )
                     samples.append(Sample(image_id, jpg[1], span))
                     jpg = None
                 else:
@@ -240,29 +270,48 @@ def check_offsets(packed: pl.DataFrame, samples: list[Sample]) -> Iterator[tuple
         if row["member"] != number:
             yield sample.id, f"is sample {number} of the tar, the sidecar says {row['member']}"
         if spans != (sample.jpg, sample.json):
-            yield sample.id, (f"lies at (offset, bytes) {sample.jpg} and {sample.json} in the tar, the sidecar says {spans[0]} "
-                              f"and {spans[1]}")
+            yield (
+                sample.id,
+                (
+                    f"lies at (offset, bytes) {sample.jpg} and {sample.json} in the tar, the sidecar says {spans[0]} "
+                    f"and {spans[1]}"
+                ),
+            )
     for image_id in listed:
         yield image_id, "is packed according to the sidecar but is not in the tar"
 
 
-def check_samples(path: Path, samples: list[Sample], table: pl.DataFrame | None, rows: pl.DataFrame) -> Iterator[tuple[str, str]]:
+def check_samples(
+    path: Path, samples: list[Sample], table: pl.DataFrame | None, rows: pl.DataFrame
+) -> Iterator[tuple[str, str]]:
     """Every sample's JPEG and JSON against the sidecar's size and the CSVs' labels and attribution."""
-    place = {image_id: row for row, image_id in enumerate(rows["id"])}  # one row at a time as objects: lists can be long
-    sizes = {} if table is None else {row[0]: row[1:] for row in table.select("id", "width", "height").iter_rows()}
+    place = {
+        image_id: row for row, image_id in enumerate(rows["id"])
+    }  # one row at a time as objects: lists can be long
+    sizes = (
+        {}
+        if table is None
+        else {row[0]: row[1:] for row in table.select("id", "width", "height").iter_rows()}
+    )
     if not samples:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for sample in samples:
-            jpg, text = (content[offset : offset + size] for offset, size in (sample.jpg, sample.json))
+            jpg, text = (
+                content[offset : offset + size] for offset, size in (sample.jpg, sample.json)
+            )
             if sample.id not in place:
                 yield sample.id, "is in the tar but is none of the shard's images in the CSVs"
                 continue
-            for what in check_sample(sample.id, jpg, text, sizes.get(sample.id), rows.row(place[sample.id], named=True)):
+            for what in check_sample(
+                sample.id, jpg, text, sizes.get(sample.id), rows.row(place[sample.id], named=True)
+            ):
                 yield sample.id, what
 
 
-def check_sample(image_id: str, jpg: bytes, text: bytes, size: tuple[int, int] | None, expected: dict) -> Iterator[str]:
+def check_sample(
+    image_id: str, jpg: bytes, text: bytes, size: tuple[int, int] | None, expected: dict
+) -> Iterator[str]:
     """What is wrong with one sample."""
     try:
         found = parse_json(text)
@@ -279,7 +328,11 @@ def check_sample(image_id: str, jpg: bytes, text: bytes, size: tuple[int, int] |
     for name, labels in (("positive", positive), ("negative", negative)):
         if labels != expected[name]:
             yield f"{name} labels differ from the CSVs' ({difference(labels, expected[name])})"
-    if changed := [name for name in ATTRIBUTION if not isinstance(attribution, dict) or attribution.get(name) != expected[name]]:
+    if changed := [
+        name
+        for name in ATTRIBUTION
+        if not isinstance(attribution, dict) or attribution.get(name) != expected[name]
+    ]:
         yield f"{', '.join(changed)} of the attribution differ from the image CSV"
     yield from check_jpeg(image_id, jpg, stated)
 
@@ -292,7 +345,11 @@ def check_jpeg(image_id: str, jpg: bytes, stated: tuple[int, int]) -> Iterator[s
             if (width, height) != stated:
                 yield f"{image_id}.jpg has {width} × {height} pixels, its JSON says {stated[0]} × {stated[1]}"
                 return
-        most = min(MAX_PIXELS, max(1, stated[0] * stated[1])) if all(type(side) is int for side in stated) else MAX_PIXELS
+        most = (
+            min(MAX_PIXELS, max(1, stated[0] * stated[1]))
+            if all(type(side) is int for side in stated)
+            else MAX_PIXELS
+        )
         pixels: np.ndarray = decode_packed(jpg, most)
         if pixels.shape != (stated[1], stated[0], 3):
             yield f"{image_id}.jpg decodes to shape {pixels.shape}, its JSON says {stated[0]} × {stated[1]}"
@@ -304,9 +361,17 @@ def difference(found: object, expected: object) -> str:
     """Two lists of MIDs in words: what only one has, or that the order differs."""
     if not isinstance(found, list | tuple) or not all(isinstance(mid, str) for mid in found):
         return "not a list of MIDs"
-    only = [(some(set(found) - set(expected)), "only in the shard"), (some(set(expected) - set(found)), "only in the CSVs")]
-    return ", ".join(f"{mids} {where}" for mids, where in only if mids) or "same MIDs in another order, or twice"
+    only = [
+        (some(set(found) - set(expected)), "only in the shard"),
+        (some(set(expected) - set(found)), "only in the CSVs"),
+    ]
+    return (
+        ", ".join(f"{mids} {where}" for mids, where in only if mids)
+        or "same MIDs in another order, or twice"
+    )
 
 
 def some(mids: set[str]) -> str:
-    return " ".join(sorted(mids)[:SHOWN]) + (f" and {len(mids) - SHOWN} more" if len(mids) > SHOWN else "")
+    return " ".join(sorted(mids)[:SHOWN]) + (
+        f" and {len(mids) - SHOWN} more" if len(mids) > SHOWN else ""
+    )

@@ -73,7 +73,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.resize in ("none", "None", "null", 0):
             self.resize = None
-        if self.resize is not None and (isinstance(self.resize, bool) or not isinstance(self.resize, int) or self.resize < 1):
+        if self.resize is not None and (
+            isinstance(self.resize, bool) or not isinstance(self.resize, int) or self.resize < 1
+        ):
             raise UserError(f"resize={self.resize} is neither a number of pixels nor none")
         if not 1 <= self.quality <= 100:
             raise UserError(f"quality={self.quality} is outside 1…100")

@@ -23,14 +23,21 @@ from c2srt.shown import shown
 
 DIGITS = "0123456789abcdef"
 BLOCK_BYTES = 16 << 20  # of text held at once; a longer single row is refused
-LIST_BYTES = 64 << 20  # of a small list, unpacked: class-descriptions.csv of Open Images has 0.5 MiB
-BOMB_BYTES, BOMB_RATIO = 64 << 20, 200  # label files pack to a tenth; pyarrow would read on through gigabytes of blank lines
+LIST_BYTES = (
+    64 << 20
+)  # of a small list, unpacked: class-descriptions.csv of Open Images has 0.5 MiB
+BOMB_BYTES, BOMB_RATIO = (
+    64 << 20,
+    200,
+)  # label files pack to a tenth; pyarrow would read on through gigabytes of blank lines
 READ_ERRORS = (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error, UnicodeError, csv.Error)
 
 
 def existing(path: Path) -> Path | None:
     """`path`, or `path` with `.gz`, whichever exists; None if neither does."""
-    return next((file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()), None)
+    return next(
+        (file for file in (path, path.with_name(path.name + ".gz")) if file.is_file()), None
+    )
 
 
 def open_text(path: Path, most: int = LIST_BYTES) -> io.StringIO:
@@ -57,7 +64,9 @@ def read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with open_text(path) as file:
             lines = csv.reader(file)
-            yield from ((lines.line_num, row) for row in lines if "".join(row).strip() or len(row) > 1)
+            yield from (
+                (lines.line_num, row) for row in lines if "".join(row).strip() or len(row) > 1
+            )
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
 
@@ -81,7 +90,9 @@ def not_utf8(path: Path) -> UserError:
                     line.decode()
                 except UnicodeDecodeError:
                     begins = shown(line.strip()[:60].decode(errors="backslashreplace"))
-                    return UserError(f"{path} is not UTF-8 (line {number:,}: {begins}): save it as UTF-8")
+                    return UserError(
+                        f"{path} is not UTF-8 (line {number:,}: {begins}): save it as UTF-8"
+                    )
     except READ_ERRORS as error:
         return damaged(path, reason(error))
     return damaged(path, "not UTF-8")
@@ -92,14 +103,19 @@ def check_header(path: Path, required: list[str]) -> None:
     check_regular(path, "download it again")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = next(csv.reader(io.StringIO(file.readline(BLOCK_BYTES).decode("utf-8-sig"), newline="")), [])
+            header = next(
+                csv.reader(io.StringIO(file.readline(BLOCK_BYTES).decode("utf-8-sig"), newline="")),
+                [],
+            )
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
     if not header:
         raise damaged(path, "it is empty")
     if missing := [name for name in required if name not in header]:
         found = shown(", ".join(header), 120)
-        raise UserError(f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file")
+        raise UserError(
+            f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file"
+        )
 
 
 class PackedCsv(gzip.GzipFile):
@@ -112,7 +128,9 @@ class PackedCsv(gzip.GzipFile):
         return block
 
 
-def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str, ...] = ()) -> Iterator[pl.DataFrame]:
+def read_blocks(
+    path: Path, columns: dict[str, pa.DataType], optional: tuple[str, ...] = ()
+) -> Iterator[pl.DataFrame]:
     """Yields the named columns of a CSV block by block; an `optional` column that the file lacks is null.
 
     Raises UserError on a wrong header, a row with a wrong number of fields (a cut last line), a value of a wrong type.
@@ -120,11 +138,19 @@ def read_blocks(path: Path, columns: dict[str, pa.DataType], optional: tuple[str
     check_header(path, [name for name in columns if name not in optional])
     try:
         reader = pa.csv.open_csv(
-            pa.PythonFile(PackedCsv(path), "r") if path.suffix == ".gz" else pa.input_stream(str(path), compression=None),
+            pa.PythonFile(PackedCsv(path), "r")
+            if path.suffix == ".gz"
+            else pa.input_stream(str(path), compression=None),
             read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(column_types=columns, null_values=[""], strings_can_be_null=True,
-                                                  include_columns=list(columns), include_missing_columns=True))
+            convert_options=pa.csv.ConvertOptions(
+                column_types=columns,
+                null_values=[""],
+                strings_can_be_null=True,
+                include_columns=list(columns),
+                include_missing_columns=True,
+            ),
+        )
         for batch in reader:
             if batch.num_rows:
                 yield pl.from_arrow(batch)
@@ -138,16 +164,26 @@ def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:
     with ExitStack() as stack:
         writers: dict[str, pa.parquet.ParquetWriter] = {}
         for block in blocks:
-            for (digit,), part in block.with_columns(digit=pl.col("id").str.head(1)).partition_by(
-                    "digit", maintain_order=True, include_key=False, as_dict=True).items():
+            for (digit,), part in (
+                block.with_columns(digit=pl.col("id").str.head(1))
+                .partition_by("digit", maintain_order=True, include_key=False, as_dict=True)
+                .items()
+            ):
                 table = part.to_arrow(compat_level=pl.CompatLevel.oldest())
                 if digit not in writers:
                     writers[digit] = stack.enter_context(
-                        pa.parquet.ParquetWriter(folder / f"{digit}.parquet", table.schema, compression="lz4"))
+                        pa.parquet.ParquetWriter(
+                            folder / f"{digit}.parquet", table.schema, compression="lz4"
+                        )
+                    )
                 writers[digit].write_table(table)
 
 
 def bucket(folder: Path, digit: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     """One bucket of `scatter`; a bucket that got no row is an empty frame."""
     path = folder / f"{digit}.parquet"
-    return pl.read_parquet(path, glob=False).cast(schema) if path.exists() else pl.DataFrame(schema=schema)
+    return (
+        pl.read_parquet(path, glob=False).cast(schema)
+        if path.exists()
+        else pl.DataFrame(schema=schema)
+    )

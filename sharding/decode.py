@@ -42,8 +42,14 @@ class Converted:
     original: dict
 
 
-def convert(data: bytes, rotation: int | None = None, resize: int | None = 256, quality: int = 90, limits: Limits = Limits(),
-            exif_first: bool = False) -> Converted:
+def convert(
+    data: bytes,
+    rotation: int | None = None,
+    resize: int | None = 256,
+    quality: int = 90,
+    limits: Limits = Limits(),
+    exif_first: bool = False,
+) -> Converted:
     """Makes an upright sRGB JPEG, 4:2:0, without metadata, its short side reduced to `resize` pixels (never enlarged).
 
     `rotation` is the CSV's (degrees counter-clockwise, None = unknown), `exif_first` as in `orientation_of`. With `resize=None` a
@@ -55,11 +61,23 @@ def convert(data: bytes, rotation: int | None = None, resize: int | None = 256, 
         return converted(data, rotation, resize, quality, limits, exif_first)
 
 
-def converted(data: bytes, rotation: int | None, resize: int | None, quality: int, limits: Limits, exif_first: bool) -> Converted:
+def converted(
+    data: bytes,
+    rotation: int | None,
+    resize: int | None,
+    quality: int,
+    limits: Limits,
+    exif_first: bool,
+) -> Converted:
     image = open_image(data, limits)
     orientation = orientation_of(rotation, image.getexif().get(ORIENTATION), exif_first)
-    original = {"format": image.format, "mode": image.mode, "width": image.width, "height": image.height,
-                "orientation": orientation}
+    original = {
+        "format": image.format,
+        "mode": image.mode,
+        "width": image.width,
+        "height": image.height,
+        "orientation": orientation,
+    }
     if image.format == "PNG":
         refuse_placeholder(image)
     if image.format in ("JPEG", "MPO"):
@@ -77,9 +95,14 @@ def converted(data: bytes, rotation: int | None, resize: int | None, quality: in
 def encode(image: Image.Image, quality: int) -> bytes:
     """The slow, exact DCT: its result does not depend on the processor. Raises Rejected if a side is too long for a JPEG."""
     if max(image.size) > LONGEST:
-        raise Rejected("unsupported", f"{image.width:,} x {image.height:,} pixels: a JPEG has at most {LONGEST:,} a side")
+        raise Rejected(
+            "unsupported",
+            f"{image.width:,} x {image.height:,} pixels: a JPEG has at most {LONGEST:,} a side",
+        )
     pixels = np.ascontiguousarray(image)
-    return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False)
+    return simplejpeg.encode_jpeg(
+        pixels, quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False
+    )
 
 
 def orientation_of(rotation: int | None, exif: int | None, exif_first: bool) -> int:
@@ -99,8 +122,13 @@ def orientation_of(rotation: int | None, exif: int | None, exif_first: bool) -> 
 def passes_untouched(image: Image.Image, orientation: int) -> bool:
     """Whether a reader that ignores EXIF and profiles, and one that obeys them, both see these bytes as upright sRGB."""
     profile = image.info.get("icc_profile")
-    return (image.format == "JPEG" and image.mode == "RGB" and orientation == 1 and image.getexif().get(ORIENTATION, 1) == 1
-            and (not profile or is_srgb(profile)))
+    return (
+        image.format == "JPEG"
+        and image.mode == "RGB"
+        and orientation == 1
+        and image.getexif().get(ORIENTATION, 1) == 1
+        and (not profile or is_srgb(profile))
+    )
 
 
 def target_size(width: int, height: int, resize: int | None) -> tuple[int, int]:
@@ -116,7 +144,11 @@ def reduced(pixels: Image.Image, size: tuple[int, int], resize: int | None) -> I
 
     The decoder rounds sides up, so at n/8 the image may end inside the last row and column; `box` leaves that rest out.
     """
-    eighths = next(n for n in range(1, 9) if all(-(-side * n // 8) == now for side, now in zip(size, pixels.size, strict=True)))
+    eighths = next(
+        n
+        for n in range(1, 9)
+        if all(-(-side * n // 8) == now for side, now in zip(size, pixels.size, strict=True))
+    )
     box = (0, 0, size[0] * eighths / 8, size[1] * eighths / 8)
     target = target_size(*size, resize)
     return pixels if pixels.size == target else pixels.resize(target, Image.Resampling.LANCZOS, box)
@@ -126,7 +158,9 @@ def refuse_placeholder(image: Image.Image) -> None:
     """Raises Rejected on the grey PNG that Flickr answers for a removed photo: colourless, and mostly of one grey."""
     if image.mode not in ("L", "P", "RGB", "RGBA"):
         return
-    small = np.asarray(onto_white(image).resize((64, 64), Image.Resampling.NEAREST)).astype(np.int16)
+    small = np.asarray(onto_white(image).resize((64, 64), Image.Resampling.NEAREST)).astype(
+        np.int16
+    )
     greys = np.bincount(small[:, :, 1].ravel(), minlength=256)
     colourless = (small.max(2) - small.min(2)).max() <= 8
     if colourless and greys.max() > small.shape[0] * small.shape[1] / 2 and 32 < greys.argmax():

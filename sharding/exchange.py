@@ -25,7 +25,9 @@ import httpx
 from c2srt.clients import making_client
 
 HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
-OVERHEAD = 1 << 20  # bytes of handshakes, headers and framing, over a whole exchange; a single header has at most 100 kB (h11)
+OVERHEAD = (
+    1 << 20
+)  # bytes of handshakes, headers and framing, over a whole exchange; a single header has at most 100 kB (h11)
 REDIRECTS = 20
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 CURRENT = threading.local()
@@ -67,7 +69,9 @@ class Allowance:
     def check(self, host: str, port: int, address: str) -> None:
         """Raises NotAllowed unless `address`, found for the host, may be connected to."""
         if not self.private and (host, port) != self.own and not is_public(address):
-            raise NotAllowed(f"{host} is at {address}, which is no public address (download.private_hosts=true allows it)")
+            raise NotAllowed(
+                f"{host} is at {address}, which is no public address (download.private_hosts=true allows it)"
+            )
 
 
 def is_public(address: str) -> bool:
@@ -100,7 +104,9 @@ class Stream(httpcore.NetworkStream):
         try:
             data = self.stream.read(max_bytes, CURRENT.allowance.seconds(timeout))
         except httpcore.TimeoutException:
-            CURRENT.allowance.seconds(None)  # says so if it is the whole exchange that took too long
+            CURRENT.allowance.seconds(
+                None
+            )  # says so if it is the whole exchange that took too long
             raise
         CURRENT.allowance.take(len(data))
         return data
@@ -111,8 +117,12 @@ class Stream(httpcore.NetworkStream):
     def close(self) -> None:
         self.stream.close()
 
-    def start_tls(self, ssl_context, server_hostname: str | None = None, timeout: float | None = None) -> "Stream":
-        return Stream(self.stream.start_tls(ssl_context, server_hostname, CURRENT.allowance.seconds(timeout)))
+    def start_tls(
+        self, ssl_context, server_hostname: str | None = None, timeout: float | None = None
+    ) -> "Stream":
+        return Stream(
+            self.stream.start_tls(ssl_context, server_hostname, CURRENT.allowance.seconds(timeout))
+        )
 
     def get_extra_info(self, info: str) -> object:
         return self.stream.get_extra_info(info)
@@ -124,14 +134,22 @@ class Backend(httpcore.NetworkBackend):
     def __init__(self, proxy: bool) -> None:
         self.proxy, self.backend = proxy, httpcore.SyncBackend()
 
-    def connect_tcp(self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-                    socket_options=None) -> Stream:
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options=None,
+    ) -> Stream:
         for last, address in marked(addresses(host, port)):
             if not self.proxy:
                 CURRENT.allowance.check(host, port, address)
             seconds = CURRENT.allowance.seconds(timeout)
             try:
-                return Stream(self.backend.connect_tcp(address, port, seconds, local_address, socket_options))
+                return Stream(
+                    self.backend.connect_tcp(address, port, seconds, local_address, socket_options)
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 CURRENT.allowance.seconds(None)
                 if last:
@@ -146,7 +164,11 @@ def marked(found: list[str]) -> Iterator[tuple[bool, str]]:
 def addresses(host: str, port: int) -> list[str]:
     """Raises httpcore.ConnectError if the host has none."""
     try:
-        return list(dict.fromkeys(entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        return list(
+            dict.fromkeys(
+                entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            )
+        )
     except (OSError, OverflowError) as error:
         raise httpcore.ConnectError(str(error)) from error
 
@@ -161,10 +183,17 @@ def make_client(many: int, timeout: float) -> httpx.Client:
     with suppress(OSError, netrc.NetrcParseError):
         passwords = httpx.NetRCAuth()
     with making_client():
-        client = httpx.Client(timeout=timeout, headers=HEADERS, cookies=nothing_kept, auth=passwords,
-                              limits=httpx.Limits(max_connections=many, max_keepalive_connections=many))
+        client = httpx.Client(
+            timeout=timeout,
+            headers=HEADERS,
+            cookies=nothing_kept,
+            auth=passwords,
+            limits=httpx.Limits(max_connections=many, max_keepalive_connections=many),
+        )
     for transport in filter(None, [client._transport, *client._mounts.values()]):
-        pool = transport._pool  # neither library has a public way that leaves the environment's proxies in force
+        pool = (
+            transport._pool
+        )  # neither library has a public way that leaves the environment's proxies in force
         pool._network_backend = Backend(isinstance(pool, (httpcore.HTTPProxy, httpcore.SOCKSProxy)))
     return client
 
@@ -204,7 +233,9 @@ def answer_to(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
             if answer.next_request is None:
                 yield answer
                 return
-            for _ in answer.iter_raw():  # to its end, within the allowance: the connection can be used again
+            for _ in (
+                answer.iter_raw()
+            ):  # to its end, within the allowance: the connection can be used again
                 pass
             request = answer.next_request
         finally:

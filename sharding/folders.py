@@ -30,7 +30,10 @@ def read(path: str, rotation: int | None, config: Config) -> Outcome:
     """Converts one file; its size is checked before it is read."""
     try:
         if os.path.getsize(path) > config.max_bytes:
-            return Outcome("too_large", f"{os.path.getsize(path):,} bytes, more than max_bytes={config.max_bytes:,}")
+            return Outcome(
+                "too_large",
+                f"{os.path.getsize(path):,} bytes, more than max_bytes={config.max_bytes:,}",
+            )
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
@@ -44,7 +47,9 @@ def find_folders(roots: list[Path], splits: list[str]) -> dict[str, str]:
     """For each split the first of `images/<split>`, `<split>`, `images` and `.` that holds a .jpg, in any of `roots`."""
     found = {}
     for split in splits:
-        candidates = [root / below for root in roots for below in (f"images/{split}", split, "images", ".")]
+        candidates = [
+            root / below for root in roots for below in (f"images/{split}", split, "images", ".")
+        ]
         if folder := next((folder for folder in candidates if holds_jpg(folder)), None):
             found[split] = str(folder.resolve())
     return found

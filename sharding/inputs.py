@@ -54,7 +54,9 @@ class Reader(Protocol):
     def source(self, config: Config) -> Source:
         """Where the pixels come from."""
 
-    def acceptance(self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]) -> Acceptance:
+    def acceptance(
+        self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
+    ) -> Acceptance:
         """Counts beside the published ones."""
 
 
@@ -72,11 +74,23 @@ def prepare_inputs(reader: Reader, split: str, out: Path) -> tuple[Report, str, 
     with suppress(UserError, OSError):  # absent or damaged: made again
         old = read_json(record, Command("shard"), RecordFile)
         whole = old["bytes"] == path.stat().st_size and old["sha256"] == sha256_of_file(path)
-        if whole and old["made_from"] == made_from and not misfit(json.dumps(old["report"]), reader.report):
+        if (
+            whole
+            and old["made_from"] == made_from
+            and not misfit(json.dumps(old["report"]), reader.report)
+        ):
             return reader.report(**old["report"]), old["sha256"], False
     path.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
     report = reader.write_inputs(split, path)
     digest = sha256_of_file(path)
-    write_json(record, {"made_from": made_from, "bytes": path.stat().st_size, "sha256": digest, "report": asdict(report)})
+    write_json(
+        record,
+        {
+            "made_from": made_from,
+            "bytes": path.stat().st_size,
+            "sha256": digest,
+            "report": asdict(report),
+        },
+    )
     return report, digest, True

@@ -63,11 +63,17 @@ class LabelReport:
     photos_twice: int = 0
 
     def lines(self) -> list[str]:
-        lines = [f"{self.images:,} images × {self.categories:,} categories: {self.positives:,} labels present, the rest absent"]
+        lines = [
+            f"{self.images:,} images × {self.categories:,} categories: {self.positives:,} labels present, the rest absent"
+        ]
         if self.without_positive:
-            lines.append(f"{self.without_positive:,} images have no category present: kept, all absent")
+            lines.append(
+                f"{self.without_positive:,} images have no category present: kept, all absent"
+            )
         if self.photos_twice:
-            lines.append(f"{self.photos_twice:,} Flickr photos lie in several folders: each file is an image of its own")
+            lines.append(
+                f"{self.photos_twice:,} Flickr photos lie in several folders: each file is an image of its own"
+            )
         return [f"{self.split}: {line}" for line in lines]
 
 
@@ -109,21 +115,32 @@ class NusWide:
     def made_from(self, split: str) -> dict:
         """Size and modification time (ns) of each file that the split's parquet is made from."""
         used = [self.root / TAG_LIST, self.root / CONCEPT_LIST, *self.files(split)]
-        return {"csvs": {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used}}
+        return {
+            "csvs": {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used}
+        }
 
     def files(self, split: str) -> list[Path]:
         """Image list, tags, then (test only) a label file a concept. Raises UserError naming the first that is not there."""
         if split not in PREFIX:
             raise UserError(f"NUS-WIDE has no split {split!r}: choose 'splits=[train,test]'")
-        lists = [self.root / f"ImageList/{PREFIX[split]}Imagelist.txt", self.root / f"NUS_WID_Tags/{PREFIX[split]}_Tags1k.dat"]
+        lists = [
+            self.root / f"ImageList/{PREFIX[split]}Imagelist.txt",
+            self.root / f"NUS_WID_Tags/{PREFIX[split]}_Tags1k.dat",
+        ]
         folder = self.root / "Groundtruth/TrainTestLabels"
-        labels = {concept: folder / f"Labels_{concept}_Test.txt" for concept in self.concepts} if split == "test" else {}
+        labels = (
+            {concept: folder / f"Labels_{concept}_Test.txt" for concept in self.concepts}
+            if split == "test"
+            else {}
+        )
         for path in lists:
             require(path)
         for concept, path in labels.items():
             if not path.is_file():
-                raise UserError(f"concept '{shown(concept)}' of Concepts81.txt has no labels: {folder} has no {shown(path.name)}; "
-                                "download Groundtruth again, or correct the list")
+                raise UserError(
+                    f"concept '{shown(concept)}' of Concepts81.txt has no labels: {folder} has no {shown(path.name)}; "
+                    "download Groundtruth again, or correct the list"
+                )
         return lists + list(labels.values())
 
     def write_inputs(self, split: str, out: Path) -> LabelReport:
@@ -133,48 +150,76 @@ class NusWide:
         chosen = [self.tags.index(tag) for tag in self.seen]
         present = read_bits(tags, len(self.tags), len(images), image_list)[:, chosen]
         if concepts:
-            present = np.hstack([present, *(read_bits(path, 1, len(images), image_list) for path in concepts)])
+            present = np.hstack(
+                [present, *(read_bits(path, 1, len(images), image_list) for path in concepts)]
+            )
         names = self.seen + (self.concepts if concepts else [])
         by_name, by_id = np.argsort(names), images["id"].arg_sort().to_numpy()
         write_rows(out, images[by_id], present[:, by_name][by_id] > 0, sorted(names))
-        return LabelReport(split, len(images), len(names), int(present.sum()), int((~present.any(1)).sum()),
-                           int(images["photo"].value_counts()["count"].gt(1).sum()))
+        return LabelReport(
+            split,
+            len(images),
+            len(names),
+            int(present.sum()),
+            int((~present.any(1)).sum()),
+            int(images["photo"].value_counts()["count"].gt(1).sum()),
+        )
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
         """The seen tags, then the concepts; prints their number, and what a reader of results must know of them."""
         vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
         untagged = [concept for concept in self.concepts if concept not in self.tags]
-        pairs = [shown(f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}") for unseen, seen in given_away(vocabulary)]
-        print(f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
-              f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(map(shown, untagged))})", flush=True)
+        pairs = [
+            shown(f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}")
+            for unseen, seen in given_away(vocabulary)
+        ]
+        print(
+            f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
+            f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(map(shown, untagged))})",
+            flush=True,
+        )
         if pairs:
-            print(f"{len(pairs):,} unseen categories differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}"
-                  f"{', …' if len(pairs) > EXAMPLES else ''}): say so beside results", flush=True)
+            print(
+                f"{len(pairs):,} unseen categories differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}"
+                f"{', …' if len(pairs) > EXAMPLES else ''}): say so beside results",
+                flush=True,
+            )
         return vocabulary
 
     def source(self, config: Config) -> FlickrSource:
         folder = self.root / "Flickr"
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder: put NUS-WIDE's image folders there (Flickr/actor/0001_2124494179.jpg)")
+            raise UserError(
+                f"{folder} is not a folder: put NUS-WIDE's image folders there (Flickr/actor/0001_2124494179.jpg)"
+            )
         return FlickrSource(str(folder.resolve()))
 
-    def acceptance(self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]) -> Acceptance:
+    def acceptance(
+        self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
+    ) -> Acceptance:
         """Images, and positives per image over all test images, beside the published constants."""
         counts = []
         for split, path in inputs.items():
             listed = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
-            counts += [Count(f"{split}: images {what}", count, (IMAGES[split],))
-                       for what, count in (("listed", listed), ("packed", packed[split]))]
+            counts += [
+                Count(f"{split}: images {what}", count, (IMAGES[split],))
+                for what, count in (("listed", listed), ("packed", packed[split]))
+            ]
         if "test" in inputs:
             counts += test_counts(vocabulary, inputs["test"])
         known = vocabulary.hash == PUBLISHED
-        return Acceptance(vocabulary.hash, tuple(count if known else replace(count, published=()) for count in counts))
+        return Acceptance(
+            vocabulary.hash,
+            tuple(count if known else replace(count, published=()) for count in counts),
+        )
 
 
 def find_nus_wide(root: Path) -> NusWide:
     """The data set below `root`. Raises UserError if its lists are not there."""
     if not root.is_dir():
-        raise UserError(f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/, Flickr/ and so on")
+        raise UserError(
+            f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/, Flickr/ and so on"
+        )
     found = NusWide(root)
     if not found.seen or not found.concepts:
         what, cut = ("seen", "TagList1k.txt") if found.concepts else ("unseen", "Concepts81.txt")
@@ -184,7 +229,9 @@ def find_nus_wide(root: Path) -> NusWide:
 
 def require(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path} does not exist: download NUS-WIDE's {path.parent.name} and unpack it in data.root")
+        raise UserError(
+            f"{path} does not exist: download NUS-WIDE's {path.parent.name} and unpack it in data.root"
+        )
 
 
 def read_lines(path: Path) -> list[str]:
@@ -196,7 +243,9 @@ def read_lines(path: Path) -> list[str]:
 def read_names(path: Path) -> list[str]:
     """A name a line. Raises UserError if one comes twice."""
     names = read_lines(path)
-    if strange := next((name for name in names if "/" in name or "\0" in name or len(name) > LONGEST), None):
+    if strange := next(
+        (name for name in names if "/" in name or "\0" in name or len(name) > LONGEST), None
+    ):
         raise damaged(path, f"'{shown(strange)}' is no name")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -210,10 +259,20 @@ def read_images(path: Path) -> pl.DataFrame:
     matches = [IMAGE.fullmatch(line) for line in lines]
     if None in matches:
         number = matches.index(None)
-        raise damaged(path, rf"image {number + 1} is '{shown(lines[number])}', not folder\0001_2124494179.jpg")
-    images = pl.DataFrame({"id": [re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII) for found in matches],
-                           "file": [f"{found[1]}/{found[2]}.jpg" for found in matches], "photo": [found[4] for found in matches]},
-                          schema={"id": pl.String, "file": pl.String, "photo": pl.String})
+        raise damaged(
+            path, rf"image {number + 1} is '{shown(lines[number])}', not folder\0001_2124494179.jpg"
+        )
+    images = pl.DataFrame(
+        {
+            "id": [
+                re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII)
+                for found in matches
+            ],
+            "file": [f"{found[1]}/{found[2]}.jpg" for found in matches],
+            "photo": [found[4] for found in matches],
+        },
+        schema={"id": pl.String, "file": pl.String, "photo": pl.String},
+    )
     if not len(images):
         raise damaged(path, "it is empty")
     if len(twice := images.filter(pl.col("id").is_duplicated())):
@@ -229,13 +288,19 @@ def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.nda
         while block := lines_of(file, path):
             rows = b"".join(block).translate(None, b" \t\r").split()
             bits = np.frombuffer(b"".join(rows), np.uint8) - ord("0")
-            if bits.size != columns * len(rows) or any(len(row) != columns for row in rows) or bits.max(initial=0) > 1:
+            if (
+                bits.size != columns * len(rows)
+                or any(len(row) != columns for row in rows)
+                or bits.max(initial=0) > 1
+            ):
                 raise wrong_line(path, block, lines, columns)
             blocks.append(bits.reshape(-1, columns))
             lines += len(rows)
     if lines != images:
-        raise UserError(f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or "
-                        "one is cut off; download both again")
+        raise UserError(
+            f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or "
+            "one is cut off; download both again"
+        )
     return np.concatenate(blocks)
 
 
@@ -251,9 +316,13 @@ def wrong_line(path: Path, block: list[bytes], before: int, columns: int) -> Use
     """What is wrong with the first bad line of a block that follows `before` good ones."""
     for number, values in enumerate((line.split() for line in block if line.split()), before + 1):
         if odd := [value for value in values if value not in (b"0", b"1")]:
-            return UserError(f"{path}, line {number:,}: {odd[0][:20].decode(errors='replace')!r} is no label; labels are 0 or 1")
+            return UserError(
+                f"{path}, line {number:,}: {odd[0][:20].decode(errors='replace')!r} is no label; labels are 0 or 1"
+            )
         if len(values) != columns:
-            return UserError(f"{path}, line {number:,}: {len(values):,} labels, where {columns:,} are expected; is it cut off?")
+            return UserError(
+                f"{path}, line {number:,}: {len(values):,} labels, where {columns:,} are expected; is it cut off?"
+            )
     return damaged(path, f"after line {before:,}")
 
 
@@ -261,31 +330,61 @@ def write_rows(out: Path, images: pl.DataFrame, present: np.ndarray, names: list
     """The parquet of FILE_SCHEMA, sorted `images` with `present` bool [images, sorted names]."""
     dictionary = pa.array(names)
     empty = {name: "" for name in TEXTS[:-1]}
-    with whole_file(out) as temporary, pa.parquet.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer:
+    with (
+        whole_file(out) as temporary,
+        pa.parquet.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer,
+    ):
         for start in range(0, len(images), GROUP_ROWS):
             rows, marked = images[start : start + GROUP_ROWS], present[start : start + GROUP_ROWS]
-            values = {"id": rows["id"].to_list(), "file": rows["file"].to_list(), "listed": [True] * len(rows),
-                      "positive": name_lists(marked, dictionary), "negative": name_lists(~marked, dictionary)}
-            unknown = {name: [empty.get(name)] * len(rows) for name in FILE_SCHEMA.names if name not in values}
+            values = {
+                "id": rows["id"].to_list(),
+                "file": rows["file"].to_list(),
+                "listed": [True] * len(rows),
+                "positive": name_lists(marked, dictionary),
+                "negative": name_lists(~marked, dictionary),
+            }
+            unknown = {
+                name: [empty.get(name)] * len(rows)
+                for name in FILE_SCHEMA.names
+                if name not in values
+            }
             writer.write_table(pa.table(values | unknown, schema=FILE_SCHEMA))
 
 
 def name_lists(marked: np.ndarray, names: pa.Array) -> pa.ListArray:
     """bool [n, C], names [C] → for each row the names that are marked."""
     offsets = np.concatenate([[0], marked.sum(1).cumsum()])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names.take(pa.array(np.nonzero(marked)[1])))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), names.take(pa.array(np.nonzero(marked)[1]))
+    )
 
 
 def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     """Positives per test image for ZSL and GZSL, whether an image has one or not, and categories with a positive."""
     images = pl.scan_parquet(inputs, glob=False).select(pl.len()).collect().item()
-    positives = pl.scan_parquet(inputs, glob=False).select(name=pl.col("positive")).explode("name").drop_nulls()
+    positives = (
+        pl.scan_parquet(inputs, glob=False)
+        .select(name=pl.col("positive"))
+        .explode("name")
+        .drop_nulls()
+    )
     found = dict(positives.group_by("name").len().collect(engine="streaming").iter_rows())
     unseen = {name: found.get(name, 0) for name in vocabulary.names[vocabulary.seen_count :]}
     seen = {name: found.get(name, 0) for name in vocabulary.names[: vocabulary.seen_count]}
     sums = {"zsl": sum(unseen.values()), "gzsl": sum(unseen.values()) + sum(seen.values())}
-    per_image = [Count(f"test: {name.upper()} positives per image, over all images", total / images, (getattr(NUS_WIDE, name),),
-                       digits) for (name, total), digits in zip(sums.items(), NUS_WIDE.digits, strict=True)]
+    per_image = [
+        Count(
+            f"test: {name.upper()} positives per image, over all images",
+            total / images,
+            (getattr(NUS_WIDE, name),),
+            digits,
+        )
+        for (name, total), digits in zip(sums.items(), NUS_WIDE.digits, strict=True)
+    ]
     return per_image + [
-        Count(f"test: {what} categories (of {len(of):,}) with a positive", sum(count > 0 for count in of.values()))
-        for what, of in (("seen", seen), ("unseen", unseen))]
+        Count(
+            f"test: {what} categories (of {len(of):,}) with a positive",
+            sum(count > 0 for count in of.values()),
+        )
+        for what, of in (("seen", seen), ("unseen", unseen))
+    ]

@@ -27,10 +27,23 @@ from sharding.staging import write_table
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 KEY = "c2srt"
-COLUMNS = {"id": pl.String, "split": pl.String, "status": pl.String, "reason": pl.String, "width": pl.Int32, "height": pl.Int32,
-           "member": pl.Int32, "jpg_offset": pl.Int64, "jpg_bytes": pl.Int64, "json_offset": pl.Int64, "json_bytes": pl.Int64}
+COLUMNS = {
+    "id": pl.String,
+    "split": pl.String,
+    "status": pl.String,
+    "reason": pl.String,
+    "width": pl.Int32,
+    "height": pl.Int32,
+    "member": pl.Int32,
+    "jpg_offset": pl.Int64,
+    "jpg_bytes": pl.Int64,
+    "json_offset": pl.Int64,
+    "json_bytes": pl.Int64,
+}
 KINDS = {name: TEXT if kind == pl.String else INTEGER for name, kind in COLUMNS.items()}
-NO_LABELS = Outcome("no_labels", "no person verified any category of this image (unlabelled=pack packs it)")
+NO_LABELS = Outcome(
+    "no_labels", "no person verified any category of this image (unlabelled=pack packs it)"
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +91,13 @@ def pack_shard(task: ShardTask) -> Shard:
     tar, sidecar = Path(task.out, f"{task.name}.tar"), Path(task.out, f"{task.name}.parquet")
     with whole_file(tar) as temporary:
         table = write_tar(temporary, rows, outcomes(rows, task), task)
-        done = {"settings": task.settings, "bytes": temporary.stat().st_size, "sha256": sha256_of_file(temporary),
-                "first": rows["id"][0], "last": rows["id"][-1]}
+        done = {
+            "settings": task.settings,
+            "bytes": temporary.stat().st_size,
+            "sha256": sha256_of_file(temporary),
+            "first": rows["id"][0],
+            "last": rows["id"][-1],
+        }
     with whole_file(sidecar) as temporary:
         write_table(temporary, table, {KEY: json.dumps(done)})
     shutil.rmtree(Path(task.out, STAGING, task.name), ignore_errors=True)
@@ -101,19 +119,30 @@ def wanted_rows(rows: pl.DataFrame, config: Config) -> pl.Series:
     return (rows["positive"].list.len() + rows["negative"].list.len()) > 0
 
 
-def write_tar(path: Path, rows: pl.DataFrame, results: Iterator[Outcome], task: ShardTask) -> pl.DataFrame:
+def write_tar(
+    path: Path, rows: pl.DataFrame, results: Iterator[Outcome], task: ShardTask
+) -> pl.DataFrame:
     """Writes the samples in order and returns the sidecar's table. Bytes depend on content only: fixed time, owner and mode."""
     records, member = [], 0
     with path.open("wb") as file:
-        with webdataset.TarWriter(file, mtime=0, user="c2srt", group="c2srt", mode=0o644, encoder=False) as writer:
+        with webdataset.TarWriter(
+            file, mtime=0, user="c2srt", group="c2srt", mode=0o644, encoder=False
+        ) as writer:
             for row, outcome in zip(rows.iter_rows(named=True), results, strict=True):
                 records.append(record(row["id"], task.split, outcome))
                 if outcome.status != "ok":
                     continue
-                text = json.dumps(metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True).encode()
+                text = json.dumps(
+                    metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True
+                ).encode()
                 offset = writer.tarstream.offset
-                records[-1] |= {"member": member, "jpg_offset": offset + BLOCK, "jpg_bytes": len(outcome.jpeg),
-                                "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)), "json_bytes": len(text)}
+                records[-1] |= {
+                    "member": member,
+                    "jpg_offset": offset + BLOCK,
+                    "jpg_bytes": len(outcome.jpeg),
+                    "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)),
+                    "json_bytes": len(text),
+                }
                 writer.write({"__key__": row["id"], "jpg": outcome.jpeg, "json": text})
                 member += 1
     return pl.DataFrame(records, schema=COLUMNS)
@@ -121,16 +150,32 @@ def write_tar(path: Path, rows: pl.DataFrame, results: Iterator[Outcome], task: 
 
 def record(image_id: str, split: str, outcome: Outcome) -> dict:
     """A sidecar row of an image that is not (yet) in the tar."""
-    return {"id": image_id, "split": split, "status": outcome.status, "reason": outcome.reason, "width": outcome.width,
-            "height": outcome.height, "member": -1, "jpg_offset": -1, "jpg_bytes": 0, "json_offset": -1, "json_bytes": 0}
+    return {
+        "id": image_id,
+        "split": split,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "width": outcome.width,
+        "height": outcome.height,
+        "member": -1,
+        "jpg_offset": -1,
+        "jpg_bytes": 0,
+        "json_offset": -1,
+        "json_bytes": 0,
+    }
 
 
 def metadata(row: dict, outcome: Outcome, kind: str) -> dict:
     """The sample's `<id>.json`, as c2srt/shards.py specifies it."""
-    return {"id": row["id"], "positive": row["positive"], "negative": row["negative"],
-            "width": outcome.width, "height": outcome.height,
-            "source": {"from": kind, "url": redacted(row["url"], {}), **outcome.original},
-            "attribution": {name: row[name] for name in ("author", "license", "landing_url", "title")}}
+    return {
+        "id": row["id"],
+        "positive": row["positive"],
+        "negative": row["negative"],
+        "width": outcome.width,
+        "height": outcome.height,
+        "source": {"from": kind, "url": redacted(row["url"], {}), **outcome.original},
+        "attribution": {name: row[name] for name in ("author", "license", "landing_url", "title")},
+    }
 
 
 def whole_blocks(size: int) -> int:
@@ -139,7 +184,9 @@ def whole_blocks(size: int) -> int:
 
 def as_shard(name: str, done: dict, table: pl.DataFrame) -> Shard:
     packed = int((table["status"] == "ok").sum())
-    return Shard(name, done["bytes"], done["sha256"], len(table), packed, done["first"], done["last"])
+    return Shard(
+        name, done["bytes"], done["sha256"], len(table), packed, done["first"], done["last"]
+    )
 
 
 def finished(folder: Path, name: str, settings: str) -> Shard | None:

@@ -46,13 +46,19 @@ class PackReport:
         """A sentence for each thing that a person should know."""
         found = []
         if self.damaged:
-            found.append(f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was read is kept, what is "
-                         "missing has a row; download it again and shard into another out=… for the rest")
+            found.append(
+                f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was read is kept, what is "
+                "missing has a row; download it again and shard into another out=… for the rest"
+            )
         if self.refused:
-            found.append(f"{self.name}: {self.refused:,} members refused, because their names leave the folder or they are no "
-                         f"plain files ({self.refused_example!r})")
+            found.append(
+                f"{self.name}: {self.refused:,} members refused, because their names leave the folder or they are no "
+                f"plain files ({self.refused_example!r})"
+            )
         if self.repeated:
-            found.append(f"{self.name}: {self.repeated:,} images come again, the first of each is used")
+            found.append(
+                f"{self.name}: {self.repeated:,} images come again, the first of each is used"
+            )
         return found
 
 
@@ -102,7 +108,11 @@ class PackSource:
         if lost := next((stage for stage in stages if about[stage] is None), None):
             raise UserError(f"{lost} is damaged or gone: {remedy(lost)}")
         damaged = [stage.name for stage in stages if about[stage]["report"]["damaged"]]
-        reason = f"in none of the packs; {', '.join(damaged)} could not be read to the end" if damaged else "in none of the packs"
+        reason = (
+            f"in none of the packs; {', '.join(damaged)} could not be read to the end"
+            if damaged
+            else "in none of the packs"
+        )
         return in_order(stages, rows["id"].to_list(), Outcome("missing", reason))
 
 
@@ -128,8 +138,17 @@ def pack_tasks(source: PackSource, left: list[ShardTask]) -> list[PackTask]:
     for split in dict.fromkeys(task.split for task in left):
         mine = [task for task in left if task.split == split]
         spans = tuple((task.start, task.start + task.length) for task in mine)
-        tasks += [PackTask(path, str(stage_of(mine[0], path)), mine[0].inputs, mine[0].settings, spans, mine[0].config)
-                  for path in source.packs[split]]
+        tasks += [
+            PackTask(
+                path,
+                str(stage_of(mine[0], path)),
+                mine[0].inputs,
+                mine[0].settings,
+                spans,
+                mine[0].config,
+            )
+            for path in source.packs[split]
+        ]
     return tasks
 
 
@@ -137,7 +156,11 @@ def stage_pack(task: PackTask) -> PackReport:
     """Reads one pack and stages its wanted images; does nothing if an earlier run did. Raises UserError on a full disk."""
     stage = Path(task.stage)
     old = about_stage(stage, PackStage)
-    if old and old["about"] | task.about() == old["about"] and {tuple(span) for span in old["about"]["spans"]} >= set(task.spans):
+    if (
+        old
+        and old["about"] | task.about() == old["about"]
+        and {tuple(span) for span in old["about"]["spans"]} >= set(task.spans)
+    ):
         return PackReport(**old["report"])
     report = PackReport(Path(task.path).name)
     contents: dict = {}
@@ -162,8 +185,13 @@ def convert_members(task: PackTask, report: PackReport) -> Iterator[tuple[str, O
             report.repeated += 1
         elif wanted:
             taken[place] = True
-            too_large = Outcome("too_large", f"{size:,} bytes, more than max_bytes={task.config.max_bytes:,}")
-            yield image_id, too_large if data is None else attempt(data, rotations[place], task.config)
+            too_large = Outcome(
+                "too_large", f"{size:,} bytes, more than max_bytes={task.config.max_bytes:,}"
+            )
+            yield (
+                image_id,
+                too_large if data is None else attempt(data, rotations[place], task.config),
+            )
         report.images += 1
         if time.monotonic() - logged > LOG_EVERY_S:
             logged = time.monotonic()
@@ -174,29 +202,47 @@ def wanted_ids(task: PackTask) -> tuple[np.ndarray, pl.Series]:
     """Sorted ids (uint64) and rotations of the rows that the unfinished shards want: 12 bytes for each of at most 9 M rows."""
     parts = []
     for start, stop in task.spans:
-        rows = pl.scan_parquet(task.inputs, glob=False).slice(start, stop - start).select("id", "rotation", "positive", "negative").collect()
+        rows = (
+            pl.scan_parquet(task.inputs, glob=False)
+            .slice(start, stop - start)
+            .select("id", "rotation", "positive", "negative")
+            .collect()
+        )
         number = pl.col("id").str.to_integer(base=16, dtype=pl.UInt64)
         parts.append(rows.filter(wanted_rows(rows, task.config)).select(number, "rotation"))
     rows = pl.concat(parts)
     return rows["id"].to_numpy(), rows["rotation"]
 
 
-def members(path: Path, max_bytes: int, report: PackReport) -> Iterator[tuple[str, int, bytes | None]]:
+def members(
+    path: Path, max_bytes: int, report: PackReport
+) -> Iterator[tuple[str, int, bytes | None]]:
     """(id, bytes, content) of each `…/<id>.jpg`, front to back; content is None above `max_bytes`.
 
     Nothing is extracted by its name: links, devices and names that leave the folder are refused and counted. A damaged pack ends
     the iteration with `report.damaged` set; an image that was cut off is not yielded.
     """
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=Ending(stream), mode="r|", tarinfo=BoundedHeader) as tar:
+        with (
+            gzip.open(path) as stream,
+            tarfile.open(fileobj=Ending(stream), mode="r|", tarinfo=BoundedHeader) as tar,
+        ):
             for member in tar:
                 tar.members = []  # else tarfile keeps the headers of the whole pack
                 name = PurePosixPath(member.name)
-                if not (member.isreg() or member.isdir()) or name.is_absolute() or ".." in name.parts:
+                if (
+                    not (member.isreg() or member.isdir())
+                    or name.is_absolute()
+                    or ".." in name.parts
+                ):
                     report.refused += 1
                     report.refused_example = report.refused_example or shown(member.name, 80)
                 elif member.isreg() and (match := MEMBER.fullmatch(name.name)):
-                    yield match[1], member.size, tar.extractfile(member).read() if member.size <= max_bytes else None
+                    yield (
+                        match[1],
+                        member.size,
+                        tar.extractfile(member).read() if member.size <= max_bytes else None,
+                    )
             check_end(tar)
     except DAMAGE as error:
         report.damaged = shown(" ".join(str(error).split()), 150) or type(error).__name__

@@ -48,7 +48,9 @@ def only_writer(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another run is writing {out}: wait for it, or choose another out=…") from None
+            raise UserError(
+                f"another run is writing {out}: wait for it, or choose another out=…"
+            ) from None
         yield
 
 
@@ -70,19 +72,34 @@ def choose_source(config: Config, raw: RawFiles) -> Source:
 def require_splits(config: Config, found: dict, what: str, where: str) -> None:
     """Raises UserError if a split has no images of the chosen kind."""
     if absent := [split for split in config.splits if split not in found]:
-        other = f", or leave it out with 'splits=[{','.join(found)}]'" if found else ", or choose another data.images=…"
-        raise UserError(f"there is no {what} of {absent[0]} in {config.data.root}: put {where.format(absent[0])} there{other}")
+        other = (
+            f", or leave it out with 'splits=[{','.join(found)}]'"
+            if found
+            else ", or choose another data.images=…"
+        )
+        raise UserError(
+            f"there is no {what} of {absent[0]} in {config.data.root}: put {where.format(absent[0])} there{other}"
+        )
 
 
 def require_urls(paths: dict[str, Path], root: str) -> None:
     """Raises UserError if a split's images are to be downloaded but no row has a URL."""
     for split, path in paths.items():
-        if not pl.scan_parquet(path, glob=False).select((pl.col("url") != "").any()).collect().item():
-            raise UserError(f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no "
-                            f"URLs: put them in images/{split}/<id>.jpg")
+        if (
+            not pl.scan_parquet(path, glob=False)
+            .select((pl.col("url") != "").any())
+            .collect()
+            .item()
+        ):
+            raise UserError(
+                f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no "
+                f"URLs: put them in images/{split}/<id>.jpg"
+            )
 
 
-def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, str]) -> dict[str, str]:
+def check_settings(
+    out: Path, config: Config, source: Source, inputs: dict[str, str]
+) -> dict[str, str]:
     """Records what the folder's shards are made from and returns the settings hash of each split.
 
     Raises UserError if the folder holds shards of other inputs or settings: they are never overwritten in passing.
@@ -90,30 +107,62 @@ def check_settings(out: Path, config: Config, source: Source, inputs: dict[str, 
     settings = {**config.settings(), "images": source.kind}
     path = out / SETTINGS
     again = f"choose another out=…, or remove {out} and run `{Command('shard')}`"
-    old = read_json(path, again, SettingsFile) if path.exists() else {"settings": settings, "inputs": {}}
+    old = (
+        read_json(path, again, SettingsFile)
+        if path.exists()
+        else {"settings": settings, "inputs": {}}
+    )
     new_inputs = {**old["inputs"], **inputs}
     before = old["settings"]
-    changed = [f"{key} {shown(before.get(key))} → {value}" for key, value in settings.items() if before.get(key) != value]
-    changed += [f"the CSVs of {split}" for split in inputs if old["inputs"].get(split, inputs[split]) != inputs[split]]
+    changed = [
+        f"{key} {shown(before.get(key))} → {value}"
+        for key, value in settings.items()
+        if before.get(key) != value
+    ]
+    changed += [
+        f"the CSVs of {split}"
+        for split in inputs
+        if old["inputs"].get(split, inputs[split]) != inputs[split]
+    ]
     if changed:
-        raise UserError(f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete it")
+        raise UserError(
+            f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete it"
+        )
     write_json(path, {"settings": settings, "inputs": new_inputs})
     return {split: hash_of([settings, digest]) for split, digest in new_inputs.items()}
 
 
-def plan_split(out: Path, split: str, settings: str, source: Source, config: Config) -> list[ShardTask]:
+def plan_split(
+    out: Path, split: str, settings: str, source: Source, config: Config
+) -> list[ShardTask]:
     """The split's shards, done or not."""
     path = inputs_path(out, split)
     count = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     size = config.images_per_shard
     spans = [(start, min(size, count - start)) for start in range(0, count, size)]
-    return [ShardTask(shard_name(split, start // size), split, str(path), start, length, str(out), settings, source, config)
-            for start, length in spans]
+    return [
+        ShardTask(
+            shard_name(split, start // size),
+            split,
+            str(path),
+            start,
+            length,
+            str(out),
+            settings,
+            source,
+            config,
+        )
+        for start, length in spans
+    ]
 
 
 def divide(tasks: list[ShardTask]) -> tuple[dict[str, Shard], list[ShardTask]]:
     """(what earlier runs finished, by name; what is left)"""
-    done = {task.name: shard for task in tasks if (shard := finished(Path(task.out), task.name, task.settings))}
+    done = {
+        task.name: shard
+        for task in tasks
+        if (shard := finished(Path(task.out), task.name, task.settings))
+    }
     return done, [task for task in tasks if task.name not in done]
 
 
@@ -122,4 +171,10 @@ def status_counts(out: Path, names: list[str]) -> pl.DataFrame:
     files = [out / f"{name}.parquet" for name in names]
     if not files:
         return pl.DataFrame(schema={"split": pl.String, "status": pl.String, "count": pl.UInt32})
-    return (pl.scan_parquet(files, glob=False).group_by("split", "status").agg(count=pl.len()).sort("split", "status").collect())
+    return (
+        pl.scan_parquet(files, glob=False)
+        .group_by("split", "status")
+        .agg(count=pl.len())
+        .sort("split", "status")
+        .collect()
+    )

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.vocabulary import Vocabulary
-from sharding.annotations import InputReport, RawFiles, class_names, find_root, require_images, write_inputs
+from sharding.annotations import (
+    InputReport,
+    RawFiles,
+    class_names,
+    find_root,
+    require_images,
+    write_inputs,
+)
 from sharding.categories import build_vocabulary, is_open_images_v4
 from sharding.config import Config, DataConfig
 from sharding.counts import Acceptance, acceptance
@@ -26,8 +33,14 @@ class OpenImages:
     def vocabulary_splits(self) -> tuple[str, ...]:
         """None if lists name the categories, else those that there are of train and test."""
         mode = self.data.vocabulary
-        listed = mode == "files" or mode == "auto" and is_open_images_v4(self.raw, class_names(self.raw))
-        return () if listed else tuple(split for split in ("train", "test") if split in self.raw.splits)
+        listed = (
+            mode == "files" or mode == "auto" and is_open_images_v4(self.raw, class_names(self.raw))
+        )
+        return (
+            ()
+            if listed
+            else tuple(split for split in ("train", "test") if split in self.raw.splits)
+        )
 
     def made_from(self, split: str) -> dict:
         files, threshold = self.raw.split(split), self.data.machine_threshold
@@ -43,12 +56,20 @@ class OpenImages:
         return report
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
-        return build_vocabulary(self.raw, self.data.vocabulary, inputs, self.data.seen_min_images, self.data.unseen_count)
+        return build_vocabulary(
+            self.raw,
+            self.data.vocabulary,
+            inputs,
+            self.data.seen_min_images,
+            self.data.unseen_count,
+        )
 
     def source(self, config: Config) -> Source:
         return choose_source(config, self.raw)
 
-    def acceptance(self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]) -> Acceptance:
+    def acceptance(
+        self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
+    ) -> Acceptance:
         return acceptance(vocabulary, inputs, packed)
 
 

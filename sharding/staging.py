@@ -20,8 +20,16 @@ from c2srt.opened import INTEGER, TEXT, opening, parse_json, read_json, read_par
 from sharding.outcome import Outcome
 
 FOLDER = "staging"
-COLUMNS = {"id": pl.String, "status": pl.String, "reason": pl.String, "width": pl.Int32, "height": pl.Int32, "offset": pl.Int64,
-           "bytes": pl.Int64, "original": pl.String}
+COLUMNS = {
+    "id": pl.String,
+    "status": pl.String,
+    "reason": pl.String,
+    "width": pl.Int32,
+    "height": pl.Int32,
+    "offset": pl.Int64,
+    "bytes": pl.Int64,
+    "original": pl.String,
+}
 GROUP = 1 << 14
 """Rows that are read together: a shard wants some thousands of each of many packs."""
 KINDS = {name: TEXT if kind == pl.String else INTEGER for name, kind in COLUMNS.items()}
@@ -40,16 +48,32 @@ def remedy(stage: Path) -> str:
     return f"remove {stage} and run the same command again"
 
 
-def write_stage(stage: Path, results: Iterable[tuple[str, Outcome]], about: dict, report: dict) -> None:
+def write_stage(
+    stage: Path, results: Iterable[tuple[str, Outcome]], about: dict, report: dict
+) -> None:
     """Stages (id, outcome) pairs as they come. `report` is read after the last of them, so their maker may fill it meanwhile."""
     with whole_folder(stage, is_stage) as folder:
         rows = []
         with (folder / "images.bin").open("wb") as file:
             for image_id, outcome in results:
-                rows.append((image_id, outcome.status, outcome.reason, outcome.width, outcome.height, file.tell(),
-                             len(outcome.jpeg), json.dumps(outcome.original)))
+                rows.append(
+                    (
+                        image_id,
+                        outcome.status,
+                        outcome.reason,
+                        outcome.width,
+                        outcome.height,
+                        file.tell(),
+                        len(outcome.jpeg),
+                        json.dumps(outcome.original),
+                    )
+                )
                 file.write(outcome.jpeg)
-        write_table(folder / "rows.parquet", pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"), group=GROUP)
+        write_table(
+            folder / "rows.parquet",
+            pl.DataFrame(rows, schema=COLUMNS, orient="row").sort("id"),
+            group=GROUP,
+        )
         write_json(folder / "stage.json", {"about": about, "report": report})
 
 
@@ -58,7 +82,12 @@ def is_stage(folder: Path) -> bool:
     return {path.name for path in folder.iterdir()} <= {"images.bin", "rows.parquet", "stage.json"}
 
 
-def write_table(path: Path, table: pl.DataFrame, metadata: dict[str, str] | None = None, group: int | None = None) -> None:
+def write_table(
+    path: Path,
+    table: pl.DataFrame,
+    metadata: dict[str, str] | None = None,
+    group: int | None = None,
+) -> None:
     """A parquet file. polars would hide a full disk in an error of its own, so Python does the writing."""
     content = io.BytesIO()
     table.write_parquet(content, metadata=metadata, row_group_size=group)
@@ -77,8 +106,12 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     """id → (stage, row) for the ids from `first` to `last`; the first stage that has an id counts."""
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
-        rows = pl.from_arrow(read_parquet(stage / "rows.parquet", remedy(stage), KINDS, between=("id", first, last)))
-        for row in rows.filter(pl.col("id").is_between(pl.lit(first), pl.lit(last))).iter_rows(named=True):
+        rows = pl.from_arrow(
+            read_parquet(stage / "rows.parquet", remedy(stage), KINDS, between=("id", first, last))
+        )
+        for row in rows.filter(pl.col("id").is_between(pl.lit(first), pl.lit(last))).iter_rows(
+            named=True
+        ):
             found.setdefault(row["id"], (stage, row))
     return found
 
@@ -92,7 +125,9 @@ def load(stage: Path, row: dict) -> Outcome:
         file.seek(start)
         jpeg, original = file.read(size), parse_json(row["original"])
     if not isinstance(original, dict):
-        raise wrong(stage / "rows.parquet", "describes an original by what is no JSON object", remedy(stage))
+        raise wrong(
+            stage / "rows.parquet", "describes an original by what is no JSON object", remedy(stage)
+        )
     return Outcome(row["status"], row["reason"], jpeg, row["width"], row["height"], original)
 
 

@@ -28,7 +28,18 @@ import tenacity
 from c2srt.errors import UserError
 from c2srt.tracking.redact import HIDDEN, redacted
 from sharding.config import Config, DownloadConfig
-from sharding.exchange import OVERHEAD, Allowance, NoEnd, NotAllowed, TooMuch, answer_to, body_of, make_client, own_host, within
+from sharding.exchange import (
+    OVERHEAD,
+    Allowance,
+    NoEnd,
+    NotAllowed,
+    TooMuch,
+    answer_to,
+    body_of,
+    make_client,
+    own_host,
+    within,
+)
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask
 from sharding.staging import FOLDER, about_stage, in_order, write_stage
@@ -63,10 +74,23 @@ class UrlSource:
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in order."""
         pieces = list(rows.iter_slices(STAGE_ROWS))
-        stages = [Path(task.out, FOLDER, task.name, f"{number:06}") for number in range(len(pieces))]
-        about = [{"settings": task.settings, "first": piece["id"][0], "rows": len(piece)} for piece in pieces]
-        whole = [(about_stage(stage) or {}).get("about") == wanted for stage, wanted in zip(stages, about, strict=True)]
-        todo = (row for piece, done in zip(pieces, whole, strict=True) if not done for row in piece.iter_rows(named=True))
+        stages = [
+            Path(task.out, FOLDER, task.name, f"{number:06}") for number in range(len(pieces))
+        ]
+        about = [
+            {"settings": task.settings, "first": piece["id"][0], "rows": len(piece)}
+            for piece in pieces
+        ]
+        whole = [
+            (about_stage(stage) or {}).get("about") == wanted
+            for stage, wanted in zip(stages, about, strict=True)
+        ]
+        todo = (
+            row
+            for piece, done in zip(pieces, whole, strict=True)
+            if not done
+            for row in piece.iter_rows(named=True)
+        )
         with Downloader(task.config) as downloader:
             arrivals = downloader.all(todo)
             for piece, stage, wanted, done in zip(pieces, stages, about, whole, strict=True):
@@ -79,7 +103,10 @@ class Downloader:
     """A pool of `download.concurrency` connections; use it in a `with`. Raises UserError as `make_client`."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.client = config, make_client(config.download.concurrency, config.download.timeout)
+        self.config, self.client = (
+            config,
+            make_client(config.download.concurrency, config.download.timeout),
+        )
         self.pool = ThreadPoolExecutor(config.download.concurrency, thread_name_prefix="download")
 
     def __enter__(self) -> "Downloader":
@@ -107,13 +134,21 @@ class Downloader:
         except UserError:  # the machine's fault, not the image's
             raise
         except Exception as error:  # UnicodeError or idna's own for a host: no list is complete
-            return Outcome("refused", f"{redacted(row['url'], {})[:100]}: {type(error).__name__}: {said(error)}")
+            return Outcome(
+                "refused",
+                f"{redacted(row['url'], {})[:100]}: {type(error).__name__}: {said(error)}",
+            )
 
     def get(self, row: dict) -> bytes | Outcome:
         """One try: the body, or the outcome of an answer that is final. Raises TryAgain."""
         download, most = self.config.download, self.config.max_bytes
         url = row["url"].replace(MASKED, "://", 1)
-        allowance = Allowance(time.monotonic() + download.total_timeout, most + OVERHEAD, download.private_hosts, own_host(url))
+        allowance = Allowance(
+            time.monotonic() + download.total_timeout,
+            most + OVERHEAD,
+            download.private_hosts,
+            own_host(url),
+        )
         try:
             with within(allowance), answer_to(self.client, url) as answer:
                 body = outcome_of(answer, MASKED in row["url"]) or body_of(answer, most)
@@ -122,13 +157,28 @@ class Downloader:
         except NotAllowed as error:
             return Outcome("refused", said(error))
         except TooMuch:
-            return Outcome("too_large", f"the server sends or announces more than max_bytes={most:,}")
+            return Outcome(
+                "too_large", f"the server sends or announces more than max_bytes={most:,}"
+            )
         except NoEnd:
-            raise TryAgain(Outcome("unreachable", f"no end after {download.total_timeout:g} s")) from None
+            raise TryAgain(
+                Outcome("unreachable", f"no end after {download.total_timeout:g} s")
+            ) from None
         except httpx.HTTPError as error:
-            raise TryAgain(Outcome("unreachable", f"{type(error).__name__}: {said(error)}")) from error
-        if isinstance(body, bytes) and row["original_size"] and len(body) < row["original_size"] and body[:2] == b"\xff\xd8":
-            raise TryAgain(Outcome("size_mismatch", f"{len(body):,} bytes, the CSV says {row['original_size']:,}"))
+            raise TryAgain(
+                Outcome("unreachable", f"{type(error).__name__}: {said(error)}")
+            ) from error
+        if (
+            isinstance(body, bytes)
+            and row["original_size"]
+            and len(body) < row["original_size"]
+            and body[:2] == b"\xff\xd8"
+        ):
+            raise TryAgain(
+                Outcome(
+                    "size_mismatch", f"{len(body):,} bytes, the CSV says {row['original_size']:,}"
+                )
+            )
         return body
 
 
@@ -136,10 +186,16 @@ def outcome_of(answer: httpx.Response, masked: bool) -> Outcome | None:
     """Of an answer that brings no image; `masked`: the URL held a password. Raises TryAgain."""
     status = answer.status_code
     if status in AGAIN:
-        raise TryAgain(Outcome("unreachable", f"HTTP {status}"), retry_after(answer.headers.get("Retry-After")))
+        raise TryAgain(
+            Outcome("unreachable", f"HTTP {status}"), retry_after(answer.headers.get("Retry-After"))
+        )
     if status == 200:
         return None
-    hint = "; the password in its URL is not kept: write it into ~/.netrc" if masked and status == 401 else ""
+    hint = (
+        "; the password in its URL is not kept: write it into ~/.netrc"
+        if masked and status == 401
+        else ""
+    )
     return Outcome("missing" if status in GONE else "refused", f"HTTP {status}{hint}")
 
 
@@ -152,11 +208,16 @@ def said(error: Exception) -> str:
 def disagreement(data: bytes, row: dict) -> Outcome | None:
     """What the bytes say against being the CSV's image: placeholders first, since Flickr answers them for removed photos."""
     if data.startswith(b"\x89PNG") and not urlsplit(row["url"]).path.lower().endswith(".png"):
-        return Outcome("placeholder", "a PNG where the URL promises another format, as Flickr answers for a removed photo")
+        return Outcome(
+            "placeholder",
+            "a PNG where the URL promises another format, as Flickr answers for a removed photo",
+        )
     if data[:64].lstrip()[:1] == b"<" or not data:
         return None  # sharding/decode.py names it
     if row["original_size"] and len(data) != row["original_size"]:
-        return Outcome("size_mismatch", f"{len(data):,} bytes, the CSV says {row['original_size']:,}")
+        return Outcome(
+            "size_mismatch", f"{len(data):,} bytes, the CSV says {row['original_size']:,}"
+        )
     found = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
     if row["original_md5"] and found != row["original_md5"]:
         return Outcome("md5_mismatch", f"MD5 {found}, the CSV says {row['original_md5']}")
@@ -165,13 +226,19 @@ def disagreement(data: bytes, row: dict) -> Outcome | None:
 
 def retrying(config: DownloadConfig) -> tenacity.Retrying:
     """Tries again on TryAgain: after doubling, jittered waits, or later if the server asks for it (up to `backoff_max`)."""
-    growing = tenacity.wait_exponential_jitter(initial=config.backoff, max=config.backoff_max, jitter=config.backoff)
+    growing = tenacity.wait_exponential_jitter(
+        initial=config.backoff, max=config.backoff_max, jitter=config.backoff
+    )
 
     def wait(state: tenacity.RetryCallState) -> float:
         return min(config.backoff_max, max(state.outcome.exception().wait_s, growing(state)))
 
-    return tenacity.Retrying(stop=tenacity.stop_after_attempt(config.attempts), wait=wait, reraise=True,
-                             retry=tenacity.retry_if_exception_type(TryAgain))
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(config.attempts),
+        wait=wait,
+        reraise=True,
+        retry=tenacity.retry_if_exception_type(TryAgain),
+    )
 
 
 def retry_after(header: str | None) -> float:
@@ -186,7 +253,9 @@ def retry_after(header: str | None) -> float:
         return 0
 
 
-def ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int) -> Iterator[Any]:
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int
+) -> Iterator[Any]:
     """`map` on a pool, in order, with at most `window` items in flight or waiting to be taken."""
     items, running = iter(items), deque()
     while True:

@@ -45,10 +45,19 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt figures 'figures=[predictions]' 'images=[0a1b2c3d4e5f6071]'": (RUN, ""),
     "c2srt figures 'figures=[cam,patches]' 'categories=[Dog,\"Red car\"]'": (RUN, ""),
     "c2srt predict checkpoint=runs/miniature/full/seed-0/model 'images=[holiday/,dog.jpg]' "
-    "'labels=[dog,\"red car\",\"birthday party\"]'": (RUN, ""),
-    "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' 'labels=[dog,\"red car\"]'": (RUN, ""),
-    "c2srt predict checkpoint=… images=photo.jpg labels=labels.txt": (SHELL, "tests/test_predict.py ranks the words of a file"),
-    "c2srt predict checkpoint=… 'images=[\"photos/*.png\"]' json=true > predictions.jsonl": (RUN, ""),
+    '\'labels=[dog,"red car","birthday party"]\'': (RUN, ""),
+    "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' 'labels=[dog,\"red car\"]'": (
+        RUN,
+        "",
+    ),
+    "c2srt predict checkpoint=… images=photo.jpg labels=labels.txt": (
+        SHELL,
+        "tests/test_predict.py ranks the words of a file",
+    ),
+    "c2srt predict checkpoint=… 'images=[\"photos/*.png\"]' json=true > predictions.jsonl": (
+        RUN,
+        "",
+    ),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),
@@ -60,8 +69,14 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt train model=mkt out=runs/miniature/mkt": (RUN, ""),
     "c2srt relations mine data=openimages price_input=0.15 price_output=0.60 budget=20": (STUB, ""),
     "c2srt relations mine 'targets=[Dog,Festival]' …": (STUB, ""),
-    "c2srt relations data=openimages relations_file=runs/openimages/relations/mined/relations.jsonl": (RUN, ""),
-    "c2srt relations build data=openimages relations_file=runs/openimages/relations/mined/relations.jsonl": (RUN, ""),
+    "c2srt relations data=openimages relations_file=runs/openimages/relations/mined/relations.jsonl": (
+        RUN,
+        "",
+    ),
+    "c2srt relations build data=openimages relations_file=runs/openimages/relations/mined/relations.jsonl": (
+        RUN,
+        "",
+    ),
     # over a minute
     "c2srt tables 'tables=[parts,graphs]'": (LONG, ""),
     "c2srt train zero=3 offload=true": (LONG, "DeepSpeed compiles an optimizer"),
@@ -69,25 +84,56 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt plan calibration=here.json cluster=cpu …": (LONG, "reads what the last one wrote"),
     "c2srt demo": (LONG, "tests/test_demo.py runs a small one"),
     # the real data set
-    "c2srt train data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 precision=bf16 loader_workers=4":
-        (COMPOSED, FULL),
-    "c2srt train data=openimages data.root=… workers=8 gpus_per_worker=1 precision=bf16": (COMPOSED, FULL),
-    "c2srt text data=openimages data.root=… templates=simple out=runs/openimages/text-simple": (COMPOSED, FULL),
-    "c2srt train data=openimages data.root=… text=runs/openimages/text-simple out=runs/openimages/simple": (COMPOSED, FULL),
-    "c2srt tune data=openimages data.root=… checkpoint=runs/openimages/simple out=runs/openimages/tuned": (COMPOSED, FULL),
-    "c2srt evaluate data=openimages data.root=… checkpoint=runs/openimages/tuned out=runs/openimages/tuned/evaluation":
-        (COMPOSED, FULL),
+    "c2srt train data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 precision=bf16 loader_workers=4": (
+        COMPOSED,
+        FULL,
+    ),
+    "c2srt train data=openimages data.root=… workers=8 gpus_per_worker=1 precision=bf16": (
+        COMPOSED,
+        FULL,
+    ),
+    "c2srt text data=openimages data.root=… templates=simple out=runs/openimages/text-simple": (
+        COMPOSED,
+        FULL,
+    ),
+    "c2srt train data=openimages data.root=… text=runs/openimages/text-simple out=runs/openimages/simple": (
+        COMPOSED,
+        FULL,
+    ),
+    "c2srt tune data=openimages data.root=… checkpoint=runs/openimages/simple out=runs/openimages/tuned": (
+        COMPOSED,
+        FULL,
+    ),
+    "c2srt evaluate data=openimages data.root=… checkpoint=runs/openimages/tuned out=runs/openimages/tuned/evaluation": (
+        COMPOSED,
+        FULL,
+    ),
     "c2srt evaluate data=openimages checkpoint=runs/openimages/train/model": (COMPOSED, FULL),
-    "c2srt evaluate scores=S.npy labels=L.npy seen=M.npy 'topk=[10,20]' out=results": (COMPOSED, "another out=… of one above"),
+    "c2srt evaluate scores=S.npy labels=L.npy seen=M.npy 'topk=[10,20]' out=results": (
+        COMPOSED,
+        "another out=… of one above",
+    ),
     "c2srt figures data=openimages data.root=…": (COMPOSED, FULL),
-    "c2srt figures data=openimages model=runs/openimages/train/model statistics=20000": (COMPOSED, FULL),
+    "c2srt figures data=openimages model=runs/openimages/train/model statistics=20000": (
+        COMPOSED,
+        FULL,
+    ),
     "c2srt figures data=miniature": (COMPOSED, "the default; `c2srt figures` is above"),
-    "c2srt tables data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 seeds=3": (COMPOSED, FULL),
-    "c2srt tables data=openimages data.root=… gpus_per_worker=1 'commands.train=[\"precision=bf16\"]'": (COMPOSED, FULL),
+    "c2srt tables data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 seeds=3": (
+        COMPOSED,
+        FULL,
+    ),
+    "c2srt tables data=openimages data.root=… gpus_per_worker=1 'commands.train=[\"precision=bf16\"]'": (
+        COMPOSED,
+        FULL,
+    ),
     "c2srt tables data=openimages seeds=3 train=false": (COMPOSED, FULL),
     "c2srt teacher data=openimages shards=… workers=16": (COMPOSED, FULL),
     "c2srt text data=openimages …": (COMPOSED, FULL),
-    "c2srt relations data=openimages relations_file=mined.jsonl": (COMPOSED, "as `relations_file=…` above"),
+    "c2srt relations data=openimages relations_file=mined.jsonl": (
+        COMPOSED,
+        "as `relations_file=…` above",
+    ),
     "c2srt train model=mkt": (COMPOSED, "into the folder of another training; with out=… above"),
     "c2srt evaluate checkpoint=clip": (COMPOSED, "with out=… above"),
     # the record's own commands
@@ -99,21 +145,46 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt tables": (COMPOSED, HOURS),
     "c2srt tables 'tables=[parts]' seeds=3": (COMPOSED, HOURS),
     "c2srt tables 'tables=[settings]'": (COMPOSED, HOURS),
-    **{f"c2srt tables 'tables=[{names}]' seeds=3 'clips=[[],[],[]]'": (COMPOSED, HOURS)
-       for names in ("models", "prompts", "models,parts,time", "neighbours,threshold,distillation")},
-    **{f"c2srt bench {what}": (COMPOSED, BENCH)
-       for what in ("head", "isr", "gat", "loss", "ignore", "step", "tracking", "evaluation", "evaluation repeats=2 warmup=1")},
-    "c2srt bench tracking clip=runs/miniature/clip/model.json trainable_blocks=null categories=60 neighbours=4 batch=32":
-        (COMPOSED, BENCH),
-    "c2srt bench tracking clip=…/clip/model.json trainable_blocks=null categories=60 neighbours=4 batch=32": (COMPOSED, BENCH),
-    "c2srt plan check=true cluster=cpu": (COMPOSED, "ten minutes of measuring; tests/test_plan.py checks the parts"),
+    **{
+        f"c2srt tables 'tables=[{names}]' seeds=3 'clips=[[],[],[]]'": (COMPOSED, HOURS)
+        for names in ("models", "prompts", "models,parts,time", "neighbours,threshold,distillation")
+    },
+    **{
+        f"c2srt bench {what}": (COMPOSED, BENCH)
+        for what in (
+            "head",
+            "isr",
+            "gat",
+            "loss",
+            "ignore",
+            "step",
+            "tracking",
+            "evaluation",
+            "evaluation repeats=2 warmup=1",
+        )
+    },
+    "c2srt bench tracking clip=runs/miniature/clip/model.json trainable_blocks=null categories=60 neighbours=4 batch=32": (
+        COMPOSED,
+        BENCH,
+    ),
+    "c2srt bench tracking clip=…/clip/model.json trainable_blocks=null categories=60 neighbours=4 batch=32": (
+        COMPOSED,
+        BENCH,
+    ),
+    "c2srt plan check=true cluster=cpu": (
+        COMPOSED,
+        "ten minutes of measuring; tests/test_plan.py checks the parts",
+    ),
     "c2srt plan check=true cluster=cpu turns=3": (COMPOSED, "as the one before"),
     "c2srt plan check=true cluster=cpu clock=cpu turns=3": (COMPOSED, "as the one before"),
     # forms
     "c2srt plan calibrate=true calibration=FILE": (COMPOSED, FORM),
     "c2srt train … tracking.name=seed-1 tracking.parent=full": (COMPOSED, FORM),
     "c2srt train … tracking.register=c2srt": (COMPOSED, FORM),
-    "c2srt predict … words.neighbours=llm words.price_input=… words.price_output=…": (COMPOSED, FORM),
+    "c2srt predict … words.neighbours=llm words.price_input=… words.price_output=…": (
+        COMPOSED,
+        FORM,
+    ),
     "c2srt relations mine": (COMPOSED, FORM),
     "c2srt relations report": (COMPOSED, FORM),
     "c2srt relations build …": (COMPOSED, FORM),
@@ -124,76 +195,144 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e . && "
     ".venv/bin/c2srt demo": (SHELL, "downloads; .ci/run does it on a clean checkout"),
     "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt "
-    "-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile": (SHELL, "downloads; .ci/run does it on a clean checkout"),
-    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e .":
-        (SHELL, "downloads; .ci/run does it on a clean checkout"),
+    "-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile": (
+        SHELL,
+        "downloads; .ci/run does it on a clean checkout",
+    ),
+    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e .": (
+        SHELL,
+        "downloads; .ci/run does it on a clean checkout",
+    ),
     "git clone <this repository> c2srt && cd c2srt": (SHELL, FORM),
     "uv run c2srt demo": (SHELL, "downloads the newest of everything"),
     "pytest -m slow": (SHELL, "the tests themselves"),
     "pytest -m long": (SHELL, "the tests themselves"),
     "pytest -m long tests/test_damage.py": (SHELL, "the tests themselves"),
-    "C2SRT_SLURM_TESTS=required .venv/bin/pytest -m long -v --durations=0": (SHELL, "the tests themselves"),
-    "C2SRT_CHAOS_TRAININGS=20 pytest -m long -s tests/test_chaos.py": (SHELL, "the tests themselves"),
+    "C2SRT_SLURM_TESTS=required .venv/bin/pytest -m long -v --durations=0": (
+        SHELL,
+        "the tests themselves",
+    ),
+    "C2SRT_CHAOS_TRAININGS=20 pytest -m long -s tests/test_chaos.py": (
+        SHELL,
+        "the tests themselves",
+    ),
     # a GPU
-    **{f"c2srt check {words}": (COMPOSED, "tests/test_check.py and .ci/run run it") for words in (
-        "gpu", "gpu quick", "gpu full", "kernels", "keep", "keep out=runs/check")},
-    **{f"python -m c2srt.check gpu {words}": (SHELL, "tests/test_check.py runs it") for words in (
-        "quick out=runs/check", "quick out=runs/check commit=$(git rev-parse --short HEAD)",
-        "full out=runs/check commit=$(git rev-parse --short HEAD)")},
+    **{
+        f"c2srt check {words}": (COMPOSED, "tests/test_check.py and .ci/run run it")
+        for words in ("gpu", "gpu quick", "gpu full", "kernels", "keep", "keep out=runs/check")
+    },
+    **{
+        f"python -m c2srt.check gpu {words}": (SHELL, "tests/test_check.py runs it")
+        for words in (
+            "quick out=runs/check",
+            "quick out=runs/check commit=$(git rev-parse --short HEAD)",
+            "full out=runs/check commit=$(git rev-parse --short HEAD)",
+        )
+    },
     "c2srt plan calibration=…": (COMPOSED, FORM),
     "c2srt plan calibration=<date>-<card>": (SHELL, FORM),
     "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform "
     "manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg "
     "pydantic pydantic-core annotated-types typing-inspection": (SHELL, ELSEWHERE),
     "pip wheel --no-deps -w wheels deepspeed": (SHELL, ELSEWHERE),
-    "python -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site": (SHELL, ELSEWHERE),
+    "python -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site": (
+        SHELL,
+        ELSEWHERE,
+    ),
     # MLflow, Ray, a language model
-    "mlflow ui --backend-store-uri sqlite:///runs/openimages/mlflow.db": (SHELL, "a server until it is stopped"),
+    "mlflow ui --backend-store-uri sqlite:///runs/openimages/mlflow.db": (
+        SHELL,
+        "a server until it is stopped",
+    ),
     "mlflow models serve": (SHELL, FORM),
-    "mlflow models serve -m models:/c2srt/1 --env-manager local --port 5001": (SHELL, "tests/test_serving.py serves a model"),
-    "printf '{\"inputs\": [{\"image\": \"%s\"}], \"params\": {\"labels\": [\"dog\", \"red car\"], \"topk\": 5}}' "
-    "\"$(base64 -w0 dog.jpg)\" | curl -s 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-":
-        (SHELL, "tests/test_serving.py asks the served model"),
+    "mlflow models serve -m models:/c2srt/1 --env-manager local --port 5001": (
+        SHELL,
+        "tests/test_serving.py serves a model",
+    ),
+    'printf \'{"inputs": [{"image": "%s"}], "params": {"labels": ["dog", "red car"], "topk": 5}}\' '
+    "\"$(base64 -w0 dog.jpg)\" | curl -s 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-": (
+        SHELL,
+        "tests/test_serving.py asks the served model",
+    ),
     "export MLFLOW_TRACKING_URI=sqlite:///runs/openimages/mlflow.db": (SHELL, SITE),
     "export OPENAI_API_KEY=… OPENAI_BASE_URL=https://…/v1 OPENAI_MODEL=…": (SHELL, SITE),
     "export RAY_ADDRESS=http://head:8265 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=…": (SHELL, SITE),
     "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m cluster.train data=openimages "
-    "data.root=/shared/openimages work=/shared/c2srt workers=16 gpus_per_worker=1": (SHELL, "tests/test_ray_jobs.py submits jobs"),
+    "data.root=/shared/openimages work=/shared/c2srt workers=16 gpus_per_worker=1": (
+        SHELL,
+        "tests/test_ray_jobs.py submits jobs",
+    ),
     "ray job logs": (SHELL, ELSEWHERE),
     "ray job stop": (SHELL, "tests/test_ray_jobs.py stops a job"),
     "ray start --head": (SHELL, ELSEWHERE),
     "ray start --block": (SHELL, ELSEWHERE),
     # Slurm
     "slurm/pipeline.sh": (SHELL, SLURM),
-    "slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- precision=fp32 epochs=1": (SHELL, SLURM),
-    'SHARD="--nodes=4 --cpus-per-task=32" TRAIN="--nodes=4 --cpus-per-task=48" slurm/pipeline.sh graph=llm -- epochs=8 batch=512':
-        (SHELL, SLURM),
+    "slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- precision=fp32 epochs=1": (
+        SHELL,
+        SLURM,
+    ),
+    'SHARD="--nodes=4 --cpus-per-task=32" TRAIN="--nodes=4 --cpus-per-task=48" slurm/pipeline.sh graph=llm -- epochs=8 batch=512': (
+        SHELL,
+        SLURM,
+    ),
     "squeue --me": (SHELL, ELSEWHERE),
     "tail -f slurm/logs/c2srt-train-<job>.log": (SHELL, ELSEWHERE),
     "ssh -L 8265:127.0.0.1:<port> <first node>": (SHELL, ELSEWHERE),
     "srun --jobid=<job> --overlap --nodes=1 cat /tmp/r<job>/token": (SHELL, SLURM),
     "scancel --signal=USR1 --batch <job>": (SHELL, SLURM),
-    **{f"slurm/submit.sh {line}": (SHELL, SLURM) for line in (
-        "--nodes=2 slurm/openimages.sh", "--nodes=4 slurm/openimages.sh", "--array=0-4 slurm/openimages.sh",
-        "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 out=runs/miniature/slurm",
-        "slurm/openimages.sh data=miniature work=runs/miniature precision=fp32",
-        "--nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short",
-        "--nodes=4 --cpus-per-task=48 slurm/openimages.sh zero=2 out=runs/openimages/zero2",
-        "--array=1-6 slurm/openimages.sh --rows slurm/ablations.txt",
-        "--array=0-4 slurm/openimages.sh 'teacher=${work}/teacher/seed-${seed}'",
-        "--nodes=2 --cpus-per-task=32 slurm/shard.sh", "slurm/text.sh", "slurm/relations.sh", "slurm/relations.sh graph=random",
-        "slurm/relations.sh graph=similarity", "slurm/teacher.sh", "--array=0-4 slurm/teacher.sh", "slurm/evaluate.sh",
-        "slurm/evaluate.sh checkpoint=clip out=runs/openimages/clip", "--array=0-4 slurm/evaluate.sh",
-        "--array=0-4 --dependency=aftercorr:<that job> slurm/evaluate.sh",
-        "--array=1-6 --dependency=aftercorr:<that job> slurm/evaluate.sh --rows slurm/ablations.txt",
-        "--nodes=1 slurm/tables.sh", "--array=1-8 slurm/tables.sh", "--array=1-8 slurm/tables.sh seeds=3",
-        "--nodes=2 --cpus-per-task=32 slurm/shard.sh key=value …")},
-    **{f"export {setting}": (SHELL, SITE) for setting in (
-        "SBATCH_PARTITION=gpu", "SBATCH_ACCOUNT=my-project", "SBATCH_QOS=normal", "SBATCH_GPUS_PER_NODE=4", "SBATCH_TIMELIMIT=24:00:00",
-        'C2SRT_RUN="apptainer exec --nv --bind /data /containers/c2srt.sif"', "C2SRT_INTERFACE=ib0",
-        "GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0", "C2SRT_CPU_WORKERS=2", "C2SRT_MAX_REQUEUES=20", "C2SRT_SAVE_SECONDS=240",
-        "C2SRT_JOIN_SECONDS=180", "SBATCH_CPUS_PER_GPU=12", "SBATCH_MEM_PER_GPU=64G",
-        'C2SRT_CPU_OPTIONS="--cpus-per-task=32 --mem-per-cpu=2G"', "C2SRT_DASHBOARD_HOST=127.0.0.1", "MLFLOW_TRACKING_URI=http://…")},
+    **{
+        f"slurm/submit.sh {line}": (SHELL, SLURM)
+        for line in (
+            "--nodes=2 slurm/openimages.sh",
+            "--nodes=4 slurm/openimages.sh",
+            "--array=0-4 slurm/openimages.sh",
+            "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 out=runs/miniature/slurm",
+            "slurm/openimages.sh data=miniature work=runs/miniature precision=fp32",
+            "--nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short",
+            "--nodes=4 --cpus-per-task=48 slurm/openimages.sh zero=2 out=runs/openimages/zero2",
+            "--array=1-6 slurm/openimages.sh --rows slurm/ablations.txt",
+            "--array=0-4 slurm/openimages.sh 'teacher=${work}/teacher/seed-${seed}'",
+            "--nodes=2 --cpus-per-task=32 slurm/shard.sh",
+            "slurm/text.sh",
+            "slurm/relations.sh",
+            "slurm/relations.sh graph=random",
+            "slurm/relations.sh graph=similarity",
+            "slurm/teacher.sh",
+            "--array=0-4 slurm/teacher.sh",
+            "slurm/evaluate.sh",
+            "slurm/evaluate.sh checkpoint=clip out=runs/openimages/clip",
+            "--array=0-4 slurm/evaluate.sh",
+            "--array=0-4 --dependency=aftercorr:<that job> slurm/evaluate.sh",
+            "--array=1-6 --dependency=aftercorr:<that job> slurm/evaluate.sh --rows slurm/ablations.txt",
+            "--nodes=1 slurm/tables.sh",
+            "--array=1-8 slurm/tables.sh",
+            "--array=1-8 slurm/tables.sh seeds=3",
+            "--nodes=2 --cpus-per-task=32 slurm/shard.sh key=value …",
+        )
+    },
+    **{
+        f"export {setting}": (SHELL, SITE)
+        for setting in (
+            "SBATCH_PARTITION=gpu",
+            "SBATCH_ACCOUNT=my-project",
+            "SBATCH_QOS=normal",
+            "SBATCH_GPUS_PER_NODE=4",
+            "SBATCH_TIMELIMIT=24:00:00",
+            'C2SRT_RUN="apptainer exec --nv --bind /data /containers/c2srt.sif"',
+            "C2SRT_INTERFACE=ib0",
+            "GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0",
+            "C2SRT_CPU_WORKERS=2",
+            "C2SRT_MAX_REQUEUES=20",
+            "C2SRT_SAVE_SECONDS=240",
+            "C2SRT_JOIN_SECONDS=180",
+            "SBATCH_CPUS_PER_GPU=12",
+            "SBATCH_MEM_PER_GPU=64G",
+            'C2SRT_CPU_OPTIONS="--cpus-per-task=32 --mem-per-cpu=2G"',
+            "C2SRT_DASHBOARD_HOST=127.0.0.1",
+            "MLFLOW_TRACKING_URI=http://…",
+        )
+    },
 }
 
 SAME = "the same line runs as a documented command"
@@ -202,7 +341,10 @@ TRAINS = "a whole training; tests/test_commands.py reads it from a real message 
 
 PRINTED: dict[str, tuple[str, str]] = {
     "Command('check')": (COMPOSED, "tests/test_check.py and .ci/run run it"),
-    "shell('mlflow', 'experiments', 'restore', '-x', found.experiment_id)": (SHELL, "tests/test_tracking.py deletes an experiment"),
+    "shell('mlflow', 'experiments', 'restore', '-x', found.experiment_id)": (
+        SHELL,
+        "tests/test_tracking.py deletes an experiment",
+    ),
     "flag(None, '--help')": (RUN, ""),
     "flag(verb, '--cfg job')": (RUN, ""),
     "flag('relations-mine', '--help')": (RUN, ""),
@@ -214,7 +356,10 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('relations', graph=kind)": (RUN, ""),
     "Command('relations', graph=folder.name)": (RUN, ""),
     "Command('relations', neighbours=config.neighbours)": (RUN, ""),
-    "Command('relations', graph=made_from['kind'], neighbours=max(k, made_from['neighbours']))": (RUN, ""),
+    "Command('relations', graph=made_from['kind'], neighbours=max(k, made_from['neighbours']))": (
+        RUN,
+        "",
+    ),
     "Command('relations', relations_file=out / RELATIONS)": (STUB, ""),
     "Command('relations-mine')": (STUB, ""),
     "Command('relations-mine', budget=2 * config.budget)": (STUB, ""),
@@ -234,15 +379,27 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),
     "Command('figures', work=place.work)": (RUN, ""),
     "Command('predict', values=own)": (RUN, ""),
-    "Command('demo')": (COMPOSED, "the road again; tests/test_demo.py runs a small one, and its last lines"),
+    "Command('demo')": (
+        COMPOSED,
+        "the road again; tests/test_demo.py runs a small one, and its last lines",
+    ),
     "Command('tables')": (COMPOSED, TRAINS),
     "Command('tables', part=None)": (COMPOSED, TRAINS),
     "Command('tables', train=None)": (COMPOSED, TRAINS),
     "Command('tables', train=None, part=None)": (COMPOSED, TRAINS),
-    "Command('tables', tables=[name], values={} if folder == inputs.work / 'tables' else {'out': folder})": (COMPOSED, TRAINS),
+    "Command('tables', tables=[name], values={} if folder == inputs.work / 'tables' else {'out': folder})": (
+        COMPOSED,
+        TRAINS,
+    ),
     "typed(command.verb, command.overrides)": (COMPOSED, "what the walk is about to run itself"),
-    "shell('mlflow', 'ui', '--backend-store-uri', shown, '--port', '5000')": (SHELL, "a server until it is stopped"),
-    "Command(following, *chosen, values={key: config.out} if key and is_typed('out') else None)": (COMPOSED, NEXT),
+    "shell('mlflow', 'ui', '--backend-store-uri', shown, '--port', '5000')": (
+        SHELL,
+        "a server until it is stopped",
+    ),
+    "Command(following, *chosen, values={key: config.out} if key and is_typed('out') else None)": (
+        COMPOSED,
+        NEXT,
+    ),
     "Command('evaluate', values={'checkpoint': f'{config.out}/model' if verb == 'train' else config.out, "
     "'out': f'{config.out}/evaluation'} if own else None)": (COMPOSED, NEXT),
     "Command('figures', values={key: config.checkpoint})": (COMPOSED, NEXT),

@@ -19,7 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`pytest -m slow` and `pytest -m long` share no test."""
     for item in items:
         if item.get_closest_marker("slow") and item.get_closest_marker("long"):
-            raise pytest.UsageError(f"{item.nodeid} is marked slow and long: slow tests run in CI, long ones by hand")
+            raise pytest.UsageError(
+                f"{item.nodeid} is marked slow and long: slow tests run in CI, long ones by hand"
+            )
 
 
 LOCAL_RAY = """
@@ -37,8 +39,13 @@ def ray_address() -> Iterator[str]:
     """A local Ray of four CPUs, as our commands start it, in a process of its own that ends with the tests. Its token stays in
     the environment: whoever joins it needs the same one, and a Ray that a command starts for itself takes any."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    process = subprocess.Popen([sys.executable, "-c", LOCAL_RAY], cwd=Path(__file__).parents[1], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOCAL_RAY],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     yield next(line.split()[1] for line in process.stdout if line.startswith("ADDRESS"))
     process.stdin.close()
     process.wait()
@@ -56,8 +63,12 @@ def shared_ray(ray_address) -> None:
 
     enable_token_auth_by_default()  # as Ray does itself, for good, where it starts a local one
     AuthenticationTokenLoader.instance().reset_cache()  # this process may have used another one
-    os.environ["RAY_ADDRESS"] = ray_address  # this and the next two until the module's end: nothing_left_set
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on loopback only: cluster.session.start
+    os.environ["RAY_ADDRESS"] = (
+        ray_address  # this and the next two until the module's end: nothing_left_set
+    )
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+        "0"  # it listens on loopback only: cluster.session.start
+    )
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 

@@ -23,5 +23,9 @@ def part_of(case: object, *parts: list) -> list:
 
 def marked(quick: list, sample: list, rest: list, name: Callable[[object], str]) -> list:
     """The parameters for pytest: `quick` without a mark, `sample` as slow, `rest` as long."""
-    marks = [*((case, ()) for case in quick), *((case, pytest.mark.slow) for case in sample), *((case, pytest.mark.long) for case in rest)]
+    marks = [
+        *((case, ()) for case in quick),
+        *((case, pytest.mark.slow) for case in sample),
+        *((case, pytest.mark.long) for case in rest),
+    ]
     return [pytest.param(case, id=name(case), marks=mark) for case, mark in marks]

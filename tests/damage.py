@@ -23,9 +23,45 @@ from typing import Any
 from c2srt.errors import UserError
 
 LONGEST, SECONDS, GIB, HANG_S = 300, 5.0, 1 << 30, 100
-ODD = [None, True, -1, 0, 2**70, 1e308, float("nan"), float("inf"), "", "a" * 3000, "\x1b[31m\n\u202e", "../../victim", "/etc/passwd",
-       "=1+1", "${oc.env:HOME}", "\ud800", [], {}, [[[]]], [1, "a"], {"a": {"b": 1}}, 10_000_000, "9" * 5000]
-WORDS = [b"\x1b[31m", b"\0" * 64, b"\xff" * 16, b"[" * 5000, b"{\"a\":" * 3000, b"NaN", b"-1", b"\n", b"1e999", b"a" * 2000, b",,,,", b'"']
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "a" * 3000,
+    "\x1b[31m\n\u202e",
+    "../../victim",
+    "/etc/passwd",
+    "=1+1",
+    "${oc.env:HOME}",
+    "\ud800",
+    [],
+    {},
+    [[[]]],
+    [1, "a"],
+    {"a": {"b": 1}},
+    10_000_000,
+    "9" * 5000,
+]
+WORDS = [
+    b"\x1b[31m",
+    b"\0" * 64,
+    b"\xff" * 16,
+    b"[" * 5000,
+    b'{"a":' * 3000,
+    b"NaN",
+    b"-1",
+    b"\n",
+    b"1e999",
+    b"a" * 2000,
+    b",,,,",
+    b'"',
+]
 
 
 @dataclass(frozen=True)
@@ -62,7 +98,11 @@ def damaged(content: bytes, name: str, seed: random.Random) -> bytes:
 
 def odd_json(content: bytes, seed: random.Random, of_lines: bool) -> bytes:
     """One value, key or line of JSON replaced by another."""
-    lines = [line for line in content.splitlines(keepends=True) if line.strip()] if of_lines else [content]
+    lines = (
+        [line for line in content.splitlines(keepends=True) if line.strip()]
+        if of_lines
+        else [content]
+    )
     place = seed.randrange(len(lines))
     value = json.loads(lines[place])
     for _ in range(seed.randint(1, 3)):
@@ -83,7 +123,11 @@ def odd_json(content: bytes, seed: random.Random, of_lines: bool) -> bytes:
 def walk(value: Any, seed: random.Random) -> Any:
     """A container somewhere in a JSON value."""
     while seed.random() < 0.7:
-        inside = [below for below in (value.values() if isinstance(value, dict) else value) if isinstance(below, (dict, list)) and below]
+        inside = [
+            below
+            for below in (value.values() if isinstance(value, dict) else value)
+            if isinstance(below, (dict, list)) and below
+        ]
         if not inside:
             return value
         value = seed.choice(inside)
@@ -94,8 +138,11 @@ def flip(content: bytes, seed: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(seed.choice([1, 1, 2, 16])):
         if changed:
-            changed[min(int(seed.expovariate(1 / 200)), len(changed) - 1) if seed.random() < 0.5 else seed.randrange(len(changed))] \
-                = seed.randrange(256)
+            changed[
+                min(int(seed.expovariate(1 / 200)), len(changed) - 1)
+                if seed.random() < 0.5
+                else seed.randrange(len(changed))
+            ] = seed.randrange(256)
     return bytes(changed)
 
 
@@ -145,7 +192,9 @@ def look(name: str, seed: int, count: int) -> Findings:
         child.kill()
         child.join()
         if first < count:
-            findings.wrong.append(f"{name} case {first} of seed {seed}: no end, or the end of the process")
+            findings.wrong.append(
+                f"{name} case {first} of seed {seed}: no end, or the end of the process"
+            )
             findings.cases, first = findings.cases + 1, first + 1
     return findings
 
@@ -168,13 +217,17 @@ def run_cases(name: str, seed: int, first: int, count: int, answers: Connection)
         folder = Path(made)
         whole = {path: path.read_bytes() for path in reader.make(folder)}
         with contextlib.suppress(UserError):
-            reader.read(folder)  # once whole, so that what it imports is neither time nor memory of a case
+            reader.read(
+                folder
+            )  # once whole, so that what it imports is neither time nor memory of a case
         before = peak_bytes()
         for case in range(first, count):
             chance = random.Random(f"{seed} {name} {case}")
             path = chance.choice(list(whole))
             for other, content in whole.items():
-                other.write_bytes(damaged(content, other.name, chance) if other == path else content)
+                other.write_bytes(
+                    damaged(content, other.name, chance) if other == path else content
+                )
             answers.send((case, judged(reader, folder, path, before)))
 
 
@@ -183,7 +236,11 @@ def judged(reader: Reader, folder: Path, path: Path, before: int) -> Any:
     try:
         reader.read(folder)
     except UserError as error:
-        said = True if not (fault := faults_of(str(error), folder)) else f"{path.name}: {fault}: {error}"
+        said = (
+            True
+            if not (fault := faults_of(str(error), folder))
+            else f"{path.name}: {fault}: {error}"
+        )
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"{path.name}: {type(error).__name__} {str(error)[:100]!r} at {where.filename.rpartition('/')[2]}:{where.lineno}"

@@ -56,9 +56,28 @@ from tests.tiny import tiny_clip_config, tiny_export
 
 VOCABULARY = make_vocabulary(6, 2)
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "House")
-ANSWER = {"related": [{"category": VOCABULARY.names[0], "type": "Is-a/Hypernym", "strength": "High", "explanation": "x"}]}
-COMPLETION = {"id": "1", "model": "m", "choices": [{"index": 0, "message": {"role": "assistant", "content": json.dumps(ANSWER)},
-                                                    "finish_reason": "stop"}], "usage": {"prompt_tokens": 900, "completion_tokens": 9}}
+ANSWER = {
+    "related": [
+        {
+            "category": VOCABULARY.names[0],
+            "type": "Is-a/Hypernym",
+            "strength": "High",
+            "explanation": "x",
+        }
+    ]
+}
+COMPLETION = {
+    "id": "1",
+    "model": "m",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": json.dumps(ANSWER)},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 900, "completion_tokens": 9},
+}
 
 
 def make_shard_folder(folder: Path) -> list[Path]:
@@ -84,26 +103,51 @@ def make_sidecar_note(folder: Path) -> list[Path]:
 
 def make_text(folder: Path) -> list[Path]:
     save_file({"features": torch.eye(8)}, folder / "text.safetensors")
-    vouch(folder / "text.json", {"made_from": {"vocabulary": VOCABULARY.hash, "clip": "c"}}, ["text.safetensors"])
+    vouch(
+        folder / "text.json",
+        {"made_from": {"vocabulary": VOCABULARY.hash, "clip": "c"}},
+        ["text.safetensors"],
+    )
     return [folder / "text.json", folder / "text.safetensors"]
 
 
 def make_relations(folder: Path) -> list[Path]:
-    save_relations(folder, no_neighbours(len(VOCABULARY), 3), VOCABULARY,
-                   {"kind": "none", "neighbours": 3, "vocabulary": VOCABULARY.hash}, {})
+    save_relations(
+        folder,
+        no_neighbours(len(VOCABULARY), 3),
+        VOCABULARY,
+        {"kind": "none", "neighbours": 3, "vocabulary": VOCABULARY.hash},
+        {},
+    )
     return [folder / "relations.json", folder / "neighbours.npy"]
 
 
 def rehashed(folder: Path) -> None:
     """Reads a graph whose digest fits whatever its table has become."""
-    vouch(folder / "relations.json", json.loads((folder / "relations.json").read_text()), ["neighbours.npy", "edges.parquet"])
+    vouch(
+        folder / "relations.json",
+        json.loads((folder / "relations.json").read_text()),
+        ["neighbours.npy", "edges.parquet"],
+    )
     load_relations(folder, VOCABULARY, 2)
 
 
 def make_answers(folder: Path) -> list[Path]:
-    lines = [{"provenance": {"model": "m"}}, *({"mid": mid, "name": name, "split": "seen", "related": [
-        {"mid": VOCABULARY.mids[0], "name": "x", "type": "is-a", "strength": 1.5}, {"mid": VOCABULARY.mids[1], "strength": "high"}]}
-        for mid, name in zip(VOCABULARY.mids, VOCABULARY.names, strict=True))]
+    lines = [
+        {"provenance": {"model": "m"}},
+        *(
+            {
+                "mid": mid,
+                "name": name,
+                "split": "seen",
+                "related": [
+                    {"mid": VOCABULARY.mids[0], "name": "x", "type": "is-a", "strength": 1.5},
+                    {"mid": VOCABULARY.mids[1], "strength": "high"},
+                ],
+            }
+            for mid, name in zip(VOCABULARY.mids, VOCABULARY.names, strict=True)
+        ),
+    ]
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     (folder / "a.jsonl").write_bytes(content)
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(content))
@@ -112,17 +156,31 @@ def make_answers(folder: Path) -> list[Path]:
 
 def small_part():
     generator = np.random.default_rng(0)
-    scores, labels = generator.random((9, 8), np.float32), generator.integers(-1, 2, (9, 8)).astype(np.int8)
+    scores, labels = (
+        generator.random((9, 8), np.float32),
+        generator.integers(-1, 2, (9, 8)).astype(np.int8),
+    )
     return scores, labels, np.arange(8) < 6
 
 
 def make_results(folder: Path) -> list[Path]:
     scores, labels, seen = small_part()
-    values, table = evaluate_part(measure(scores, labels, seen, (1, 2)), Task(seen, (1, 2), ("per_class", "lesa"), 40, 0), None, None)
+    values, table = evaluate_part(
+        measure(scores, labels, seen, (1, 2)),
+        Task(seen, (1, 2), ("per_class", "lesa"), 40, 0),
+        None,
+        None,
+    )
     table = table.with_columns(mid=pl.Series(VOCABULARY.mids), name=pl.Series(VOCABULARY.names))
-    extra = {"made_from": {"key": "k"}, "given_away": ["a/b"], "published": {"zsl": 1.0, "gzsl": 2.0, "over": "all"}}
+    extra = {
+        "made_from": {"key": "k"},
+        "given_away": ["a/b"],
+        "published": {"zsl": 1.0, "gzsl": 2.0, "over": "all"},
+    }
     write_results(folder, values | extra, table)
-    (folder / "groups.csv").write_text("".join(["mid,group\n", *(f"{mid},g\n" for mid in VOCABULARY.mids)]))
+    (folder / "groups.csv").write_text(
+        "".join(["mid,group\n", *(f"{mid},g\n" for mid in VOCABULARY.mids)])
+    )
     return [folder / "results.json", folder / "per_category.csv", folder / "groups.csv"]
 
 
@@ -161,10 +219,21 @@ def make_checkpoint(folder: Path) -> list[Path]:
     place.mkdir()
     for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER):
         save_file({"head.source": torch.ones(2)}, place / name)
-    files = {name: sha256_of_file(place / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)}
-    record = checkpoints.Record(5, 2, {"seed": 0, "model": {"layers": 2}}, {"text": "aa"}, optimizer={"applied": 5}, files=files)
+    files = {
+        name: sha256_of_file(place / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)
+    }
+    record = checkpoints.Record(
+        5,
+        2,
+        {"seed": 0, "model": {"layers": 2}},
+        {"text": "aa"},
+        optimizer={"applied": 5},
+        files=files,
+    )
     write_json(place / checkpoints.COMPLETE, {"format": checkpoints.FORMAT, **asdict(record)})
-    return [place / name for name in (checkpoints.COMPLETE, checkpoints.WEIGHTS, checkpoints.OPTIMIZER)]
+    return [
+        place / name for name in (checkpoints.COMPLETE, checkpoints.WEIGHTS, checkpoints.OPTIMIZER)
+    ]
 
 
 def read_checkpoint(folder: Path) -> None:
@@ -186,8 +255,16 @@ def make_clip(folder: Path) -> list[Path]:
 
 
 def questions_of(vocabulary: Vocabulary = VOCABULARY) -> Questions:
-    return Questions(vocabulary, make_labels(vocabulary), list(range(len(vocabulary))), None, 10, 1, 0,
-                     {"vocabulary": vocabulary.hash, "model": "m", "prompt": "p"})
+    return Questions(
+        vocabulary,
+        make_labels(vocabulary),
+        list(range(len(vocabulary))),
+        None,
+        10,
+        1,
+        0,
+        {"vocabulary": vocabulary.hash, "model": "m", "prompt": "p"},
+    )
 
 
 def make_ledger(folder: Path) -> list[Path]:
@@ -199,8 +276,22 @@ def make_ledger(folder: Path) -> list[Path]:
             if number % 3 == 1:
                 book.append({"event": "fault", "reason": "r", "billed": True, **own})
             else:
-                book.append({"event": "reply", "final": number % 3 == 0, "verdict": "ok", "text": "t", "endpoint": "e", "model": "m",
-                             "finish": "stop", "tokens": [9, 9], "cost": 0.01, "related": [[0, "is-a", 3]], "unusable": [], **own})
+                book.append(
+                    {
+                        "event": "reply",
+                        "final": number % 3 == 0,
+                        "verdict": "ok",
+                        "text": "t",
+                        "endpoint": "e",
+                        "model": "m",
+                        "finish": "stop",
+                        "tokens": [9, 9],
+                        "cost": 0.01,
+                        "related": [[0, "is-a", 3]],
+                        "unusable": [],
+                        **own,
+                    }
+                )
     return [folder / "ledger.jsonl"]
 
 
@@ -212,7 +303,10 @@ def read_ledger(folder: Path) -> None:
 
 
 def make_batch(folder: Path) -> list[Path]:
-    rows = [{"custom_id": asked.id, "response": {"status_code": 200, "body": COMPLETION}, "error": None} for asked in questions_of()]
+    rows = [
+        {"custom_id": asked.id, "response": {"status_code": 200, "body": COMPLETION}, "error": None}
+        for asked in questions_of()
+    ]
     (folder / "res.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [folder / "res.jsonl"]
 
@@ -238,7 +332,9 @@ def read_reply(folder: Path) -> None:
     try:
         reply = endpoint.reply((folder / "b.json").read_bytes())
     except (Malformed, Complaint) as error:
-        if isinstance(error, Complaint) and isinstance(fault := endpoint.fault(error, {}), (Again, Refused)):
+        if isinstance(error, Complaint) and isinstance(
+            fault := endpoint.fault(error, {}), (Again, Refused)
+        ):
             error = fault
         raise UserError(str(error)) from None
     cost = Prices(1, 1, 100).cost(reply, 0.1)
@@ -247,9 +343,18 @@ def read_reply(folder: Path) -> None:
 
 
 def new_words(folder: Path) -> NewWords:
-    text = torch.nn.functional.normalize(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
-    return NewWords(WordsConfig(cache=str(folder)), VOCABULARY, text, 3, ["a {}"],
-                    lambda words: (text[: len(words)], torch.zeros(len(words), 3, dtype=torch.long)), folder)
+    text = torch.nn.functional.normalize(
+        torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    return NewWords(
+        WordsConfig(cache=str(folder)),
+        VOCABULARY,
+        text,
+        3,
+        ["a {}"],
+        lambda words: (text[: len(words)], torch.zeros(len(words), 3, dtype=torch.long)),
+        folder,
+    )
 
 
 def make_words(folder: Path) -> list[Path]:
@@ -265,19 +370,33 @@ def read_words(folder: Path) -> None:
 
 
 def make_stage(folder: Path) -> list[Path]:
-    outcomes = [(f"{number:016x}", Outcome("ok", "", jpeg(number), 8, 8, {"format": "JPEG"})) for number in range(4)]
-    write_stage(folder / "st", iter(outcomes), {"settings": "s", "spans": [[0, 4]]}, asdict(PackReport("p")))
+    outcomes = [
+        (f"{number:016x}", Outcome("ok", "", jpeg(number), 8, 8, {"format": "JPEG"}))
+        for number in range(4)
+    ]
+    write_stage(
+        folder / "st", iter(outcomes), {"settings": "s", "spans": [[0, 4]]}, asdict(PackReport("p"))
+    )
     return [folder / "st" / name for name in ("rows.parquet", "stage.json", "images.bin")]
 
 
 def read_stage(folder: Path) -> None:
     if about := about_stage(folder / "st", PackStage):
-        PackReport(**{name: value for name, value in about["report"].items() if name in PackReport.__dataclass_fields__})
+        PackReport(
+            **{
+                name: value
+                for name, value in about["report"].items()
+                if name in PackReport.__dataclass_fields__
+            }
+        )
     list(in_order([folder / "st"], [f"{number:016x}" for number in range(4)], Outcome("missing")))
 
 
 def make_settings(folder: Path) -> list[Path]:
-    write_json(folder / "settings.json", {"settings": {"images": "folders", "a": 1}, "inputs": {"train": "x"}})
+    write_json(
+        folder / "settings.json",
+        {"settings": {"images": "folders", "a": 1}, "inputs": {"train": "x"}},
+    )
     return [folder / "settings.json"]
 
 
@@ -291,12 +410,18 @@ class Fixed:
 
 
 def make_csvs(folder: Path) -> list[Path]:
-    write_root(folder, [image_row(A), image_row(B)], [(A, "/m/cat", 1), (B, "/m/dog", 0), (A, "/m/dog", 1)])
+    write_root(
+        folder, [image_row(A), image_row(B)], [(A, "/m/cat", 1), (B, "/m/dog", 0), (A, "/m/dog", 1)]
+    )
     base = folder / "2018_04"
     (base / "classes-seen.txt").write_text("/m/cat\n/m/dog\n")
     (base / "classes-unseen.txt").write_text("/g/11fox\n")
-    return [base / "class-descriptions.csv", base / "classes-seen.txt", base / "train/images.csv",
-            base / "train/train-annotations-human-imagelabels.csv"]
+    return [
+        base / "class-descriptions.csv",
+        base / "classes-seen.txt",
+        base / "train/images.csv",
+        base / "train/train-annotations-human-imagelabels.csv",
+    ]
 
 
 def make_packed_csvs(folder: Path) -> list[Path]:
@@ -354,37 +479,65 @@ def make_list(folder: Path) -> list[Path]:
 
 def quietly(read):
     """What a reader prints is not looked at here."""
+
     def silent(folder: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             read(folder)
+
     return silent
 
 
-READERS = {reader.name: reader for reader in (
-    Reader("shards", make_shard_folder, read_shard_folder),
-    Reader("finished", make_sidecar_note, lambda folder: finished(folder, "test-000000", "s")),
-    Reader("text", make_text, lambda folder: load_text(folder, VOCABULARY, "c")),
-    Reader("relations", make_relations, lambda folder: load_relations(folder, VOCABULARY, 2)),
-    Reader("relations rehashed", lambda folder: make_relations(folder)[1:], rehashed),
-    Reader("answers", lambda folder: make_answers(folder)[:1], lambda folder: read_answers(folder / "a.jsonl")),
-    Reader("packed answers", lambda folder: make_answers(folder)[1:], lambda folder: read_answers(folder / "a.jsonl.gz")),
-    Reader("results", make_results, read_all_results),
-    Reader("part", make_part, lambda folder: load_part(folder / "p.npz")),
-    Reader("arrays", make_arrays, lambda folder: evaluate_arrays(*(folder / f"{name}.npy" for name in ("scores", "labels", "seen")),
-                                                                 (1,), ("per_class",))),
-    Reader("teacher", make_teacher, read_teacher),
-    Reader("checkpoint", make_checkpoint, quietly(read_checkpoint)),
-    Reader("export", make_export, lambda folder: load_export(folder / "model")),
-    Reader("clip", make_clip, lambda folder: load_clip(ClipConfig(str(folder / "tiny.json"), "random"))),
-    Reader("ledger", make_ledger, quietly(read_ledger)),
-    Reader("batch", make_batch, quietly(read_batch)),
-    Reader("reply", make_reply, read_reply),
-    Reader("words", make_words, read_words),
-    Reader("stage", make_stage, read_stage),
-    Reader("settings", make_settings, lambda folder: check_settings(folder, Fixed(), Fixed(), {"train": "x"})),
-    Reader("csvs", make_csvs, quietly(read_csvs)),
-    Reader("packed csvs", make_packed_csvs, quietly(read_csvs)),
-    Reader("nus-wide", make_nus, read_nus),
-    Reader("pack", make_pack, read_pack),
-    Reader("list", make_list, lambda folder: read_list(folder / "seen.txt")),
-)}
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader("shards", make_shard_folder, read_shard_folder),
+        Reader("finished", make_sidecar_note, lambda folder: finished(folder, "test-000000", "s")),
+        Reader("text", make_text, lambda folder: load_text(folder, VOCABULARY, "c")),
+        Reader("relations", make_relations, lambda folder: load_relations(folder, VOCABULARY, 2)),
+        Reader("relations rehashed", lambda folder: make_relations(folder)[1:], rehashed),
+        Reader(
+            "answers",
+            lambda folder: make_answers(folder)[:1],
+            lambda folder: read_answers(folder / "a.jsonl"),
+        ),
+        Reader(
+            "packed answers",
+            lambda folder: make_answers(folder)[1:],
+            lambda folder: read_answers(folder / "a.jsonl.gz"),
+        ),
+        Reader("results", make_results, read_all_results),
+        Reader("part", make_part, lambda folder: load_part(folder / "p.npz")),
+        Reader(
+            "arrays",
+            make_arrays,
+            lambda folder: evaluate_arrays(
+                *(folder / f"{name}.npy" for name in ("scores", "labels", "seen")),
+                (1,),
+                ("per_class",),
+            ),
+        ),
+        Reader("teacher", make_teacher, read_teacher),
+        Reader("checkpoint", make_checkpoint, quietly(read_checkpoint)),
+        Reader("export", make_export, lambda folder: load_export(folder / "model")),
+        Reader(
+            "clip",
+            make_clip,
+            lambda folder: load_clip(ClipConfig(str(folder / "tiny.json"), "random")),
+        ),
+        Reader("ledger", make_ledger, quietly(read_ledger)),
+        Reader("batch", make_batch, quietly(read_batch)),
+        Reader("reply", make_reply, read_reply),
+        Reader("words", make_words, read_words),
+        Reader("stage", make_stage, read_stage),
+        Reader(
+            "settings",
+            make_settings,
+            lambda folder: check_settings(folder, Fixed(), Fixed(), {"train": "x"}),
+        ),
+        Reader("csvs", make_csvs, quietly(read_csvs)),
+        Reader("packed csvs", make_packed_csvs, quietly(read_csvs)),
+        Reader("nus-wide", make_nus, read_nus),
+        Reader("pack", make_pack, read_pack),
+        Reader("list", make_list, lambda folder: read_list(folder / "seen.txt")),
+    )
+}

@@ -29,39 +29,103 @@ if __name__ == "__main__":
 """
 WORK = ["data=miniature", "data.root=raw", "work=w", "workers=1"]
 CLIP = ["clip.name=tiny.json", "clip.pretrained=random"]
-TRAIN = [*CLIP, "views.count=2", "loader_workers=0", "batch=8", "micro_batch=4", "steps=30", "checkpoint_every=15", "keep_last=9",
-         "validate_every=0", "model.layers=1", "model.heads=2", "tracking.model=false"]
+TRAIN = [
+    *CLIP,
+    "views.count=2",
+    "loader_workers=0",
+    "batch=8",
+    "micro_batch=4",
+    "steps=30",
+    "checkpoint_every=15",
+    "keep_last=9",
+    "validate_every=0",
+    "model.layers=1",
+    "model.heads=2",
+    "tracking.model=false",
+]
 TRAINED = {f"zero-{zero}-ranks-{ranks}": (zero, ranks) for zero in (0, 2) for ranks in (1, 2)}
-PREDICT = ["predict", "checkpoint=w/export", "images=[raw/images/test]", "labels=[disc,ring,opera]", "json=true"]
-VERBS = ("shard", "audit", "text", "relations", "relations-mine", "relations-report", "teacher", "plan", "train", "tune", "evaluate",
-         "tables", "figures", "predict", "bench", "check", "export", "demo")
+PREDICT = [
+    "predict",
+    "checkpoint=w/export",
+    "images=[raw/images/test]",
+    "labels=[disc,ring,opera]",
+    "json=true",
+]
+VERBS = (
+    "shard",
+    "audit",
+    "text",
+    "relations",
+    "relations-mine",
+    "relations-report",
+    "teacher",
+    "plan",
+    "train",
+    "tune",
+    "evaluate",
+    "tables",
+    "figures",
+    "predict",
+    "bench",
+    "check",
+    "export",
+    "demo",
+)
 RUNS = ("mlflow.db", "run.json", "tracking.jsonl", "metrics.jsonl", "train.json", "loss.png")
 """Files that tell when things happened, or how long they took."""
 
 
 def road() -> list[list[str]]:
     """The commands, in their order."""
-    graphs = [["relations", *WORK, f"graph={kind}", "neighbours=5"] for kind in ("llm", "similarity", "cooccurrence", "random", "none")]
-    trained = [["train", *WORK, *TRAIN, f"zero={zero}", f"workers={ranks}", f"out=w/{name}"] for name, (zero, ranks) in TRAINED.items()]
+    graphs = [
+        ["relations", *WORK, f"graph={kind}", "neighbours=5"]
+        for kind in ("llm", "similarity", "cooccurrence", "random", "none")
+    ]
+    trained = [
+        ["train", *WORK, *TRAIN, f"zero={zero}", f"workers={ranks}", f"out=w/{name}"]
+        for name, (zero, ranks) in TRAINED.items()
+    ]
     scored = ["evaluate", *WORK, *CLIP, "topk=[2,3]", "bootstrap=40", "loader_workers=0"]
-    return [["shard", *WORK], ["text", *WORK, *CLIP, "templates=['a {}.','the {}.']"], *graphs,
-            ["teacher", *WORK, *CLIP, "views.count=2", "loader_workers=0"], *trained,
-            ["export", "checkpoint=w/zero-0-ranks-1", "out=w/export"],
-            [*scored, "checkpoint=w/export", "out=w/full/seed-0/evaluation"], [*scored, "checkpoint=clip", "out=w/evaluation-clip"],
-            PREDICT, ["tables", *WORK, "tables=[parts]", "train=false", "topk=[2,3]"], *([verb, "--cfg", "job"] for verb in VERBS)]
+    return [
+        ["shard", *WORK],
+        ["text", *WORK, *CLIP, "templates=['a {}.','the {}.']"],
+        *graphs,
+        ["teacher", *WORK, *CLIP, "views.count=2", "loader_workers=0"],
+        *trained,
+        ["export", "checkpoint=w/zero-0-ranks-1", "out=w/export"],
+        [*scored, "checkpoint=w/export", "out=w/full/seed-0/evaluation"],
+        [*scored, "checkpoint=clip", "out=w/evaluation-clip"],
+        PREDICT,
+        ["tables", *WORK, "tables=[parts]", "train=false", "topk=[2,3]"],
+        *([verb, "--cfg", "job"] for verb in VERBS),
+    ]
 
 
 def run(tree: Path, folder: Path, arguments: list[str]) -> str:
     """What one command printed. Raises SystemExit if it failed."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "", "COLUMNS": "100"}
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": "",
+        "COLUMNS": "100",
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
-        sys.exit(f"{folder.name}: {' '.join(arguments)} ended with {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+        sys.exit(
+            f"{folder.name}: {' '.join(arguments)} ended with {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
+        )
     return done.stdout
 
 
 def verb(tree: Path, folder: Path, arguments: list[str]) -> str:
-    return run(tree, folder, ["-c", "import sys; from c2srt.entry import main; sys.exit(main())", *arguments])
+    return run(
+        tree,
+        folder,
+        ["-c", "import sys; from c2srt.entry import main; sys.exit(main())", *arguments],
+    )
 
 
 def walk(tree: Path, folder: Path, start: Path) -> None:
@@ -77,14 +141,22 @@ def walk(tree: Path, folder: Path, start: Path) -> None:
 
 def made(folder: Path) -> dict[str, object]:
     """Every file that was made, by its name, without what no two runs share."""
-    return {str(path.relative_to(folder)): content_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
-            and path.name not in RUNS and "mlartifacts" not in path.parts and not path.name.endswith("lock")}
+    return {
+        str(path.relative_to(folder)): content_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in RUNS
+        and "mlartifacts" not in path.parts
+        and not path.name.endswith("lock")
+    }
 
 
 def differences(before: dict[str, object], after: dict[str, object], what: str) -> int:
     odd = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
     for name in odd:
-        print(f"{what}: {name} {'is missing' if name not in after else 'is new' if name not in before else 'differs'}")
+        print(
+            f"{what}: {name} {'is missing' if name not in after else 'is new' if name not in before else 'differs'}"
+        )
     print(f"{what}: {len(before)} files, {len(odd)} differences")
     return len(odd)
 
@@ -95,12 +167,16 @@ def times(folder: Path) -> dict[str, object]:
 
 def main(commit: str, place: str) -> int:
     folder = Path(place).resolve()
-    old, start, before, after, used = (folder / name for name in ("tree", "start", "before", "after", "used"))
+    old, start, before, after, used = (
+        folder / name for name in ("tree", "start", "before", "after", "used")
+    )
     if not (folder / "done").exists():
         for one in (old, start):
             shutil.rmtree(one, ignore_errors=True)
             one.mkdir(parents=True)
-        content = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
+        content = subprocess.run(
+            ["git", "archive", commit], cwd=ROOT, check=True, capture_output=True
+        ).stdout
         tarfile.open(fileobj=io.BytesIO(content)).extractall(old, filter="data")
         (start / "draw.py").write_text(DRAW)
         run(old, start, ["draw.py"])
@@ -117,11 +193,21 @@ def main(commit: str, place: str) -> int:
     found += differences(there, times(used), "used again")
     for name in TRAINED:
         shutil.rmtree(used / "w" / name)
-        shutil.copytree(before / "w" / name / "checkpoints/step-00000015", used / "w" / name / "checkpoints/step-00000015")
+        shutil.copytree(
+            before / "w" / name / "checkpoints/step-00000015",
+            used / "w" / name / "checkpoints/step-00000015",
+        )
     for arguments in (one for one in road() if one[0] == "train"):
         verb(ROOT, used, arguments)
     weights = [f"w/{name}/model/model.safetensors" for name in TRAINED]
-    return int(found + differences(*({name: (one / name).read_bytes() for name in weights} for one in (before, used)), "resumed") > 0)
+    return int(
+        found
+        + differences(
+            *({name: (one / name).read_bytes() for name in weights} for one in (before, used)),
+            "resumed",
+        )
+        > 0
+    )
 
 
 if __name__ == "__main__":

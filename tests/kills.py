@@ -31,33 +31,131 @@ RECORDS = ("run.json", "tracking.jsonl", "ledger.jsonl", "mlflow.db")
 
 # --- the cases: overrides below the world W, and the folder that is compared
 
+
 def cases(world: Path) -> dict[str, tuple[list[str], Path]]:
     clip = [f"clip.name={world}/tiny.json", "clip.pretrained=random"]
-    evaluate = ["evaluate", f"work={world}", "workers=1", "batch=8", "loader_workers=0", "topk=[2,3]", "bootstrap=40", *clip]
+    evaluate = [
+        "evaluate",
+        f"work={world}",
+        "workers=1",
+        "batch=8",
+        "loader_workers=0",
+        "topk=[2,3]",
+        "bootstrap=40",
+        *clip,
+    ]
     graph = ["relations", f"work={world}", "neighbours=3"]
     found = {
-        "text": (["text", f"work={world}", *clip, "block=8", "batch=16", "templates=['a {}.','the {}.']", f"out={world}/o"], world / "o"),
-        "relations mine": (["relations", "mine", f"work={world}", "url={url}", "model=loopback-1", "price_input=0", "price_output=0",
-                            "backoff_s=0.01", "concurrency=1", f"out={world}/o"], world / "o"),
-        "relations mine batch": (["relations", "mine", f"work={world}", "model=loopback-1", f"batch_export={world}/o/batches",
-                                  f"out={world}/o"], world / "o"),
-        "teacher": (["teacher", f"work={world}", "workers=1", "batch=8", "views.count=2", *clip, f"out={world}/o"], world / "o"),
-        "evaluate": ([*evaluate, f"checkpoint={world}/full", f"out={world}/full/evaluation"], world / "full"),
+        "text": (
+            [
+                "text",
+                f"work={world}",
+                *clip,
+                "block=8",
+                "batch=16",
+                "templates=['a {}.','the {}.']",
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
+        "relations mine": (
+            [
+                "relations",
+                "mine",
+                f"work={world}",
+                "url={url}",
+                "model=loopback-1",
+                "price_input=0",
+                "price_output=0",
+                "backoff_s=0.01",
+                "concurrency=1",
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
+        "relations mine batch": (
+            [
+                "relations",
+                "mine",
+                f"work={world}",
+                "model=loopback-1",
+                f"batch_export={world}/o/batches",
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
+        "teacher": (
+            [
+                "teacher",
+                f"work={world}",
+                "workers=1",
+                "batch=8",
+                "views.count=2",
+                *clip,
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
+        "evaluate": (
+            [*evaluate, f"checkpoint={world}/full", f"out={world}/full/evaluation"],
+            world / "full",
+        ),
         "evaluate clip": ([*evaluate, "checkpoint=clip", f"out={world}/o"], world / "o"),
-        "tune": (["tune", f"work={world}", f"checkpoint={world}/full/model", "steps=2", "batch=4", "micro_batch=4", "loader_workers=0",
-                  "log_every=1", "tracking.register=tuned", f"out={world}/o"], world / "o"),
+        "tune": (
+            [
+                "tune",
+                f"work={world}",
+                f"checkpoint={world}/full/model",
+                "steps=2",
+                "batch=4",
+                "micro_batch=4",
+                "loader_workers=0",
+                "log_every=1",
+                "tracking.register=tuned",
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
         "export": (["export", f"checkpoint={world}/tc/train", f"out={world}/o/k"], world / "o"),
-        "figures": (["figures", f"work={world}", "figures=[isr,graph]", f"model={world}/full/seed-0/model", "fixed=[1,2]", "mkt=null",
-                     "loader_workers=0", f"relations_folder={world}/relations", *clip, f"out={world}/o"], world / "o"),
-        "tables": (["tables", f"work={world}", "tables=[parts]", "train=false", "topk=[2,3]", "groups=null", f"out={world}/o"], world / "o"),
+        "figures": (
+            [
+                "figures",
+                f"work={world}",
+                "figures=[isr,graph]",
+                f"model={world}/full/seed-0/model",
+                "fixed=[1,2]",
+                "mkt=null",
+                "loader_workers=0",
+                f"relations_folder={world}/relations",
+                *clip,
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
+        "tables": (
+            [
+                "tables",
+                f"work={world}",
+                "tables=[parts]",
+                "train=false",
+                "topk=[2,3]",
+                "groups=null",
+                f"out={world}/o",
+            ],
+            world / "o",
+        ),
     }
     for kind in ("llm", "mined", "similarity", "cooccurrence", "random", "none"):
         more = [f"relations_file={world}/answers.jsonl"] * (kind == "mined")
-        found[f"relations {kind}"] = ([*graph, f"graph={kind}", *more, f"data.root={world}/raw", f"out={world}/o"], world / "o")
+        found[f"relations {kind}"] = (
+            [*graph, f"graph={kind}", *more, f"data.root={world}/raw", f"out={world}/o"],
+            world / "o",
+        )
     return found
 
 
 # --- what runs in forked processes
+
 
 def forked(work: Callable[[], int], log: Path) -> int:
     """Runs `work` in a process of its own; returns its exit status, or minus the signal that ended it."""
@@ -90,7 +188,9 @@ def command(arguments: list[str], world: Path, kill: str | None = None) -> int:
 
     for module in (cluster.evaluate, cluster.teacher):
         module.connect = lambda *some, **more: None
-        module.run_tasks = lambda function, items, *some, **more: ((item, function(item)) for item in items)
+        module.run_tasks = lambda function, items, *some, **more: (
+            (item, function(item)) for item in items
+        )
         module.check_address = lambda: None
     cluster.teacher.ray.cluster_resources = lambda: {}
     cluster.evaluate.ray.put = cluster.evaluate.ray.get = lambda value: value
@@ -106,7 +206,11 @@ def count(world: Path, kill: str | None) -> None:
     def counted(real: Callable) -> Callable:
         def call(path, *some, **more):
             try:
-                place = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
+                place = (
+                    os.readlink(f"/proc/self/fd/{path}")
+                    if isinstance(path, int)
+                    else os.fspath(path)
+                )
             except OSError:
                 place = ""
             if not str(place).startswith(str(world)):
@@ -120,13 +224,17 @@ def count(world: Path, kill: str | None) -> None:
             if kill == f"{number} after":
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
+
         return call
 
     where.write_text("0")
-    os.replace, os.fsync, os.unlink, shutil.rmtree = map(counted, (os.replace, os.fsync, os.unlink, shutil.rmtree))
+    os.replace, os.fsync, os.unlink, shutil.rmtree = map(
+        counted, (os.replace, os.fsync, os.unlink, shutil.rmtree)
+    )
 
 
 # --- the world
+
 
 def make_world(world: Path) -> int:
     """Shards, a tiny CLIP, text, graphs, an export with an MLflow run, and a checkpoint."""
@@ -153,15 +261,43 @@ def make_world(world: Path) -> int:
     text.run(text.Config(config, ["a {}."], {}, str(world / "shards"), str(world / "text")))
     clip = load_clip(config)
     features = text.load_text(world / "text", vocabulary, clip.hash)
-    build.run(build.Config("similarity", 3, shards=str(world / "shards"), text=str(world / "text"), out=str(world / "relations/similarity")))
-    model = build_student(clip, ModelConfig(heads=4, neighbours=3, max_patches=6, init="literal"), LossConfig(),
-                          Graph(features, random_graph(SEEN + UNSEEN, SEEN, 16, 3).table), SEEN)
-    save_export(world / "full/model", model, model.state_dict(), clip, vocabulary, ["a {}."], {"step": 4})
-    Tracker(world / "full", f"sqlite:///{world}/mlflow.db", Run("test", "full", {}, {}, "key")).close()
-    answers = [{"mid": mid, "name": name, "split": "seen" if row < SEEN else "unseen", "related":
-                [{"mid": vocabulary.mids[(row + 1) % SEEN], "type": "synonymy", "strength": 3}]}
-               for row, (mid, name) in enumerate(zip(vocabulary.mids, vocabulary.names))]
-    lines = "".join(json.dumps(line) + "\n" for line in [{"provenance": {"model": "none", "settings": {}}}, *answers])
+    build.run(
+        build.Config(
+            "similarity",
+            3,
+            shards=str(world / "shards"),
+            text=str(world / "text"),
+            out=str(world / "relations/similarity"),
+        )
+    )
+    model = build_student(
+        clip,
+        ModelConfig(heads=4, neighbours=3, max_patches=6, init="literal"),
+        LossConfig(),
+        Graph(features, random_graph(SEEN + UNSEEN, SEEN, 16, 3).table),
+        SEEN,
+    )
+    save_export(
+        world / "full/model", model, model.state_dict(), clip, vocabulary, ["a {}."], {"step": 4}
+    )
+    Tracker(
+        world / "full", f"sqlite:///{world}/mlflow.db", Run("test", "full", {}, {}, "key")
+    ).close()
+    answers = [
+        {
+            "mid": mid,
+            "name": name,
+            "split": "seen" if row < SEEN else "unseen",
+            "related": [
+                {"mid": vocabulary.mids[(row + 1) % SEEN], "type": "synonymy", "strength": 3}
+            ],
+        }
+        for row, (mid, name) in enumerate(zip(vocabulary.mids, vocabulary.names))
+    ]
+    lines = "".join(
+        json.dumps(line) + "\n"
+        for line in [{"provenance": {"model": "none", "settings": {}}}, *answers]
+    )
     (world / "answers.jsonl").write_text(lines)
     (world / "raw").mkdir()
     (world / "raw/relations.jsonl").write_text(lines)
@@ -171,10 +307,16 @@ def make_world(world: Path) -> int:
     trained = build_model(case, inputs)
     folder = world / "tc/train/checkpoints/step-00000004"
     folder.mkdir(parents=True)
-    weights = {name: one.detach().float().contiguous().clone() for name, one in trained.named_parameters() if one.requires_grad}
+    weights = {
+        name: one.detach().float().contiguous().clone()
+        for name, one in trained.named_parameters()
+        if one.requires_grad
+    }
     save_file(weights, folder / checkpoints.WEIGHTS)
     save_file({"x": torch.zeros(2)}, folder / checkpoints.OPTIMIZER)
-    files = {name: sha256_of_file(folder / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)}
+    files = {
+        name: sha256_of_file(folder / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)
+    }
     record = checkpoints.Record(4, 1, case.identity(), inputs.hashes, case.settings(), files=files)
     write_json(folder / checkpoints.COMPLETE, {"format": checkpoints.FORMAT, **asdict(record)})
     return 0
@@ -188,22 +330,43 @@ def add_results(world: Path) -> int:
     shutil.copytree(found, world / "ist/seed-0/evaluation")
     shutil.copytree(world / "full/model", world / "full/seed-0/model")
     arguments, _ = cases(world)["evaluate"]
-    return status or command([*arguments[:-2], f"checkpoint={world}/full/seed-0/model", f"out={world}/full/seed-0/evaluation"], world)
+    return status or command(
+        [
+            *arguments[:-2],
+            f"checkpoint={world}/full/seed-0/model",
+            f"out={world}/full/seed-0/evaluation",
+        ],
+        world,
+    )
 
 
 # --- what is compared
 
+
 def seen_in(world: Path, folder: Path) -> dict[str, object]:
     """Every file below `folder` by its name, without what no two runs share; and what MLflow holds."""
-    found: dict[str, object] = {str(path.relative_to(folder)): content_of(path) for path in sorted(folder.rglob("*"))
-                                if not path.is_dir() and path.name not in RECORDS}
-    found["folders"] = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir())
-    found["beside"] = sorted(path.name for path in world.iterdir() if "tmp" in path.name or "lock" in path.name)
+    found: dict[str, object] = {
+        str(path.relative_to(folder)): content_of(path)
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir() and path.name not in RECORDS
+    }
+    found["folders"] = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir()
+    )
+    found["beside"] = sorted(
+        path.name for path in world.iterdir() if "tmp" in path.name or "lock" in path.name
+    )
     with sqlite3.connect(world / "mlflow.db") as store:
-        found["runs"] = sorted(store.execute("select status, count(*) from runs group by status").fetchall())
+        found["runs"] = sorted(
+            store.execute("select status, count(*) from runs group by status").fetchall()
+        )
         found["metrics"] = sorted(store.execute("select key, step, value from metrics").fetchall())
-        found["models"] = sorted(store.execute("select name, version from model_versions").fetchall())
-    found["artifacts"] = sorted(path.name for path in (world / "mlartifacts").rglob("*") if path.is_file())
+        found["models"] = sorted(
+            store.execute("select name, version from model_versions").fetchall()
+        )
+    found["artifacts"] = sorted(
+        path.name for path in (world / "mlartifacts").rglob("*") if path.is_file()
+    )
     return found
 
 
@@ -211,7 +374,10 @@ def content_of(path: Path) -> object:
     data = path.read_bytes()
     if path.suffix not in (".json", ".jsonl"):
         return data
-    return [without_time(json.loads(line)) for line in ([data] if path.suffix == ".json" else data.splitlines())]
+    return [
+        without_time(json.loads(line))
+        for line in ([data] if path.suffix == ".json" else data.splitlines())
+    ]
 
 
 def without_time(value: object) -> object:
@@ -221,6 +387,7 @@ def without_time(value: object) -> object:
 
 
 # --- the runner
+
 
 def main(folder: Path, stride: int, verbs: list[str]) -> None:
     """Prints {"verb", "operations", "kills", "faults"} for each."""
@@ -233,7 +400,9 @@ def main(folder: Path, stride: int, verbs: list[str]) -> None:
     url = served(folder) if "relations mine" in verbs else ""
     for verb in verbs:
         arguments, place = cases(world)[verb]
-        trial = Trial(world, pristine, log, [argument.replace("{url}", url) for argument in arguments], place)
+        trial = Trial(
+            world, pristine, log, [argument.replace("{url}", url) for argument in arguments], place
+        )
         print(json.dumps({"verb": verb, **trial.all(stride)}), flush=True)
 
 
@@ -256,7 +425,10 @@ class Trial:
 
     def all(self, stride: int) -> dict:
         assert self.run() == 0, self.log.read_text()
-        expected, operations = seen_in(self.world, self.place), int(Path(f"{self.world}.count").read_text())
+        expected, operations = (
+            seen_in(self.world, self.place),
+            int(Path(f"{self.world}.count").read_text()),
+        )
         faults, kills = [], 0
         for number in range(min(max(1, stride // 2), operations), operations + 1, stride):
             for when in ("before", "after"):
@@ -273,7 +445,11 @@ class Trial:
         if not status and found == expected or there and found == expected:
             return None
         odd = sorted(name for name in found | expected if found.get(name) != expected.get(name))
-        return {"status": status, "said": said[-500:] if status else "", "found": {name: str(found.get(name))[:200] for name in odd[:3]}}
+        return {
+            "status": status,
+            "said": said[-500:] if status else "",
+            "found": {name: str(found.get(name))[:200] for name in odd[:3]},
+        }
 
 
 def served(folder: Path) -> str:

@@ -26,15 +26,24 @@ def write_nus_wide(root: Path, images: dict[str, int] = IMAGES) -> dict[str, np.
     for split, count in images.items():
         name, numbers = split.capitalize(), range(first, first + count)
         files = [file_of(number) for number in numbers]
-        write_lines(root / f"ImageList/{name}Imagelist.txt", [file.replace("/", "\\") for file in files])
+        write_lines(
+            root / f"ImageList/{name}Imagelist.txt", [file.replace("/", "\\") for file in files]
+        )
         for number, file in zip(numbers, files, strict=True):
             (root / "Flickr" / file).parent.mkdir(parents=True, exist_ok=True)
             (root / "Flickr" / file).write_bytes(jpeg(number))
         tags = (random.random((count, len(TAGS))) < 0.02).astype(np.uint8)
         judged = (random.random((count, len(CONCEPTS))) < 0.05).astype(np.uint8)
-        write_lines(root / f"NUS_WID_Tags/{name}_Tags1k.dat", ["".join(f"{bit}\t" for bit in row) for row in tags], "\n")
+        write_lines(
+            root / f"NUS_WID_Tags/{name}_Tags1k.dat",
+            ["".join(f"{bit}\t" for bit in row) for row in tags],
+            "\n",
+        )
         for column, concept in enumerate(CONCEPTS):
-            write_lines(root / f"Groundtruth/TrainTestLabels/Labels_{concept}_{name}.txt", map(str, judged[:, column]))
+            write_lines(
+                root / f"Groundtruth/TrainTestLabels/Labels_{concept}_{name}.txt",
+                map(str, judged[:, column]),
+            )
         seen = tags[:, [TAGS.index(tag) for tag in SEEN]]
         labels[split] = np.hstack([seen, judged]) if split == "test" else seen
         first += count

@@ -31,47 +31,115 @@ class Fault:
 
 FAULTS = {
     # the order of samples, and going on after a kill
-    "order: windows overlap": Fault("c2srt/order.py", "[positions[here] - starts[window]]", "[positions[here] - starts[window] - 1]",
-                                    ("order",)),
-    "order: the last batch is not reweighted": Fault("c2srt/order.py", "self.batch / real, 0.0)", "1.0, 0.0)", ("order", "loader")),
-    "order: padding counts": Fault("c2srt/order.py", "start + deal.micro_batch) < stop", "start + deal.micro_batch) <= stop", ("order",)),
-    "resume: a damaged checkpoint is taken": Fault("c2srt/train/checkpoints.py", "        if reason is None:\n",
-                                                   "        if True:\n", ("checkpoints", "world_sizes")),
-    "resume: another run's settings are taken": Fault("c2srt/train/checkpoints.py", "        if before.get(name) != now.get(name):\n",
-                                                      "        if False:\n", ("checkpoints",)),
-    "resume: the rate starts again": Fault("c2srt/train/loop.py", "learning_rate_factor(step - 1, steps, warmup)",
-                                           "learning_rate_factor(step - first, steps, warmup)", ("train", "world_sizes")),
+    "order: windows overlap": Fault(
+        "c2srt/order.py",
+        "[positions[here] - starts[window]]",
+        "[positions[here] - starts[window] - 1]",
+        ("order",),
+    ),
+    "order: the last batch is not reweighted": Fault(
+        "c2srt/order.py", "self.batch / real, 0.0)", "1.0, 0.0)", ("order", "loader")
+    ),
+    "order: padding counts": Fault(
+        "c2srt/order.py",
+        "start + deal.micro_batch) < stop",
+        "start + deal.micro_batch) <= stop",
+        ("order",),
+    ),
+    "resume: a damaged checkpoint is taken": Fault(
+        "c2srt/train/checkpoints.py",
+        "        if reason is None:\n",
+        "        if True:\n",
+        ("checkpoints", "world_sizes"),
+    ),
+    "resume: another run's settings are taken": Fault(
+        "c2srt/train/checkpoints.py",
+        "        if before.get(name) != now.get(name):\n",
+        "        if False:\n",
+        ("checkpoints",),
+    ),
+    "resume: the rate starts again": Fault(
+        "c2srt/train/loop.py",
+        "learning_rate_factor(step - 1, steps, warmup)",
+        "learning_rate_factor(step - first, steps, warmup)",
+        ("train", "world_sizes"),
+    ),
     # the loss and the head
-    "loss: margin once an image": Fault("c2srt/model/loss.py", "+ margin * pairs", "+ margin", ("loss",)),
-    "loss: gradient of the positives is short by one": Fault("c2srt/model/loss.py", ".cumsum(1).flip(1)[:, 1:]",
-                                                             ".cumsum(1).flip(1)[:, :-1]", ("loss",)),
-    "isr: one patch too few": Fault("c2srt/model/isr.py", "best.cumsum(-1).sub_(best) < threshold", "best.cumsum(-1) < threshold",
-                                    ("head", "network")),
-    "ist: a missing neighbour is heard": Fault("c2srt/model/ist.py", "            alpha *= present[part.flat]\n", "            pass\n",
-                                               ("head",)),
-    "head: the residual's gradient is lost": Fault("c2srt/model/ist.py", "return grad if self.residual else None,", "return None,",
-                                                   ("head",)),
-    "head: tiles of several images share nodes": Fault("c2srt/model/tile.py", "torch.where(table >= 0, table + first, -1)",
-                                                       "torch.where(table >= 0, table, -1)", ("head",)),
+    "loss: margin once an image": Fault(
+        "c2srt/model/loss.py", "+ margin * pairs", "+ margin", ("loss",)
+    ),
+    "loss: gradient of the positives is short by one": Fault(
+        "c2srt/model/loss.py", ".cumsum(1).flip(1)[:, 1:]", ".cumsum(1).flip(1)[:, :-1]", ("loss",)
+    ),
+    "isr: one patch too few": Fault(
+        "c2srt/model/isr.py",
+        "best.cumsum(-1).sub_(best) < threshold",
+        "best.cumsum(-1) < threshold",
+        ("head", "network"),
+    ),
+    "ist: a missing neighbour is heard": Fault(
+        "c2srt/model/ist.py",
+        "            alpha *= present[part.flat]\n",
+        "            pass\n",
+        ("head",),
+    ),
+    "head: the residual's gradient is lost": Fault(
+        "c2srt/model/ist.py", "return grad if self.residual else None,", "return None,", ("head",)
+    ),
+    "head: tiles of several images share nodes": Fault(
+        "c2srt/model/tile.py",
+        "torch.where(table >= 0, table + first, -1)",
+        "torch.where(table >= 0, table, -1)",
+        ("head",),
+    ),
     # packing
-    "packing: spans are off by a block": Fault("sharding/pack.py", '"jpg_offset": offset + BLOCK,', '"jpg_offset": offset,',
-                                               ("pack", "loader", "shard_job")),
-    "packing: unlabelled images vanish": Fault("sharding/pack.py", "yield next(found) if fetch else NO_LABELS",
-                                               "yield from [next(found)] if fetch else []", ("pack", "shard_job")),
-    "packing: a shard of other settings is kept": Fault("sharding/pack.py", 'done.get("settings") != settings or ', "",
-                                                        ("pack", "shard_job")),
+    "packing: spans are off by a block": Fault(
+        "sharding/pack.py",
+        '"jpg_offset": offset + BLOCK,',
+        '"jpg_offset": offset,',
+        ("pack", "loader", "shard_job"),
+    ),
+    "packing: unlabelled images vanish": Fault(
+        "sharding/pack.py",
+        "yield next(found) if fetch else NO_LABELS",
+        "yield from [next(found)] if fetch else []",
+        ("pack", "shard_job"),
+    ),
+    "packing: a shard of other settings is kept": Fault(
+        "sharding/pack.py", 'done.get("settings") != settings or ', "", ("pack", "shard_job")
+    ),
     # metrics
-    "metrics: ties are broken": Fault("c2srt/evaluation/metrics.py", "group[1:] != group[:-1], True)", "group[1:] == group[1:], True)",
-                                      ("metrics",)),
-    "metrics: the last category of a block is cut": Fault("c2srt/evaluation/metrics.py", "+ np.uint64(1)) << CATEGORY_BIT",
-                                                          ") << CATEGORY_BIT", ("metrics",)),
+    "metrics: ties are broken": Fault(
+        "c2srt/evaluation/metrics.py",
+        "group[1:] != group[:-1], True)",
+        "group[1:] == group[1:], True)",
+        ("metrics",),
+    ),
+    "metrics: the last category of a block is cut": Fault(
+        "c2srt/evaluation/metrics.py",
+        "+ np.uint64(1)) << CATEGORY_BIT",
+        ") << CATEGORY_BIT",
+        ("metrics",),
+    ),
     # the ledger, the lock, artefacts
-    "ledger: a request that never came back is free": Fault("c2srt/relations/ledger.py", "self.spent += self.open.pop(key, 0.0)  #",
-                                                            "self.open.pop(key, 0.0)  #", ("mining",)),
-    "lock: a second command writes": Fault("c2srt/lock.py", "    if not locked(file, COMMAND, 0):\n", "    if False:\n",
-                                           ("artefacts", "train")),
-    "artefact: files of two runs pass for one": Fault("c2srt/artefact.py", "sha256_of_file(record.parent / name) == digest",
-                                                      "(record.parent / name).exists()", ("artefacts", "evaluate")),
+    "ledger: a request that never came back is free": Fault(
+        "c2srt/relations/ledger.py",
+        "self.spent += self.open.pop(key, 0.0)  #",
+        "self.open.pop(key, 0.0)  #",
+        ("mining",),
+    ),
+    "lock: a second command writes": Fault(
+        "c2srt/lock.py",
+        "    if not locked(file, COMMAND, 0):\n",
+        "    if False:\n",
+        ("artefacts", "train"),
+    ),
+    "artefact: files of two runs pass for one": Fault(
+        "c2srt/artefact.py",
+        "sha256_of_file(record.parent / name) == digest",
+        "(record.parent / name).exists()",
+        ("artefacts", "evaluate"),
+    ),
 }
 
 
@@ -80,11 +148,25 @@ def caught_by(fault: Fault, tree: Path) -> str | None:
     path = tree / fault.file
     text = path.read_text(encoding="utf-8")
     if text.count(fault.right) != 1:
-        sys.exit(f"{fault.file} has {fault.right!r} {text.count(fault.right)} times: move the fault")
+        sys.exit(
+            f"{fault.file} has {fault.right!r} {text.count(fault.right)} times: move the fault"
+        )
     path.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
     try:
-        done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", *(f"tests/test_{name}.py" for name in fault.tests)], cwd=tree,
-                              env={**os.environ, "PYTHONPATH": str(tree)}, capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                *(f"tests/test_{name}.py" for name in fault.tests),
+            ],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            capture_output=True,
+            text=True,
+        )
     finally:
         path.write_text(text, encoding="utf-8")
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
@@ -93,7 +175,9 @@ def caught_by(fault: Fault, tree: Path) -> str | None:
 
 def main(folder: str, *names: str) -> int:
     tree, missed = Path(folder).resolve() / "tree", 0
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*cache"))
+    shutil.copytree(
+        ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*cache")
+    )
     for name in names or FAULTS:
         test = caught_by(FAULTS[name], tree)
         missed += test is None

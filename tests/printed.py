@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MARKDOWN = [ROOT / "README.md", ROOT / "slurm/README.md", *sorted((ROOT / "c2srt").glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+MARKDOWN = [
+    ROOT / "README.md",
+    ROOT / "slurm/README.md",
+    *sorted((ROOT / "c2srt").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 COMMENTED = [*sorted((ROOT / "configs").rglob("*.yaml")), *sorted((ROOT / "slurm").glob("*.sh"))]
-PROGRAM = re.compile(r"(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S*) )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|export|"
-                     r"source|git|tail|ssh|kubectl|docker|slurm/\S+\.sh|\.venv/bin/\S+)(?: |$)")
+PROGRAM = re.compile(
+    r"(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S*) )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|export|"
+    r"source|git|tail|ssh|kubectl|docker|slurm/\S+\.sh|\.venv/bin/\S+)(?: |$)"
+)
 OUTPUT = re.compile(r"\d\d:\d\d:\d\d |\d{4}-\d\d-\d\d |batch: |train  |…$|import |c2srt\.load\(")
 """Lines of code blocks that nobody types into a shell: logs and Python."""
 HINTS = ("Command", "flag", "shell", "typed")
@@ -43,7 +50,9 @@ def in_block(lines: list[str]) -> Iterator[str]:
         if PROGRAM.match(line):
             yield line
         elif line and not OUTPUT.match(line):
-            raise ValueError(f"{line!r} in a code block is neither a command nor known output: see tests/printed.py")
+            raise ValueError(
+                f"{line!r} in a code block is neither a command nor known output: see tests/printed.py"
+            )
 
 
 def in_comments(text: str) -> Iterator[str]:
@@ -69,7 +78,11 @@ def documented() -> dict[str, list[str]]:
 
 
 def sources() -> list[Path]:
-    return sorted(path for package in ("c2srt", "cluster", "sharding") for path in (ROOT / package).rglob("*.py"))
+    return sorted(
+        path
+        for package in ("c2srt", "cluster", "sharding")
+        for path in (ROOT / package).rglob("*.py")
+    )
 
 
 def hints() -> dict[str, list[str]]:
@@ -79,11 +92,15 @@ def hints() -> dict[str, list[str]]:
         if path.name == "hints.py":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}  # another thing of the same name
+        own = {
+            node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+        }  # another thing of the same name
         for node in ast.walk(tree):
             name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if name.removeprefix("hints.") in HINTS and name not in own:
-                found.setdefault(ast.unparse(node).removeprefix("hints."), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+                found.setdefault(ast.unparse(node).removeprefix("hints."), []).append(
+                    f"{path.relative_to(ROOT)}:{node.lineno}"
+                )
     return found
 
 
@@ -93,9 +110,16 @@ def by_hand() -> list[str]:
     for path in sources():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         unprinted = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        found += [f"{path.relative_to(ROOT)}: {node.value.strip()}" for node in ast.walk(tree)
-                  if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in unprinted
-                  and re.search(r"\b(c2srt|mlflow|sbatch|python -m) [a-z<{-]|\b(c2srt|mlflow|sbatch) $", node.value)]
+        found += [
+            f"{path.relative_to(ROOT)}: {node.value.strip()}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in unprinted
+            and re.search(
+                r"\b(c2srt|mlflow|sbatch|python -m) [a-z<{-]|\b(c2srt|mlflow|sbatch) $", node.value
+            )
+        ]
     return found
 
 
@@ -104,7 +128,20 @@ def unquoted() -> list[str]:
     found = []
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("UserError", "print", "Missing", "Refused"):
-                texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-                found += [f"{path.relative_to(ROOT)}: {text}" for text in texts if re.search(r"(?<!['\w.])[a-z_][\w.]*=\[(?!\])", text)]
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "UserError",
+                "print",
+                "Missing",
+                "Refused",
+            ):
+                texts = [
+                    part.value
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                ]
+                found += [
+                    f"{path.relative_to(ROOT)}: {text}"
+                    for text in texts
+                    if re.search(r"(?<!['\w.])[a-z_][\w.]*=\[(?!\])", text)
+                ]
     return found

@@ -19,16 +19,36 @@ multiprocessing.set_forkserver_preload(["c2srt.train.loop"])
 def run_ranks(size: int, function: Callable, *arguments: object) -> list:
     """Calls `function(rank, *arguments)` in `size` new processes and returns their results (anything torch.save takes)."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(one_rank, (size, folder, dict(os.environ), function, arguments), size, start_method=START)
+        mp.start_processes(
+            one_rank,
+            (size, folder, dict(os.environ), function, arguments),
+            size,
+            start_method=START,
+        )
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)]
 
 
-def one_rank(rank: int, size: int, folder: str, environment: dict[str, str], function: Callable, arguments: tuple) -> None:
+def one_rank(
+    rank: int,
+    size: int,
+    folder: str,
+    environment: dict[str, str],
+    function: Callable,
+    arguments: tuple,
+) -> None:
     os.environ.update(environment)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT="1")
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="1",
+    )
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
+    )
     result = function(rank, *arguments)
     torch.save(result, Path(folder) / f"{rank}.pt")
     dist.barrier()

@@ -84,10 +84,15 @@ def write_folder(root: Path, split: str, files: dict[str, bytes]) -> None:
         (folder / f"{image_id}.jpg").write_bytes(data)
 
 
-def write_pack(path: Path, members: list[tuple[str, bytes]], extra: list[tarfile.TarInfo] = ()) -> None:
+def write_pack(
+    path: Path, members: list[tuple[str, bytes]], extra: list[tarfile.TarInfo] = ()
+) -> None:
     """A tar.gz of (member name, content), `extra` headers without content before them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.GzipFile(path, "wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
+    with (
+        gzip.GzipFile(path, "wb", mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w|") as tar,
+    ):
         for info in extra:
             tar.addfile(info)
         for member, data in members:
@@ -103,6 +108,11 @@ def md5(data: bytes) -> str:
 def digests(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of everything that a shard job leaves, but for the lock and times of CSVs."""
     files = [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock" and path.parent.name != "inputs"
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock" and path.parent.name != "inputs"
     ]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }

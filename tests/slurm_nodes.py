@@ -112,13 +112,26 @@ class SlurmNodes:
 
     def prepare(self) -> None:
         """The configuration, a fresh key for munge, and each node's disk."""
-        for folder in ("munge", "state", "tmp", *(f"{kind}/{name}" for kind in ("spool", "disk") for name in self.names)):
+        for folder in (
+            "munge",
+            "state",
+            "tmp",
+            *(f"{kind}/{name}" for kind in ("spool", "disk") for name in self.names),
+        ):
             (self.work / folder).mkdir(parents=True)
-        (self.work / "slurm.conf").write_text(CONF.format(work=self.work, count=self.count, gpus=GPUS))
+        (self.work / "slurm.conf").write_text(
+            CONF.format(work=self.work, count=self.count, gpus=GPUS)
+        )
         (self.work / "gres.conf").write_text(f"Name=gpu File={self.work}/gpu[0-{GPUS - 1}]\n")
-        for number in range(GPUS):  # slurmd takes nothing but character devices; these are /dev/null's
+        for number in range(
+            GPUS
+        ):  # slurmd takes nothing but character devices; these are /dev/null's
             os.mknod(self.work / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        hosts = ["127.0.0.1 localhost", "10.77.0.254 control", *(f"{self.address(name)} {name}" for name in self.names)]
+        hosts = [
+            "127.0.0.1 localhost",
+            "10.77.0.254 control",
+            *(f"{self.address(name)} {name}" for name in self.names),
+        ]
         (self.work / "hosts").write_text("\n".join(hosts) + "\n")
         (self.work / "munge/key").write_bytes(os.urandom(1024))
         owner = pwd.getpwnam("munge")
@@ -135,8 +148,25 @@ class SlurmNodes:
         """Runs a script as the first process of new namespaces; killing `unshare` kills everything in them."""
         log = (self.work / f"{name}.out").open("a")
         self.holders[name] = subprocess.Popen(
-            ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
-             script], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            [
+                "unshare",
+                "--net",
+                "--uts",
+                "--ipc",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "bash",
+                "-c",
+                script,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
     def inside(self, name: str) -> int:
         """Process id, seen from the host, of the first process in a holder's namespaces."""
@@ -154,8 +184,9 @@ class SlurmNodes:
             if not self.link("show", "bridge"):
                 break
             time.sleep(0.05)
-        if self.link("add", name, "type", "veth", "peer", "name", "eth0", "netns", str(self.inside(name))) \
-                or self.link("set", name, "master", "bridge", "up"):
+        if self.link(
+            "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(self.inside(name))
+        ) or self.link("set", name, "master", "bridge", "up"):
             raise RuntimeError(f"no cable to {name}")
 
     def link(self, *arguments: str) -> int:
@@ -167,19 +198,41 @@ class SlurmNodes:
     def enter(pid: int) -> list[str]:
         return ["nsenter", f"--target={pid}", "--net", "--uts", "--ipc", "--mount", "--pid"]
 
-    def run(self, *command: str, node: str = "control", check: bool = True, cwd: Path | None = None,
-            environment: dict[str, str] | None = None) -> str:
+    def run(
+        self,
+        *command: str,
+        node: str = "control",
+        check: bool = True,
+        cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> str:
         """What a command prints that runs on the controller (or a node)."""
-        found = subprocess.run([*self.enter(self.inside(node)), *(["--wd=" + str(cwd)] if cwd else []), "--", *command],
-                               capture_output=True, text=True, timeout=60,
-                               env=os.environ | {"SLURM_CONF": f"{self.work}/slurm.conf"} | (environment or {}))
+        found = subprocess.run(
+            [
+                *self.enter(self.inside(node)),
+                *(["--wd=" + str(cwd)] if cwd else []),
+                "--",
+                *command,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | {"SLURM_CONF": f"{self.work}/slurm.conf"} | (environment or {}),
+        )
         if check and found.returncode:
             raise RuntimeError(f"{' '.join(command)}: {found.stderr}")
         return found.stdout
 
     def wait_for_nodes(self, count: int, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
-        while len(self.run("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N", check=False).split()) < count:
+        while (
+            len(
+                self.run(
+                    "sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N", check=False
+                ).split()
+            )
+            < count
+        ):
             if time.monotonic() > deadline:
                 logs = [*self.work.glob("*.log"), *self.work.glob("*.out")]
                 raise RuntimeError("\n".join(path.read_text()[-2000:] for path in logs))
@@ -206,7 +259,11 @@ class SlurmNodes:
         """Addresses at which something other than Slurm listens on a node."""
         lines = self.run("ss", "-Hltnp", node=name).splitlines()
         own = ("slurmd", "slurmstepd", "srun")
-        return {line.split()[3].rpartition(":")[0] for line in lines if not any(name in line for name in own)}
+        return {
+            line.split()[3].rpartition(":")[0]
+            for line in lines
+            if not any(name in line for name in own)
+        }
 
     def temporary(self, name: str) -> list[str]:
         """What lies in a node's temporary folder."""

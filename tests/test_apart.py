@@ -78,7 +78,9 @@ def test_threads_take_turns_and_a_fork_has_a_process_of_its_own():
 def test_it_ends_with_its_parent():
     code = "from c2srt.apart import Apart; print(Apart('tests.dying:process')())"
     command = [sys.executable, "-c", code]
-    child = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
+    child = int(
+        subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
+    )
     try:
         psutil.Process(child).wait(60)
     except psutil.NoSuchProcess:
@@ -92,23 +94,53 @@ def test_nothing_to_run_is_a_sentence():
 
 # --- in `c2srt shard`
 
+
 def files() -> dict[str, bytes]:
     return {name(number): jpeg(number) + FATAL.get(number, b"") for number in range(8)}
 
 
 def shard(tmp_path: Path, out: str, source: str) -> pl.DataFrame:
     """The sidecar of one shard of eight images, made without Ray."""
-    rows = pl.DataFrame([{"id": image_id, "url": "", "rotation": None, "positive": ["/m/01"], "negative": [], "author": "",
-                          "license": "", "landing_url": "", "title": ""} for image_id in sorted(files())],
-                        schema_overrides={"rotation": pl.Int32, "negative": pl.List(pl.String)})
+    rows = pl.DataFrame(
+        [
+            {
+                "id": image_id,
+                "url": "",
+                "rotation": None,
+                "positive": ["/m/01"],
+                "negative": [],
+                "author": "",
+                "license": "",
+                "landing_url": "",
+                "title": "",
+            }
+            for image_id in sorted(files())
+        ],
+        schema_overrides={"rotation": pl.Int32, "negative": pl.List(pl.String)},
+    )
     (tmp_path / out).mkdir()
     rows.write_parquet(tmp_path / out / "inputs.parquet")
-    task = ShardTask("train-000000", "train", str(tmp_path / out / "inputs.parquet"), 0, 8, str(tmp_path / out), "s",
-                     FolderSource({"train": str(tmp_path / "images/train")}), Config())
+    task = ShardTask(
+        "train-000000",
+        "train",
+        str(tmp_path / out / "inputs.parquet"),
+        0,
+        8,
+        str(tmp_path / out),
+        "s",
+        FolderSource({"train": str(tmp_path / "images/train")}),
+        Config(),
+    )
     if source == "packs":
         packs = PackSource({"train": (str(tmp_path / "train.tar.gz"),)})
-        task = ShardTask(*(getattr(task, field) for field in ("name", "split", "inputs", "start", "length", "out", "settings")),
-                         packs, Config())
+        task = ShardTask(
+            *(
+                getattr(task, field)
+                for field in ("name", "split", "inputs", "start", "length", "out", "settings")
+            ),
+            packs,
+            Config(),
+        )
         for pack in pack_tasks(packs, [task]):
             stage_pack(pack)
     pack_shard(task)
@@ -116,18 +148,27 @@ def shard(tmp_path: Path, out: str, source: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("source", ["folders", "packs"])
-def test_several_images_of_a_shard_each_cost_their_row_and_nothing_else(tmp_path, monkeypatch, source):
+def test_several_images_of_a_shard_each_cost_their_row_and_nothing_else(
+    tmp_path, monkeypatch, source
+):
     write_folder(tmp_path, "train", files())
-    write_pack(tmp_path / "train.tar.gz", [(f"train/{image_id}.jpg", data) for image_id, data in files().items()])
+    write_pack(
+        tmp_path / "train.tar.gz",
+        [(f"train/{image_id}.jpg", data) for image_id, data in files().items()],
+    )
     sound = shard(tmp_path, "sound", source)
     assert set(sound["status"]) == {"ok"}
     monkeypatch.setattr(outcome, "APART", Apart("tests.dying:attempt_here"))
     found = shard(tmp_path, "out", source)
     crashed = {name(number) for number in FATAL}
     assert set(found.filter(pl.col("status") == "crashed")["id"]) == crashed
-    assert set(found.filter(pl.col("status") == "crashed")["reason"]) == {"the decoder died of it, 3 times"}
+    assert set(found.filter(pl.col("status") == "crashed")["reason"]) == {
+        "the decoder died of it, 3 times"
+    }
     kept = ["id", "width", "height", "jpg_bytes"]
-    assert found.filter(pl.col("status") == "ok")[kept].equals(sound.filter(~pl.col("id").is_in(list(crashed)))[kept])
+    assert found.filter(pl.col("status") == "ok")[kept].equals(
+        sound.filter(~pl.col("id").is_in(list(crashed)))[kept]
+    )
     if source == "folders":
         shard(tmp_path, "again", source)
         assert digests(tmp_path / "out") == digests(tmp_path / "again")
@@ -154,17 +195,33 @@ def test_the_whole_job_ends_well_with_a_decoder_that_kills_itself(tmp_path):
     library, raw = tmp_path / "library", tmp_path / "raw"
     library.mkdir()
     (library / "sitecustomize.py").write_text(SUICIDE)
-    images = {name(number): jpeg(number) + (b"SEGV" if number in (2, 3) else b"") for number in range(8)}
+    images = {
+        name(number): jpeg(number) + (b"SEGV" if number in (2, 3) else b"") for number in range(8)
+    }
     write_csvs(raw, {"train": [{"id": image_id} for image_id in images]})
     write_folder(raw, "train", images)
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = f"{library}:{ROOT}"
     for workers in (1, 2):
-        command = [sys.executable, "-m", "cluster.shard", f"data.root={raw}", f"out={tmp_path / str(workers)}", "splits=[train]",
-                   "data.vocabulary=files", "images_per_shard=4", f"workers={workers}"]
-        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert ended.returncode == 0 and "crashed" in ended.stdout and "Traceback" not in ended.stderr, ended.stderr
+        command = [
+            sys.executable,
+            "-m",
+            "cluster.shard",
+            f"data.root={raw}",
+            f"out={tmp_path / str(workers)}",
+            "splits=[train]",
+            "data.vocabulary=files",
+            "images_per_shard=4",
+            f"workers={workers}",
+        ]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert (
+            ended.returncode == 0 and "crashed" in ended.stdout and "Traceback" not in ended.stderr
+        ), ended.stderr
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
     rows = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "1").glob("*.parquet"))])
     assert dict(rows.select("id", "status").iter_rows()) == {
-        image_id: "crashed" if number in (2, 3) else "ok" for number, image_id in enumerate(images)}
+        image_id: "crashed" if number in (2, 3) else "ok" for number, image_id in enumerate(images)
+    }

@@ -29,9 +29,13 @@ def pair(tmp_path) -> Path:
 
 # --- records
 
+
 def test_files_are_current_only_all_together(pair):
     assert artefact.vouched(pair)["made_from"] == 1
-    for change in (lambda: (pair.parent / "b").write_text("of another run"), lambda: (pair.parent / "b").unlink()):
+    for change in (
+        lambda: (pair.parent / "b").write_text("of another run"),
+        lambda: (pair.parent / "b").unlink(),
+    ):
         change()
         assert artefact.vouched(pair) is None
     (pair.parent / "b").write_text("b")
@@ -40,14 +44,27 @@ def test_files_are_current_only_all_together(pair):
     assert artefact.vouched(pair) is None
 
 
-@pytest.mark.parametrize("files", ({"../victim": "0"}, {"/etc/passwd": "0"}, {"": "0"}, {"..": "0"}, {"a": 1}, {"a": None}, [], {}, "a",
-                                   {"a\0": "0"}))
+@pytest.mark.parametrize(
+    "files",
+    (
+        {"../victim": "0"},
+        {"/etc/passwd": "0"},
+        {"": "0"},
+        {"..": "0"},
+        {"a": 1},
+        {"a": None},
+        [],
+        {},
+        "a",
+        {"a\0": "0"},
+    ),
+)
 def test_a_record_that_names_no_file_of_its_folder_vouches_for_nothing(pair, files):
     write_json(pair, {"files": files})
     assert artefact.vouched(pair) is None
 
 
-@pytest.mark.parametrize("content", ("", "[1]", "[" * 100_000, "{\"files\": ", "\udcff"))
+@pytest.mark.parametrize("content", ("", "[1]", "[" * 100_000, '{"files": ', "\udcff"))
 def test_a_broken_record_vouches_for_nothing(pair, content):
     pair.write_bytes(content.encode(errors="surrogateescape"))
     assert artefact.vouched(pair) is None
@@ -60,7 +77,12 @@ HOLDER = "import sys, time; from pathlib import Path; from c2srt.artefact import
 
 @contextmanager
 def other(code: str):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER + code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER + code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
     try:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -74,7 +96,10 @@ def test_a_second_writer_is_refused_and_touches_nothing_of_the_first(tmp_path):
     with other(hold) as first:
         ours = tmp_path / f"table.tmp-{first.pid}"
         ours.write_text("half")
-        with pytest.raises(UserError, match=f"another command is writing {tmp_path} .*{first.pid}"), artefact.writing(tmp_path):
+        with (
+            pytest.raises(UserError, match=f"another command is writing {tmp_path} .*{first.pid}"),
+            artefact.writing(tmp_path),
+        ):
             pass
         artefact.tidy(tmp_path, "pieces")
         assert ours.exists()
@@ -89,15 +114,27 @@ def test_a_lock_that_its_holder_removed_is_no_lock(tmp_path):
     """Whoever waited for it holds a file that has no name any more: the next one would not see that."""
     with artefact.writing(tmp_path / "out"):
         (tmp_path / "out" / LOCK).unlink()
-        with other(f"with writing(Path('{tmp_path}/out')): print('held', flush=True); time.sleep(600)"):
+        with other(
+            f"with writing(Path('{tmp_path}/out')): print('held', flush=True); time.sleep(600)"
+        ):
             pass
     assert not (tmp_path / "out").exists(), "a folder that was made for nothing"
 
 
 def test_leftovers_are_ours_of_processes_that_are_gone(tmp_path):
-    kept = ["thesis.tmp-backup", "notes.tmp-", f"data.tmp-{os.getppid()}", ".tmp", f"tmp-{GONE}", "pieces-of-advice", "pieces-0123"]
+    kept = [
+        "thesis.tmp-backup",
+        "notes.tmp-",
+        f"data.tmp-{os.getppid()}",
+        ".tmp",
+        f"tmp-{GONE}",
+        "pieces-of-advice",
+        "pieces-0123",
+    ]
     for name in (f"table.tmp-{GONE}", *kept):
-        (tmp_path / name).mkdir() if name.startswith("pieces") else (tmp_path / name).write_text(name)
+        (tmp_path / name).mkdir() if name.startswith("pieces") else (tmp_path / name).write_text(
+            name
+        )
     (tmp_path / "pieces-0123456789abcdef").mkdir()
     (tmp_path / f"linked.tmp-{GONE}").symlink_to(tmp_path / "pieces-0123")
     artefact.tidy(tmp_path, "pieces")
@@ -107,18 +144,33 @@ def test_leftovers_are_ours_of_processes_that_are_gone(tmp_path):
 def test_of_what_is_kept_to_go_on_from_only_other_keys_go(tmp_path):
     for key in ("0" * 16, "1" * 16):
         (tmp_path / f"pieces-{key}").mkdir()
-    assert artefact.unfinished(tmp_path, "pieces", "1" * 16).exists() and not (tmp_path / f"pieces-{'0' * 16}").exists()
+    assert (
+        artefact.unfinished(tmp_path, "pieces", "1" * 16).exists()
+        and not (tmp_path / f"pieces-{'0' * 16}").exists()
+    )
 
 
 # --- folders of someone else
 
-@pytest.mark.parametrize("there", ({"thesis.tex": "years"}, {MODEL_FILE: "x", CONFIG_FILE: '{"model_type": "clip"}'}, {MODEL_FILE: "x"},
-                                   {CONFIG_FILE: '{"format": 1, "model": {}, "clip": {}, "vocabulary": {}}', "notes": "mine"},
-                                   {CONFIG_FILE: "not JSON", MODEL_FILE: "x"}), ids=range(5))
+
+@pytest.mark.parametrize(
+    "there",
+    (
+        {"thesis.tex": "years"},
+        {MODEL_FILE: "x", CONFIG_FILE: '{"model_type": "clip"}'},
+        {MODEL_FILE: "x"},
+        {CONFIG_FILE: '{"format": 1, "model": {}, "clip": {}, "vocabulary": {}}', "notes": "mine"},
+        {CONFIG_FILE: "not JSON", MODEL_FILE: "x"},
+    ),
+    ids=range(5),
+)
 def test_a_folder_that_is_no_export_of_ours_is_never_replaced(tmp_path, there):
     for name, text in there.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match="nothing in it was touched"), whole_folder(tmp_path, is_only_export):
+    with (
+        pytest.raises(UserError, match="nothing in it was touched"),
+        whole_folder(tmp_path, is_only_export),
+    ):
         raise AssertionError("nothing may be written")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == there
 
@@ -129,18 +181,25 @@ def test_an_empty_folder_and_an_earlier_export_are_replaced_also_behind_a_link(t
     link.symlink_to(real)
     for text in ("first", "second"):
         with whole_folder(link, is_only_export) as folder:
-            write_json(folder / CONFIG_FILE, {"format": 1, "model": {}, "clip": {}, "vocabulary": {}})
+            write_json(
+                folder / CONFIG_FILE, {"format": 1, "model": {}, "clip": {}, "vocabulary": {}}
+            )
             (folder / MODEL_FILE).write_text(text)
         assert (real / MODEL_FILE).read_text() == text and link.is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
 def test_a_file_that_comes_while_a_folder_is_made_is_safe_too(tmp_path):
-    with pytest.raises(UserError, match="nothing in it was touched"), whole_folder(tmp_path / "out", is_only_export) as folder:
+    with (
+        pytest.raises(UserError, match="nothing in it was touched"),
+        whole_folder(tmp_path / "out", is_only_export) as folder,
+    ):
         write_json(folder / CONFIG_FILE, {})
         (tmp_path / "out").mkdir()
         (tmp_path / "out/thesis.tex").write_text("years")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/thesis.tex").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (
+        tmp_path / "out/thesis.tex"
+    ).exists()
 
 
 # --- storage that fails, also where a library hides it
@@ -169,15 +228,30 @@ except UserError as error:
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_file_that_does_not_fit_is_one_sentence_whoever_writes_it(tmp_path, write):
-    said = subprocess.run([sys.executable, "-c", LIMITED.format(write=write), str(tmp_path)], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1])
-    words = "the disk is full while writing {}" if "np.save" in write else "{} is larger than its file system, or a limit of this"
+    said = subprocess.run(
+        [sys.executable, "-c", LIMITED.format(write=write), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    words = (
+        "the disk is full while writing {}"
+        if "np.save" in write
+        else "{} is larger than its file system, or a limit of this"
+    )
     assert words.format(tmp_path / "file") in said.stdout, said.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number, words", ((28, "the disk is full"), (30, "the file system is read-only"), (16, "it is a mount point"),
-                                           (5, "the disk fails")))
+@pytest.mark.parametrize(
+    "number, words",
+    (
+        (28, "the disk is full"),
+        (30, "the file system is read-only"),
+        (16, "it is a mount point"),
+        (5, "the disk fails"),
+    ),
+)
 def test_every_storage_failure_has_its_remedy(number, words):
     with pytest.raises(UserError, match=words):
         raise_if_storage(OSError(number, os.strerror(number)), Path("/out/table"))
@@ -192,7 +266,9 @@ def test_a_folder_that_a_killed_run_moved_aside_comes_back(tmp_path):
 
 def test_records_are_written_last(tmp_path, monkeypatch):
     """What is killed between the files and their record leaves files that nobody vouches for."""
-    monkeypatch.setattr(artefact, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        artefact, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     (tmp_path / "a").write_text("new")
     with pytest.raises(KeyboardInterrupt):
         artefact.vouch(tmp_path / "record.json", {}, ["a"])

@@ -40,18 +40,31 @@ def write_raw(root: Path) -> None:
     write_csv(root / "2018_04/class-descriptions.csv", [(mid, mid[3:]) for mid in MIDS])
     (root / "2018_04/classes-seen.txt").write_text("/m/cat\n/m/dog\n")
     (root / "2018_04/classes-unseen.txt").write_text("/m/owl\n")
-    header = ("ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,"
-              "Thumbnail300KURL,Rotation").split(",")
+    header = (
+        "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,"
+        "Thumbnail300KURL,Rotation"
+    ).split(",")
     for split in ("train", "test"):
-        rows = [(name, split, "", "", "CC BY", "", "Ann", f"Title\n{n}", "", "", "", "") for n, name in enumerate(IDS)]
+        rows = [
+            (name, split, "", "", "CC BY", "", "Ann", f"Title\n{n}", "", "", "", "")
+            for n, name in enumerate(IDS)
+        ]
         write_csv(root / "2018_04" / split / "images.csv", [header, *rows])
-        labels = [(name, "verification", mid, (n + column) % 2) for n, name in enumerate(IDS) for column, mid in enumerate(MIDS)]
-        write_csv(root / f"2018_04/{split}/{split}-annotations-human-imagelabels.csv",
-                  [("ImageID", "Source", "LabelName", "Confidence"), *labels])
+        labels = [
+            (name, "verification", mid, (n + column) % 2)
+            for n, name in enumerate(IDS)
+            for column, mid in enumerate(MIDS)
+        ]
+        write_csv(
+            root / f"2018_04/{split}/{split}-annotations-human-imagelabels.csv",
+            [("ImageID", "Source", "LabelName", "Confidence"), *labels],
+        )
         (root / "images" / split).mkdir(parents=True)
         for n, name in enumerate(IDS):
             jpeg = simplejpeg.encode_jpeg(pixels.integers(0, 255, (40 + n, 60, 3), dtype=np.uint8))
-            (root / "images" / split / f"{name}.jpg").write_bytes(jpeg[:500] if (split, n) == ("test", 3) else jpeg)
+            (root / "images" / split / f"{name}.jpg").write_bytes(
+                jpeg[:500] if (split, n) == ("test", 3) else jpeg
+            )
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +94,36 @@ def test_command_names_disagreements_and_fails(packed, tmp_path, capsys):
     shutil.copytree(work, tmp_path / "work")
     raw, shards = tmp_path / "work/raw/2018_04", tmp_path / "work/shards"
     labels = raw / "train/train-annotations-human-imagelabels.csv"
-    labels.write_text(labels.read_text().replace(f"{IDS[4]},verification,/m/owl,0", f"{IDS[4]},verification,/m/owl,1"))
+    labels.write_text(
+        labels.read_text().replace(
+            f"{IDS[4]},verification,/m/owl,0", f"{IDS[4]},verification,/m/owl,1"
+        )
+    )
     (raw / "classes-seen.txt").write_text("/m/cat\n")
     (shards / "train-000009.tar").write_bytes(b"")
     (shards / "test-000002.tar").unlink()
     assert main(["audit", f'work="{tmp_path}/work"', "data.vocabulary=files"]) == 1
     found = [json.loads(line) for line in (shards / "audit.jsonl").read_text().splitlines()]
     assert [(line["shard"], line["id"]) for line in found] == [
-        ("index", ""), ("index", ""), ("test-000002", ""), ("train-000001", IDS[4]), ("train-000001", IDS[4])]
+        ("index", ""),
+        ("index", ""),
+        ("test-000002", ""),
+        ("train-000001", IDS[4]),
+        ("train-000001", IDS[4]),
+    ]
     printed = capsys.readouterr().out
-    assert f"train-000001 {IDS[4]}: positive labels differ from the CSVs' (/m/owl only in the CSVs)" in printed
-    assert "/m/dog only in the shard" in printed and "train-000009.tar is in the folder but not in the index" in printed
-    assert "test-000002.tar is in the index but not on disk" in printed and "5 disagreements in 6 shards" in printed
+    assert (
+        f"train-000001 {IDS[4]}: positive labels differ from the CSVs' (/m/owl only in the CSVs)"
+        in printed
+    )
+    assert (
+        "/m/dog only in the shard" in printed
+        and "train-000009.tar is in the folder but not in the index" in printed
+    )
+    assert (
+        "test-000002.tar is in the index but not on disk" in printed
+        and "5 disagreements in 6 shards" in printed
+    )
 
 
 def test_another_machine_threshold_is_refused(packed, capsys):
@@ -116,7 +147,9 @@ def rewritten(path: Path, change: Callable[[list[Member]], list[Member]]) -> Non
             tar.addfile(member, io.BytesIO(content))
 
 
-def named(name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Member:
+def named(
+    name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> Member:
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, link
     return member, content
@@ -150,40 +183,107 @@ def damaged(packed, tmp_path) -> tuple[Path, AuditTask]:
 FIRST, ZERO = IDS[3], "0" * 16
 
 
-@pytest.mark.parametrize("change, image_id, what", [
-    (lambda members: members[2:], FIRST, "packed according to the sidecar but is not in the tar"),
-    (lambda members: [*members[2:4], *members[:2], *members[4:]], FIRST, "not sorted"),
-    (lambda members: [*members, *members[-2:]], IDS[5], "not sorted, or twice"),
-    (lambda members: [members[1], members[0], *members[2:]], FIRST, "does not follow its"),
-    (lambda members: [members[0], *members[2:]], FIRST, "is not followed by its"),
-    (lambda members: members[:-1], IDS[5], "is not followed by its"),
-    (lambda members: [*members[:2], members[0], members[1], *members[2:]], FIRST, "not sorted, or twice"),
-    (lambda members: [named("../escape.jpg"), *members], "", "member '../escape.jpg' tries to leave the folder: refused"),
-    (lambda members: [named("/etc/escape.jpg"), *members], "", "member '/etc/escape.jpg' tries to leave the folder: refused"),
-    (lambda members: [named("a\\..\\..\\b.jpg"), *members], "", "tries to leave the folder: refused"),
-    (lambda members: [named("C:\\b.jpg"), *members], "", "tries to leave the folder: refused"),
-    (lambda members: [named("sub/b.jpg"), *members], "", "not a base name: refused"),
-    (lambda members: [named("run.sh"), *members], "", "neither <id>.jpg nor <id>.json: refused"),
-    (lambda members: [named(f"{FIRST}.jpg", b"", tarfile.SYMTYPE, "/etc/passwd"), *members], "", "not a regular file: refused"),
-    (lambda members: [named(f"{FIRST}.jpg", b"", tarfile.LNKTYPE, "/etc/passwd"), *members], "", "not a regular file: refused"),
-    (lambda members: [named("pipe.jpg", b"", tarfile.FIFOTYPE), *members], "", "not a regular file: refused"),
-    (lambda members: [named(f"{ZERO}.jpg"), named(f"{ZERO}.json", b"{}"), *members], ZERO, "none of the shard's images"),
-    (with_json(lambda sample: sample["positive"].append("/m/new")), FIRST, "positive labels differ from the CSVs' (/m/new only"),
-    (with_json(lambda sample: sample["negative"].clear()), FIRST, "negative labels differ"),
-    (with_json(lambda sample: sample.update(positive="/m/cat")), FIRST, "not a list of MIDs"),
-    (with_json(lambda sample: sample.update(positive=None)), FIRST, "not a list of MIDs"),
-    (with_json(lambda sample: sample.update(width=1)), FIRST, "the sidecar 60 × 43"),
-    (with_json(lambda sample: sample.update(id="other")), FIRST, "is about image other"),
-    (with_json(lambda sample: sample.pop("height")), FIRST, "is not the JSON of a sample"),
-    (with_json(lambda sample: sample["attribution"].update(author="Bob")), FIRST, "author of the attribution differ"),
-    (with_json(lambda sample: sample.update(attribution=7)), FIRST, "of the attribution differ"),
-    (lambda members: [members[0], (members[1][0], b"\xff{"), *members[2:]], FIRST, "is not the JSON of a sample"),
-    (lambda members: [members[0], (members[1][0], b"[]"), *members[2:]], FIRST, "is not the JSON of a sample"),
-    (with_jpeg(lambda jpeg: jpeg[: len(jpeg) // 2]), FIRST, "does not decode"),
-    (with_jpeg(lambda jpeg: b""), FIRST, "does not decode"),
-    (with_jpeg(lambda jpeg: b"\x89PNG" + jpeg), FIRST, "does not decode"),
-    (with_jpeg(lambda jpeg: simplejpeg.encode_jpeg(np.zeros((8, 9, 3), np.uint8))), FIRST, "has 9 × 8 pixels"),
-])
+@pytest.mark.parametrize(
+    "change, image_id, what",
+    [
+        (
+            lambda members: members[2:],
+            FIRST,
+            "packed according to the sidecar but is not in the tar",
+        ),
+        (lambda members: [*members[2:4], *members[:2], *members[4:]], FIRST, "not sorted"),
+        (lambda members: [*members, *members[-2:]], IDS[5], "not sorted, or twice"),
+        (lambda members: [members[1], members[0], *members[2:]], FIRST, "does not follow its"),
+        (lambda members: [members[0], *members[2:]], FIRST, "is not followed by its"),
+        (lambda members: members[:-1], IDS[5], "is not followed by its"),
+        (
+            lambda members: [*members[:2], members[0], members[1], *members[2:]],
+            FIRST,
+            "not sorted, or twice",
+        ),
+        (
+            lambda members: [named("../escape.jpg"), *members],
+            "",
+            "member '../escape.jpg' tries to leave the folder: refused",
+        ),
+        (
+            lambda members: [named("/etc/escape.jpg"), *members],
+            "",
+            "member '/etc/escape.jpg' tries to leave the folder: refused",
+        ),
+        (
+            lambda members: [named("a\\..\\..\\b.jpg"), *members],
+            "",
+            "tries to leave the folder: refused",
+        ),
+        (lambda members: [named("C:\\b.jpg"), *members], "", "tries to leave the folder: refused"),
+        (lambda members: [named("sub/b.jpg"), *members], "", "not a base name: refused"),
+        (
+            lambda members: [named("run.sh"), *members],
+            "",
+            "neither <id>.jpg nor <id>.json: refused",
+        ),
+        (
+            lambda members: [named(f"{FIRST}.jpg", b"", tarfile.SYMTYPE, "/etc/passwd"), *members],
+            "",
+            "not a regular file: refused",
+        ),
+        (
+            lambda members: [named(f"{FIRST}.jpg", b"", tarfile.LNKTYPE, "/etc/passwd"), *members],
+            "",
+            "not a regular file: refused",
+        ),
+        (
+            lambda members: [named("pipe.jpg", b"", tarfile.FIFOTYPE), *members],
+            "",
+            "not a regular file: refused",
+        ),
+        (
+            lambda members: [named(f"{ZERO}.jpg"), named(f"{ZERO}.json", b"{}"), *members],
+            ZERO,
+            "none of the shard's images",
+        ),
+        (
+            with_json(lambda sample: sample["positive"].append("/m/new")),
+            FIRST,
+            "positive labels differ from the CSVs' (/m/new only",
+        ),
+        (with_json(lambda sample: sample["negative"].clear()), FIRST, "negative labels differ"),
+        (with_json(lambda sample: sample.update(positive="/m/cat")), FIRST, "not a list of MIDs"),
+        (with_json(lambda sample: sample.update(positive=None)), FIRST, "not a list of MIDs"),
+        (with_json(lambda sample: sample.update(width=1)), FIRST, "the sidecar 60 × 43"),
+        (with_json(lambda sample: sample.update(id="other")), FIRST, "is about image other"),
+        (with_json(lambda sample: sample.pop("height")), FIRST, "is not the JSON of a sample"),
+        (
+            with_json(lambda sample: sample["attribution"].update(author="Bob")),
+            FIRST,
+            "author of the attribution differ",
+        ),
+        (
+            with_json(lambda sample: sample.update(attribution=7)),
+            FIRST,
+            "of the attribution differ",
+        ),
+        (
+            lambda members: [members[0], (members[1][0], b"\xff{"), *members[2:]],
+            FIRST,
+            "is not the JSON of a sample",
+        ),
+        (
+            lambda members: [members[0], (members[1][0], b"[]"), *members[2:]],
+            FIRST,
+            "is not the JSON of a sample",
+        ),
+        (with_jpeg(lambda jpeg: jpeg[: len(jpeg) // 2]), FIRST, "does not decode"),
+        (with_jpeg(lambda jpeg: b""), FIRST, "does not decode"),
+        (with_jpeg(lambda jpeg: b"\x89PNG" + jpeg), FIRST, "does not decode"),
+        (
+            with_jpeg(lambda jpeg: simplejpeg.encode_jpeg(np.zeros((8, 9, 3), np.uint8))),
+            FIRST,
+            "has 9 × 8 pixels",
+        ),
+    ],
+)
 def test_damaged_tar(damaged, change, image_id, what):
     folder, task = damaged
     rewritten(folder / f"{task.shard.name}.tar", change)
@@ -198,7 +298,9 @@ def test_cut_tar(damaged, keep):
     tar = folder / f"{task.shard.name}.tar"
     tar.write_bytes(tar.read_bytes()[:keep])
     findings = audit_shard(task)
-    assert {f"{tar.name} has {keep:,} bytes, the index says {task.shard.bytes:,}"} <= {finding.what for finding in findings}
+    assert {f"{tar.name} has {keep:,} bytes, the index says {task.shard.bytes:,}"} <= {
+        finding.what for finding in findings
+    }
     assert any("not in the tar" in finding.what for finding in findings)
 
 
@@ -211,20 +313,55 @@ def test_every_single_flipped_byte_is_seen(damaged):
         assert any("SHA-256" in finding.what for finding in audit_shard(task))
 
 
-@pytest.mark.parametrize("change, image_id, what", [
-    (lambda table: table.filter(pl.col("id") != FIRST), FIRST, "is an image of the CSVs but has no row in the sidecar"),
-    (lambda table: pl.concat([table, table.head(1)]), FIRST, "several rows in the sidecar"),
-    (lambda table: table.with_columns(split=pl.lit("test")), FIRST, "is of split 'test'"),
-    (lambda table: table.with_columns(id=pl.col("id").replace(FIRST, ZERO)), ZERO, "none of the shard's images"),
-    (lambda table: table.with_columns(jpg_offset=pl.col("jpg_offset") + 1), FIRST, "lies at (offset, bytes) (512, "),
-    (lambda table: table.with_columns(json_bytes=pl.col("json_bytes") - 1), IDS[5], "lies at (offset, bytes)"),
-    (lambda table: table.with_columns(member=2 - pl.col("member")), FIRST, "is sample 0 of the tar, the sidecar says 2"),
-    (lambda table: table.with_columns(status=pl.lit("corrupt")), FIRST, "is not packed and the sidecar gives no reason"),
-    (lambda table: table.with_columns(status=pl.lit("corrupt")), FIRST, "contradict each other"),
-    (lambda table: table.with_columns(status=pl.lit("corrupt")), "", "the sidecar gives count 0, the index 3"),
-    (lambda table: table.with_columns(height=pl.lit(7, pl.Int32)), FIRST, "the sidecar 60 × 7"),
-    (lambda table: table.drop("reason"), "", "lacks the column reason"),
-])
+@pytest.mark.parametrize(
+    "change, image_id, what",
+    [
+        (
+            lambda table: table.filter(pl.col("id") != FIRST),
+            FIRST,
+            "is an image of the CSVs but has no row in the sidecar",
+        ),
+        (lambda table: pl.concat([table, table.head(1)]), FIRST, "several rows in the sidecar"),
+        (lambda table: table.with_columns(split=pl.lit("test")), FIRST, "is of split 'test'"),
+        (
+            lambda table: table.with_columns(id=pl.col("id").replace(FIRST, ZERO)),
+            ZERO,
+            "none of the shard's images",
+        ),
+        (
+            lambda table: table.with_columns(jpg_offset=pl.col("jpg_offset") + 1),
+            FIRST,
+            "lies at (offset, bytes) (512, ",
+        ),
+        (
+            lambda table: table.with_columns(json_bytes=pl.col("json_bytes") - 1),
+            IDS[5],
+            "lies at (offset, bytes)",
+        ),
+        (
+            lambda table: table.with_columns(member=2 - pl.col("member")),
+            FIRST,
+            "is sample 0 of the tar, the sidecar says 2",
+        ),
+        (
+            lambda table: table.with_columns(status=pl.lit("corrupt")),
+            FIRST,
+            "is not packed and the sidecar gives no reason",
+        ),
+        (
+            lambda table: table.with_columns(status=pl.lit("corrupt")),
+            FIRST,
+            "contradict each other",
+        ),
+        (
+            lambda table: table.with_columns(status=pl.lit("corrupt")),
+            "",
+            "the sidecar gives count 0, the index 3",
+        ),
+        (lambda table: table.with_columns(height=pl.lit(7, pl.Int32)), FIRST, "the sidecar 60 × 7"),
+        (lambda table: table.drop("reason"), "", "lacks the column reason"),
+    ],
+)
 def test_damaged_sidecar(damaged, change, image_id, what):
     folder, task = damaged
     path = folder / f"{task.shard.name}.parquet"
@@ -237,11 +374,15 @@ def test_unreadable_or_missing_files(damaged):
     folder, task = damaged
     path = folder / f"{task.shard.name}.parquet"
     path.write_bytes(path.read_bytes()[:-50])
-    assert [finding.what.split(":")[0] for finding in audit_shard(task)] == [f"{path.name} cannot be read"]
+    assert [finding.what.split(":")[0] for finding in audit_shard(task)] == [
+        f"{path.name} cannot be read"
+    ]
     path.unlink()
     path.with_suffix(".tar").unlink()
     assert [finding.what for finding in audit_shard(task)] == [
-        f"{task.shard.name}.{suffix} is in the index but not on disk" for suffix in ("parquet", "tar")]
+        f"{task.shard.name}.{suffix} is in the index but not on disk"
+        for suffix in ("parquet", "tar")
+    ]
 
 
 def test_every_image_belongs_to_one_shard(packed, tmp_path):
@@ -250,8 +391,14 @@ def test_every_image_belongs_to_one_shard(packed, tmp_path):
     index = load_index(work / "shards")
     shards = index.splits["train"]
     for gone in range(3):
-        left = dataclasses.replace(index, splits={"train": tuple(shard for n, shard in enumerate(shards) if n != gone)})
-        missed = {finding.id for task in plan_audit(left, "train", work / "train.parquet") for finding in audit_shard(task)}
+        left = dataclasses.replace(
+            index, splits={"train": tuple(shard for n, shard in enumerate(shards) if n != gone)}
+        )
+        missed = {
+            finding.id
+            for task in plan_audit(left, "train", work / "train.parquet")
+            for finding in audit_shard(task)
+        }
         assert missed == set(IDS[3 * gone : 3 * gone + 3])
 
 
@@ -259,18 +406,35 @@ def test_index_of_other_counts(damaged):
     _, task = damaged
     wrong: Shard = dataclasses.replace(task.shard, inputs=4, first="0" * 16)
     assert [finding.what for finding in audit_shard(dataclasses.replace(task, shard=wrong))] == [
-        "the sidecar gives inputs 3, the index 4", f"the sidecar gives first {FIRST}, the index {'0' * 16}"]
+        "the sidecar gives inputs 3, the index 4",
+        f"the sidecar gives first {FIRST}, the index {'0' * 16}",
+    ]
 
 
-@pytest.mark.parametrize("name", [
-    "a\nb.jpg", "\x1b[2Jx.jpg", "caf\udce9.jpg", f"{FIRST}.jpg\n", " .jpg", ".jpg", "a" * 300 + ".jpg", "x.JPG",
-    f"{FIRST}.jpg.jpg", "\u202egpj.jpg", f"{FIRST}\t.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nb.jpg",
+        "\x1b[2Jx.jpg",
+        "caf\udce9.jpg",
+        f"{FIRST}.jpg\n",
+        " .jpg",
+        ".jpg",
+        "a" * 300 + ".jpg",
+        "x.JPG",
+        f"{FIRST}.jpg.jpg",
+        "\u202egpj.jpg",
+        f"{FIRST}\t.json",
+    ],
+)
 def test_a_member_of_any_name_is_a_finding_on_one_printable_line(damaged, name):
     folder, task = damaged
     tar = folder / f"{task.shard.name}.tar"
     with tarfile.open(tar) as old:
         members = [(member, old.extractfile(member).read()) for member in old]
-    with tarfile.open(tar, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as new:
+    with tarfile.open(
+        tar, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"
+    ) as new:
         for member, content in [named(name), *members]:
             member.size = len(content)
             new.addfile(member, io.BytesIO(content))
@@ -286,7 +450,10 @@ def test_a_member_of_any_name_is_a_finding_on_one_printable_line(damaged, name):
 def with_index_of(task: AuditTask) -> AuditTask:
     """With the tar's size and hash as they are now, so that they give nothing away."""
     tar = Path(task.folder, f"{task.shard.name}.tar")
-    return dataclasses.replace(task, shard=dataclasses.replace(task.shard, bytes=tar.stat().st_size, sha256=sha256_of_file(tar)))
+    return dataclasses.replace(
+        task,
+        shard=dataclasses.replace(task.shard, bytes=tar.stat().st_size, sha256=sha256_of_file(tar)),
+    )
 
 
 def loaded(task: AuditTask) -> list | None:
@@ -315,7 +482,11 @@ def flip_header(path: Path, random: np.random.Generator) -> None:
         start = random.choice([member.offset for member in tar])
     content[start + random.integers(512)] ^= 1 << random.integers(8)
     if random.random() < 0.7:
-        block = bytes(content[start : start + 148]) + b" " * 8 + bytes(content[start + 156 : start + 512])
+        block = (
+            bytes(content[start : start + 148])
+            + b" " * 8
+            + bytes(content[start + 156 : start + 512])
+        )
         content[start + 148 : start + 156] = b"%06o\0 " % sum(block)
     path.write_bytes(content)
 
@@ -333,19 +504,38 @@ def scramble(path: Path, random: np.random.Generator) -> None:
         value = [0, -1, 1, 7, 511, 2**31 - 1, int(random.integers(2000))][random.integers(7)]
         cell = pl.lit(value, table.schema[name])
     else:
-        value = ["", "ok", "corrupt", "a\nb", "\x1b[2J", "x" * 300, IDS[3], IDS[4], "../x"][random.integers(9)]
+        value = ["", "ok", "corrupt", "a\nb", "\x1b[2J", "x" * 300, IDS[3], IDS[4], "../x"][
+            random.integers(9)
+        ]
         cell = pl.lit(value)
-    changes = [lambda: table.with_columns(pl.when(here).then(cell).otherwise(column).alias(name)), lambda: table.drop(name),
-               lambda: table.with_columns(column.cast(pl.String)), lambda: table[[row, 1, 2]], lambda: table.reverse(),
-               lambda: table.with_columns(pl.when(here).then(None).otherwise(column).alias(name)), lambda: table[[0, 1, 2, row]],
-               lambda: table.with_columns(pl.lit(1.5).alias(name)), lambda: table.clear()]
+    changes = [
+        lambda: table.with_columns(pl.when(here).then(cell).otherwise(column).alias(name)),
+        lambda: table.drop(name),
+        lambda: table.with_columns(column.cast(pl.String)),
+        lambda: table[[row, 1, 2]],
+        lambda: table.reverse(),
+        lambda: table.with_columns(pl.when(here).then(None).otherwise(column).alias(name)),
+        lambda: table[[0, 1, 2, row]],
+        lambda: table.with_columns(pl.lit(1.5).alias(name)),
+        lambda: table.clear(),
+    ]
     changes[0 if random.random() < 0.5 else random.integers(len(changes))]().write_parquet(path)
 
 
-@pytest.mark.parametrize("what, damage, times", [
-    ("tar", flip, 60), ("tar", flip_header, 120), ("tar", cut, 20), ("parquet", flip, 80), ("parquet", cut, 20),
-    ("parquet", scramble, 200)])
-def test_what_the_audit_passes_the_loader_reads_and_what_the_loader_refuses_the_audit_finds(damaged, what, damage, times):
+@pytest.mark.parametrize(
+    "what, damage, times",
+    [
+        ("tar", flip, 60),
+        ("tar", flip_header, 120),
+        ("tar", cut, 20),
+        ("parquet", flip, 80),
+        ("parquet", cut, 20),
+        ("parquet", scramble, 200),
+    ],
+)
+def test_what_the_audit_passes_the_loader_reads_and_what_the_loader_refuses_the_audit_finds(
+    damaged, what, damage, times
+):
     folder, task = damaged
     path, random = folder / f"{task.shard.name}.{what}", np.random.default_rng(0)
     sound, expected, passed, refused_ = path.read_bytes(), loaded(task), 0, 0
@@ -355,7 +545,11 @@ def test_what_the_audit_passes_the_loader_reads_and_what_the_loader_refuses_the_
         now = with_index_of(task)
         findings, found = audit_shard(now), loaded(now)
         for finding in findings:
-            assert finding.line().isprintable() and len(finding.what) <= 300 and finding.json().encode(), (time, finding)
+            assert (
+                finding.line().isprintable()
+                and len(finding.what) <= 300
+                and finding.json().encode()
+            ), (time, finding)
         assert findings or same(found, expected), (time, found and [sample[0] for sample in found])
         passed, refused_ = passed + (not findings), refused_ + (found is None)
     assert refused_, "no damage that the loader minds: the test shows nothing"
@@ -363,4 +557,6 @@ def test_what_the_audit_passes_the_loader_reads_and_what_the_loader_refuses_the_
 
 def same(found: list | None, expected: list) -> bool:
     """The same samples and labels; pixels may differ, where the damage leaves a sound JPEG."""
-    return found is not None and [(name, labels) for name, _, labels in found] == [(name, labels) for name, _, labels in expected]
+    return found is not None and [(name, labels) for name, _, labels in found] == [
+        (name, labels) for name, _, labels in expected
+    ]

@@ -38,8 +38,13 @@ from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import random_graph, tiny_clip, tiny_clip_config
 
 C, SEEN, D, P = 20, 15, 16, 16
-SMALL = {"mkt": {"topk": 4}, "lesa": {"attentions": 3}, "biam": {"channels": 8, "heads": 2, "topk": 3}, "zs_sdl": {"rows": 3},
-         "qks": {"queries": 3, "layers": 2}}
+SMALL = {
+    "mkt": {"topk": 4},
+    "lesa": {"attentions": 3},
+    "biam": {"channels": 8, "heads": 2, "topk": 3},
+    "zs_sdl": {"rows": 3},
+    "qks": {"queries": 3, "layers": 2},
+}
 ROOMY, TEMPLATE = 1 << 30, "a photo of a {}."
 
 
@@ -55,8 +60,13 @@ def config_of(kind: str, **changes) -> ModelConfig:
 def student(clip, kind: str, dtype=torch.float32, seed: int = 0, **changes):
     """A baseline whose weights have all moved from where they start, so that nothing is hidden by zeros."""
     torch.manual_seed(seed)
-    loss = LossConfig(unverified="ignore" if kind in ("mkt", "lesa", "biam") else "negative", distillation=float(kind == "mkt"))
-    model = build_student(clip, config_of(kind, **changes), loss, random_graph(C, SEEN, D, 3, dtype=dtype), SEEN)
+    loss = LossConfig(
+        unverified="ignore" if kind in ("mkt", "lesa", "biam") else "negative",
+        distillation=float(kind == "mkt"),
+    )
+    model = build_student(
+        clip, config_of(kind, **changes), loss, random_graph(C, SEEN, D, 3, dtype=dtype), SEEN
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -69,15 +79,20 @@ def batch(images: int, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(-1, 2, (images, SEEN), generator=generator, dtype=torch.int8)
     labels[:, :4] = torch.tensor([1, 1, -1, 0], dtype=torch.int8)
-    return torch.randint(0, 256, (images, 3, 32, 32), generator=generator, dtype=torch.uint8), labels
+    return torch.randint(
+        0, 256, (images, 3, 32, 32), generator=generator, dtype=torch.uint8
+    ), labels
 
 
 def features(images: int = 2, patches: int = P, width: int = D, seed: int = 0):
     """Patch features, global features and text in double precision."""
     generator = torch.Generator().manual_seed(seed)
     text = F.normalize(torch.randn(C, width, generator=generator, dtype=torch.double), dim=1)
-    return (torch.randn(images, patches, width, generator=generator, dtype=torch.double),
-            torch.randn(images, width, generator=generator, dtype=torch.double), text)
+    return (
+        torch.randn(images, patches, width, generator=generator, dtype=torch.double),
+        torch.randn(images, width, generator=generator, dtype=torch.double),
+        text,
+    )
 
 
 # Pieces and their formulas
@@ -88,7 +103,9 @@ def features(images: int = 2, patches: int = P, width: int = D, seed: int = 0):
 def test_top_mean_is_the_literal_one_in_value_and_gradients(count, budget):
     rows, _, classes = (tensor.requires_grad_() for tensor in features())
     upstream = torch.randn(2, C, generator=torch.Generator().manual_seed(1), dtype=torch.double)
-    literal = torch.einsum("brd,cd->brc", rows, classes).sort(1, descending=True)[0][:, :count].mean(1)
+    literal = (
+        torch.einsum("brd,cd->brc", rows, classes).sort(1, descending=True)[0][:, :count].mean(1)
+    )
     found = top_mean(rows, classes, count, budget)
     torch.testing.assert_close(found, literal)
     expected = torch.autograd.grad(literal, (rows, classes), upstream)
@@ -102,7 +119,9 @@ def test_memory_of_the_scores_grows_by_their_own_size_only():
         classes = torch.randn(categories, 8, requires_grad=True)
         return allocator_peak(lambda: top_mean(rows, classes, 4, budget).sum().backward())
 
-    a_category = 4 * (4 * 4 + 4 * 4 * 2) + 4 * 8 * 4  # scores and places (and their parts, before they are put together); classes
+    a_category = (
+        4 * (4 * 4 + 4 * 4 * 2) + 4 * 8 * 4
+    )  # scores and places (and their parts, before they are put together); classes
     small, large = peak(512, 1 << 18), peak(4096, 1 << 18)
     assert large - small <= (4096 - 512) * a_category
     assert peak(4096, ROOMY) > 3 * large  # the control
@@ -110,9 +129,18 @@ def test_memory_of_the_scores_grows_by_their_own_size_only():
 
 def test_mkt_scores_are_two_streams_of_unit_length():
     patches, global_, text = features()
-    local = torch.stack([torch.stack([(image @ category).sort(descending=True)[0][:4].mean() for category in text]) for image in patches])
+    local = torch.stack(
+        [
+            torch.stack(
+                [(image @ category).sort(descending=True)[0][:4].mean() for category in text]
+            )
+            for image in patches
+        ]
+    )
     whole = global_ @ text.T
-    expected = (local / local.norm(dim=1, keepdim=True) + whole / whole.norm(dim=1, keepdim=True)) / 2
+    expected = (
+        local / local.norm(dim=1, keepdim=True) + whole / whole.norm(dim=1, keepdim=True)
+    ) / 2
     torch.testing.assert_close(MktHead(4)(patches, global_, text, ROOMY)[0], expected)
 
 
@@ -125,12 +153,19 @@ def test_lesa_is_its_equations():
         grid = {(place // 3, place % 3): patches[image, place] for place in range(6)}
         regions = []
         for place in range(6):
-            sums = sum(head.convolution.weight[:, :, i, j] @ grid[place // 3 + i, place % 3 + j]
-                       for i in (0, 1) for j in (0, 1) if (place // 3 + i, place % 3 + j) in grid)
+            sums = sum(
+                head.convolution.weight[:, :, i, j] @ grid[place // 3 + i, place % 3 + j]
+                for i in (0, 1)
+                for j in (0, 1)
+                if (place // 3 + i, place % 3 + j) in grid
+            )
             unit = (sums - sums.mean()) / (sums.var(unbiased=False) + 1e-5).sqrt()
             regions.append((unit * head.norm.weight + head.norm.bias).clamp(min=0))
         regions = torch.stack(regions)
-        e = head.outer.weight @ torch.tanh(head.inner.weight @ regions.T + head.inner.bias[:, None]) + head.outer.bias[:, None]
+        e = (
+            head.outer.weight @ torch.tanh(head.inner.weight @ regions.T + head.inner.bias[:, None])
+            + head.outer.bias[:, None]
+        )
         h = (e.exp() / e.exp().sum(1, keepdim=True)) @ regions
         products = torch.stack([h @ (head.classes.weight @ category) for category in text], 1)
         torch.testing.assert_close(scores[image], products.max(0)[0])
@@ -143,19 +178,31 @@ def test_lesa_s_regularisers_are_the_release_s_at_its_batch_of_32(clip):
     """Its global term is a sum over the batch and its span one norm over it, for 32 images that are alike."""
     model = student(clip, "lesa", torch.double)
     images, labels = batch(1)
-    images, labels, text = images.expand(32, -1, -1, -1), labels.expand(32, -1), model.graph_on(images.device).text[:SEEN]
-    scores, attended, classes, average, logits = found = model.head(*model.features(images), text, ROOMY)
+    images, labels, text = (
+        images.expand(32, -1, -1, -1),
+        labels.expand(32, -1),
+        model.graph_on(images.device).text[:SEEN],
+    )
+    scores, attended, classes, average, logits = found = model.head(
+        *model.features(images), text, ROOMY
+    )
     terms = model.terms(found, text, labels)
     weighted = {name: (factor * value).mean() for name, (factor, value) in terms.items()}
     shares = torch.einsum("btd,cd->btc", attended, classes).softmax(1) * (labels == 1)[:, None]
-    torch.testing.assert_close(weighted["distribution"], 0.1 * shares.sum(2).square().mean(1).mean())
+    torch.testing.assert_close(
+        weighted["distribution"], 0.1 * shares.sum(2).square().mean(1).mean()
+    )
     of_average = average @ classes.T
-    torch.testing.assert_close(weighted["global"], 0.001 * (-(scores - of_average) * labels).clamp(min=0).sum())
+    torch.testing.assert_close(
+        weighted["global"], 0.001 * (-(scores - of_average) * labels).clamp(min=0).sum()
+    )
     unit = logits / logits.norm(dim=2, keepdim=True)
     gram = torch.einsum("btp,bup->btu", unit, unit)
     gram[:, range(3), range(3)] = 0
     torch.testing.assert_close(weighted["span"], 0.01 * gram.norm())
-    torch.testing.assert_close(weighted["ranking"], pairwise_ranking_loss(scores, labels, model.loss).mean())
+    torch.testing.assert_close(
+        weighted["ranking"], pairwise_ranking_loss(scores, labels, model.loss).mean()
+    )
 
 
 def test_lesa_s_terms_have_nothing_to_say_without_positives_or_other_attentions():
@@ -173,16 +220,32 @@ def test_biam_is_its_equations():
     entered = literal_convolution(head.entry, patches)
     attention = nn.MultiheadAttention(8, 2, batch_first=True).double()
     with torch.no_grad():
-        attention.in_proj_weight.copy_(torch.cat([head.attention.query.weight, head.attention.key.weight, head.attention.value.weight]))
-        attention.in_proj_bias.copy_(torch.cat([head.attention.query.bias, head.attention.key.bias, head.attention.value.bias]))
+        attention.in_proj_weight.copy_(
+            torch.cat(
+                [
+                    head.attention.query.weight,
+                    head.attention.key.weight,
+                    head.attention.value.weight,
+                ]
+            )
+        )
+        attention.in_proj_bias.copy_(
+            torch.cat(
+                [head.attention.query.bias, head.attention.key.bias, head.attention.value.bias]
+            )
+        )
         attention.out_proj.load_state_dict(head.attention.output.state_dict())
     o = attention(entered, entered, entered)[0] + entered
     region = o + head.narrower(torch.relu(head.wider(o)))
     v = F.leaky_relu(head.scene(entered), 0.2)
     c = v * torch.sigmoid(v.mean(1) * head.gate(global_))[:, None, :]
-    e = F.leaky_relu(head.fusion(torch.cat([region, c + literal_convolution(head.context, c)], -1)), 0.2)
+    e = F.leaky_relu(
+        head.fusion(torch.cat([region, c + literal_convolution(head.context, c)], -1)), 0.2
+    )
     products = e @ head.classes(text).T
-    torch.testing.assert_close(head(patches, global_, text, ROOMY)[0], products.topk(3, dim=1)[0].mean(1))
+    torch.testing.assert_close(
+        head(patches, global_, text, ROOMY)[0], products.topk(3, dim=1)[0].mean(1)
+    )
 
 
 def literal_convolution(layer, regions):
@@ -193,8 +256,16 @@ def literal_convolution(layer, regions):
         for i in (-1, 0, 1):
             for j in (-1, 0, 1):
                 if 0 <= row + i < 2 and 0 <= column + j < 3:
-                    found[:, place] += regions[:, 3 * (row + i) + column + j] @ layer.convolution.weight[:, :, i + 1, j + 1].T
-    return F.layer_norm(torch.relu(found + layer.convolution.bias), found.shape[2:], layer.norm.weight, layer.norm.bias)
+                    found[:, place] += (
+                        regions[:, 3 * (row + i) + column + j]
+                        @ layer.convolution.weight[:, :, i + 1, j + 1].T
+                    )
+    return F.layer_norm(
+        torch.relu(found + layer.convolution.bias),
+        found.shape[2:],
+        layer.norm.weight,
+        layer.norm.bias,
+    )
 
 
 def test_zs_sdl_scores_by_the_best_row_and_weighs_by_the_variance_of_positives():
@@ -208,22 +279,43 @@ def test_zs_sdl_scores_by_the_best_row_and_weighs_by_the_variance_of_positives()
     labels = torch.zeros(3, C)
     labels[0, [2, 5, 6]] = 1
     labels[1, 3] = 1
-    expected = torch.stack([text[[2, 5, 6]].var(0).sum(), torch.zeros((), dtype=text.dtype), torch.zeros((), dtype=text.dtype)])
+    expected = torch.stack(
+        [
+            text[[2, 5, 6]].var(0).sum(),
+            torch.zeros((), dtype=text.dtype),
+            torch.zeros((), dtype=text.dtype),
+        ]
+    )
     torch.testing.assert_close(diversity(labels, text), expected)
 
 
 def test_zs_sdl_s_pairs_are_the_literal_ones_with_their_gradient():
-    scores = torch.randn(4, C, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    scores = torch.randn(
+        4, C, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     labels = torch.randint(-1, 2, (4, C), generator=torch.Generator().manual_seed(1))
     labels[2], labels[3] = -1, 1  # none positive; none negative
     positive, negative = labels == 1, labels == -1
-    literal = torch.stack([
-        sum(((torch.log(1 + torch.exp(image[n] - image[p]))) for p in ps.nonzero()[:, 0] for n in ns.nonzero()[:, 0]), image.sum() * 0)
-        / max(1, int(ps.sum())) for image, ps, ns in zip(scores, positive, negative)])
+    literal = torch.stack(
+        [
+            sum(
+                (
+                    (torch.log(1 + torch.exp(image[n] - image[p])))
+                    for p in ps.nonzero()[:, 0]
+                    for n in ns.nonzero()[:, 0]
+                ),
+                image.sum() * 0,
+            )
+            / max(1, int(ps.sum()))
+            for image, ps, ns in zip(scores, positive, negative)
+        ]
+    )
     found = SoftplusPairs.apply(scores, positive, negative)
     torch.testing.assert_close(found, literal)
     upstream = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.double)
-    torch.testing.assert_close(torch.autograd.grad(found, scores, upstream), torch.autograd.grad(literal, scores, upstream))
+    torch.testing.assert_close(
+        torch.autograd.grad(found, scores, upstream), torch.autograd.grad(literal, scores, upstream)
+    )
 
 
 def test_zs_sdl_s_loss_is_the_release_s(clip):
@@ -233,9 +325,15 @@ def test_zs_sdl_s_loss_is_the_release_s(clip):
     expected = 0
     for scores, matrix, image in zip(*model.head(*model.features(images), text, ROOMY), labels):
         pairs = scores[image != 1][None] - scores[image == 1][:, None]
-        ranking = (1 + text[image == 1].var(0).sum()) * torch.log(1 + pairs.exp()).sum() / (image == 1).sum()
+        ranking = (
+            (1 + text[image == 1].var(0).sum())
+            * torch.log(1 + pairs.exp()).sum()
+            / (image == 1).sum()
+        )
         expected += 2 * (0.7 * ranking + 0.3 * matrix.var(0).abs().sum()) / 2
-    torch.testing.assert_close(model(images, labels, None, torch.ones(2, dtype=torch.double))["loss"], expected)
+    torch.testing.assert_close(
+        model(images, labels, None, torch.ones(2, dtype=torch.double))["loss"], expected
+    )
 
 
 def test_qks_layer_is_torch_s_post_norm_decoder_layer():
@@ -244,21 +342,26 @@ def test_qks_layer_is_torch_s_post_norm_decoder_layer():
     twin = nn.TransformerDecoderLayer(128, 2, 512, 0.0, "gelu", 1e-12, batch_first=True).double()
     with torch.no_grad():
         for ours, theirs in ((layer.own, twin.self_attn), (layer.cross, twin.multihead_attn)):
-            theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+            theirs.in_proj_weight.copy_(
+                torch.cat([ours.query.weight, ours.key.weight, ours.value.weight])
+            )
             theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
             theirs.out_proj.load_state_dict(ours.output.state_dict())
         twin.linear1.load_state_dict(layer.wider.state_dict())
         twin.linear2.load_state_dict(layer.narrower.state_dict())
         for norm, theirs in zip(layer.norms, (twin.norm1, twin.norm2, twin.norm3)):
             theirs.load_state_dict(norm.state_dict())
-    hidden, tokens = torch.randn(2, 3, 128, dtype=torch.double), torch.randn(2, 9, 128, dtype=torch.double)
+    hidden, tokens = (
+        torch.randn(2, 3, 128, dtype=torch.double),
+        torch.randn(2, 9, 128, dtype=torch.double),
+    )
     torch.testing.assert_close(layer(hidden, tokens), twin(hidden, tokens))
 
 
 def test_qks_reads_all_tokens_and_scores_by_the_best_query(clip):
     model = student(clip, "qks", torch.double)
     images, _ = batch(2)
-    tokens, = model.features(images)
+    (tokens,) = model.features(images)
     patches, global_ = model.tower(model.pixels(images))
     torch.testing.assert_close(tokens @ model.tower.proj, torch.cat([global_[:, None], patches], 1))
     hidden = model.head.norm(model.head.queries)[None].expand(2, -1, -1)
@@ -277,7 +380,10 @@ def test_qks_losses_are_their_formulas():
     torch.testing.assert_close(cross_entropy(scores, positive), literal)
     focused = 1000 * torch.where(positive, literal, literal * p.detach() ** 4)
     torch.testing.assert_close(asymmetric(scores, positive), focused)
-    gradients = [torch.autograd.grad(loss.sum(), scores, retain_graph=True)[0] for loss in (asymmetric(scores, positive), focused)]
+    gradients = [
+        torch.autograd.grad(loss.sum(), scores, retain_graph=True)[0]
+        for loss in (asymmetric(scores, positive), focused)
+    ]
     torch.testing.assert_close(*gradients)
 
 
@@ -285,7 +391,9 @@ def test_qks_losses_are_their_formulas():
 def test_qks_takes_unverified_as_negative_or_leaves_them_out(clip, kind):
     model = student(clip, "qks", torch.double, loss=kind)
     images, labels = batch(1)
-    scores = model.head(*model.features(images), model.graph_on(images.device).text[:SEEN], ROOMY)[0]
+    scores = model.head(*model.features(images), model.graph_on(images.device).text[:SEEN], ROOMY)[
+        0
+    ]
     each = (cross_entropy if kind == "bce" else asymmetric)(scores, labels == 1)
     ones = torch.ones(1, dtype=torch.double)
     torch.testing.assert_close(model(images, labels, None, ones)["loss"], each.mean())
@@ -298,19 +406,39 @@ def test_qks_takes_unverified_as_negative_or_leaves_them_out(clip, kind):
 
 def test_parameters_are_as_many_as_the_releases_have():
     with torch.device("meta"):
-        heads = {"mkt": MktHead(16), "lesa": LesaHead(512, 300, 10, (14, 14)),
-                 "biam": BiamHead(512, 4096, 300, (14, 14), BiamSettings()), "zs_sdl": ZsSdlHead(2048, 300, 7),
-                 "qks": QksHead(torch.empty(768, 512), QksSettings())}
-    counts = {name: sum(parameter.numel() for parameter in head.parameters()) for name, head in heads.items()}
-    convolution = {256: 9 * 256 * 256 + 256 + 512, 512: 9 * 512 * 256 + 256 + 512}  # with BatchNorm's scale and shift
+        heads = {
+            "mkt": MktHead(16),
+            "lesa": LesaHead(512, 300, 10, (14, 14)),
+            "biam": BiamHead(512, 4096, 300, (14, 14), BiamSettings()),
+            "zs_sdl": ZsSdlHead(2048, 300, 7),
+            "qks": QksHead(torch.empty(768, 512), QksSettings()),
+        }
+    counts = {
+        name: sum(parameter.numel() for parameter in head.parameters())
+        for name, head in heads.items()
+    }
+    convolution = {
+        256: 9 * 256 * 256 + 256 + 512,
+        512: 9 * 512 * 256 + 256 + 512,
+    }  # with BatchNorm's scale and shift
     attention, norm = 4 * (768 * 768 + 768), 2 * 768
     assert counts == {
         "mkt": 0,
         "lesa": 2 * 2 * 512 * 512 + 2 * 512 + 513 * 512 + 513 * 10 + 512 * 300,
-        "biam": convolution[512] + 4 * (256 * 256 + 256) + (256 * 512 + 512) + (512 * 256 + 256) + (256 * 256 + 256)
-        + (4096 * 256 + 256) + convolution[256] + (512 * 512 + 512) + (300 * 512 + 512),
+        "biam": convolution[512]
+        + 4 * (256 * 256 + 256)
+        + (256 * 512 + 512)
+        + (512 * 256 + 256)
+        + (256 * 256 + 256)
+        + (4096 * 256 + 256)
+        + convolution[256]
+        + (512 * 512 + 512)
+        + (300 * 512 + 512),
         "zs_sdl": 2048 * 7 * 300,
-        "qks": 8 * (2 * attention + 3 * norm + 2 * 768 * 3072 + 3072 + 768) + 22 * 768 + norm + 768 * 512,
+        "qks": 8 * (2 * attention + 3 * norm + 2 * 768 * 3072 + 3072 + 768)
+        + 22 * 768
+        + norm
+        + 768 * 512,
     }
 
 
@@ -322,9 +450,15 @@ def test_gradients_reach_what_the_original_trains_and_nothing_else(clip, kind):
     model = student(clip, kind)
     images, labels = batch(3)
     model(images, labels, torch.zeros(3, D), torch.ones(3))["loss"].backward()
-    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    moved = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
     # a bias before a softmax, or one that all queries share, changes nothing
-    still = {name for name, parameter in model.named_parameters() if parameter.requires_grad} - moved
+    still = {
+        name for name, parameter in model.named_parameters() if parameter.requires_grad
+    } - moved
     assert all(name.endswith(("key.bias", "attn.in_proj_bias")) for name in still)
     assert any(name.startswith("tower.") for name in moved) == (kind in ("mkt", "zs_sdl"))
     assert any(name.startswith("head.") for name in moved) == (kind != "mkt")
@@ -339,22 +473,32 @@ def test_padding_and_the_deal_change_nothing(clip, kind):
     images[5], labels[5] = 255, 1
     weights, teacher = torch.tensor([6 / 5] * 5 + [0], dtype=torch.double), torch.zeros(6, D)
     whole = model(images[:5], labels[:5], teacher[:5], torch.ones(5, dtype=torch.double))
-    dealt = [model(images[part], labels[part], teacher[part], weights[part]) for part in (slice(0, 3), slice(3, 6))]
+    dealt = [
+        model(images[part], labels[part], teacher[part], weights[part])
+        for part in (slice(0, 3), slice(3, 6))
+    ]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for name, value in whole.items():
         torch.testing.assert_close((dealt[0][name] + dealt[1][name]) / 2, value)
     expected = torch.autograd.grad(whole["loss"], parameters)
-    torch.testing.assert_close(torch.autograd.grad((dealt[0]["loss"] + dealt[1]["loss"]) / 2, parameters), expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((dealt[0]["loss"] + dealt[1]["loss"]) / 2, parameters), expected
+    )
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_categories_in_another_order_get_the_same_scores_in_that_order(clip, kind):
     model = student(clip, kind)
     images, _ = batch(2)
-    graph, order = model.graph_on(images.device), torch.randperm(C, generator=torch.Generator().manual_seed(3))
+    graph, order = (
+        model.graph_on(images.device),
+        torch.randperm(C, generator=torch.Generator().manual_seed(3)),
+    )
     scores, counts = model.scores(images)
     assert counts is None and scores.dtype == torch.float32 and scores.shape == (2, C)
-    torch.testing.assert_close(model.scores(images, Graph(graph.text[order], graph.table))[0], scores[:, order])
+    torch.testing.assert_close(
+        model.scores(images, Graph(graph.text[order], graph.table))[0], scores[:, order]
+    )
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -377,23 +521,40 @@ def test_sixteen_bits_score_nearly_alike_and_the_loss_stays_float32(clip, kind):
     value = low(images, labels, torch.zeros(2, D), torch.ones(2))["loss"]
     assert value.dtype == torch.float32 and value.isfinite()
     value.backward()
-    assert all(parameter.grad.isfinite().all() for parameter in low.parameters() if parameter.grad is not None)
+    assert all(
+        parameter.grad.isfinite().all()
+        for parameter in low.parameters()
+        if parameter.grad is not None
+    )
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_an_export_loads_with_equal_scores_and_takes_new_words(clip, kind, tmp_path):
-    model = student(clip, kind).requires_grad_(False)  # torch may take another attention kernel where parameters train
-    vocabulary = Vocabulary(tuple(f"/m/{column}" for column in range(C)), tuple(f"thing {column}" for column in range(C)), SEEN)
-    save_export(tmp_path / "model", model, model.state_dict(), clip, vocabulary, [TEMPLATE], {"step": 3})
+    model = student(clip, kind).requires_grad_(
+        False
+    )  # torch may take another attention kernel where parameters train
+    vocabulary = Vocabulary(
+        tuple(f"/m/{column}" for column in range(C)),
+        tuple(f"thing {column}" for column in range(C)),
+        SEEN,
+    )
+    save_export(
+        tmp_path / "model", model, model.state_dict(), clip, vocabulary, [TEMPLATE], {"step": 3}
+    )
     exported = load_export(tmp_path / "model")
     images, _ = batch(2)
-    assert type(exported.model) is KINDS[kind] and asdict(exported.model.config) == asdict(model.config)
+    assert type(exported.model) is KINDS[kind] and asdict(exported.model.config) == asdict(
+        model.config
+    )
     assert torch.equal(exported.scores(images)[0], model.scores(images)[0])
     graph, columns = exported.graph_for(["thing 3", "red car"])
     scores = exported.scores(images, graph)[0]
     assert scores.shape == (2, C + 1) and columns.tolist() == [3, C]
     scorer = ModelScorer(Subject(str(tmp_path / "model"), vocabulary), torch.device("cpu"))
-    assert torch.equal(torch.from_numpy(scorer.scores(images)[0]), model.scores(images)[0]) and scorer.scores(images)[1] is None
+    assert (
+        torch.equal(torch.from_numpy(scorer.scores(images)[0]), model.scores(images)[0])
+        and scorer.scores(images)[1] is None
+    )
 
 
 def test_every_kind_of_the_configuration_exists():
@@ -403,13 +564,21 @@ def test_every_kind_of_the_configuration_exists():
         ModelConfig(kind="resnet")
 
 
-@pytest.mark.parametrize(("kind", "changes", "sentence"), [
-    ("mkt", {"attentions": 3}, "model.baseline.attentions is no setting of model.kind=mkt, which has topk"),
-    ("mkt", {"topk": 0}, "model.baseline.topk=0 must be at least 1"),
-    ("zs_sdl", {"rows": 1}, "model.baseline.rows=1 must be at least 2"),
-    ("zs_sdl", {"regulariser": 1}, "outside"),
-    ("biam", {"heads": 3}, "model.baseline.heads=3 does not divide the width 8"),
-    ("qks", {"loss": "mse"}, "model.baseline.loss='mse' is not one of bce, asl")])
+@pytest.mark.parametrize(
+    ("kind", "changes", "sentence"),
+    [
+        (
+            "mkt",
+            {"attentions": 3},
+            "model.baseline.attentions is no setting of model.kind=mkt, which has topk",
+        ),
+        ("mkt", {"topk": 0}, "model.baseline.topk=0 must be at least 1"),
+        ("zs_sdl", {"rows": 1}, "model.baseline.rows=1 must be at least 2"),
+        ("zs_sdl", {"regulariser": 1}, "outside"),
+        ("biam", {"heads": 3}, "model.baseline.heads=3 does not divide the width 8"),
+        ("qks", {"loss": "mse"}, "model.baseline.loss='mse' is not one of bce, asl"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(clip, kind, changes, sentence):
     with pytest.raises(UserError, match=sentence.replace("(", r"\(")):
         student(clip, kind, **changes)
@@ -421,7 +590,9 @@ def test_what_a_kind_cannot_do_is_refused(clip):
     images, labels = batch(1)
     model = student(clip, "lesa")
     model.loss = LossConfig()
-    with pytest.raises(UserError, match="model.kind=lesa has no distillation: set loss.distillation=0"):
+    with pytest.raises(
+        UserError, match="model.kind=lesa has no distillation: set loss.distillation=0"
+    ):
         model(images, labels, None, torch.ones(1))
     with pytest.raises(UserError, match="model.kind=lesa has no prompt tuning"):
         model.text_gradient(images, labels, torch.ones(1), torch.zeros(SEEN, D), LossConfig())
@@ -431,9 +602,13 @@ def test_what_a_kind_cannot_do_is_refused(clip):
 
 def test_mkt_is_distilled_from_a_cache_or_online(clip):
     images, labels = batch(2)
-    online = build_student(clip, config_of("mkt"), LossConfig(), random_graph(C, SEEN, D, 3), SEEN, online_teacher=True)
+    online = build_student(
+        clip, config_of("mkt"), LossConfig(), random_graph(C, SEEN, D, 3), SEEN, online_teacher=True
+    )
     assert online(images, labels, None, torch.ones(2))["distillation"] < 1e-6  # still CLIP itself
-    values = student(clip, "mkt")(images, labels, online.teacher_features(images) + 1, torch.ones(2))
+    values = student(clip, "mkt")(
+        images, labels, online.teacher_features(images) + 1, torch.ones(2)
+    )
     assert values["distillation"] > 0.5
     torch.testing.assert_close(values["loss"], values["ranking"] + values["distillation"])
 
@@ -477,13 +652,27 @@ def exports(clip, tmp_path_factory):
         torch.manual_seed(0)
         model = build_student(clip, config_of(kind), LossConfig(), graph, 8)
         made_from = {"config": {"loss": asdict(LossConfig(reduction="sum"))}}
-        save_export(folder / kind, model, model.state_dict(), clip, vocabulary, [TEMPLATE], made_from)
+        save_export(
+            folder / kind, model, model.state_dict(), clip, vocabulary, [TEMPLATE], made_from
+        )
     return folder
 
 
 def tuning(folder, **changes) -> tune.Config:
-    config = tune.Config(str(folder / "mkt"), str(folder / "shards"), str(folder / "tuned"), str(folder), batch=12, micro_batch=4, lr=2e-4,
-                         views=ViewConfig(count=0), loader_workers=0, log_every=1, steps=4, tracking=TrackingConfig(model=False))
+    config = tune.Config(
+        str(folder / "mkt"),
+        str(folder / "shards"),
+        str(folder / "tuned"),
+        str(folder),
+        batch=12,
+        micro_batch=4,
+        lr=2e-4,
+        views=ViewConfig(count=0),
+        loader_workers=0,
+        log_every=1,
+        steps=4,
+        tracking=TrackingConfig(model=False),
+    )
     return replace(config, **changes)
 
 
@@ -492,10 +681,17 @@ def test_prompt_tuning_takes_mkt_and_refuses_the_others(exports):
     exported = load_export(exports / "mkt")
     assert tune.template_of(tuning(exports), exported) == TEMPLATE
     loader = tuning(exports).loader(32)
-    images = next(iter(train_batches(loader, load_index(exports / "shards"), exported.vocabulary, stop_step=1)))
+    images = next(
+        iter(
+            train_batches(loader, load_index(exports / "shards"), exported.vocabulary, stop_step=1)
+        )
+    )
     text, loss = exported.graph.text[:8], tune.ranking_of(exported)
     value, gradient = tune.loss_and_gradient(exported, text, images, loss)
-    assert loss.reduction == "sum" and tune.loss_and_gradient(exported, text - 1e-3 * gradient, images, loss)[0] < value
+    assert (
+        loss.reduction == "sum"
+        and tune.loss_and_gradient(exported, text - 1e-3 * gradient, images, loss)[0] < value
+    )
     with pytest.raises(UserError, match="a model of kind lesa, which has no prompt tuning"):
         tune.template_of(tuning(exports, checkpoint="x"), load_export(exports / "lesa"))
 
@@ -503,7 +699,9 @@ def test_prompt_tuning_takes_mkt_and_refuses_the_others(exports):
 @pytest.mark.slow
 def test_the_verb_tunes_mkt(exports):
     tune.run(tuning(exports))
-    losses = [loss for _, loss in load_export(exports / "tuned" / "model").made_from["tuned"]["loss"]]
+    losses = [
+        loss for _, loss in load_export(exports / "tuned" / "model").made_from["tuned"]["loss"]
+    ]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 1e-4
 
 
@@ -515,10 +713,24 @@ def test_clip_has_two_forms_of_score_that_rank_an_image_s_categories_alike(tmp_p
 
     vocabulary, config = make_vocabulary(8, 3), tiny_clip_config(tmp_path)
     make_shards(tmp_path / "shards", {"test": 4}, 8, vocabulary)
-    text.run(text.Config(clip=config, templates=["{}"], shards=str(tmp_path / "shards"), out=str(tmp_path / "text")))
+    text.run(
+        text.Config(
+            clip=config,
+            templates=["{}"],
+            shards=str(tmp_path / "shards"),
+            out=str(tmp_path / "text"),
+        )
+    )
     images, _ = batch(3)
-    cosine, softmax = (torch.from_numpy(ClipScorer(Subject("clip", vocabulary, config, str(tmp_path / "text"), form), torch.device("cpu"))
-                                        .scores(images)[0]) for form in ("cosine", "softmax"))
+    cosine, softmax = (
+        torch.from_numpy(
+            ClipScorer(
+                Subject("clip", vocabulary, config, str(tmp_path / "text"), form),
+                torch.device("cpu"),
+            ).scores(images)[0]
+        )
+        for form in ("cosine", "softmax")
+    )
     scale = tiny_clip(tmp_path).logit_scale
     literal = (scale * cosine).exp() / (scale * cosine).exp().sum(1, keepdim=True)
     torch.testing.assert_close(softmax.exp(), literal)
@@ -533,8 +745,18 @@ def test_clip_s_form_is_in_the_identity_of_the_results(tmp_path):
 
     vocabulary, config = make_vocabulary(8, 3), tiny_clip_config(tmp_path)
     make_shards(tmp_path / "shards", {"test": 4}, 8, vocabulary)
-    text.run(text.Config(clip=config, templates=["{}"], shards=str(tmp_path / "shards"), out=str(tmp_path / "text")))
-    subject, index = Subject("clip", vocabulary, config, str(tmp_path / "text")), load_index(tmp_path / "shards")
+    text.run(
+        text.Config(
+            clip=config,
+            templates=["{}"],
+            shards=str(tmp_path / "shards"),
+            out=str(tmp_path / "text"),
+        )
+    )
+    subject, index = (
+        Subject("clip", vocabulary, config, str(tmp_path / "text")),
+        load_index(tmp_path / "shards"),
+    )
     assert identity(subject, index) != identity(replace(subject, form="softmax"), index)
     with pytest.raises(UserError, match="clip_scores='max' is not one of cosine, softmax"):
         Config(out="x", clip_scores="max")
@@ -548,11 +770,24 @@ def train_all(rank: int, case) -> dict:
     from tests.train_case import train_rank
 
     found = {}
-    for kind, changes in {"mkt": {}, "lesa": {"zero": 3}, "biam": {"zero": 1, "precision": "bf16"}, "zs_sdl": {"zero": 2},
-                          "qks": {"zero": 3, "precision": "bf16"}}.items():
+    for kind, changes in {
+        "mkt": {},
+        "lesa": {"zero": 3},
+        "biam": {"zero": 1, "precision": "bf16"},
+        "zs_sdl": {"zero": 2},
+        "qks": {"zero": 3, "precision": "bf16"},
+    }.items():
         loss = LossConfig(distillation=float(kind == "mkt"))
         model = replace(config_of(kind), neighbours=4)
-        config = replace(case, model=model, loss=loss, steps=4, out=str(Path(case.work) / kind), log_every=1, **changes)
+        config = replace(
+            case,
+            model=model,
+            loss=loss,
+            steps=4,
+            out=str(Path(case.work) / kind),
+            log_every=1,
+            **changes,
+        )
         found[kind] = train_rank(rank, config)
     return found
 
@@ -566,10 +801,16 @@ def test_each_trains_in_the_real_loop_on_two_ranks_and_its_export_scores(tmp_pat
     for found in run_ranks(2, train_all, case):
         assert found == dict.fromkeys(SMALL, "finished")
     for kind in SMALL:
-        lines = [json.loads(line) for line in (tmp_path / kind / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (tmp_path / kind / "metrics.jsonl").read_text().splitlines()
+        ]
         losses = [line["loss"] for line in lines if "loss" in line]
         assert len(losses) == 4 and all(map(math.isfinite, losses))
-        exported, start = load_export(tmp_path / kind / "model"), load_file(tmp_path / kind / "model" / "model.safetensors")
+        exported, start = (
+            load_export(tmp_path / kind / "model"),
+            load_file(tmp_path / kind / "model" / "model.safetensors"),
+        )
         assert exported.scores(batch(2)[0])[0].isfinite().all()
         clip_proj = tiny_clip(tmp_path).visual.proj
         assert torch.equal(start["visual.proj"], clip_proj) == (kind not in ("mkt", "zs_sdl"))

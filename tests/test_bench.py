@@ -22,15 +22,31 @@ from c2srt.model.ist import Table, Transfer, with_self_loops
 from c2srt.model.parts import Buffers
 from tests.tiny import tiny_clip_config
 
-SMALL = {"categories": 60, "patches": 9, "width": 16, "heads": 2, "batch": 2, "large_batch": 3, "repeats": 2, "threads": 1,
-         "device": "cpu", "images": 70, "unseen": 25, "labels": 900, "compared": 9}
+SMALL = {
+    "categories": 60,
+    "patches": 9,
+    "width": 16,
+    "heads": 2,
+    "batch": 2,
+    "large_batch": 3,
+    "repeats": 2,
+    "threads": 1,
+    "device": "cpu",
+    "images": 70,
+    "unseen": 25,
+    "labels": 900,
+    "compared": 9,
+}
 
 
 def small(what: str) -> Config:
     return Config(what=what, **SMALL)
 
 
-@pytest.mark.parametrize("kind, literal", [(Transfer, cases.literal_layer), (cases.Convolution, cases.literal_convolution)])
+@pytest.mark.parametrize(
+    "kind, literal",
+    [(Transfer, cases.literal_layer), (cases.Convolution, cases.literal_convolution)],
+)
 def test_the_layer_of_both_sides_has_the_same_gradient(kind, literal):
     inputs = make_inputs(small("gat"), 1, layers=1)
     rows, upstream = torch.randn(60, 16, requires_grad=True), torch.randn(60, 16)
@@ -43,7 +59,12 @@ def test_the_layer_of_both_sides_has_the_same_gradient(kind, literal):
 def test_the_patches_of_both_sides_have_the_same_mean():
     inputs = make_inputs(small("isr"), 1)
     arguments = (inputs.patches.detach(), inputs.graph.text, inputs)
-    torch.testing.assert_close(cases.select_and_multiply(*arguments), cases.sort_and_gather(*arguments), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        cases.select_and_multiply(*arguments),
+        cases.sort_and_gather(*arguments),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_the_three_losses_have_the_same_value_and_gradient():
@@ -71,24 +92,41 @@ def test_both_heads_have_the_same_gradient():
 def test_a_split_is_the_same_in_any_block():
     split = evaluation.Split(small("evaluation"))
     scores, columns = split.scores(0), np.array([3, 40, 84])
-    assert scores.shape == (70, 85) and 0 < scores.min() < 0.45 < 0.55 < scores.max() < 1 and split.seen.sum() == 60
+    assert (
+        scores.shape == (70, 85)
+        and 0 < scores.min() < 0.45 < 0.55 < scores.max() < 1
+        and split.seen.sum() == 60
+    )
     labels = split.fill_labels(0, np.empty((80, 85), np.int8))
-    assert labels.shape == scores.shape and np.abs(labels).sum() == 900 and 0.6 < (labels == 1).sum() / 900 < 0.72
+    assert (
+        labels.shape == scores.shape
+        and np.abs(labels).sum() == 900
+        and 0.6 < (labels == 1).sum() / 900 < 0.72
+    )
     np.testing.assert_array_equal(split.labels_of(columns), labels[:, columns])
     np.testing.assert_array_equal(split.scores(0, columns), scores[:, columns])
     for start in (0, 32, 64):
         some = split.scores(start, out=np.empty((32, 85), np.float32))
         np.testing.assert_array_equal(some, scores[start : start + 32])
-        np.testing.assert_array_equal(split.fill_labels(start, np.ones((32, 85), np.int8)), labels[start : start + 32])
+        np.testing.assert_array_equal(
+            split.fill_labels(start, np.ones((32, 85), np.int8)), labels[start : start + 32]
+        )
 
 
 def test_average_precisions_of_both_sides_are_equal_and_a_difference_is_refused(monkeypatch):
     split, columns = evaluation.Split(small("evaluation")), np.arange(85)
     scores, labels = np.round(split.scores(0), 2), split.labels_of(columns)
-    expected = [average_precision_score(label[label != 0] == 1, score[label != 0]) if (label == 1).any() else 0
-                for score, label in zip(scores.T, labels.T, strict=True)]
+    expected = [
+        average_precision_score(label[label != 0] == 1, score[label != 0])
+        if (label == 1).any()
+        else 0
+        for score, label in zip(scores.T, labels.T, strict=True)
+    ]
     pool = ThreadPoolExecutor(2)
-    for found in (evaluation.verified_precision(scores, labels, pool), evaluation.loop(scores, labels, True)):
+    for found in (
+        evaluation.verified_precision(scores, labels, pool),
+        evaluation.loop(scores, labels, True),
+    ):
         np.testing.assert_allclose(found, expected, atol=1e-12)
     target = torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
     arrays = scores, labels, torch.from_numpy(scores), target, pool
@@ -108,19 +146,25 @@ def test_a_call_may_say_what_counts_as_its_time():
 
     side, began, worked = Side("x", call, numpy=True), time.perf_counter(), time.process_time()
     measure([side], 1, 0, torch.device("cpu"), lambda line: None)
-    assert 0.01 <= side.seconds[0] <= time.perf_counter() - began - 0.2  # the second sleep is not in it
+    assert (
+        0.01 <= side.seconds[0] <= time.perf_counter() - began - 0.2
+    )  # the second sleep is not in it
     assert 0 <= side.cpu[0] <= time.process_time() - worked
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.slow)
-                                  if what == "tracking" else what for what in CASES])
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=pytest.mark.slow) if what == "tracking" else what for what in CASES],
+)
 def test_a_run_prints_a_table_and_writes_json(what, tmp_path, capsys):
     clip = tiny_clip_config(tmp_path)
     sizes = [f"{key}={value}" for key, value in SMALL.items()]
     assert main(["bench", what, f"out={tmp_path}", f"clip={clip.name}", *sizes]) == 0
     written = json.loads((tmp_path / f"{what}.json").read_text())
     timed = [side for side in written["sides"] if side["seconds"]]
-    assert len(timed) >= 2 and all(len(side["seconds"]) == 2 and side["milliseconds_per_image"] > 0 for side in timed)
+    assert len(timed) >= 2 and all(
+        len(side["seconds"]) == 2 and side["milliseconds_per_image"] > 0 for side in timed
+    )
     assert written["sides"][0]["times_faster"] == 1 and written["gemm_gflops"] > 0
     printed = capsys.readouterr().out
     assert all(side["side"] in printed for side in written["sides"]) and "GFLOP/s" in printed
@@ -144,13 +188,18 @@ def test_numpy_memory_is_counted_where_asked():
     assert 2_000_000 <= side.peak < 2_100_000
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["bench"], "what="), (["bench", "speed"], "choose one of head"),
-    (["bench", "isr", "categories=0"], "categories=0 must be at least 1"),
-    (["bench", "head", "present=5"], "must not decrease"), (["bench", "gat", "precision=int8"], "fp32, bf16"),
-    (["bench", "evaluation", "images=10"], "labels=1667399 are too many"),
-    (["bench", "head", "tile_mib=1", "device=cpu"], "raise model.tile_mib"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["bench"], "what="),
+        (["bench", "speed"], "choose one of head"),
+        (["bench", "isr", "categories=0"], "categories=0 must be at least 1"),
+        (["bench", "head", "present=5"], "must not decrease"),
+        (["bench", "gat", "precision=int8"], "fp32, bf16"),
+        (["bench", "evaluation", "images=10"], "labels=1667399 are too many"),
+        (["bench", "head", "tile_mib=1", "device=cpu"], "raise model.tile_mib"),
+    ],
+)
 def test_senseless_sizes_are_refused(arguments, sentence, capsys):
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err

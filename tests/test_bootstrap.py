@@ -5,7 +5,14 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from c2srt.evaluation import bootstrap
-from c2srt.evaluation.bootstrap import chunks, interval, intervals, mean_precisions, order_of_images, weights_of
+from c2srt.evaluation.bootstrap import (
+    chunks,
+    interval,
+    intervals,
+    mean_precisions,
+    order_of_images,
+    weights_of,
+)
 from c2srt.evaluation.metrics import best_first
 from c2srt.evaluation.part import LABEL_SETS, columns_of, measure, merge
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
@@ -17,9 +24,16 @@ NAMES = ("per_class", "lesa")
 
 def values_of(part, seen) -> dict:
     keys = sorted_keys(part)
-    return {label_set: {"mAP": {name: np.nanmean(of_protocol(keys, seen, label_set))
-                                for name, of_protocol in (("per_class", per_class), ("lesa", lesa))},
-                        **f1_at_k(part, label_set, TOPK)} for label_set in LABEL_SETS}
+    return {
+        label_set: {
+            "mAP": {
+                name: np.nanmean(of_protocol(keys, seen, label_set))
+                for name, of_protocol in (("per_class", per_class), ("lesa", lesa))
+            },
+            **f1_at_k(part, label_set, TOPK),
+        }
+        for label_set in LABEL_SETS
+    }
 
 
 def of(part, seen, draws=50, seed=3) -> dict:
@@ -31,7 +45,10 @@ def of(part, seen, draws=50, seed=3) -> dict:
 def test_weighted_ap_is_scikit_learns_and_that_of_repeated_images(case, size, monkeypatch):
     monkeypatch.setattr(bootstrap, "ENTRIES_AT_ONCE", size)
     scores, labels, seen = draw(**case)
-    part, weights = measure(scores, labels, seen, TOPK), np.random.default_rng(0).integers(0, 4, len(scores)).astype(np.uint16)
+    part, weights = (
+        measure(scores, labels, seen, TOPK),
+        np.random.default_rng(0).integers(0, 4, len(scores)).astype(np.uint16),
+    )
     keys = part.category.astype(np.uint64) << 32 | best_first(part.score)
     image = np.repeat(np.arange(part.images), part.verified)
     found = np.full(len(seen), np.nan)
@@ -42,7 +59,9 @@ def test_weighted_ap_is_scikit_learns_and_that_of_repeated_images(case, size, mo
         known = labels[:, category] != 0
         positive = labels[known, category] == 1
         if weights[known][positive].sum():
-            expected = average_precision_score(positive, scores[known, category], sample_weight=weights[known])
+            expected = average_precision_score(
+                positive, scores[known, category], sample_weight=weights[known]
+            )
             assert found[category] == pytest.approx(expected, abs=1e-12)
         else:
             assert np.isnan(found[category])
@@ -67,8 +86,14 @@ def test_draws_are_evaluations_of_the_images_they_take(case):
             for name, slow in (("per_class", slow_per_class), ("lesa", slow_lesa)):
                 expected = np.nanmean(slow(scores[taken], labels[taken], columns))
                 assert found[label_set]["mAP", name][draw_] == pytest.approx(expected, abs=1e-12)
-            rates, expected = bootstrap.hit_rates(part, order, label_set, TOPK, weights), f1_at_k(again, label_set, TOPK)
-            assert with_positive(labels[taken], columns).sum() == (again.positives[:, LABEL_SETS.index(label_set)] > 0).sum()
+            rates, expected = (
+                bootstrap.hit_rates(part, order, label_set, TOPK, weights),
+                f1_at_k(again, label_set, TOPK),
+            )
+            assert (
+                with_positive(labels[taken], columns).sum()
+                == (again.positives[:, LABEL_SETS.index(label_set)] > 0).sum()
+            )
             for (outer, inner), drawn in rates.items():
                 assert drawn[draw_] == pytest.approx(expected[outer][inner], abs=1e-12)
 
@@ -90,13 +115,26 @@ def test_intervals_hold_their_value_and_shrink_with_more_images():
     width = []
     for images in (200, 3200):
         labels = random.choice([-1, 0, 1], (images, 12), p=[0.2, 0.6, 0.2]).astype(np.int8)
-        part = measure((random.normal(size=labels.shape) + labels).astype(np.float32), labels, np.arange(12) < 6, TOPK)
+        part = measure(
+            (random.normal(size=labels.shape) + labels).astype(np.float32),
+            labels,
+            np.arange(12) < 6,
+            TOPK,
+        )
         results, _ = evaluate_part(part, Task(np.arange(12) < 6, TOPK, NAMES, 200, 0), None, None)
         assert results["bootstrap"] == {"draws": 200, "seed": 0}
         for label_set in LABEL_SETS:
             values = results[label_set]
-            assert set(values["ci95"]) == {"mAP", "F1@2", "F1@4"} and set(values["ci95"]["mAP"]) == set(NAMES)
-            for outer, inner in (("mAP", "per_class"), ("mAP", "lesa"), ("F1@2", "F1"), ("F1@4", "P"), ("F1@4", "R")):
+            assert set(values["ci95"]) == {"mAP", "F1@2", "F1@4"} and set(
+                values["ci95"]["mAP"]
+            ) == set(NAMES)
+            for outer, inner in (
+                ("mAP", "per_class"),
+                ("mAP", "lesa"),
+                ("F1@2", "F1"),
+                ("F1@4", "P"),
+                ("F1@4", "R"),
+            ):
                 low, high = values["ci95"][outer][inner]
                 assert 0 <= low < values[outer][inner] < high <= 1
         width.append(np.diff(results["gzsl"]["ci95"]["mAP"]["per_class"])[0])
@@ -106,12 +144,24 @@ def test_intervals_hold_their_value_and_shrink_with_more_images():
 def test_an_interval_is_the_draws_percentiles_around_the_value():
     drawn = np.linspace(0.5, 0.7, 101)
     np.testing.assert_allclose(interval(0.55, drawn), [0.455, 0.645])
-    assert interval(0.05, drawn)[0] == 0 and interval(None, drawn) is None and interval(0.5, np.full(3, np.nan)) is None
+    assert (
+        interval(0.05, drawn)[0] == 0
+        and interval(None, drawn) is None
+        and interval(0.5, np.full(3, np.nan)) is None
+    )
 
 
 def test_a_label_set_that_cannot_be_measured_has_no_interval():
     scores, labels, _ = draw(12)
-    for seen in (np.ones(14, bool), np.arange(14) != 1):  # no unseen category; one without a positive
-        results, _ = evaluate_part(measure(scores, labels, seen, (1,)), Task(seen, (1,), NAMES, 40, 0), None, None)
-        assert results["zsl"]["ci95"] == {"mAP": {"per_class": None, "lesa": None}, "F1@1": {"P": None, "R": None, "F1": None}}
+    for seen in (
+        np.ones(14, bool),
+        np.arange(14) != 1,
+    ):  # no unseen category; one without a positive
+        results, _ = evaluate_part(
+            measure(scores, labels, seen, (1,)), Task(seen, (1,), NAMES, 40, 0), None, None
+        )
+        assert results["zsl"]["ci95"] == {
+            "mAP": {"per_class": None, "lesa": None},
+            "F1@1": {"P": None, "R": None, "F1": None},
+        }
         assert results["gzsl"]["ci95"]["mAP"]["lesa"]

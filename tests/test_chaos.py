@@ -20,13 +20,33 @@ from c2srt.shards import ShardReader, load_index
 from c2srt.train.config import Config
 from c2srt.train.sample_log import SAMPLES, read_samples
 from tests.train_case import make_case
-from tests.train_command import command, end, ended, family, launch, loaders, newest, ranks, title, wait_until
+from tests.train_command import (
+    command,
+    end,
+    ended,
+    family,
+    launch,
+    loaders,
+    newest,
+    ranks,
+    title,
+    wait_until,
+)
 
-TRAININGS, SEED = int(os.environ.get("C2SRT_CHAOS_TRAININGS", 3)), int(os.environ.get("C2SRT_CHAOS_SEED", 0))
+TRAININGS, SEED = (
+    int(os.environ.get("C2SRT_CHAOS_TRAININGS", 3)),
+    int(os.environ.get("C2SRT_CHAOS_SEED", 0)),
+)
 EPOCHS, STEPS_PER_EPOCH = 20, 4
 STEPS = EPOCHS * STEPS_PER_EPOCH
 TARGETS = ("worker", "loader", "driver", "head")
-KEYS = (f"epochs={EPOCHS}", "checkpoint_every=3", "record_samples=true", "collective_timeout=60", "max_failures=5")
+KEYS = (
+    f"epochs={EPOCHS}",
+    "checkpoint_every=3",
+    "record_samples=true",
+    "collective_timeout=60",
+    "max_failures=5",
+)
 # Ray's driver waits a minute for a lost head to come back, which a local one never does.
 IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
@@ -44,42 +64,69 @@ def planned(number: int) -> list[Kill]:
     choose = random.Random(f"{SEED}/{number}")
     targets = [TARGETS[number % len(TARGETS)], *choose.choices(TARGETS, k=choose.randint(0, 2))]
     choose.shuffle(targets)
-    return [Kill(target, step) for target, step in zip(targets, sorted(choose.sample(range(2, STEPS - 30), len(targets))))]
+    return [
+        Kill(target, step)
+        for target, step in zip(targets, sorted(choose.sample(range(2, STEPS - 30), len(targets))))
+    ]
 
 
 def begun(out: Path) -> int:
     """The newest step whose samples rank 0 has handed over."""
     path = out / SAMPLES / "rank-0.jsonl"
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+    lines = (
+        [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        if path.exists()
+        else []
+    )
     return json.loads(lines[-1])["step"] if lines else 0
 
 
 def victim(process: psutil.Popen, target: str, choose: random.Random) -> psutil.Process | None:
     """A process of that kind, or None while there is none."""
-    found = {"worker": lambda: ranks(process), "loader": lambda: loaders(process), "driver": lambda: [process],
-             "head": lambda: [member for member in family(process)
-                              if title(member).split(" ")[0].endswith(("/gcs_server", "/raylet"))]}[target]()
+    found = {
+        "worker": lambda: ranks(process),
+        "loader": lambda: loaders(process),
+        "driver": lambda: [process],
+        "head": lambda: [
+            member
+            for member in family(process)
+            if title(member).split(" ")[0].endswith(("/gcs_server", "/raylet"))
+        ],
+    }[target]()
     return choose.choice(found) if found else None
 
 
-def await_victim(process: psutil.Popen, kill: Kill, out: Path, choose: random.Random) -> psutil.Process | None:
+def await_victim(
+    process: psutil.Popen, kill: Kill, out: Path, choose: random.Random
+) -> psutil.Process | None:
     """A living process of the kind, at the step: it is looked up before, since steps are faster than a look at all processes.
 
     None when the training is over: workers whose head was killed go on until their driver notices, up to the last step.
     """
     while True:
-        wait_until(lambda: victim(process, kill.target, choose) or process.poll() == 0, f"a {kill.target}", seconds=600)
+        wait_until(
+            lambda: victim(process, kill.target, choose) or process.poll() == 0,
+            f"a {kill.target}",
+            seconds=600,
+        )
         if process.poll() == 0:
             return None
         chosen = victim(process, kill.target, choose)
         if chosen:
-            wait_until(lambda: begun(out) >= kill.step or gone(process, chosen), f"step {kill.step}", seconds=600)
+            wait_until(
+                lambda: begun(out) >= kill.step or gone(process, chosen),
+                f"step {kill.step}",
+                seconds=600,
+            )
             if not gone(process, chosen):
                 return chosen
 
 
 def gone(*processes: psutil.Process) -> bool:
-    return any(not one.is_running() or isinstance(one, psutil.Popen) and one.poll() is not None for one in processes)
+    return any(
+        not one.is_running() or isinstance(one, psutil.Popen) and one.poll() is not None
+        for one in processes
+    )
 
 
 def storm(case: Config, number: int, log: Path) -> list[str]:
@@ -123,7 +170,11 @@ def calm(case, tmp_path_factory) -> Path:
 
 def all_ids(case: Config) -> list[str]:
     index = load_index(Path(case.shards))
-    return sorted(image_id for shard in index.split("train") for image_id in ShardReader(index.folder, shard).ids)
+    return sorted(
+        image_id
+        for shard in index.split("train")
+        for image_id in ShardReader(index.folder, shard).ids
+    )
 
 
 @pytest.mark.long

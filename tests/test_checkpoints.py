@@ -15,7 +15,9 @@ from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
 from tests.ranks import run_ranks
 
-RECORD = Record(3, 2, {"seed": 0, "model": {"layers": 2, "heads": 8}}, {"text": "aa", "shards": "bb"})
+RECORD = Record(
+    3, 2, {"seed": 0, "model": {"layers": 2, "heads": 8}}, {"text": "aa", "shards": "bb"}
+)
 
 
 def make(root, step: int) -> Path:
@@ -24,9 +26,13 @@ def make(root, step: int) -> Path:
     folder.mkdir(parents=True)
     save_file({"head.source": torch.ones(2)}, folder / checkpoints.WEIGHTS)
     save_file({"exp_avg.head.source": torch.ones(2)}, folder / checkpoints.OPTIMIZER)
-    files = {name: sha256_of_file(folder / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)}
+    files = {
+        name: sha256_of_file(folder / name) for name in (checkpoints.WEIGHTS, checkpoints.OPTIMIZER)
+    }
     record = replace(RECORD, step=step, files=files)
-    (folder / checkpoints.COMPLETE).write_text(json.dumps({"format": checkpoints.FORMAT, **record.__dict__}))
+    (folder / checkpoints.COMPLETE).write_text(
+        json.dumps({"format": checkpoints.FORMAT, **record.__dict__})
+    )
     return folder
 
 
@@ -45,7 +51,11 @@ def test_prune_keeps_the_newest(tmp_path):
     for step in (1, 2, 10, 9, 30):
         make(tmp_path, step)
     checkpoints.prune(tmp_path, 2, 10)  # 30 is damaged, or the run would not be at step 10
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000009", "step-00000010", "step-00000030"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-00000009",
+        "step-00000010",
+        "step-00000030",
+    ]
     checkpoints.prune(tmp_path, 5, 30)
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -93,12 +103,17 @@ def test_nothing_but_damaged_ones_is_an_error(tmp_path):
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path):
     folder = make(tmp_path, 5)
-    assert checkpoints.read_record(folder).step == 5 and set(checkpoints.read_weights(folder)) == {"head.source"}
+    assert checkpoints.read_record(folder).step == 5 and set(checkpoints.read_weights(folder)) == {
+        "head.source"
+    }
     moments = checkpoints.open_moments(folder)
     assert torch.equal(moments("exp_avg.head.source"), torch.ones(2))
     with pytest.raises(UserError, match="cannot be read"):
         moments("exp_avg.tower.proj")
-    for name, read in ((checkpoints.WEIGHTS, checkpoints.read_weights), (checkpoints.OPTIMIZER, checkpoints.open_moments)):
+    for name, read in (
+        (checkpoints.WEIGHTS, checkpoints.read_weights),
+        (checkpoints.OPTIMIZER, checkpoints.open_moments),
+    ):
         (folder / name).write_bytes(b"short")
         with pytest.raises(UserError, match="cannot be read"):
             read(folder)
@@ -118,7 +133,10 @@ class Harmful:
 def test_a_pickle_in_a_files_place_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = make(tmp_path / "checkpoints", 5)
-    for name, read in ((checkpoints.WEIGHTS, checkpoints.read_weights), (checkpoints.OPTIMIZER, checkpoints.open_moments)):
+    for name, read in (
+        (checkpoints.WEIGHTS, checkpoints.read_weights),
+        (checkpoints.OPTIMIZER, checkpoints.open_moments),
+    ):
         torch.save(Harmful(), folder / name)
         with pytest.raises(UserError, match="cannot be read"):
             read(folder)

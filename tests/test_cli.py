@@ -66,7 +66,11 @@ def test_printed_configuration_is_the_resolved_one(capsys, verb):
     printed = capsys.readouterr().out
     assert "${" not in printed
     config = yaml.safe_load(printed)
-    assert (config["shards"], config["relations"], config["seed"]) == ("/w/shards", "/w/relations/llm", 3)
+    assert (config["shards"], config["relations"], config["seed"]) == (
+        "/w/shards",
+        "/w/relations/llm",
+        3,
+    )
 
 
 @pytest.mark.parametrize("verb", WRITTEN)
@@ -81,26 +85,38 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
     to_config(module.Config, composed)
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["txet"], "there is no verb 'txet', did you mean 'text'?"),
-    (["text", "batsh=3"], "unknown key 'batsh', did you mean 'batch'?"),
-    (["text", "clip.nam=x"], "unknown key 'clip.nam', did you mean 'clip.name'?"),
-    (["text", "+foo=1"], "unknown key 'foo'"),
-    (["text", "+clip.foo=1"], "foo"),
-    (["text", "batch=abc"], "batch: Value 'abc'"),
-    (["text", "batch=0"], "at least 1"),
-    (["text", "data=opnimages"], "data=opnimages does not exist: choose one of miniature, nuswide, openimages"),
-    (["text", "out=${nope}"], "'nope' not found"),
-    (["text", "a=b=c"], "'a=b=c' is not a valid override"),
-    (["text", "foo"], "'foo' is not an override"),
-    (["text", "--verbose"], "'--verbose' is not an override"),
-    (["text", "--batch", "0"], "at least 1"),
-    (["text", "--bat-ch", "3", "out=x"], "unknown key 'bat_ch', did you mean 'batch'?"),
-    (["text", "templates=[a photo]"], "must contain {} exactly once"),
-    (["text", "templates=tuned"], "choose one of simple, ensemble"),
-    (["relations", "graph=foo"], "choose one of llm, mined, similarity, cooccurrence, random, none"),
-    (["relations", "work=/nowhere"], "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard work=/nowhere`"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["txet"], "there is no verb 'txet', did you mean 'text'?"),
+        (["text", "batsh=3"], "unknown key 'batsh', did you mean 'batch'?"),
+        (["text", "clip.nam=x"], "unknown key 'clip.nam', did you mean 'clip.name'?"),
+        (["text", "+foo=1"], "unknown key 'foo'"),
+        (["text", "+clip.foo=1"], "foo"),
+        (["text", "batch=abc"], "batch: Value 'abc'"),
+        (["text", "batch=0"], "at least 1"),
+        (
+            ["text", "data=opnimages"],
+            "data=opnimages does not exist: choose one of miniature, nuswide, openimages",
+        ),
+        (["text", "out=${nope}"], "'nope' not found"),
+        (["text", "a=b=c"], "'a=b=c' is not a valid override"),
+        (["text", "foo"], "'foo' is not an override"),
+        (["text", "--verbose"], "'--verbose' is not an override"),
+        (["text", "--batch", "0"], "at least 1"),
+        (["text", "--bat-ch", "3", "out=x"], "unknown key 'bat_ch', did you mean 'batch'?"),
+        (["text", "templates=[a photo]"], "must contain {} exactly once"),
+        (["text", "templates=tuned"], "choose one of simple, ensemble"),
+        (
+            ["relations", "graph=foo"],
+            "choose one of llm, mined, similarity, cooccurrence, random, none",
+        ),
+        (
+            ["relations", "work=/nowhere"],
+            "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard work=/nowhere`",
+        ),
+    ],
+)
 def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
     assert sentence in refused(capsys, *arguments)
 
@@ -112,22 +128,58 @@ def test_a_missing_required_key_is_named():
     assert config.data["root"] == "/x"
 
 
-@pytest.mark.parametrize("typed", ["2024_11_28", "93e4512", "1e5", "1_1_1", "007", "+5", ".5", "1.50", "0x10", "True", "false", "Inf", "1984",
-                                   "1.5", "nan", "yes", "a=b", "photo (1).jpg", "it's", "a,b", "a: b", "[1", "50%", "a\\b", "ünï", "~x"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "2024_11_28",
+        "93e4512",
+        "1e5",
+        "1_1_1",
+        "007",
+        "+5",
+        ".5",
+        "1.50",
+        "0x10",
+        "True",
+        "false",
+        "Inf",
+        "1984",
+        "1.5",
+        "nan",
+        "yes",
+        "a=b",
+        "photo (1).jpg",
+        "it's",
+        "a,b",
+        "a: b",
+        "[1",
+        "50%",
+        "a\\b",
+        "ünï",
+        "~x",
+    ],
+)
 def test_text_is_what_was_typed(typed):
     """Whatever Hydra's grammar would make of it: as one value, in a list, and in a nested key without a default."""
     from c2srt.train.config import Config
 
     if typed != "[1":  # the start of a list
-        config = to_config(Config, compose_verb("train", [f"out={typed}", f"tracking.name={typed}", f"data.root={typed}"]))
+        config = to_config(
+            Config,
+            compose_verb("train", [f"out={typed}", f"tracking.name={typed}", f"data.root={typed}"]),
+        )
         assert (config.out, config.tracking.name) == (typed, typed)
     if "," not in typed and typed != "[1":
-        assert words(f"[dog,{typed}]") == ["dog", typed] and words(f"[ {typed} , 'red, car']") == [typed, "red, car"]
+        assert words(f"[dog,{typed}]") == ["dog", typed] and words(f"[ {typed} , 'red, car']") == [
+            typed,
+            "red, car",
+        ]
 
 
 @pytest.mark.parametrize("verb", WRITTEN)
 def test_every_key_of_text_keeps_what_was_typed(verb):
     """By the annotations of the verb's dataclasses: text and lists of text, nested ones too."""
+
     def text_keys(cls: type, prefix: str = "") -> dict[str, bool]:
         found = {}
         for name, kind in get_type_hints(cls).items():
@@ -139,18 +191,38 @@ def test_every_key_of_text_keeps_what_was_typed(verb):
         return found
 
     known = leaves(compose_verb(verb, []))
-    keys = {key: several for key, several in text_keys(importlib.import_module(VERBS[verb][0]).Config).items() if key in known}
+    keys = {
+        key: several
+        for key, several in text_keys(importlib.import_module(VERBS[verb][0]).Config).items()
+        if key in known
+    }
     assert keys
-    typed = leaves(compose_verb(verb, [f"{key}={'[007,null]' if several else '93e4512'}" for key, several in keys.items()]))
-    assert {key: typed[key] for key in keys} == {key: ["007", "null"] if several else "93e4512" for key, several in keys.items()}
+    typed = leaves(
+        compose_verb(
+            verb,
+            [f"{key}={'[007,null]' if several else '93e4512'}" for key, several in keys.items()],
+        )
+    )
+    assert {key: typed[key] for key in keys} == {
+        key: ["007", "null"] if several else "93e4512" for key, several in keys.items()
+    }
 
 
 def test_pairs_in_braces():
     from c2srt.train.config import Config
 
-    typed = ["tracking={name: 1e5, parent: null, model: false}", "model={max_patches: 1_0}", "views={count: 2}"]
+    typed = [
+        "tracking={name: 1e5, parent: null, model: false}",
+        "model={max_patches: 1_0}",
+        "views={count: 2}",
+    ]
     config = to_config(Config, compose_verb("train", typed))
-    assert (config.tracking.name, config.tracking.parent, config.tracking.model, config.model.max_patches) == ("1e5", None, False, 10)
+    assert (
+        config.tracking.name,
+        config.tracking.parent,
+        config.tracking.model,
+        config.model.max_patches,
+    ) == ("1e5", None, False, 10)
     quoted = to_config(Config, compose_verb("train", ["tracking={name: 'a, b', parent: x}"]))
     assert (quoted.tracking.name, quoted.tracking.parent) == ("a, b", "x")
 
@@ -162,16 +234,37 @@ def words(typed: str) -> list[str] | None:
     return to_config(Config, compose_verb("relations-mine", [f"targets={typed}"])).targets
 
 
-@pytest.mark.parametrize(("typed", "found"), [
-    ("[yes,no,null,1e5,0x10]", ["yes", "no", "null", "1e5", "0x10"]), ("[1984,747]", ["1984", "747"]), ("[]", []), ("null", None),
-    ("dog,cat", ["dog", "cat"]), ("dog", ["dog"]), ('[ "red car" , don\'t,a (b), c [d], \'e\']', ["red car", "don't", "a (b)", "c [d]", "e"]),
-    ("[${graph},x]", ["${graph}", "x"]), (r"[a\,b]", ["a,b"]), (r"['it\'s']", ["it's"]), ("['${oc.env:HOME}']", ["${oc.env:HOME}"]),
-    ("[a ${oc.env:HOME}]", ["a ${oc.env:HOME}"]), (r"['\${graph}', \${graph}]", ["${graph}", "${graph}"])])
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("[yes,no,null,1e5,0x10]", ["yes", "no", "null", "1e5", "0x10"]),
+        ("[1984,747]", ["1984", "747"]),
+        ("[]", []),
+        ("null", None),
+        ("dog,cat", ["dog", "cat"]),
+        ("dog", ["dog"]),
+        ("[ \"red car\" , don't,a (b), c [d], 'e']", ["red car", "don't", "a (b)", "c [d]", "e"]),
+        ("[${graph},x]", ["${graph}", "x"]),
+        (r"[a\,b]", ["a,b"]),
+        (r"['it\'s']", ["it's"]),
+        ("['${oc.env:HOME}']", ["${oc.env:HOME}"]),
+        ("[a ${oc.env:HOME}]", ["a ${oc.env:HOME}"]),
+        (r"['\${graph}', \${graph}]", ["${graph}", "${graph}"]),
+    ],
+)
 def test_lists_of_text(typed, found):
     assert words(typed) == found
 
 
-@pytest.mark.parametrize("typed", ["targets=${oc.env:HOME}", "out=${oc.env:HOME}/x", "size=${oc.env:HOME}", "targets={a: '${oc.env:HOME}'}"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "targets=${oc.env:HOME}",
+        "out=${oc.env:HOME}/x",
+        "size=${oc.env:HOME}",
+        "targets={a: '${oc.env:HOME}'}",
+    ],
+)
 def test_nothing_but_keys_is_looked_up(capsys, monkeypatch, typed):
     monkeypatch.setenv("HOME", "/secret")
     message = refused(capsys, "relations-mine", typed)
@@ -186,15 +279,40 @@ def test_a_broken_list_is_refused_not_ranked(capsys, broken):
 def test_numbers_switches_groups_and_interpolations_are_no_text():
     from c2srt.train.config import Config
 
-    config = to_config(Config, compose_verb("train", ["lr=1e-3", "warmup=.1", "steps=1_0", "offload=True", "zero=1", "data=nuswide",
-                                                      "data.root=1_0", "model=mkt", "work=w", "out=${work}/1_0", "min_workers=null"]))
-    assert (config.lr, config.warmup, config.steps, config.offload, config.min_workers) == (1e-3, 0.1, 10, True, None)
+    config = to_config(
+        Config,
+        compose_verb(
+            "train",
+            [
+                "lr=1e-3",
+                "warmup=.1",
+                "steps=1_0",
+                "offload=True",
+                "zero=1",
+                "data=nuswide",
+                "data.root=1_0",
+                "model=mkt",
+                "work=w",
+                "out=${work}/1_0",
+                "min_workers=null",
+            ],
+        ),
+    )
+    assert (config.lr, config.warmup, config.steps, config.offload, config.min_workers) == (
+        1e-3,
+        0.1,
+        10,
+        True,
+        None,
+    )
     assert (config.out, config.model.kind) == ("w/1_0", "mkt")
     assert list(compose_verb("evaluate", ["topk=3,10"]).topk) == [3, 10]
 
 
 def test_data_sets_change_the_defaults():
-    miniature, openimages = (compose_verb("relations", [f"data={name}"]) for name in ("miniature", "openimages"))
+    miniature, openimages = (
+        compose_verb("relations", [f"data={name}"]) for name in ("miniature", "openimages")
+    )
     assert miniature.shards == "runs/miniature/shards" and miniature.root == "runs/miniature/raw"
     assert openimages.shards == "runs/openimages/shards" and openimages.root is None
     assert (list(miniature.topk), list(openimages.topk)) == ([3, 10], [10, 20])
@@ -203,13 +321,16 @@ def test_data_sets_change_the_defaults():
 def test_the_installed_command_exits_with_the_status(tmp_path):
     command = [sys.executable, "-c", "import sys; from c2srt.cli import main; sys.exit(main())"]
     good = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path)
-    bad = subprocess.run([*command, "relations", "graf=llm"], capture_output=True, text=True, cwd=tmp_path)
+    bad = subprocess.run(
+        [*command, "relations", "graf=llm"], capture_output=True, text=True, cwd=tmp_path
+    )
     assert (good.returncode, bad.returncode) == (0, 2)
     assert "Traceback" not in bad.stderr and "did you mean 'graph'?" in bad.stderr
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
     import c2srt.relations.build
+
     monkeypatch.setattr(c2srt.relations.build, "load_vocabulary", lambda folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["relations", f"work={tmp_path}"])

@@ -39,9 +39,16 @@ def those(table: dict[str, tuple[str, str]], *hows: str) -> list[str]:
 def words(command: str, shell: str) -> list[list[str]]:
     """What the shell makes of each `c2srt …` in a command, redirections obeyed: nothing runs."""
     said = "c2srt() { { printf '\\036'; printf '%s\\0' \"$@\"; } >&2; }; " + command
-    found = subprocess.run([shell, *(["-f"] if shell.endswith("zsh") else []), "-c", said], capture_output=True, text=True, cwd="/")
+    found = subprocess.run(
+        [shell, *(["-f"] if shell.endswith("zsh") else []), "-c", said],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
     assert found.returncode == 0, found.stderr
-    return [[] if call == "\0" else call.split("\0")[:-1] for call in found.stderr.split("\036")[1:]]
+    return [
+        [] if call == "\0" else call.split("\0")[:-1] for call in found.stderr.split("\036")[1:]
+    ]
 
 
 def understood(arguments: list[str]) -> object:
@@ -58,7 +65,9 @@ def understood(arguments: list[str]) -> object:
 
 def filled(command: str) -> str:
     """A form with values: `key=…` and `…`."""
-    return re.sub(r"(?<=\s)…(?=\s|$)|(?<=\s)> .*$", "", re.sub(r"((?:price|budget)\w*)=…", r"\1=1", command)).replace("=…", "=/given")
+    return re.sub(
+        r"(?<=\s)…(?=\s|$)|(?<=\s)> .*$", "", re.sub(r"((?:price|budget)\w*)=…", r"\1=1", command)
+    ).replace("=…", "=/given")
 
 
 # The table ----------------------------------------------------------------------------------------------------------------
@@ -66,13 +75,17 @@ def filled(command: str) -> str:
 
 def test_every_documented_command_has_a_row():
     found = printed.documented()
-    assert {command: found[command] for command in set(found) - set(DOCUMENTED)} == {}, "commands without a row"
+    assert {command: found[command] for command in set(found) - set(DOCUMENTED)} == {}, (
+        "commands without a row"
+    )
     assert set(DOCUMENTED) - set(found) == set(), "rows of commands that are gone"
 
 
 def test_every_command_of_a_message_has_a_row():
     found = printed.hints()
-    assert {source: found[source] for source in set(found) - set(PRINTED)} == {}, "commands without a row"
+    assert {source: found[source] for source in set(found) - set(PRINTED)} == {}, (
+        "commands without a row"
+    )
     assert set(PRINTED) - set(found) == set(), "rows of commands that are gone"
 
 
@@ -85,15 +98,26 @@ def test_lists_to_type_are_quoted_for_zsh():
 
 
 def test_what_does_not_run_has_a_reason():
-    assert [command for table in (DOCUMENTED, PRINTED) for command, (how, reason) in table.items()
-            if how not in (RUN, STUB, LONG, COMPOSED, SHELL) or how in (COMPOSED, SHELL) and not reason] == []
+    assert [
+        command
+        for table in (DOCUMENTED, PRINTED)
+        for command, (how, reason) in table.items()
+        if how not in (RUN, STUB, LONG, COMPOSED, SHELL) or how in (COMPOSED, SHELL) and not reason
+    ] == []
 
 
 def test_a_new_command_is_found():
     page = "# Page\n\nText of `c2srt text data=nuswide`.\n\n    c2srt shard \\\n        workers=3\n    17:01:02 launch: done\n\n```\nsbatch x.sh\n```\n"
-    assert list(printed.in_markdown(page)) == ["c2srt shard workers=3", "sbatch x.sh", "c2srt text data=nuswide"]
-    assert list(printed.in_comments("# Words.\n#   c2srt text batch=3    a batch\nkey: 1  # see `c2srt train zero=3`\n")) == [
-        "c2srt text batch=3", "c2srt train zero=3"]
+    assert list(printed.in_markdown(page)) == [
+        "c2srt shard workers=3",
+        "sbatch x.sh",
+        "c2srt text data=nuswide",
+    ]
+    assert list(
+        printed.in_comments(
+            "# Words.\n#   c2srt text batch=3    a batch\nkey: 1  # see `c2srt train zero=3`\n"
+        )
+    ) == ["c2srt text batch=3", "c2srt train zero=3"]
     with pytest.raises(ValueError, match="neither a command nor known output"):
         list(printed.in_markdown("Text.\n\n    frobnicate --all\n"))
 
@@ -101,26 +125,75 @@ def test_a_new_command_is_found():
 # Pasting -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [
-    "a b", "[x]", "2024_11_28", "93e45", "1984", "null", "True", "it's", 'say "hi"', "tail\\", "x=y", "a,b", "ünï", "{a}", "~/x", "*.jpg",
-    'a\\"b', "(1).jpg", "#x", "a:b", "!x", "", "$HOME", "a\\b", "-x", "a;b & c", "`x`", "/plain/path-1.0_x"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a b",
+        "[x]",
+        "2024_11_28",
+        "93e45",
+        "1984",
+        "null",
+        "True",
+        "it's",
+        'say "hi"',
+        "tail\\",
+        "x=y",
+        "a,b",
+        "ünï",
+        "{a}",
+        "~/x",
+        "*.jpg",
+        'a\\"b',
+        "(1).jpg",
+        "#x",
+        "a:b",
+        "!x",
+        "",
+        "$HOME",
+        "a\\b",
+        "-x",
+        "a;b & c",
+        "`x`",
+        "/plain/path-1.0_x",
+    ],
+)
 def test_any_text_reaches_the_verb_through_every_shell(value):
-    with running("shard", ["data=openimages", 'data.root="/a (raw) folder"', "workers=3", "out=elsewhere"]):
+    with running(
+        "shard", ["data=openimages", 'data.root="/a (raw) folder"', "workers=3", "out=elsewhere"]
+    ):
         command = str(Command("text", out=value))
     for one in SHELLS:
         [arguments] = words(command, one)
-        assert arguments == ["text", "data=openimages", 'data.root="/a (raw) folder"', "workers=3", override("out", value)]
+        assert arguments == [
+            "text",
+            "data=openimages",
+            'data.root="/a (raw) folder"',
+            "workers=3",
+            override("out", value),
+        ]
         config = cli.compose_verb("text", arguments[1:])
         assert config.out == value and config.data.root == "/a (raw) folder"
 
 
 def test_what_is_typed_is_carried_where_it_belongs():
-    with running("figures", ["data=openimages", "data.root=/raw", "statistics=9", "clip.name=x", "out=y"]):
+    with running(
+        "figures", ["data=openimages", "data.root=/raw", "statistics=9", "clip.name=x", "out=y"]
+    ):
         assert str(Command("text")) == "c2srt text data=openimages data.root=/raw clip.name=x"
-        assert str(Command("figures", statistics=None)) == "c2srt figures data=openimages data.root=/raw clip.name=x out=y"
-        assert str(Command("train", "data.root=/other", out="z")) == "c2srt train data=openimages clip.name=x data.root=/other out=z"
+        assert (
+            str(Command("figures", statistics=None))
+            == "c2srt figures data=openimages data.root=/raw clip.name=x out=y"
+        )
+        assert (
+            str(Command("train", "data.root=/other", out="z"))
+            == "c2srt train data=openimages clip.name=x data.root=/other out=z"
+        )
         with running("relations-mine", ["seed=3"]):
-            assert str(Command("relations")) == "c2srt relations seed=3" and str(Command("relations-mine")) == "c2srt relations mine seed=3"
+            assert (
+                str(Command("relations")) == "c2srt relations seed=3"
+                and str(Command("relations-mine")) == "c2srt relations mine seed=3"
+            )
     with running("plan", ["workers=8"]):
         assert str(Command("shard")) == "c2srt shard data=openimages workers=8"
         assert str(Command("shard", data="nuswide")) == "c2srt shard workers=8 data=nuswide"
@@ -137,7 +210,9 @@ def test_a_worker_prints_commands_as_the_verb_that_sent_it():
 @pytest.mark.parametrize("command", those(DOCUMENTED, RUN, STUB, LONG, COMPOSED))
 def test_documented_commands_are_understood(command, capsys):
     found = [words(filled(command), one) for one in SHELLS]
-    assert found[0] and all(one == found[0] for one in found), "shells disagree: something needs quotes"
+    assert found[0] and all(one == found[0] for one in found), (
+        "shells disagree: something needs quotes"
+    )
     for arguments in found[0]:
         understood(arguments)
 
@@ -147,25 +222,63 @@ def test_other_documented_commands_are_read_by_bash(command):
     form = re.sub(r"<[\w ]+>", "given", command)
     assert subprocess.run(["bash", "-n", "-c", form], capture_output=True, text=True).stderr == ""
     for script in re.findall(r"slurm/\w+\.sh", command):
-        assert subprocess.run(["bash", "-n", printed.ROOT / script], capture_output=True, text=True).stderr == ""
+        assert (
+            subprocess.run(
+                ["bash", "-n", printed.ROOT / script], capture_output=True, text=True
+            ).stderr
+            == ""
+        )
 
 
 def example(source: str) -> str:
     """A printed command, of values such as its place in the code has."""
     config = SimpleNamespace(neighbours=8, budget=1.0, checkpoint=FULL, out="runs/hint")
     known = {
-        "config": config, "verb": "train", "overrides": ["steps=2"], "kind": "random", "folder": Path("runs/hint/none"), "k": 4,
-        "made_from": {"kind": "random", "neighbours": 3}, "out": Path("runs/miniature/relations/mined"), "RELATIONS": "relations.jsonl",
-        "training": Path("runs/miniature/train"), "model": Path(FULL), "name": "neighbours", "key": "shards", "following": "text",
-        "chosen": [], "own": {"checkpoint": FULL, "images": [Path("photo (1).jpg")], "labels": ["red car", "disc"]},
-        "inputs": SimpleNamespace(work=Path("runs/miniature")), "place": SimpleNamespace(work=Path("runs/miniature")),
-        "self": SimpleNamespace(model=SimpleNamespace(kind="mkt")), "exported": SimpleNamespace(templates=["a photo of a {}."]),
-        "command": SimpleNamespace(verb="text", overrides=['templates=["a {}"]']), "shown": "sqlite:////a b/mlflow.db",
-        "is_typed": lambda key: True, "trained_with": lambda config: ["zero=2"], "Path": Path, "max": max}
+        "config": config,
+        "verb": "train",
+        "overrides": ["steps=2"],
+        "kind": "random",
+        "folder": Path("runs/hint/none"),
+        "k": 4,
+        "made_from": {"kind": "random", "neighbours": 3},
+        "out": Path("runs/miniature/relations/mined"),
+        "RELATIONS": "relations.jsonl",
+        "training": Path("runs/miniature/train"),
+        "model": Path(FULL),
+        "name": "neighbours",
+        "key": "shards",
+        "following": "text",
+        "chosen": [],
+        "own": {
+            "checkpoint": FULL,
+            "images": [Path("photo (1).jpg")],
+            "labels": ["red car", "disc"],
+        },
+        "inputs": SimpleNamespace(work=Path("runs/miniature")),
+        "place": SimpleNamespace(work=Path("runs/miniature")),
+        "self": SimpleNamespace(model=SimpleNamespace(kind="mkt")),
+        "exported": SimpleNamespace(templates=["a photo of a {}."]),
+        "command": SimpleNamespace(verb="text", overrides=['templates=["a {}"]']),
+        "shown": "sqlite:////a b/mlflow.db",
+        "is_typed": lambda key: True,
+        "trained_with": lambda config: ["zero=2"],
+        "Path": Path,
+        "max": max,
+    }
     if source == "Command('figures', values={key: config.checkpoint})":
         known["key"] = "model"
-    with running(*(("plan", [*TYPED, "calibration=here.json"]) if source.startswith("Command('plan'") else ("report", TYPED))):
-        return str(eval(source, {"Command": Command, "flag": flag, "shell": shell, "typed": typed, **known}))
+    with running(
+        *(
+            ("plan", [*TYPED, "calibration=here.json"])
+            if source.startswith("Command('plan'")
+            else ("report", TYPED)
+        )
+    ):
+        return str(
+            eval(
+                source, {"Command": Command, "flag": flag, "shell": shell, "typed": typed, **known}
+            )
+        )
 
 
 @pytest.mark.parametrize("source", those(PRINTED, RUN, STUB, LONG, COMPOSED))
@@ -177,27 +290,53 @@ def test_printed_commands_are_understood(source, capsys):
         understood(found[0][0])
 
 
-def test_the_hint_after_mining_names_its_data_set_and_leaves_the_others_alone(tmp_path, monkeypatch, capsys):
+def test_the_hint_after_mining_names_its_data_set_and_leaves_the_others_alone(
+    tmp_path, monkeypatch, capsys
+):
     """As in the report: run literally it replaced the graph of another data set by one without neighbours."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    ours, theirs = (Vocabulary(names, names, 2) for names in (("disc", "ring", "blue disc"), ("Dog", "Cat", "Festival")))
+    ours, theirs = (
+        Vocabulary(names, names, 2)
+        for names in (("disc", "ring", "blue disc"), ("Dog", "Cat", "Festival"))
+    )
     ours.save(tmp_path / "runs/miniature/shards")
     theirs.save(tmp_path / "runs/openimages/shards")
     assert cli.main(["relations", "graph=none"]) == 0
     shutil.move("runs/miniature/relations/none", "runs/miniature/relations/llm")
-    before = {path: path.read_bytes() for path in Path("runs/miniature").rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in Path("runs/miniature").rglob("*") if path.is_file()
+    }
     one = ("Dog", next(iter(TYPES)), "High")
     related = {"Dog": [], "Cat": [one], "Festival": [one]}
     with LlmServer(related) as server:
-        assert cli.main(["relations", "mine", "data=openimages", 'data.root="/a raw folder"', f"url={server.url}", f"model={MODEL}",
-                         "sources=[words]", "price_input=0", "price_output=0", "backoff_s=0.01"]) == 0
+        assert (
+            cli.main(
+                [
+                    "relations",
+                    "mine",
+                    "data=openimages",
+                    'data.root="/a raw folder"',
+                    f"url={server.url}",
+                    f"model={MODEL}",
+                    "sources=[words]",
+                    "price_input=0",
+                    "price_output=0",
+                    "backoff_s=0.01",
+                ]
+            )
+            == 0
+        )
     command = re.search(r"build the graph from it with `(.*)`", capsys.readouterr().out)[1]
     for one in SHELLS:
         done = paste(command, tmp_path, one)
         assert done.returncode == 0, done.stderr
-    assert {path: path.read_bytes() for path in Path("runs/miniature").rglob("*") if path.is_file()} == before
-    assert [path.parent.name for path in Path("runs/openimages/relations").glob("*/neighbours.npy")] != []
+    assert {
+        path: path.read_bytes() for path in Path("runs/miniature").rglob("*") if path.is_file()
+    } == before
+    assert [
+        path.parent.name for path in Path("runs/openimages/relations").glob("*/neighbours.npy")
+    ] != []
 
 
 def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
@@ -208,17 +347,42 @@ def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
     assert line == "next: c2srt teacher graph=none 'shards=\"my shards\"' 'relations=\"my graph\"'"
 
 
-@pytest.mark.parametrize("verb, overrides, expected", [
-    ("shard", ["data=openimages", "data.root=/raw", "out=/packed"], "text data=openimages data.root=/raw shards=/packed"),
-    ("shard", ["shards=/packed"], "text shards=/packed"),
-    ("audit", [], "text"), ("text", ["out=/t"], "relations text=/t"), ("teacher", ["seed=3"], "train seed=3"),
-    ("train", [], "evaluate"), ("train", ["out=/t", "seed=3"], "evaluate seed=3 checkpoint=/t/model out=/t/evaluation"),
-    ("tune", [], "evaluate checkpoint=runs/miniature/tuned out=runs/miniature/tuned/evaluation"),
-    ("export", ["out=/m"], "evaluate checkpoint=/m out=/m/evaluation"),
-    ("tables", ["data=openimages", "data.root=/raw", "out=/t", "seeds=3"], "figures data=openimages data.root=/raw tables_folder=/t"),
-    ("tables", ["part=1/2"], None), ("relations-report", [], "tables 'tables=[graphs]'"),
-    ("plan", ["workers=8", "gpus=[1,8]", "cluster=cpu", "zero=2"], "train data=openimages workers=8 zero=2"), ("plan", ["json=true"], None),
-    ("evaluate", ["checkpoint=clip"], None)])
+@pytest.mark.parametrize(
+    "verb, overrides, expected",
+    [
+        (
+            "shard",
+            ["data=openimages", "data.root=/raw", "out=/packed"],
+            "text data=openimages data.root=/raw shards=/packed",
+        ),
+        ("shard", ["shards=/packed"], "text shards=/packed"),
+        ("audit", [], "text"),
+        ("text", ["out=/t"], "relations text=/t"),
+        ("teacher", ["seed=3"], "train seed=3"),
+        ("train", [], "evaluate"),
+        ("train", ["out=/t", "seed=3"], "evaluate seed=3 checkpoint=/t/model out=/t/evaluation"),
+        (
+            "tune",
+            [],
+            "evaluate checkpoint=runs/miniature/tuned out=runs/miniature/tuned/evaluation",
+        ),
+        ("export", ["out=/m"], "evaluate checkpoint=/m out=/m/evaluation"),
+        (
+            "tables",
+            ["data=openimages", "data.root=/raw", "out=/t", "seeds=3"],
+            "figures data=openimages data.root=/raw tables_folder=/t",
+        ),
+        ("tables", ["part=1/2"], None),
+        ("relations-report", [], "tables 'tables=[graphs]'"),
+        (
+            "plan",
+            ["workers=8", "gpus=[1,8]", "cluster=cpu", "zero=2"],
+            "train data=openimages workers=8 zero=2",
+        ),
+        ("plan", ["json=true"], None),
+        ("evaluate", ["checkpoint=clip"], None),
+    ],
+)
 def test_the_road_goes_on_from_what_was_made(verb, overrides, expected):
     composed = cli.compose_verb(verb, overrides)
     for key in OmegaConf.missing_keys(composed):
@@ -246,19 +410,32 @@ def test_the_first_line_comes_before_the_imports(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=imports))
     assert cli.main(["predict", f"checkpoint={tmp_path}/m", "images=[x.jpg]"]) == 2
-    assert f"said before: c2srt predict: loading the model of {tmp_path}/m …" in capsys.readouterr().err
+    assert (
+        f"said before: c2srt predict: loading the model of {tmp_path}/m …"
+        in capsys.readouterr().err
+    )
 
 
 # Running ---------------------------------------------------------------------------------------------------------------------
 
 
-def paste(command: str, folder: Path, one: str = "sh", **environment: str) -> subprocess.CompletedProcess:
+def paste(
+    command: str, folder: Path, one: str = "sh", **environment: str
+) -> subprocess.CompletedProcess:
     """A command as a person pastes it, in a folder; `c2srt` is the one under test."""
-    found = f"c2srt() {{ {shlex.quote(sys.executable)} -m c2srt.cli \"$@\"; }}; {command}"
-    paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(printed.ROOT)}
+    found = f'c2srt() {{ {shlex.quote(sys.executable)} -m c2srt.cli "$@"; }}; {command}'
+    paths = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(printed.ROOT),
+    }
     flags = ["-f"] if one.endswith("zsh") else []
-    return subprocess.run([one, *flags, "-c", found], capture_output=True, text=True, cwd=folder,
-                          env={**os.environ, **paths, **environment})
+    return subprocess.run(
+        [one, *flags, "-c", found],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **paths, **environment},
+    )
 
 
 SMALL = """
@@ -274,8 +451,13 @@ sys.exit(main(["demo", "images={train:120,validation:20,test:60}", "workers=1", 
 def world(tmp_path_factory) -> Path:
     """A folder as after `c2srt demo`, small, with some pictures and arrays of a person's own."""
     folder = tmp_path_factory.mktemp("a world")
-    made = subprocess.run([sys.executable, "-c", SMALL], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(printed.ROOT)})
+    made = subprocess.run(
+        [sys.executable, "-c", SMALL],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(printed.ROOT)},
+    )
     assert made.returncode == 0, made.stderr[-3000:]
     for name in ("dog.jpg", "photo.jpg", "photo (1).jpg", "holiday/beach.jpg", "photos/one.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -288,9 +470,15 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-FEW = {"train": " steps=2", "tune": " steps=2", "relations mine": " form=text", "plan calibrate=true": " turns=1",
-       "tables 'tables": " 'commands.train=[\"steps=2\"]' 'commands.tune=[\"steps=2\"]'",
-       "text 'templates": " out=runs/miniature/text-own", "train zero": " out=runs/miniature/offload"}
+FEW = {
+    "train": " steps=2",
+    "tune": " steps=2",
+    "relations mine": " form=text",
+    "plan calibrate=true": " turns=1",
+    "tables 'tables": " 'commands.train=[\"steps=2\"]' 'commands.tune=[\"steps=2\"]'",
+    "text 'templates": " out=runs/miniature/text-own",
+    "train zero": " out=runs/miniature/offload",
+}
 """What makes a command small, or leaves alone what later ones read, by how it begins."""
 
 
@@ -298,17 +486,35 @@ def on_miniature(command: str, folder: Path) -> str:
     """The command with the paths, names and sizes of the small miniature."""
     image = next((folder / "runs/miniature/raw/images/test").glob("*.jpg")).stem
     for pattern, instead in (
-            ("data=openimages", "data=miniature"), (r" data\.root=\S+", ""), ("runs/openimages", "runs/miniature"), (" gpus_per_worker=1", ""),
-            (r" workers=\d+(?! precision)", " workers=1"), ("runs/x/train", "runs/miniature/full/seed-0"), ("checkpoint=…", f"checkpoint={FULL}"),
-            (r"\[Vehicle\]", "[disc]"), (r"\[Dog,Festival\]", "[opera,yoga]"), (r'\[Dog,"Red car"\]', '[disc,"ring"]'),
-            ("0a1b2c3d4e5f6071", image), (r"(targets=\S+) …", r"\1 price_input=0 price_output=0"), (" …", "")):
+        ("data=openimages", "data=miniature"),
+        (r" data\.root=\S+", ""),
+        ("runs/openimages", "runs/miniature"),
+        (" gpus_per_worker=1", ""),
+        (r" workers=\d+(?! precision)", " workers=1"),
+        ("runs/x/train", "runs/miniature/full/seed-0"),
+        ("checkpoint=…", f"checkpoint={FULL}"),
+        (r"\[Vehicle\]", "[disc]"),
+        (r"\[Dog,Festival\]", "[opera,yoga]"),
+        (r'\[Dog,"Red car"\]', '[disc,"ring"]'),
+        ("0a1b2c3d4e5f6071", image),
+        (r"(targets=\S+) …", r"\1 price_input=0 price_output=0"),
+        (" …", ""),
+    ):
         command = re.sub(pattern, instead, command)
-    return command + next((more for start, more in sorted(FEW.items(), reverse=True)
-                           if command.startswith(f"c2srt {start}") and "--help" not in command), "")
+    return command + next(
+        (
+            more
+            for start, more in sorted(FEW.items(), reverse=True)
+            if command.startswith(f"c2srt {start}") and "--help" not in command
+        ),
+        "",
+    )
 
 
 def ran(command: str, folder: Path, **environment: str) -> None:
-    done = paste(command, folder, next((one for one in SHELLS if one.endswith("zsh")), "sh"), **environment)
+    done = paste(
+        command, folder, next((one for one in SHELLS if one.endswith("zsh")), "sh"), **environment
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     for following in re.findall(r"^next: (.*)$", done.stdout, re.M):
         understood(words(following, "sh")[0])
@@ -318,14 +524,21 @@ def ran(command: str, folder: Path, **environment: str) -> None:
 def model_server(world):
     """The environment in which a stub answers from the miniature's own relations."""
     vocabulary = load_vocabulary(world / "runs/miniature/shards")
-    related = relations_by_label(read_answers(world / "runs/miniature/raw/relations.jsonl"), vocabulary, make_labels(vocabulary))
+    related = relations_by_label(
+        read_answers(world / "runs/miniature/raw/relations.jsonl"),
+        vocabulary,
+        make_labels(vocabulary),
+    )
     with LlmServer(related) as server:
         yield {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY, "OPENAI_MODEL": MODEL}
 
 
 def by_hand(rows: list[str], in_ci: int) -> list:
     """The first ones run in CI, all of them by hand: together they take most of an hour on two cores."""
-    return [pytest.param(row, marks=pytest.mark.slow if number < in_ci else pytest.mark.long) for number, row in enumerate(rows)]
+    return [
+        pytest.param(row, marks=pytest.mark.slow if number < in_ci else pytest.mark.long)
+        for number, row in enumerate(rows)
+    ]
 
 
 @pytest.mark.timeout(1800)
@@ -339,7 +552,11 @@ def test_documented_commands_run(world, request, command):
 @pytest.mark.parametrize("source", by_hand(those(PRINTED, RUN, STUB), 0))
 def test_printed_commands_run(world, request, source):
     environment = request.getfixturevalue("model_server") if PRINTED[source][0] == STUB else {}
-    more = " price_input=0 price_output=0 form=text" if "relations-mine'" in source and "flag" not in source else ""
+    more = (
+        " price_input=0 price_output=0 form=text"
+        if "relations-mine'" in source and "flag" not in source
+        else ""
+    )
     ran(example(source) + more, world, **environment)
 
 

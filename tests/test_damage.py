@@ -18,7 +18,9 @@ MADE_AGAIN = ("finished", "words")  # what is damaged there is made again withou
 
 def check(name: str, count: int) -> None:
     findings = look(name, SEED, count)
-    assert not findings.wrong, "\n".join([f"{len(findings.wrong)} of {findings.cases}", *findings.wrong[:20]])
+    assert not findings.wrong, "\n".join(
+        [f"{len(findings.wrong)} of {findings.cases}", *findings.wrong[:20]]
+    )
     assert findings.cases == count and (findings.accepted < count or name in MADE_AGAIN)
 
 

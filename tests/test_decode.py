@@ -29,7 +29,9 @@ def corners(width: int = 96, height: int = 64) -> Image.Image:
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}) | options)
+    image.save(
+        file, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}) | options
+    )
     return file.getvalue()
 
 
@@ -74,7 +76,10 @@ TURNED_LEFT = ["green", "white", "red", "blue"]  # 90 degrees counter-clockwise
 )
 def test_the_csv_rotation_is_counter_clockwise(rotation, expected, size):
     made = convert(encoded(corners()), rotation)
-    assert quarters(made) == expected and (made.width, made.height) == size == Image.open(io.BytesIO(made.jpeg)).size
+    assert (
+        quarters(made) == expected
+        and (made.width, made.height) == size == Image.open(io.BytesIO(made.jpeg)).size
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -106,9 +111,13 @@ def test_exactly_one_of_csv_and_exif_is_applied(rotation, tag, exif_first, appli
 
 def test_short_side_is_reduced_and_never_enlarged():
     assert [
-        (made.width, made.height) for made in (convert(encoded(corners(1024, 683))), convert(encoded(corners(683, 1024))))
+        (made.width, made.height)
+        for made in (convert(encoded(corners(1024, 683))), convert(encoded(corners(683, 1024))))
     ] == [(384, 256), (256, 384)]
-    assert (convert(encoded(corners(300, 100))).width, convert(encoded(corners(300, 100))).height) == (300, 100)
+    assert (
+        convert(encoded(corners(300, 100))).width,
+        convert(encoded(corners(300, 100))).height,
+    ) == (300, 100)
     assert convert(encoded(corners(3000, 2)), resize=1).height == 1
 
 
@@ -135,12 +144,23 @@ def test_modes_become_srgb():
 def test_16_bit_grey_keeps_its_upper_8_bits():
     ramp = (np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)
     for kind in ("PNG", "TIFF"):
-        assert abs(pixels(convert(encoded(Image.fromarray(ramp), kind), quality=100))[:, :, 0] - (ramp >> 8)).max() <= 3
+        assert (
+            abs(
+                pixels(convert(encoded(Image.fromarray(ramp), kind), quality=100))[:, :, 0]
+                - (ramp >> 8)
+            ).max()
+            <= 3
+        )
 
 
 def test_16_bit_colour_png():
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        return (
+            len(content).to_bytes(4, "big")
+            + kind
+            + content
+            + zlib.crc32(kind + content).to_bytes(4, "big")
+        )
 
     rows = b"".join(b"\0" + b"\xff\xff\x80\x00\x00\x00" * 32 for _ in range(32))
     data = (
@@ -153,10 +173,15 @@ def test_16_bit_colour_png():
 
 
 def test_float_samples_are_unsupported():
-    assert rejected(encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")).status == "unsupported"
+    assert (
+        rejected(encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")).status
+        == "unsupported"
+    )
 
 
-@pytest.mark.parametrize("kind, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA")])
+@pytest.mark.parametrize(
+    "kind, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("WEBP", "RGBA"), ("GIF", "RGBA")]
+)
 def test_transparency_is_put_onto_white(kind, mode):
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     image.paste((200, 200, 200, 255), (0, 0, 20, 40))
@@ -176,7 +201,9 @@ def test_an_icc_profile_is_converted_to_srgb_and_dropped():
     wide = swapped_profile()
     made = convert(encoded(Image.new("RGB", (32, 32), RED), icc_profile=wide))
     assert "icc_profile" not in Image.open(io.BytesIO(made.jpeg)).info
-    assert abs(pixels(made)[16, 16] - (30, 220, 30)).max() < 40  # the profile says that the first channel is green
+    assert (
+        abs(pixels(made)[16, 16] - (30, 220, 30)).max() < 40
+    )  # the profile says that the first channel is green
 
 
 def swapped_profile() -> bytes:
@@ -185,7 +212,10 @@ def swapped_profile() -> bytes:
     count = int.from_bytes(profile[128:132], "big")
     table = {bytes(profile[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
     red, green = table[b"rXYZ"], table[b"gXYZ"]
-    profile[red + 4 : red + 12], profile[green + 4 : green + 12] = profile[green + 4 : green + 12], profile[red + 4 : red + 12]
+    profile[red + 4 : red + 12], profile[green + 4 : green + 12] = (
+        profile[green + 4 : green + 12],
+        profile[red + 4 : red + 12],
+    )
     return bytes(profile).replace(b"s\0R\0G\0B", b"t\0e\0s\0t").replace(b"sRGB", b"test")
 
 
@@ -213,7 +243,12 @@ def test_without_resize_a_conforming_jpeg_keeps_its_bytes():
 def test_without_resize_others_are_converted_at_full_size(what, data, rotation):
     made = convert(data, rotation, resize=None)
     again = Image.open(io.BytesIO(made.jpeg))
-    assert made.jpeg != data and again.mode == "RGB" and sorted(again.size) == [64, 96] and not again.getexif()
+    assert (
+        made.jpeg != data
+        and again.mode == "RGB"
+        and sorted(again.size) == [64, 96]
+        and not again.getexif()
+    )
 
 
 def test_what_is_encoded_is_420_and_reproducible():
@@ -277,7 +312,9 @@ def test_caps_are_checked_before_decoding():
     huge = bytearray(encoded(corners()))
     start = huge.index(b"\xff\xc0")
     huge[start + 5 : start + 9] = b"\xff\xff\xff\xff"
-    assert "65,535 x 65,535 pixels, more than max_pixels=100,000,000" in rejected(bytes(huge)).reason
+    assert (
+        "65,535 x 65,535 pixels, more than max_pixels=100,000,000" in rejected(bytes(huge)).reason
+    )
 
 
 def test_the_limit_of_pixels_is_ours_alone(monkeypatch):
@@ -287,13 +324,19 @@ def test_the_limit_of_pixels_is_ours_alone(monkeypatch):
         assert convert(encoded(corners(), kind)).width == 96
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"):
-        assert rejected(encoded(corners(), kind), limits=Limits(max_pixels=96 * 64 - 1)).status == "too_large"
+        assert (
+            rejected(encoded(corners(), kind), limits=Limits(max_pixels=96 * 64 - 1)).status
+            == "too_large"
+        )
     assert Image.MAX_IMAGE_PIXELS is None
 
 
 def test_a_side_too_long_for_a_jpeg_has_its_reason():
     error = rejected(encoded(Image.new("RGB", (70_000, 1), RED), "PNG"))
-    assert error.status == "unsupported" and error.reason == "70,000 x 1 pixels: a JPEG has at most 65,500 a side"
+    assert (
+        error.status == "unsupported"
+        and error.reason == "70,000 x 1 pixels: a JPEG has at most 65,500 a side"
+    )
 
 
 def test_a_jpeg_of_too_many_scans_is_too_large():
@@ -305,7 +348,9 @@ def test_a_jpeg_of_too_many_scans_is_too_large():
 def test_mutated_files_never_raise_anything_else():
     """Random damage to each format: converted or Rejected, nothing else escapes."""
     random = np.random.default_rng(2)
-    sources = [encoded(corners(), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")] + [
+    sources = [
+        encoded(corners(), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+    ] + [
         encoded(corners(), progressive=True),
         with_exif(6),
     ]
@@ -367,10 +412,17 @@ def test_the_four_turned_hoppers_are_the_upright_one():
         pytest.skip("needs shared/data/hostile_images")
     upright = pixels(convert((folder / "hopper.bmp").read_bytes()))
     for number in (5, 6, 7, 8):
-        assert abs(pixels(convert((folder / f"hopper_orientation_{number}.jpg").read_bytes())) - upright).mean() < 8
+        assert (
+            abs(
+                pixels(convert((folder / f"hopper_orientation_{number}.jpg").read_bytes()))
+                - upright
+            ).mean()
+            < 8
+        )
 
 
 # --- frames that have no DCT
+
 
 def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
@@ -382,15 +434,27 @@ def lossless(width: int, height: int, before: bytes = b"") -> bytes:
     frame = segment(0xC3, struct.pack(">BHHB", 8, height, width, 1) + bytes([1, 0x11, 0]))
     bits = width * height
     pixels = bytes(bits // 8) + (bytes([0xFF >> bits % 8]) if bits % 8 else b"")
-    return b"\xff\xd8" + before + segment(0xC4, codes) + frame + segment(0xDA, bytes([1, 1, 0, 1, 0, 0])) + pixels + b"\xff\xd9"
+    return (
+        b"\xff\xd8"
+        + before
+        + segment(0xC4, codes)
+        + frame
+        + segment(0xDA, bytes([1, 1, 0, 1, 0, 0]))
+        + pixels
+        + b"\xff\xd9"
+    )
 
 
 HIDING = {
-    "nothing": b"", "a comment with a baseline frame in it": segment(0xFE, b"\xff\xc0\x00\x0b" * 9),
+    "nothing": b"",
+    "a comment with a baseline frame in it": segment(0xFE, b"\xff\xc0\x00\x0b" * 9),
     "a thumbnail": segment(0xE1, b"Exif\0\0" + encoded(Image.new("L", (16, 16)))),
     "fill bytes": b"\xff" * 9 + segment(0xFE, b"x"),
-    "a short length": b"\xff\xfe\x00\x00", "stray bytes": b"abc", "a stuffed zero": b"\xff\x00",
-    "a lone marker": b"\xff\x01\xff\xd0"}
+    "a short length": b"\xff\xfe\x00\x00",
+    "stray bytes": b"abc",
+    "a stuffed zero": b"\xff\x00",
+    "a lone marker": b"\xff\x01\xff\xd0",
+}
 
 
 @pytest.mark.parametrize("before", HIDING)
@@ -401,12 +465,18 @@ def test_a_lossless_frame_is_found_whatever_stands_before_it(before):
 @pytest.mark.parametrize("kind, frame", [({}, 0xC0), ({"progressive": True}, 0xC2)])
 def test_frames_of_real_files(kind, frame):
     data = encoded(corners(), **kind)
-    assert frame_of(data) == frame and frame_of(data[:20]) is None and frame_of(b"\xff\xd8" + b"\xff" * 99) is None
+    assert (
+        frame_of(data) == frame
+        and frame_of(data[:20]) is None
+        and frame_of(b"\xff\xd8" + b"\xff" * 99) is None
+    )
     for marker in (0xC1, 0xC3, 0xC5, 0xC9, 0xCA, 0xCB, 0xCF):
         assert frame_of(data.replace(bytes([0xFF, frame]), bytes([0xFF, marker]), 1)) == marker
 
 
-@pytest.mark.parametrize("width, height", [(437, 437), (438, 438), (512, 512), (1024, 768), (439, 2000)])
+@pytest.mark.parametrize(
+    "width, height", [(437, 437), (438, 438), (512, 512), (1024, 768), (439, 2000)]
+)
 def test_a_lossless_jpeg_is_decoded_in_full(width, height):
     """In a process of its own: at a scale it writes beyond its buffer."""
     apart = Apart("sharding.decode:convert")

@@ -40,8 +40,13 @@ def test_world_has_unseen_names_made_of_seen_words_only():
     every = categories()
     by_name = {category.name: category for category in every}
     assert len({category.mid for category in every}) == len(every) == len(by_name)
-    assert [category.seen for category in every] == sorted((category.seen for category in every), reverse=True)
-    assert Counter(category.kind for category in every if not category.seen) == {"pair": 50, "event": 16}
+    assert [category.seen for category in every] == sorted(
+        (category.seen for category in every), reverse=True
+    )
+    assert Counter(category.kind for category in every if not category.seen) == {
+        "pair": 50,
+        "event": 16,
+    }
     assert all(by_name[word].seen for category in every for word in category.words)
     events = [category for category in every if category.kind == "event"]
     assert len({event.words for event in events}) == len(events)
@@ -50,7 +55,17 @@ def test_world_has_unseen_names_made_of_seen_words_only():
 
 def test_a_picture_is_a_pure_function_of_seed_split_and_number():
     assert random_picture(1, "train", 5) == random_picture(1, "train", 5)
-    assert len({random_picture(seed, split, n) for seed in (0, 1) for split in ("train", "test") for n in range(20)}) == 80
+    assert (
+        len(
+            {
+                random_picture(seed, split, n)
+                for seed in (0, 1)
+                for split in ("train", "test")
+                for n in range(20)
+            }
+        )
+        == 80
+    )
     pixels = render(random_picture(1, "train", 5))
     assert pixels.shape == (SIZE, SIZE, 3) and pixels.dtype == np.uint8 and pixels.std() > 10
     assert np.array_equal(pixels, render(random_picture(1, "train", 5)))
@@ -61,7 +76,11 @@ def test_truth_is_the_union_over_objects_and_events_need_two_companions():
     for number in range(40):
         content = random_picture(0, "train", number)
         true = {every[column].name for column in np.flatnonzero(truth(content))}
-        assert {content.scene, *(thing.shape for thing in content.things), *(thing.colour for thing in content.things)} <= true
+        assert {
+            content.scene,
+            *(thing.shape for thing in content.things),
+            *(thing.colour for thing in content.things),
+        } <= true
         present = {content.scene, *(thing.shape for thing in content.things)}
         for event in (category for category in every if category.kind == "event"):
             assert (event.name in true) == (len(present & set(event.words)) >= 2)
@@ -88,7 +107,9 @@ def test_captions_name_the_dominant_object_only_and_never_an_event():
         words = set(text.split())
         assert words & set(SHAPES) <= {content.things[0].shape}
         assert not any(event in text for event in events)
-    pairs = {category.name for category in categories() if category.kind == "pair" and not category.seen}
+    pairs = {
+        category.name for category in categories() if category.kind == "pair" and not category.seen
+    }
     assert any(pair in text for text in captions for pair in pairs)
 
 
@@ -110,12 +131,21 @@ def test_raw_layout_is_open_images(raw):
     for split, count in IMAGES.items():
         images = rows_of(folder / split / IMAGE_FILES[split])
         labels = rows_of(folder / split / f"{split}-annotations-human-imagelabels.csv")
-        assert len(images) == count and {row["ImageID"] for row in labels} <= {row["ImageID"] for row in images}
+        assert len(images) == count and {row["ImageID"] for row in labels} <= {
+            row["ImageID"] for row in images
+        }
         for row in images:
             file = raw / "images" / split / f"{row['ImageID']}.jpg"
-            assert file.stat().st_size == int(row["OriginalSize"]) and Image.open(file).size == (SIZE, SIZE)
-    assert json.loads((raw / "relations.jsonl").read_text(encoding="utf-8").split("\n")[0])["provenance"]["oracle"]
-    seen, unseen = ((folder / f"classes-{name}.txt").read_text().split() for name in ("seen", "unseen"))
+            assert file.stat().st_size == int(row["OriginalSize"]) and Image.open(file).size == (
+                SIZE,
+                SIZE,
+            )
+    assert json.loads((raw / "relations.jsonl").read_text(encoding="utf-8").split("\n")[0])[
+        "provenance"
+    ]["oracle"]
+    seen, unseen = (
+        (folder / f"classes-{name}.txt").read_text().split() for name in ("seen", "unseen")
+    )
     assert len(seen) + len(unseen) == len(categories()) and not set(seen) & set(unseen)
     assert json.loads((raw / "miniature.json").read_text())["key"] == raw_key(3, IMAGES)
 
@@ -123,8 +153,14 @@ def test_raw_layout_is_open_images(raw):
 def test_drawing_does_not_depend_on_the_number_of_processes(raw, tmp_path):
     write_raw(tmp_path, 3, IMAGES, 2)
     files = sorted(path.relative_to(raw) for path in raw.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert all((raw / file).read_bytes() == (tmp_path / file).read_bytes() for file in files if file.suffix != ".npz")
+    assert files == sorted(
+        path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()
+    )
+    assert all(
+        (raw / file).read_bytes() == (tmp_path / file).read_bytes()
+        for file in files
+        if file.suffix != ".npz"
+    )
 
 
 def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_path, monkeypatch):
@@ -134,7 +170,11 @@ def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_pa
     pretrain.pretrain(tmp_path, 0, 1)
     clip = load_clip(ClipConfig(str(tmp_path / "model.json"), str(tmp_path / "model.safetensors")))
     pixels, captions = captioned_chunk(0, range(128))
-    images = normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(clip.mean), torch.tensor(clip.std))
+    images = normalise(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        torch.tensor(clip.mean),
+        torch.tensor(clip.std),
+    )
     with torch.no_grad():
         patches, features = patches_and_global(clip.visual, images)
         text = clip.encode_text(clip.tokenize(captions))
@@ -165,10 +205,14 @@ def test_figures_of_a_perfect_and_a_random_scorer():
             labels[row, column] = 1 if present else -1
     split = measure.Split([str(n) for n in range(200)], torch.empty(0), labels, true)
     perfect = measure.figures(true.astype(np.float32), split, (3, 10))
-    chance = measure.figures(np.random.default_rng(0).random(true.shape, np.float32), split, (3, 10))
+    chance = measure.figures(
+        np.random.default_rng(0).random(true.shape, np.float32), split, (3, 10)
+    )
     assert all(value == pytest.approx(1) for name, value in perfect.items() if "mAP" in name)
     assert all(chance[name] < 0.6 for name in perfect if "mAP" in name)
-    assert chance["true opaque mAP"] == pytest.approx(true[:, measure.of_kind("event")].mean(), abs=0.06)
+    assert chance["true opaque mAP"] == pytest.approx(
+        true[:, measure.of_kind("event")].mean(), abs=0.06
+    )
 
 
 def test_neighbours_score_events_only():
@@ -176,32 +220,54 @@ def test_neighbours_score_events_only():
     neighbours = torch.full((len(categories()), 4), -1)
     event = next(column for column, category in enumerate(categories()) if category.kind == "event")
     neighbours[event, :2] = torch.tensor([0, 1])
-    result, standard = measure.neighbour_scores(scores, neighbours), (scores - scores.mean(0)) / scores.std(0)
+    result, standard = (
+        measure.neighbour_scores(scores, neighbours),
+        (scores - scores.mean(0)) / scores.std(0),
+    )
     assert np.allclose(result[:, event], standard[:, :2].mean(1))
     assert np.allclose(np.delete(result, event, 1), np.delete(standard, event, 1))
 
 
 def test_the_table_shows_both_spreads():
     names = table.columns([3, 10])
-    values = {trial: dict.fromkeys(names, value) for trial, value in zip(trials(3, 3), (0.1, 0.2, 0.3, 0.4, 0.5))}
+    values = {
+        trial: dict.fromkeys(names, value)
+        for trial, value in zip(trials(3, 3), (0.1, 0.2, 0.3, 0.4, 0.5))
+    }
     both = {"prior only": {(0, 0): dict.fromkeys(names, 0.25)}, "full": values}
     text = table.markdown("The caption", both, [3, 10])
-    assert text.startswith("**The caption**") and "| prior only | 25.0 |" in text and "| full | 30.0 ±10.0 ±20.0 |" in text
+    assert (
+        text.startswith("**The caption**")
+        and "| prior only | 25.0 |" in text
+        and "| full | 30.0 ±10.0 ±20.0 |" in text
+    )
     assert "half the range" in table.notes(5) and "half the range" not in table.notes(1)
 
 
 def test_picture_is_written(tmp_path):
-    pixels = torch.from_numpy(np.stack([render(random_picture(0, "test", number)) for number in range(8)])).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(
+        np.stack([render(random_picture(0, "test", number)) for number in range(8)])
+    ).permute(0, 3, 1, 2)
     true = np.stack([truth(random_picture(0, "test", number)) for number in range(8)])
     split = measure.Split([str(n) for n in range(8)], pixels, true.astype(np.int8), true)
     picture.draw_predictions(tmp_path / "predictions.png", split, true * 0.5, true * 1.0)
     assert min(Image.open(tmp_path / "predictions.png").size) > 1000
 
 
-@pytest.mark.parametrize("wrong", [{"tables": {}}, {"seeds": 0}, {"images": {"train": 5}}, {"images": {**IMAGES, "test": 0}}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tables": {}}, {"seeds": 0}, {"images": {"train": 5}}, {"images": {**IMAGES, "test": 0}}],
+)
 def test_bad_settings_get_a_sentence(wrong):
     with pytest.raises(UserError):
-        run.Config(**{"work": "x", "images": IMAGES, "tables": {"main": Table("", [Row("full", run="full")])}, **wrong})
+        run.Config(
+            **{
+                "work": "x",
+                "images": IMAGES,
+                "tables": {"main": Table("", [Row("full", run="full")])},
+                **wrong,
+            }
+        )
 
 
 @pytest.mark.slow
@@ -212,11 +278,21 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "IMAGES", 512)
     monkeypatch.setattr(pretrain, "STEPS", 10)
     monkeypatch.setattr(pretrain, "BATCH", 32)
-    arguments = ["demo", f"work={tmp_path}", "tables=[prompts]", "images={train:120,validation:20,test:40}",
-                 'commands.train=["steps=4"]', 'commands.tune=["steps=2"]']
+    arguments = [
+        "demo",
+        f"work={tmp_path}",
+        "tables=[prompts]",
+        "images={train:120,validation:20,test:40}",
+        'commands.train=["steps=4"]',
+        'commands.tune=["steps=2"]',
+    ]
     assert main(arguments) == 0
-    folders = {"CLIP zero-shot": "evaluation-clip", "simple": "simple-prompt/seed-0/evaluation",
-               "prompt tuning": "tuned-prompt/seed-0/evaluation", "ensemble (full C²SRT)": "full/seed-0/evaluation"}
+    folders = {
+        "CLIP zero-shot": "evaluation-clip",
+        "simple": "simple-prompt/seed-0/evaluation",
+        "prompt tuning": "tuned-prompt/seed-0/evaluation",
+        "ensemble (full C²SRT)": "full/seed-0/evaluation",
+    }
     written = json.loads((tmp_path / "report/table.json").read_text())
     record = written["rows"]
     assert set(record) == {"prior only", *folders} == set(written["tables"]["prompts"]["rows"])
@@ -224,24 +300,44 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     for row, folder in folders.items():
         results = json.loads((tmp_path / folder / "results.json").read_text())
         for name, label_set in (("ZSL", "zsl"), ("GZSL", "gzsl")):
-            assert record[row][0][f"{name} mAP"] == pytest.approx(results[label_set]["mAP"]["per_class"], abs=1e-3)
-            assert record[row][0][f"{name} F1@10"] == pytest.approx(results[label_set]["F1@10"]["F1"], abs=1e-3)
+            assert record[row][0][f"{name} mAP"] == pytest.approx(
+                results[label_set]["mAP"]["per_class"], abs=1e-3
+            )
+            assert record[row][0][f"{name} F1@10"] == pytest.approx(
+                results[label_set]["F1@10"]["F1"], abs=1e-3
+            )
+
     def times():
         written = [*tmp_path.rglob("model.safetensors"), *tmp_path.rglob("results.json")]
         return {path: path.stat().st_mtime_ns for path in written}
 
     models, printed = times(), capsys.readouterr().out
-    typed = [line.strip() for line in printed.partition("The whole demo took")[2].splitlines() if line.startswith("  c2srt ")]
-    assert [line.split()[1] for line in typed] == ["predict", "figures"] and "drawn shapes only" in printed
+    typed = [
+        line.strip()
+        for line in printed.partition("The whole demo took")[2].splitlines()
+        if line.startswith("  c2srt ")
+    ]
+    assert [line.split()[1] for line in typed] == [
+        "predict",
+        "figures",
+    ] and "drawn shapes only" in printed
     tagged = paste(typed[0], tmp_path)
-    assert tagged.returncode == 0 and len(tagged.stdout.splitlines()) == 1 + 4, "a picture and the four words"
+    assert tagged.returncode == 0 and len(tagged.stdout.splitlines()) == 1 + 4, (
+        "a picture and the four words"
+    )
     assert main(arguments) == 0
     assert times() == models and len(models) >= 3 + 5
     assert "mlflow ui" in capsys.readouterr().out
-    assert main(["tables", f"work={tmp_path}", "tables=[prompts]", *arguments[4:]]) == 0  # it finds all of it
+    assert (
+        main(["tables", f"work={tmp_path}", "tables=[prompts]", *arguments[4:]]) == 0
+    )  # it finds all of it
     assert times() == models
     collected = json.loads((tmp_path / "tables/prompts.json").read_text())
     for row in collected["rows"]:
         values = row["trials"][0]["values"]
-        assert record[row["name"]][0]["opaque mAP"] == pytest.approx(values["group/opaque/per_class"], abs=1e-3)
-        assert record[row["name"]][0]["GZSL F1@10"] == pytest.approx(values["gzsl/F1@10/F1"], abs=1e-3)
+        assert record[row["name"]][0]["opaque mAP"] == pytest.approx(
+            values["group/opaque/per_class"], abs=1e-3
+        )
+        assert record[row["name"]][0]["GZSL F1@10"] == pytest.approx(
+            values["gzsl/F1@10/F1"], abs=1e-3
+        )

@@ -25,10 +25,20 @@ from tests.tiny import random_graph, tiny_clip_config
 
 RANKS, MICRO, ACCUMULATION, SEEN, STEPS, CLIP_NORM = 2, 2, 2, 12, 3, 0.5
 EVERY = itertools.product(("fp32", "bf16", "fp16"), range(4), (False, True))
-POSSIBLE = [(precision, zero, offload) for precision, zero, offload in EVERY
-            if not (zero == 0 and (offload or precision == "fp16"))]
-QUICK = [("fp32", 0, False), ("fp32", 1, False), ("fp32", 2, True), ("fp32", 3, False), ("bf16", 0, False), ("bf16", 1, False),
-         ("fp16", 2, False)]
+POSSIBLE = [
+    (precision, zero, offload)
+    for precision, zero, offload in EVERY
+    if not (zero == 0 and (offload or precision == "fp16"))
+]
+QUICK = [
+    ("fp32", 0, False),
+    ("fp32", 1, False),
+    ("fp32", 2, True),
+    ("fp32", 3, False),
+    ("bf16", 0, False),
+    ("bf16", 1, False),
+    ("fp16", 2, False),
+]
 
 
 def facets(combination: tuple) -> set[tuple]:
@@ -46,7 +56,10 @@ ALONE, OF_FOUR = ([0, 3], [1, 2]), ([1, 3], [0, 2])
 def build(folder: Path, form: str = "tiled") -> C2SRT:
     clip = load_clip(ClipConfig(str(folder / "tiny.json"), "random"))
     torch.manual_seed(0)
-    config, graph = ModelConfig(form=form, layers=1, heads=2, trainable_blocks=1), random_graph(15, SEEN, clip.width, 4)
+    config, graph = (
+        ModelConfig(form=form, layers=1, heads=2, trainable_blocks=1),
+        random_graph(15, SEEN, clip.width, 4),
+    )
     return C2SRT(clip, config, LossConfig(), graph, SEEN)
 
 
@@ -81,28 +94,49 @@ def plain_torch(folder: Path) -> tuple[list[float], list[float], dict[str, Tenso
         optimizer.zero_grad()
         loss = model(*global_batch(step))["loss"]
         loss.backward()
-        norms.append(float(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], CLIP_NORM)))
+        norms.append(
+            float(
+                torch.nn.utils.clip_grad_norm_(
+                    [p for p in model.parameters() if p.requires_grad], CLIP_NORM
+                )
+            )
+        )
         optimizer.step()
         losses.append(loss.item())
-    return losses, norms, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return (
+        losses,
+        norms,
+        {name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
+    )
 
 
 def optimizer_state(engine) -> list[Tensor]:
     """Every tensor of the innermost optimizer's state, copied."""
     optimizer = engine._engine.optimizer
     optimizer = getattr(optimizer, "optimizer", optimizer)
-    return [value.clone() for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    return [
+        value.clone()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value)
+    ]
 
 
-def try_engine(rank: int, folder: Path, size: int, precision: str, zero: int, offload: bool) -> dict:
+def try_engine(
+    rank: int, folder: Path, size: int, precision: str, zero: int, offload: bool
+) -> dict:
     """Trains, meets a NaN on rank 1 only, saves, goes on, and goes on again from the saved state."""
     from c2srt.train.engine import Engine
 
     model = build(folder)
-    config = EngineConfig(Deal(RANKS * MICRO * ACCUMULATION, MICRO, size), precision, zero, offload, CLIP_NORM)
+    config = EngineConfig(
+        Deal(RANKS * MICRO * ACCUMULATION, MICRO, size), precision, zero, offload, CLIP_NORM
+    )
     engine = Engine(model, groups(model), config)
     found = {"start": engine.full_weights()}
-    found["updates"] = [engine.train_step(micro_batches(step, rank, size), 1.0) for step in range(STEPS)]
+    found["updates"] = [
+        engine.train_step(micro_batches(step, rank, size), 1.0) for step in range(STEPS)
+    ]
     found["weights"], state = engine.full_weights(), optimizer_state(engine)
     for name, place in (("nan_input", 3), ("infinite_loss", 3)):
         batch = micro_batches(50, rank, size)
@@ -112,14 +146,18 @@ def try_engine(rank: int, folder: Path, size: int, precision: str, zero: int, of
         found[name] = engine.train_step(batch, 1.0)
     found["after_nan"] = engine.full_weights()
     found["state_kept"] = len(state) > 0 and all(map(torch.equal, state, optimizer_state(engine)))
-    checkpoint = checkpoints.write(folder / f"{size}-{precision}-{zero}-{offload}", engine, Record(STEPS, size, {}, {}))
+    checkpoint = checkpoints.write(
+        folder / f"{size}-{precision}-{zero}-{offload}", engine, Record(STEPS, size, {}, {})
+    )
     found["counters"] = engine.counters()
     engine.train_step(micro_batches(60, rank, size), 0.5)
     found["went_on"] = engine.full_weights()
     model = build(folder)
     load_trained(model, checkpoints.read_weights(checkpoint), checkpoint)
     engine = Engine(model, groups(model), config)
-    engine.restore(checkpoints.open_moments(checkpoint), checkpoints.read_record(checkpoint).optimizer)
+    engine.restore(
+        checkpoints.open_moments(checkpoint), checkpoints.read_record(checkpoint).optimizer
+    )
     found["counters restored"] = engine.counters()
     engine.train_step(micro_batches(60, rank, size), 0.5)
     found["resumed"] = engine.full_weights()
@@ -129,8 +167,12 @@ def try_engine(rank: int, folder: Path, size: int, precision: str, zero: int, of
 def try_all(rank: int, folder: Path, size: int, combinations: list) -> dict:
     from c2srt.train.engine import get_accelerator
 
-    get_accelerator().is_fp16_supported = lambda: True  # slow on a CPU without AVX512-FP16, and still the same code
-    return {combination: try_engine(rank, folder, size, *combination) for combination in combinations}
+    get_accelerator().is_fp16_supported = lambda: (
+        True
+    )  # slow on a CPU without AVX512-FP16, and still the same code
+    return {
+        combination: try_engine(rank, folder, size, *combination) for combination in combinations
+    }
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +228,9 @@ def check_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None
         weights = [weight, found[name]]
         if name.endswith("attn.in_proj_bias"):
             weights = [torch.cat(w.chunk(3)[::2]) for w in weights]
-        torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            *weights, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
@@ -202,14 +246,18 @@ def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, referenc
         assert all(update.applied for update in updates[0])
     assert set(ranks[0]["weights"]) == set(weights) and ranks[1]["weights"] == {}
     if combination[0] == "fp32":
-        assert [update.gradient_norm for update in ranks[1]["updates"]] == pytest.approx(norms, rel=1e-4) and min(norms) > 1
+        assert [update.gradient_norm for update in ranks[1]["updates"]] == pytest.approx(
+            norms, rel=1e-4
+        ) and min(norms) > 1
         check_weights(ranks[0]["weights"], weights)
 
 
 @pytest.mark.parametrize("zero", marked([], *ALONE, str))
 def test_one_rank_trains_like_plain_torch(one_rank, reference, zero):
     found = one_rank["fp32", zero, False][0]
-    assert [update.values["loss"] for update in found["updates"]] == pytest.approx(reference[0], rel=1e-5)
+    assert [update.values["loss"] for update in found["updates"]] == pytest.approx(
+        reference[0], rel=1e-5
+    )
     check_weights(found["weights"], reference[2])
 
 
@@ -230,8 +278,12 @@ def test_a_non_finite_loss_on_one_rank_changes_nothing_on_any(two_ranks, combina
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_resumed_equals_uninterrupted_bit_for_bit(two_ranks, combination):
     found = two_ranks[combination][0]
-    assert all(torch.equal(found["went_on"][name], found["resumed"][name]) for name in found["went_on"])
-    assert not all(torch.equal(found["went_on"][name], found["after_nan"][name]) for name in found["went_on"])
+    assert all(
+        torch.equal(found["went_on"][name], found["resumed"][name]) for name in found["went_on"]
+    )
+    assert not all(
+        torch.equal(found["went_on"][name], found["after_nan"][name]) for name in found["went_on"]
+    )
     assert found["counters"] == found["counters restored"] and found["counters"]["applied"] > 0
     assert ("loss_scaler" in found["counters"]) == (combination[0] == "fp16")
 
@@ -241,25 +293,36 @@ def test_the_first_weights_are_exact_in_float32(folder, two_ranks, combination):
     """16-bit training starts from the CLIP's own float32 weights, not from their rounding."""
     expected = {name: p for name, p in build(folder).named_parameters() if p.requires_grad}
     start = two_ranks[combination][0]["start"]
-    assert set(start) == set(expected) and all(torch.equal(start[name], expected[name]) for name in expected)
+    assert set(start) == set(expected) and all(
+        torch.equal(start[name], expected[name]) for name in expected
+    )
 
 
 def test_ci_runs_every_possible_pair_of_precision_stage_and_offload():
     run, possible = (set().union(*map(facets, cases)) for cases in (QUICK + SAMPLE, POSSIBLE))
     assert run == possible and len(QUICK + SAMPLE + REST) == len(POSSIBLE) == 20
-    assert {*ALONE[0], *OF_FOUR[0]} == {0, 1, 3} and all(sorted(sum(stages, [])) == [*range(4)] for stages in (ALONE, OF_FOUR))
+    assert {*ALONE[0], *OF_FOUR[0]} == {0, 1, 3} and all(
+        sorted(sum(stages, [])) == [*range(4)] for stages in (ALONE, OF_FOUR)
+    )
 
 
 def test_what_deepspeed_cannot_do_is_refused():
-    for arguments, sentence in (((("fp32", 0, True)), "offload=true needs"), (("fp16", 0, False), "precision=fp16 needs zero"),
-                                (("fp32", 4, False), "not a ZeRO stage")):
+    for arguments, sentence in (
+        ((("fp32", 0, True)), "offload=true needs"),
+        (("fp16", 0, False), "precision=fp16 needs zero"),
+        (("fp32", 4, False), "not a ZeRO stage"),
+    ):
         with pytest.raises(UserError, match=sentence):
             check_combination(*arguments)
 
 
 def test_learning_rate_warms_up_and_falls_to_nearly_nothing():
     factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1) and factors[9] == pytest.approx(1.0) and max(factors) == factors[9] == factors[10]
+    assert (
+        factors[0] == pytest.approx(0.1)
+        and factors[9] == pytest.approx(1.0)
+        and max(factors) == factors[9] == factors[10]
+    )
     assert all(a >= b for a, b in zip(factors[10:], factors[11:])) and 0 < factors[-1] < 0.001
     assert learning_rate_factor(0, 1, 0) == 1.0
 
@@ -270,6 +333,11 @@ def test_groups_decay_with_depth_and_spare_vectors(folder):
     named = {name: found[id(p)] for name, p in model.named_parameters() if p.requires_grad}
     assert set(found) == {id(p) for p in model.parameters() if p.requires_grad}
     assert named["head.source"]["peak_lr"] == 2e-3 and named["tower.proj"]["peak_lr"] == 1e-3
-    assert named["tower.vit.transformer.resblocks.2.mlp.c_fc.weight"]["peak_lr"] == pytest.approx(1e-3 * 0.65)
-    assert named["tower.vit.ln_post.weight"]["weight_decay"] == 0 and named["tower.proj"]["weight_decay"] == 1e-2
+    assert named["tower.vit.transformer.resblocks.2.mlp.c_fc.weight"]["peak_lr"] == pytest.approx(
+        1e-3 * 0.65
+    )
+    assert (
+        named["tower.vit.ln_post.weight"]["weight_decay"] == 0
+        and named["tower.proj"]["weight_decay"] == 1e-2
+    )
     assert named["tower.vit.transformer.resblocks.2.mlp.c_fc.bias"]["weight_decay"] == 0

@@ -44,7 +44,11 @@ def results(folder) -> dict:
 def arrays(tmp_path):
     random = np.random.default_rng(0)
     labels = random.choice([-1, 0, 1], (50, 12), p=[0.2, 0.6, 0.2]).astype(np.int8)
-    return {"scores": random.normal(size=(50, 12)) + labels, "labels": labels, "seen": np.arange(12) < 8}
+    return {
+        "scores": random.normal(size=(50, 12)) + labels,
+        "labels": labels,
+        "seen": np.arange(12) < 8,
+    }
 
 
 def save(tmp_path, arrays) -> list[str]:
@@ -58,25 +62,44 @@ def test_a_perfect_map_of_two_categories_gets_a_warning(tmp_path, capsys):
     random = np.random.default_rng(0)
     labels = random.choice([-1, 1], (200, 40)).astype(np.int8)
     labels[:, 5] = np.abs(labels[:, 5])
-    arrays = {"scores": labels + random.random(labels.shape) / 2, "labels": labels, "seen": np.arange(40) < 38}
+    arrays = {
+        "scores": labels + random.random(labels.shape) / 2,
+        "labels": labels,
+        "seen": np.arange(40) < 38,
+    }
     assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out") == 0
     found, printed = results(tmp_path / "out"), capsys.readouterr().out
-    assert found["zsl"]["mAP"]["per_class"] == 1 and found["zsl"]["ci95"]["mAP"]["per_class"] == [1, 1]
+    assert found["zsl"]["mAP"]["per_class"] == 1 and found["zsl"]["ci95"]["mAP"]["per_class"] == [
+        1,
+        1,
+    ]
     few, alone = found["warnings"]
-    assert few.startswith("ZSL is measured over 2 categories and ") and "an interval over the images, however narrow" in few
-    assert alone == ("1 of the 40 categories of GZSL with a positive have no verified negative: their AP is 1 "
-                     "whatever the model")
+    assert (
+        few.startswith("ZSL is measured over 2 categories and ")
+        and "an interval over the images, however narrow" in few
+    )
+    assert alone == (
+        "1 of the 40 categories of GZSL with a positive have no verified negative: their AP is 1 "
+        "whatever the model"
+    )
     assert f"warning: {few}" in printed and f"warning: {alone}" in printed
     arrays["seen"] = np.arange(40) < 10
     labels[0, 5] = -1
     assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/enough") == 0
-    assert results(tmp_path / "enough")["warnings"] == [] and "warning" not in capsys.readouterr().out
+    assert (
+        results(tmp_path / "enough")["warnings"] == [] and "warning" not in capsys.readouterr().out
+    )
 
 
 def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
     assert evaluate(*save(tmp_path, arrays), "topk=[2,3]", f"out={tmp_path}/out") == 0
     found = results(tmp_path / "out")
-    assert found["checkpoint"] is None and found["vocabulary"] is None and found["isr"] is None and found["images"] == 50
+    assert (
+        found["checkpoint"] is None
+        and found["vocabulary"] is None
+        and found["isr"] is None
+        and found["images"] == 50
+    )
     for label_set, columns in (("zsl", ~arrays["seen"]), ("gzsl", np.ones(12, bool))):
         values = found[label_set]
         for protocol, slow in (("per_class", slow_per_class), ("dense", slow_dense)):
@@ -85,13 +108,21 @@ def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
         assert set(values["mAP"]) == {"per_class", "lesa", "biam_legacy", "dense"}
         for k in (2, 3):
             p, r, f1 = (values[f"F1@{k}"][name] for name in ("P", "R", "F1"))
-            assert f1 == pytest.approx(2 * p * r / (p + r)) and k * p / r == pytest.approx(values["positives_per_image"])
+            assert f1 == pytest.approx(2 * p * r / (p + r)) and k * p / r == pytest.approx(
+                values["positives_per_image"]
+            )
         for values in (values["ci95"]["mAP"], values["ci95"]["F1@2"], values["ci95"]["F1@3"]):
             assert all(0 <= low < high <= 1 for low, high in values.values())
     printed = capsys.readouterr().out
-    assert "mAP per_class" in printed and "95 % interval over the choice of test images, 200 draws" in printed
+    assert (
+        "mAP per_class" in printed
+        and "95 % interval over the choice of test images, 200 draws" in printed
+    )
     low, high = found["gzsl"]["ci95"]["mAP"]["per_class"]
-    assert f"{100 * found['gzsl']['mAP']['per_class']:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in printed
+    assert (
+        f"{100 * found['gzsl']['mAP']['per_class']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        in printed
+    )
     assert found["bootstrap"] == {"draws": 200, "seed": 0}
     table = pl.read_csv(tmp_path / "out" / "per_category.csv")
     assert table["positives"].to_list() == (arrays["labels"] == 1).sum(0).tolist()
@@ -102,14 +133,33 @@ def test_small_blocks_give_the_same_bits(tmp_path, arrays, monkeypatch):
     evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/whole")
     monkeypatch.setattr("c2srt.evaluation.arrays.BLOCK_SCORES", 90)
     evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/blocks", "workers=3")
-    assert (tmp_path / "whole/results.json").read_bytes() == (tmp_path / "blocks/results.json").read_bytes()
+    assert (tmp_path / "whole/results.json").read_bytes() == (
+        tmp_path / "blocks/results.json"
+    ).read_bytes()
 
 
 def test_only_the_protocols_asked_for(tmp_path, arrays):
-    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out", "protocols=[lesa,per_class]") == 0
+    assert (
+        evaluate(
+            *save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out", "protocols=[lesa,per_class]"
+        )
+        == 0
+    )
     assert set(results(tmp_path / "out")["zsl"]["mAP"]) == {"per_class", "lesa"}
-    assert evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/none", "protocols=[lesa]", "bootstrap=0") == 0
-    assert results(tmp_path / "none")["bootstrap"] is None and "ci95" not in results(tmp_path / "none")["zsl"]
+    assert (
+        evaluate(
+            *save(tmp_path, arrays),
+            "topk=[2]",
+            f"out={tmp_path}/none",
+            "protocols=[lesa]",
+            "bootstrap=0",
+        )
+        == 0
+    )
+    assert (
+        results(tmp_path / "none")["bootstrap"] is None
+        and "ci95" not in results(tmp_path / "none")["zsl"]
+    )
 
 
 def test_a_label_set_without_positives_is_null_and_said(tmp_path, arrays, capsys):
@@ -120,24 +170,35 @@ def test_a_label_set_without_positives_is_null_and_said(tmp_path, arrays, capsys
     assert "ZSL cannot be measured" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change, arguments, sentence", [
-    (lambda a: a["scores"].__setitem__((31, 2), np.nan), [], "score of image 31 for category 2 is nan"),
-    (lambda a: a["scores"].__setitem__((31, 2), -np.inf), [], "must be finite"),
-    (lambda a: a["labels"].__setitem__((3, 2), 2), [], "labels are −1"),
-    (lambda a: a.update(labels=a["labels"][1:]), [], r"scores \[50, 12\], labels \[49, 12\]"),
-    (lambda a: a.update(seen=a["seen"][1:]), [], "disagree"),
-    (lambda a: a.update(seen=a["seen"] * 2), [], "must be [C] of true"),
-    (lambda a: a.update(scores=a["labels"]), [], "scores must be floats"),
-    (lambda a: a.update(scores=np.array([{}])), [], "not a .npy file"),
-    (lambda a: a.update(labels=np.minimum(a["labels"], 0)), [], "none of the 50 images has a positive label"),
-    (lambda a: a.update(labels=np.maximum(a["labels"], 0)), [], "holds no −1"),
-    (lambda a: None, ["topk=[5]"], "K = 5 does not fit the 4 categories of ZSL"),
-    (lambda a: None, ["topk=[0]"], "topk=[0] must be"),
-    (lambda a: None, ["protocols=[map]"], "protocol 'map' is not one of"),
-    (lambda a: None, ["bootstrap=10"], "must be 0 (no intervals) or at least 40"),
-    (lambda a: None, ["labels=null"], "scores, labels and seen are needed"),
-    (lambda a: None, ["seen=/nowhere.npy"], "seen=/nowhere.npy does not exist"),
-])
+@pytest.mark.parametrize(
+    "change, arguments, sentence",
+    [
+        (
+            lambda a: a["scores"].__setitem__((31, 2), np.nan),
+            [],
+            "score of image 31 for category 2 is nan",
+        ),
+        (lambda a: a["scores"].__setitem__((31, 2), -np.inf), [], "must be finite"),
+        (lambda a: a["labels"].__setitem__((3, 2), 2), [], "labels are −1"),
+        (lambda a: a.update(labels=a["labels"][1:]), [], r"scores \[50, 12\], labels \[49, 12\]"),
+        (lambda a: a.update(seen=a["seen"][1:]), [], "disagree"),
+        (lambda a: a.update(seen=a["seen"] * 2), [], "must be [C] of true"),
+        (lambda a: a.update(scores=a["labels"]), [], "scores must be floats"),
+        (lambda a: a.update(scores=np.array([{}])), [], "not a .npy file"),
+        (
+            lambda a: a.update(labels=np.minimum(a["labels"], 0)),
+            [],
+            "none of the 50 images has a positive label",
+        ),
+        (lambda a: a.update(labels=np.maximum(a["labels"], 0)), [], "holds no −1"),
+        (lambda a: None, ["topk=[5]"], "K = 5 does not fit the 4 categories of ZSL"),
+        (lambda a: None, ["topk=[0]"], "topk=[0] must be"),
+        (lambda a: None, ["protocols=[map]"], "protocol 'map' is not one of"),
+        (lambda a: None, ["bootstrap=10"], "must be 0 (no intervals) or at least 40"),
+        (lambda a: None, ["labels=null"], "scores, labels and seen are needed"),
+        (lambda a: None, ["seen=/nowhere.npy"], "seen=/nowhere.npy does not exist"),
+    ],
+)
 def test_bad_arrays_get_one_sentence(tmp_path, arrays, capsys, change, arguments, sentence):
     change(arrays)
     status = evaluate(*save(tmp_path, arrays), "topk=[2]", f"out={tmp_path}/out", *arguments)
@@ -160,21 +221,35 @@ def world(shared_ray, tmp_path_factory):
     clip = load_clip(config)
     torch.manual_seed(0)
     graph = random_graph(SEEN + UNSEEN, SEEN, 16, 3)
-    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), graph, SEEN)
+    model = C2SRT(
+        clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), graph, SEEN
+    )
     save_export(folder / "run/model", model, model.state_dict(), clip, vocabulary, ["a {}."], {})
     return folder, vocabulary, config
 
 
 def shared(world) -> list[str]:
     folder, _, config = world
-    return [f"shards={folder}/shards", f"text={folder}/text", f"clip.name={config.name}", "clip.pretrained=random", "topk=[2,3]"]
+    return [
+        f"shards={folder}/shards",
+        f"text={folder}/text",
+        f"clip.name={config.name}",
+        "clip.pretrained=random",
+        "topk=[2,3]",
+    ]
 
 
 def everything(world, size: int):
     """All images and labels of the test split, in one process."""
     folder, vocabulary, _ = world
-    batches = list(evaluation_batches(LoaderConfig(size, workers=0), load_index(folder / "shards"), vocabulary, "test"))
-    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches]).numpy()
+    batches = list(
+        evaluation_batches(
+            LoaderConfig(size, workers=0), load_index(folder / "shards"), vocabulary, "test"
+        )
+    )
+    return torch.cat([batch.images for batch in batches]), torch.cat(
+        [batch.labels for batch in batches]
+    ).numpy()
 
 
 def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
@@ -186,18 +261,24 @@ def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
     assert found["images"] == IMAGES and found["vocabulary"] == vocabulary.hash
     for label_set, columns in (("zsl", np.arange(16) >= SEEN), ("gzsl", np.ones(16, bool))):
         for protocol, slow in (("per_class", slow_per_class), ("dense", slow_dense)):
-            assert found[label_set]["mAP"][protocol] == pytest.approx(np.nanmean(slow(scores.numpy(), labels, columns)), abs=1e-3)
+            assert found[label_set]["mAP"][protocol] == pytest.approx(
+                np.nanmean(slow(scores.numpy(), labels, columns)), abs=1e-3
+            )
     assert found["isr"]["mean_patches"] == pytest.approx(counts.float().mean().item(), rel=1e-3)
     assert 0 <= found["isr"]["capped_share"] <= 1
     table = pl.read_csv(tmp_path / "out/per_category.csv")
-    assert table["mid"].to_list() == list(vocabulary.mids) and table["name"].to_list() == list(vocabulary.names)
+    assert table["mid"].to_list() == list(vocabulary.mids) and table["name"].to_list() == list(
+        vocabulary.names
+    )
     assert table["seen"].to_list() == [True] * SEEN + [False] * UNSEEN
     for name, value in (("positives", 1), ("negatives", -1)):
         assert table[name].to_list() == (labels == value).sum(0).tolist()
     for label_set, columns in (("zsl", np.arange(16) >= SEEN), ("gzsl", np.ones(16, bool))):
         expected = slow_per_class(scores.numpy(), labels, columns)
         np.testing.assert_allclose(table[f"{label_set}_per_class"].to_numpy(), expected, atol=1e-2)
-        assert {f"{label_set}_{protocol}" for protocol in found[label_set]["mAP"]} <= set(table.columns)
+        assert {f"{label_set}_{protocol}" for protocol in found[label_set]["mAP"]} <= set(
+            table.columns
+        )
     assert found["published"] is None and found["given_away"] == []
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == []
 
@@ -205,15 +286,28 @@ def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
 def test_any_number_of_workers_gives_the_same_bytes_and_again_is_a_no_op(world, tmp_path, capsys):
     folder, _, _ = world
     for workers in (1, 2):
-        assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/{workers}", f"workers={workers}") == 0
+        assert (
+            evaluate(
+                *shared(world),
+                f"checkpoint={folder}/run/model",
+                f"out={tmp_path}/{workers}",
+                f"workers={workers}",
+            )
+            == 0
+        )
     for name in ("results.json", "per_category.csv"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     before = (tmp_path / "1/results.json").stat().st_mtime_ns
-    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("mAP", "F1@"))][-6:]
+    table = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(("mAP", "F1@"))
+    ][-6:]
     assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/1") == 0
     printed = capsys.readouterr().out
     assert "up to date" in printed and (tmp_path / "1/results.json").stat().st_mtime_ns == before
-    assert len(table) == 6 and [line for line in printed.splitlines() if line.startswith(("mAP", "F1@"))] == table
+    assert (
+        len(table) == 6
+        and [line for line in printed.splitlines() if line.startswith(("mAP", "F1@"))] == table
+    )
 
 
 def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):
@@ -240,7 +334,9 @@ def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):
     assert evaluate(*arguments) == 0 and unchanged == [True] * 7
     monkeypatch.undo()
     assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/whole") == 0
-    assert (tmp_path / "out/results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
+    assert (tmp_path / "out/results.json").read_bytes() == (
+        tmp_path / "whole/results.json"
+    ).read_bytes()
 
 
 def test_results_are_up_to_date_only_with_their_own_table(world, tmp_path, capsys):
@@ -258,10 +354,16 @@ def test_results_are_up_to_date_only_with_their_own_table(world, tmp_path, capsy
     (tmp_path / f"pieces-{'0' * 16}").mkdir()  # as a run leaves that was killed behind results.json
     (tmp_path / "results.json.tmp-4194305").write_text("{")
     assert evaluate(*arguments) == 0 and "up to date" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["per_category.csv", "pieces-of-my-own", "results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "per_category.csv",
+        "pieces-of-my-own",
+        "results.json",
+    ]
 
 
-def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(world, tmp_path, monkeypatch, capsys):
+def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(
+    world, tmp_path, monkeypatch, capsys
+):
     """Between the driver's look at its identity and the workers that load it; put back, the results are those of the old."""
     import cluster.evaluate as job
     from c2srt import text
@@ -269,7 +371,13 @@ def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(world, tmp_path,
     folder, _, clip = world
     for name, template in (("text", "a {}."), ("other", "no {}!")):
         text.run(text.Config(clip, [template], {}, str(folder / "shards"), str(tmp_path / name)))
-    arguments = [*shared(world), "checkpoint=clip", f"text={tmp_path}/text", f"clip.name={clip.name}", f"clip.pretrained={clip.pretrained}"]
+    arguments = [
+        *shared(world),
+        "checkpoint=clip",
+        f"text={tmp_path}/text",
+        f"clip.name={clip.name}",
+        f"clip.pretrained={clip.pretrained}",
+    ]
 
     def exchange() -> None:
         for one, other in (("text", "aside"), ("other", "text"), ("aside", "other")):
@@ -282,12 +390,17 @@ def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(world, tmp_path,
     run_tasks = job.run_tasks
     monkeypatch.setattr(job, "run_tasks", tasks)
     assert evaluate(*arguments, f"out={tmp_path}/out", "protocols=[per_class]") == 2
-    assert "was written anew while it was evaluated" in capsys.readouterr().err and not (tmp_path / "out/results.json").exists()
+    assert (
+        "was written anew while it was evaluated" in capsys.readouterr().err
+        and not (tmp_path / "out/results.json").exists()
+    )
     monkeypatch.undo()
     exchange()
     for out in ("out", "undisturbed"):
         assert evaluate(*arguments, f"out={tmp_path}/{out}", "protocols=[per_class]") == 0
-    assert (tmp_path / "out/results.json").read_bytes() == (tmp_path / "undisturbed/results.json").read_bytes()
+    assert (tmp_path / "out/results.json").read_bytes() == (
+        tmp_path / "undisturbed/results.json"
+    ).read_bytes()
 
 
 def test_results_go_to_the_trainings_mlflow_run(world, tmp_path):
@@ -295,24 +408,40 @@ def test_results_go_to_the_trainings_mlflow_run(world, tmp_path):
 
     folder, _, _ = world
     shutil.copytree(folder / "run", tmp_path / "run")
-    tracker = Tracker(tmp_path / "run", f"sqlite:///{tmp_path}/mlflow.db", Run("c2srt", "training", {}, {}))
+    tracker = Tracker(
+        tmp_path / "run", f"sqlite:///{tmp_path}/mlflow.db", Run("c2srt", "training", {}, {})
+    )
     tracker.close()
-    assert evaluate(*shared(world), f"checkpoint={tmp_path}/run/model", f"out={tmp_path}/out", "loader_workers=1") == 0
+    assert (
+        evaluate(
+            *shared(world),
+            f"checkpoint={tmp_path}/run/model",
+            f"out={tmp_path}/out",
+            "loader_workers=1",
+        )
+        == 0
+    )
     import mlflow
 
     client = mlflow.MlflowClient(tracker.uri)
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["test/gzsl_mAP_per_class"] == pytest.approx(results(tmp_path / "out")["gzsl"]["mAP"]["per_class"])
+    assert run.data.metrics["test/gzsl_mAP_per_class"] == pytest.approx(
+        results(tmp_path / "out")["gzsl"]["mAP"]["per_class"]
+    )
     assert {path.path for path in client.list_artifacts(tracker.run_id, "evaluation-test")} == {
-        "evaluation-test/results.json", "evaluation-test/per_category.csv"}
+        "evaluation-test/results.json",
+        "evaluation-test/per_category.csv",
+    }
 
 
 def test_clip_zero_shot(world, tmp_path):
     folder, vocabulary, config = world
     assert evaluate(*shared(world), "checkpoint=clip", f"out={tmp_path}/out") == 0
     images, labels = everything(world, 32)
-    scores, _ = ClipScorer(Subject("clip", vocabulary, config, str(folder / "text")), torch.device("cpu")).scores(images)
+    scores, _ = ClipScorer(
+        Subject("clip", vocabulary, config, str(folder / "text")), torch.device("cpu")
+    ).scores(images)
     found = results(tmp_path / "out")
     assert found["checkpoint"] == "clip" and found["isr"] is None
     expected = np.nanmean(slow_per_class(scores, labels, np.ones(16, bool)))
@@ -338,39 +467,74 @@ def test_class_prior(world, tmp_path, monkeypatch):
     best = np.argsort(-prior, kind="stable")[:2]
     assert len(set(np.sort(prior)[-3:])) == 3, "the test needs a prior without ties at the top"
     rows = (labels == 1).any(1)
-    assert results(tmp_path / "out")["gzsl"]["F1@2"]["P"] == pytest.approx((labels[rows][:, best] == 1).sum() / (2 * rows.sum()))
+    assert results(tmp_path / "out")["gzsl"]["F1@2"]["P"] == pytest.approx(
+        (labels[rows][:, best] == 1).sum() / (2 * rows.sum())
+    )
     monkeypatch.setattr("cluster.evaluate.count_prior", None)
-    assert evaluate(*shared(world), "checkpoint=prior", f"out={tmp_path}/out") == 0, "up to date: nothing is counted"
+    assert evaluate(*shared(world), "checkpoint=prior", f"out={tmp_path}/out") == 0, (
+        "up to date: nothing is counted"
+    )
 
 
 def test_what_is_known_of_a_vocabulary_stands_beside_the_results():
     """Both published constants, a difference from them, and unseen names that a seen one gives away."""
     open_images = open_images_v4()
     nus_wide = Vocabulary(NAMES, NAMES, 925)
-    assert about(open_images, "test")["published"] == {"zsl": 1.28, "gzsl": 8.68, "over": "positive"}
+    assert about(open_images, "test")["published"] == {
+        "zsl": 1.28,
+        "gzsl": 8.68,
+        "over": "positive",
+    }
     assert about(nus_wide, "test")["published"] == {"zsl": 1.875, "gzsl": 6.8, "over": "all"}
-    assert about(open_images, "validation")["published"] is None and about(make_vocabulary(4, 2), "test")["published"] is None
-    assert about(open_images, "test")["given_away"] == ["Rings/Ring", "Lamborghini/Lamborghini", "Snowshoe/Snowshoe"]
-    for vocabulary, unseen, same, row in ((open_images, 400, [1.2841, 8.6789], "published, such images"),
-                                          (nus_wide, 81, [1.8751, 6.8049], "published, over all images")):
+    assert (
+        about(open_images, "validation")["published"] is None
+        and about(make_vocabulary(4, 2), "test")["published"] is None
+    )
+    assert about(open_images, "test")["given_away"] == [
+        "Rings/Ring",
+        "Lamborghini/Lamborghini",
+        "Snowshoe/Snowshoe",
+    ]
+    for vocabulary, unseen, same, row in (
+        (open_images, 400, [1.2841, 8.6789], "published, such images"),
+        (nus_wide, 81, [1.8751, 6.8049], "published, over all images"),
+    ):
         labels = results_with(same, about(vocabulary, "test"), unseen)
         said = describe(labels)
         known = [f"{labels['published'][label_set]:g}" for label_set in ("zsl", "gzsl")]
-        assert [*row.split(), *known] in [line.split() for line in said.splitlines()] and "cannot be compared" not in said
+        assert [*row.split(), *known] in [
+            line.split() for line in said.splitlines()
+        ] and "cannot be compared" not in said
         pairs = len({pair.split("/")[0] for pair in labels["given_away"]})
-        assert f"note: {pairs} of the {unseen} unseen names equal a seen one but for a plural" in said
+        assert (
+            f"note: {pairs} of the {unseen} unseen names equal a seen one but for a plural" in said
+        )
         said = describe(results_with([same[0] + 0.1, same[1]], about(vocabulary, "test"), unseen))
-        assert said.count("cannot be compared") == 1 and f"ZSL has {same[0] + 0.1:.3f} positives per image" in said
+        assert (
+            said.count("cannot be compared") == 1
+            and f"ZSL has {same[0] + 0.1:.3f} positives per image" in said
+        )
     assert len({pair.split("/")[0] for pair in about(nus_wide, "test")["given_away"]}) == 30
 
 
 def results_with(positives: list[float], about_: dict, unseen: int) -> dict:
     """A results.json with given positives per image, whichever images they are over."""
-    return {"isr": None, "bootstrap": None, **about_, **{
-        label_set: {"mAP": {"per_class": 0.5}, "F1@3": {"P": 0.1, "R": 0.1, "F1": 0.1}, "images": 10,
-                    "positives_per_image": value,
-                    "categories": {"all": unseen, "positive": 3}, "all_images": {"positives_per_image": value}}
-        for label_set, value in zip(("zsl", "gzsl"), positives)}}
+    return {
+        "isr": None,
+        "bootstrap": None,
+        **about_,
+        **{
+            label_set: {
+                "mAP": {"per_class": 0.5},
+                "F1@3": {"P": 0.1, "R": 0.1, "F1": 0.1},
+                "images": 10,
+                "positives_per_image": value,
+                "categories": {"all": unseen, "positive": 3},
+                "all_images": {"positives_per_image": value},
+            }
+            for label_set, value in zip(("zsl", "gzsl"), positives)
+        },
+    }
 
 
 def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):
@@ -381,7 +545,10 @@ def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):
     make_shards(tmp_path / "order", {"test": 5}, 10, Vocabulary(*swapped, SEEN))
     cases = [
         ([f"checkpoint={tmp_path}"], "is not an exported model"),
-        ([f"checkpoint={folder}/elsewhere/model"], f"there is {folder}/run/model: give one as checkpoint=…"),
+        (
+            [f"checkpoint={folder}/elsewhere/model"],
+            f"there is {folder}/run/model: give one as checkpoint=…",
+        ),
         ([f"checkpoint={folder}/run", f"shards={tmp_path}/other"], "was made for vocabulary"),
         ([f"checkpoint={folder}/run", f"shards={tmp_path}/order"], "was made for vocabulary"),
         (["checkpoint=clip", f"shards={tmp_path}/order"], "was made for vocabulary"),
@@ -400,7 +567,13 @@ def test_bad_checkpoints_get_one_sentence(world, tmp_path, capsys):
 def test_scores_that_are_not_finite_name_the_images(world, tmp_path, capsys):
     folder, vocabulary, config = world
     clip = load_clip(config)
-    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3), LossConfig(), random_graph(SEEN + UNSEEN, SEEN, 16, 3), SEEN)
+    model = C2SRT(
+        clip,
+        ModelConfig(heads=4, neighbours=3),
+        LossConfig(),
+        random_graph(SEEN + UNSEEN, SEEN, 16, 3),
+        SEEN,
+    )
     with torch.no_grad():
         model.tower.proj.fill_(float("nan"))
     save_export(tmp_path / "broken", model, model.state_dict(), clip, vocabulary, ["a {}."], {})

@@ -30,10 +30,13 @@ HOLDER = "import sys, time; from pathlib import Path; from c2srt.lock import *; 
 
 # --- one writer at a time
 
+
 @contextmanager
 def other_process(code: str) -> Iterator[subprocess.Popen]:
     """Another process that runs `code`, prints a line and waits."""
-    process = subprocess.Popen([sys.executable, "-c", f"{HOLDER}{code}"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{HOLDER}{code}"], stdout=subprocess.PIPE, text=True
+    )
     try:
         process.stdout.readline()
         yield process
@@ -43,8 +46,13 @@ def other_process(code: str) -> Iterator[subprocess.Popen]:
 
 
 def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_gone(tmp_path):
-    with other_process(f"with only_command(Path('{tmp_path}') / LOCK): print('held', flush=True); time.sleep(60)") as first:
-        with pytest.raises(UserError, match=f"another command is writing {tmp_path} .* {first.pid}"), only_command(tmp_path / LOCK):
+    with other_process(
+        f"with only_command(Path('{tmp_path}') / LOCK): print('held', flush=True); time.sleep(60)"
+    ) as first:
+        with (
+            pytest.raises(UserError, match=f"another command is writing {tmp_path} .* {first.pid}"),
+            only_command(tmp_path / LOCK),
+        ):
             pass
         first.kill()
         first.wait()
@@ -55,7 +63,9 @@ def test_a_second_training_in_the_same_folder_is_refused_until_the_first_has_gon
 def test_a_rank_that_an_earlier_attempt_left_behind_holds_the_next_one_up_even_stopped(tmp_path):
     with only_command(tmp_path / LOCK) as lock:
         wait_for_earlier_ranks(lock, 0)
-        with other_process(f"hold_as_rank(Path('{tmp_path}')); print('held', flush=True); time.sleep(60)") as rank:
+        with other_process(
+            f"hold_as_rank(Path('{tmp_path}')); print('held', flush=True); time.sleep(60)"
+        ) as rank:
             rank.send_signal(signal.SIGSTOP)
             with pytest.raises(UserError, match="workers of an earlier attempt still write"):
                 wait_for_earlier_ranks(lock, 0.3)
@@ -65,13 +75,18 @@ def test_a_rank_that_an_earlier_attempt_left_behind_holds_the_next_one_up_even_s
 
 # --- attempts on a real Ray of two nodes, with ranks that do little
 
+
 @pytest.fixture(scope="module")
 def ray_cluster():
     """A head without CPUs, so that ranks go to the node that a test adds."""
     import ray
     from ray.cluster_utils import Cluster
 
-    found = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}))
+    found = patiently(
+        lambda: Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+    )
     os.environ["RAY_ADDRESS"] = found.address
     ray.init(address=found.address, log_to_driver=False, logging_level="error")
     yield found
@@ -94,8 +109,17 @@ def patiently(start: Callable, attempts: int = 5):
 
 def plain_config(folder: Path, **changes: object) -> Config:
     """A config for ranks that read no inputs."""
-    base = Config(shards="", text="", relations="", teacher="", work=str(folder), out=str(folder), workers=2, start_timeout=3,
-                  collective_timeout=30)
+    base = Config(
+        shards="",
+        text="",
+        relations="",
+        teacher="",
+        work=str(folder),
+        out=str(folder),
+        workers=2,
+        start_timeout=3,
+        collective_timeout=30,
+    )
     return replace(base, **changes)
 
 
@@ -146,14 +170,21 @@ def test_failures_are_counted_only_while_no_newer_checkpoint_is_written(ray_clus
     finally:
         ray_cluster.remove_node(node)
     assert "failed 2 times in a row without a newer checkpoint than step 7" in str(raised.value)
-    assert "max_failures=1" in str(raised.value) and "ValueError: no luck on rank 0" in str(raised.value)
+    assert "max_failures=1" in str(raised.value) and "ValueError: no luck on rank 0" in str(
+        raised.value
+    )
     found = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     assert [failure["step"] for failure in found] == [0, 7, 7]
-    assert all(re.match(r"rank 1: its process died \(", failure["cause"]) for failure in found[:2]), found
+    assert all(
+        re.match(r"rank 1: its process died \(", failure["cause"]) for failure in found[:2]
+    ), found
     tags = json.loads((tmp_path / "tags-0").read_text())
     assert tags["restarts"] == "2" and tags["last_failure"] == found[1]["cause"]
     log = (tmp_path / "train.log").read_text()
-    assert "attempt failed (1 in a row without progress): rank 1: its process died" in log and "going on from step 7" in log
+    assert (
+        "attempt failed (1 in a row without progress): rank 1: its process died" in log
+        and "going on from step 7" in log
+    )
 
 
 def rank_whose_node_goes(told: dict) -> None:
@@ -172,8 +203,12 @@ def rank_whose_node_goes(told: dict) -> None:
     distributed.barrier()
 
 
-@pytest.mark.parametrize("least", (pytest.param(1, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.long)))
-def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence(ray_cluster, tmp_path, least):
+@pytest.mark.parametrize(
+    "least", (pytest.param(1, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.long))
+)
+def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence(
+    ray_cluster, tmp_path, least
+):
     from cluster.attempts import run_attempts
 
     nodes = [patiently(lambda: ray_cluster.add_node(num_cpus=1)) for _ in range(2)]
@@ -184,16 +219,22 @@ def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence
                 run_attempts(config, lock, rank_whose_node_goes)
                 assert (tmp_path / "done alone").exists()
             else:
-                with pytest.raises(UserError, match="have room for 1 workers of 1 CPUs and 0 GPUs, and 2 are needed"):
+                with pytest.raises(
+                    UserError,
+                    match="have room for 1 workers of 1 CPUs and 0 GPUs, and 2 are needed",
+                ):
                     run_attempts(config, lock, rank_whose_node_goes)
     finally:
         for node in nodes:
             ray_cluster.remove_node(node)
     failure = json.loads((tmp_path / "failures.jsonl").read_text().splitlines()[0])
-    assert failure["workers"] == 2 and re.match("rank 1: its (process or )?node ", failure["cause"]), failure
+    assert failure["workers"] == 2 and re.match(
+        "rank 1: its (process or )?node ", failure["cause"]
+    ), failure
 
 
 # --- the command itself, on a tiny whole training
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory) -> Config:
@@ -231,8 +272,13 @@ def weights(folder: Path) -> bytes:
 def test_sigterm_saves_and_says_how_to_go_on(case, tmp_path, ray_address):
     """On a Ray that was there before: only the command gets the signal."""
     log, out = tmp_path / "log", Path(case.work) / "told"
-    process = launch(command(case, "told", "epochs=1000"), log, RAY_ADDRESS=ray_address, RAY_AUTH_MODE="token",
-                     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    process = launch(
+        command(case, "told", "epochs=1000"),
+        log,
+        RAY_ADDRESS=ray_address,
+        RAY_AUTH_MODE="token",
+        RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+    )
     try:
         wait_until(lambda: newest(out) >= 3, "step 3", process)
         process.send_signal(signal.SIGTERM)
@@ -255,13 +301,18 @@ def test_a_stopped_loader_is_named_and_replaced(case, tmp_path):
         said = ended(process, 0, log)
     finally:
         end(process)
-    assert re.search(rf"rank \d: a loader process \(pid {victim.pid}\) sent no batch for 30 s: it was stopped", said)
+    assert re.search(
+        rf"rank \d: a loader process \(pid {victim.pid}\) sent no batch for 30 s: it was stopped",
+        said,
+    )
     assert "run the same command again to go on; going on" not in said and "finished:" in said
 
 
 @pytest.mark.long  # in every run: divergence in tests/test_train.py
 @pytest.mark.timeout(1800)
-def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good_checkpoint(case, tmp_path):
+def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good_checkpoint(
+    case, tmp_path
+):
     log, out = tmp_path / "log", Path(case.work) / "diverged"
     ended(launch(command(case, "diverged", "steps=3"), log), 0, log)
     keys = ["epochs=4", "max_nonfinite=2", "checkpoint_every=1"]
@@ -270,14 +321,20 @@ def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good
     record["config"]["lr"] = 1e30  # as if the run had always had it: another lr is refused
     settings.write_text(json.dumps(record))
     said = ended(launch(command(case, "diverged", *keys, "lr=1e30"), log), 2, log)
-    assert "updates in a row, up to step" in said and "lower lr" in said and "attempt failed" not in said
+    assert (
+        "updates in a row, up to step" in said
+        and "lower lr" in said
+        and "attempt failed" not in said
+    )
     assert newest(out) >= 3
 
 
 @pytest.mark.long  # in every run: full disks in tests/test_checkpoints.py and tests/test_shard_job.py
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of one's own takes root")
-def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_there_is_room(case, tmp_path):
+def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_there_is_room(
+    case, tmp_path
+):
     disk, log, name = tmp_path / "disk", tmp_path / "log", "full"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]).returncode:
@@ -289,7 +346,10 @@ def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_ther
         wait_until(lambda: newest(out) >= 2, "step 2", process)
         fill_while_it_runs(disk / "ballast", process)
         said = ended(process, 2, log)
-        assert f"the disk is full while writing {out}/" in said and "run the same command again" in said
+        assert (
+            f"the disk is full while writing {out}/" in said
+            and "run the same command again" in said
+        )
         kept = newest(out)
         assert kept >= 2 and "attempt failed" not in said
         (disk / "ballast").unlink()

@@ -18,12 +18,28 @@ from c2srt.model.plan import Plan
 from tests.tiny import random_graph
 
 B, P, C, SEEN, D, K = 3, 9, 23, 20, 16, 3
-TILES = [Plan(1, 5, 0), Plan(2, 7, 0, True), Plan(3, 23, 0, True), Plan(3, 23, 0), Plan(2, 1, 0, True)]
+TILES = [
+    Plan(1, 5, 0),
+    Plan(2, 7, 0, True),
+    Plan(3, 23, 0, True),
+    Plan(3, 23, 0),
+    Plan(2, 1, 0, True),
+]
 CONFIGS = {
     "full": {},
     "literal init": {"init": "literal"},
-    "weighted, deep input, no residual": {"init": "literal", "pooling": "weighted", "input_layers": 3, "residual": False},
-    "one head, one layer, no self-loops": {"init": "literal", "heads": 1, "layers": 1, "self_loops": False},
+    "weighted, deep input, no residual": {
+        "init": "literal",
+        "pooling": "weighted",
+        "input_layers": 3,
+        "residual": False,
+    },
+    "one head, one layer, no self-loops": {
+        "init": "literal",
+        "heads": 1,
+        "layers": 1,
+        "self_loops": False,
+    },
     "heads of width 1": {"init": "literal", "heads": 16},
     "only self-loops": {"init": "literal", "neighbours": 0},
     "all patches": {"threshold": 1.0, "max_patches": P},
@@ -39,14 +55,26 @@ def inputs(config: ModelConfig, seed: int = 0, graph: Graph | None = None):
     head = Head(D, config, 3.0).double()
     graph = graph or random_graph(C, SEEN, D, K, seed, torch.double)
     graph = Graph(graph.text, graph.table[:, : config.neighbours])
-    patches, global_ = torch.randn(B, P, D, dtype=torch.double), torch.randn(B, D, dtype=torch.double)
-    return head, graph, patches.requires_grad_(), global_.requires_grad_(), torch.randint(-1, 2, (B, C))
+    patches, global_ = (
+        torch.randn(B, P, D, dtype=torch.double),
+        torch.randn(B, D, dtype=torch.double),
+    )
+    return (
+        head,
+        graph,
+        patches.requires_grad_(),
+        global_.requires_grad_(),
+        torch.randint(-1, 2, (B, C)),
+    )
 
 
 @pytest.mark.parametrize("plan", TILES, ids=str)
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 def test_values_and_gradients_equal_the_literal_head(changes, plan):
-    config, loss = ModelConfig(**{"max_patches": 3, "heads": 4, "neighbours": K, **changes}), LossConfig()
+    config, loss = (
+        ModelConfig(**{"max_patches": 3, "heads": 4, "neighbours": K, **changes}),
+        LossConfig(),
+    )
     plan = replace(plan, fold=plan.fold and config.ist and config.input_layers == 1)
     head, graph, patches, global_, labels = inputs(config)
     weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.double)
@@ -61,48 +89,79 @@ def test_values_and_gradients_equal_the_literal_head(changes, plan):
     assert tiled.item() == pytest.approx(literal.item(), abs=1e-12)
     for mine, theirs, leaf in zip(found, expected, leaves):
         zero = torch.zeros_like(leaf)
-        torch.testing.assert_close(zero if mine is None else mine, zero if theirs is None else theirs, rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            zero if mine is None else mine, zero if theirs is None else theirs, rtol=0, atol=1e-9
+        )
     tiled_scores, tiled_counts = head.scores(patches, global_, graph, plan)
     torch.testing.assert_close(tiled_scores, scores, rtol=0, atol=1e-9)
     if config.isr:
         assert torch.equal(tiled_counts, counts)
         assert statistics[0].item() == pytest.approx(counts.double().mean().item(), rel=1e-6)
-        assert statistics[1].item() == pytest.approx((counts >= config.max_patches).double().mean().item(), abs=1e-6)
+        assert statistics[1].item() == pytest.approx(
+            (counts >= config.max_patches).double().mean().item(), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("unverified", ["negative", "ignore"])
 def test_the_plain_sum_over_pairs_too(unverified):
-    config, loss = ModelConfig(max_patches=3, heads=4, neighbours=K, init="literal"), LossConfig(reduction="sum", unverified=unverified)
+    config, loss = (
+        ModelConfig(max_patches=3, heads=4, neighbours=K, init="literal"),
+        LossConfig(reduction="sum", unverified=unverified),
+    )
     head, graph, patches, global_, labels = inputs(config)
     leaves, weights = [patches, global_, *head.parameters()], torch.ones(B, dtype=torch.double)
     scores, _ = literal_scores(head, patches, global_, graph)
-    expected = torch.autograd.grad(pairwise_ranking_loss(scores, labels, loss).mean(), leaves, allow_unused=True)
-    found = torch.autograd.grad(head(patches, global_, labels, weights, graph, loss, Plan(1, 9, 0, True))[0], leaves, allow_unused=True)
+    expected = torch.autograd.grad(
+        pairwise_ranking_loss(scores, labels, loss).mean(), leaves, allow_unused=True
+    )
+    found = torch.autograd.grad(
+        head(patches, global_, labels, weights, graph, loss, Plan(1, 9, 0, True))[0],
+        leaves,
+        allow_unused=True,
+    )
     for mine, theirs in zip(found, expected):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-9)
 
 
 def test_gradients_scale_with_the_upstream_gradient():
-    head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal"))
+    head, graph, patches, global_, labels = inputs(
+        ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal")
+    )
     plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B, dtype=torch.double)
-    once = torch.autograd.grad(head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source])
-    scaled = torch.autograd.grad(1024 * head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source])
+    once = torch.autograd.grad(
+        head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source]
+    )
+    scaled = torch.autograd.grad(
+        1024 * head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source]
+    )
     for one, many in zip(once, scaled):
         assert one.abs().max() > 0
         torch.testing.assert_close(1024 * one, many, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 6e-2), (torch.float16, 2e-3)])
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 2e-5), (torch.bfloat16, 6e-2), (torch.float16, 2e-3)]
+)
 def test_lower_precision_stays_near_float64(dtype, tolerance):
     config = ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal")
     head, graph, patches, global_, labels = inputs(config)
     plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B)
-    exact = torch.autograd.grad(head(patches, global_, labels, weights.double(), graph, loss, plan)[0], head.output)[0]
+    exact = torch.autograd.grad(
+        head(patches, global_, labels, weights.double(), graph, loss, plan)[0], head.output
+    )[0]
     low = Head(D, config, 3.0)
     low.load_state_dict(head.state_dict())
     low.to(dtype)
     graph32 = Graph(graph.text.float(), graph.table)
-    total, _ = low(patches.detach().to(dtype).requires_grad_(), global_.detach().to(dtype).requires_grad_(), labels, weights, graph32, loss, plan)
+    total, _ = low(
+        patches.detach().to(dtype).requires_grad_(),
+        global_.detach().to(dtype).requires_grad_(),
+        labels,
+        weights,
+        graph32,
+        loss,
+        plan,
+    )
     found = torch.autograd.grad(total, low.output)[0]
     assert found.dtype == dtype
     assert (found.double() - exact).norm() / exact.norm() < tolerance
@@ -120,13 +179,17 @@ def test_scores_of_a_nan_image_do_not_touch_its_neighbours():
 
 def test_initially_the_full_model_scores_like_its_image_feature():
     """init=clip: step 0 is cosine((f_L + f_G) / 2, text), and without ISR CLIP's own zero-shot score."""
-    head, graph, patches, global_, _ = inputs(ModelConfig(isr=False, heads=4, neighbours=K, score_scale=3.0))
+    head, graph, patches, global_, _ = inputs(
+        ModelConfig(isr=False, heads=4, neighbours=K, score_scale=3.0)
+    )
     scores, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
     torch.testing.assert_close(scores, 3 * F.normalize(global_, dim=-1).detach() @ graph.text.T)
 
 
 def test_a_category_hears_itself_and_its_neighbours_only():
-    head, graph, patches, global_, _ = inputs(ModelConfig(max_patches=5, heads=4, layers=1, neighbours=K, init="literal"))
+    head, graph, patches, global_, _ = inputs(
+        ModelConfig(max_patches=5, heads=4, layers=1, neighbours=K, init="literal")
+    )
     scores, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
     moved = graph.text.clone()
     moved[5] = F.normalize(torch.randn(D, dtype=torch.double), dim=-1)
@@ -163,10 +226,17 @@ def test_heads_must_divide_the_width():
         Head(16, ModelConfig(heads=5), 1.0)
 
 
-@pytest.mark.parametrize("changes, sentence", [
-    ({"threshold": 0.0}, "isr=false"), ({"form": "fast"}, "not one of"), ({"residual": False}, "residual=true"),
-    ({"neighbours": 0, "self_loops": False}, "neighbours"), ({"score_scale": 0.0}, "above 0"), ({"layers": 0}, "at least 1"),
-])
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"threshold": 0.0}, "isr=false"),
+        ({"form": "fast"}, "not one of"),
+        ({"residual": False}, "residual=true"),
+        ({"neighbours": 0, "self_loops": False}, "neighbours"),
+        ({"score_scale": 0.0}, "above 0"),
+        ({"layers": 0}, "at least 1"),
+    ],
+)
 def test_senseless_settings_are_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         ModelConfig(**changes)
@@ -183,11 +253,26 @@ def sparse_labels(verified: list[int]) -> torch.Tensor:
     return labels
 
 
-@pytest.mark.parametrize("plan", [Plan(1, 5, 0), Plan(3, 23, 0, True), Plan(1, 2, 0, True), Plan(2, 23, 0)], ids=str)
-@pytest.mark.parametrize("changes", [CONFIGS[name] for name in ("full", "weighted, deep input, no residual", "no ISR", "no IST",
-                                                                 "one head, one layer, no self-loops")])
+@pytest.mark.parametrize(
+    "plan", [Plan(1, 5, 0), Plan(3, 23, 0, True), Plan(1, 2, 0, True), Plan(2, 23, 0)], ids=str
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        CONFIGS[name]
+        for name in (
+            "full",
+            "weighted, deep input, no residual",
+            "no ISR",
+            "no IST",
+            "one head, one layer, no self-loops",
+        )
+    ],
+)
 @pytest.mark.parametrize("verified", [[2, 3, 1], [0, 2, C], [0, 0, 0]], ids=str)
-def test_closures_of_verified_categories_give_the_dense_values_and_gradients(changes, plan, verified):
+def test_closures_of_verified_categories_give_the_dense_values_and_gradients(
+    changes, plan, verified
+):
     config = ModelConfig(**{"max_patches": 3, "heads": 4, "neighbours": K, **changes})
     plan = replace(plan, fold=plan.fold and config.ist and config.input_layers == 1)
     head, graph, patches, global_, _ = inputs(config, seed=1)
@@ -199,8 +284,12 @@ def test_closures_of_verified_categories_give_the_dense_values_and_gradients(cha
     expected = torch.autograd.grad(literal, leaves, allow_unused=True)
     tiled, _ = head(patches, global_, labels, weights, graph, IGNORE, plan)
     assert tiled.item() == pytest.approx(literal.item(), abs=1e-12)
-    for mine, theirs, leaf in zip(torch.autograd.grad(tiled, leaves, allow_unused=True), expected, leaves):
-        torch.testing.assert_close(mine, torch.zeros_like(leaf) if theirs is None else theirs, rtol=0, atol=1e-9)
+    for mine, theirs, leaf in zip(
+        torch.autograd.grad(tiled, leaves, allow_unused=True), expected, leaves
+    ):
+        torch.testing.assert_close(
+            mine, torch.zeros_like(leaf) if theirs is None else theirs, rtol=0, atol=1e-9
+        )
 
 
 def test_a_closure_holds_what_the_scores_need_and_no_more():
@@ -216,7 +305,9 @@ def test_a_closure_holds_what_the_scores_need_and_no_more():
         assert set(row.nonzero().flatten().tolist()) == heard
     tiles = closures(mask, table, 1000)
     assert [tile.images.numel() for tile in tiles] == [2]
-    for image, categories, present, places in zip(tiles[0].images, tiles[0].categories, tiles[0].present, tiles[0].table):
+    for image, categories, present, places in zip(
+        tiles[0].images, tiles[0].categories, tiles[0].present, tiles[0].table
+    ):
         assert categories[present].tolist() == mask[image].nonzero().flatten().tolist()
         for category, row in zip(categories[present], places[present]):
             inside = [int(j) for j in table[category] if j >= 0 and mask[image, j]]
@@ -225,24 +316,49 @@ def test_a_closure_holds_what_the_scores_need_and_no_more():
 
 
 def test_features_that_are_not_finite_give_nan_and_not_a_number_that_looks_right():
-    head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K))
+    head, graph, patches, global_, labels = inputs(
+        ModelConfig(max_patches=5, heads=4, neighbours=K)
+    )
     broken = patches.detach().clone()
     broken[1, 0, 0] = float("inf")
     broken.requires_grad_()
-    loss, _ = head(broken, global_, labels, torch.ones(B, dtype=torch.double), graph, LossConfig(), Plan(2, 7, 0, True))
+    loss, _ = head(
+        broken,
+        global_,
+        labels,
+        torch.ones(B, dtype=torch.double),
+        graph,
+        LossConfig(),
+        Plan(2, 7, 0, True),
+    )
     loss.backward()
-    assert loss.isnan() and all(p.grad.isnan().all() for p in (broken, global_, *(p for p in head.parameters() if p.dim() < 3)))
+    assert loss.isnan() and all(
+        p.grad.isnan().all()
+        for p in (broken, global_, *(p for p in head.parameters() if p.dim() < 3))
+    )
 
 
 def test_equal_scores_at_the_border_are_taken_as_often_as_needed():
     patches = torch.ones(1, 6, 4, dtype=torch.double)
     text = torch.full((2, 4), 0.5, dtype=torch.double)
-    assert count_patches(assignment(patches, text, 5.0, 0.5, 6, weighted=False)).tolist() == [[3, 3]]
+    assert count_patches(assignment(patches, text, 5.0, 0.5, 6, weighted=False)).tolist() == [
+        [3, 3]
+    ]
     assert count_patches(assignment(patches, text, 5.0, 1.0, 2, weighted=True)).tolist() == [[2, 2]]
 
 
 @pytest.mark.parametrize("batch, sentence", [(0, "no image"), (B, "labels are")])
 def test_an_empty_batch_and_labels_of_another_vocabulary_are_refused(batch, sentence):
-    head, graph, patches, global_, labels = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K))
+    head, graph, patches, global_, labels = inputs(
+        ModelConfig(max_patches=5, heads=4, neighbours=K)
+    )
     with pytest.raises(UserError, match=sentence):
-        head(patches[:batch], global_[:batch], labels[:batch, : C - 1], torch.ones(batch), graph, LossConfig(), Plan(2, 7, 0))
+        head(
+            patches[:batch],
+            global_[:batch],
+            labels[:batch, : C - 1],
+            torch.ones(batch),
+            graph,
+            LossConfig(),
+            Plan(2, 7, 0),
+        )

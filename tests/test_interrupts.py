@@ -15,7 +15,17 @@ from c2srt import interrupts
 from c2srt.train.config import Config
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.train_case import make_case
-from tests.train_command import as_from_a_terminal, command, end, ended, family, launch, newest, ranks, wait_until
+from tests.train_command import (
+    as_from_a_terminal,
+    command,
+    end,
+    ended,
+    family,
+    launch,
+    newest,
+    ranks,
+    wait_until,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +42,7 @@ WAITS = {
     "in C": "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in range(2)]",
     "for threads, at its end": "threading.Thread(target=time.sleep, args=(600,)).start(); time.sleep(600)",
     "for a process": "with unheard(): child = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(600,)); child.start()\n"
-                     "    child.join()",
+    "    child.join()",
 }
 COMMAND = """
 import ctypes, multiprocessing, sys, threading, time
@@ -53,17 +63,29 @@ def waiting(tmp_path: Path, wait: str, verb: str = "text") -> subprocess.Popen:
     """A command that waits, once it does."""
     script = tmp_path / "command.py"
     script.write_text(COMMAND.format(wait=wait, verb=verb))
-    process = subprocess.Popen([sys.executable, script], env=os.environ | {"PYTHONPATH": str(ROOT)}, preexec_fn=as_from_a_terminal, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=as_from_a_terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout.readline() == "begun\n"
     return process
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-@pytest.mark.parametrize("number, verb, status, word", ((signal.SIGINT, "text", 130, "interrupted"),
-                                                        (signal.SIGTERM, "text", 143, "told to end"),
-                                                        (signal.SIGTERM, "train", 75, "told to end"),
-                                                        (signal.SIGUSR1, "train", 75, "told to end")))
+@pytest.mark.parametrize(
+    "number, verb, status, word",
+    (
+        (signal.SIGINT, "text", 130, "interrupted"),
+        (signal.SIGTERM, "text", 143, "told to end"),
+        (signal.SIGTERM, "train", 75, "told to end"),
+        (signal.SIGUSR1, "train", 75, "told to end"),
+    ),
+)
 def test_a_command_that_waits_ends_with_one_sentence(tmp_path, wait, number, verb, status, word):
     if number != signal.SIGINT and wait not in (WAITS["in Python"], WAITS["in C"]):
         pytest.skip("what it waits for makes no difference to the signal's number")
@@ -71,7 +93,10 @@ def test_a_command_that_waits_ends_with_one_sentence(tmp_path, wait, number, ver
     wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "its wait")
     ctrl_c(process) if number == signal.SIGINT else process.send_signal(number)
     _, said = process.communicate()
-    assert process.returncode == status and said == f"c2srt {verb}: {word}; run the same command again to go on\n"
+    assert (
+        process.returncode == status
+        and said == f"c2srt {verb}: {word}; run the same command again to go on\n"
+    )
 
 
 TASKS = """
@@ -98,18 +123,27 @@ finally:
 """
 
 
-@pytest.mark.parametrize("number, status, word", ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "told to end")))
+@pytest.mark.parametrize(
+    "number, status, word",
+    ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "told to end")),
+)
 def test_all_tasks_end_in_order_when_one_of_them_hears_the_signal(tmp_path, number, status, word):
     process = waiting(tmp_path, TASKS.strip().format(number=int(number)).replace("\n", "\n    "))
     printed, said = process.communicate()
-    assert process.returncode == status and said == f"c2srt text: {word}; run the same command again to go on\n"
+    assert (
+        process.returncode == status
+        and said == f"c2srt text: {word}; run the same command again to go on\n"
+    )
     assert printed == "[0, 1, 2, 3]\n"
 
 
 def test_what_a_command_forked_dies_of_sigterm_at_once(tmp_path):
     """A pool ends its workers with SIGTERM: they must not take it for the command's."""
-    process = waiting(tmp_path, "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)); child.start()\n"
-                                "    child.terminate(); child.join(); print(child.exitcode, flush=True)")
+    process = waiting(
+        tmp_path,
+        "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)); child.start()\n"
+        "    child.terminate(); child.join(); print(child.exitcode, flush=True)",
+    )
     assert process.stdout.readline() == f"{-signal.SIGTERM}\n" and process.communicate()[1] == ""
 
 
@@ -142,16 +176,30 @@ JOB = "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('cluster.sha
 
 
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
-@pytest.mark.parametrize("module, start", (("c2srt.cli", CONSOLE), ("ray", JOB)), ids=("c2srt", "python -m cluster.shard"))
+@pytest.mark.parametrize(
+    "module, start",
+    (("c2srt.cli", CONSOLE), ("ray", JOB)),
+    ids=("c2srt", "python -m cluster.shard"),
+)
 def test_one_while_the_first_modules_load_is_no_traceback(module, start, number):
-    process = subprocess.Popen([sys.executable, "-c", LOADING.format(module=module) + start], cwd=ROOT, preexec_fn=as_from_a_terminal, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOADING.format(module=module) + start],
+        cwd=ROOT,
+        preexec_fn=as_from_a_terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
-    assert process.communicate()[1] == "c2srt: interrupted before it began\n" and process.returncode == 128 + number
+    assert (
+        process.communicate()[1] == "c2srt: interrupted before it began\n"
+        and process.returncode == 128 + number
+    )
 
 
 # --- a training
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory) -> Config:
@@ -172,12 +220,21 @@ def test_a_training_saves_ends_its_mlflow_run_and_goes_on_the_next_time(case, tm
     finally:
         end(process)
     saved, summary = newest(out), json.loads((out / "train.json").read_text())
-    assert f"stopped after step {saved:,} of" in said and "saved; run the same command to go on" in said
+    assert (
+        f"stopped after step {saved:,} of" in said
+        and "saved; run the same command to go on" in said
+    )
     assert said.count("SIGINT: the workers finish their step and save; once more ends at once") == 1
-    assert "Traceback" not in said and "attempt failed" not in said and not (out / "failures.jsonl").exists()
+    assert (
+        "Traceback" not in said
+        and "attempt failed" not in said
+        and not (out / "failures.jsonl").exists()
+    )
     assert summary["state"] == "stopped" and summary["step"] == saved
     client = mlflow.MlflowClient(f"sqlite:///{case.work}/mlflow.db")
-    assert client.get_run(json.loads((out / "run.json").read_text())["run_id"]).info.status == "KILLED"
+    assert (
+        client.get_run(json.loads((out / "run.json").read_text())["run_id"]).info.status == "KILLED"
+    )
     said = ended(launch(command(case, out.name, "epochs=2000", f"steps={saved + 2}"), log), 0, log)
     assert f"of which {saved} are done" in said and "finished:" in said
 
@@ -198,7 +255,9 @@ def test_a_second_one_ends_a_training_that_cannot_save_and_leaves_no_process(cas
         ctrl_c(process)
         said = ended(process, 130, log, 60)
         _, left = psutil.wait_procs(everyone, 30)
-        assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        assert not [
+            one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+        ]
     finally:
         end(process)
     assert "Traceback" not in said
@@ -206,14 +265,26 @@ def test_a_second_one_ends_a_training_that_cannot_save_and_leaves_no_process(cas
 
 # --- tasks under Ray
 
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_job_of_ray_tasks_ends_with_130_and_goes_on_the_next_time(tmp_path):
     numbers = range(400)
     write_csvs(tmp_path / "raw", {"test": [{"id": name(number)} for number in numbers]})
-    write_folder(tmp_path / "raw", "test", {name(number): jpeg(number, 640, 480) for number in numbers})
-    arguments = [sys.executable, "-m", "cluster.shard", "data=openimages", f"data.root={tmp_path}/raw", f"work={tmp_path}",
-                 "splits=[test]", "images_per_shard=5", "workers=2"]
+    write_folder(
+        tmp_path / "raw", "test", {name(number): jpeg(number, 640, 480) for number in numbers}
+    )
+    arguments = [
+        sys.executable,
+        "-m",
+        "cluster.shard",
+        "data=openimages",
+        f"data.root={tmp_path}/raw",
+        f"work={tmp_path}",
+        "splits=[test]",
+        "images_per_shard=5",
+        "workers=2",
+    ]
     log, shards = tmp_path / "log", tmp_path / "shards"
     process = launch(arguments, log)
     try:

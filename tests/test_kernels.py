@@ -25,7 +25,10 @@ from tests.test_structure import importers
 from tests.tiny import random_graph
 
 CPU = torch.device("cpu")
-RELATIVE = {torch.float32: 2e-5, torch.bfloat16: 2**-7}  # a GPU rounds to bfloat16 (2^-9), the interpreter truncates (2^-8)
+RELATIVE = {
+    torch.float32: 2e-5,
+    torch.bfloat16: 2**-7,
+}  # a GPU rounds to bfloat16 (2^-9), the interpreter truncates (2^-8)
 MINUTES = 300
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 
@@ -33,7 +36,10 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Tri
 @contextmanager
 def process(**environment: str):
     """A function call(check, *arguments) that runs in one new process, whose libraries see the environment from the start."""
-    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
         for name, value in environment.items():
             patch.setenv(name, value)
         pool.submit(torch.set_num_threads, 1).result(MINUTES)
@@ -61,6 +67,7 @@ def place(request):
 
 # ISR
 
+
 def check_assignment(device, sizes, dtype, scale, threshold, most, weighted, per_image=False):
     images, count, categories, width = sizes
     generator = torch.Generator().manual_seed(3)
@@ -80,11 +87,15 @@ def check_assignment(device, sizes, dtype, scale, threshold, most, weighted, per
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_isr_is_the_sorted_form(place, dtype, weighted):
-    place(check_assignment, (2, 49, 67, 40), dtype, 20.0, 0.5, 32, weighted)  # no size is a multiple of its block
+    place(
+        check_assignment, (2, 49, 67, 40), dtype, 20.0, 0.5, 32, weighted
+    )  # no size is a multiple of its block
 
 
 @needs_triton
-@pytest.mark.parametrize("scale, threshold, most", [(5.0, 0.9, 7), (20.0, 0.5, 1), (3.0, 1.0, 5), (3.0, 1.0, 13)])
+@pytest.mark.parametrize(
+    "scale, threshold, most", [(5.0, 0.9, 7), (20.0, 0.5, 1), (3.0, 1.0, 5), (3.0, 1.0, 13)]
+)
 def test_isr_where_the_cap_binds(place, scale, threshold, most):
     place(check_assignment, (1, 13, 21, 24), torch.float32, scale, threshold, most, False)
 
@@ -109,7 +120,9 @@ def check_ties(device, threshold, most, scale):
 
 
 @needs_triton
-@pytest.mark.parametrize("scale, threshold, most", [(4.0, 0.51, 48), (4.0, 0.9, 6), (100.0, 0.53, 48), (0.0, 0.53, 48)])
+@pytest.mark.parametrize(
+    "scale, threshold, most", [(4.0, 0.51, 48), (4.0, 0.9, 6), (100.0, 0.53, 48), (0.0, 0.53, 48)]
+)
 def test_isr_takes_exactly_n_of_equal_scores(place, scale, threshold, most):
     counts = place(check_ties, threshold, most, scale)
     if scale == 0:
@@ -120,7 +133,12 @@ def test_isr_takes_exactly_n_of_equal_scores(place, scale, threshold, most):
 def check_not_a_number(device):
     patches = torch.randn(2, 9, 16, device=device)
     patches[0, 4] = torch.nan
-    pooled = kernels.assignment(patches, F.normalize(torch.ones(3, 16, device=device), dim=-1), 5.0, 0.5, 4, False) @ patches
+    pooled = (
+        kernels.assignment(
+            patches, F.normalize(torch.ones(3, 16, device=device), dim=-1), 5.0, 0.5, 4, False
+        )
+        @ patches
+    )
     assert pooled[0].isnan().all() and pooled[1].isfinite().all()
 
 
@@ -131,10 +149,13 @@ def test_isr_ends_on_not_a_number_and_passes_it_on(place):
 
 # GATv2
 
+
 def make_graph(targets: int, sources: int, slots: int, seed: int) -> Tensor:
     """A table [M, K] with missing entries, a hub (source 2 in nearly every row), deaf targets (row 3 and the last) and a
     source that nobody hears (the last)."""
-    table = torch.randint(-1, sources - 1, (targets, slots), generator=torch.Generator().manual_seed(seed))
+    table = torch.randint(
+        -1, sources - 1, (targets, slots), generator=torch.Generator().manual_seed(seed)
+    )
     table[:, -1] = 2
     table[3] = table[-1] = -1
     return table
@@ -143,36 +164,62 @@ def make_graph(targets: int, sources: int, slots: int, seed: int) -> Tensor:
 def check_attention(device, sizes, dtype, index_dtype):
     targets, sources, slots, heads, width = sizes
     generator = torch.Generator().manual_seed(5)
-    shapes = ((targets, heads * width), (sources, heads * width), (targets, heads * width), (heads, width))
-    target, source, upstream, attention = (torch.randn(shape, generator=generator).to(dtype).to(device) for shape in shapes)
+    shapes = (
+        (targets, heads * width),
+        (sources, heads * width),
+        (targets, heads * width),
+        (heads, width),
+    )
+    target, source, upstream, attention = (
+        torch.randn(shape, generator=generator).to(dtype).to(device) for shape in shapes
+    )
     table = make_graph(targets, sources, slots, 7).to(index_dtype).to(device)
     assert kernels.supported(source, heads, slots)
 
     def both():
         aggregated, alpha = kernels.attention_forward(target, source, attention, table)
         adjacency = kernels.reversed_adjacency(table, sources)
-        return aggregated, alpha, *kernels.attention_backward(upstream, target, source, attention, alpha, table, adjacency)
+        return (
+            aggregated,
+            alpha,
+            *kernels.attention_backward(
+                upstream, target, source, attention, alpha, table, adjacency
+            ),
+        )
 
     leaves = [tensor.double().requires_grad_() for tensor in (target, source, attention)]
     aggregated, alpha = literal_attention(*leaves, table)
     want = (aggregated, alpha, *torch.autograd.grad(aggregated, leaves, upstream.double()))
     got = both()
     assert [tensor.dtype for tensor in got] == [dtype, torch.float32, dtype, dtype, torch.float32]
-    for name, value, expected in zip(("aggregated", "alpha", "grad_target", "grad_source", "grad_attention"), got, want):
-        torch.testing.assert_close(value.double(), expected.detach(), rtol=RELATIVE[value.dtype],
-                                   atol=1e-5 * expected.abs().max().item(), msg=lambda text: f"{name}: {text}")
+    for name, value, expected in zip(
+        ("aggregated", "alpha", "grad_target", "grad_source", "grad_attention"), got, want
+    ):
+        torch.testing.assert_close(
+            value.double(),
+            expected.detach(),
+            rtol=RELATIVE[value.dtype],
+            atol=1e-5 * expected.abs().max().item(),
+            msg=lambda text: f"{name}: {text}",
+        )
     assert not got[0][[3, -1]].any() and not got[1][[3, -1]].any() and not got[3][-1].any()
     assert all(torch.equal(one, other) for one, other in zip(got, both()))
 
 
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("sizes, index_dtype", [
-    ((37, 29, 5, 2, 16), torch.int64),  # M, N, K, H, d; ragged
-    ((170, 11, 3, 3, 16), torch.int32),  # a hub over two whole segments; heads not a power of two
-    ((9, 8, 4, 8, 64), torch.int64),  # the width of CLIP's ViT-B
-    ((6, 7, 1, 1, 32), torch.int64),  # one neighbour: no gradient through the softmax
-])
+@pytest.mark.parametrize(
+    "sizes, index_dtype",
+    [
+        ((37, 29, 5, 2, 16), torch.int64),  # M, N, K, H, d; ragged
+        (
+            (170, 11, 3, 3, 16),
+            torch.int32,
+        ),  # a hub over two whole segments; heads not a power of two
+        ((9, 8, 4, 8, 64), torch.int64),  # the width of CLIP's ViT-B
+        ((6, 7, 1, 1, 32), torch.int64),  # one neighbour: no gradient through the softmax
+    ],
+)
 def test_attention_is_autograd_of_the_literal_form(place, sizes, dtype, index_dtype):
     place(check_attention, sizes, dtype, index_dtype)
 
@@ -196,8 +243,14 @@ def check_empty(device):
     rows, attention = torch.zeros(3, 32, device=device), torch.ones(2, 16, device=device)
     table = torch.zeros(0, 2, dtype=torch.int64, device=device)
     aggregated, alpha = kernels.attention_forward(rows[:0], rows, attention, table)
-    grads = kernels.attention_backward(rows[:0], rows[:0], rows, attention, alpha, table, kernels.reversed_adjacency(table, 3))
-    assert aggregated.shape == (0, 32) and [len(grad) for grad in grads] == [0, 3, 2] and not any(grad.any() for grad in grads)
+    grads = kernels.attention_backward(
+        rows[:0], rows[:0], rows, attention, alpha, table, kernels.reversed_adjacency(table, 3)
+    )
+    assert (
+        aggregated.shape == (0, 32)
+        and [len(grad) for grad in grads] == [0, 3, 2]
+        and not any(grad.any() for grad in grads)
+    )
     assert kernels.assignment(rows[None], rows[:0], 1.0, 0.5, 2, False).shape == (1, 0, 3)
 
 
@@ -209,7 +262,10 @@ def test_nothing_to_do(place):
 def test_reversed_adjacency_lists_every_edge_once():
     table = make_graph(40, 12, 3, 1)
     offsets, edges = kernels.reversed_adjacency(table, 12)
-    lists = [[i for i, node in enumerate(table.flatten().tolist()) if node == source] for source in range(12)]
+    lists = [
+        [i for i, node in enumerate(table.flatten().tolist()) if node == source]
+        for source in range(12)
+    ]
     assert [edges[a:b].tolist() for a, b in zip(offsets, offsets[1:])] == lists
     assert offsets.dtype == edges.dtype == torch.int32
     with pytest.raises(UserError, match="names row 10 of 10 sources"):
@@ -218,13 +274,17 @@ def test_reversed_adjacency_lists_every_edge_once():
 
 # Where they can run
 
+
 def check_supported(device):
     patches, nodes = torch.zeros(1, 196, 512, device=device), torch.zeros(4, 512, device=device)
     assert kernels.supported(patches) and kernels.supported(nodes.bfloat16(), 8, 5)
     assert not kernels.supported(patches.double()) and not kernels.supported(patches.half())
     long = torch.zeros(1, 1024, 8, device=device)
     assert kernels.supported(long.bfloat16()) and not kernels.supported(long)
-    assert not any(kernels.supported(nodes[:, :width], heads) for width, heads in ((512, 3), (512, 64), (384, 16)))
+    assert not any(
+        kernels.supported(nodes[:, :width], heads)
+        for width, heads in ((512, 3), (512, 64), (384, 16))
+    )
     assert not kernels.supported(nodes, 8, 65)
 
 
@@ -235,7 +295,9 @@ def test_supported_shapes(place):
 
 @pytest.mark.skipif(kernels.interpreted(), reason="the whole suite runs under the interpreter")
 def test_a_cpu_takes_the_torch_path():
-    assert not kernels.supported(torch.zeros(1, 4, 8)) and not kernels.supported(torch.zeros(4, 32), 2)
+    assert not kernels.supported(torch.zeros(1, 4, 8)) and not kernels.supported(
+        torch.zeros(4, 32), 2
+    )
 
 
 def test_triton_is_imported_by_the_kernels_only():
@@ -255,27 +317,49 @@ def compile_all(count):
 def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, count):
     with process(TRITON_CACHE_DIR=str(tmp_path)) as call:
         compiled = call(compile_all, count)
-    assert set(compiled) == {"assignment_kernel", "forward_kernel", "target_kernel", "segment_kernel", "source_kernel"}
+    assert set(compiled) == {
+        "assignment_kernel",
+        "forward_kernel",
+        "target_kernel",
+        "segment_kernel",
+        "source_kernel",
+    }
     assert compiled["assignment_kernel"][1], "the tensor cores of Hopper are not used"
-    assert all(shared <= 99 * 1024 and 16 <= registers <= 255 for shared, _, registers in compiled.values())
+    assert all(
+        shared <= 99 * 1024 and 16 <= registers <= 255 for shared, _, registers in compiled.values()
+    )
 
 
 # the head through the kernels
+
 
 def check_head(device, fold):
     """Loss and gradients of the whole head with the kernels, against the torch path of the same tiles in float64."""
     torch.manual_seed(0)
     config = ModelConfig(max_patches=5, heads=2, neighbours=3, init="literal")
     exact, graph = Head(32, config, 5.0).double(), random_graph(37, 37, 32, 3, dtype=torch.double)
-    patches, global_ = torch.randn(3, 9, 32, dtype=torch.double), torch.randn(3, 32, dtype=torch.double)
+    patches, global_ = (
+        torch.randn(3, 9, 32, dtype=torch.double),
+        torch.randn(3, 32, dtype=torch.double),
+    )
     labels, plan = torch.randint(-1, 2, (3, 37)), Plan(2, 37, 0, fold)
     found = []
     for dtype in (torch.float64, torch.float32):
         head = copy.deepcopy(exact).to(device, dtype)
         near = Graph(graph.text.to(device, dtype), graph.table.to(device))
-        leaves = [patches.to(device, dtype).requires_grad_(), global_.to(device, dtype).requires_grad_()]
+        leaves = [
+            patches.to(device, dtype).requires_grad_(),
+            global_.to(device, dtype).requires_grad_(),
+        ]
         assert kernels.supported(leaves[0]) == (dtype == torch.float32)
-        loss, _ = head(*leaves, labels.to(device), torch.ones(3, device=device, dtype=dtype), near, LossConfig(), plan)
+        loss, _ = head(
+            *leaves,
+            labels.to(device),
+            torch.ones(3, device=device, dtype=dtype),
+            near,
+            LossConfig(),
+            plan,
+        )
         found.append([loss, *torch.autograd.grad(loss, [*leaves, *head.parameters()])])
     for want, got in zip(*found):
         assert (got.double() - want).norm() <= 2e-5 * want.norm()

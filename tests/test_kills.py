@@ -10,13 +10,26 @@ import pytest
 from tests.kills import cases
 
 VERBS = tuple(cases(Path("/")))
-SAMPLE = ("text", "relations random", "relations mine", "teacher", "evaluate", "tune", "export", "tables")
+SAMPLE = (
+    "text",
+    "relations random",
+    "relations mine",
+    "teacher",
+    "evaluate",
+    "tune",
+    "export",
+    "tables",
+)
 
 
 def run(folder: Path, stride: int, *verbs: str) -> None:
     """Runs the cases in a process of their own and compares."""
-    said = subprocess.run([sys.executable, "-m", "tests.kills", str(folder), str(stride), *verbs], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1])
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.kills", str(folder), str(stride), *verbs],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
     found = [json.loads(line) for line in said.stdout.splitlines()]
     assert [one["verb"] for one in found] == [*verbs], said.stdout + said.stderr
     for one in found:

@@ -8,12 +8,19 @@ from hypothesis import strategies as st
 from c2srt.model.config import LossConfig
 from c2srt.model.loss import distillation_loss, pairwise_ranking_loss, ranking_loss
 
-RULES = [(unverified, reduction) for unverified in ("negative", "ignore") for reduction in ("violations", "sum")]
+RULES = [
+    (unverified, reduction)
+    for unverified in ("negative", "ignore")
+    for reduction in ("violations", "sum")
+]
 
 
 def compare(scores: torch.Tensor, labels: torch.Tensor, config: LossConfig) -> None:
     mine, theirs = scores.clone().requires_grad_(), scores.clone().requires_grad_()
-    value, expected = ranking_loss(mine, labels, config), pairwise_ranking_loss(theirs, labels, config)
+    value, expected = (
+        ranking_loss(mine, labels, config),
+        pairwise_ranking_loss(theirs, labels, config),
+    )
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-9)
     value.sum().backward()
     expected.sum().backward()
@@ -25,12 +32,34 @@ def compare(scores: torch.Tensor, labels: torch.Tensor, config: LossConfig) -> N
 @given(data=st.data())
 def test_equal_to_the_pairwise_form(unverified, reduction, data):
     images, categories = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
-    value = st.sampled_from([-8.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0])  # coarse: ties and exact margins are common
-    scores = torch.tensor(data.draw(st.lists(st.lists(value, min_size=categories, max_size=categories), min_size=images, max_size=images)))
+    value = st.sampled_from(
+        [-8.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0]
+    )  # coarse: ties and exact margins are common
+    scores = torch.tensor(
+        data.draw(
+            st.lists(
+                st.lists(value, min_size=categories, max_size=categories),
+                min_size=images,
+                max_size=images,
+            )
+        )
+    )
     label = st.sampled_from([-1, 0, 1])
-    labels = torch.tensor(data.draw(st.lists(st.lists(label, min_size=categories, max_size=categories), min_size=images, max_size=images)))
+    labels = torch.tensor(
+        data.draw(
+            st.lists(
+                st.lists(label, min_size=categories, max_size=categories),
+                min_size=images,
+                max_size=images,
+            )
+        )
+    )
     margin = data.draw(st.sampled_from([0.0, 0.5, 1.0, 100.0]))
-    compare(scores.double(), labels, LossConfig(unverified=unverified, reduction=reduction, margin=margin))
+    compare(
+        scores.double(),
+        labels,
+        LossConfig(unverified=unverified, reduction=reduction, margin=margin),
+    )
 
 
 @pytest.mark.parametrize("unverified, reduction", RULES)
@@ -57,7 +86,12 @@ def test_at_open_images_width_in_float32():
     labels = (torch.rand(2, 7186, generator=generator) < 0.005).long()
     for reduction in ("violations", "sum"):
         config = LossConfig(reduction=reduction)
-        torch.testing.assert_close(ranking_loss(scores, labels, config), pairwise_ranking_loss(scores.double(), labels, config).float(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            ranking_loss(scores, labels, config),
+            pairwise_ranking_loss(scores.double(), labels, config).float(),
+            rtol=1e-5,
+            atol=0,
+        )
 
 
 def test_distillation_norm_is_width_times_mean():

@@ -9,7 +9,16 @@ from sklearn.metrics import average_precision_score
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import thresholds_of
 from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
-from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, columns_of, load_part, measure, merge, verified_part
+from c2srt.evaluation.part import (
+    GZSL,
+    LABEL_SETS,
+    ZSL,
+    columns_of,
+    load_part,
+    measure,
+    merge,
+    verified_part,
+)
 from c2srt.evaluation.protocols import biam_legacy, dense, f1_at_k, lesa, per_class, sorted_keys
 from c2srt.evaluation.topk import best, expected_hits, nonzero
 
@@ -33,8 +42,13 @@ def draw(seed, images=60, categories=14, unseen=5, levels=None, dtype=np.float32
     return scores.astype(dtype), labels, seen
 
 
-CASES = [dict(seed=0), dict(seed=1, levels=2), dict(seed=2, levels=1), dict(seed=3, dtype=np.float64),
-         dict(seed=4, levels=3, dtype=np.float16)]
+CASES = [
+    dict(seed=0),
+    dict(seed=1, levels=2),
+    dict(seed=2, levels=1),
+    dict(seed=3, dtype=np.float64),
+    dict(seed=4, levels=3, dtype=np.float16),
+]
 
 
 def with_positive(labels, columns):
@@ -69,7 +83,9 @@ def slow_biam(scores, labels, columns):
         if chosen.any():
             some_scores, some_labels = scores[chosen], labels[chosen]
             verified = some_labels != 0
-            result[column] = average_precision_score(some_labels[verified] == 1, some_scores[verified])
+            result[column] = average_precision_score(
+                some_labels[verified] == 1, some_scores[verified]
+            )
     return result
 
 
@@ -85,15 +101,22 @@ def slow_expected_hits(scores, positive, k):
     """The mean over every order of the tied scores, by trying all sets of K that could be the best."""
     best = sorted(scores, reverse=True)[:k]
     sets = [list(chosen) for chosen in itertools.combinations(range(len(scores)), k)]
-    return np.mean([positive[chosen].sum() for chosen in sets if sorted(scores[chosen], reverse=True) == best])
+    return np.mean(
+        [positive[chosen].sum() for chosen in sets if sorted(scores[chosen], reverse=True) == best]
+    )
 
 
 def all_protocols(scores, labels, seen, label_set):
     part = measure(scores, labels, seen, TOPK)
     keys, thresholds = sorted_keys(part), thresholds_of(part, len(seen))
-    return {"per_class": per_class(keys, seen, label_set), "lesa": lesa(keys, seen, label_set),
-            "biam_legacy": biam_legacy(part, seen, label_set),
-            "dense": dense(thresholds, thresholds.count(scores.astype(part.score.dtype)), seen, label_set)}
+    return {
+        "per_class": per_class(keys, seen, label_set),
+        "lesa": lesa(keys, seen, label_set),
+        "biam_legacy": biam_legacy(part, seen, label_set),
+        "dense": dense(
+            thresholds, thresholds.count(scores.astype(part.score.dtype)), seen, label_set
+        ),
+    }
 
 
 @pytest.mark.parametrize("label_set", LABEL_SETS)
@@ -102,9 +125,16 @@ def test_protocols_equal_their_slow_references(case, label_set):
     scores, labels, seen = draw(**case)
     columns = columns_of(label_set, seen)
     fast = all_protocols(scores, labels, seen, label_set)
-    slow = {"per_class": slow_per_class, "lesa": slow_lesa, "biam_legacy": slow_biam, "dense": slow_dense}
+    slow = {
+        "per_class": slow_per_class,
+        "lesa": slow_lesa,
+        "biam_legacy": slow_biam,
+        "dense": slow_dense,
+    }
     for name, reference in slow.items():
-        np.testing.assert_allclose(fast[name], reference(scores, labels, columns), rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            fast[name], reference(scores, labels, columns), rtol=1e-12, err_msg=name
+        )
     values = [np.nanmean(values) for values in fast.values()]
     assert len(set(np.round(values, 6))) == 4, "the case cannot tell the protocols apart"
 
@@ -157,8 +187,10 @@ def test_expected_hits_is_the_mean_over_all_orders_of_ties(levels):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("categories, count, levels", [(3000, 21, None), (3001, 11, 2), (1030, 4, 1), (700, 1, None), (97, 97, 3),
-                                                       (40, 21, None)])
+@pytest.mark.parametrize(
+    "categories, count, levels",
+    [(3000, 21, None), (3001, 11, 2), (1030, 4, 1), (700, 1, None), (97, 97, 3), (40, 21, None)],
+)
 def test_best_is_the_end_of_the_sorted_row(categories, count, levels, dtype):
     """Wide rows go by the bound of maxima, narrow ones are sorted; ties reach far beyond the best."""
     scores = np.random.default_rng(categories).normal(size=(9, categories)).astype(dtype)
@@ -173,8 +205,14 @@ def test_best_is_the_end_of_the_sorted_row(categories, count, levels, dtype):
 def test_f1_of_many_categories_shares_ties_beyond_the_best(levels):
     """Seen and unseen categories mixed, and so many that only a bound is sorted."""
     random = np.random.default_rng(0)
-    scores, labels = random.normal(size=(30, 1500)).astype(np.float32), random.choice([-1, 0, 1], (30, 1500), p=[0.1, 0.8, 0.1])
-    scores, seen = np.round(scores * levels) / np.float32(levels) if levels else scores, random.random(1500) < 0.5
+    scores, labels = (
+        random.normal(size=(30, 1500)).astype(np.float32),
+        random.choice([-1, 0, 1], (30, 1500), p=[0.1, 0.8, 0.1]),
+    )
+    scores, seen = (
+        np.round(scores * levels) / np.float32(levels) if levels else scores,
+        random.random(1500) < 0.5,
+    )
     hits = measure(scores, labels.astype(np.int8), seen, (3, 10)).hits
     for position, label_set in enumerate(LABEL_SETS):
         columns = columns_of(label_set, seen)
@@ -182,13 +220,26 @@ def test_f1_of_many_categories_shares_ties_beyond_the_best(levels):
             inside, positive = scores[:, columns], labels[:, columns] == 1
             boundary = np.sort(inside, 1)[:, [-k]]
             above, tied = inside > boundary, inside == boundary
-            expected = (above & positive).sum(1) + (k - above.sum(1)) * (tied & positive).sum(1) / tied.sum(1)
+            expected = (above & positive).sum(1) + (k - above.sum(1)) * (tied & positive).sum(
+                1
+            ) / tied.sum(1)
             np.testing.assert_allclose(hits[:, position, column], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, bool, np.uint8, np.int64, np.float32])
-@pytest.mark.parametrize("shape, often", [((1, 1), 0.1), ((3, 5), 0.1), ((8, 16), 0.1), ((5, 1001), 0.1), ((8, 1300), 0),
-                                          ((23, 1301), 0.001), ((300, 331), 0.02), ((300, 331), 1)])
+@pytest.mark.parametrize(
+    "shape, often",
+    [
+        ((1, 1), 0.1),
+        ((3, 5), 0.1),
+        ((8, 16), 0.1),
+        ((5, 1001), 0.1),
+        ((8, 1300), 0),
+        ((23, 1301), 0.001),
+        ((300, 331), 0.02),
+        ((300, 331), 1),
+    ],
+)
 def test_nonzero_finds_what_numpy_finds(shape, often, dtype):
     """Short ones, words, and words of words (more than 8 · 8 · 1024 bytes), with and without a rest."""
     random, chances = np.random.default_rng(0), [1 - often, often / 2, often / 2]
@@ -210,7 +261,10 @@ def test_f1_is_micro_over_images_with_a_positive_and_named_when_over_all():
                 inside_scores, inside = scores[chosen][:, columns], labels[chosen][:, columns] == 1
                 best = np.argsort(-inside_scores, 1)[:, :k]
                 true_positives = np.take_along_axis(inside, best, 1).sum()
-                precision, recall = true_positives / (chosen.sum() * k), true_positives / inside.sum()
+                precision, recall = (
+                    true_positives / (chosen.sum() * k),
+                    true_positives / inside.sum(),
+                )
                 f1 = 2 * precision * recall / (precision + recall)
                 assert got[f"F1@{k}"] == pytest.approx({"P": precision, "R": recall, "F1": f1})
                 assert k * precision / recall == pytest.approx(inside.sum() / chosen.sum())
@@ -225,42 +279,68 @@ def test_any_split_and_order_of_images_gives_the_same_bits(levels):
         part = merge(parts)
         keys, thresholds = sorted_keys(part), thresholds_of(part, len(seen))
         at_least = sum(thresholds.count(block) for block in score_blocks)
-        return [value for label_set in LABEL_SETS for value in (
-            per_class(keys, seen, label_set).tobytes(), lesa(keys, seen, label_set).tobytes(),
-            biam_legacy(part, seen, label_set).tobytes(), dense(thresholds, at_least, seen, label_set).tobytes(),
-            f1_at_k(part, label_set, TOPK))]
+        return [
+            value
+            for label_set in LABEL_SETS
+            for value in (
+                per_class(keys, seen, label_set).tobytes(),
+                lesa(keys, seen, label_set).tobytes(),
+                biam_legacy(part, seen, label_set).tobytes(),
+                dense(thresholds, at_least, seen, label_set).tobytes(),
+                f1_at_k(part, label_set, TOPK),
+            )
+        ]
 
     whole = everything([measure(scores, labels, seen, TOPK)], [scores])
     thresholds = thresholds_of(measure(scores, labels, seen, TOPK), len(seen))
-    np.testing.assert_array_equal(thresholds.count(scores[:9], scores[9:]), thresholds.count(scores))
+    np.testing.assert_array_equal(
+        thresholds.count(scores[:9], scores[9:]), thresholds.count(scores)
+    )
     for ranks in (1, 2, 3, 7):
         blocks = np.array_split(random.permutation(len(scores)), ranks)
-        assert everything([measure(scores[b], labels[b], seen, TOPK) for b in blocks], [scores[b] for b in blocks]) == whole
+        assert (
+            everything(
+                [measure(scores[b], labels[b], seen, TOPK) for b in blocks],
+                [scores[b] for b in blocks],
+            )
+            == whole
+        )
 
 
 @pytest.mark.parametrize("levels", [None, 1])
 def test_order_of_columns_does_not_matter(levels):
     scores, labels, seen = draw(9, levels=levels)
     order = np.random.default_rng(1).permutation(len(seen))
-    here, there = measure(scores, labels, seen, TOPK), measure(scores[:, order], labels[:, order], seen[order], TOPK)
+    here, there = (
+        measure(scores, labels, seen, TOPK),
+        measure(scores[:, order], labels[:, order], seen[order], TOPK),
+    )
     for label_set in LABEL_SETS:
         assert f1_at_k(here, label_set, TOPK) == f1_at_k(there, label_set, TOPK)
-        np.testing.assert_array_equal(per_class(sorted_keys(here), seen, label_set)[order],
-                                      per_class(sorted_keys(there), seen[order], label_set))
+        np.testing.assert_array_equal(
+            per_class(sorted_keys(here), seen, label_set)[order],
+            per_class(sorted_keys(there), seen[order], label_set),
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_best_first_reverses_the_order_and_keeps_ties(dtype):
-    values = np.array([0.0, -0.0, 1, -1, 1, 1e-7, -1e-7, 60000, -60000, np.finfo(dtype).tiny, 0.1], dtype)
+    values = np.array(
+        [0.0, -0.0, 1, -1, 1, 1e-7, -1e-7, 60000, -60000, np.finfo(dtype).tiny, 0.1], dtype
+    )
     rank, values = best_first(values).astype(np.int64), values.astype(float)
-    np.testing.assert_array_equal(np.sign(rank[:, None] - rank[None]), np.sign(values[None] - values[:, None]))
+    np.testing.assert_array_equal(
+        np.sign(rank[:, None] - rank[None]), np.sign(values[None] - values[:, None])
+    )
 
 
 def test_float64_scores_are_not_rounded_to_float32():
     scores = np.array([[0.9], [0.9 + 1e-12], [0.5]])
     labels = np.array([[-1], [1], [1]], np.int8)
     part = measure(np.repeat(scores, 2, 1), np.repeat(labels, 2, 1), np.array([True, False]), (1,))
-    np.testing.assert_allclose(per_class(sorted_keys(part), np.array([True, False]), ZSL)[1], 1 / 2 * 1 + 0.5 * (2 / 2))
+    np.testing.assert_allclose(
+        per_class(sorted_keys(part), np.array([True, False]), ZSL)[1], 1 / 2 * 1 + 0.5 * (2 / 2)
+    )
 
 
 def test_known_values_by_hand():
@@ -279,17 +359,23 @@ def test_part_survives_the_disk(tmp_path):
     assert sorted_keys(again).tobytes() == sorted_keys(part).tobytes() and again.images == 60
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (lambda s, y, m: (np.where(s == s[3, 4], np.nan, s), y, m), "score of image 3 for category 4 is nan"),
-    (lambda s, y, m: (np.where(s == s[3, 4], np.inf, s), y, m), "must be finite"),
-    (lambda s, y, m: (s[:, 1:], y, m), "disagree"),
-    (lambda s, y, m: (s, y, m[1:]), "disagree"),
-    (lambda s, y, m: (s, y * 2, m), "labels are −1"),
-    (lambda s, y, m: (s, np.where(y == 1, np.nan, y), m), "labels are −1"),
-    (lambda s, y, m: (s, (y == 1) * np.uint8(255), m), "category .* is 255"),
-    (lambda s, y, m: (s[:, :0], y[:, :0], m[:0]), "disagree"),
-    (lambda s, y, m: (s, y, np.arange(14) > 0), "K = 2 does not fit the 1 categories of ZSL"),
-])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (
+            lambda s, y, m: (np.where(s == s[3, 4], np.nan, s), y, m),
+            "score of image 3 for category 4 is nan",
+        ),
+        (lambda s, y, m: (np.where(s == s[3, 4], np.inf, s), y, m), "must be finite"),
+        (lambda s, y, m: (s[:, 1:], y, m), "disagree"),
+        (lambda s, y, m: (s, y, m[1:]), "disagree"),
+        (lambda s, y, m: (s, y * 2, m), "labels are −1"),
+        (lambda s, y, m: (s, np.where(y == 1, np.nan, y), m), "labels are −1"),
+        (lambda s, y, m: (s, (y == 1) * np.uint8(255), m), "category .* is 255"),
+        (lambda s, y, m: (s[:, :0], y[:, :0], m[:0]), "disagree"),
+        (lambda s, y, m: (s, y, np.arange(14) > 0), "K = 2 does not fit the 1 categories of ZSL"),
+    ],
+)
 def test_bad_batches_are_refused(change, sentence):
     with pytest.raises(UserError, match=sentence):
         measure(*change(*draw(11)), TOPK)
@@ -304,6 +390,9 @@ def test_empty_parts_merge():
     scores, labels, seen = draw(13)
     none = measure(scores[:0], labels[:0], seen, TOPK)
     assert merge([none, measure(scores, labels, seen, TOPK)]).images == 60
-    assert np.isnan(per_class(sorted_keys(none), seen, GZSL)).all() and np.isnan(biam_legacy(none, seen, GZSL)).all()
+    assert (
+        np.isnan(per_class(sorted_keys(none), seen, GZSL)).all()
+        and np.isnan(biam_legacy(none, seen, GZSL)).all()
+    )
     thresholds = thresholds_of(none, len(seen))
     assert np.isnan(dense(thresholds, thresholds.count(scores), seen, GZSL)).all()

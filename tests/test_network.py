@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from c2srt.errors import UserError
-from c2srt.model.clip import ClipConfig, build_outline, check_tokenizer, load_clip, normalise, patches_and_global
+from c2srt.model.clip import (
+    ClipConfig,
+    build_outline,
+    check_tokenizer,
+    load_clip,
+    normalise,
+    patches_and_global,
+)
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.export import load_export, save_export
 from c2srt.model.head import Graph
@@ -35,8 +42,12 @@ def batch(images: int = 4, seed: int = 0):
 
 def model_of(clip, online=False, dtype=torch.float32, **changes) -> C2SRT:
     torch.manual_seed(0)
-    config = ModelConfig(**{"heads": 4, "neighbours": K, "init": "literal", "trainable_blocks": None, **changes})
-    return C2SRT(clip, config, LossConfig(), random_graph(C, SEEN, 16, K, dtype=dtype), SEEN, online).to(dtype)
+    config = ModelConfig(
+        **{"heads": 4, "neighbours": K, "init": "literal", "trainable_blocks": None, **changes}
+    )
+    return C2SRT(
+        clip, config, LossConfig(), random_graph(C, SEEN, 16, K, dtype=dtype), SEEN, online
+    ).to(dtype)
 
 
 class Scores(torch.nn.Module):
@@ -51,7 +62,17 @@ class Scores(torch.nn.Module):
 
 
 @pytest.mark.parametrize("complete", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"isr": False}, {"ist": False}, {"pooling": "weighted"}, {"input_layers": 2}, {"residual": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"isr": False},
+        {"ist": False},
+        {"pooling": "weighted"},
+        {"input_layers": 2},
+        {"residual": False},
+    ],
+)
 def test_torch_export_gives_the_same_scores_for_any_number_of_images(clip, changes, complete):
     """Where neighbours are missing (the table's −1) and where none is."""
     model = model_of(clip, **changes)
@@ -60,11 +81,15 @@ def test_torch_export_gives_the_same_scores_for_any_number_of_images(clip, chang
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     images = batch()[0]
-    program = torch.export.export(Scores(model), (images[:2],), dynamic_shapes=({0: torch.export.Dim("images")},)).module()
+    program = torch.export.export(
+        Scores(model), (images[:2],), dynamic_shapes=({0: torch.export.Dim("images")},)
+    ).module()
     for some in (images[:1], images[:2], images):
         expected, found = model.scores(some), program(some)
         torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
-        assert (found[1] is None) == (expected[1] is None) and (found[1] is None or torch.equal(found[1], expected[1]))
+        assert (found[1] is None) == (expected[1] is None) and (
+            found[1] is None or torch.equal(found[1], expected[1])
+        )
 
 
 def test_torch_export_takes_exactly_n_of_equal_patches(clip):
@@ -81,11 +106,32 @@ def test_torch_export_takes_exactly_n_of_equal_patches(clip):
 
 
 FOREIGN = {  # open_clip's models with its own ViT, but with tokens that CLIP's tokenizer does not make
-    "another tokenizer": ["ViT-bigG-14-CLIPA", "ViT-bigG-14-CLIPA-336", "ViT-bigG-14-worldwide", "ViT-bigG-14-worldwide-378", "ViT-H-14-CLIPA",
-                          "ViT-H-14-CLIPA-336", "ViT-H-14-worldwide", "ViT-H-14-worldwide-378", "ViT-H-14-worldwide-quickgelu",
-                          "ViT-L-14-CLIPA", "ViT-L-14-CLIPA-336", "ViT-L-14-worldwide", "ViT-L-14-worldwide-quickgelu"],
-    "a Hugging Face model": ["coca_roberta-ViT-B-32", "mt5-base-ViT-B-32", "mt5-xl-ViT-H-14", "nllb-clip-base", "nllb-clip-large",
-                             "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32", "xlm-roberta-large-ViT-H-14"]}
+    "another tokenizer": [
+        "ViT-bigG-14-CLIPA",
+        "ViT-bigG-14-CLIPA-336",
+        "ViT-bigG-14-worldwide",
+        "ViT-bigG-14-worldwide-378",
+        "ViT-H-14-CLIPA",
+        "ViT-H-14-CLIPA-336",
+        "ViT-H-14-worldwide",
+        "ViT-H-14-worldwide-378",
+        "ViT-H-14-worldwide-quickgelu",
+        "ViT-L-14-CLIPA",
+        "ViT-L-14-CLIPA-336",
+        "ViT-L-14-worldwide",
+        "ViT-L-14-worldwide-quickgelu",
+    ],
+    "a Hugging Face model": [
+        "coca_roberta-ViT-B-32",
+        "mt5-base-ViT-B-32",
+        "mt5-xl-ViT-H-14",
+        "nllb-clip-base",
+        "nllb-clip-large",
+        "roberta-ViT-B-32",
+        "xlm-roberta-base-ViT-B-32",
+        "xlm-roberta-large-ViT-H-14",
+    ],
+}
 
 
 def test_text_towers_with_other_tokens_are_refused_before_they_are_built():
@@ -96,7 +142,11 @@ def test_text_towers_with_other_tokens_are_refused_before_they_are_built():
                 with pytest.raises(UserError, match=reason):
                     build(ClipConfig(name, "random"))
     configs = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
-    native = {name: config for name, config in configs.items() if "timm_model_name" not in config["vision_cfg"]}
+    native = {
+        name: config
+        for name, config in configs.items()
+        if "timm_model_name" not in config["vision_cfg"]
+    }
     for name in set(native) - {name for names in FOREIGN.values() for name in names}:
         check_tokenizer(native[name])
     with pytest.raises(UserError, match="knows 1,000 tokens"):
@@ -107,7 +157,15 @@ def test_an_export_that_names_a_model_of_the_hub_is_refused(clip, tmp_path):
     clip = dataclasses.replace(clip, model_config=copy.deepcopy(clip.model_config))
     clip.model_config["text_cfg"]["hf_model_name"] = "some/model"
     model = model_of(clip)
-    save_export(tmp_path / "model", model, model.state_dict(), clip, Vocabulary(tuple("abcdefghijkl"), tuple("abcdefghijkl"), SEEN), ["a {}."], {})
+    save_export(
+        tmp_path / "model",
+        model,
+        model.state_dict(),
+        clip,
+        Vocabulary(tuple("abcdefghijkl"), tuple("abcdefghijkl"), SEEN),
+        ["a {}."],
+        {},
+    )
     with pytest.raises(UserError, match="a Hugging Face model"):
         load_export(tmp_path / "model")
 
@@ -136,7 +194,10 @@ def test_literal_and_tiled_forms_train_alike(clip):
         pixels, labels, teacher, weights = batch()
         values = model(pixels, labels, teacher.double(), weights.double())
         values["loss"].backward()
-        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()} | {"loss": values["loss"].detach()})
+        gradients.append(
+            {name: parameter.grad for name, parameter in model.named_parameters()}
+            | {"loss": values["loss"].detach()}
+        )
     for name, tiled in gradients[0].items():
         torch.testing.assert_close(tiled, gradients[1][name], rtol=1e-9, atol=1e-9, msg=name)
 
@@ -144,8 +205,17 @@ def test_literal_and_tiled_forms_train_alike(clip):
 def test_freezing_leaves_the_last_blocks(clip):
     model = model_of(clip, trainable_blocks=1)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert all(name.startswith(("head.", "tower.proj", "tower.vit.ln_post.", "tower.vit.transformer.resblocks.2.")) for name in trained)
-    assert any("resblocks.2" in name for name in trained) and "tower.proj" in trained and "head.source" in trained
+    assert all(
+        name.startswith(
+            ("head.", "tower.proj", "tower.vit.ln_post.", "tower.vit.transformer.resblocks.2.")
+        )
+        for name in trained
+    )
+    assert (
+        any("resblocks.2" in name for name in trained)
+        and "tower.proj" in trained
+        and "head.source" in trained
+    )
     with pytest.raises(UserError, match="outside 0…3"):
         model_of(clip, trainable_blocks=4)
 
@@ -161,7 +231,9 @@ def test_parameter_depth_counts_from_the_output(clip):
 
 def test_online_and_cached_teachers_give_the_same_loss(clip):
     pixels, labels, _, weights = batch()
-    cached = patches_and_global(clip.visual, normalise(pixels, torch.tensor(clip.mean), torch.tensor(clip.std)))[1]
+    cached = patches_and_global(
+        clip.visual, normalise(pixels, torch.tensor(clip.mean), torch.tensor(clip.std))
+    )[1]
     moved = model_of(clip, online=True)
     with torch.no_grad():
         moved.tower.proj.mul_(1.5)
@@ -195,7 +267,13 @@ def test_micro_batches_accumulate_to_the_full_gradient(clip):
 def test_graphs_that_do_not_fit_are_refused(clip):
     graph = random_graph(C, SEEN, 16, K)
     with pytest.raises(UserError, match="8 wide"):
-        C2SRT(clip, ModelConfig(heads=4, neighbours=K), LossConfig(), Graph(graph.text[:, :8], graph.table), SEEN)
+        C2SRT(
+            clip,
+            ModelConfig(heads=4, neighbours=K),
+            LossConfig(),
+            Graph(graph.text[:, :8], graph.table),
+            SEEN,
+        )
     with pytest.raises(UserError, match="outside the 9 seen"):
         bad = graph.table.clone()
         bad[0, 0] = SEEN
@@ -203,21 +281,48 @@ def test_graphs_that_do_not_fit_are_refused(clip):
     with pytest.raises(UserError, match="neighbours=5 but the relation graph keeps 3"):
         C2SRT(clip, ModelConfig(heads=4, neighbours=5), LossConfig(), graph, SEEN)
     with pytest.raises(UserError, match="NaN or infinity: run `c2srt text`"):
-        C2SRT(clip, ModelConfig(heads=4, neighbours=K), LossConfig(), Graph(graph.text / 0, graph.table), SEEN)
+        C2SRT(
+            clip,
+            ModelConfig(heads=4, neighbours=K),
+            LossConfig(),
+            Graph(graph.text / 0, graph.table),
+            SEEN,
+        )
     for categories, seen in ((0, 0), (C, 0)):
         with pytest.raises(UserError, match=f"{categories} categories, 0 of them seen"):
-            C2SRT(clip, ModelConfig(heads=4, neighbours=K), LossConfig(), graph.first(categories), seen)
+            C2SRT(
+                clip,
+                ModelConfig(heads=4, neighbours=K),
+                LossConfig(),
+                graph.first(categories),
+                seen,
+            )
 
 
 def test_export_round_trip_scores_bit_for_bit(clip, tmp_path):
     model = model_of(clip)
-    vocabulary = Vocabulary(tuple(f"/m/{i}" for i in range(C)), ("Dog", "cat", *(f"thing {i}" for i in range(C - 2))), SEEN)
-    save_export(tmp_path / "model", model, model.state_dict(), clip, vocabulary, ["a photo of a {}."], {"step": 3})
+    vocabulary = Vocabulary(
+        tuple(f"/m/{i}" for i in range(C)),
+        ("Dog", "cat", *(f"thing {i}" for i in range(C - 2))),
+        SEEN,
+    )
+    save_export(
+        tmp_path / "model",
+        model,
+        model.state_dict(),
+        clip,
+        vocabulary,
+        ["a photo of a {}."],
+        {"step": 3},
+    )
     exported = load_export(tmp_path / "model")
     pixels = batch()[0]
     assert torch.equal(exported.scores(pixels)[0], model.scores(pixels)[0])
     assert exported.vocabulary == vocabulary and exported.made_from == {"step": 3}
-    assert torch.equal(exported.clip.encode_text(clip.tokenize(["a dog"])), clip.encode_text(clip.tokenize(["a dog"])))
+    assert torch.equal(
+        exported.clip.encode_text(clip.tokenize(["a dog"])),
+        clip.encode_text(clip.tokenize(["a dog"])),
+    )
 
     graph, columns = exported.graph_for(["dog", "a zebra", "CAT", "a zebra"])
     assert columns.tolist() == [0, C, 1, C]
@@ -229,7 +334,9 @@ def test_export_round_trip_scores_bit_for_bit(clip, tmp_path):
 
 def test_a_damaged_export_is_refused(clip, tmp_path):
     model = model_of(clip)
-    vocabulary = Vocabulary(tuple(f"/m/{i}" for i in range(C)), tuple(f"thing {i}" for i in range(C)), SEEN)
+    vocabulary = Vocabulary(
+        tuple(f"/m/{i}" for i in range(C)), tuple(f"thing {i}" for i in range(C)), SEEN
+    )
     save_export(tmp_path / "model", model, model.state_dict(), clip, vocabulary, ["{}"], {})
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -255,7 +362,10 @@ def test_weights_load_from_local_safetensors_and_torch_files(clip, tmp_path):
     state = {key: tensor + 0.01 for key, tensor in clip.model.state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     torch.save(state, tmp_path / "weights.pt")
-    one, two = (load_clip(ClipConfig(name, str(tmp_path / file))) for file in ("weights.safetensors", "weights.pt"))
+    one, two = (
+        load_clip(ClipConfig(name, str(tmp_path / file)))
+        for file in ("weights.safetensors", "weights.pt")
+    )
     assert one.hash == two.hash != clip.hash
 
 
@@ -265,12 +375,15 @@ def test_cutting_the_padding_leaves_text_features_as_they_are(clip):
     assert not torch.allclose(*clip.encode_text(tokens))
 
 
-@pytest.mark.parametrize("config, sentence", [
-    (ClipConfig("ViT-Z-99", "random"), "is not an open_clip model"),
-    (ClipConfig("ViT-B-16", "no-such-tag"), "neither a file nor a tag of ViT-B-16"),
-    (ClipConfig("missing.json", "random"), "not a readable open_clip model config"),
-    (ClipConfig("RN50", "random"), "not an open_clip VisionTransformer"),
-])
+@pytest.mark.parametrize(
+    "config, sentence",
+    [
+        (ClipConfig("ViT-Z-99", "random"), "is not an open_clip model"),
+        (ClipConfig("ViT-B-16", "no-such-tag"), "neither a file nor a tag of ViT-B-16"),
+        (ClipConfig("missing.json", "random"), "not a readable open_clip model config"),
+        (ClipConfig("RN50", "random"), "not an open_clip VisionTransformer"),
+    ],
+)
 def test_clips_that_cannot_be_loaded_say_why(config, sentence):
     with pytest.raises(UserError, match=sentence):
         load_clip(config)
@@ -279,7 +392,9 @@ def test_clips_that_cannot_be_loaded_say_why(config, sentence):
 def test_weights_of_another_model_and_pickles_are_refused(clip, tmp_path):
     name = tiny_clip_config(tmp_path).name
     torch.save({"visual.proj": torch.zeros(2)}, tmp_path / "other.pt")
-    (tmp_path / "code.pt").write_bytes(b"\x80\x02cos\nsystem\nq\x00.")  # a pickle that names os.system
+    (tmp_path / "code.pt").write_bytes(
+        b"\x80\x02cos\nsystem\nq\x00."
+    )  # a pickle that names os.system
     for file in ("other.pt", "code.pt"):
         with pytest.raises(UserError, match="does not hold the weights"):
             load_clip(ClipConfig(name, str(tmp_path / file)))

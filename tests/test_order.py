@@ -27,13 +27,17 @@ def dealt(order: Order, step: int, world: int, micro_batch: int) -> list[np.ndar
 @pytest.mark.parametrize("window", [1, 2, 16])
 def test_every_sample_comes_once_an_epoch(counts, batch, window):
     order = Order(counts, batch, window, seed=3)
-    everything = sorted((shard, sample) for shard, count in enumerate(counts) for sample in range(count))
+    everything = sorted(
+        (shard, sample) for shard, count in enumerate(counts) for sample in range(count)
+    )
     for epoch in (0, 1, 5):
         assert sorted(map(tuple, global_order(order, [epoch]).tolist())) == everything
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("world, micro_batch", [(1, 24), (1, 4), (2, 3), (3, 8), (4, 2), (8, 3), (8, 1)])
+@pytest.mark.parametrize(
+    "world, micro_batch", [(1, 24), (1, 4), (2, 3), (3, 8), (4, 2), (8, 3), (8, 1)]
+)
 def test_the_order_is_the_same_on_any_number_of_ranks(counts, world, micro_batch):
     order = Order(counts, 24, 2)
     for step in range(2 * order.steps_per_epoch):
@@ -65,14 +69,22 @@ def test_any_step_can_be_computed_on_its_own():
     forwards = [order.places(step, 0, 16) for step in range(30)]
     for step in reversed(range(30)):
         places = again.places(step, 0, 16)
-        assert np.array_equal(places.shard, forwards[step].shard) and np.array_equal(places.sample, forwards[step].sample)
+        assert np.array_equal(places.shard, forwards[step].shard) and np.array_equal(
+            places.sample, forwards[step].sample
+        )
 
 
 def test_epochs_and_seeds_differ_and_samples_are_mixed():
     order = Order((100,) * 8, 32, 4)
-    orders = [global_order(order, [0]), global_order(order, [1]), global_order(Order((100,) * 8, 32, 4, seed=1), [0])]
+    orders = [
+        global_order(order, [0]),
+        global_order(order, [1]),
+        global_order(Order((100,) * 8, 32, 4, seed=1), [0]),
+    ]
     assert not any(np.array_equal(one, other) for one, other in itertools.combinations(orders, 2))
-    assert sorted(set(orders[0][:400, 0])) == sorted(shuffled_shards(order, 0)[:4])  # the first window, and nothing else
+    assert sorted(set(orders[0][:400, 0])) == sorted(
+        shuffled_shards(order, 0)[:4]
+    )  # the first window, and nothing else
     assert len(set(orders[0][:32, 0])) == 4  # all of its shards within one batch
     assert not np.array_equal(np.argsort(orders[0][:400, 1], kind="stable"), np.arange(400))
 
@@ -80,7 +92,13 @@ def test_epochs_and_seeds_differ_and_samples_are_mixed():
 def test_the_order_is_fixed_for_ever():
     """Golden values: a run resumed under a newer version must go on in the same order."""
     assert permutation(8, 0, 0).tolist() == [3, 7, 6, 2, 0, 5, 4, 1]
-    assert window_samples(Order((3, 2), 4, 2), 1, 0).tolist() == [[1, 0], [0, 2], [0, 0], [1, 1], [0, 1]]
+    assert window_samples(Order((3, 2), 4, 2), 1, 0).tolist() == [
+        [1, 0],
+        [0, 2],
+        [0, 0],
+        [1, 1],
+        [0, 1],
+    ]
 
 
 def test_a_permutation_is_uniform():

@@ -31,13 +31,27 @@ KEY = "sk-TOPSECRET-123456"
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "House")
 
 
-@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "test-0/../../x", "test-000000.tar", "train-000000", "test-", "test-1\n", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../victim",
+        "/tmp/victim",
+        "test-0/../../x",
+        "test-000000.tar",
+        "train-000000",
+        "test-",
+        "test-1\n",
+        "",
+    ],
+)
 def test_a_shard_s_name_never_leaves_the_folder(tmp_path, name):
     make_shards(tmp_path, {"test": 4}, 4, make_vocabulary(6, 2))
     content = json.loads((tmp_path / "index.json").read_text())
     content["splits"]["test"][0]["name"] = name
     (tmp_path / "index.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="index.json has a shard .* make it again with `c2srt shard`"):
+    with pytest.raises(
+        UserError, match="index.json has a shard .* make it again with `c2srt shard`"
+    ):
         load_index(tmp_path)
 
 
@@ -46,9 +60,15 @@ def test_an_export_s_config_chooses_nothing_outside(tmp_path, monkeypatch):
     path = tmp_path / "model/config.json"
     good = json.loads(path.read_text())
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a request left"))
-    for part, key, value in (("vision_cfg", "timm_model_name", "hf-hub:evil/model"), ("vision_cfg", "timm_model_name", "local-dir:../x"),
-                             ("text_cfg", "hf_model_name", "evil/model"), ("text_cfg", "hf_tokenizer_name", "evil/model"),
-                             ("vision_cfg", "layers", 10**9), ("vision_cfg", "width", 1 << 16), ("text_cfg", "mlp_ratio", float("nan"))):
+    for part, key, value in (
+        ("vision_cfg", "timm_model_name", "hf-hub:evil/model"),
+        ("vision_cfg", "timm_model_name", "local-dir:../x"),
+        ("text_cfg", "hf_model_name", "evil/model"),
+        ("text_cfg", "hf_tokenizer_name", "evil/model"),
+        ("vision_cfg", "layers", 10**9),
+        ("vision_cfg", "width", 1 << 16),
+        ("text_cfg", "mlp_ratio", float("nan")),
+    ):
         content = json.loads(json.dumps(good))
         content["clip"]["config"][part][key] = value
         path.write_text(json.dumps(content))
@@ -89,11 +109,31 @@ def test_a_tar_s_long_name_is_not_read_however_long_it_says_it_is():
 
 def test_text_is_shown_as_text():
     bad = "a\x1b[31m\nb\u202ec\x9b"
-    assert all(printable(bad) == text and text.isprintable() for text in (str(UserError(bad)), sentence(bad)))
-    assert len(shown("x" * 1000)) == 60 and len(sentence("x" * 5000)) < 700 and shown([1, "\x1b"]) == r"[1, '\\x1b']".replace("\\\\", "\\")
-    assert [csv_cell(text) for text in ("=1+1", "@a", "-x", "-1.5", "a,b", "+1\n2")] == ["'=1+1", "'@a", "'-x", "-1.5", "a,b", "'+1\\n2"]
-    assert markdown("<b>|x_y|[a](b)") == r"\<b\>\|x_y\|\[a\](b)" and printable("Zs\u00a0ok") == "Zs\u00a0ok"
-    assert latex_escape(r"\input{/etc/passwd}$x^2~") == r"\textbackslash{}input\{/etc/passwd\}\$x\textasciicircum{}2\textasciitilde{}"
+    assert all(
+        printable(bad) == text and text.isprintable()
+        for text in (str(UserError(bad)), sentence(bad))
+    )
+    assert (
+        len(shown("x" * 1000)) == 60
+        and len(sentence("x" * 5000)) < 700
+        and shown([1, "\x1b"]) == r"[1, '\\x1b']".replace("\\\\", "\\")
+    )
+    assert [csv_cell(text) for text in ("=1+1", "@a", "-x", "-1.5", "a,b", "+1\n2")] == [
+        "'=1+1",
+        "'@a",
+        "'-x",
+        "-1.5",
+        "a,b",
+        "'+1\\n2",
+    ]
+    assert (
+        markdown("<b>|x_y|[a](b)") == r"\<b\>\|x_y\|\[a\](b)"
+        and printable("Zs\u00a0ok") == "Zs\u00a0ok"
+    )
+    assert (
+        latex_escape(r"\input{/etc/passwd}$x^2~")
+        == r"\textbackslash{}input\{/etc/passwd\}\$x\textasciicircum{}2\textasciitilde{}"
+    )
     names = {file_name("語" * 300 + end) for end in "ab"}
     assert len(names) == 2 and all(len(name.encode()) < 200 and "/" not in name for name in names)
 
@@ -147,15 +187,20 @@ def asked(url: str, monkeypatch, timeout_s: float = 30.0):
             return await endpoint.ask({"messages": []})
         finally:
             await endpoint.close()
+
     return asyncio.run(ask())
 
 
 def body(content: bytes, headers: str = "") -> bytes:
-    return (f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{headers}\r\n").encode() + content
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{headers}\r\n"
+    ).encode() + content
 
 
 def drip(connection, over):
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     while not over.is_set():
         connection.sendall(b"1\r\n \r\n")
         time.sleep(0.05)
@@ -171,7 +216,10 @@ def packed(connection, over):
     connection.sendall(body(b"x", "Content-Encoding: gzip\r\n"))
 
 
-@pytest.mark.parametrize(("answer", "words"), [(drip, "no reply in time"), (flood, "more than 8 MiB"), (packed, "packed as 'gzip'")])
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(drip, "no reply in time"), (flood, "more than 8 MiB"), (packed, "packed as 'gzip'")],
+)
 def test_an_answer_has_an_end_and_a_size(monkeypatch, answer, words):
     """Each would go on, or be unpacked, without a bound; none is a reply, and each may have been charged."""
     with server(answer) as url, pytest.raises(Again, match=words) as found:
@@ -179,20 +227,31 @@ def test_an_answer_has_an_end_and_a_size(monkeypatch, answer, words):
     assert found.value.billed
 
 
-@pytest.mark.parametrize("tokens", [float("nan"), -1, float("inf"), 1.5, True, "9", 10**12, None, [9]])
+@pytest.mark.parametrize(
+    "tokens", [float("nan"), -1, float("inf"), 1.5, True, "9", 10**12, None, [9]]
+)
 def test_usage_that_is_no_count_is_none(monkeypatch, tokens):
-    content = json.dumps(COMPLETION | {"usage": {"prompt_tokens": tokens, "completion_tokens": 1}}).encode()
+    content = json.dumps(
+        COMPLETION | {"usage": {"prompt_tokens": tokens, "completion_tokens": 1}}
+    ).encode()
     with server(lambda connection, over: connection.sendall(body(content))) as url:
         assert asked(url, monkeypatch).input_tokens is None
 
 
 def test_a_key_in_escapes_is_masked_after_it_is_read(monkeypatch):
-    content = json.dumps(COMPLETION | {"model": "KEY"}).replace("KEY", KEY.replace("-", "\\u002d")).encode()
+    content = (
+        json.dumps(COMPLETION | {"model": "KEY"})
+        .replace("KEY", KEY.replace("-", "\\u002d"))
+        .encode()
+    )
     assert KEY.encode() not in content
     with server(lambda connection, over: connection.sendall(body(content))) as url:
         assert asked(url, monkeypatch).model == "[key]"
 
 
 def test_a_nested_answer_is_a_fault_not_the_end(monkeypatch):
-    with server(lambda connection, over: connection.sendall(body(b"[" * 200_000))) as url, pytest.raises(Again, match="no chat completion"):
+    with (
+        server(lambda connection, over: connection.sendall(body(b"[" * 200_000))) as url,
+        pytest.raises(Again, match="no chat completion"),
+    ):
         asked(url, monkeypatch)

@@ -31,7 +31,9 @@ def prepared(tmp_path: Path, images: list[dict], **options):
     """CSVs of split train for `images`, and (config, out) to shard them."""
     root, out = tmp_path / "raw", tmp_path / "out"
     write_csvs(root, {"train": images})
-    config = Config(data=DataConfig(root=str(root)), out=str(out), splits=["train"], **{"resize": 32} | options)
+    config = Config(
+        data=DataConfig(root=str(root)), out=str(out), splits=["train"], **{"resize": 32} | options
+    )
     prepare_inputs(OpenImages(find_root(root), config.data), "train", out)
     return config, out
 
@@ -42,7 +44,10 @@ def tasks_of(config: Config, out: Path, settings: str = "settings"):
 
 
 def sidecar(out: Path, shard: Shard) -> dict[str, dict]:
-    return {row["id"]: row for row in pl.read_parquet(out / f"{shard.name}.parquet", glob=False).iter_rows(named=True)}
+    return {
+        row["id"]: row
+        for row in pl.read_parquet(out / f"{shard.name}.parquet", glob=False).iter_rows(named=True)
+    }
 
 
 def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
@@ -60,18 +65,35 @@ def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
         ],
     )
     write_folder(
-        tmp_path / "raw", "train", {ids[0]: jpeg(0), ids[2]: jpeg(2)[:500], ids[3]: jpeg(3), ids[4]: jpeg(4), ids[5]: jpeg(5)}
+        tmp_path / "raw",
+        "train",
+        {ids[0]: jpeg(0), ids[2]: jpeg(2)[:500], ids[3]: jpeg(3), ids[4]: jpeg(4), ids[5]: jpeg(5)},
     )
     (shard,) = [pack_shard(task) for task in tasks_of(config, out)]
     rows = sidecar(out, shard)
     assert list(rows) == sorted(ids)
-    assert [rows[each]["status"] for each in ids] == ["ok", "missing", "corrupt", "ok", "no_labels", "ok"]
+    assert [rows[each]["status"] for each in ids] == [
+        "ok",
+        "missing",
+        "corrupt",
+        "ok",
+        "no_labels",
+        "ok",
+    ]
     assert all(bool(row["reason"]) == (row["status"] != "ok") for row in rows.values())
-    assert (rows[ids[3]]["width"], rows[ids[3]]["height"]) == (32, 48) and (rows[ids[0]]["width"], rows[ids[0]]["height"]) == (
+    assert (rows[ids[3]]["width"], rows[ids[3]]["height"]) == (32, 48) and (
+        rows[ids[0]]["width"],
+        rows[ids[0]]["height"],
+    ) == (
         48,
         32,
     )
-    assert (shard.inputs, shard.count, shard.first, shard.last) == (6, 3, sorted(ids)[0], sorted(ids)[-1])
+    assert (shard.inputs, shard.count, shard.first, shard.last) == (
+        6,
+        3,
+        sorted(ids)[0],
+        sorted(ids)[-1],
+    )
     reader = ShardReader(out, shard)
     assert reader.ids == sorted([ids[0], ids[3], ids[5]])
     for sample, image_id in enumerate(reader.ids):
@@ -99,7 +121,10 @@ def test_a_folder_of_any_name_is_no_pattern(tmp_path, odd):
     for number, place in enumerate((tmp_path / "run1", tmp_path / odd)):
         ids = [name(number)]
         config, out = prepared(place, [{"id": image_id} for image_id in ids])
-        write_pack(place / "raw/train_0.tar.gz", [(f"train/{image_id}.jpg", jpeg(number)) for image_id in ids])
+        write_pack(
+            place / "raw/train_0.tar.gz",
+            [(f"train/{image_id}.jpg", jpeg(number)) for image_id in ids],
+        )
         source = choose_source(config, find_root(Path(config.data.root)))
         tasks = plan_split(out, "train", "settings", source, config)
         for task in pack_tasks(source, tasks):
@@ -115,18 +140,27 @@ def test_the_tar_is_plain_and_webdataset_reads_it(tmp_path):
     write_folder(tmp_path / "raw", "train", {each: jpeg(number) for number, each in enumerate(ids)})
     shard = pack_shard(tasks_of(config, out)[0])
     samples = list(
-        webdataset.WebDataset(str(out / f"{shard.name}.tar"), shardshuffle=False).decode("pil").to_tuple("__key__", "jpg", "json")
+        webdataset.WebDataset(str(out / f"{shard.name}.tar"), shardshuffle=False)
+        .decode("pil")
+        .to_tuple("__key__", "jpg", "json")
     )
-    assert [(key, image.size, text["id"]) for key, image, text in samples] == [(each, (48, 32), each) for each in ids]
+    assert [(key, image.size, text["id"]) for key, image, text in samples] == [
+        (each, (48, 32), each) for each in ids
+    ]
     with tarfile.open(out / f"{shard.name}.tar") as tar:
         members = tar.getmembers()
-    assert [member.name for member in members] == [f"{each}.{kind}" for each in ids for kind in ("jpg", "json")]
-    assert {(member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members} == {
-        (0, 0, 0, "c2srt", 0o644)
-    }
+    assert [member.name for member in members] == [
+        f"{each}.{kind}" for each in ids for kind in ("jpg", "json")
+    ]
+    assert {
+        (member.mtime, member.uid, member.gid, member.uname, member.mode) for member in members
+    } == {(0, 0, 0, "c2srt", 0o644)}
     rows = sidecar(out, shard)
     for member in members[::2]:
-        assert member.offset_data == rows[member.name[:16]]["jpg_offset"] and member.size == rows[member.name[:16]]["jpg_bytes"]
+        assert (
+            member.offset_data == rows[member.name[:16]]["jpg_offset"]
+            and member.size == rows[member.name[:16]]["jpg_bytes"]
+        )
 
 
 def test_unlabelled_images_are_packed_on_request(tmp_path):
@@ -152,7 +186,10 @@ def test_a_finished_shard_is_known_by_its_settings_and_its_size(tmp_path):
     write_folder(tmp_path / "raw", "train", {name(0): jpeg(0)})
     shard = pack_shard(tasks_of(config, out)[0])
     assert finished(out, shard.name, "settings") == shard
-    assert finished(out, shard.name, "other") is None and finished(out, "train-000001", "settings") is None
+    assert (
+        finished(out, shard.name, "other") is None
+        and finished(out, "train-000001", "settings") is None
+    )
     with (out / f"{shard.name}.tar").open("ab") as file:
         file.write(b"\0")
     assert finished(out, shard.name, "settings") is None
@@ -176,10 +213,16 @@ def test_folders_come_before_packs_before_urls(tmp_path):
     write_folder(tmp_path / "raw", "train", {name(0): jpeg(0)})
     assert kind() == "folders"
     with pytest.raises(UserError, match="no folder of images of test .*splits=.train."):
-        choose_source(dataclasses.replace(config, splits=["train", "test"]), find_root(tmp_path / "raw"))
+        choose_source(
+            dataclasses.replace(config, splits=["train", "test"]), find_root(tmp_path / "raw")
+        )
     with pytest.raises(UserError, match="no CVDF pack of validation"):
         choose_source(
-            dataclasses.replace(config, splits=["validation"], data=DataConfig(root=str(tmp_path / "raw"), images="packs")),
+            dataclasses.replace(
+                config,
+                splits=["validation"],
+                data=DataConfig(root=str(tmp_path / "raw"), images="packs"),
+            ),
             find_root(tmp_path / "raw"),
         )
 
@@ -200,16 +243,28 @@ def test_packs_give_the_same_images_as_folders(tmp_path):
     images = [{"id": each, "rotation": 180.0 if each == ids[3] else ""} for each in ids]
     members = [(f"train_0/{each}.jpg", jpeg(number)) for number, each in enumerate(ids)]
     out, shards, reports = staged_packs(
-        tmp_path / "packs", images, {"train_0.tar.gz": members[:9], "train_a.tar.gz": members[9:]}, images_per_shard=6
+        tmp_path / "packs",
+        images,
+        {"train_0.tar.gz": members[:9], "train_a.tar.gz": members[9:]},
+        images_per_shard=6,
     )
-    assert [report.images for report in reports] == [9, 11] and not any(report.lines() for report in reports)
+    assert [report.images for report in reports] == [9, 11] and not any(
+        report.lines() for report in reports
+    )
     config, other = prepared(tmp_path / "folders", images, images_per_shard=6)
-    write_folder(tmp_path / "folders/raw", "train", {each: jpeg(number) for number, each in enumerate(ids)})
+    write_folder(
+        tmp_path / "folders/raw", "train", {each: jpeg(number) for number, each in enumerate(ids)}
+    )
     for shard, task in zip(shards, tasks_of(config, other), strict=True):
         pack_shard(task)
-        first, second = ShardReader(out, shard), ShardReader(other, finished(other, shard.name, "settings"))
+        first, second = (
+            ShardReader(out, shard),
+            ShardReader(other, finished(other, shard.name, "settings")),
+        )
         assert first.ids == second.ids and len(first) == shard.count > 0
-        assert [first.jpeg(k) for k in range(len(first))] == [second.jpeg(k) for k in range(len(second))]
+        assert [first.jpeg(k) for k in range(len(first))] == [
+            second.jpeg(k) for k in range(len(second))
+        ]
 
 
 def test_a_damaged_gzip_gives_what_it_has_and_names_the_rest(tmp_path):
@@ -233,8 +288,12 @@ def test_a_damaged_gzip_gives_what_it_has_and_names_the_rest(tmp_path):
         assert 20 <= shard.count < 40 or kind == "sum" and shard.count == 60, kind
         statuses = [rows[each]["status"] for each in ids]
         assert statuses[: shard.count] == ["ok"] * shard.count
-        rest = statuses[shard.count + 1 :]  # the image at the damage itself may have come, garbled: corrupt
-        assert rest == ["missing"] * len(rest) and (shard.count == 60 or statuses[shard.count] in ("corrupt", "missing"))
+        rest = statuses[
+            shard.count + 1 :
+        ]  # the image at the damage itself may have come, garbled: corrupt
+        assert rest == ["missing"] * len(rest) and (
+            shard.count == 60 or statuses[shard.count] in ("corrupt", "missing")
+        )
         assert all(
             "train_0.tar.gz could not be read to the end" in rows[each]["reason"]
             for each in ids
@@ -245,7 +304,10 @@ def test_a_damaged_gzip_gives_what_it_has_and_names_the_rest(tmp_path):
 def test_a_broken_tar_header_is_noticed(tmp_path):
     """tarfile itself stops there in silence, as if the pack ended."""
     ids = [name(number) for number in range(4)]
-    write_pack(tmp_path / "whole.tar.gz", [(f"train_0/{each}.jpg", jpeg(number)) for number, each in enumerate(ids)])
+    write_pack(
+        tmp_path / "whole.tar.gz",
+        [(f"train_0/{each}.jpg", jpeg(number)) for number, each in enumerate(ids)],
+    )
     content = bytearray(gzip.decompress((tmp_path / "whole.tar.gz").read_bytes()))
     place = content.index(f"train_0/{ids[2]}.jpg".encode())
     content[place + 148 : place + 156] = b"garbage!"
@@ -259,7 +321,10 @@ def test_a_broken_tar_header_is_noticed(tmp_path):
 
 def test_unsafe_members_are_refused_and_odd_ones_left_alone(tmp_path):
     good, large = name(0), name(1)
-    link, device = tarfile.TarInfo(f"train_0/{name(2)}.jpg"), tarfile.TarInfo(f"train_0/{name(3)}.jpg")
+    link, device = (
+        tarfile.TarInfo(f"train_0/{name(2)}.jpg"),
+        tarfile.TarInfo(f"train_0/{name(3)}.jpg"),
+    )
     link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
     folder = tarfile.TarInfo("train_0")
     folder.type = tarfile.DIRTYPE
@@ -280,7 +345,11 @@ def test_unsafe_members_are_refused_and_odd_ones_left_alone(tmp_path):
         max_bytes=15_000,
     )
     rows = sidecar(out, shard)
-    assert [rows[name(number)]["status"] for number in range(6)] == ["ok", "too_large", *["missing"] * 4]
+    assert [rows[name(number)]["status"] for number in range(6)] == [
+        "ok",
+        "too_large",
+        *["missing"] * 4,
+    ]
     assert (report.refused, report.repeated) == (4, 1) and report.refused_example == link.name
     assert (
         "leave the folder" in report.lines()[0]
@@ -295,7 +364,12 @@ def test_unsafe_members_are_refused_and_odd_ones_left_alone(tmp_path):
         == next(
             FolderSource({"train": str(other / "images/train")}).outcomes(
                 pl.DataFrame({"id": [good], "rotation": [None]}),
-                tasks_of(Config(data=DataConfig(root=str(tmp_path / "raw")), splits=["train"], resize=32), out)[0],
+                tasks_of(
+                    Config(
+                        data=DataConfig(root=str(tmp_path / "raw")), splits=["train"], resize=32
+                    ),
+                    out,
+                )[0],
             )
         ).jpeg
     )
@@ -312,11 +386,20 @@ def test_a_pack_that_was_staged_is_not_read_again(tmp_path):
     before = os.stat(stage).st_ino
     assert stage_pack(passes[0]) == first and os.stat(stage).st_ino == before
     write_pack(pack, [(f"train_0/{name(0)}.jpg", jpeg(1, 120, 100))])  # a new download
-    assert stage_pack(passes[0]) == PackReport("train_0.tar.gz", images=1) and os.stat(stage).st_ino != before
+    assert (
+        stage_pack(passes[0]) == PackReport("train_0.tar.gz", images=1)
+        and os.stat(stage).st_ino != before
+    )
 
 
 def test_packs_are_found_by_split_and_in_order(tmp_path):
-    for pack in ("train_a.tar.gz", "train_0.tar.gz", "validation.tar.gz", "train.csv.tar.gz", "challenge.tar.gz"):
+    for pack in (
+        "train_a.tar.gz",
+        "train_0.tar.gz",
+        "validation.tar.gz",
+        "train.csv.tar.gz",
+        "challenge.tar.gz",
+    ):
         write_pack(tmp_path / "tar" / pack, [])
     found = find_packs([tmp_path], ["train", "validation", "test"])
     assert {split: [Path(path).name for path in paths] for split, paths in found.items()} == {
@@ -329,9 +412,14 @@ def full_disk_tasks(tmp_path: Path, source: str):
     ids = [name(number) for number in range(8)]
     config, out = prepared(tmp_path, [{"id": each} for each in ids])
     if source == "folders":
-        write_folder(tmp_path / "raw", "train", {each: jpeg(number) for number, each in enumerate(ids)})
+        write_folder(
+            tmp_path / "raw", "train", {each: jpeg(number) for number, each in enumerate(ids)}
+        )
     else:
-        write_pack(tmp_path / "raw/train_0.tar.gz", [(f"train_0/{each}.jpg", jpeg(number)) for number, each in enumerate(ids)])
+        write_pack(
+            tmp_path / "raw/train_0.tar.gz",
+            [(f"train_0/{each}.jpg", jpeg(number)) for number, each in enumerate(ids)],
+        )
     return out, tasks_of(config, out)[0]
 
 
@@ -342,10 +430,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, s
     temporary = out / f"{task.name}.{suffix}.tmp-{os.getpid()}"
     temporary.symlink_to("/dev/full")
     with pytest.raises(
-        UserError, match=f"the disk is full while writing .*train-000000.{suffix}: free some space and run the same command again"
+        UserError,
+        match=f"the disk is full while writing .*train-000000.{suffix}: free some space and run the same command again",
     ):
         pack_shard(task)
-    assert not list(out.glob(f"train-*.{suffix}*")) and finished(out, task.name, task.settings) is None
+    assert (
+        not list(out.glob(f"train-*.{suffix}*")) and finished(out, task.name, task.settings) is None
+    )
     assert pack_shard(task).count == 8
 
 
@@ -355,7 +446,9 @@ def test_a_full_disk_for_real(tmp_path, source):
     out, task = full_disk_tasks(tmp_path, source)
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True
+    ).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     try:
         (small / "fill").write_bytes(bytes(56 << 10))
@@ -416,11 +509,24 @@ def test_a_senseless_configuration_is_refused(options, sentence):
 
 
 def test_resize_none_is_understood():
-    assert Config(resize="none").resize is None and Config(resize=None).resize is None and Config(resize=64).resize == 64
+    assert (
+        Config(resize="none").resize is None
+        and Config(resize=None).resize is None
+        and Config(resize=64).resize == 64
+    )
 
 
 def test_pack_source_is_small_to_send():
     """Tasks travel to workers: no image or table inside."""
     import pickle
 
-    assert len(pickle.dumps(PackSource({"train": tuple(f"/data/train_{digit}.tar.gz" for digit in "0123456789abcdef")}))) < 2000
+    assert (
+        len(
+            pickle.dumps(
+                PackSource(
+                    {"train": tuple(f"/data/train_{digit}.tar.gz" for digit in "0123456789abcdef")}
+                )
+            )
+        )
+        < 2000
+    )

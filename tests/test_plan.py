@@ -9,7 +9,16 @@ from c2srt.bench.measure import allocator_peak
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Head
-from c2srt.model.plan import MIB, Plan, Shape, budget_bytes, bytes_per_image, flops_per_image, make_plan, part_limit
+from c2srt.model.plan import (
+    MIB,
+    Plan,
+    Shape,
+    budget_bytes,
+    bytes_per_image,
+    flops_per_image,
+    make_plan,
+    part_limit,
+)
 from tests.tiny import random_graph
 
 OPEN_IMAGES = Shape(7186, 196, 512, 4, 512)
@@ -27,7 +36,10 @@ def test_a_tile_fits_its_budget_and_grows_with_it():
 
 def test_tiles_of_a_batch_are_of_one_size():
     shape = Shape(100, 16, 32, 4, 1400)
-    assert [make_plan(shape, ModelConfig(heads=4), images, 256 * MIB).images for images in (14, 15, 16, 29)] == [14, 8, 8, 10]
+    assert [
+        make_plan(shape, ModelConfig(heads=4), images, 256 * MIB).images
+        for images in (14, 15, 16, 29)
+    ] == [14, 8, 8, 10]
 
 
 def test_folding_is_given_up_where_it_does_not_fit():
@@ -55,26 +67,47 @@ def test_tile_mib_is_the_budget():
 
 
 def test_100_000_categories_fit_the_same_budget_at_a_small_width():
-    config, shape = ModelConfig(heads=4), Shape(100_000, 16, 16, 4, part_limit(16, torch.device("cpu")))
+    config, shape = (
+        ModelConfig(heads=4),
+        Shape(100_000, 16, 16, 4, part_limit(16, torch.device("cpu"))),
+    )
     plan = make_plan(shape, config, 8, 256 * MIB)
     assert plan.images == 1 and 64 <= plan.categories < 100_000
     torch.manual_seed(0)
     head, graph = Head(16, config, 10.0), random_graph(100_000, 100_000, 16, 4)
-    patches, global_ = torch.randn(2, 16, 16, requires_grad=True), torch.randn(2, 16, requires_grad=True)
+    patches, global_ = (
+        torch.randn(2, 16, 16, requires_grad=True),
+        torch.randn(2, 16, requires_grad=True),
+    )
     labels = (torch.rand(2, 100_000) < 1e-4).to(torch.int8)
-    assert allocator_peak(lambda: head(patches, global_, labels, torch.ones(2), graph, LossConfig(), plan)[0].backward()) <= 256 * MIB
+    assert (
+        allocator_peak(
+            lambda: head(patches, global_, labels, torch.ones(2), graph, LossConfig(), plan)[
+                0
+            ].backward()
+        )
+        <= 256 * MIB
+    )
     assert patches.grad.abs().sum() > 0
 
 
 def test_without_ist_less_is_kept():
-    assert bytes_per_image(OPEN_IMAGES, ModelConfig(ist=False), False) < bytes_per_image(OPEN_IMAGES, ModelConfig(), True)
+    assert bytes_per_image(OPEN_IMAGES, ModelConfig(ist=False), False) < bytes_per_image(
+        OPEN_IMAGES, ModelConfig(), True
+    )
 
 
 def test_the_description_names_tiles_bytes_and_work():
     plan = make_plan(OPEN_IMAGES, ModelConfig(), 8, 256 * MIB)
-    text, numbers = plan.describe(OPEN_IMAGES, ModelConfig()), plan.numbers(OPEN_IMAGES, ModelConfig())
+    text, numbers = (
+        plan.describe(OPEN_IMAGES, ModelConfig()),
+        plan.numbers(OPEN_IMAGES, ModelConfig()),
+    )
     assert "1 image ×" in text and "of 7,186 categories" in text and "GFLOP" in text
-    assert numbers["head/tile_mib"] == plan.bytes / MIB and 10 < numbers["head/gflop_forward"] < numbers["head/gflop_backward"]
+    assert (
+        numbers["head/tile_mib"] == plan.bytes / MIB
+        and 10 < numbers["head/gflop_forward"] < numbers["head/gflop_backward"]
+    )
 
 
 def test_counted_flops_are_those_of_torch():
@@ -86,13 +119,20 @@ def test_counted_flops_are_those_of_torch():
     torch.manual_seed(0)
     head, graph = Head(64, config, 10.0), random_graph(500, 500, 64, 1)
     graph.table = graph.table[:, :0]
-    patches, global_ = torch.randn(1, 49, 64, requires_grad=True), torch.randn(1, 64, requires_grad=True)
+    patches, global_ = (
+        torch.randn(1, 49, 64, requires_grad=True),
+        torch.randn(1, 64, requires_grad=True),
+    )
     labels = (torch.rand(1, 500) < 0.02).to(torch.int8)
     for fold in (True, False):
         with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-            head(patches, global_, labels, torch.ones(1), graph, LossConfig(), Plan(1, 100, 0, fold))[0].backward()
+            head(
+                patches, global_, labels, torch.ones(1), graph, LossConfig(), Plan(1, 100, 0, fold)
+            )[0].backward()
         expected = sum(flops_per_image(shape, config, fold)) - config.layers * 20 * 500 * 64
-        once = 2 * 2 * 500 * 64 * 64 * (3 if fold else 1) + fold * 3 * 2 * 2 * 64 * 64 * 129  # text rows, folded map; and back
+        once = (
+            2 * 2 * 500 * 64 * 64 * (3 if fold else 1) + fold * 3 * 2 * 2 * 64 * 64 * 129
+        )  # text rows, folded map; and back
         assert counter.get_total_flops() == pytest.approx(expected + once, rel=0.01)
 
 
@@ -104,9 +144,16 @@ def peak_bytes(images: int, plan: Plan) -> int:
     config, seen, width = ModelConfig(heads=4, max_patches=8), 4000, 32
     torch.manual_seed(0)
     head, graph = Head(width, config, 10.0), random_graph(seen, seen, width, 4)
-    patches, global_ = torch.randn(images, 16, width, requires_grad=True), torch.randn(images, width, requires_grad=True)
+    patches, global_ = (
+        torch.randn(images, 16, width, requires_grad=True),
+        torch.randn(images, width, requires_grad=True),
+    )
     labels = (torch.rand(images, seen) < 0.01).to(torch.int8)
-    return allocator_peak(lambda: head(patches, global_, labels, torch.ones(images), graph, LossConfig(), plan)[0].backward())
+    return allocator_peak(
+        lambda: head(patches, global_, labels, torch.ones(images), graph, LossConfig(), plan)[
+            0
+        ].backward()
+    )
 
 
 def test_head_memory_is_flat_in_the_batch_and_near_the_plan():

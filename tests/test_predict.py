@@ -38,7 +38,9 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for number in range(3):
-        Image.fromarray(random.integers(0, 256, (50, 40 + 20 * number, 3), np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(random.integers(0, 256, (50, 40 + 20 * number, 3), np.uint8)).save(
+            folder / f"{number}.png"
+        )
     (folder / "below").mkdir()
     Image.new("RGB", (64, 32), "red").save(folder / "below/red.JPG")
     (folder / "notes.txt").write_text("no image")
@@ -56,9 +58,17 @@ def test_vocabulary_scores_are_the_models(export, photos):
     pixels = torch.stack([predictor.read(path)[1] for path in paths])
     scores = exported.scores(pixels)[0].numpy()
     for prediction, row, path in zip(found, scores, paths, strict=True):
-        assert prediction.image == str(path) and prediction.error is None and len(prediction.labels) == 8
-        np.testing.assert_allclose([score for _, score in prediction.labels], np.sort(row)[::-1], atol=1e-5)
-        assert prediction.labels[0][0] == load_export(export / "model").vocabulary.titles[row.argmax()]
+        assert (
+            prediction.image == str(path)
+            and prediction.error is None
+            and len(prediction.labels) == 8
+        )
+        np.testing.assert_allclose(
+            [score for _, score in prediction.labels], np.sort(row)[::-1], atol=1e-5
+        )
+        assert (
+            prediction.labels[0][0] == load_export(export / "model").vocabulary.titles[row.argmax()]
+        )
 
 
 def test_own_words_known_and_new(export, photos):
@@ -94,8 +104,18 @@ def test_json_lines_with_a_broken_image(export, photos, tmp_path, capsys):
     printed = capsys.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]
     assert status == 1 and "2 of 6 images could not be read" in printed.err
-    assert [Path(line["image"]).name for line in lines] == ["red.JPG", "broken.jpg", "gone.jpg", "0.png", "1.png", "2.png"]
-    assert lines[1]["error"].startswith("cannot be read as an image: ") and lines[2]["error"] == "no such file"
+    assert [Path(line["image"]).name for line in lines] == [
+        "red.JPG",
+        "broken.jpg",
+        "gone.jpg",
+        "0.png",
+        "1.png",
+        "2.png",
+    ]
+    assert (
+        lines[1]["error"].startswith("cannot be read as an image: ")
+        and lines[2]["error"] == "no such file"
+    )
     for line in (lines[0], *lines[3:]):
         assert {entry["label"] for entry in line["labels"]} == {"dog", "red car"}
         assert line["labels"][0]["score"] >= line["labels"][1]["score"]
@@ -109,17 +129,20 @@ def test_table_and_single_values(export, photos, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 4 * 3
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["images=[]"], "names no image"),
-    (["images=[/nowhere/*.png]"], "has no image"),
-    (["images=[x.jpg]", "labels=[]"], "at least one word"),
-    (["images=[x.jpg]", "labels=[dog,' ']"], "at least one word"),
-    (["images=[x.jpg]", "labels=words.txt"], "words.txt cannot be read as a list of words"),
-    (["images=[x.jpg]", "labels=[dog,words.txt]"], "No such file"),
-    (["images={a: b}"], "names no image"),
-    (["images=[x.jpg]", "topk=0"], "at least 1"),
-    (["images=[x.jpg]", "checkpoint=/nowhere"], "is not an exported model"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["images=[]"], "names no image"),
+        (["images=[/nowhere/*.png]"], "has no image"),
+        (["images=[x.jpg]", "labels=[]"], "at least one word"),
+        (["images=[x.jpg]", "labels=[dog,' ']"], "at least one word"),
+        (["images=[x.jpg]", "labels=words.txt"], "words.txt cannot be read as a list of words"),
+        (["images=[x.jpg]", "labels=[dog,words.txt]"], "No such file"),
+        (["images={a: b}"], "names no image"),
+        (["images=[x.jpg]", "topk=0"], "at least 1"),
+        (["images=[x.jpg]", "checkpoint=/nowhere"], "is not an exported model"),
+    ],
+)
 def test_bad_input_gets_one_sentence(export, capsys, arguments, sentence):
     assert predict(export, *arguments) == 2
     assert sentence in capsys.readouterr().err
@@ -138,7 +161,9 @@ def album(tmp_path, photos):
         (tmp_path / name).mkdir(parents=True)
     for name in ("real/a.jpg", "real/deep/b.jpg", "linked/top.jpg"):
         (tmp_path / name).write_bytes((photos / "below/red.JPG").read_bytes())
-    for number in range(30):  # two ways down at each of thirty levels: a walk that follows a folder twice never ends
+    for number in range(
+        30
+    ):  # two ways down at each of thirty levels: a walk that follows a folder twice never ends
         (tmp_path / f"real/deep/loop{number}").symlink_to(tmp_path / "real")
     (tmp_path / "linked/2019").symlink_to("../real")
     (tmp_path / "linked/2020").symlink_to("../real")
@@ -149,14 +174,21 @@ def album(tmp_path, photos):
     return tmp_path
 
 
-@pytest.mark.parametrize(("pattern", "images", "others"), [
-    ("linked", ["2019/a.jpg", "2019/deep/b.jpg", "gone.jpg", "top.jpg"], ["IMG_1.HEIC", "pipe.jpg"]),
-    ("linked/2019", ["2019/a.jpg", "2019/deep/b.jpg"], []),
-    ("linked/**/*.jpg", ["2019/a.jpg", "2019/deep/b.jpg", "gone.jpg", "top.jpg"], ["pipe.jpg"]),
-    ("linked/20*", ["2019/a.jpg", "2019/deep/b.jpg"], []),
-    ("linked/*.[jH]*", ["IMG_1.HEIC", "again.jpg", "gone.jpg", "top.jpg"], ["pipe.jpg"]),
-    ("linked/pipe.jpg", ["pipe.jpg"], []),
-])
+@pytest.mark.parametrize(
+    ("pattern", "images", "others"),
+    [
+        (
+            "linked",
+            ["2019/a.jpg", "2019/deep/b.jpg", "gone.jpg", "top.jpg"],
+            ["IMG_1.HEIC", "pipe.jpg"],
+        ),
+        ("linked/2019", ["2019/a.jpg", "2019/deep/b.jpg"], []),
+        ("linked/**/*.jpg", ["2019/a.jpg", "2019/deep/b.jpg", "gone.jpg", "top.jpg"], ["pipe.jpg"]),
+        ("linked/20*", ["2019/a.jpg", "2019/deep/b.jpg"], []),
+        ("linked/*.[jH]*", ["IMG_1.HEIC", "again.jpg", "gone.jpg", "top.jpg"], ["pipe.jpg"]),
+        ("linked/pipe.jpg", ["pipe.jpg"], []),
+    ],
+)
 def test_linked_folders_are_folders_and_the_rest_is_named(album, pattern, images, others):
     """Each real file once, loops end; pipes, which could block for ever, and other names are passed over, not forgotten."""
     found, passed_over = find_images([str(album / pattern)])
@@ -167,17 +199,25 @@ def test_linked_folders_are_folders_and_the_rest_is_named(album, pattern, images
 def test_a_folder_is_a_link_to_one_listed_beside_it(album):
     assert len(find_images([str(album / "linked"), str(album / "real")])[0]) == 4
     twice = [str(album / "real/a.jpg"), str(album / "linked/again.jpg"), str(album / "real/a.jpg")]
-    assert [str(path) for path in find_images(twice)[0]] == twice[:2]  # asked for by name, each gets its row
+    assert [str(path) for path in find_images(twice)[0]] == twice[
+        :2
+    ]  # asked for by name, each gets its row
 
 
 def test_what_was_not_looked_at_is_counted(export, photos, album, capsys):
     (album / "real/notes").touch()
     assert predict(export, f"images=[{album}/linked]", "topk=1") == 1  # gone.jpg
     printed = capsys.readouterr()
-    assert "\n3 files were not looked at (1 without suffix, 1 .heic, 1 .jpg): " in printed.err and "IMG_1.HEIC" in printed.err
+    assert (
+        "\n3 files were not looked at (1 without suffix, 1 .heic, 1 .jpg): " in printed.err
+        and "IMG_1.HEIC" in printed.err
+    )
     assert len(printed.out.splitlines()) == 3 * 2 + 1 and "gone.jpg: no such file" in printed.out
     assert predict(export, f"images={photos}/notes.txt") == 1
-    assert predict(export, f"images={album}/hidden") == 2 and "hidden has no image (.jpg" in capsys.readouterr().err
+    assert (
+        predict(export, f"images={album}/hidden") == 2
+        and "hidden has no image (.jpg" in capsys.readouterr().err
+    )
     (album / "hidden/IMG_2.heic").touch()
     assert predict(export, f"images={album}/hidden") == 2
     assert "has no image: 1 file was not looked at (1 .heic): " in capsys.readouterr().err
@@ -185,13 +225,28 @@ def test_what_was_not_looked_at_is_counted(export, photos, album, capsys):
 
 def test_names_on_the_command_line(export, photos, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("photo (1).jpg", "a,b.jpg", "it's.jpg", "a=b.jpg", "1e5.jpg", "[1].jpg", "x {y}.jpg", "c.jpg", "d.jpg"):
+    for name in (
+        "photo (1).jpg",
+        "a,b.jpg",
+        "it's.jpg",
+        "a=b.jpg",
+        "1e5.jpg",
+        "[1].jpg",
+        "x {y}.jpg",
+        "c.jpg",
+        "d.jpg",
+    ):
         Path(name).write_bytes((photos / "below/red.JPG").read_bytes())
         typed = f"images='{name}'" if name == "[1].jpg" else f"images={name}"
-        assert predict(export, typed, "labels=dog") == 0 and capsys.readouterr().out.splitlines()[0] == name
+        assert (
+            predict(export, typed, "labels=dog") == 0
+            and capsys.readouterr().out.splitlines()[0] == name
+        )
     assert predict(export, "images=c.jpg, d.jpg", "labels=dog, red car") == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line for line in printed if not line.startswith(" ")] == ["c.jpg", "d.jpg"] and len(printed) == 6
+    assert [line for line in printed if not line.startswith(" ")] == ["c.jpg", "d.jpg"] and len(
+        printed
+    ) == 6
 
 
 def test_words_of_a_file(export, photos, tmp_path, capsys, monkeypatch):
@@ -200,19 +255,33 @@ def test_words_of_a_file(export, photos, tmp_path, capsys, monkeypatch):
     Path("labels.txt").write_bytes("\ufeffdog\r\n\r\n red car \r\nDog\nnull\n1e5\n".encode())
     assert predict(export, f"images={photos}/0.png", "labels=labels.txt", "json=true") == 0
     printed = capsys.readouterr()
-    assert {entry["label"] for entry in json.loads(printed.out)["labels"]} == {"dog", "red car", "null", "1e5"}
+    assert {entry["label"] for entry in json.loads(printed.out)["labels"]} == {
+        "dog",
+        "red car",
+        "null",
+        "1e5",
+    }
     assert "1 of 5 words are there already" in printed.err
     Path("words.csv").write_text("dog")
-    assert predict(export, f"images={photos}/0.png", "labels=[words.csv]") == 2 and "one word a line" in capsys.readouterr().err
+    assert (
+        predict(export, f"images={photos}/0.png", "labels=[words.csv]") == 2
+        and "one word a line" in capsys.readouterr().err
+    )
     for content, sentence in ((b"caf\xe9", "not text in UTF-8"), (b"\n", "has no word")):
         Path("labels.txt").write_bytes(content)
-        assert predict(export, f"images={photos}/0.png", "labels=labels.txt") == 2 and sentence in capsys.readouterr().err
+        assert (
+            predict(export, f"images={photos}/0.png", "labels=labels.txt") == 2
+            and sentence in capsys.readouterr().err
+        )
 
 
 def test_a_word_is_ranked_once(export, photos):
     predictor = c2srt.load(export)
     for labels in (["Dog", "dog", "red  car", "Red car", "dog"], ["Dog", "red  car"]):
-        assert {label for label, _ in predictor.predict(photos / "0.png", labels)[0].labels} == {"Dog", "red  car"}
+        assert {label for label, _ in predictor.predict(photos / "0.png", labels)[0].labels} == {
+            "Dog",
+            "red  car",
+        }
 
 
 def test_categories_of_one_name_are_told_apart(export, photos):
@@ -221,12 +290,28 @@ def test_categories_of_one_name_are_told_apart(export, photos):
     everything = dict(predictor.predict(photos / "0.png", topk=None)[0].labels)
     assert set(everything) == {"Dog (/m/0)", "Dog (/m/7)", *NAMES[1:7]}
     some = dict(predictor.predict(photos / "0.png", ["dog (/m/7)", "dog", "Cat"])[0].labels)
-    assert some == {"dog (/m/7)": pytest.approx(everything["Dog (/m/7)"]), "dog": pytest.approx(everything["Dog (/m/0)"]),
-                    "Cat": pytest.approx(everything["Cat"])}
+    assert some == {
+        "dog (/m/7)": pytest.approx(everything["Dog (/m/7)"]),
+        "dog": pytest.approx(everything["Dog (/m/0)"]),
+        "Cat": pytest.approx(everything["Cat"]),
+    }
 
 
-@pytest.mark.parametrize("given", [np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8), b"\xff\xd8", bytearray(4), memoryview(b"x"),
-                                   io.BytesIO(b"x"), io.StringIO("a.jpg"), {"a.jpg": 1}, None, 7])
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((8, 8, 3), np.uint8),
+        torch.zeros(3, 8, 8),
+        b"\xff\xd8",
+        bytearray(4),
+        memoryview(b"x"),
+        io.BytesIO(b"x"),
+        io.StringIO("a.jpg"),
+        {"a.jpg": 1},
+        None,
+        7,
+    ],
+)
 def test_what_is_no_picture_is_a_type_error(export, given):
     """Not one prediction a row, byte or line."""
     predictor = c2srt.load(export)
@@ -248,10 +333,15 @@ def test_names_that_are_no_utf8(export, photos, tmp_path, capfdbinary):
     (tmp_path / "é.jpg").write_bytes((photos / "below/red.JPG").read_bytes())
     assert printable(name) == "caf\\xe9\\n.jpg"
     for option in ("json=false", "json=true"):
-        assert predict(export, f"images=[{tmp_path},{tmp_path}/{name}]", "labels=[dog]", option) == 0
+        assert (
+            predict(export, f"images=[{tmp_path},{tmp_path}/{name}]", "labels=[dog]", option) == 0
+        )
     printed = capfdbinary.readouterr().out.decode().splitlines()
     assert printed[0] == f"{tmp_path}/caf\\xe9\\n.jpg" and printed[2] == f"{tmp_path}/é.jpg"
-    assert [json.loads(line)["image"] for line in printed[4:]] == [f"{tmp_path}/caf\\xe9\\n.jpg", f"{tmp_path}/é.jpg"]
+    assert [json.loads(line)["image"] for line in printed[4:]] == [
+        f"{tmp_path}/caf\\xe9\\n.jpg",
+        f"{tmp_path}/é.jpg",
+    ]
     assert c2srt.load(export).predict(tmp_path / name, ["dog"])[0].image == str(tmp_path / name)
     assert predict(export, f"images={tmp_path}/é.jpg", f"labels=[{name}]") == 2
 
@@ -262,8 +352,15 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     pixels[:8, :16] = 255
     upright = Image.fromarray(pixels)
     turn = Image.Transpose
-    inverse = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE, 6: turn.ROTATE_90,
-               7: turn.TRANSVERSE, 8: turn.ROTATE_270}
+    inverse = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_90,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_270,
+    }
     stored = upright.transpose(inverse[orientation]) if orientation in inverse else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -271,9 +368,17 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), pixels)
 
 
-@pytest.mark.parametrize("mode, colour, expected", [
-    ("L", 100, (100,) * 3), ("RGBA", (255, 0, 0, 0), (255,) * 3), ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
-    ("1", 1, (255,) * 3), ("I;16", 25700, (100,) * 3), ("LA", (9, 255), (9,) * 3)])
+@pytest.mark.parametrize(
+    "mode, colour, expected",
+    [
+        ("L", 100, (100,) * 3),
+        ("RGBA", (255, 0, 0, 0), (255,) * 3),
+        ("CMYK", (0, 255, 255, 0), (255, 0, 0)),
+        ("1", 1, (255,) * 3),
+        ("I;16", 25700, (100,) * 3),
+        ("LA", (9, 255), (9,) * 3),
+    ],
+)
 def test_modes_become_rgb(tmp_path, mode, colour, expected):
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.new(mode, (8, 8), colour).save(path)
@@ -287,18 +392,26 @@ def test_a_decompression_bomb_is_refused_from_its_header(tmp_path):
     Image.new("1", (20000, LIMITS.max_pixels // 20000 + 1)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match="pixels, more than"):
         read_image(tmp_path / "bomb.png")
-    with Image.open(tmp_path / "bomb.png") as image, pytest.raises(ValueError, match="pixels, more than"):
+    with (
+        Image.open(tmp_path / "bomb.png") as image,
+        pytest.raises(ValueError, match="pixels, more than"),
+    ):
         read_image(image)
 
 
 def test_thin_pictures_and_float_samples_are_rows_like_others(export, tmp_path, capsys):
     Image.new("RGB", (1, 1_000_000), "red").save(tmp_path / "thin.png")
-    for name, pixels in (("f.tif", np.ones((8, 8), np.float32)), ("i.tif", np.full((8, 8), 7, np.int32))):
+    for name, pixels in (
+        ("f.tif", np.ones((8, 8), np.float32)),
+        ("i.tif", np.full((8, 8), 7, np.int32)),
+    ):
         Image.fromarray(pixels).save(tmp_path / name)
     assert predict(export, f"images=[{tmp_path}]", "labels=[dog]") == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("cannot be read as an image: ")[2] for line in lines[:2]] == [
-        "32-bit samples (mode F) have no defined white", "32-bit samples (mode I) have no defined white"]
+        "32-bit samples (mode F) have no defined white",
+        "32-bit samples (mode I) have no defined white",
+    ]
     assert lines[2].endswith("thin.png") and lines[3].split()[0] == "dog"
 
 
@@ -306,10 +419,17 @@ def test_pictures_from_paths_pillow_and_memory_are_one(photos, tmp_path):
     """A profile is obeyed wherever the picture comes from."""
     from tests.test_decode import swapped_profile
 
-    Image.new("RGB", (16, 16), (220, 30, 30)).save(tmp_path / "wide.png", icc_profile=swapped_profile())
+    Image.new("RGB", (16, 16), (220, 30, 30)).save(
+        tmp_path / "wide.png", icc_profile=swapped_profile()
+    )
     path = tmp_path / "wide.png"
     with Image.open(path) as image:
-        found = [read_image(path), read_image(str(path)), read_image(image), read_image(Encoded(path.read_bytes()))]
+        found = [
+            read_image(path),
+            read_image(str(path)),
+            read_image(image),
+            read_image(Encoded(path.read_bytes())),
+        ]
     assert abs(found[0][0, 0].astype(int) - (30, 220, 30)).max() < 40
     assert all(np.array_equal(found[0], other) for other in found)
 
@@ -331,7 +451,10 @@ def test_threads_decode_beside_each_other_and_change_nothing_of_the_process(phot
     Image.MAX_IMAGE_PIXELS = 10
     try:
         found = []
-        threads = [threading.Thread(target=lambda: found.extend(read_image(path) for _ in range(20))) for _ in range(4)]
+        threads = [
+            threading.Thread(target=lambda: found.extend(read_image(path) for _ in range(20)))
+            for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -349,7 +472,10 @@ def test_a_model_that_is_not_there_names_those_that_are(export, capsys, monkeypa
     target.mkdir(parents=True)
     (target / "model").symlink_to(export / "model")
     assert main(["predict", "images=x.jpg"]) == 2
-    assert "there is runs/miniature/full/seed-0/model: give one as checkpoint=…" in capsys.readouterr().err
+    assert (
+        "there is runs/miniature/full/seed-0/model: give one as checkpoint=…"
+        in capsys.readouterr().err
+    )
 
 
 def test_hostile_files_never_end_the_others(export, capsys):
@@ -380,4 +506,9 @@ def test_labels_are_checked_in_python_too(export, photos):
 
 def test_importing_the_package_stays_light():
     code = "import sys, c2srt; assert callable(c2srt.load); print([name for name in ('torch', 'numpy') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

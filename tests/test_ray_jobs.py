@@ -33,6 +33,7 @@ MIB = 2**20
 
 # --- what is sent
 
+
 def packed(target: Path) -> dict[str, int]:
     """The files that Ray would send for `--working-dir .`, with their sizes."""
     from ray._private.runtime_env.packaging import create_package
@@ -48,7 +49,11 @@ def test_the_working_directory_that_is_sent_is_code_only_and_small(tmp_path):
     assert {"cluster/train.py", "c2srt/cli.py", "configs/train.yaml"} <= set(found)
     assert "c2srt/data_files/relations_openimages_v4.jsonl.gz" in found
     kept_back = (".git/", ".venv/", "runs/", "tests/", "mlruns/")
-    assert not [name for name in found if name.startswith(kept_back) or name.endswith((".tar", ".safetensors", ".db"))]
+    assert not [
+        name
+        for name in found
+        if name.startswith(kept_back) or name.endswith((".tar", ".safetensors", ".db"))
+    ]
 
 
 def test_results_never_go_into_the_copy_of_the_code_that_ray_throws_away(tmp_path, monkeypatch):
@@ -63,6 +68,7 @@ def test_results_never_go_into_the_copy_of_the_code_that_ray_throws_away(tmp_pat
 
 
 # --- KubeRay
+
 
 def manifest() -> dict:
     return yaml.safe_load((ROOT / "cluster" / "kuberay.yaml").read_text())
@@ -79,16 +85,39 @@ def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours()
     config = to_config(Config, compose_verb("train", keys))
     groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
-    assert config.workers == sum(group["replicas"] * limit["nvidia.com/gpu"] for group, limit in zip(groups, limits))
-    assert all(int(limit["cpu"]) >= limit["nvidia.com/gpu"] * config.cpus_per_worker for limit in limits)
+    assert config.workers == sum(
+        group["replicas"] * limit["nvidia.com/gpu"] for group, limit in zip(groups, limits)
+    )
+    assert all(
+        int(limit["cpu"]) >= limit["nvidia.com/gpu"] * config.cpus_per_worker for limit in limits
+    )
 
 
-@pytest.mark.parametrize("path, value", (
-    (("spec", "submissionMode"), "SubmitMode"),
-    (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 1),
-    (("spec", "rayClusterSpec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "resources", "limits", "cpu"), "many"),
-    (("spec", "rayClusterSpec", "authOptions", "mode"), "password"),
-    (("spec", "entryPoint"), "python")))
+@pytest.mark.parametrize(
+    "path, value",
+    (
+        (("spec", "submissionMode"), "SubmitMode"),
+        (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams", "num-cpus"), 1),
+        (
+            (
+                "spec",
+                "rayClusterSpec",
+                "workerGroupSpecs",
+                0,
+                "template",
+                "spec",
+                "containers",
+                0,
+                "resources",
+                "limits",
+                "cpu",
+            ),
+            "many",
+        ),
+        (("spec", "rayClusterSpec", "authOptions", "mode"), "password"),
+        (("spec", "entryPoint"), "python"),
+    ),
+)
 def test_the_schema_refuses_what_kuberay_would_refuse(path, value):
     job = copy.deepcopy(manifest())
     place = job
@@ -100,6 +129,7 @@ def test_the_schema_refuses_what_kuberay_would_refuse(path, value):
 
 
 # --- jobs on a running cluster
+
 
 class Said(str):
     """What a command printed, with its exit status."""
@@ -115,17 +145,43 @@ class Head:
     environment: dict[str, str]
 
     def ray(self, *arguments: str, status: int | None = 0) -> Said:
-        found = subprocess.run([*RAY, *arguments], env=self.environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
+        found = subprocess.run(
+            [*RAY, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            cwd=ROOT,
+        )
         said = Said(found.stdout + found.stderr)
         said.status = found.returncode
         assert status is None or said.status == status, (arguments, said[-4000:])
         return said
 
-    def submit(self, *arguments: str, status: int | None = 0, wait: bool = True, name: str | None = None) -> Said:
-        options = ["--runtime-env", "cluster/runtime_env.yaml", "--working-dir", ".", "--log-color", "false"]
+    def submit(
+        self, *arguments: str, status: int | None = 0, wait: bool = True, name: str | None = None
+    ) -> Said:
+        options = [
+            "--runtime-env",
+            "cluster/runtime_env.yaml",
+            "--working-dir",
+            ".",
+            "--log-color",
+            "false",
+        ]
         options += [] if wait else ["--no-wait"]
         options += ["--submission-id", name] if name else []
-        command = ["job", "submit", "--address", self.dashboard, *options, "--", "python", "-m", *arguments]
+        command = [
+            "job",
+            "submit",
+            "--address",
+            self.dashboard,
+            *options,
+            "--",
+            "python",
+            "-m",
+            *arguments,
+        ]
         for _ in range(20):  # the agent that takes jobs is up later than the dashboard
             said = self.ray(*command, status=None)
             if "No available agent" not in said:
@@ -139,20 +195,40 @@ class Head:
 def head(tmp_path_factory) -> Iterator[Head]:
     from ray._common.network_utils import find_free_port
 
-    port, dashboard, agent = (find_free_port() for _ in range(3))  # another Ray may have the agent's usual one
+    port, dashboard, agent = (
+        find_free_port() for _ in range(3)
+    )  # another Ray may have the agent's usual one
     short = f"/tmp/rj{os.getpid()}"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "OMP_NUM_THREADS": "1", "PATH":
-                    f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     found = Head(f"http://127.0.0.1:{dashboard}", environment)
-    start = [*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}", "--num-cpus=4",
-             f"--temp-dir={short}", "--object-store-memory=100000000", "--disable-usage-stats"]
+    start = [
+        *RAY,
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={port}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        "--num-cpus=4",
+        f"--temp-dir={short}",
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+    ]
     log = tmp_path_factory.mktemp("head") / "log"
     process = launch(start, log, **environment)
     try:
         for _ in range(4):  # Ray gives itself 30 s to start, whatever the machine is busy with
-            wait_until(lambda: process.poll() is not None or answers(found), "the jobs API", seconds=180)
+            wait_until(
+                lambda: process.poll() is not None or answers(found), "the jobs API", seconds=180
+            )
             if process.poll() is None:
                 break
             process = launch(start, log, **environment)
@@ -191,9 +267,16 @@ print("FOUND", sorted({address for _, address in found}), len(found))
 
 def test_a_local_ray_listens_on_loopback_only():
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    said = subprocess.run([sys.executable, "-c", LISTENERS], env=environment, cwd=ROOT, capture_output=True, text=True)
-    found = next((line for line in said.stdout.splitlines() if line.startswith("FOUND")), said.stdout + said.stderr)
-    assert re.fullmatch(r"FOUND \['(127\.0\.0\.1|::ffff:127\.0\.0\.1)'(, '::ffff:127\.0\.0\.1')?\] \d+", found), found
+    said = subprocess.run(
+        [sys.executable, "-c", LISTENERS], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    found = next(
+        (line for line in said.stdout.splitlines() if line.startswith("FOUND")),
+        said.stdout + said.stderr,
+    )
+    assert re.fullmatch(
+        r"FOUND \['(127\.0\.0\.1|::ffff:127\.0\.0\.1)'(, '::ffff:127\.0\.0\.1')?\] \d+", found
+    ), found
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +290,26 @@ def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
     from tests.raw_images import jpeg, name, write_csvs, write_folder
 
     numbers = {"train": range(12), "test": range(12, 16)}
-    write_csvs(tmp_path / "raw", {split: [{"id": name(number)} for number in found] for split, found in numbers.items()})
+    write_csvs(
+        tmp_path / "raw",
+        {split: [{"id": name(number)} for number in found] for split, found in numbers.items()},
+    )
     for split, found in numbers.items():
         write_folder(tmp_path / "raw", split, {name(number): jpeg(number) for number in found})
-    keys = ["data=openimages", f"data.root={tmp_path}/raw", f"shards={tmp_path}/shards", f"work={tmp_path}"]
-    said = head.submit("cluster.shard", *keys, "splits=[train,test]", "resize=48", "images_per_shard=4", "workers=2")
+    keys = [
+        "data=openimages",
+        f"data.root={tmp_path}/raw",
+        f"shards={tmp_path}/shards",
+        f"work={tmp_path}",
+    ]
+    said = head.submit(
+        "cluster.shard",
+        *keys,
+        "splits=[train,test]",
+        "resize=48",
+        "images_per_shard=4",
+        "workers=2",
+    )
     assert "packed" in said and "shard 100 %" in said and f"shards are in {tmp_path}/shards" in said
     assert "all agree" in head.submit("cluster.audit", *keys, "workers=2")
 
@@ -231,21 +329,43 @@ def train(case, name: str, *more: str) -> list[str]:
 @pytest.mark.timeout(2400)
 def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):
     shards = [f"work={case.work}", f"clip.name={case.clip.name}", "clip.pretrained=random"]
-    said = head.submit("cluster.teacher", *shards, f"out={case.work}/teacher", "views.count=2", "workers=2", "batch=4")
+    said = head.submit(
+        "cluster.teacher",
+        *shards,
+        f"out={case.work}/teacher",
+        "views.count=2",
+        "workers=2",
+        "batch=4",
+    )
     assert "teacher 100 %" in said
     out = Path(case.work) / "jobs"
-    keys = train(case, "jobs", "epochs=2000", f"teacher={case.work}/teacher", "log_every=1", "workers=2")
+    keys = train(
+        case, "jobs", "epochs=2000", f"teacher={case.work}/teacher", "log_every=1", "workers=2"
+    )
     head.submit(*keys, wait=False, name="first")
     wait_until(lambda: newest(out) >= 3, "step 3", seconds=600)
     head.ray("job", "stop", "--address", head.dashboard, "first")
     logs = head.ray("job", "logs", "--address", head.dashboard, "first")
-    assert "SIGTERM: the workers finish their step and save" in logs and "run the same command to go on" in logs
+    assert (
+        "SIGTERM: the workers finish their step and save" in logs
+        and "run the same command to go on" in logs
+    )
     saved = newest(out)
     assert json.loads((out / "train.json").read_text())["step"] == saved
     said = head.submit(*keys, f"steps={saved + 2}")
     assert f"of which {saved} are done" in said and "finished:" in said
-    head.submit("cluster.evaluate", *shards, f"text={case.text}", f"checkpoint={out}/model", "split=validation", "topk=[1]",
-                f"out={case.work}/evaluation", "workers=2")
+    head.submit(
+        "cluster.evaluate",
+        *shards,
+        f"text={case.text}",
+        f"checkpoint={out}/model",
+        "split=validation",
+        "topk=[1]",
+        f"out={case.work}/evaluation",
+        "workers=2",
+    )
     assert (Path(case.work) / "evaluation" / "results.json").exists()
     head.submit("cluster.export", *shards, f"checkpoint={out}", f"out={case.work}/export")
-    assert (Path(case.work) / "export" / "model.safetensors").read_bytes() == (out / "model" / "model.safetensors").read_bytes()
+    assert (Path(case.work) / "export" / "model.safetensors").read_bytes() == (
+        out / "model" / "model.safetensors"
+    ).read_bytes()

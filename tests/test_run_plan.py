@@ -25,10 +25,27 @@ from c2srt.train.memory import engine_bytes
 EVERYTHING = None
 
 
-def clip_of(folder, width: int = 32, layers: int = 3, quick: bool = False, size: int = 32) -> ClipConfig:
-    content = {"embed_dim": width // 2, "quick_gelu": quick,
-               "vision_cfg": {"image_size": size, "layers": layers, "width": width, "patch_size": 8, "head_width": 16},
-               "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}
+def clip_of(
+    folder, width: int = 32, layers: int = 3, quick: bool = False, size: int = 32
+) -> ClipConfig:
+    content = {
+        "embed_dim": width // 2,
+        "quick_gelu": quick,
+        "vision_cfg": {
+            "image_size": size,
+            "layers": layers,
+            "width": width,
+            "patch_size": 8,
+            "head_width": 16,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
     path = folder / f"{width}-{layers}-{quick}-{size}.json"
     path.write_text(json.dumps(content))
     return ClipConfig(str(path), "random")
@@ -60,14 +77,22 @@ def vit_b() -> Outline:
 
 def plan_of(*overrides: str, **changes) -> Estimate:
     config = composed(*overrides)
-    return estimate(replace(config, **changes).training(), config.cluster, config.sizes, None if "model" in changes else vit_b())
+    return estimate(
+        replace(config, **changes).training(),
+        config.cluster,
+        config.sizes,
+        None if "model" in changes else vit_b(),
+    )
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3, EVERYTHING])
 @pytest.mark.parametrize("width", [32, 128])
 def test_flops_of_the_vit_are_those_that_torch_counts(tmp_path, width, blocks):
     clip = clip_of(tmp_path, width)
-    shape, tower = outline(clip, ModelConfig(heads=4, trainable_blocks=blocks)), real_tower(clip, blocks)
+    shape, tower = (
+        outline(clip, ModelConfig(heads=4, trainable_blocks=blocks)),
+        real_tower(clip, blocks),
+    )
     with FlopCounterMode(display=False) as forward:
         patches, global_ = tower(torch.randn(2, 3, 32, 32))
     with FlopCounterMode(display=False) as back:
@@ -89,23 +114,45 @@ def test_parameters_are_those_of_the_real_model(tmp_path, blocks):
 
 def test_openai_s_vits_have_its_activation():
     shape = outline(ClipConfig("ViT-B-16", "openai"), ModelConfig())
-    assert shape.quick_gelu and not outline(ClipConfig("ViT-B-16", "random"), ModelConfig()).quick_gelu
-    assert (shape.tokens, shape.width, shape.blocks, shape.joint, shape.tower_parameters) == (197, 768, 12, 512, 86_192_640)
+    assert (
+        shape.quick_gelu and not outline(ClipConfig("ViT-B-16", "random"), ModelConfig()).quick_gelu
+    )
+    assert (shape.tokens, shape.width, shape.blocks, shape.joint, shape.tower_parameters) == (
+        197,
+        768,
+        12,
+        512,
+        86_192_640,
+    )
     assert 34e9 < shape.forward_flops() < 36e9
 
 
-@pytest.mark.parametrize("width, layers, size, images, blocks, quick", [
-    (32, 3, 32, 8, EVERYTHING, False), (32, 3, 32, 8, 2, True), (128, 4, 64, 8, 2, False), (128, 4, 64, 8, EVERYTHING, True)])
-def test_activations_are_near_the_allocator_s_peak(tmp_path, width, layers, size, images, blocks, quick):
+@pytest.mark.parametrize(
+    "width, layers, size, images, blocks, quick",
+    [
+        (32, 3, 32, 8, EVERYTHING, False),
+        (32, 3, 32, 8, 2, True),
+        (128, 4, 64, 8, 2, False),
+        (128, 4, 64, 8, EVERYTHING, True),
+    ],
+)
+def test_activations_are_near_the_allocator_s_peak(
+    tmp_path, width, layers, size, images, blocks, quick
+):
     clip = clip_of(tmp_path, width, layers, quick, size)
-    shape, tower = outline(clip, ModelConfig(heads=4, trainable_blocks=blocks)), real_tower(clip, blocks)
+    shape, tower = (
+        outline(clip, ModelConfig(heads=4, trainable_blocks=blocks)),
+        real_tower(clip, blocks),
+    )
     pixels = torch.randn(images, 3, size, size)
     backward(tower, pixels)  # gradients exist from now on, as they do in the engine
     expected = shape.saved_bytes(images, 4) + shape.working_bytes(images, 4)
     peak = allocator_peak(lambda: backward(tower, pixels))
     assert 0.85 * peak <= expected <= 1.25 * peak
     twice = allocator_peak(lambda: backward(tower, pixels.repeat(2, 1, 1, 1)))
-    assert shape.saved_bytes(images, 4) <= (twice - peak) * 1.1  # what grows with the batch is at least what is saved
+    assert (
+        shape.saved_bytes(images, 4) <= (twice - peak) * 1.1
+    )  # what grows with the batch is at least what is saved
 
 
 def test_engine_bytes_are_those_of_real_tensors():
@@ -126,7 +173,10 @@ def test_zero_and_offload_move_memory():
     offloaded = plan_of(workers=8, precision="bf16", zero=1, offload=True).memory
     assert sharded.parts["weights"] == plain.parts["weights"] / 8
     assert sharded.parts["AdamW's moments"] == plain.parts["AdamW's moments"] / 8
-    assert "AdamW's moments" not in offloaded.parts and offloaded.host["AdamW's moments"] == plain.parts["AdamW's moments"]
+    assert (
+        "AdamW's moments" not in offloaded.parts
+        and offloaded.host["AdamW's moments"] == plain.parts["AdamW's moments"]
+    )
 
 
 def test_gradient_bytes_are_the_ring_s():
@@ -143,12 +193,16 @@ def test_more_gpus_are_never_slower(cluster):
             batch = 64 * workers if scaled else 4096
             changes = {"workers": workers, "batch": batch, "precision": "bf16", "loader_workers": 4}
             speeds.append(plan_of(f"cluster={cluster}", **changes).speed.images_s)
-        assert all(after >= 0.98 * before for before, after in zip(speeds, speeds[1:]))  # 2 %: latency
+        assert all(
+            after >= 0.98 * before for before, after in zip(speeds, speeds[1:])
+        )  # 2 %: latency
         assert speeds[3] > 5 * speeds[0]
 
 
 def test_slower_loaders_mean_waiting():
-    fed, starved = (plan_of(workers=8, precision="bf16", loader_workers=workers).speed for workers in (4, 1))
+    fed, starved = (
+        plan_of(workers=8, precision="bf16", loader_workers=workers).speed for workers in (4, 1)
+    )
     assert fed.waiting == 0 and starved.waiting > 0 and starved.images_s == pytest.approx(8 * 1400)
     slow = plan_of("cluster=cpu", workers=1, loader_workers=0).speed
     assert slow.step == slow.computing + slow.loader
@@ -165,9 +219,21 @@ def test_a_trained_part_less_is_less_work():
 def test_the_screen_says_what_it_rests_on(capsys):
     assert main(["plan", "workers=8", "precision=bf16", "loader_workers=4"]) == 0
     text = capsys.readouterr().out
-    assert max(map(len, text.split("Assumptions:")[0].splitlines())) <= 140 and len(text.splitlines()) < 55
-    for part in ("Memory of a GPU's worker", "9,011,219", "GPU-hours", "left", "It fits.", "published sizes", "5,501,586",
-                 "MB/s", "teacher cache"):
+    assert (
+        max(map(len, text.split("Assumptions:")[0].splitlines())) <= 140
+        and len(text.splitlines()) < 55
+    )
+    for part in (
+        "Memory of a GPU's worker",
+        "9,011,219",
+        "GPU-hours",
+        "left",
+        "It fits.",
+        "published sizes",
+        "5,501,586",
+        "MB/s",
+        "teacher cache",
+    ):
         assert part in text
 
 
@@ -181,12 +247,25 @@ def test_the_comparison_is_a_markdown_table(capsys):
 
 
 def test_what_does_not_fit_says_what_would_help(capsys):
-    small = ["plan", "workers=8", "cluster.memory_gib=4", "cluster=h100", "model.trainable_blocks=null", "model.tile_mib=400"]
+    small = [
+        "plan",
+        "workers=8",
+        "cluster.memory_gib=4",
+        "cluster=h100",
+        "model.trainable_blocks=null",
+        "model.tile_mib=400",
+    ]
     assert main(small) == 1
     text = capsys.readouterr().out
-    assert "DOES NOT FIT: a worker needs" in text and "micro_batch=" in text.split("any of these would:")[1]
+    assert (
+        "DOES NOT FIT: a worker needs" in text
+        and "micro_batch=" in text.split("any of these would:")[1]
+    )
     micro = int(text.split("any of these would: micro_batch=")[1].split(";")[0].split(".")[0])
-    assert main([*small, f"micro_batch={micro}"]) == 0 and main([*small, f"micro_batch={2 * micro}"]) == 1
+    assert (
+        main([*small, f"micro_batch={micro}"]) == 0
+        and main([*small, f"micro_batch={2 * micro}"]) == 1
+    )
     capsys.readouterr()
     assert main([*small[:2], "cluster.memory_gib=0.2", "json=true"]) == 1
     assert json.loads(capsys.readouterr().out)["plans"][0]["help"] == []
@@ -195,19 +274,31 @@ def test_what_does_not_fit_says_what_would_help(capsys):
 def test_json_holds_the_same_figures(capsys):
     assert main(["plan", "gpus=[8]", "precision=bf16", "images=1000", "json=true"]) == 0
     found = json.loads(capsys.readouterr().out)
-    plan, = found["plans"]
+    (plan,) = found["plans"]
     assert plan["steps"] == 8 * 2 and plan["gpus"] == 8 and plan["fits"]
     assert plan["step_seconds"] >= sum(plan["step_parts_seconds"].values())
     assert plan["hours"] == pytest.approx(16 * plan["step_seconds"] / 3600)
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["model=mkt"], "only C²SRT's own head is counted"),
-    (["gpus=[0]"], "must be a list of numbers of at least 1"), (["gpus=[1024]"], "batch=512 is less than one image"),
-    (["cluster=tpu"], "choose one of a100, cpu, h100, h200"), (["clip.name=nope"], "not an open_clip model"),
-    (["cluster.cores=0"], "cluster.cores=0 must be above 0"), (["calibrate=true"], "needs calibration="),
-    (["calibration=/nowhere.json"], "make it with `c2srt plan calibration=/nowhere.json calibrate=true`"), (["sizes.train=0"], "give sizes.train="),
-    (["model.trainable_blocks=99"], "outside 0…12"), (["clock=sun"], "clock='sun' is not one of")])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["model=mkt"], "only C²SRT's own head is counted"),
+        (["gpus=[0]"], "must be a list of numbers of at least 1"),
+        (["gpus=[1024]"], "batch=512 is less than one image"),
+        (["cluster=tpu"], "choose one of a100, cpu, h100, h200"),
+        (["clip.name=nope"], "not an open_clip model"),
+        (["cluster.cores=0"], "cluster.cores=0 must be above 0"),
+        (["calibrate=true"], "needs calibration="),
+        (
+            ["calibration=/nowhere.json"],
+            "make it with `c2srt plan calibration=/nowhere.json calibrate=true`",
+        ),
+        (["sizes.train=0"], "give sizes.train="),
+        (["model.trainable_blocks=99"], "outside 0…12"),
+        (["clock=sun"], "clock='sun' is not one of"),
+    ],
+)
 def test_bad_input_is_one_sentence(arguments, sentence, capsys):
     assert main(["plan", *arguments]) == 2
     printed = capsys.readouterr()
@@ -217,7 +308,9 @@ def test_bad_input_is_one_sentence(arguments, sentence, capsys):
 def test_a_gpu_is_not_measured_where_there_is_none(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for arguments in (["check=true"], ["calibrate=true", "calibration=/nowhere/c.json"]):
-        assert main(["plan", *arguments]) == 2 and "torch finds none here" in capsys.readouterr().err
+        assert (
+            main(["plan", *arguments]) == 2 and "torch finds none here" in capsys.readouterr().err
+        )
 
 
 def test_sizes_come_from_the_shards_once_they_are_there(tmp_path, capsys):
@@ -226,15 +319,26 @@ def test_sizes_come_from_the_shards_once_they_are_there(tmp_path, capsys):
     make_shards(tmp_path / "shards", {"train": 30, "test": 12}, 10, make_vocabulary(10, 3))
     assert main(["plan", f"shards={tmp_path / 'shards'}", "json=true"]) == 0
     sizes = json.loads(capsys.readouterr().out)["sizes"]
-    assert (sizes["train"], sizes["test"], sizes["seen"], sizes["unseen"]) == (30, 12, 10, 3) and sizes["trained"] is None
+    assert (sizes["train"], sizes["test"], sizes["seen"], sizes["unseen"]) == (
+        30,
+        12,
+        10,
+        3,
+    ) and sizes["trained"] is None
 
 
 def test_a_calibration_replaces_rates_of_its_kind_only(tmp_path):
     cluster = Cluster("x", kind="cpu", tflops={"fp32": 1.0, "bf16": 2.0})
     path = tmp_path / "c.json"
-    path.write_text(json.dumps({"kind": "cpu", "values": {"tflops": {"fp32": 3.0}, "vit_efficiency": 0.5}}))
+    path.write_text(
+        json.dumps({"kind": "cpu", "values": {"tflops": {"fp32": 3.0}, "vit_efficiency": 0.5}})
+    )
     found = calibrated(cluster, str(path))
-    assert found.tflops == {"fp32": 3.0, "bf16": 2.0} and found.vit_efficiency == 0.5 and found.cores == cluster.cores
+    assert (
+        found.tflops == {"fp32": 3.0, "bf16": 2.0}
+        and found.vit_efficiency == 0.5
+        and found.cores == cluster.cores
+    )
     with pytest.raises(UserError, match="was measured on a cpu"):
         calibrated(replace(cluster, kind="gpu"), str(path))
     path.write_text(json.dumps({"kind": "cpu", "values": {"cores": 9}}))

@@ -17,14 +17,38 @@ from cluster.session import LONGEST_TEMPORARY, temporary_folder
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("address, what", (
-    ("http://127.0.0.1:8265", "is the address of Ray's dashboard, which `ray job submit` takes: unset it, or give host:port"),
-    ("https://head/", "is the address of Ray's dashboard"),
-    ("ray://127.0.0.1:10001", "is an address for Ray's client"),
-    *((form, f"RAY_ADDRESS={form!r} is not an address: give host:port") for form in (
-        "head", " ", "127.0.0.1", "127.0.0.1:", ":6379", "127.0.0.1:0", "127.0.0.1:65536", "a b:6379", "1:2:3", "[::1]", "h:6379/x")),
-    ("no-such-host.invalid:6379", "no Ray cluster answers at RAY_ADDRESS=no-such-host.invalid:6379 ("),
-    ("a..b:6379", "no Ray cluster answers at RAY_ADDRESS=a..b:6379 (")))
+@pytest.mark.parametrize(
+    "address, what",
+    (
+        (
+            "http://127.0.0.1:8265",
+            "is the address of Ray's dashboard, which `ray job submit` takes: unset it, or give host:port",
+        ),
+        ("https://head/", "is the address of Ray's dashboard"),
+        ("ray://127.0.0.1:10001", "is an address for Ray's client"),
+        *(
+            (form, f"RAY_ADDRESS={form!r} is not an address: give host:port")
+            for form in (
+                "head",
+                " ",
+                "127.0.0.1",
+                "127.0.0.1:",
+                ":6379",
+                "127.0.0.1:0",
+                "127.0.0.1:65536",
+                "a b:6379",
+                "1:2:3",
+                "[::1]",
+                "h:6379/x",
+            )
+        ),
+        (
+            "no-such-host.invalid:6379",
+            "no Ray cluster answers at RAY_ADDRESS=no-such-host.invalid:6379 (",
+        ),
+        ("a..b:6379", "no Ray cluster answers at RAY_ADDRESS=a..b:6379 ("),
+    ),
+)
 def test_an_address_that_is_none_is_refused(monkeypatch, address, what):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError) as raised:
@@ -32,8 +56,13 @@ def test_an_address_that_is_none_is_refused(monkeypatch, address, what):
     assert what in str(raised.value)
 
 
-@pytest.mark.parametrize("answer, what", ((b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers at RAY_ADDRESS={} is no Ray cluster"),
-                                          (None, "no Ray cluster answers at RAY_ADDRESS={} (")))
+@pytest.mark.parametrize(
+    "answer, what",
+    (
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers at RAY_ADDRESS={} is no Ray cluster"),
+        (None, "no Ray cluster answers at RAY_ADDRESS={} ("),
+    ),
+)
 def test_what_answers_must_be_ray(monkeypatch, answer, what):
     monkeypatch.setattr("cluster.address.ANSWER_S", 0.5)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
@@ -56,21 +85,28 @@ def test_empty_and_local_mean_a_local_ray(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ("shard", "audit", "teacher", "train", "evaluate"))
-def test_every_verb_of_ray_looks_at_the_address_before_it_reads_its_inputs(monkeypatch, capsys, verb, tmp_path):
+def test_every_verb_of_ray_looks_at_the_address_before_it_reads_its_inputs(
+    monkeypatch, capsys, verb, tmp_path
+):
     """There is no input: a verb that read first would name it."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     own = ["checkpoint=clip"] if verb == "evaluate" else []
     assert main([verb, "data=miniature", f"work={tmp_path}", *own]) == 2
-    assert f"c2srt {verb}: no Ray cluster answers at RAY_ADDRESS={address} (Connection refused)" in capsys.readouterr().err
+    assert (
+        f"c2srt {verb}: no Ray cluster answers at RAY_ADDRESS={address} (Connection refused)"
+        in capsys.readouterr().err
+    )
 
 
 def test_sockets_lie_where_their_path_is_short_enough(monkeypatch, tmp_path):
     long = tmp_path / ("a" * 60)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(long))
-    assert len(str(temporary_folder())) <= LONGEST_TEMPORARY and temporary_folder().parent == Path("/tmp")
+    assert len(str(temporary_folder())) <= LONGEST_TEMPORARY and temporary_folder().parent == Path(
+        "/tmp"
+    )
     assert not long.exists()
     monkeypatch.setenv("TMPDIR", "/proc/none")
     assert temporary_folder().parent == Path("/tmp")
@@ -107,8 +143,14 @@ def started(tmp_path_factory) -> subprocess.CompletedProcess:
     (tmp_path / "site/sitecustomize.py").write_text(SLOW_AGENTS)
     removed = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "HOME")
     environment = {name: value for name, value in os.environ.items() if name not in removed}
-    environment |= {"HOME": "/proc/none", "TMPDIR": str(tmp_path / ("a" * 60)), "PYTHONPATH": f"{tmp_path}/site:{ROOT}"}
-    return subprocess.run([sys.executable, "-c", START], env=environment, cwd=ROOT, capture_output=True, text=True)
+    environment |= {
+        "HOME": "/proc/none",
+        "TMPDIR": str(tmp_path / ("a" * 60)),
+        "PYTHONPATH": f"{tmp_path}/site:{ROOT}",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", START], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_a_local_ray_needs_no_home_no_short_tmpdir_and_no_agents_within_15_s(started):
@@ -116,4 +158,6 @@ def test_a_local_ray_needs_no_home_no_short_tmpdir_and_no_agents_within_15_s(sta
 
 
 def test_a_worker_that_dies_at_each_try_is_a_sentence(started):
-    assert "SAID UserError a worker process died, and so did those that tried again" in started.stdout, started.stderr
+    assert (
+        "SAID UserError a worker process died, and so did those that tried again" in started.stdout
+    ), started.stderr

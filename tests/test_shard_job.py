@@ -37,7 +37,9 @@ def cluster(shared_ray):
 
 def tree(root: Path, source: str = "folders", size: tuple[int, int] = (96, 64)) -> Path:
     """Sixty images in three splits; one is missing, one corrupt, one has no labels, one is listed twice, one is not listed."""
-    splits = {split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()}
+    splits = {
+        split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()
+    }
     splits["train"][4]["labels"] = []
     splits["train"][5]["listed"] = False
     splits["train"].append(dict(splits["train"][6]))
@@ -52,14 +54,22 @@ def tree(root: Path, source: str = "folders", size: tuple[int, int] = (96, 64)) 
         else:
             members = [(f"{split}/{image_id}.jpg", data) for image_id, data in files.items()]
             half = len(members) // 2
-            packs = {f"{split}_0": members[:half], f"{split}_1": members[half:]} if split == "train" else {split: members}
+            packs = (
+                {f"{split}_0": members[:half], f"{split}_1": members[half:]}
+                if split == "train"
+                else {split: members}
+            )
             for pack, content in packs.items():
                 write_pack(root / f"{pack}.tar.gz", content)
     return root
 
 
 def config(root: Path, out: Path, **options) -> Config:
-    return Config(data=DataConfig(root=str(root)), out=str(out), **{"images_per_shard": 9, "resize": 48} | options)
+    return Config(
+        data=DataConfig(root=str(root)),
+        out=str(out),
+        **{"images_per_shard": 9, "resize": 48} | options,
+    )
 
 
 @pytest.fixture(scope="module", params=["folders", "packs"])
@@ -74,21 +84,40 @@ def finished_run(request, cluster, tmp_path_factory):
 def test_the_folder_is_whole(finished_run):
     source, _, out = finished_run
     index = load_index(out)
-    assert {split: [shard.count for shard in shards] for split, shards in index.splits.items()}.keys() == SPLITS.keys()
+    assert {
+        split: [shard.count for shard in shards] for split, shards in index.splits.items()
+    }.keys() == SPLITS.keys()
     assert [sum(shard.inputs for shard in index.split(split)) for split in SPLITS] == [40, 6, 14]
     assert [sum(shard.count for shard in index.split(split)) for split in SPLITS] == [37, 6, 14]
-    assert load_vocabulary(out).hash == index.vocabulary and load_vocabulary(out).mids == ("/m/01", "/m/02", "/g/03")
-    rows = pl.concat([pl.read_parquet(out / f"{shard.name}.parquet") for shards in index.splits.values() for shard in shards])
+    assert load_vocabulary(out).hash == index.vocabulary and load_vocabulary(out).mids == (
+        "/m/01",
+        "/m/02",
+        "/g/03",
+    )
+    rows = pl.concat(
+        [
+            pl.read_parquet(out / f"{shard.name}.parquet")
+            for shards in index.splits.values()
+            for shard in shards
+        ]
+    )
     assert sorted(rows["id"]) == sorted(name(number) for number in range(60))
     statuses = dict(rows.select("id", "status").iter_rows())
-    assert {number: statuses[name(number)] for number in range(10)} == {number: "ok" for number in range(10)} | {
+    assert {number: statuses[name(number)] for number in range(10)} == {
+        number: "ok" for number in range(10)
+    } | {
         4: "no_labels",
         7: "missing",
         8: "corrupt",
     }
     for shard in index.split("train"):
-        assert all(ShardReader(out, shard).jpeg(sample).startswith(b"\xff\xd8") for sample in range(shard.count))
-    packed = {count["what"]: count["value"] for count in read_json(out / "acceptance.json", "")["counts"]}
+        assert all(
+            ShardReader(out, shard).jpeg(sample).startswith(b"\xff\xd8")
+            for sample in range(shard.count)
+        )
+    packed = {
+        count["what"]: count["value"] for count in read_json(out / "acceptance.json", "")["counts"]
+    }
     assert packed["train: images packed"] == 37
     assert (
         not (out / "staging").exists()
@@ -152,14 +181,20 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["shard", f"data.root={root}", f"out={tmp_path}/file/shards"]) == 2
     error = capsys.readouterr().err
-    assert "cannot write" in error and "choose another with out=" in error and "Traceback" not in error
+    assert (
+        "cannot write" in error and "choose another with out=" in error and "Traceback" not in error
+    )
 
 
 @pytest.mark.parametrize("kib", [4, 40, 100, 140])
-def test_a_full_disk_is_one_sentence_from_any_stage_and_the_next_run_finishes(cluster, tmp_path, kib):
+def test_a_full_disk_is_one_sentence_from_any_stage_and_the_next_run_finishes(
+    cluster, tmp_path, kib
+):
     root, out = tree(tmp_path / "raw"), tmp_path / "out"
     out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", out], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", out], capture_output=True
+    ).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     try:
         with pytest.raises(UserError, match="the disk is full while writing"):
@@ -181,7 +216,9 @@ def test_urls_go_through_the_whole_job(cluster, tmp_path):
     for number, (image_id, data) in enumerate(files.items()):
         if number != 3:
             (served / f"{image_id}.jpg").write_bytes(data)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(served))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         write_csvs(
             raw,
@@ -201,10 +238,24 @@ def test_urls_go_through_the_whole_job(cluster, tmp_path):
             run(config(raw, tmp_path / out, splits=["train"], images_per_shard=3, workers=workers))
         server.shutdown()
     shards = load_index(tmp_path / "two").split("train")
-    rows = pl.concat([pl.read_parquet(tmp_path / "two" / f"{shard.name}.parquet") for shard in shards])
+    rows = pl.concat(
+        [pl.read_parquet(tmp_path / "two" / f"{shard.name}.parquet") for shard in shards]
+    )
     statuses = dict(rows.select("id", "status").iter_rows())
-    assert [statuses[image_id] for image_id in files] == ["ok", "ok", "ok", "missing", "ok", "md5_mismatch", "ok", "ok"]
-    assert digests(tmp_path / "two") == digests(tmp_path / "one") and not (tmp_path / "two/staging").exists()
+    assert [statuses[image_id] for image_id in files] == [
+        "ok",
+        "ok",
+        "ok",
+        "missing",
+        "ok",
+        "md5_mismatch",
+        "ok",
+        "ok",
+    ]
+    assert (
+        digests(tmp_path / "two") == digests(tmp_path / "one")
+        and not (tmp_path / "two/staging").exists()
+    )
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -260,7 +311,12 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, own_ray: bool) -
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if own_ray:
         environment.pop("RAY_ADDRESS", None)
-    quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet = {
+        "cwd": tmp_path,
+        "env": environment,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
     subprocess.run([*command, f"out={tmp_path}/undisturbed"], check=True, **quiet)
     total, moments, interrupted = files_in(tmp_path / "undisturbed"), random.Random(0), 0
     for _ in range(kills):
@@ -279,7 +335,9 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, own_ray: bool) -
 
 
 def files_in(out: Path) -> int:
-    return sum(len(files) for _, _, files in os.walk(out))  # unlike rglob it does not mind folders that vanish meanwhile
+    return sum(
+        len(files) for _, _, files in os.walk(out)
+    )  # unlike rglob it does not mind folders that vanish meanwhile
 
 
 def test_killed_twice_and_repeated_gives_the_same_bytes(cluster, tmp_path):
@@ -296,14 +354,23 @@ def test_killed_ten_times_and_repeated_gives_the_same_bytes(tmp_path, source):
 def test_the_real_photographs(cluster, tmp_path):
     if not (SHARED / "photos").is_dir():
         pytest.skip("needs shared/data/photos")
-    run(Config(data=DataConfig(root=str(SHARED / "photos")), out=str(tmp_path / "out"), images_per_shard=100))
+    run(
+        Config(
+            data=DataConfig(root=str(SHARED / "photos")),
+            out=str(tmp_path / "out"),
+            images_per_shard=100,
+        )
+    )
     index = load_index(tmp_path / "out")
     assert {split: sum(shard.count for shard in index.split(split)) for split in index.splits} == {
         "train": 266,
         "validation": 30,
         "test": 93,
     }
-    assert (load_vocabulary(tmp_path / "out").seen_count, len(load_vocabulary(tmp_path / "out"))) == (7186, 7586)
+    assert (
+        load_vocabulary(tmp_path / "out").seen_count,
+        len(load_vocabulary(tmp_path / "out")),
+    ) == (7186, 7586)
 
 
 def test_hostile_images_go_through_the_whole_job(cluster, tmp_path):
@@ -311,11 +378,15 @@ def test_hostile_images_go_through_the_whole_job(cluster, tmp_path):
     folder = SHARED / "hostile_images"
     if not folder.is_dir():
         pytest.skip("needs shared/data/hostile_images")
-    files = {name(number): path.read_bytes() for number, path in enumerate(sorted(folder.iterdir()))}
+    files = {
+        name(number): path.read_bytes() for number, path in enumerate(sorted(folder.iterdir()))
+    }
     write_csvs(tmp_path / "raw", {"train": [{"id": image_id} for image_id in files]})
     write_folder(tmp_path / "raw", "train", files)
     run(config(tmp_path / "raw", tmp_path / "out", splits=["train"], images_per_shard=20))
     shards = load_index(tmp_path / "out").split("train")
-    rows = pl.concat([pl.read_parquet(tmp_path / "out" / f"{shard.name}.parquet") for shard in shards])
+    rows = pl.concat(
+        [pl.read_parquet(tmp_path / "out" / f"{shard.name}.parquet") for shard in shards]
+    )
     assert len(rows) == 47 and (rows["status"] == "ok").sum() == 32
     assert (rows.filter(pl.col("status") != "ok")["reason"] != "").all()

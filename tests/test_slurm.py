@@ -24,11 +24,21 @@ from tests.tiny import tiny_clip_config
 from tests.train_case import make_case
 
 ROOT = Path(__file__).parents[1]
-TRAINING = ["precision=fp32", "teacher=online", "batch=8", "micro_batch=2", "loader_workers=1", "model.layers=1", "model.heads=2",
-            "checkpoint_every=3", "log_every=2"]
+TRAINING = [
+    "precision=fp32",
+    "teacher=online",
+    "batch=8",
+    "micro_batch=2",
+    "loader_workers=1",
+    "model.layers=1",
+    "model.heads=2",
+    "checkpoint_every=3",
+    "log_every=2",
+]
 
 
 # --- what the launcher makes of its arguments
+
 
 @pytest.fixture
 def no_array(monkeypatch):
@@ -45,9 +55,16 @@ def test_keys_of_the_command_line_replace_the_scripts(no_array):
 
 def test_an_array_task_has_its_seed_and_folder(no_array, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert launch.job_keys("train", ["work=/w"], []) == ["work=/w", "seed=3", "out=${work}/train/seed-3"]
+    assert launch.job_keys("train", ["work=/w"], []) == [
+        "work=/w",
+        "seed=3",
+        "out=${work}/train/seed-3",
+    ]
     assert launch.job_keys("train", [], ["out=/o"]) == ["out=/o", "seed=3", "out=/o/seed-3"]
-    assert launch.job_keys("evaluate", [], []) == ["checkpoint=${work}/train/seed-3/model", "out=${work}/evaluation/seed-3"]
+    assert launch.job_keys("evaluate", [], []) == [
+        "checkpoint=${work}/train/seed-3/model",
+        "out=${work}/evaluation/seed-3",
+    ]
     with pytest.raises(launch.Refused, match="needs out="):
         launch.job_keys("shard", [], [])
 
@@ -72,14 +89,22 @@ def test_an_array_task_has_its_row_of_the_file(no_array, monkeypatch):
         launch.job_keys("train", [], rows)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     assert launch.job_keys("train", [], rows) == ["model.isr=false", "out=${work}/train/no-isr"]
-    assert launch.job_keys("evaluate", [], rows) == ["checkpoint=${work}/train/no-isr/model", "out=${work}/evaluation/no-isr"]
+    assert launch.job_keys("evaluate", [], rows) == [
+        "checkpoint=${work}/train/no-isr/model",
+        "out=${work}/evaluation/no-isr",
+    ]
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
-    with pytest.raises(launch.Refused, match="has 6 rows and this is array task 7: take --array=1-6"):
+    with pytest.raises(
+        launch.Refused, match="has 6 rows and this is array task 7: take --array=1-6"
+    ):
         launch.job_keys("train", [], rows)
 
 
 def test_a_job_is_as_wide_as_its_allocation():
-    gpus, cpus = [launch.Node("n1", cpus=32, gpus=4), launch.Node("n2", cpus=32, gpus=4)], [launch.Node("n1", cpus=8)]
+    gpus, cpus = (
+        [launch.Node("n1", cpus=32, gpus=4), launch.Node("n2", cpus=32, gpus=4)],
+        [launch.Node("n1", cpus=8)],
+    )
     assert launch.worker_keys("train", gpus, launch.Site()) == ["workers=8", "gpus_per_worker=1"]
     assert launch.worker_keys("evaluate", gpus, launch.Site()) == ["workers=8"]
     assert launch.worker_keys("shard", gpus, launch.Site()) == ["workers=64"]
@@ -89,13 +114,18 @@ def test_a_job_is_as_wide_as_its_allocation():
 def test_a_job_is_refused_where_its_nodes_have_too_few_cpus_for_their_gpus():
     nodes = [launch.Node("n1", cpus=8, gpus=4), launch.Node("n2", cpus=2, gpus=4)]
     keys = launch.worker_keys("train", nodes, launch.Site())
-    with pytest.raises(launch.Refused, match="n2 has 2 CPUs and 4 GPUs: room for 6 of 8 workers with 1 CPUs and 1 GPUs each"):
+    with pytest.raises(
+        launch.Refused,
+        match="n2 has 2 CPUs and 4 GPUs: room for 6 of 8 workers with 1 CPUs and 1 GPUs each",
+    ):
         launch.check_room("train", keys, nodes)
     launch.check_room("train", [*keys, "min_workers=6"], nodes)
     launch.check_room("train", [*keys, "workers=6"], nodes)
     with pytest.raises(launch.Refused, match="room for 3 of 6"):
         launch.check_room("train", [*keys, "workers=6", "cpus_per_worker=2.5"], nodes)
-    launch.check_room("train", [*keys, "cpus_per_worker=${oc.env:CPUS}"], nodes)  # the job itself will see
+    launch.check_room(
+        "train", [*keys, "cpus_per_worker=${oc.env:CPUS}"], nodes
+    )  # the job itself will see
     launch.check_room("shard", launch.worker_keys("shard", nodes, launch.Site()), nodes)
 
 
@@ -103,7 +133,11 @@ def literals() -> list[str]:
     """What stands in the launcher and the scripts, letter by letter: f-strings in the pieces between their values."""
     found = [path.read_text() for path in (ROOT / "slurm").glob("*.sh")]
     for path in (ROOT / "cluster").glob("*.py"):
-        found += [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        found += [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
     return found
 
 
@@ -120,19 +154,24 @@ def test_the_troubleshooting_page_quotes_what_is_printed():
 def test_what_an_exit_status_means():
     assert launch.judge(0, None, None).status == 0
     for status in (75, -10, 10, 138):
-        assert launch.judge(status, 10, None) == launch.Outcome(75, f"the job left unfinished (status {status})", again=True)
+        assert launch.judge(status, 10, None) == launch.Outcome(
+            75, f"the job left unfinished (status {status})", again=True
+        )
     assert [launch.judge(status, None, None).status for status in (2, -11, -10)] == [2, 139, 138]
     assert not launch.judge(-15, 10, None).again
 
 
 def test_outside_of_slurm_it_says_how_to_call_it(no_array):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("SLURM")
+    }
     command = [sys.executable, "-m", "cluster.launch", "train"]
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.returncode == 2 and "inside a Slurm job" in found.stdout
 
 
 # --- the scripts on a real Slurm
+
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmNodes]:
@@ -164,7 +203,9 @@ def settings(slurm: SlurmNodes) -> dict[str, str]:
 
 
 def submit(slurm: SlurmNodes, *arguments: str) -> str:
-    return slurm.run("slurm/submit.sh", "--parsable", *arguments, cwd=ROOT, environment=settings(slurm)).strip()
+    return slurm.run(
+        "slurm/submit.sh", "--parsable", *arguments, cwd=ROOT, environment=settings(slurm)
+    ).strip()
 
 
 def log(slurm: SlurmNodes, job: str) -> str:
@@ -177,12 +218,19 @@ def wait(slurm: SlurmNodes, job: str, what: Callable[[], object], seconds: float
     deadline = time.monotonic() + seconds
     while not what():
         if time.monotonic() > deadline or state(slurm, job) in ("FAILED", "TIMEOUT", "CANCELLED"):
-            pytest.fail(f"{slurm.job(job)}\n{log(slurm, slurm.job(job)['JobId'])}\n"
-                        + "".join(f"{path}\n{path.read_text()[-1500:]}" for path in (slurm.work / "logs").glob("ray-*/*.log")))
+            pytest.fail(
+                f"{slurm.job(job)}\n{log(slurm, slurm.job(job)['JobId'])}\n"
+                + "".join(
+                    f"{path}\n{path.read_text()[-1500:]}"
+                    for path in (slurm.work / "logs").glob("ray-*/*.log")
+                )
+            )
         time.sleep(0.3)
 
 
-def wait_for(what: Callable[[], object], otherwise: Callable[[], object], seconds: float = 500) -> None:
+def wait_for(
+    what: Callable[[], object], otherwise: Callable[[], object], seconds: float = 500
+) -> None:
     """Until `what` is true; fails with what `otherwise` says. The seconds are for a machine that has much else to do."""
     deadline = time.monotonic() + seconds
     while not what():
@@ -204,7 +252,9 @@ def attempts(slurm: SlurmNodes, job: str) -> int:
 
 def of_attempt(slurm: SlurmNodes, job: str, number: int) -> str:
     """What the job's log says from the start of an attempt to the next one's."""
-    return log(slurm, job).partition(f"attempt {number}, ")[2].partition(f"attempt {number + 1}, ")[0]
+    return (
+        log(slurm, job).partition(f"attempt {number}, ")[2].partition(f"attempt {number + 1}, ")[0]
+    )
 
 
 def training(slurm: SlurmNodes, job: str, attempt: int) -> bool:
@@ -220,9 +270,13 @@ def steps(out: Path) -> int:
 
 def check_nothing_is_left(slurm: SlurmNodes, nodes: tuple[str, ...] = ("n1", "n2", "n3")) -> None:
     """No process, no temporary folder on the nodes, once Slurm has had its time to say so."""
+
     def left() -> dict:
-        return {node: (slurm.processes(node), slurm.temporary(node)) for node in nodes
-                if node in slurm.holders and (slurm.processes(node) or slurm.temporary(node))}
+        return {
+            node: (slurm.processes(node), slurm.temporary(node))
+            for node in nodes
+            if node in slurm.holders and (slurm.processes(node) or slurm.temporary(node))
+        }
 
     wait_for(lambda: not left(), left)
 
@@ -232,8 +286,18 @@ def case(slurm) -> list[str]:
     """Keys of a tiny training of many short steps, two workers on two nodes."""
     (slurm.work / "case").mkdir()
     made = make_case(slurm.work / "case")
-    return ["data=miniature", f"work={made.work}", f"relations={made.relations}", f"clip.name={made.clip.name}",
-            "clip.pretrained=random", "views.count=2", "epochs=125", "lr=1e-3", "head_lr=1e-3", *TRAINING]
+    return [
+        "data=miniature",
+        f"work={made.work}",
+        f"relations={made.relations}",
+        f"clip.name={made.clip.name}",
+        "clip.pretrained=random",
+        "views.count=2",
+        "epochs=125",
+        "lr=1e-3",
+        "head_lr=1e-3",
+        *TRAINING,
+    ]
 
 
 def out(slurm: SlurmNodes, folder: str) -> Path:
@@ -260,14 +324,20 @@ def test_an_array_trains_over_two_nodes_to_the_end(slurm, array):
     summary = json.loads((out(slurm, "seed-0") / "train.json").read_text())
     assert summary["state"] == "finished" and summary["workers"] == 2 and summary["step"] == 500
     said = log(slurm, job)
-    assert f"task 0 of array {array}" in said and "ray worker on n2 (10.77.0.2) is up" in said and "exit status 0" in said
+    assert (
+        f"task 0 of array {array}" in said
+        and "ray worker on n2 (10.77.0.2) is up" in said
+        and "exit status 0" in said
+    )
     assert "seed=0" in said and "seed=1" in log(slurm, slurm.job(f"{array}_1")["JobId"])
 
 
 @pytest.mark.long
 def test_scancel_leaves_nothing_behind(slurm, array):
     job = slurm.job(f"{array}_1")
-    assert job["Restarts"] == "0" and "Slurm says COMPLETING: stopping at once" in log(slurm, job["JobId"])
+    assert job["Restarts"] == "0" and "Slurm says COMPLETING: stopping at once" in log(
+        slurm, job["JobId"]
+    )
     assert not (out(slurm, "seed-1") / "model").exists()
     check_nothing_is_left(slurm)
 
@@ -285,7 +355,9 @@ def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, 
 
     minutes = 5 + seconds(slurm.job(job)["RunTime"]) // 60
     slurm.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
-    with standing_still(slurm, "n1"):  # Slurm looks at the clock twice a minute: a fast machine would be done by then
+    with standing_still(
+        slurm, "n1"
+    ):  # Slurm looks at the clock twice a minute: a fast machine would be done by then
         wait(slurm, job, lambda: "SIGUSR1 from Slurm" in of_attempt(slurm, job, 2))
     wait(slurm, job, lambda: attempts(slurm, job) == 3)
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
@@ -299,13 +371,21 @@ def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, 
     finished(slurm, urgent)
     finished(slurm, job)
     assert "SIGTERM from n" in of_attempt(slurm, job, 3), log(slurm, job)
-    assert (folder / "model/model.safetensors").read_bytes() == (out(slurm, "seed-0") / "model/model.safetensors").read_bytes()
+    assert (folder / "model/model.safetensors").read_bytes() == (
+        out(slurm, "seed-0") / "model/model.safetensors"
+    ).read_bytes()
     slurm.plug_in("n2")
     slurm.wait_for_nodes(3)
     check_nothing_is_left(slurm, ("n1", "n3"))
-    assert slurm.temporary("n2") == [f"r{job}"]  # the power was cut: the next job on that node tidies up
-    number = submit(slurm, "--nodelist=n2", "slurm/shard.sh", "data=miniature", f"work={slurm.work / 'nothing'}")
-    wait_for(lambda: state(slurm, number) == "FAILED", lambda: log(slurm, number))  # it has nothing to read
+    assert slurm.temporary("n2") == [
+        f"r{job}"
+    ]  # the power was cut: the next job on that node tidies up
+    number = submit(
+        slurm, "--nodelist=n2", "slurm/shard.sh", "data=miniature", f"work={slurm.work / 'nothing'}"
+    )
+    wait_for(
+        lambda: state(slurm, number) == "FAILED", lambda: log(slurm, number)
+    )  # it has nothing to read
     check_nothing_is_left(slurm)
 
 
@@ -316,7 +396,9 @@ def standing_still(slurm: SlurmNodes, node: str) -> Iterator[None]:
     try:
         yield
     finally:
-        slurm.run("pkill", "-CONT", "-f", "RayTrainWorker", node=node, check=False)  # they may be gone
+        slurm.run(
+            "pkill", "-CONT", "-f", "RayTrainWorker", node=node, check=False
+        )  # they may be gone
 
 
 def seconds(text: str) -> int:
@@ -332,21 +414,53 @@ WITH_GPUS = {"SBATCH_GPUS_PER_NODE": "2", "SBATCH_CPUS_PER_GPU": "2", "SBATCH_ME
 def test_jobs_that_compute_on_cpus_alone_take_no_gpus(slurm):
     """Each of the six, as the pipeline submits it; and as sbatch itself would."""
     held = dict.fromkeys(("SHARD", "TEACHER", "TRAIN", "EVALUATE"), "--hold")
-    jobs = pipeline(slurm, "data=miniature", f"work={slurm.work / 'nothing'}", environment=WITH_GPUS | held)
+    jobs = pipeline(
+        slurm, "data=miniature", f"work={slurm.work / 'nothing'}", environment=WITH_GPUS | held
+    )
     asked = {name: slurm.job(job) for name, job in jobs.items()}
     gpus = {name: job.get("TresPerNode", "gres:gpu:0") for name, job in asked.items()}
-    assert gpus == {name: f"gres:gpu:{0 if name in ('shard', 'text', 'relations') else 2}" for name in jobs}
-    assert [asked["train"].get(name) for name in ("CpusPerTres", "MemPerTres")] == ["gres:gpu:2", "gres:gpu:1024"]
+    assert gpus == {
+        name: f"gres:gpu:{0 if name in ('shard', 'text', 'relations') else 2}" for name in jobs
+    }
+    assert [asked["train"].get(name) for name in ("CpusPerTres", "MemPerTres")] == [
+        "gres:gpu:2",
+        "gres:gpu:1024",
+    ]
     assert not any(name in asked["shard"] for name in ("CpusPerTres", "MemPerTres"))
     slurm.run("scancel", *jobs.values())
 
     options = {"C2SRT_CPU_OPTIONS": "--cpus-per-task=3", "SBATCH_GPUS": "4", "SBATCH_GRES": "gpu:1"}
-    job = slurm.run("slurm/submit.sh", "--parsable", "--hold", "slurm/text.sh", cwd=ROOT, environment=settings(slurm) | options).strip()
-    assert slurm.job(job)["CPUs/Task"] == "3" and "TresPerJob" not in slurm.job(job) and slurm.job(job)["TresPerNode"] == "gres:gpu:0"
-    plain = slurm.run("sbatch", "--parsable", "--hold", "slurm/text.sh", cwd=ROOT, environment=settings(slurm) | WITH_GPUS).strip()
+    job = slurm.run(
+        "slurm/submit.sh",
+        "--parsable",
+        "--hold",
+        "slurm/text.sh",
+        cwd=ROOT,
+        environment=settings(slurm) | options,
+    ).strip()
+    assert (
+        slurm.job(job)["CPUs/Task"] == "3"
+        and "TresPerJob" not in slurm.job(job)
+        and slurm.job(job)["TresPerNode"] == "gres:gpu:0"
+    )
+    plain = slurm.run(
+        "sbatch",
+        "--parsable",
+        "--hold",
+        "slurm/text.sh",
+        cwd=ROOT,
+        environment=settings(slurm) | WITH_GPUS,
+    ).strip()
     assert slurm.job(plain)["TresPerNode"] == "gres:gpu:2"
-    wide = slurm.run("slurm/submit.sh", "--parsable", "--hold", "--cpus-per-task=4", "slurm/openimages.sh", cwd=ROOT,
-                     environment=settings(slurm) | WITH_GPUS).strip()
+    wide = slurm.run(
+        "slurm/submit.sh",
+        "--parsable",
+        "--hold",
+        "--cpus-per-task=4",
+        "slurm/openimages.sh",
+        cwd=ROOT,
+        environment=settings(slurm) | WITH_GPUS,
+    ).strip()
     assert slurm.job(wide)["CPUs/Task"] == "4" and slurm.job(wide)["TresPerNode"] == "gres:gpu:2"
     slurm.run("scancel", job, plain, wide)
 
@@ -354,14 +468,24 @@ def test_jobs_that_compute_on_cpus_alone_take_no_gpus(slurm):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_training_with_fewer_cpus_than_gpus_is_refused_before_ray_starts(slurm):
-    job = submit(slurm, "--gpus-per-node=2", "--cpus-per-task=1", "slurm/openimages.sh", "data=miniature", f"work={slurm.work / 'nothing'}")
+    job = submit(
+        slurm,
+        "--gpus-per-node=2",
+        "--cpus-per-task=1",
+        "slurm/openimages.sh",
+        "data=miniature",
+        f"work={slurm.work / 'nothing'}",
+    )
     deadline = time.monotonic() + 200
     while state(slurm, job) not in ("FAILED", "COMPLETED"):
         assert time.monotonic() < deadline, log(slurm, job)
         time.sleep(0.3)
     said = log(slurm, job)
     assert slurm.job(job)["ExitCode"] == "2:0" and slurm.job(job)["Restarts"] == "0", said
-    assert "n1 has 1 CPUs and 2 GPUs: room for 1 of 2 workers with 1 CPUs and 1 GPUs each; ask for more with --cpus-per-task" in said
+    assert (
+        "n1 has 1 CPUs and 2 GPUs: room for 1 of 2 workers with 1 CPUs and 1 GPUs each; ask for more with --cpus-per-task"
+        in said
+    )
     assert "ray head" not in said and "exit status 2" in said
     check_nothing_is_left(slurm)
 
@@ -369,18 +493,33 @@ def test_a_training_with_fewer_cpus_than_gpus_is_refused_before_ray_starts(slurm
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_without_use_for_gpus_that_holds_some_says_how_to_submit_it(slurm):
-    job = slurm.run("sbatch", "--parsable", "--gpus-per-node=1", "slurm/text.sh", "data=miniature", f"work={slurm.work / 'nothing'}", cwd=ROOT,
-                    environment=settings(slurm)).strip()
+    job = slurm.run(
+        "sbatch",
+        "--parsable",
+        "--gpus-per-node=1",
+        "slurm/text.sh",
+        "data=miniature",
+        f"work={slurm.work / 'nothing'}",
+        cwd=ROOT,
+        environment=settings(slurm),
+    ).strip()
     deadline = time.monotonic() + 200
     while state(slurm, job) != "FAILED":  # it has nothing to read
         assert time.monotonic() < deadline, log(slurm, job)
         time.sleep(0.3)
-    assert "this job computes on CPUs alone, and holds 1 GPUs: slurm/submit.sh submits it without" in log(slurm, job)
+    assert (
+        "this job computes on CPUs alone, and holds 1 GPUs: slurm/submit.sh submits it without"
+        in log(slurm, job)
+    )
 
 
-def pipeline(slurm: SlurmNodes, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, str]:
+def pipeline(
+    slurm: SlurmNodes, *arguments: str, environment: dict[str, str] | None = None
+) -> dict[str, str]:
     """Runs slurm/pipeline.sh; returns name → job id."""
-    said = slurm.run("slurm/pipeline.sh", *arguments, cwd=ROOT, environment=settings(slurm) | (environment or {}))
+    said = slurm.run(
+        "slurm/pipeline.sh", *arguments, cwd=ROOT, environment=settings(slurm) | (environment or {})
+    )
     return dict(part.split() for part in said.splitlines()[0].split(", "))
 
 
@@ -388,7 +527,10 @@ SPLITS = {"train": range(0, 24), "validation": range(24, 30), "test": range(30, 
 
 
 def write_raw(work: Path) -> None:
-    write_csvs(work / "raw", {split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()})
+    write_csvs(
+        work / "raw",
+        {split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()},
+    )
     for split, numbers in SPLITS.items():
         write_folder(work / "raw", split, {name(number): jpeg(number) for number in numbers})
 
@@ -402,7 +544,11 @@ def test_a_job_spans_two_nodes_and_a_cancelled_one_leaves_nothing_behind(slurm):
     job = submit(slurm, *shard)
     finished(slurm, job)
     said = log(slurm, job)
-    assert "ray worker on n2 (10.77.0.2) is up" in said and "exit status 0" in said and "workers=2" in said
+    assert (
+        "ray worker on n2 (10.77.0.2) is up" in said
+        and "exit status 0" in said
+        and "workers=2" in said
+    )
     assert sum(len(shards) for shards in load_index(work / "shards").splits.values()) >= len(SPLITS)
 
     other = submit(slurm, *shard, f"shards={work}/cancelled")
@@ -419,16 +565,33 @@ def test_the_pipeline_chains_and_ends_in_results(slurm):
     work = slurm.work / "chain"
     write_raw(work)
     clip = tiny_clip_config(work)
-    jobs = pipeline(slurm, "data=miniature", f"work={work}", f"clip.name={clip.name}", "clip.pretrained=random", "topk=[1]",
-                    "graph=random", "--", "epochs=2", "model.neighbours=1", *(key for key in TRAINING if "teacher" not in key))
+    jobs = pipeline(
+        slurm,
+        "data=miniature",
+        f"work={work}",
+        f"clip.name={clip.name}",
+        "clip.pretrained=random",
+        "topk=[1]",
+        "graph=random",
+        "--",
+        "epochs=2",
+        "model.neighbours=1",
+        *(key for key in TRAINING if "teacher" not in key),
+    )
     wait(slurm, jobs["shard"], lambda: "launch: shard" in log(slurm, jobs["shard"]))
-    assert slurm.listening(slurm.job(jobs["shard"])["NodeList"]) <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}  # Ray on one node
+    assert slurm.listening(slurm.job(jobs["shard"])["NodeList"]) <= {
+        "127.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "[::1]",
+    }  # Ray on one node
     for stage in ("shard", "text", "relations", "teacher", "train", "evaluate"):
         finished(slurm, jobs[stage])
     ran = {stage: slurm.job(number) for stage, number in jobs.items()}
     assert ran["shard"]["EndTime"] <= min(ran["text"]["StartTime"], ran["teacher"]["StartTime"])
     assert max(ran["relations"]["EndTime"], ran["teacher"]["EndTime"]) <= ran["train"]["StartTime"]
-    assert json.loads((work / "evaluation/results.json").read_text())["images"] == len(SPLITS["test"])
+    assert json.loads((work / "evaluation/results.json").read_text())["images"] == len(
+        SPLITS["test"]
+    )
     check_nothing_is_left(slurm)
 
 
@@ -436,9 +599,15 @@ def test_the_pipeline_chains_and_ends_in_results(slurm):
 @pytest.mark.timeout(1500)
 def test_bad_input_ends_the_chain_with_the_jobs_own_status_and_sentence(slurm):
     jobs = pipeline(slurm, "data=miniature", f"work={slurm.work / 'nothing'}")
-    wait_for(lambda: state(slurm, jobs["evaluate"]) == "CANCELLED", lambda: log(slurm, jobs["shard"]))
+    wait_for(
+        lambda: state(slurm, jobs["evaluate"]) == "CANCELLED", lambda: log(slurm, jobs["shard"])
+    )
     shard = slurm.job(jobs["shard"])
     assert shard["JobState"] == "FAILED" and shard["ExitCode"] == "2:0" and shard["Restarts"] == "0"
-    assert f"c2srt shard: data.root {slurm.work}/nothing/raw is not a folder" in log(slurm, jobs["shard"]) and "exit status 2" in log(slurm, jobs["shard"])
-    assert {state(slurm, jobs[stage]) for stage in ("text", "relations", "teacher", "train")} == {"CANCELLED"}
+    assert f"c2srt shard: data.root {slurm.work}/nothing/raw is not a folder" in log(
+        slurm, jobs["shard"]
+    ) and "exit status 2" in log(slurm, jobs["shard"])
+    assert {state(slurm, jobs[stage]) for stage in ("text", "relations", "teacher", "train")} == {
+        "CANCELLED"
+    }
     check_nothing_is_left(slurm)

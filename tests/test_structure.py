@@ -28,7 +28,11 @@ IMPORTS = {path.relative_to(ROOT).as_posix(): imported(path) for path in SOURCES
 
 
 def importers(package: str) -> set[str]:
-    return {path for path, names in IMPORTS.items() if any(name == package or name.startswith(f"{package}.") for name in names)}
+    return {
+        path
+        for path, names in IMPORTS.items()
+        if any(name == package or name.startswith(f"{package}.") for name in names)
+    }
 
 
 @pytest.mark.parametrize("package", ONE_IMPORTER)
@@ -50,7 +54,18 @@ def test_packages_depend_in_one_direction():
 
 
 def test_the_model_knows_nothing_of_training_data_or_ranks():
-    allowed = ("c2srt.model", "c2srt.amounts", "c2srt.errors", "c2srt.files", "c2srt.hints", "c2srt.opened", "c2srt.shown", "c2srt.text", "c2srt.relations", "c2srt.vocabulary")
+    allowed = (
+        "c2srt.model",
+        "c2srt.amounts",
+        "c2srt.errors",
+        "c2srt.files",
+        "c2srt.hints",
+        "c2srt.opened",
+        "c2srt.shown",
+        "c2srt.text",
+        "c2srt.relations",
+        "c2srt.vocabulary",
+    )
     for path, names in IMPORTS.items():
         if path.startswith("c2srt/model/"):
             assert all(name.startswith(allowed) for name in names if name.startswith("c2srt")), path
@@ -64,7 +79,11 @@ STARTERS = ("run", "Popen", "check_output", "check_call", "call")
 
 
 def calls(path: Path) -> list[ast.Call]:
-    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
 
 
 def depends_on_the_locale(call: ast.Call) -> bool:
@@ -82,7 +101,9 @@ def depends_on_the_locale(call: ast.Call) -> bool:
     owner = getattr(getattr(call.func, "value", None), "id", None)
     if name == "open" and owner in BINARY_METHODS:
         return False
-    modes = [node.value for node in (*call.args, keys.get("mode")) if isinstance(node, ast.Constant)]
+    modes = [
+        node.value for node in (*call.args, keys.get("mode")) if isinstance(node, ast.Constant)
+    ]
     if any(isinstance(mode, str) and "b" in mode and len(mode) <= 4 for mode in modes):
         return False
     if name in ("NamedTemporaryFile", "TemporaryFile"):  # binary by default
@@ -91,57 +112,135 @@ def depends_on_the_locale(call: ast.Call) -> bool:
     return not unknown or name == "TextIOWrapper"  # x.open(something) is some other class's method
 
 
-@pytest.mark.parametrize("text, wrong", [
-    ("p.read_text()", True), ("p.read_text(encoding='utf-8')", False), ("p.write_text('x')", True), ("write_text(p, 'x')", False),
-    ("p.open()", True), ("p.open('rb')", False), ("p.open('a', buffering=1)", True), ("open(p)", True), ("open(p, 'wb')", False),
-    ("open(p, 'w', encoding='utf-8')", False), ("os.open(p, flags)", False), ("Image.open(p)", False), ("gzip.open(p, 'rt')", True),
-    ("gzip.open(p)", False), ("store.open(what)", False), ("subprocess.run(c, text=True)", True), ("subprocess.run(c)", False),
-    ("io.TextIOWrapper(raw)", True), ("NamedTemporaryFile('w')", True), ("NamedTemporaryFile()", False), ("os.fdopen(1, 'w')", True)])
+@pytest.mark.parametrize(
+    "text, wrong",
+    [
+        ("p.read_text()", True),
+        ("p.read_text(encoding='utf-8')", False),
+        ("p.write_text('x')", True),
+        ("write_text(p, 'x')", False),
+        ("p.open()", True),
+        ("p.open('rb')", False),
+        ("p.open('a', buffering=1)", True),
+        ("open(p)", True),
+        ("open(p, 'wb')", False),
+        ("open(p, 'w', encoding='utf-8')", False),
+        ("os.open(p, flags)", False),
+        ("Image.open(p)", False),
+        ("gzip.open(p, 'rt')", True),
+        ("gzip.open(p)", False),
+        ("store.open(what)", False),
+        ("subprocess.run(c, text=True)", True),
+        ("subprocess.run(c)", False),
+        ("io.TextIOWrapper(raw)", True),
+        ("NamedTemporaryFile('w')", True),
+        ("NamedTemporaryFile()", False),
+        ("os.fdopen(1, 'w')", True),
+    ],
+)
 def test_what_depends_on_the_locale_is_recognised(tmp_path, text, wrong):
     (tmp_path / "x.py").write_text(text, encoding="utf-8")
     assert depends_on_the_locale(calls(tmp_path / "x.py")[0]) == wrong
 
 
 def test_no_text_is_left_to_the_locale():
-    assert not [f"{path.relative_to(ROOT)}:{call.lineno}" for path in SOURCES for call in calls(path)
-                if depends_on_the_locale(call)]
+    assert not [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in SOURCES
+        for call in calls(path)
+        if depends_on_the_locale(call)
+    ]
 
 
 def test_polars_never_takes_a_path_for_a_pattern():
-    readers = ("read_parquet", "scan_parquet", "read_csv", "scan_csv", "read_ndjson", "scan_ndjson", "read_ipc", "scan_ipc")
-    found = [(f"{path.relative_to(ROOT)}:{call.lineno}", {word.arg: word.value for word in call.keywords}) for path in SOURCES
-             for call in calls(path) if getattr(call.func, "attr", None) in readers]
-    assert found and not [place for place, keys in found if getattr(keys.get("glob"), "value", True)]
+    readers = (
+        "read_parquet",
+        "scan_parquet",
+        "read_csv",
+        "scan_csv",
+        "read_ndjson",
+        "scan_ndjson",
+        "read_ipc",
+        "scan_ipc",
+    )
+    found = [
+        (
+            f"{path.relative_to(ROOT)}:{call.lineno}",
+            {word.arg: word.value for word in call.keywords},
+        )
+        for path in SOURCES
+        for call in calls(path)
+        if getattr(call.func, "attr", None) in readers
+    ]
+    assert found and not [
+        place for place, keys in found if getattr(keys.get("glob"), "value", True)
+    ]
 
 
 def test_polars_reads_tables_of_this_run_only():
     """A damaged page makes it end the process: what another run or machine left is read by c2srt.opened.read_parquet."""
-    tables = {"sharding/csvs.py",  # its own buckets
-              "sharding/nuswide.py", "sharding/categories.py", "sharding/counts.py", "sharding/plan.py", "sharding/pack.py",
-              "sharding/packs.py", "sharding/audit.py"}  # inputs/<split>.parquet, by its hash; plan.py: sidecars that were checked
-    assert {path.relative_to(ROOT).as_posix() for path in SOURCES for call in calls(path)
-            if getattr(call.func, "attr", None) in ("read_parquet", "scan_parquet") and ast.unparse(call.func).startswith("pl.")} == tables
+    tables = {
+        "sharding/csvs.py",  # its own buckets
+        "sharding/nuswide.py",
+        "sharding/categories.py",
+        "sharding/counts.py",
+        "sharding/plan.py",
+        "sharding/pack.py",
+        "sharding/packs.py",
+        "sharding/audit.py",
+    }  # inputs/<split>.parquet, by its hash; plan.py: sidecars that were checked
+    assert {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        for call in calls(path)
+        if getattr(call.func, "attr", None) in ("read_parquet", "scan_parquet")
+        and ast.unparse(call.func).startswith("pl.")
+    } == tables
 
 
 def test_pictures_are_opened_in_one_place():
     """Pillow's `Image.open` knows 43 formats, some of which start other programs: c2srt/pictures.py names those that we take."""
-    readers = ("imread", "imopen", "decode_image", "decode_jpeg", "decode_png", "read_image", "read_file", "loadImage")
-    found = {f"{path.relative_to(ROOT).as_posix()}: {ast.unparse(call.func)}" for path in SOURCES for call in calls(path)
-             if ast.unparse(call.func) in ("Image.open", "PIL.Image.open", "Image.init", "Image.preinit", "ImageFile.Parser")
-             or getattr(call.func, "attr", "") in readers}
+    readers = (
+        "imread",
+        "imopen",
+        "decode_image",
+        "decode_jpeg",
+        "decode_png",
+        "read_image",
+        "read_file",
+        "loadImage",
+    )
+    found = {
+        f"{path.relative_to(ROOT).as_posix()}: {ast.unparse(call.func)}"
+        for path in SOURCES
+        for call in calls(path)
+        if ast.unparse(call.func)
+        in ("Image.open", "PIL.Image.open", "Image.init", "Image.preinit", "ImageFile.Parser")
+        or getattr(call.func, "attr", "") in readers
+    }
     own_shards = "c2srt/demo/measure.py: simplejpeg.decode_jpeg"
     assert found == {"c2srt/pictures.py: simplejpeg.decode_jpeg", own_shards}
-    assert {path for path, names in IMPORTS.items() if any("ImagePlugin" in name for name in names)} <= {"c2srt/pictures.py"}
+    assert {
+        path for path, names in IMPORTS.items() if any("ImagePlugin" in name for name in names)
+    } <= {"c2srt/pictures.py"}
 
 
 def test_strangers_pictures_are_decoded_apart():
     """In this process only what somebody opened or we packed ourselves is decoded."""
     decoders = {"decode", "decode_jpeg", "from_pillow", "decode_packed", "convert", "attempt_here"}
     names = {f"pictures.{each}" for each in decoders} | {"convert", "attempt_here", "decode_packed"}
-    callers = {(path.relative_to(ROOT).as_posix(), name) for path in SOURCES for call in calls(path)
-               if (name := ast.unparse(call.func)) in names}
-    assert callers == {("c2srt/predict.py", "pictures.from_pillow"), ("c2srt/views.py", "pictures.decode_packed"),
-                       ("sharding/audit.py", "decode_packed"), ("sharding/outcome.py", "convert")}
+    callers = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in SOURCES
+        for call in calls(path)
+        if (name := ast.unparse(call.func)) in names
+    }
+    assert callers == {
+        ("c2srt/predict.py", "pictures.from_pillow"),
+        ("c2srt/views.py", "pictures.decode_packed"),
+        ("sharding/audit.py", "decode_packed"),
+        ("sharding/outcome.py", "convert"),
+    }
 
 
 def test_every_verb_has_a_module_and_a_configuration():

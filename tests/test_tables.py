@@ -30,23 +30,41 @@ def config_of(work: Path, *overrides: str) -> run.Config:
 
 # --- rows
 
+
 @pytest.mark.parametrize("data", ["miniature", "openimages", "nuswide"])
 def test_the_shipped_tables_are_those_of_the_paper(tmp_path, data):
     tables = for_data(config_of(tmp_path, f"data={data}", "data.root=x", ALL).tables, data)
-    assert [name for name, table in tables.items() if table.axis] == ["neighbours", "threshold", "distillation"]
-    assert [row.graph for row in tables["graphs"].rows if row.run] == ["random", "similarity", "cooccurrence", "llm", "none"]
+    assert [name for name, table in tables.items() if table.axis] == [
+        "neighbours",
+        "threshold",
+        "distillation",
+    ]
+    assert [row.graph for row in tables["graphs"].rows if row.run] == [
+        "random",
+        "similarity",
+        "cooccurrence",
+        "llm",
+        "none",
+    ]
     rows = trained_rows(tables)
     assert len({row.run for row in rows}) == len(rows)
     runs_of = {}
     for row in (row for table in tables.values() for row in table.rows):
         runs_of.setdefault(row.name, set()).add(row.run or row.untrained)
-    assert all(len(runs) == 1 for runs in runs_of.values())  # a name means one row, whatever the table
+    assert all(
+        len(runs) == 1 for runs in runs_of.values()
+    )  # a name means one row, whatever the table
     position = {row.run: place for place, row in enumerate(rows)}
     assert all(position[needed] < position[row.run] for row in rows for needed in row.after)
     controls = {"models": "no-graph", "parts": "no-graph", "graphs": "no-graph"}
     assert all(run in {row.run for row in tables[name].rows} for name, run in controls.items())
-    assert all("prior" in {row.untrained for row in tables[name].rows} for name in ("models", "parts", "graphs", "prompts"))
-    assert [row.x for row in tables["neighbours"].rows] == ([0, 1, 2, 4, 8, 16] if data == "nuswide" else [0, 1, 2, 4, 8])
+    assert all(
+        "prior" in {row.untrained for row in tables[name].rows}
+        for name in ("models", "parts", "graphs", "prompts")
+    )
+    assert [row.x for row in tables["neighbours"].rows] == (
+        [0, 1, 2, 4, 8, 16] if data == "nuswide" else [0, 1, 2, 4, 8]
+    )
 
 
 def test_rows_that_make_no_sense_get_a_sentence():
@@ -61,25 +79,37 @@ def test_rows_that_make_no_sense_get_a_sentence():
     with pytest.raises(UserError, match="needs the run 'b', and none of the chosen tables has it"):
         trained_rows({"t": Table("t", [Row("one", run="a", tuned="b")])})
     with pytest.raises(UserError, match="needs the run"):
-        trained_rows({"t": Table("t", [Row("one", run="a", tuned="b"), Row("two", run="b", tuned="a")])})
+        trained_rows(
+            {"t": Table("t", [Row("one", run="a", tuned="b"), Row("two", run="b", tuned="a")])}
+        )
     with pytest.raises(UserError, match="each of its rows needs x"):
         Table("t", [Row("one", run="a")], axis="K")
 
 
 def test_overrides_for_one_data_set_change_the_row_there_only():
-    tables = {"t": Table("t", [Row("a", run="a", train=["lr=1"], train_on={"miniature": ["lr=2"]})])}
+    tables = {
+        "t": Table("t", [Row("a", run="a", train=["lr=1"], train_on={"miniature": ["lr=2"]})])
+    }
     here, there = (trained_rows(for_data(tables, data))[0] for data in ("miniature", "openimages"))
     assert (here.train, there.train) == (["lr=1", "lr=2"], ["lr=1"]) and here.recipe != there.recipe
 
 
 def test_the_graph_of_the_miniature_is_called_an_oracle_graph_wherever_it_is_shown(tmp_path):
-    here, there = (for_data(config_of(tmp_path, f"data={data}", "data.root=x", ALL).tables, data) for data in ("miniature", "nuswide"))
+    here, there = (
+        for_data(config_of(tmp_path, f"data={data}", "data.root=x", ALL).tables, data)
+        for data in ("miniature", "nuswide")
+    )
     assert all(table.caption.endswith(" · oracle graph") for table in here.values())
     assert not any("oracle" in table.caption for table in there.values())
-    assert [[row.name for row in tables["graphs"].rows if row.run == "full"] for tables in (here, there)] == [
-        ["oracle graph (full C²SRT)"], ["LLM (full C²SRT)"]]
-    assert "*Oracle graph*" in run.note(config_of(tmp_path), 1, "nuswide") and "*Oracle graph*" in demo_table.notes(1)
-    assert "Oracle" not in run.note(config_of(tmp_path, "data=nuswide", "data.root=x"), 1, "nuswide")
+    assert [
+        [row.name for row in tables["graphs"].rows if row.run == "full"] for tables in (here, there)
+    ] == [["oracle graph (full C²SRT)"], ["LLM (full C²SRT)"]]
+    assert "*Oracle graph*" in run.note(
+        config_of(tmp_path), 1, "nuswide"
+    ) and "*Oracle graph*" in demo_table.notes(1)
+    assert "Oracle" not in run.note(
+        config_of(tmp_path, "data=nuswide", "data.root=x"), 1, "nuswide"
+    )
 
 
 def test_trials_keep_the_two_kinds_of_seed_apart():
@@ -91,13 +121,19 @@ def test_parts_share_every_row_once_and_keep_together_what_needs_another(tmp_pat
     config = config_of(tmp_path, ALL, "seeds=2")
     rows, every = trained_rows(for_data(config.tables, "miniature")), trials(2, 1)
     whole = run.todo_of(config, rows, every)
-    assert {(row.run, trial) for row, trial in whole} == {(row.run, trial) for row in rows for trial in every}
+    assert {(row.run, trial) for row, trial in whole} == {
+        (row.run, trial) for row in rows for trial in every
+    }
     shared = []
     for number in range(1, of + 1):
         config.part = f"{number}/{of}"
         todo = run.todo_of(config, rows, every)
         runs = [(row.run, trial) for row, trial in todo]
-        assert all((needed, trial) in runs[:place] for place, (row, trial) in enumerate(todo) for needed in row.after)
+        assert all(
+            (needed, trial) in runs[:place]
+            for place, (row, trial) in enumerate(todo)
+            for needed in row.after
+        )
         shared += runs
     assert sorted(shared) == sorted((row.run, trial) for row, trial in whole)
     assert max(len(group) for group in groups_of(rows)) < len(rows)
@@ -105,39 +141,68 @@ def test_parts_share_every_row_once_and_keep_together_what_needs_another(tmp_pat
 
 # --- commands
 
+
 def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
     """The commands as they would run, composed and checked but for the run itself, for two CLIPs."""
-    config = config_of(tmp_path, ALL, "clips=[[],[]]", "gpus_per_worker=1", 'commands.train=["steps=4"]')
+    config = config_of(
+        tmp_path, ALL, "clips=[[],[]]", "gpus_per_worker=1", 'commands.train=["steps=4"]'
+    )
     place, rows = config.place, trained_rows(for_data(config.tables, "miniature"))
     for name, seconds in (("full", 2.0), *((row.steps_of, 1.0) for row in rows if row.steps_of)):
         summary = place.trial(name, (1, 0)) / "train.json"
         summary.parent.mkdir(parents=True)
         summary.write_text(json.dumps({"steps": 10, "seconds_per_step": seconds}))
     made = {}
-    for command in [*commands.prepare(place, 1, rows), *(command for row in rows for command in commands.train_and_evaluate(place, row, (1, 0)))]:
-        config = cli.to_config(importlib.import_module(cli.VERBS[command.verb][0]).Config, cli.compose_verb(command.verb, command.overrides))
+    for command in [
+        *commands.prepare(place, 1, rows),
+        *(command for row in rows for command in commands.train_and_evaluate(place, row, (1, 0))),
+    ]:
+        config = cli.to_config(
+            importlib.import_module(cli.VERBS[command.verb][0]).Config,
+            cli.compose_verb(command.verb, command.overrides),
+        )
         made.setdefault(command.verb, {})[config.out] = config
     assert set(made) == {"text", "relations", "teacher", "train", "tune", "evaluate"}
     trained = {Path(out).parent.name: config for out, config in made["train"].items()}
     assert {row.run for row in rows if not row.tuned} == set(trained)
-    assert {config.shards for verb in made.values() for config in verb.values()} == {f"{tmp_path}/shards"}
+    assert {config.shards for verb in made.values() for config in verb.values()} == {
+        f"{tmp_path}/shards"
+    }
     assert {config.relations for config in trained.values()} == set(made["relations"])
     assert {config.text for config in trained.values()} == set(made["text"])
     assert trained["simple-prompt"].text == f"{tmp_path}/clip-1/text-simple"
     assert made["text"][trained["simple-prompt"].text].chosen_templates == ["a photo of a {}"]
     assert len(made["text"][trained["full"].text].chosen_templates) == 6
-    assert trained["isr"].steps == 4 and trained["isr-longer"].steps == 20 and trained["isr"].gpus_per_worker == 1
-    assert {config.clip.name for config in trained.values()} == {f"{tmp_path}/clip-1/clip/model.json"}
-    assert {Path(config.checkpoint).parent for config in made["tune"].values()} == {Path(trained["mkt"].out), Path(trained["simple-prompt"].out)}
-    assert {Path(config.checkpoint).parent for config in made["evaluate"].values()} == {Path(out) for verb in ("train", "tune") for out in made[verb]}
+    assert (
+        trained["isr"].steps == 4
+        and trained["isr-longer"].steps == 20
+        and trained["isr"].gpus_per_worker == 1
+    )
+    assert {config.clip.name for config in trained.values()} == {
+        f"{tmp_path}/clip-1/clip/model.json"
+    }
+    assert {Path(config.checkpoint).parent for config in made["tune"].values()} == {
+        Path(trained["mkt"].out),
+        Path(trained["simple-prompt"].out),
+    }
+    assert {Path(config.checkpoint).parent for config in made["evaluate"].values()} == {
+        Path(out) for verb in ("train", "tune") for out in made[verb]
+    }
 
 
-def test_a_row_is_trained_again_when_what_was_typed_for_its_clip_or_views_differs(tmp_path, monkeypatch):
+def test_a_row_is_trained_again_when_what_was_typed_for_its_clip_or_views_differs(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(commands, "load_index", lambda folder: type("Index", (), {"source": "s"}))
+
     def key(*given):
         return commands.key_of(commands.Place(tmp_path, list(given)), Row("a", run="a"), (0, 0))
 
-    assert key("data=miniature", "workers=2") == key("data=miniature", "workers=4") != key("data=miniature", "views.count=2")
+    assert (
+        key("data=miniature", "workers=2")
+        == key("data=miniature", "workers=4")
+        != key("data=miniature", "views.count=2")
+    )
 
 
 def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_path):
@@ -151,10 +216,19 @@ def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_pat
     assert seen[0].place.shards() == Path("/elsewhere")
 
 
-@pytest.mark.parametrize("wrong, sentence", [
-    ("protocol=mean", "protocol='mean' is not one of"), ("f1_over=some", "f1_over"), ("part=3/2", "must be like 2/8"), ("part=a", "must be like 2/8"),
-    ("seeds=0", "must be at least 1"), ("clips=[]", "clips needs an entry"), ("tables=[]", "leaves nothing to do"),
-    ("tables=[nothing]", "nothing")])
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ("protocol=mean", "protocol='mean' is not one of"),
+        ("f1_over=some", "f1_over"),
+        ("part=3/2", "must be like 2/8"),
+        ("part=a", "must be like 2/8"),
+        ("seeds=0", "must be at least 1"),
+        ("clips=[]", "clips needs an entry"),
+        ("tables=[]", "leaves nothing to do"),
+        ("tables=[nothing]", "nothing"),
+    ],
+)
 def test_bad_settings_get_a_sentence(tmp_path, capsys, wrong, sentence):
     assert cli.main(["tables", f"work={tmp_path}", wrong]) == 2
     assert sentence in capsys.readouterr().err
@@ -169,14 +243,24 @@ def test_a_training_that_was_told_to_stop_ends_the_command_with_its_status(monke
 
 # --- results
 
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Real results of random scores: CLIP, and two rows × (two seeds + one more CLIP), one of them with a trial missing."""
     work = tmp_path_factory.mktemp("work")
     (work / "groups.csv").write_text("mid,group\n/m/5,plain\n/m/6,plain\n/m/7,odd\n")
     place = config_of(work).place
-    for number, folder in enumerate([work / "evaluation-clip", work / "clip-1/evaluation-clip", *(
-            place.evaluation(Row(name, run=name), trial) for name in ("one", "two") for trial in trials(2, 2))]):
+    for number, folder in enumerate(
+        [
+            work / "evaluation-clip",
+            work / "clip-1/evaluation-clip",
+            *(
+                place.evaluation(Row(name, run=name), trial)
+                for name in ("one", "two")
+                for trial in trials(2, 2)
+            ),
+        ]
+    ):
         evaluate_at_random(folder, number)
     shutil.rmtree(place.evaluation(Row("two", run="two"), (0, 1)))
     return work
@@ -184,63 +268,166 @@ def results(tmp_path_factory):
 
 def evaluate_at_random(folder: Path, number: int, topk=(1, 2), **made_from: object) -> None:
     generator = np.random.default_rng(number)
-    scores, labels = generator.random((40, 8), np.float32), generator.integers(-1, 2, (40, 8)).astype(np.int8)
-    values, table = evaluate_part(measure(scores, labels, SEEN, topk), Task(SEEN, topk, ("per_class", "lesa")), None, None)
-    same = {"vocabulary": "v", "shards": "s", "split": "test", "topk": list(topk), "protocols": ["per_class", "lesa"]}
-    write_results(folder, {**values, "made_from": same | made_from}, table.insert_column(0, pl.Series("mid", MIDS)))
+    scores, labels = (
+        generator.random((40, 8), np.float32),
+        generator.integers(-1, 2, (40, 8)).astype(np.int8),
+    )
+    values, table = evaluate_part(
+        measure(scores, labels, SEEN, topk), Task(SEEN, topk, ("per_class", "lesa")), None, None
+    )
+    same = {
+        "vocabulary": "v",
+        "shards": "s",
+        "split": "test",
+        "topk": list(topk),
+        "protocols": ["per_class", "lesa"],
+    }
+    write_results(
+        folder,
+        {**values, "made_from": same | made_from},
+        table.insert_column(0, pl.Series("mid", MIDS)),
+    )
 
 
-TABLES = {"mine": Table("My table", [Row("CLIP", untrained="clip"), Row("One", run="one", published={"nuswide": [1.5, 2.5, 3, 4, 5, 6]}),
-                                     Row("Two & λ", run="two", x=2)])}
+TABLES = {
+    "mine": Table(
+        "My table",
+        [
+            Row("CLIP", untrained="clip"),
+            Row("One", run="one", published={"nuswide": [1.5, 2.5, 3, 4, 5, 6]}),
+            Row("Two & λ", run="two", x=2),
+        ],
+    )
+}
 
 
 def test_results_are_collected_by_row_and_trial(results):
     collected = collect(config_of(results).place, TABLES, trials(2, 2), results / "groups.csv")
     rows = collected.rows["mine"]
-    assert list(rows["CLIP"]) == [(0, 0), (1, 0)] and list(rows["One"]) == trials(2, 2) and list(rows["Two & λ"]) == [(0, 0), (1, 0)]
-    assert collected.missing == [results / "two/seed-1/evaluation"] and collected.made_from["vocabulary"] == "v"
+    assert (
+        list(rows["CLIP"]) == [(0, 0), (1, 0)]
+        and list(rows["One"]) == trials(2, 2)
+        and list(rows["Two & λ"]) == [(0, 0), (1, 0)]
+    )
+    assert (
+        collected.missing == [results / "two/seed-1/evaluation"]
+        and collected.made_from["vocabulary"] == "v"
+    )
     written = json.loads((results / "one/seed-1/evaluation/results.json").read_text())
     values = rows["One"][0, 1]
-    assert values["zsl/mAP/lesa"] == written["zsl"]["mAP"]["lesa"] and values["gzsl/F1@2/F1"] == written["gzsl"]["F1@2"]["F1"]
+    assert (
+        values["zsl/mAP/lesa"] == written["zsl"]["mAP"]["lesa"]
+        and values["gzsl/F1@2/F1"] == written["gzsl"]["F1@2"]["F1"]
+    )
     ap = pl.read_csv(results / "one/seed-1/evaluation/per_category.csv")["zsl_per_class"].to_list()
-    assert values["group/plain/per_class"] == pytest.approx((ap[5] + ap[6]) / 2) and values["group/odd/per_class"] == ap[7]
+    assert (
+        values["group/plain/per_class"] == pytest.approx((ap[5] + ap[6]) / 2)
+        and values["group/odd/per_class"] == ap[7]
+    )
 
 
-@pytest.mark.parametrize("other", [{"vocabulary": "w"}, {"protocols": ["per_class"]}, {"split": "validation"}, {"shards": "t"}, {"topk": [1]}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vocabulary": "w"},
+        {"protocols": ["per_class"]},
+        {"split": "validation"},
+        {"shards": "t"},
+        {"topk": [1]},
+    ],
+)
 def test_results_of_another_vocabulary_or_protocol_are_refused(results, tmp_path, other):
     work = tmp_path / "work"
     shutil.copytree(results, work)
     evaluate_at_random(work / "two/seed-0/evaluation", 9, **other)
-    with pytest.raises(UserError, match=rf"two/seed-0/evaluation/results.json has another {next(iter(other))}"):
+    with pytest.raises(
+        UserError, match=rf"two/seed-0/evaluation/results.json has another {next(iter(other))}"
+    ):
         collect(config_of(work).place, TABLES, trials(2, 2), None)
 
 
 def test_the_tables_as_files(results, tmp_path, capsys):
-    config = config_of(results, f"out={tmp_path}", "topk=[1,2]", "seeds=2", "clips=[[],[]]", "train=false", f"groups={results}/groups.csv")
+    config = config_of(
+        results,
+        f"out={tmp_path}",
+        "topk=[1,2]",
+        "seeds=2",
+        "clips=[[],[]]",
+        "train=false",
+        f"groups={results}/groups.csv",
+    )
     config.tables = TABLES
     run.run(config)
     markdown = (tmp_path / "mine.md").read_text().splitlines()
     assert markdown[0] == "**My table · oracle graph · miniature, per_class, percent**"
     head = [cell.strip() for cell in markdown[2].strip("|").split("|")]
-    assert head == ["row", "ZSL mAP", "odd mAP", "plain mAP", "GZSL mAP", "ZSL F1@1", "GZSL F1@1", "ZSL F1@2", "GZSL F1@2"]
-    body = {line.split("|")[1].strip(): [cell.strip() for cell in line.strip("|").split("|")] for line in markdown[4:]}
-    assert body["· published, nuswide"][1:] == ["1.5", "–", "–", "2.5", "–", "–", "–", "–"]  # its F1 are at other K
-    same = render.text_of(render.MARKDOWN, "", TABLES["mine"], dict.fromkeys(("CLIP", "One", "Two & λ"), {}),
-                          render.columns_of([5, 3], "lesa", "all", []), "nuswide")
+    assert head == [
+        "row",
+        "ZSL mAP",
+        "odd mAP",
+        "plain mAP",
+        "GZSL mAP",
+        "ZSL F1@1",
+        "GZSL F1@1",
+        "ZSL F1@2",
+        "GZSL F1@2",
+    ]
+    body = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.strip("|").split("|")]
+        for line in markdown[4:]
+    }
+    assert body["· published, nuswide"][1:] == [
+        "1.5",
+        "–",
+        "–",
+        "2.5",
+        "–",
+        "–",
+        "–",
+        "–",
+    ]  # its F1 are at other K
+    same = render.text_of(
+        render.MARKDOWN,
+        "",
+        TABLES["mine"],
+        dict.fromkeys(("CLIP", "One", "Two & λ"), {}),
+        render.columns_of([5, 3], "lesa", "all", []),
+        "nuswide",
+    )
     assert "| · published, nuswide | 1.5 | 2.5 | 5.0 | 6.0 | 3.0 | 4.0 |" in same
     lines = list(csv.DictReader((tmp_path / "mine.csv").open()))
-    one = {(int(line["clip"]), int(line["seed"])): 100 * float(line["value"]) for line in lines
-           if line["row"] == "One" and line["figure"] == "zsl/mAP/per_class"}
+    one = {
+        (int(line["clip"]), int(line["seed"])): 100 * float(line["value"])
+        for line in lines
+        if line["row"] == "One" and line["figure"] == "zsl/mAP/per_class"
+    }
     assert list(one) == trials(2, 2)
     spread = abs(one[0, 0] - one[0, 1]) / 2, abs(one[0, 0] - one[1, 0]) / 2
-    assert body["One"][1] == f"{sum(one.values()) / 3:.1f} ±{spread[0]:.1f} ±{spread[1]:.1f}" and "±" in body["CLIP"][1]
+    assert (
+        body["One"][1] == f"{sum(one.values()) / 3:.1f} ±{spread[0]:.1f} ±{spread[1]:.1f}"
+        and "±" in body["CLIP"][1]
+    )
     record = json.loads((tmp_path / "mine.json").read_text())
-    assert record["rows"][2]["x"] == 2 and len(record["rows"][1]["trials"]) == 3 and record["made_from"]["split"] == "test"
-    assert 100 * record["rows"][1]["trials"][0]["values"]["zsl/mAP/per_class"] == pytest.approx(one[0, 0])
+    assert (
+        record["rows"][2]["x"] == 2
+        and len(record["rows"][1]["trials"]) == 3
+        and record["made_from"]["split"] == "test"
+    )
+    assert 100 * record["rows"][1]["trials"][0]["values"]["zsl/mAP/per_class"] == pytest.approx(
+        one[0, 0]
+    )
     latex = (tmp_path / "mine.tex").read_text()
-    assert r"Two \& $\lambda$ & " in latex and latex.count(r" \\") == 5 and latex.count("&") == 5 * 8 + 1
+    assert (
+        r"Two \& $\lambda$ & " in latex
+        and latex.count(r" \\") == 5
+        and latex.count("&") == 5 * 8 + 1
+    )
     said = capsys.readouterr().out
-    assert "1 results are missing" in said and "Mean of 3 trials" in said and "only their order can be compared" in said
+    assert (
+        "1 results are missing" in said
+        and "Mean of 3 trials" in said
+        and "only their order can be compared" in said
+    )
 
 
 def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, capsys):
@@ -251,12 +438,19 @@ def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, 
         config.tables = tables
         run.run(config)
     text, said = (tmp_path / "tables.md").read_text(encoding="utf-8"), capsys.readouterr().out
-    places = [text.index(part) for part in ("**The other ·", "One trial.", "**My table ·", "Mean of 3 trials")]
-    assert places == sorted(places) and text.count("mAP is `per_class`") == 2  # each below its own note
+    places = [
+        text.index(part)
+        for part in ("**The other ·", "One trial.", "**My table ·", "Mean of 3 trials")
+    ]
+    assert (
+        places == sorted(places) and text.count("mAP is `per_class`") == 2
+    )  # each below its own note
     assert "tables.md also keeps what earlier calls wrote: mine" in said
     run.run(config)
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == text
-    (tmp_path / "mine.json").write_text("{", encoding="utf-8")  # a broken record does not stop the others
+    (tmp_path / "mine.json").write_text(
+        "{", encoding="utf-8"
+    )  # a broken record does not stop the others
     run.run(config)
     assert "My table" not in (tmp_path / "tables.md").read_text(encoding="utf-8")
 
@@ -265,8 +459,10 @@ def test_paths_of_any_name_go_through_the_commands(tmp_path):
     work = tmp_path / 'run [1], "two"'
     place = config_of(tmp_path).place
     place = commands.Place(work, place.given, root=str(work / "raw"), clips=[[], []])
-    for command in (*commands.prepare(place, 1, [Row("a", run="a", text="simple")]),
-                    *commands.train_and_evaluate(place, Row("a", run="a", text="simple"), (1, 0))):
+    for command in (
+        *commands.prepare(place, 1, [Row("a", run="a", text="simple")]),
+        *commands.train_and_evaluate(place, Row("a", run="a", text="simple"), (1, 0)),
+    ):
         composed = cli.compose_verb(command.verb, command.overrides)
         assert composed.work == str(work / "clip-1") and str(composed.out).startswith(str(work))
     assert composed.checkpoint == str(work / "clip-1/a/seed-0/model")
@@ -276,10 +472,15 @@ def test_paths_of_any_name_go_through_the_commands(tmp_path):
 
 def test_nothing_there_gets_a_sentence(tmp_path, capsys):
     assert cli.main(["tables", f"work={tmp_path}", "groups=null", "train=false"]) == 2
-    assert "results is there, such as" in capsys.readouterr().err and not (tmp_path / "tables").exists()
+    assert (
+        "results is there, such as" in capsys.readouterr().err
+        and not (tmp_path / "tables").exists()
+    )
     assert cli.main(["tables", f"work={tmp_path}", "groups=nowhere.csv"]) == 2
     assert "groups=nowhere.csv does not exist" in capsys.readouterr().err
 
 
 def test_a_cell_without_a_figure_is_a_dash():
-    assert render.cell({}, "zsl/mAP/lesa") == "–" and render.cell({(0, 0): {"x": 0.5}}, "x") == "50.0"
+    assert (
+        render.cell({}, "zsl/mAP/lesa") == "–" and render.cell({(0, 0): {"x": 0.5}}, "x") == "50.0"
+    )

@@ -31,14 +31,24 @@ def work(tmp_path):
 
 
 def run_text(work, *arguments: str) -> int:
-    return main(["text", f"work={work}", f"clip.name={work}/tiny.json", "clip.pretrained=random", *arguments])
+    return main(
+        [
+            "text",
+            f"work={work}",
+            f"clip.name={work}/tiny.json",
+            "clip.pretrained=random",
+            *arguments,
+        ]
+    )
 
 
 def test_a_feature_is_the_normalised_mean_of_normalised_prompts(clip):
     features = embed(clip, list(NAMES), TEMPLATES)
     for row, name in enumerate(NAMES):
         prompts = [template.replace("{}", name.replace("_", " ")) for template in TEMPLATES]
-        each = torch.cat([normalize(clip.encode_text(clip.tokenize([prompt])), dim=-1) for prompt in prompts])
+        each = torch.cat(
+            [normalize(clip.encode_text(clip.tokenize([prompt])), dim=-1) for prompt in prompts]
+        )
         torch.testing.assert_close(features[row], normalize(each.mean(0), dim=0), atol=2e-6, rtol=0)
     assert features.dtype == torch.float32 and features.shape == (len(NAMES), clip.width)
 
@@ -53,7 +63,11 @@ def test_normalising_each_prompt_first_matters(clip):
 def test_the_batch_changes_memory_only(clip, batch, monkeypatch):
     sizes = []
     encode = type(clip).encode_text
-    monkeypatch.setattr(type(clip), "encode_text", lambda self, tokens: (sizes.append(len(tokens)), encode(self, tokens))[1])
+    monkeypatch.setattr(
+        type(clip),
+        "encode_text",
+        lambda self, tokens: (sizes.append(len(tokens)), encode(self, tokens))[1],
+    )
     features = embed(clip, list(NAMES), TEMPLATES, batch)
     assert max(sizes) <= batch and sum(sizes) == len(NAMES) * len(TEMPLATES)
     torch.testing.assert_close(features, embed(clip, list(NAMES), TEMPLATES), atol=2e-6, rtol=0)
@@ -80,12 +94,22 @@ def test_bad_templates_are_refused(templates):
 def test_the_verb_writes_features_with_their_origin(work, clip, capsys):
     assert run_text(work) == 0
     content = read_json(work / "text/text.json", "")
-    assert content["made_from"]["vocabulary"] == VOCABULARY.hash and content["made_from"]["clip"] == clip.hash
-    assert len(content["made_from"]["templates"]) > 4 and {"torch", "open_clip_torch"} <= set(content["versions"])
+    assert (
+        content["made_from"]["vocabulary"] == VOCABULARY.hash
+        and content["made_from"]["clip"] == clip.hash
+    )
+    assert len(content["made_from"]["templates"]) > 4 and {"torch", "open_clip_torch"} <= set(
+        content["versions"]
+    )
     features = load_text(work / "text", VOCABULARY, clip.hash)
-    torch.testing.assert_close(features, embed(clip, list(NAMES), content["made_from"]["templates"]), atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        features, embed(clip, list(NAMES), content["made_from"]["templates"]), atol=2e-6, rtol=0
+    )
     assert torch.equal(features[3], features[4])  # one name, two categories
-    assert sorted(path.name for path in (work / "text").iterdir()) == ["text.json", "text.safetensors"]
+    assert sorted(path.name for path in (work / "text").iterdir()) == [
+        "text.json",
+        "text.safetensors",
+    ]
 
 
 def test_the_same_command_again_does_nothing_and_other_templates_rebuild(work, capsys):
@@ -116,10 +140,20 @@ def test_a_killed_run_goes_on_with_what_is_missing(work, monkeypatch):
     monkeypatch.setattr(text, "embed", killed_after_two)
     assert run_text(work, "block=2") == 130
     assert not (work / "text/text.json").exists() and len(embedded) == 2
-    monkeypatch.setattr(text, "embed", lambda clip, names, *rest: (embedded.append(names), literal(clip, names, *rest))[1])
+    monkeypatch.setattr(
+        text,
+        "embed",
+        lambda clip, names, *rest: (embedded.append(names), literal(clip, names, *rest))[1],
+    )
     assert run_text(work, "block=2") == 0
-    assert embedded == [["Dog", "Isle of man tt"], ["hot dog", "Spring"], ["{}", "Sprenger's tulip"]]
-    assert (work / "text/text.safetensors").read_bytes() == (work / "undisturbed/text.safetensors").read_bytes()
+    assert embedded == [
+        ["Dog", "Isle of man tt"],
+        ["hot dog", "Spring"],
+        ["{}", "Sprenger's tulip"],
+    ]
+    assert (work / "text/text.safetensors").read_bytes() == (
+        work / "undisturbed/text.safetensors"
+    ).read_bytes()
 
 
 def test_features_of_another_vocabulary_or_clip_are_refused(work, clip):

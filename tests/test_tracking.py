@@ -55,7 +55,10 @@ def runs(uri: str, experiment: str = "miniature") -> list[mlflow.entities.Run]:
 
 
 def points(uri: str, run_id: str, name: str = "loss") -> list[tuple[int, float]]:
-    return sorted((metric.step, metric.value) for metric in mlflow.MlflowClient(uri).get_metric_history(run_id, name))
+    return sorted(
+        (metric.step, metric.value)
+        for metric in mlflow.MlflowClient(uri).get_metric_history(run_id, name)
+    )
 
 
 def killed(action) -> None:
@@ -89,6 +92,7 @@ def until(condition, seconds: float = 300) -> None:
 
 # --- one run
 
+
 def test_one_run_over_restarts(uri, tmp_path):
     where, before = folder(tmp_path), time.time()
     (where / "loss.txt").write_text("a figure")
@@ -101,12 +105,17 @@ def test_one_run_over_restarts(uri, tmp_path):
     second.metrics({"loss": 1.0, "lr": 0.1}, 20)
     second.artifact(where / "loss.txt", "figures")
     second.close()
-    found, = runs(uri)
+    (found,) = runs(uri)
     assert found.info.status == "FINISHED" and found.info.run_id == first.run_id == second.run_id
     assert found.data.params["lr"] == "0.001" and len(found.data.params) == 151
-    assert recorded_between(before, found.info.start_time, after) and found.info.end_time > found.info.start_time
+    assert (
+        recorded_between(before, found.info.start_time, after)
+        and found.info.end_time > found.info.start_time
+    )
     assert points(uri, second.run_id) == [(10, 2.0), (20, 1.0)]
-    assert (tmp_path / "mlartifacts" / first.run_id / "artifacts/figures/loss.txt").read_text() == "a figure"
+    assert (
+        tmp_path / "mlartifacts" / first.run_id / "artifacts/figures/loss.txt"
+    ).read_text() == "a figure"
     assert not unsent(where)
 
 
@@ -133,7 +142,7 @@ def test_a_kill_before_anything_was_sent_costs_nothing(uri, tmp_path):
     last = Tracker(where, uri, run())
     assert ("loss", 1) in last.recorded and ("loss", 3) not in last.recorded
     last.close()
-    found, = runs(uri)
+    (found,) = runs(uri)
     assert points(uri, found.info.run_id) == [(1, 1.0), (2, 2.0)]
 
 
@@ -144,12 +153,18 @@ def test_what_was_sent_but_not_noted_is_not_doubled(uri, tmp_path):
     first.metrics({"loss": 2.0}, 2)
     first.close()
     state = json.loads((where / "run.json").read_text())
-    for run_id in (state["run_id"], None):  # a kill before the note of the last batch, and before that of the run
+    for run_id in (
+        state["run_id"],
+        None,
+    ):  # a kill before the note of the last batch, and before that of the run
         (where / "run.json").write_text(json.dumps(state | {"sent": 0, "run_id": run_id}))
         assert unsent(where)
         Tracker(where).close(None)
-        found, = runs(uri)
-        assert points(uri, found.info.run_id) == [(1, 1.0), (2, 2.0)] and len(points(uri, found.info.run_id, "nan")) == 1
+        (found,) = runs(uri)
+        assert (
+            points(uri, found.info.run_id) == [(1, 1.0), (2, 2.0)]
+            and len(points(uri, found.info.run_id, "nan")) == 1
+        )
         assert found.info.status == "FINISHED"
 
 
@@ -184,8 +199,11 @@ def test_a_lost_run_and_another_store_get_the_whole_record(uri, tmp_path, empty,
     third = Tracker(folder(tmp_path), f"sqlite:///{tmp_path}/other.db", run())
     third.close()
     for store, tracker in ((uri, second), (third.uri, third)):
-        found, = runs(store)
-        assert found.info.run_id == tracker.run_id and points(store, tracker.run_id) == [(1, 1.0), (2, 2.0)]
+        (found,) = runs(store)
+        assert found.info.run_id == tracker.run_id and points(store, tracker.run_id) == [
+            (1, 1.0),
+            (2, 2.0),
+        ]
 
 
 def test_a_broken_store_warns_once_and_stops_nothing(tmp_path, capsys):
@@ -227,11 +245,20 @@ def test_tags_name_the_job(tmp_path, monkeypatch):
 
 # --- groups of runs
 
+
 def test_trainings_that_start_together_share_one_parent(uri, tmp_path):
     """Several times over: made once, found again, FINISHED when its children are."""
     trackers = []
-    threads = [Thread(target=lambda seed=seed: trackers.append(Tracker(folder(tmp_path, f"seed-{seed}"), uri, run(f"seed-{seed}", parent="it's all"))))
-               for seed in range(4)]
+    threads = [
+        Thread(
+            target=lambda seed=seed: trackers.append(
+                Tracker(
+                    folder(tmp_path, f"seed-{seed}"), uri, run(f"seed-{seed}", parent="it's all")
+                )
+            )
+        )
+        for seed in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -247,12 +274,15 @@ def test_trainings_that_start_together_share_one_parent(uri, tmp_path):
     again.close()
     found = runs(uri)
     assert len(found) == 6 and [one.info.run_name for one in found].count("it's all") == 1
-    parents = {one.data.tags.get("mlflow.parentRunId") for one in found if one.info.run_name != "it's all"}
+    parents = {
+        one.data.tags.get("mlflow.parentRunId") for one in found if one.info.run_name != "it's all"
+    }
     assert parents == {parent.info.run_id}
     assert mlflow.MlflowClient(uri).get_run(parent.info.run_id).info.status == "FINISHED"
 
 
 # --- nodes
+
 
 def record_on_two_nodes(rank: int, where: Path, uri: str) -> None:
     import torch
@@ -273,16 +303,21 @@ def record_on_two_nodes(rank: int, where: Path, uri: str) -> None:
 
 def test_every_node_has_its_system_metrics_and_one_run(uri, tmp_path):
     run_ranks(2, record_on_two_nodes, folder(tmp_path), uri)
-    found, = runs(uri)
+    (found,) = runs(uri)
     assert found.data.metrics["loss"] == 1.5
     for node in ("node-0", "node-1"):
-        for name in ("cpu_utilization_percentage", "system_memory_usage_percentage", "network_receive_megabytes"):
+        for name in (
+            "cpu_utilization_percentage",
+            "system_memory_usage_percentage",
+            "network_receive_megabytes",
+        ):
             assert 0 <= found.data.metrics[f"system/{node}/{name}"]
         memory = points(uri, found.info.run_id, f"system/{node}/system_memory_usage_megabytes")
         assert [step for step, _ in memory] == [1, 2] and all(value > 100 for _, value in memory)
 
 
 # --- a server that fails
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, empty):
@@ -293,7 +328,9 @@ def server(tmp_path_factory, empty):
     server.kill()
 
 
-def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(server, tmp_path, monkeypatch, capsys):
+def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(
+    server, tmp_path, monkeypatch, capsys
+):
     """Down at the start, up, frozen, up, killed at the end, and up for the next command: nothing is lost or doubled, times are
     those of the events."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
@@ -329,9 +366,11 @@ def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(server
     assert "21 entries did not reach" in capsys.readouterr().err
     server.start()
     Tracker(where).close(None)
-    found, = runs(server.uri)
+    (found,) = runs(server.uri)
     assert points(server.uri, found.info.run_id) == [(one, float(one)) for one in range(1, 66)]
-    assert found.info.status == "FINISHED" and recorded_between(opened[0], found.info.start_time, opened[1])
+    assert found.info.status == "FINISHED" and recorded_between(
+        opened[0], found.info.start_time, opened[1]
+    )
     history = mlflow.MlflowClient(server.uri).get_metric_history(found.info.run_id, "loss")
     for metric in history:
         before, after = times[metric.step - 1]
@@ -380,6 +419,7 @@ def test_a_frozen_server_holds_the_end_up_for_seconds_only(server, tmp_path, mon
 
 # --- where a store may lie, and what a person must mend
 
+
 @pytest.mark.parametrize("odd", ["a?b", "50%25 [1]#x"])
 def test_the_default_store_lies_in_the_work_folder_whatever_its_name(tmp_path, empty, odd):
     work = tmp_path / odd
@@ -391,14 +431,19 @@ def test_the_default_store_lies_in_the_work_folder_whatever_its_name(tmp_path, e
     (work / "run/a.txt").write_text("hello", encoding="utf-8")
     tracker.artifact(work / "run/a.txt")
     tracker.close()
-    found, = runs(store)
-    assert not unsent(work / "run") and [file.name for file in (work / "mlartifacts").rglob("*.txt")] == ["a.txt"]
+    (found,) = runs(store)
+    assert not unsent(work / "run") and [
+        file.name for file in (work / "mlartifacts").rglob("*.txt")
+    ] == ["a.txt"]
     assert found.info.status == "FINISHED" and [path.name for path in tmp_path.iterdir()] == [odd]
 
 
 def test_addresses_of_plain_files_stay_plain():
     assert address_of(Path("/runs/mine [1]/mlflow.db")) == "sqlite:////runs/mine [1]/mlflow.db"
-    assert path_of("sqlite:////runs/x.db") == Path("/runs/x.db") and path_of("http://host:5000") is None
+    assert (
+        path_of("sqlite:////runs/x.db") == Path("/runs/x.db")
+        and path_of("http://host:5000") is None
+    )
 
 
 def test_a_deleted_experiment_is_named_with_what_helps_and_then_it_is_sent(uri, tmp_path, capsys):
@@ -411,14 +456,20 @@ def test_a_deleted_experiment_is_named_with_what_helps_and_then_it_is_sent(uri, 
         tracker.close()
         said = capsys.readouterr().err
         assert f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {experiment}`" in said
-        assert "sent when the same command runs again after this: the experiment 'miniature' was deleted in MLflow" in said
+        assert (
+            "sent when the same command runs again after this: the experiment 'miniature' was deleted in MLflow"
+            in said
+        )
     other = replace(run("one"), experiment="other")
     Tracker(tmp_path / "one", uri, other).close()
     assert [found.info.run_name for found in runs(uri, "other")] == ["one"]
-    subprocess.run([sys.executable, "-m", "mlflow", "experiments", "restore", "-x", experiment], check=True,
-                   env=os.environ | {"MLFLOW_TRACKING_URI": uri})
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "experiments", "restore", "-x", experiment],
+        check=True,
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
+    )
     Tracker(tmp_path / "two", uri, run("two")).close()
-    found, = runs(uri)
+    (found,) = runs(uri)
     assert found.info.run_name == "two" and points(uri, found.info.run_id) == [(1, 1.0)]
 
 
@@ -437,51 +488,98 @@ tracker.close()
 
 def test_a_user_without_name_or_home_is_recorded_by_number(uri, tmp_path):
     alone = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
-    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*alone, "true"], capture_output=True).returncode
+    ):
         pytest.skip("this machine gives no user namespaces")
-    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")}
-    subprocess.run([*alone, sys.executable, "-c", TRACK, str(folder(tmp_path)), uri], check=True, env=environment)
-    found, = runs(uri)
-    assert found.data.tags["mlflow.user"] == "12345" and points(uri, found.info.run_id) == [(1, 1.0)]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    }
+    subprocess.run(
+        [*alone, sys.executable, "-c", TRACK, str(folder(tmp_path)), uri],
+        check=True,
+        env=environment,
+    )
+    (found,) = runs(uri)
+    assert found.data.tags["mlflow.user"] == "12345" and points(uri, found.info.run_id) == [
+        (1, 1.0)
+    ]
 
 
 def test_a_store_that_cannot_be_imported_raises_nothing_and_keeps_the_record(uri, tmp_path):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken/mlflow.py").write_text("raise RuntimeError('Could not determine home directory.')", encoding="utf-8")
-    ran = subprocess.run([sys.executable, "-c", TRACK, str(folder(tmp_path)), uri], check=True, capture_output=True, encoding="utf-8",
-                         env=os.environ | {"PYTHONPATH": str(tmp_path / "broken")})
+    (tmp_path / "broken/mlflow.py").write_text(
+        "raise RuntimeError('Could not determine home directory.')", encoding="utf-8"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", TRACK, str(folder(tmp_path)), uri],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "broken")},
+    )
     assert "fails (Could not determine home directory.); the run goes on" in ran.stderr
     assert "did not reach" in ran.stderr and unsent(tmp_path / "run")
 
 
 # --- secrets
 
-SECRETS = {"OPENAI_API_KEY": "sk-live-1234567890", "MLFLOW_TRACKING_PASSWORD": "correct horse", "RAY_AUTH_TOKEN": "f00dcafef00dcafe"}
+SECRETS = {
+    "OPENAI_API_KEY": "sk-live-1234567890",
+    "MLFLOW_TRACKING_PASSWORD": "correct horse",
+    "RAY_AUTH_TOKEN": "f00dcafef00dcafe",
+}
 
 
 def test_no_secret_is_written_anywhere(uri, tmp_path, monkeypatch, capsys):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     where = folder(tmp_path)
-    params = {"url": "https://me:hunter22hunter@host/data?token=abcdefgh&x=1", "list": ["a", SECRETS["OPENAI_API_KEY"]], "plain": "a b"}
+    params = {
+        "url": "https://me:hunter22hunter@host/data?token=abcdefgh&x=1",
+        "list": ["a", SECRETS["OPENAI_API_KEY"]],
+        "plain": "a b",
+    }
     for store in (uri, "http://me:hunter22hunter@127.0.0.1:9"):
-        tracker = Tracker(where, store, Run("miniature", None, params, {"job": f"Bearer {SECRETS['RAY_AUTH_TOKEN']}"}, "key"))
+        tracker = Tracker(
+            where,
+            store,
+            Run("miniature", None, params, {"job": f"Bearer {SECRETS['RAY_AUTH_TOKEN']}"}, "key"),
+        )
         tracker.metrics({"loss": 1.0}, 1)
         tracker.close()
     said = "".join(capsys.readouterr())
     assert "127.0.0.1:9 fails" in said
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()) + said.encode()
+    written = (
+        b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        + said.encode()
+    )
     for secret in (*SECRETS.values(), "hunter22", "abcdefgh"):
         assert secret.encode() not in written
-    found, = runs(uri)
-    assert found.data.params["url"] == "https://***@host/data?token=***&x=1" and found.data.params["plain"] == "a b"
+    (found,) = runs(uri)
+    assert (
+        found.data.params["url"] == "https://***@host/data?token=***&x=1"
+        and found.data.params["plain"] == "a b"
+    )
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("http://user:pass@host:5000/x", "http://***@host:5000/x"), ("mysql+pymysql://u:p%40@db/x", "mysql+pymysql://***@db/x"),
-    ("see http://u:p@a and https://t@b", "see http://***@a and https://***@b"), ("sqlite:////runs/a@b/mlflow.db", None),
-    ("http://host/a@b", None), ("photo@example.org", None), ("?api_key=abc&n=1", "?api_key=***&n=1"),
-    ({"a": ["x://u:p@h"]}, {"a": ["x://***@h"]}), (3, None)])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("http://user:pass@host:5000/x", "http://***@host:5000/x"),
+        ("mysql+pymysql://u:p%40@db/x", "mysql+pymysql://***@db/x"),
+        ("see http://u:p@a and https://t@b", "see http://***@a and https://***@b"),
+        ("sqlite:////runs/a@b/mlflow.db", None),
+        ("http://host/a@b", None),
+        ("photo@example.org", None),
+        ("?api_key=abc&n=1", "?api_key=***&n=1"),
+        ({"a": ["x://u:p@h"]}, {"a": ["x://***@h"]}),
+        (3, None),
+    ],
+)
 def test_addresses_lose_their_credentials(text, expected):
     assert redacted(text, {}) == (text if expected is None else expected)
 
@@ -495,7 +593,9 @@ def test_a_password_in_the_settings_is_refused_without_showing_it():
     with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as refused:
         TrackingConfig(uri="http://me:hunter22@host:5000")
     assert "hunter22" not in str(refused.value)
-    assert not has_credentials("http://host:5000") and not has_credentials("sqlite:////a@b/mlflow.db")
+    assert not has_credentials("http://host:5000") and not has_credentials(
+        "sqlite:////a@b/mlflow.db"
+    )
 
 
 def test_a_password_in_the_environment_is_used_and_not_written(uri, tmp_path, monkeypatch):

@@ -47,11 +47,22 @@ def scenario(rank: int, config: Config) -> dict:
             found[f"{name} step"] = json.loads((broken.folder / "train.json").read_text())["step"]
     found["resumed"] = train_rank(rank, broken)
     for zero in (1, 3):
-        sharded = replace(config, zero=zero, precision="bf16", steps=2, model=replace(config.model, trainable_blocks=1))
+        sharded = replace(
+            config,
+            zero=zero,
+            precision="bf16",
+            steps=2,
+            model=replace(config.model, trainable_blocks=1),
+        )
         found[f"zero {zero}"] = train_rank(rank, out(sharded, f"zero-{zero}"))
-    found["validated"] = train_rank(rank, out(replace(config, validate_every=4, zero=3), "validated"))
+    found["validated"] = train_rank(
+        rank, out(replace(config, validate_every=4, zero=3), "validated")
+    )
     try:
-        train_rank(rank, out(replace(config, lr=1e30, warmup=0.0, layer_decay=1.0, max_nonfinite=3), "diverged"))
+        train_rank(
+            rank,
+            out(replace(config, lr=1e30, warmup=0.0, layer_decay=1.0, max_nonfinite=3), "diverged"),
+        )
     except UserError as error:
         found["diverged"] = str(error)
     return found
@@ -78,7 +89,10 @@ def test_stopped_twice_and_resumed_equals_uninterrupted_bit_for_bit(case, traine
     assert trained["first stop"] == trained["second stop"] == "stopped"
     assert (trained["first stop step"], trained["second stop step"]) == (1, 2)
     assert weights(case, "whole") == weights(case, "broken")
-    lines = [json.loads(line) for line in (Path(case.work) / "broken" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (Path(case.work) / "broken" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines] == [1, 2, 4, 6, 8]
 
 
@@ -92,10 +106,17 @@ def test_the_export_has_learned_and_loads(case, trained):
 
 @pytest.mark.parametrize("zero", (1, 3))
 def test_sharded_stages_export_every_parameter_and_frozen_ones_exactly(case, trained, zero):
-    whole, sharded = (load_file(Path(case.work) / name / "model" / "model.safetensors") for name in ("whole", f"zero-{zero}"))
+    whole, sharded = (
+        load_file(Path(case.work) / name / "model" / "model.safetensors")
+        for name in ("whole", f"zero-{zero}")
+    )
     assert set(whole) == set(sharded)
     clip = load_clip(case.clip).model.state_dict()
-    frozen = [name for name in clip if "resblocks.2" not in name and "ln_post" not in name and name != "visual.proj"]
+    frozen = [
+        name
+        for name in clip
+        if "resblocks.2" not in name and "ln_post" not in name and name != "visual.proj"
+    ]
     assert frozen and all(torch.equal(sharded[name], clip[name]) for name in frozen)
     trained_one = "visual.transformer.resblocks.2.mlp.c_fc.weight"
     assert not torch.equal(sharded[trained_one], clip[trained_one])
@@ -112,7 +133,10 @@ def test_export_verb_gives_the_same_weights_from_a_checkpoint(case, trained, tmp
 
 def test_only_the_last_checkpoints_and_the_best_export_are_kept(case, trained):
     folder = Path(case.work) / "validated"
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000006", "step-00000008"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "step-00000006",
+        "step-00000008",
+    ]
     best = json.loads((folder / "train.json").read_text())["best"]
     assert best["step"] in (4, 8) and 0 < best["mAP"] <= 1
     assert load_export(folder / "best").made_from["validation"]["mAP"] == best["mAP"]
@@ -122,10 +146,26 @@ def test_one_mlflow_run_over_restarts(case, trained):
     client = mlflow.MlflowClient(f"sqlite:///{case.work}/mlflow.db")
     run_id = json.loads((Path(case.work) / "broken" / "train.json").read_text())["run_id"]
     run = client.get_run(run_id)
-    assert run.info.status == "FINISHED" and run.data.params["model.layers"] == "1" and run.data.tags["world_size"] == "2"
+    assert (
+        run.info.status == "FINISHED"
+        and run.data.params["model.layers"] == "1"
+        and run.data.tags["world_size"] == "2"
+    )
     assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [1, 2, 4, 6, 8]
-    for name in ("ranking", "distillation", "learning_rate", "gradient_norm", "images_per_s", "data_wait_share", "peak_rss_mib",
-                 "head/tile_images", "head/tile_categories", "head/tile_mib", "head/gflop_forward", "head/gflop_backward"):
+    for name in (
+        "ranking",
+        "distillation",
+        "learning_rate",
+        "gradient_norm",
+        "images_per_s",
+        "data_wait_share",
+        "peak_rss_mib",
+        "head/tile_images",
+        "head/tile_categories",
+        "head/tile_mib",
+        "head/gflop_forward",
+        "head/gflop_backward",
+    ):
         assert name in run.data.metrics
     kept = {artifact.path for artifact in client.list_artifacts(run_id)}
     assert {"config.json", "inputs.json", "loss.png", "train.json"} <= kept
@@ -145,7 +185,12 @@ def test_finished_is_seen_and_another_run_refused_before_any_worker_starts(case,
         check_before_start(replace(whole, seed=1))
     with pytest.raises(UserError, match="model.score_scale=8.0, not 4.0"):
         check_before_start(replace(whole, model=replace(whole.model, score_scale=4.0)))
-    for changes in ({"workers": 4}, {"micro_batch": 1}, {"zero": 3, "offload": True}, {"record_samples": True}):
+    for changes in (
+        {"workers": 4},
+        {"micro_batch": 1},
+        {"zero": 3, "offload": True},
+        {"record_samples": True},
+    ):
         other = replace(whole, **changes)
         assert check_before_start(other) == STEPS and other.hash() == whole.hash()
 
@@ -176,12 +221,34 @@ def test_deepspeed_gets_its_batch_size_from_ours(case):
 
 # --- the command itself
 
+
 def command(case: Config, name: str, *more: str) -> list[str]:
-    keys = {"work": case.work, "relations": case.relations, "teacher": "online", "clip.name": case.clip.name,
-            "clip.pretrained": "random", "out": f"{case.work}/{name}", "epochs": 30, "batch": 8, "micro_batch": 2,
-            "loader_workers": 1, "lr": 1e-3, "head_lr": 1e-3, "model.layers": 1, "model.heads": 2, "checkpoint_every": 3,
-            "log_every": 2, "views.count": 2}
-    return [sys.executable, "-m", "cluster.train", *(f"{key}={value}" for key, value in keys.items()), *more]
+    keys = {
+        "work": case.work,
+        "relations": case.relations,
+        "teacher": "online",
+        "clip.name": case.clip.name,
+        "clip.pretrained": "random",
+        "out": f"{case.work}/{name}",
+        "epochs": 30,
+        "batch": 8,
+        "micro_batch": 2,
+        "loader_workers": 1,
+        "lr": 1e-3,
+        "head_lr": 1e-3,
+        "model.layers": 1,
+        "model.heads": 2,
+        "checkpoint_every": 3,
+        "log_every": 2,
+        "views.count": 2,
+    }
+    return [
+        sys.executable,
+        "-m",
+        "cluster.train",
+        *(f"{key}={value}" for key, value in keys.items()),
+        *more,
+    ]
 
 
 @pytest.fixture
@@ -195,18 +262,34 @@ def start() -> Iterator[Callable[[list[str]], subprocess.Popen]]:
 
 
 def launch(arguments: list[str]) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
+    }
+    return subprocess.Popen(
+        arguments,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
-def wait_for(process: subprocess.Popen, case: Config, name: str, step: int, seconds: float = 400) -> None:
+def wait_for(
+    process: subprocess.Popen, case: Config, name: str, step: int, seconds: float = 400
+) -> None:
     """Until the run `name` has a checkpoint of `step` or later; fails with the output if that does not come."""
     deadline = time.monotonic() + seconds
-    while not any(int(path.name[-8:]) >= step for path in checkpoints.complete(Path(case.work) / name / "checkpoints")):
+    while not any(
+        int(path.name[-8:]) >= step
+        for path in checkpoints.complete(Path(case.work) / name / "checkpoints")
+    ):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            pytest.fail(f"step {step} never came; the command said:\n{process.communicate()[0][-3000:]}")
+            pytest.fail(
+                f"step {step} never came; the command said:\n{process.communicate()[0][-3000:]}"
+            )
         time.sleep(0.05)
 
 

@@ -186,12 +186,25 @@ def fresh():
 
 
 def config(**download) -> Config:
-    fast = {"concurrency": 4, "timeout": 1.0, "total_timeout": 1.5, "attempts": 3, "backoff": 0.02, "backoff_max": 2.0}
+    fast = {
+        "concurrency": 4,
+        "timeout": 1.0,
+        "total_timeout": 1.5,
+        "attempts": 3,
+        "backoff": 0.02,
+        "backoff_max": 2.0,
+    }
     return Config(download=DownloadConfig(**fast | download), max_bytes=1_000_000)
 
 
 def row(url: str, size: int | None = None, digest: str | None = None, number: int = 0) -> dict:
-    return {"id": name(number), "url": url, "rotation": None, "original_size": size, "original_md5": digest}
+    return {
+        "id": name(number),
+        "url": url,
+        "rotation": None,
+        "original_size": size,
+        "original_md5": digest,
+    }
 
 
 def fetch(url: str, size: int | None = None, digest: str | None = None, **download):
@@ -250,9 +263,15 @@ def test_retry_after_is_capped():
 )
 def test_what_does_not_pass_has_its_status(server, kind, status, reason, tries):
     """With the size and MD5 of the CSV, as for real."""
-    good = GOOD if len(GOOD) < len(jpeg(1, 600, 400)) else GOOD[:-100]  # so that "other" is never taken for a cut-off answer
+    good = (
+        GOOD if len(GOOD) < len(jpeg(1, 600, 400)) else GOOD[:-100]
+    )  # so that "other" is never taken for a cut-off answer
     outcome = fetch(f"{server}/{kind}.jpg", len(good), md5(good))
-    assert (outcome.status, Handler.seen[kind]) == (status, tries) and reason in outcome.reason and not outcome.jpeg
+    assert (
+        (outcome.status, Handler.seen[kind]) == (status, tries)
+        and reason in outcome.reason
+        and not outcome.jpeg
+    )
 
 
 def test_the_right_size_with_a_wrong_md5(server):
@@ -289,19 +308,31 @@ def test_urls_that_lead_nowhere(url, status):
 def test_a_redirect_to_nowhere_and_an_odd_fault_are_that_image_s_own(server, monkeypatch):
     outcome = fetch(f"{server}/astray.jpg")
     assert outcome.status in ("refused", "unreachable") and outcome.reason
-    rows = [row(f"{server}/good.jpg", number=0), row("http://xn--/x.jpg", number=1), row(f"{server}/good.jpg", number=2)]
+    rows = [
+        row(f"{server}/good.jpg", number=0),
+        row("http://xn--/x.jpg", number=1),
+        row(f"{server}/good.jpg", number=2),
+    ]
     with Downloader(config()) as downloader:
         assert [outcome.status for _, outcome in downloader.all(rows)] == ["ok", "refused", "ok"]
     monkeypatch.setattr("sharding.urls.disagreement", lambda data, row: 1 / 0)
-    assert fetch(f"{server}/good.jpg").reason == f"{server}/good.jpg: ZeroDivisionError: division by zero"
+    assert (
+        fetch(f"{server}/good.jpg").reason
+        == f"{server}/good.jpg: ZeroDivisionError: division by zero"
+    )
 
 
 def test_downloads_overlap_keep_their_order_and_the_limit(server):
-    rows = [row(f"{server}/wait-{number}.jpg" if number % 3 else f"{server}/gone.jpg", number=number) for number in range(24)]
+    rows = [
+        row(f"{server}/wait-{number}.jpg" if number % 3 else f"{server}/gone.jpg", number=number)
+        for number in range(24)
+    ]
     with Downloader(config(concurrency=8)) as downloader:
         results = list(downloader.all(rows))
     assert [image_id for image_id, _ in results] == [each["id"] for each in rows]
-    assert [outcome.status for _, outcome in results] == ["ok" if number % 3 else "missing" for number in range(24)]
+    assert [outcome.status for _, outcome in results] == [
+        "ok" if number % 3 else "missing" for number in range(24)
+    ]
     assert 2 < Handler.most_inside <= 8
 
 
@@ -310,21 +341,44 @@ def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch)
     monkeypatch.setattr("sharding.urls.STAGE_ROWS", 4)
     table = pl.DataFrame(
         [row(f"{server}/good-{number}.jpg", number=number) for number in range(8)],
-        schema={"id": pl.String, "url": pl.String, "rotation": pl.Int32, "original_size": pl.Int64, "original_md5": pl.String},
+        schema={
+            "id": pl.String,
+            "url": pl.String,
+            "rotation": pl.Int32,
+            "original_size": pl.Int64,
+            "original_md5": pl.String,
+        },
     )
     table = table.sort("id")
-    task = ShardTask("train-000000", "train", "", 0, 8, str(tmp_path), "settings", UrlSource(), config(concurrency=1))
+    task = ShardTask(
+        "train-000000",
+        "train",
+        "",
+        0,
+        8,
+        str(tmp_path),
+        "settings",
+        UrlSource(),
+        config(concurrency=1),
+    )
     results = UrlSource().outcomes(table, task)
     first = [next(results) for _ in range(3)]
     results.close()
     assert sum(Handler.seen.values()) < 8
     Handler.seen.clear()
     again = list(UrlSource().outcomes(table, task))
-    assert again[:3] == first and len(again) == 8 and all(outcome.status == "ok" for outcome in again)
-    assert set(Handler.seen) == {url.rpartition("/")[2].removesuffix(".jpg") for url in table["url"][4:]}
+    assert (
+        again[:3] == first and len(again) == 8 and all(outcome.status == "ok" for outcome in again)
+    )
+    assert set(Handler.seen) == {
+        url.rpartition("/")[2].removesuffix(".jpg") for url in table["url"][4:]
+    }
 
 
-@pytest.mark.parametrize("header, seconds", [(None, 0), ("7", 7), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-3", 0), ("²", 0)])
+@pytest.mark.parametrize(
+    "header, seconds",
+    [(None, 0), ("7", 7), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-3", 0), ("²", 0)],
+)
 def test_retry_after_headers(header, seconds):
     assert retry_after(header) == seconds
 
@@ -338,9 +392,29 @@ def test_a_senseless_download_configuration_is_refused():
 
 # --- servers that mean harm: answers without an end or a bound, and redirects to where nobody should go
 
-PRIVATE = ["127.0.0.1", "127.8.9.10", "10.0.0.5", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-           "224.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::7", "fec0::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.1.2.3",
-           "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::"]
+PRIVATE = [
+    "127.0.0.1",
+    "127.8.9.10",
+    "10.0.0.5",
+    "172.16.3.4",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "::1",
+    "::",
+    "fe80::1",
+    "fe80::1%eth0",
+    "fc00::7",
+    "fec0::1",
+    "ff02::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.1.2.3",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "2002:7f00:1::",
+]
 
 
 @pytest.mark.parametrize("address", PRIVATE)
@@ -348,7 +422,9 @@ def test_what_is_no_public_address(address):
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "64:ff9b::101:101"]
+)
 def test_what_is_one(address):
     assert is_public(address)
 
@@ -390,18 +466,24 @@ def forever(start: bytes, piece: bytes, pause: float = 0.05) -> Callable[[socket
 
 
 def answer(head: str, body: bytes = b"") -> Callable[[socket.socket], None]:
-    return lambda connection: connection.sendall(f"HTTP/1.1 {head}\r\nConnection: close\r\n\r\n".encode("latin-1") + body)
+    return lambda connection: connection.sendall(
+        f"HTTP/1.1 {head}\r\nConnection: close\r\n\r\n".encode("latin-1") + body
+    )
 
 
 DRIPS = {
-    "status line": forever(b"200 O", b"K"), "header": forever(b"200 OK\r\nX: ", b"a"),
+    "status line": forever(b"200 O", b"K"),
+    "header": forever(b"200 OK\r\nX: ", b"a"),
     "headers": forever(b"200 OK\r\n", b"X: y\r\n", 0.1),
     "continue": forever(b"100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "early hints": forever(b"103 E\r\n\r\n", b"HTTP/1.1 103 E\r\n\r\n"),
-    "body": forever(b"200 OK\r\n\r\n", b"\xff\xd8"), "chunk size": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    "body": forever(b"200 OK\r\n\r\n", b"\xff\xd8"),
+    "chunk size": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
     "chunk extension": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
     "trailer": forever(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
-    "redirect": forever(b"302 F\r\nLocation: /x\r\n\r\n", b"x"), "silence": lambda connection: time.sleep(30)}
+    "redirect": forever(b"302 F\r\nLocation: /x\r\n\r\n", b"x"),
+    "silence": lambda connection: time.sleep(30),
+}
 
 
 @pytest.mark.parametrize("kind", DRIPS)
@@ -410,43 +492,93 @@ def test_no_answer_outlives_its_time(raw_server, kind):
     assert outcome.status == "unreachable" and outcome.reason == "no end after 0.6 s"
 
 
-@pytest.mark.parametrize("start", [b"200 OK\r\n\r\n", b"302 F\r\nLocation: /x\r\n\r\n",
-                                   b"302 F\r\nContent-Length: 9999999999\r\nLocation: /x\r\n\r\n",
-                                   b"100 Continue\r\n\r\n"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"200 OK\r\n\r\n",
+        b"302 F\r\nLocation: /x\r\n\r\n",
+        b"302 F\r\nContent-Length: 9999999999\r\nLocation: /x\r\n\r\n",
+        b"100 Continue\r\n\r\n",
+    ],
+)
 def test_no_answer_outgrows_its_bytes(raw_server, start):
     piece = b"HTTP/1.1 100 Continue\r\n\r\n" * 4096 if start.startswith(b"100") else bytes(1 << 16)
-    outcome = fetch(f"{raw_server(forever(start, piece, 0))}/x.jpg", timeout=10, total_timeout=120, attempts=1)
+    outcome = fetch(
+        f"{raw_server(forever(start, piece, 0))}/x.jpg", timeout=10, total_timeout=120, attempts=1
+    )
     assert outcome.status == "too_large" and "max_bytes=1,000,000" in outcome.reason
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip, gzip", "deflate", "br", "GZIP", "identity, gzip"])
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "gzip, gzip, gzip", "deflate", "br", "GZIP", "identity, gzip"]
+)
 def test_an_encoding_is_refused_before_it_is_undone(raw_server, encoding):
-    url = raw_server(answer(f"200 OK\r\nContent-Encoding: {encoding}", gzip.compress(bytes(1 << 20))))
+    url = raw_server(
+        answer(f"200 OK\r\nContent-Encoding: {encoding}", gzip.compress(bytes(1 << 20)))
+    )
     outcome = fetch(f"{url}/x.jpg", attempts=1)
-    assert (outcome.status, outcome.reason) == ("refused", "the server encodes its answer, which was not asked for")
+    assert (outcome.status, outcome.reason) == (
+        "refused",
+        "the server encodes its answer, which was not asked for",
+    )
 
 
 def test_the_word_identity_is_no_encoding(raw_server):
-    assert fetch(f"{raw_server(answer('200 OK' + chr(13) + chr(10) + 'Content-Encoding: Identity', GOOD))}/x.jpg").status == "ok"
+    assert (
+        fetch(
+            f"{raw_server(answer('200 OK' + chr(13) + chr(10) + 'Content-Encoding: Identity', GOOD))}/x.jpg"
+        ).status
+        == "ok"
+    )
 
 
-@pytest.mark.parametrize("header", ["\u00b2", "9" * 400, "9" * 5000, "-1", "Wed, 21 Oct 99999 07:28:00 GMT", "nan", "inf", "1e9",
-                                    "0x10", "", "Wed, 21 Oct 2015 07:28:00 -9999999999", "Wed, 21 Oct 2015 99:99:99 GMT"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "\u00b2",
+        "9" * 400,
+        "9" * 5000,
+        "-1",
+        "Wed, 21 Oct 99999 07:28:00 GMT",
+        "nan",
+        "inf",
+        "1e9",
+        "0x10",
+        "",
+        "Wed, 21 Oct 2015 07:28:00 -9999999999",
+        "Wed, 21 Oct 2015 99:99:99 GMT",
+    ],
+)
 def test_an_odd_retry_after_is_waited_for_no_longer_than_we_like(raw_server, header):
     url = raw_server(answer(f"503 x\r\nContent-Length: 0\r\nRetry-After: {header}"))
     outcome = fetch(f"{url}/x.jpg", attempts=2, backoff_max=0.05)
     assert (outcome.status, outcome.reason) == ("unreachable", "HTTP 503")
 
 
-@pytest.mark.parametrize("location", [
-    "http://xn--/a.jpg", f"http://{'a' * 70}.example/a.jpg", "http://127.0.0.2:{port}/a.jpg", "http://localhost:{port}/a.jpg",
-    "http://[::1]:{port}/a.jpg", "http://[::ffff:127.0.0.1]:{port}/a.jpg", "http://2130706433:{port}/a.jpg",
-    "http://0x7f.1:{port}/a.jpg",
-    "http://127.0.0.1:1/a.jpg", "http://0:{port}/a.jpg", "file:///etc/passwd", "ftp://127.0.0.1/a", "gopher://127.0.0.1/a"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://xn--/a.jpg",
+        f"http://{'a' * 70}.example/a.jpg",
+        "http://127.0.0.2:{port}/a.jpg",
+        "http://localhost:{port}/a.jpg",
+        "http://[::1]:{port}/a.jpg",
+        "http://[::ffff:127.0.0.1]:{port}/a.jpg",
+        "http://2130706433:{port}/a.jpg",
+        "http://0x7f.1:{port}/a.jpg",
+        "http://127.0.0.1:1/a.jpg",
+        "http://0:{port}/a.jpg",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/a",
+        "gopher://127.0.0.1/a",
+    ],
+)
 def test_a_redirect_leads_to_public_places_only(raw_server, server, location):
     """The second server would answer with a picture, were it asked."""
     place = location.replace("{port}", server.rpartition(":")[2])
-    outcome = fetch(f"{raw_server(answer(f'302 F{chr(13)}{chr(10)}Location: {place}'))}/x.jpg", attempts=1)
+    outcome = fetch(
+        f"{raw_server(answer(f'302 F{chr(13)}{chr(10)}Location: {place}'))}/x.jpg", attempts=1
+    )
     assert outcome.status == "refused" and outcome.reason and not sum(Handler.seen.values())
 
 
@@ -457,13 +589,19 @@ def test_a_proxy_is_not_asked_for_private_places_either(raw_server, monkeypatch)
         monkeypatch.delenv(variable, raising=False)
     assert fetch("http://example.org/x.jpg").status == "ok"
     assert raw_server.requests[0].startswith(b"GET http://example.org/x.jpg ")
-    monkeypatch.setenv("http_proxy", raw_server(answer("302 F\r\nLocation: http://169.254.169.254/latest/meta-data")))
+    monkeypatch.setenv(
+        "http_proxy",
+        raw_server(answer("302 F\r\nLocation: http://169.254.169.254/latest/meta-data")),
+    )
     assert "169.254.169.254, which is no public address" in fetch("http://example.org/x.jpg").reason
 
 
 def test_private_places_are_for_who_allows_them(raw_server, server):
     redirect = f"302 F\r\nLocation: {server.replace('127.0.0.1', 'localhost')}/good.jpg"
-    assert "is no public address (download.private_hosts=true" in fetch(f"{raw_server(answer(redirect))}/x.jpg").reason
+    assert (
+        "is no public address (download.private_hosts=true"
+        in fetch(f"{raw_server(answer(redirect))}/x.jpg").reason
+    )
     assert fetch(f"{raw_server(answer(redirect))}/x.jpg", private_hosts=True).status == "ok"
 
 
@@ -486,19 +624,32 @@ def test_no_cookie_comes_back(raw_server):
     got = []
 
     def send(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: %d\r\n\r\n" % len(GOOD) + GOOD)
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: %d\r\n\r\n" % len(GOOD)
+            + GOOD
+        )
         got.append(connection.recv(65536))
 
     url = raw_server(send)
     with Downloader(config()) as downloader:
-        assert [downloader.one(row(f"{url}/{number}.jpg")).status for number in range(2)] == ["ok", "ok"]
+        assert [downloader.one(row(f"{url}/{number}.jpg")).status for number in range(2)] == [
+            "ok",
+            "ok",
+        ]
     assert b"GET /1.jpg" in got[0] and b"ookie" not in got[0]
 
 
 def test_a_password_is_nowhere_and_netrc_has_it(raw_server, tmp_path, monkeypatch):
     raw, out, url = tmp_path / "raw", tmp_path / "out", raw_server(answer("200 OK", GOOD))
     with_password = f"{url.replace('://', '://ann:s3cret@')}/{{}}.jpg"
-    write_csvs(raw, {"train": [{"id": name(number), "url": with_password.format(number)} for number in range(2)]})
+    write_csvs(
+        raw,
+        {
+            "train": [
+                {"id": name(number), "url": with_password.format(number)} for number in range(2)
+            ]
+        },
+    )
     settings = Config(data=DataConfig(root=str(raw), images="urls"), out=str(out), splits=["train"])
     report, *_ = prepare_inputs(OpenImages(find_root(raw), settings.data), "train", out)
     assert "train: 2 URLs hold a name or a password: masked as ***" in "\n".join(report.lines())
@@ -506,8 +657,12 @@ def test_a_password_is_nowhere_and_netrc_has_it(raw_server, tmp_path, monkeypatc
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NETRC", raising=False)
-    task, = plan_split(out, "train", "s", UrlSource(), settings)
+    (task,) = plan_split(out, "train", "s", UrlSource(), settings)
     assert pack_shard(task).count == 2
-    assert all(b"Authorization: Basic YW5uOnMzY3JldA==" in request for request in raw_server.requests)
-    assert not [path for path in out.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    assert all(
+        b"Authorization: Basic YW5uOnMzY3JldA==" in request for request in raw_server.requests
+    )
+    assert not [
+        path for path in out.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()
+    ]
     assert b"://***@127" in (out / "train-000000.tar").read_bytes()

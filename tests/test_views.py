@@ -43,15 +43,25 @@ def test_a_view_is_fixed_for_ever():
     """Golden values: a cache made by an older version must still fit."""
     assert view_box(ViewConfig(), 0, "000a1249af2bc5f0", 0, 341, 256) == View(53, 0, 277, 244, True)
     assert view_box(ViewConfig(), 0, "000a1249af2bc5f0", 1, 341, 256) == View(5, 4, 328, 252, True)
-    assert view_box(ViewConfig(), 1, "000a1249af2bc5f0", 0, 341, 256) == View(98, 35, 240, 209, False)
+    assert view_box(ViewConfig(), 1, "000a1249af2bc5f0", 0, 341, 256) == View(
+        98, 35, 240, 209, False
+    )
 
 
 def test_count_does_not_change_a_view():
-    assert view_box(ViewConfig(count=2), 0, "a", 1, 300, 200) == view_box(ViewConfig(count=9), 0, "a", 1, 300, 200)
+    assert view_box(ViewConfig(count=2), 0, "a", 1, 300, 200) == view_box(
+        ViewConfig(count=9), 0, "a", 1, 300, 200
+    )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(0, 2**40), st.text(max_size=20), st.integers(0, 50))
+@given(
+    st.integers(1, 4000),
+    st.integers(1, 4000),
+    st.integers(0, 2**40),
+    st.text(max_size=20),
+    st.integers(0, 50),
+)
 def test_the_box_lies_in_the_image(width, height, seed, image_id, view):
     box = view_box(ViewConfig(), seed, image_id, view, width, height)
     assert 0 <= box.left and box.left + box.width <= width and box.width >= 1
@@ -64,13 +74,19 @@ def test_areas_ratios_and_flips_are_spread_as_configured():
     areas = np.array([box.width * box.height / 1e6 for box in boxes])
     ratios = np.array([box.width / box.height for box in boxes])
     assert areas.min() > 0.298 and areas.max() < 0.602
-    np.testing.assert_allclose(np.quantile(areas, [0.25, 0.5, 0.75]), [0.375, 0.45, 0.525], atol=0.01)
+    np.testing.assert_allclose(
+        np.quantile(areas, [0.25, 0.5, 0.75]), [0.375, 0.45, 0.525], atol=0.01
+    )
     assert ratios.min() > 0.745 and ratios.max() < 1.34
     assert abs(np.log(ratios).mean()) < 0.01
     assert abs(np.mean([box.flip for box in boxes]) - 0.5) < 0.03
-    corners = np.array([(box.left / (1000 - box.width), box.top / (1000 - box.height)) for box in boxes])
+    corners = np.array(
+        [(box.left / (1000 - box.width), box.top / (1000 - box.height)) for box in boxes]
+    )
     assert np.abs(corners.mean(0) - 0.5).max() < 0.03
-    assert not any(view_box(ViewConfig(flip=False), 0, str(number), 0, 99, 99).flip for number in range(50))
+    assert not any(
+        view_box(ViewConfig(flip=False), 0, str(number), 0, 99, 99).flip for number in range(50)
+    )
 
 
 def test_whole_image_views_are_the_resized_image():
@@ -84,7 +100,9 @@ def test_view_pixels_are_pillows_crop_resize_and_flip():
     for number in range(8):
         box = view_box(ViewConfig(), 0, "id", number, 300, 200)
         right, bottom = box.left + box.width, box.top + box.height
-        expected = image.crop((box.left, box.top, right, bottom)).resize((64, 64), Image.Resampling.BICUBIC)
+        expected = image.crop((box.left, box.top, right, bottom)).resize(
+            (64, 64), Image.Resampling.BICUBIC
+        )
         if box.flip:
             expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         found = view_pixels(np.array(image), ViewConfig(), 0, "id", number, 64)
@@ -92,7 +110,9 @@ def test_view_pixels_are_pillows_crop_resize_and_flip():
         assert_alike(found, np.array(expected))
 
 
-@pytest.mark.parametrize("size", [(341, 256), (256, 341), (256, 256), (700, 256), (97, 61), (224, 224), (20, 31)])
+@pytest.mark.parametrize(
+    "size", [(341, 256), (256, 341), (256, 256), (700, 256), (97, 61), (224, 224), (20, 31)]
+)
 def test_the_centre_view_is_clips_preprocessing(size):
     image = photo(*size)
     expected = pillow_transforms.resize(image, 224, InterpolationMode.BICUBIC)
@@ -102,7 +122,9 @@ def test_the_centre_view_is_clips_preprocessing(size):
     assert_alike(found, expected)
 
 
-@pytest.mark.parametrize("size", [(340, 20), (20, 340), (1999, 100), (100, 2001), (3000, 120), (300, 1), (1, 300)])
+@pytest.mark.parametrize(
+    "size", [(340, 20), (20, 340), (1999, 100), (100, 2001), (3000, 120), (300, 1), (1, 300)]
+)
 def test_the_centre_of_thin_images_is_the_same(size):
     """Cut before it is enlarged, where others are enlarged and cut."""
     expected = pillow_transforms.resize(photo(*size), 64, InterpolationMode.BICUBIC)
@@ -110,13 +132,18 @@ def test_the_centre_of_thin_images_is_the_same(size):
     found = centre_pixels(np.array(photo(*size)), 64)
     assert found.dtype == torch.uint8 and found.shape == (3, 64, 64)
     off = np.abs(found.numpy().transpose(1, 2, 0) - expected)
-    assert off.max() <= 3 and (off > 1).mean() < 1e-3  # Pillow rounds between the two directions, we at the end
+    assert (
+        off.max() <= 3 and (off > 1).mean() < 1e-3
+    )  # Pillow rounds between the two directions, we at the end
 
 
 @pytest.mark.parametrize("size", [(1, 340), (7, 300), (20, 400)])
 def test_a_view_of_a_thin_image_is_pillows(size):
     image, config = photo(*size), ViewConfig(scale_min=1, scale_max=1, flip=False)
-    assert_alike(view_pixels(np.array(image), config, 0, "a", 0, 64), np.array(image.resize((64, 64), Image.Resampling.BICUBIC)))
+    assert_alike(
+        view_pixels(np.array(image), config, 0, "a", 0, 64),
+        np.array(image.resize((64, 64), Image.Resampling.BICUBIC)),
+    )
 
 
 def test_a_thin_image_takes_no_more_memory_than_a_square_one():
@@ -138,7 +165,9 @@ print(-highest((1000, 1000)) + highest((1, 1_000_000), (1_000_000, 1), (2, 500_0
 
 def test_no_views_means_the_centre_view():
     image = np.array(photo(100, 60))
-    assert torch.equal(view_pixels(image, ViewConfig(count=0), 0, "a", 0, 32), centre_pixels(image, 32))
+    assert torch.equal(
+        view_pixels(image, ViewConfig(count=0), 0, "a", 0, 32), centre_pixels(image, 32)
+    )
 
 
 def test_decode_agrees_with_pillow():
@@ -168,8 +197,17 @@ def test_broken_and_oversized_images_have_a_reason(monkeypatch):
         decode(jpeg)
 
 
-@pytest.mark.parametrize("wrong", [{"count": -1}, {"scale_min": 0}, {"scale_max": 1.5}, {"scale_min": 0.9, "scale_max": 0.5},
-                                   {"ratio_min": 0}, {"ratio_min": 2, "ratio_max": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": -1},
+        {"scale_min": 0},
+        {"scale_max": 1.5},
+        {"scale_min": 0.9, "scale_max": 0.5},
+        {"ratio_min": 0},
+        {"ratio_min": 2, "ratio_max": 1},
+    ],
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UserError, match="views"):
         ViewConfig(**wrong)

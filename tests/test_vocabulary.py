@@ -23,12 +23,15 @@ def test_saved_vocabulary_comes_back_equal(tmp_path):
     assert (THREE.index["/g/3"], THREE.unseen_count, len(THREE)) == (2, 1, 3)
 
 
-@pytest.mark.parametrize("other", [
-    Vocabulary(("/m/1", "/m/2", "/g/4"), THREE.names, 2),
-    Vocabulary(THREE.mids, ("Cat", "Spring", "Autumn"), 2),
-    Vocabulary(("/m/2", "/m/1", "/g/3"), THREE.names, 2),
-    Vocabulary(THREE.mids, THREE.names, 1),
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        Vocabulary(("/m/1", "/m/2", "/g/4"), THREE.names, 2),
+        Vocabulary(THREE.mids, ("Cat", "Spring", "Autumn"), 2),
+        Vocabulary(("/m/2", "/m/1", "/g/3"), THREE.names, 2),
+        Vocabulary(THREE.mids, THREE.names, 1),
+    ],
+)
 def test_hash_changes_with_mids_names_order_and_split(other):
     assert other.hash != THREE.hash
     with pytest.raises(UserError, match="rebuild it with `c2srt text`"):
@@ -46,7 +49,10 @@ def test_bad_vocabularies_are_refused(tmp_path):
         load_vocabulary(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("change", [{"names": ["Dog", "Spring", "Spring"]}, {"hash": None}, {"mids": 3}, {"seen_count": "two"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"names": ["Dog", "Spring", "Spring"]}, {"hash": None}, {"mids": 3}, {"seen_count": "two"}],
+)
 def test_an_edited_vocabulary_file_is_refused(tmp_path, change):
     THREE.save(tmp_path)
     path = tmp_path / "vocabulary.json"
@@ -55,7 +61,7 @@ def test_an_edited_vocabulary_file_is_refused(tmp_path, change):
         load_vocabulary(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{\"mids\": [", "[1, 2]", "{}"])
+@pytest.mark.parametrize("text", ["", '{"mids": [', "[1, 2]", "{}"])
 def test_a_broken_vocabulary_file_is_refused(tmp_path, text):
     (tmp_path / "vocabulary.json").write_text(text)
     with pytest.raises(UserError, match="make it again"):
@@ -67,11 +73,17 @@ def test_shipped_lists_are_those_of_lesa():
     assert (vocabulary.seen_count, vocabulary.unseen_count) == (7186, 400)
     if not SHARED.is_dir():
         pytest.skip("needs shared/data to compare with the published lists")
-    assert list(vocabulary.mids[:7186]) == (SHARED / "openimages/classes-trainable.txt").read_text().split()
+    assert (
+        list(vocabulary.mids[:7186])
+        == (SHARED / "openimages/classes-trainable.txt").read_text().split()
+    )
     candidates = (SHARED / "openimages/unseen_labels_2594.txt").read_text().split()
     chosen = (SHARED / "openimages/top_400_unseen.csv").read_text(encoding="utf-8-sig").split()
     assert list(vocabulary.mids[7186:]) == [candidates[int(row)] for row in chosen]
-    for split, names in (("seen_7186", vocabulary.names[:7186]), ("unseen_400", vocabulary.names[7186:])):
+    for split, names in (
+        ("seen_7186", vocabulary.names[:7186]),
+        ("unseen_400", vocabulary.names[7186:]),
+    ):
         lines = (SHARED / f"openimages/openimages_v4_{split}.tsv").read_text().splitlines()
         assert list(names) == [line.split("\t")[-1] for line in lines]
 
@@ -106,7 +118,10 @@ def test_whole_folder_replaces_whole_or_not_at_all(tmp_path):
 def test_a_full_disk_is_one_sentence_and_keeps_the_old_artefact(tmp_path, write):
     path = tmp_path / "artefact"
     path.mkdir() if write is whole_folder else path.write_text("old")
-    with pytest.raises(UserError, match="the disk is full while writing .*artefact"), write(path) as temporary:
+    with (
+        pytest.raises(UserError, match="the disk is full while writing .*artefact"),
+        write(path) as temporary,
+    ):
         if write is whole_file:
             temporary.write_text("half of the new")
         with open("/dev/full", "wb", buffering=0) as full:  # the kernel's own ENOSPC
@@ -125,7 +140,10 @@ def test_a_file_where_a_folder_is_needed_and_the_reverse(tmp_path):
 
 def test_an_unwritable_folder_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="not writable"):
-        raise_if_storage(PermissionError(errno.EACCES, "Permission denied", str(tmp_path)), tmp_path / "out/index.json")
+        raise_if_storage(
+            PermissionError(errno.EACCES, "Permission denied", str(tmp_path)),
+            tmp_path / "out/index.json",
+        )
     if os.geteuid() == 0:
         return  # root may write everywhere
     tmp_path.chmod(0o500)
@@ -134,7 +152,10 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path):
 
 
 def test_an_unreadable_input_is_not_blamed_on_the_output(tmp_path):
-    raise_if_storage(PermissionError(errno.EACCES, "Permission denied", "/elsewhere/input.csv"), tmp_path / "index.json")
+    raise_if_storage(
+        PermissionError(errno.EACCES, "Permission denied", "/elsewhere/input.csv"),
+        tmp_path / "index.json",
+    )
 
 
 def test_leftovers_of_killed_runs_go_and_a_displaced_folder_comes_back(tmp_path):

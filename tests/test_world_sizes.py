@@ -26,7 +26,10 @@ from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 
 SAVED, STEPS = 2, 5  # an epoch has 4 steps, the last one short: the resumed part crosses its end
-RTOL, ATOL = 1e-4, 2e-6  # most of the whole matrix after 3 steps at a learning rate of 1e-3: 0.36 of it, 3.7e-6
+RTOL, ATOL = (
+    1e-4,
+    2e-6,
+)  # most of the whole matrix after 3 steps at a learning rate of 1e-3: 0.36 of it, 3.7e-6
 pytestmark = pytest.mark.timeout(3000)
 
 
@@ -52,12 +55,29 @@ class Resume:
         return f"{self.precision}-{self.before}-to-{self.after}-{stages}-by-{self.micro_batch}"
 
 
-QUICK = [Resume(2, 1, 3, 3), Resume(1, 2, 3, 3), Resume(3, 2, 0, 0), Resume(2, 2, 0, 0),
-         Resume(2, 2, 0, 2, micro_batch=1, offload=True), Resume(2, 2, 1, 1, "bf16")]
-MATRIX = [Resume(*sizes, zero, zero) for sizes in itertools.product(range(1, 5), repeat=2) for zero in range(4)]
-MATRIX += [Resume(2, 2, 0, 3), *(Resume(3, 4, *stages) for stages in itertools.product(range(4), repeat=2))]
+QUICK = [
+    Resume(2, 1, 3, 3),
+    Resume(1, 2, 3, 3),
+    Resume(3, 2, 0, 0),
+    Resume(2, 2, 0, 0),
+    Resume(2, 2, 0, 2, micro_batch=1, offload=True),
+    Resume(2, 2, 1, 1, "bf16"),
+]
+MATRIX = [
+    Resume(*sizes, zero, zero)
+    for sizes in itertools.product(range(1, 5), repeat=2)
+    for zero in range(4)
+]
+MATRIX += [
+    Resume(2, 2, 0, 3),
+    *(Resume(3, 4, *stages) for stages in itertools.product(range(4), repeat=2)),
+]
 MATRIX += [Resume(2, 3, 1, zero, micro_batch=3, offload=True) for zero in (1, 2, 3)]
-MATRIX += [Resume(*sizes, zero, zero, "bf16") for sizes in ((2, 2), (3, 3), (2, 3), (4, 1)) for zero in range(4)]
+MATRIX += [
+    Resume(*sizes, zero, zero, "bf16")
+    for sizes in ((2, 2), (3, 3), (2, 3), (4, 1))
+    for zero in range(4)
+]
 
 
 def facets(resume: Resume) -> set[tuple]:
@@ -65,24 +85,45 @@ def facets(resume: Resume) -> set[tuple]:
     stage before, precision, micro-batch, offload, and some change of stage. A checkpoint is the same plain file whoever wrote it;
     their pairs are left to `pytest -m long`."""
     change = (resume.after > resume.before) - (resume.after < resume.before)
-    return {("before", resume.before), ("after", resume.after), ("change", change, resume.zero), ("writer", resume.zero_before),
-            ("precision", resume.precision), ("offload", resume.offload), ("micro_batch", resume.micro_batch),
-            ("other stage", resume.zero_before != resume.zero)}
+    return {
+        ("before", resume.before),
+        ("after", resume.after),
+        ("change", change, resume.zero),
+        ("writer", resume.zero_before),
+        ("precision", resume.precision),
+        ("offload", resume.offload),
+        ("micro_batch", resume.micro_batch),
+        ("other stage", resume.zero_before != resume.zero),
+    }
 
 
-SAMPLE = covering(sorted(MATRIX, key=lambda resume: resume.before + resume.after), QUICK, facets)  # small worlds cost least
+SAMPLE = covering(
+    sorted(MATRIX, key=lambda resume: resume.before + resume.after), QUICK, facets
+)  # small worlds cost least
 REST = [resume for resume in dict.fromkeys(MATRIX) if resume not in QUICK + SAMPLE]
 EVERY = marked(QUICK, SAMPLE, REST, lambda resume: resume.name)
 
 
 def undisturbed(case: Config, precision: str, workers: int, zero: int) -> Config:
-    return replace(case, workers=workers, zero=zero, precision=precision,
-                   out=str(Path(case.work) / f"whole-{precision}-{workers}-{zero}"))
+    return replace(
+        case,
+        workers=workers,
+        zero=zero,
+        precision=precision,
+        out=str(Path(case.work) / f"whole-{precision}-{workers}-{zero}"),
+    )
 
 
 def resumed(case: Config, resume: Resume) -> Config:
-    return replace(case, workers=resume.after, zero=resume.zero, precision=resume.precision, micro_batch=resume.micro_batch,
-                   offload=resume.offload, out=str(Path(case.work) / resume.name))
+    return replace(
+        case,
+        workers=resume.after,
+        zero=resume.zero,
+        precision=resume.precision,
+        micro_batch=resume.micro_batch,
+        offload=resume.offload,
+        out=str(Path(case.work) / resume.name),
+    )
 
 
 def train_all(rank: int, configs: list[Config]) -> None:
@@ -104,8 +145,14 @@ class Runs:
 
     def train(self, configs: list[Config]) -> None:
         fresh = {config.out: config for config in configs if config.out not in self.done}
-        for workers in sorted({config.workers for config in fresh.values()}):  # by stage: see train_all
-            run_ranks(workers, train_all, sorted((c for c in fresh.values() if c.workers == workers), key=lambda c: c.zero))
+        for workers in sorted(
+            {config.workers for config in fresh.values()}
+        ):  # by stage: see train_all
+            run_ranks(
+                workers,
+                train_all,
+                sorted((c for c in fresh.values() if c.workers == workers), key=lambda c: c.zero),
+            )
         self.done |= set(fresh)
 
     def prepare(self, resumes: list[Resume]) -> None:
@@ -154,19 +201,33 @@ def comparable(name: str, tensor: Tensor) -> Tensor:
 def check_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert set(found) == set(expected)
     for name, tensor in expected.items():
-        torch.testing.assert_close(comparable(name, found[name]), comparable(name, tensor), rtol=RTOL, atol=ATOL,
-                                   msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            comparable(name, found[name]),
+            comparable(name, tensor),
+            rtol=RTOL,
+            atol=ATOL,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
 
 
 @pytest.mark.parametrize("resume", EVERY)
 def test_another_number_of_workers_goes_on_like_the_undisturbed_run(runs, resume):
     whole, again = runs[resume]
-    counters = [checkpoints.read_record(checkpoint(config, STEPS)).optimizer for config in (whole, again)]
+    counters = [
+        checkpoints.read_record(checkpoint(config, STEPS)).optimizer for config in (whole, again)
+    ]
     assert counters[0] == counters[1] == {"applied": STEPS}
     found, expected = state(again), state(whole)
-    same = (resume.before, resume.zero_before, 2, False) == (resume.after, resume.zero, resume.micro_batch, resume.offload)
+    same = (resume.before, resume.zero_before, 2, False) == (
+        resume.after,
+        resume.zero,
+        resume.micro_batch,
+        resume.offload,
+    )
     if same:
-        assert all(torch.equal(found[name], expected[name]) for name in expected) and set(found) == set(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected) and set(
+            found
+        ) == set(expected)
     elif resume.precision == "fp32":
         check_close(found, expected)
     else:  # the gradients themselves are rounded to 8 bits; at most 0.016 of the way was seen
@@ -184,21 +245,35 @@ def test_the_samples_are_those_of_the_global_order(runs, resume):
     order = training_order(LoaderConfig(32, whole.batch, seed=whole.seed), index)
     shards = index.split("train")
     ids = [ShardReader(index.folder, shard).ids for shard in shards]
-    epochs = [[ids[shard][sample] for shard, sample in global_order(order, [epoch])] for epoch in (0, 1)]
+    epochs = [
+        [ids[shard][sample] for shard, sample in global_order(order, [epoch])] for epoch in (0, 1)
+    ]
     for config in (whole, again):
         steps = read_samples(config.folder / SAMPLES)
         assert list(steps) == list(range(1, STEPS + 1))
-        assert sum((steps[step] for step in range(1, 5)), []) == epochs[0] and steps[5] == epochs[1][:8]
+        assert (
+            sum((steps[step] for step in range(1, 5)), []) == epochs[0]
+            and steps[5] == epochs[1][:8]
+        )
 
 
 def test_ci_runs_every_value_of_every_dimension():
     matrix = {*QUICK, *MATRIX}
     assert {*QUICK, *SAMPLE, *REST} == matrix and len(QUICK + SAMPLE + REST) == len(matrix)
     for dimension in fields(Resume):
-        run, every = ({getattr(resume, dimension.name) for resume in resumes} for resumes in (QUICK + SAMPLE, matrix))
+        run, every = (
+            {getattr(resume, dimension.name) for resume in resumes}
+            for resumes in (QUICK + SAMPLE, matrix)
+        )
         assert run == every, dimension.name
-    grown, shrunk = ({resume.zero for resume in QUICK + SAMPLE if (resume.after > resume.before) == more and resume.after != resume.before}
-                     for more in (True, False))
+    grown, shrunk = (
+        {
+            resume.zero
+            for resume in QUICK + SAMPLE
+            if (resume.after > resume.before) == more and resume.after != resume.before
+        }
+        for more in (True, False)
+    )
     assert grown == shrunk == set(range(4))
 
 
@@ -212,7 +287,11 @@ def rewrite(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
 
 def drop_moments(folder: Path) -> None:
     moments = load_file(folder / checkpoints.OPTIMIZER)
-    rewrite(folder, checkpoints.OPTIMIZER, {name: torch.zeros_like(tensor) for name, tensor in moments.items()})
+    rewrite(
+        folder,
+        checkpoints.OPTIMIZER,
+        {name: torch.zeros_like(tensor) for name, tensor in moments.items()},
+    )
 
 
 def drop_step_count(folder: Path) -> None:
@@ -251,19 +330,27 @@ def said_while_training(rank: int, config: Config) -> str:
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_only(runs, case):
     whole, _ = runs[Resume(2, 2, 0, 0)]
-    config, nothing_left = (replace(whole, out=str(Path(case.work) / name)) for name in ("damaged", "nothing-left"))
+    config, nothing_left = (
+        replace(whole, out=str(Path(case.work) / name)) for name in ("damaged", "nothing-left")
+    )
     shutil.copytree(checkpoint(whole, 2), checkpoint(config, 2))
     for folder in (checkpoint(config, 4), checkpoint(nothing_left, 4)):
         shutil.copytree(checkpoint(whole, 4), folder)
         path = folder / checkpoints.OPTIMIZER
         path.write_bytes(path.read_bytes()[:1000])
     said, other = run_ranks(2, said_while_training, config)
-    assert said.count(f"checkpoint {checkpoint(config, 4)} is damaged") == 1 and "of which 2 are done" in said and not other
+    assert (
+        said.count(f"checkpoint {checkpoint(config, 4)} is damaged") == 1
+        and "of which 2 are done" in said
+        and not other
+    )
     expected, found = state(whole), state(config)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert checkpoints.damage(checkpoint(config, 4)) is None  # written anew
-    assert all("is damaged: restore one, or remove the folder" in said
-               for said in run_ranks(2, said_while_training, nothing_left))
+    assert all(
+        "is damaged: restore one, or remove the folder" in said
+        for said in run_ranks(2, said_while_training, nothing_left)
+    )
 
 
 def test_other_workers_are_announced(runs, case):
@@ -271,7 +358,10 @@ def test_other_workers_are_announced(runs, case):
     config = replace(whole, workers=1, out=str(Path(case.work) / "announced"))
     copy_start(whole, config)
     (said,) = run_ranks(1, said_while_training, config)
-    assert "checkpoint of 2 workers goes on with 1" in said and "8 = 2 images × 1 workers × 4 accumulated" in said
+    assert (
+        "checkpoint of 2 workers goes on with 1" in said
+        and "8 = 2 images × 1 workers × 4 accumulated" in said
+    )
     assert checkpoints.read_record(checkpoint(config, STEPS)).world_size == 1
     assert json.loads((config.folder / "train.json").read_text())["workers"] == 1
 
@@ -291,7 +381,9 @@ def test_samples_of_undone_steps_are_forgotten_and_a_cut_line_too(tmp_path):
         read_samples(tmp_path)
 
 
-@pytest.mark.parametrize("batch, most, world", itertools.product((1, 7, 8, 64, 100), (1, 2, 5, 16, 200), (1, 2, 3, 4, 7)))
+@pytest.mark.parametrize(
+    "batch, most, world", itertools.product((1, 7, 8, 64, 100), (1, 2, 5, 16, 200), (1, 2, 3, 4, 7))
+)
 def test_a_deal_covers_the_batch_with_little_padding(batch, most, world):
     if batch < world:
         with pytest.raises(UserError, match="less than one image"):
@@ -299,7 +391,15 @@ def test_a_deal_covers_the_batch_with_little_padding(batch, most, world):
         return
     deal = Deal(batch, most, world)
     runs = [deal.run(part) for part in range(deal.parts)]
-    assert [position for start, stop in runs for position in range(start, stop)] == list(range(batch))
-    assert all(deal.micro_batch - 1 <= stop - start <= deal.micro_batch <= most for start, stop in runs)
-    assert deal.accumulation == -(-batch // (most * world))  # as many as the memory asks for, no more
-    assert 0 <= deal.padded - batch < deal.parts and (batch % (most * world) or deal.padded == batch)
+    assert [position for start, stop in runs for position in range(start, stop)] == list(
+        range(batch)
+    )
+    assert all(
+        deal.micro_batch - 1 <= stop - start <= deal.micro_batch <= most for start, stop in runs
+    )
+    assert deal.accumulation == -(
+        -batch // (most * world)
+    )  # as many as the memory asks for, no more
+    assert 0 <= deal.padded - batch < deal.parts and (
+        batch % (most * world) or deal.padded == batch
+    )

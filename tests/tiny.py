@@ -31,7 +31,14 @@ def tiny_clip(folder: Path) -> Clip:
     return load_clip(tiny_clip_config(folder))
 
 
-def random_graph(categories: int, seen: int, width: int, neighbours: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Graph:
+def random_graph(
+    categories: int,
+    seen: int,
+    width: int,
+    neighbours: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Graph:
     """Unit text rows and a table of seen neighbours in which some are missing, one row is empty and one source is a hub."""
     generator = torch.Generator().manual_seed(seed)
     text = F.normalize(torch.randn(categories, width, generator=generator, dtype=dtype), dim=-1)
@@ -42,10 +49,18 @@ def random_graph(categories: int, seen: int, width: int, neighbours: int, seed: 
     return Graph(text, table)
 
 
-def tiny_export(folder: Path, clip_folder: Path, names: tuple[str, ...], templates: list[str]) -> None:
+def tiny_export(
+    folder: Path, clip_folder: Path, names: tuple[str, ...], templates: list[str]
+) -> None:
     """Exports an untrained model of eight categories, six of them seen, with random weights everywhere."""
     clip = tiny_clip(clip_folder)
     torch.manual_seed(0)
     vocabulary = Vocabulary(tuple(f"/m/{column}" for column in range(8)), names, 6)
-    model = C2SRT(clip, ModelConfig(heads=4, neighbours=3, init="literal"), LossConfig(), random_graph(8, 6, 16, 3), 6)
+    model = C2SRT(
+        clip,
+        ModelConfig(heads=4, neighbours=3, init="literal"),
+        LossConfig(),
+        random_graph(8, 6, 16, 3),
+        6,
+    )
     save_export(folder, model, model.state_dict(), clip, vocabulary, templates, {})

@@ -21,13 +21,39 @@ def make_case(work: Path, **changes: object) -> Config:
     clip = tiny_clip_config(work)
     vocabulary = make_vocabulary(10, 3)
     make_shards(work / "shards", {"train": 30, "validation": 12}, 10, vocabulary)
-    text.run(text.Config(clip=clip, templates=[TEMPLATE], shards=str(work / "shards"), out=str(work / "text")))
-    build.run(build.Config(graph="random", neighbours=4, shards=str(work / "shards"), text=str(work / "text"),
-                           out=str(work / "relations")))
+    text.run(
+        text.Config(
+            clip=clip, templates=[TEMPLATE], shards=str(work / "shards"), out=str(work / "text")
+        )
+    )
+    build.run(
+        build.Config(
+            graph="random",
+            neighbours=4,
+            shards=str(work / "shards"),
+            text=str(work / "text"),
+            out=str(work / "relations"),
+        )
+    )
     config = Config(
-        shards=str(work / "shards"), text=str(work / "text"), relations=str(work / "relations"), teacher=ONLINE, work=str(work),
-        out=str(work / "train"), clip=clip, model=ModelConfig(layers=1, heads=2), views=ViewConfig(count=2), epochs=2, batch=8,
-        micro_batch=2, loader_workers=0, lr=1e-3, checkpoint_every=3, log_every=2, tracking=TrackingConfig(experiment="test"))
+        shards=str(work / "shards"),
+        text=str(work / "text"),
+        relations=str(work / "relations"),
+        teacher=ONLINE,
+        work=str(work),
+        out=str(work / "train"),
+        clip=clip,
+        model=ModelConfig(layers=1, heads=2),
+        views=ViewConfig(count=2),
+        epochs=2,
+        batch=8,
+        micro_batch=2,
+        loader_workers=0,
+        lr=1e-3,
+        checkpoint_every=3,
+        log_every=2,
+        tracking=TrackingConfig(experiment="test"),
+    )
     return replace(config, **changes)
 
 

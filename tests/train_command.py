@@ -16,20 +16,56 @@ from c2srt.train.config import Config
 
 def command(case: Config, name: str, *more: str) -> list[str]:
     """The command line that trains `case` into `<work>/<name>`; `more` keys override."""
-    keys = {"work": case.work, "relations": case.relations, "teacher": "online", "clip.name": case.clip.name,
-            "clip.pretrained": "random", "out": f"{case.work}/{name}", "epochs": 10, "batch": 8, "micro_batch": 2,
-            "loader_workers": 1, "lr": 1e-3, "head_lr": 1e-3, "model.layers": 1, "model.heads": 2, "checkpoint_every": 3,
-            "log_every": 2, "views.count": 2, "tracking.model": "false"} | dict(key.split("=", 1) for key in more)
-    return [sys.executable, "-m", "cluster.train", *(f"{key}={value}" for key, value in keys.items())]
+    keys = {
+        "work": case.work,
+        "relations": case.relations,
+        "teacher": "online",
+        "clip.name": case.clip.name,
+        "clip.pretrained": "random",
+        "out": f"{case.work}/{name}",
+        "epochs": 10,
+        "batch": 8,
+        "micro_batch": 2,
+        "loader_workers": 1,
+        "lr": 1e-3,
+        "head_lr": 1e-3,
+        "model.layers": 1,
+        "model.heads": 2,
+        "checkpoint_every": 3,
+        "log_every": 2,
+        "views.count": 2,
+        "tracking.model": "false",
+    } | dict(key.split("=", 1) for key in more)
+    return [
+        sys.executable,
+        "-m",
+        "cluster.train",
+        *(f"{key}={value}" for key, value in keys.items()),
+    ]
 
 
 def launch(arguments: list[str], log: Path, **environment: str) -> psutil.Popen:
     """Starts a command whose output goes to `log`, on a Ray of its own unless `environment` names one."""
-    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.getcwd(), "RAY_worker_niceness": "0"}
-    ours = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")}
+    quiet = {
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.getcwd(),
+        "RAY_worker_niceness": "0",
+    }
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    }
     with log.open("a") as file:
-        return psutil.Popen(arguments, env={**ours, **quiet, **environment}, stdout=file, stderr=subprocess.STDOUT,
-                            start_new_session=True, preexec_fn=as_from_a_terminal)
+        return psutil.Popen(
+            arguments,
+            env={**ours, **quiet, **environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=as_from_a_terminal,
+        )
 
 
 def as_from_a_terminal() -> None:
@@ -40,10 +76,14 @@ def as_from_a_terminal() -> None:
 
 def newest(folder: Path) -> int:
     """The step of the newest whole checkpoint of a training; 0 without one."""
-    return max((int(path.name[-8:]) for path in checkpoints.complete(folder / "checkpoints")), default=0)
+    return max(
+        (int(path.name[-8:]) for path in checkpoints.complete(folder / "checkpoints")), default=0
+    )
 
 
-def wait_until(condition, what: str, process: psutil.Popen | None = None, seconds: float = 300) -> None:
+def wait_until(
+    condition, what: str, process: psutil.Popen | None = None, seconds: float = 300
+) -> None:
     """Polls a condition; fails when `process` ends before, or time runs out."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -75,7 +115,12 @@ def ranks(process: psutil.Process) -> list[psutil.Process]:
 
 def loaders(process: psutil.Process) -> list[psutil.Process]:
     """The loader workers of the ranks."""
-    return [child for rank in ranks(process) for child in rank.children() if "RayTrainWorker" in title(child)]
+    return [
+        child
+        for rank in ranks(process)
+        for child in rank.children()
+        if "RayTrainWorker" in title(child)
+    ]
 
 
 def end(process: psutil.Popen) -> None:

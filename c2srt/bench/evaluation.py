@@ -42,12 +42,18 @@ class Split:
         random = np.random.default_rng(config.seed)
         self.threads, self.buffers = config.threads, {}
         self.count, self.categories = config.images, config.categories + config.unseen
-        self.images, self.text = (random.integers(-127, 128, shape).astype(np.float32) for shape in
-                                  ((self.count, WIDTH), (WIDTH, self.categories)))
+        self.images, self.text = (
+            random.integers(-127, 128, shape).astype(np.float32)
+            for shape in ((self.count, WIDTH), (WIDTH, self.categories))
+        )
         self.seen = np.arange(self.categories) < config.categories
-        often = 1 / (20 + random.permutation(self.categories))  # a few categories have most labels, and some none
-        drawn = [random.integers(0, self.count, 2 * config.labels),
-                 random.choice(self.categories, 2 * config.labels, p=often / often.sum())]
+        often = 1 / (
+            20 + random.permutation(self.categories)
+        )  # a few categories have most labels, and some none
+        drawn = [
+            random.integers(0, self.count, 2 * config.labels),
+            random.choice(self.categories, 2 * config.labels, p=often / often.sum()),
+        ]
         pairs = np.unique(drawn[0] * self.categories + drawn[1])
         pairs = np.sort(random.choice(pairs, min(config.labels, len(pairs)), replace=False))
         self.image, self.category = np.divmod(pairs, self.categories)
@@ -59,11 +65,18 @@ class Split:
             self.buffers[images, kind] = np.empty((images, self.categories), kind)
         return self.buffers[images, kind]
 
-    def scores(self, start: int, columns: np.ndarray | slice = slice(None), out: np.ndarray | None = None) -> np.ndarray:
+    def scores(
+        self, start: int, columns: np.ndarray | slice = slice(None), out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Of the images from `start` on: [len(out) or all, columns]. On one thread: idle ones of a product would go on spinning
         for a while, beside what is timed after it."""
-        rows, text = self.images[start:][: None if out is None else len(out)], np.ascontiguousarray(self.text[:, columns])
-        scores = np.empty((len(rows), text.shape[1]), np.float32) if out is None else out[: len(rows)]
+        rows, text = (
+            self.images[start:][: None if out is None else len(out)],
+            np.ascontiguousarray(self.text[:, columns]),
+        )
+        scores = (
+            np.empty((len(rows), text.shape[1]), np.float32) if out is None else out[: len(rows)]
+        )
         torch.set_num_threads(1)
         torch.mm(torch.from_numpy(rows), torch.from_numpy(text), out=torch.from_numpy(scores))
         torch.set_num_threads(self.threads)
@@ -94,45 +107,103 @@ def evaluation(config: Config) -> list[Side]:
     split = Split(config)
     columns = np.unique(np.linspace(0, split.categories - 1, config.compared).astype(int))
     scores, labels = split.scores(0, columns), split.labels_of(columns)
-    preds, verified = torch.from_numpy(scores), torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
+    preds, verified = (
+        torch.from_numpy(scores),
+        torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64)),
+    )
     size, whole = f"{split.count:,} × {len(columns):,}", f"{split.count:,} × {split.categories:,}"
     pool = ThreadPoolExecutor(config.threads)
     check(scores, labels, preds, verified, pool)
-    ours, theirs = partial(verified_precision, scores, labels, pool), partial(torchmetrics_precision, preds)
-    everything = split.scores(0), split.fill_labels(0, np.empty((split.count, split.categories), np.int8))
-    return [Side(f"verified, {size}: torchmetrics", partial(theirs, verified, -1), baseline=True),
-            Side(f"verified, {size}: torchmetrics without its checks", partial(theirs, verified, -1, False)),
-            Side(f"verified, {size}: ours", ours, numpy=True),
-            Side(f"verified, {whole}: a sort per category", partial(loop, *everything, True), baseline=True, numpy=True),
-            Side(f"verified, {whole}: ours", partial(verified_precision, *everything, pool), numpy=True),
-            Side(f"dense, {size}: torchmetrics", partial(theirs, (verified == 1).long(), None), baseline=True),
-            Side(f"dense, {size}: ours", partial(dense_precision, scores, labels, pool), numpy=True),
-            Side(f"mAP and F1@{TOPK[0]}/{TOPK[1]}, {whole}", partial(whole_set, split, TOPK, pool), baseline=True, numpy=True),
-            Side(f"mAP alone, {whole}", partial(whole_set, split, (), pool), numpy=True),
-            Side(f"dense mAP, {whole}", partial(whole_dense, split, pool), numpy=True), *shares(config, split)]
+    ours, theirs = (
+        partial(verified_precision, scores, labels, pool),
+        partial(torchmetrics_precision, preds),
+    )
+    everything = (
+        split.scores(0),
+        split.fill_labels(0, np.empty((split.count, split.categories), np.int8)),
+    )
+    return [
+        Side(f"verified, {size}: torchmetrics", partial(theirs, verified, -1), baseline=True),
+        Side(
+            f"verified, {size}: torchmetrics without its checks",
+            partial(theirs, verified, -1, False),
+        ),
+        Side(f"verified, {size}: ours", ours, numpy=True),
+        Side(
+            f"verified, {whole}: a sort per category",
+            partial(loop, *everything, True),
+            baseline=True,
+            numpy=True,
+        ),
+        Side(
+            f"verified, {whole}: ours", partial(verified_precision, *everything, pool), numpy=True
+        ),
+        Side(
+            f"dense, {size}: torchmetrics",
+            partial(theirs, (verified == 1).long(), None),
+            baseline=True,
+        ),
+        Side(f"dense, {size}: ours", partial(dense_precision, scores, labels, pool), numpy=True),
+        Side(
+            f"mAP and F1@{TOPK[0]}/{TOPK[1]}, {whole}",
+            partial(whole_set, split, TOPK, pool),
+            baseline=True,
+            numpy=True,
+        ),
+        Side(f"mAP alone, {whole}", partial(whole_set, split, (), pool), numpy=True),
+        Side(f"dense mAP, {whole}", partial(whole_dense, split, pool), numpy=True),
+        *shares(config, split),
+    ]
 
 
-def check(scores: np.ndarray, labels: np.ndarray, preds: torch.Tensor, verified: torch.Tensor, pool: ThreadPoolExecutor) -> None:
+def check(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    preds: torch.Tensor,
+    verified: torch.Tensor,
+    pool: ThreadPoolExecutor,
+) -> None:
     """All ways give the same. Raises UserError if not, or if the libraries to compare with are not installed."""
     try:
         from sklearn.metrics import average_precision_score
     except ImportError as error:
-        raise UserError(f"{error.name} is not installed: this benchmark compares with it, install c2srt[test]") from error
-    for known, ours, target, ignore in ((labels != 0, verified_precision, verified, -1),
-                                        (np.ones_like(labels, bool), dense_precision, (verified == 1).long(), None)):
+        raise UserError(
+            f"{error.name} is not installed: this benchmark compares with it, install c2srt[test]"
+        ) from error
+    for known, ours, target, ignore in (
+        (labels != 0, verified_precision, verified, -1),
+        (np.ones_like(labels, bool), dense_precision, (verified == 1).long(), None),
+    ):
         found = ours(scores, labels, pool)
-        expected = [average_precision_score(label[some] == 1, score[some]) if (label[some] == 1).any() else 0
-                    for score, label, some in zip(scores.T, labels.T, known.T, strict=True)]
-        others = {"scikit-learn": (expected, EQUAL), "a sort per category": (loop(scores, labels, ignore == -1), EQUAL),
-                  "torchmetrics in float32": (np.nan_to_num(torchmetrics_precision(preds, target, ignore).numpy()), EQUAL_SINGLE)}
+        expected = [
+            average_precision_score(label[some] == 1, score[some])
+            if (label[some] == 1).any()
+            else 0
+            for score, label, some in zip(scores.T, labels.T, known.T, strict=True)
+        ]
+        others = {
+            "scikit-learn": (expected, EQUAL),
+            "a sort per category": (loop(scores, labels, ignore == -1), EQUAL),
+            "torchmetrics in float32": (
+                np.nan_to_num(torchmetrics_precision(preds, target, ignore).numpy()),
+                EQUAL_SINGLE,
+            ),
+        }
         for name, (other, limit) in others.items():
             difference = np.abs(found - other).max()
-            print(f"  largest difference from {name}, {len(found):,} categories: {difference:.1e}", flush=True)
+            print(
+                f"  largest difference from {name}, {len(found):,} categories: {difference:.1e}",
+                flush=True,
+            )
             if difference > limit:
-                raise UserError(f"average precision differs from {name} by {difference}: a defect, report it")
+                raise UserError(
+                    f"average precision differs from {name} by {difference}: a defect, report it"
+                )
 
 
-def verified_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+def verified_precision(
+    scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExecutor
+) -> np.ndarray:
     """AP [c] over verified labels, 0 without a positive, from arrays [N, c] as a stranger would bring them."""
     seen = np.ones(scores.shape[1], bool)
     return lesa(sorted_keys(part_of(scores, labels, seen, pool)), seen, GZSL)
@@ -140,23 +211,38 @@ def verified_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolE
 
 def dense_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
     """AP [c] with everything not positive as negative, 0 without a positive."""
-    thresholds = thresholds_of(part_of(scores, labels, np.ones(scores.shape[1], bool), pool), scores.shape[1])
+    thresholds = thresholds_of(
+        part_of(scores, labels, np.ones(scores.shape[1], bool), pool), scores.shape[1]
+    )
     starts = range(0, len(scores), COUNT_IMAGES)
     counts = pool.map(lambda start: thresholds.count(scores[start : start + COUNT_IMAGES]), starts)
     return np.nan_to_num(thresholds.average_precision(sum(counts)))
 
 
-def part_of(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, pool: ThreadPoolExecutor) -> Part:
+def part_of(
+    scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, pool: ThreadPoolExecutor
+) -> Part:
     """The part of whole arrays, some images at a time. Like the others, it does not refuse scores that are not finite."""
     rows = max(1, AT_ONCE // scores.shape[1])
     starts = range(0, len(scores), rows)
-    return merge(list(pool.map(lambda at: verified_part(scores[at : at + rows], labels[at : at + rows], seen, at), starts)))
+    return merge(
+        list(
+            pool.map(
+                lambda at: verified_part(scores[at : at + rows], labels[at : at + rows], seen, at),
+                starts,
+            )
+        )
+    )
 
 
-def torchmetrics_precision(preds: torch.Tensor, target: torch.Tensor, ignore: int | None, checked: bool = True) -> torch.Tensor:
+def torchmetrics_precision(
+    preds: torch.Tensor, target: torch.Tensor, ignore: int | None, checked: bool = True
+) -> torch.Tensor:
     from torchmetrics.functional.classification import multilabel_average_precision
 
-    return multilabel_average_precision(preds, target, preds.shape[1], average=None, ignore_index=ignore, validate_args=checked)
+    return multilabel_average_precision(
+        preds, target, preds.shape[1], average=None, ignore_index=ignore, validate_args=checked
+    )
 
 
 def loop(scores: np.ndarray, labels: np.ndarray, verified: bool) -> np.ndarray:
@@ -181,7 +267,10 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
         part = merged(parts)
         keys = sorted_keys(part)
         for label_set in LABEL_SETS:
-            np.nanmean(per_class(keys, split.seen, label_set)), np.nanmean(lesa(keys, split.seen, label_set))
+            (
+                np.nanmean(per_class(keys, split.seen, label_set)),
+                np.nanmean(lesa(keys, split.seen, label_set)),
+            )
             f1_at_k(part, label_set, topk)
     return watch
 
@@ -204,15 +293,22 @@ def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
     return watch
 
 
-def stream(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch, parts: list[Part]) -> None:
+def stream(
+    split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch, parts: list[Part]
+) -> None:
     """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that slept meanwhile comes late."""
     buffers = split.buffer(COUNT_IMAGES, np.float32), split.buffer(COUNT_IMAGES, np.int8)
     for start in range(0, split.count, len(buffers[0])):
         labels = split.fill_labels(start, buffers[1])
-        scores, blocks = buffers[0][: len(labels)], [slice(first, first + BLOCK) for first in range(0, len(labels), BLOCK)]
+        scores, blocks = (
+            buffers[0][: len(labels)],
+            [slice(first, first + BLOCK) for first in range(0, len(labels), BLOCK)],
+        )
         list(pool.map(lambda block: split.scores(start + block.start, out=scores[block]), blocks))
         with watch:
-            parts += pool.map(lambda block: measure(scores[block], labels[block], split.seen, topk, start), blocks)
+            parts += pool.map(
+                lambda block: measure(scores[block], labels[block], split.seen, topk, start), blocks
+            )
 
 
 def merged(parts: list[Part]) -> Part:
@@ -227,18 +323,32 @@ def shares(config: Config, split: Split) -> list[Side]:
     torch.manual_seed(config.seed)
     text = torch.nn.functional.normalize(torch.randn(split.categories, clip.width), dim=-1)
     of_unseen = torch.randint(0, config.categories, (config.unseen, config.neighbours))
-    model = ModelConfig(layers=config.layers, heads=config.heads, neighbours=config.neighbours, tile_mib=config.tile_mib)
+    model = ModelConfig(
+        layers=config.layers,
+        heads=config.heads,
+        neighbours=config.neighbours,
+        tile_mib=config.tile_mib,
+    )
     graph = Graph(text, torch.cat([neighbour_table(config), of_unseen]))
     device, batch = config.torch_device, config.batch
     student = C2SRT(clip, model, LOSS, graph, config.categories).eval().to(device)
-    images = torch.randint(0, 256, (batch, 3, clip.image_size, clip.image_size), dtype=torch.uint8, device=device)
+    images = torch.randint(
+        0, 256, (batch, 3, clip.image_size, clip.image_size), dtype=torch.uint8, device=device
+    )
     scores = split.scores(0, out=np.empty((batch, split.categories), np.float32))
     labels = split.fill_labels(0, np.empty(scores.shape, np.int8))
     written = Path(tempfile.mkdtemp(prefix="c2srt-evaluation-")) / "scores.npy"
     name = f"forward of {Path(config.clip).stem} and head, batch {batch}"
-    return [Side(name, partial(forward, student, images), batch, baseline=True),
-            Side("measuring its scores", partial(measure, scores, labels, split.seen, TOPK), batch, numpy=True),
-            Side("writing its scores (dense)", partial(np.save, written, scores), batch, numpy=True)]
+    return [
+        Side(name, partial(forward, student, images), batch, baseline=True),
+        Side(
+            "measuring its scores",
+            partial(measure, scores, labels, split.seen, TOPK),
+            batch,
+            numpy=True,
+        ),
+        Side("writing its scores (dense)", partial(np.save, written, scores), batch, numpy=True),
+    ]
 
 
 @torch.no_grad()

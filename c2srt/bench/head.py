@@ -22,32 +22,76 @@ def head(config: Config) -> list[Side]:
     """Head and ranking loss, forward and backward: the literal head one image at a time, ours in batches of two sizes."""
     small, large = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
     one = make_inputs(config, 1)
-    literal = Side("literal: torch + PyG", partial(literal_step, one, labels(one, config)), 1, gradient_bytes(one), baseline=True)
-    return [literal, *[Side(f"tiled, batch {len(inputs.patches)}", partial(tiled_step, inputs, labels(inputs, config), LOSS),
-                            len(inputs.patches), gradient_bytes(inputs), inputs is small) for inputs in (small, large)]]
+    literal = Side(
+        "literal: torch + PyG",
+        partial(literal_step, one, labels(one, config)),
+        1,
+        gradient_bytes(one),
+        baseline=True,
+    )
+    return [
+        literal,
+        *[
+            Side(
+                f"tiled, batch {len(inputs.patches)}",
+                partial(tiled_step, inputs, labels(inputs, config), LOSS),
+                len(inputs.patches),
+                gradient_bytes(inputs),
+                inputs is small,
+            )
+            for inputs in (small, large)
+        ],
+    ]
 
 
 def ignore(config: Config) -> list[Side]:
     """The head when only verified categories count, against the head over all of them."""
     dense, sparse = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
-    ways = (("every category", dense, LOSS), ("verified categories' closure", sparse, LossConfig(unverified="ignore")))
-    return [Side(f"{name}, batch {len(inputs.patches)}", partial(tiled_step, inputs, labels(inputs, config), loss),
-                 len(inputs.patches), gradient_bytes(inputs), baseline=inputs is dense) for name, inputs, loss in ways]
+    ways = (
+        ("every category", dense, LOSS),
+        ("verified categories' closure", sparse, LossConfig(unverified="ignore")),
+    )
+    return [
+        Side(
+            f"{name}, batch {len(inputs.patches)}",
+            partial(tiled_step, inputs, labels(inputs, config), loss),
+            len(inputs.patches),
+            gradient_bytes(inputs),
+            baseline=inputs is dense,
+        )
+        for name, inputs, loss in ways
+    ]
 
 
 def gat(config: Config) -> list[Side]:
     """GATv2 on rows [C, D], forward and backward: what GATv2Conv computes, and the whole layer with W_out, σ and residual. Ours has
     the buffers of the tile before."""
     inputs = make_inputs(config, 1, layers=1)
-    rows = torch.randn(config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype)
+    rows = torch.randn(
+        config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype
+    )
     upstream, sides = torch.randn_like(rows), []
-    for name, kind, literal in (("GATv2Conv", Convolution, literal_convolution), ("layer", Transfer, literal_layer)):
+    for name, kind, literal in (
+        ("GATv2Conv", Convolution, literal_convolution),
+        ("layer", Transfer, literal_layer),
+    ):
+
         def ours(kind: type[Transfer] = kind) -> partial:
-            return partial(table_layer, kind, inputs, rows, upstream, Table(with_self_loops(inputs.graph.table, True)), Buffers())
+            return partial(
+                table_layer,
+                kind,
+                inputs,
+                rows,
+                upstream,
+                Table(with_self_loops(inputs.graph.table, True)),
+                Buffers(),
+            )
 
         theirs = partial(literal, inputs, rows.clone().requires_grad_(), upstream)
-        sides += [Side(f"{name}: PyG", theirs, 1, 2 * rows.nbytes, baseline=True),
-                  Side(f"{name}: neighbour table", ours(), 1, 2 * rows.nbytes, fresh=ours)]
+        sides += [
+            Side(f"{name}: PyG", theirs, 1, 2 * rows.nbytes, baseline=True),
+            Side(f"{name}: neighbour table", ours(), 1, 2 * rows.nbytes, fresh=ours),
+        ]
     return sides
 
 
@@ -57,7 +101,9 @@ class Convolution(Transfer):
     def finished(self, part: Part, aggregated: Tensor) -> Tensor:
         return aggregated
 
-    def unfinished(self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer) -> tuple[None, Tensor]:
+    def unfinished(
+        self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer
+    ) -> tuple[None, Tensor]:
         return None, upstream(part, lambda: None)
 
 
@@ -66,8 +112,16 @@ def isr(config: Config) -> list[Side]:
     inputs = make_inputs(config, 1)
     patches, text = inputs.patches.detach(), inputs.graph.text.to(config.torch_dtype)
     pooled = config.categories * config.width * config.torch_dtype.itemsize
-    return [Side("sort + gather", partial(sort_and_gather, patches, text, inputs), 1, pooled, baseline=True),
-            Side("threshold + product", partial(select_and_multiply, patches, text, inputs), 1, pooled)]
+    return [
+        Side(
+            "sort + gather",
+            partial(sort_and_gather, patches, text, inputs),
+            1,
+            pooled,
+            baseline=True,
+        ),
+        Side("threshold + product", partial(select_and_multiply, patches, text, inputs), 1, pooled),
+    ]
 
 
 def labels(inputs: Inputs, config: Config) -> Tensor:
@@ -86,7 +140,9 @@ def clear(inputs: Inputs) -> None:
 
 def tiled_step(inputs: Inputs, labels: Tensor, loss: LossConfig) -> None:
     clear(inputs)
-    inputs.head(inputs.patches, inputs.global_, labels, ones(inputs), inputs.graph, loss, inputs.plan)[0].backward()
+    inputs.head(
+        inputs.patches, inputs.global_, labels, ones(inputs), inputs.graph, loss, inputs.plan
+    )[0].backward()
 
 
 def literal_step(inputs: Inputs, labels: Tensor) -> None:
@@ -102,7 +158,9 @@ def literal_layer(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
 
     clear(inputs)
     rows.grad = None
-    gat_layers(inputs.head, dict(inputs.head.named_parameters()), rows, inputs.graph).backward(upstream)
+    gat_layers(inputs.head, dict(inputs.head.named_parameters()), rows, inputs.graph).backward(
+        upstream
+    )
 
 
 def literal_convolution(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
@@ -110,14 +168,31 @@ def literal_convolution(inputs: Inputs, rows: Tensor, upstream: Tensor) -> None:
 
     clear(inputs)
     rows.grad = None
-    convolution(inputs.head, dict(inputs.head.named_parameters()), 0, rows, edge_list(inputs.head, inputs.graph)).backward(upstream)
+    convolution(
+        inputs.head,
+        dict(inputs.head.named_parameters()),
+        0,
+        rows,
+        edge_list(inputs.head, inputs.graph),
+    ).backward(upstream)
 
 
-def table_layer(kind: type[Transfer], inputs: Inputs, rows: Tensor, upstream: Tensor, table: Table, buffers: Buffers) -> Tensor:
+def table_layer(
+    kind: type[Transfer],
+    inputs: Inputs,
+    rows: Tensor,
+    upstream: Tensor,
+    table: Table,
+    buffers: Buffers,
+) -> Tensor:
     with torch.no_grad():
         layer = Layer(*[getattr(inputs.head, name)[0] for name in LAYER_NAMES])
-        sums = Layer(*[torch.zeros_like(getattr(layer, name), dtype=torch.float32) for name in LAYER_NAMES])
-        out, kept, gradient = (buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient"))
+        sums = Layer(
+            *[torch.zeros_like(getattr(layer, name), dtype=torch.float32) for name in LAYER_NAMES]
+        )
+        out, kept, gradient = (
+            buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient")
+        )
         parts = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
         step = kind(0, layer, DenseInputs(rows, layer, kept, gradient), table, parts, True, buffers)
 
@@ -147,6 +222,13 @@ def select_and_multiply(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor
     part = part_limit(patches.shape[2], patches.device) or len(text)
     out = patches.new_empty(len(text), patches.shape[2])
     for start in range(0, len(text), part):
-        chosen = assignment(patches, text[start : start + part], inputs.head.isr_scale, config.threshold, config.max_patches, False)
+        chosen = assignment(
+            patches,
+            text[start : start + part],
+            inputs.head.isr_scale,
+            config.threshold,
+            config.max_patches,
+            False,
+        )
         torch.mm(chosen[0], patches[0], out=out[start : start + part])
     return out

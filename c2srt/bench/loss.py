@@ -17,12 +17,34 @@ PAIRS, LOOP = 2, 64
 def loss(config: Config) -> list[Side]:
     """Value and gradient of the same loss on the same scores."""
     torch.manual_seed(config.seed)
-    scores = torch.randn(PAIRS, config.categories, device=config.torch_device).mul_(4).requires_grad_()
+    scores = (
+        torch.randn(PAIRS, config.categories, device=config.torch_device).mul_(4).requires_grad_()
+    )
     few, many = (positives(config, count) for count in (config.present, LOOP))
-    return [Side(f"all pairs [B, C, C], {config.present} positives", partial(step, all_pairs, scores, few), PAIRS, baseline=True),
-            Side(f"sorted positives, {config.present} positives", partial(step, sorted_positives, scores, few), PAIRS),
-            Side(f"loop over positives, {LOOP} positives", partial(step, loop, scores, many), PAIRS, baseline=True),
-            Side(f"sorted positives, {LOOP} positives", partial(step, sorted_positives, scores, many), PAIRS)]
+    return [
+        Side(
+            f"all pairs [B, C, C], {config.present} positives",
+            partial(step, all_pairs, scores, few),
+            PAIRS,
+            baseline=True,
+        ),
+        Side(
+            f"sorted positives, {config.present} positives",
+            partial(step, sorted_positives, scores, few),
+            PAIRS,
+        ),
+        Side(
+            f"loop over positives, {LOOP} positives",
+            partial(step, loop, scores, many),
+            PAIRS,
+            baseline=True,
+        ),
+        Side(
+            f"sorted positives, {LOOP} positives",
+            partial(step, sorted_positives, scores, many),
+            PAIRS,
+        ),
+    ]
 
 
 def positives(config: Config, count: int) -> Tensor:
@@ -55,5 +77,7 @@ def loop(scores: Tensor, positive: Tensor) -> Tensor:
     for row, chosen in zip(scores, positive):
         negatives = row[~chosen]
         hinges = [(LOSS.margin + negatives - value).clamp(min=0) for value in row[chosen]]
-        total = total + sum(hinge.sum() for hinge in hinges) / (sum((hinge > 0).sum() for hinge in hinges) + 1e-8)
+        total = total + sum(hinge.sum() for hinge in hinges) / (
+            sum((hinge > 0).sum() for hinge in hinges) + 1e-8
+        )
     return total / len(scores)

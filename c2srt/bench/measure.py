@@ -11,7 +11,9 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that counts bytes reports its own doings on stderr
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "99"
+)  # the profiler that counts bytes reports its own doings on stderr
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -69,7 +71,9 @@ class Side:
         return (max(self.seconds) - min(self.seconds)) / 2 / self.images if self.seconds else None
 
 
-def measure(sides: list[Side], repeats: int, warmup: int, device: torch.device, note: Callable[[str], None]) -> None:
+def measure(
+    sides: list[Side], repeats: int, warmup: int, device: torch.device, note: Callable[[str], None]
+) -> None:
     """Fills seconds and peak of every side."""
     for side in sides:
         for _ in range(warmup * side.timed):
@@ -113,7 +117,9 @@ def allocator_peak(call: Callable[[], object]) -> int:
     """The peak of what torch's CPU allocator hands out during `call`."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     current = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         current += event.nbytes()
@@ -131,7 +137,9 @@ def numpy_peak(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def gemm_rate(device: torch.device, dtype: torch.dtype, size: int = 2048, repeats: int = 5) -> float:
+def gemm_rate(
+    device: torch.device, dtype: torch.dtype, size: int = 2048, repeats: int = 5
+) -> float:
     """Floating-point operations a second of a square matrix product: what the device can do at best, measured in this run."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     side = Side("GEMM", lambda: left @ right)

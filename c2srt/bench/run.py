@@ -17,9 +17,16 @@ from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.progress import clock
 
-CASES = {"head": "c2srt.bench.head", "isr": "c2srt.bench.head", "gat": "c2srt.bench.head", "ignore": "c2srt.bench.head",
-         "loss": "c2srt.bench.loss", "step": "c2srt.bench.step", "tracking": "c2srt.bench.tracking",
-         "evaluation": "c2srt.bench.evaluation"}
+CASES = {
+    "head": "c2srt.bench.head",
+    "isr": "c2srt.bench.head",
+    "gat": "c2srt.bench.head",
+    "ignore": "c2srt.bench.head",
+    "loss": "c2srt.bench.loss",
+    "step": "c2srt.bench.step",
+    "tracking": "c2srt.bench.tracking",
+    "evaluation": "c2srt.bench.evaluation",
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -60,16 +67,37 @@ class Config:
         if self.device not in ("auto", "cpu", "cuda"):
             raise UserError(f"device={self.device} is not one of auto, cpu, cuda")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda, but torch finds no GPU here: see `nvidia-smi`, or take device=cpu")
-        sizes = ("threads", "repeats", "categories", "patches", "width", "heads", "layers", "batch", "large_batch",
-                 "literal_batch", "present", "images", "unseen", "labels", "compared")
+            raise UserError(
+                "device=cuda, but torch finds no GPU here: see `nvidia-smi`, or take device=cpu"
+            )
+        sizes = (
+            "threads",
+            "repeats",
+            "categories",
+            "patches",
+            "width",
+            "heads",
+            "layers",
+            "batch",
+            "large_batch",
+            "literal_batch",
+            "present",
+            "images",
+            "unseen",
+            "labels",
+            "compared",
+        )
         for name in sizes:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         if self.labels > self.images * (self.categories + self.unseen) / 4:
-            raise UserError(f"labels={self.labels} are too many for images={self.images}: at most a quarter of all pairs")
+            raise UserError(
+                f"labels={self.labels} are too many for images={self.images}: at most a quarter of all pairs"
+            )
         if not self.present <= self.verified <= self.categories:
-            raise UserError(f"present={self.present}, verified={self.verified}, categories={self.categories} must not decrease")
+            raise UserError(
+                f"present={self.present}, verified={self.verified}, categories={self.categories} must not decrease"
+            )
 
     @property
     def torch_device(self) -> torch.device:
@@ -83,22 +111,47 @@ class Config:
 def run(config: Config) -> None:
     """Measures, prints the table, writes the JSON file."""
     if config.what not in CASES:
-        raise UserError(f"what={config.what!r} is not a benchmark: choose one of {', '.join(CASES)}")
+        raise UserError(
+            f"what={config.what!r} is not a benchmark: choose one of {', '.join(CASES)}"
+        )
     torch.set_num_threads(config.threads)
     device, started = config.torch_device, datetime.now()
-    print(f"{config.what} on {machine(device, config.threads)}, {config.precision}, torch {torch.__version__}")
+    print(
+        f"{config.what} on {machine(device, config.threads)}, {config.precision}, torch {torch.__version__}"
+    )
     sides = getattr(importlib.import_module(CASES[config.what]), config.what)(config)
     rate, load = gemm_rate(device, config.torch_dtype), os.getloadavg()[0]
-    measure(sides, config.repeats, config.warmup, device, lambda line: print(f"  {line}", flush=True))
+    measure(
+        sides, config.repeats, config.warmup, device, lambda line: print(f"  {line}", flush=True)
+    )
     rows = [row(side, baseline_of(side, sides)) for side in sides]
-    print("\n".join(["", *table(rows), "", f"matrix products in this run: {rate / 1e9:,.0f} GFLOP/s; load "
-                     f"{load:.1f} before and {os.getloadavg()[0]:.1f} after; took "
-                     f"{clock((datetime.now() - started).total_seconds())}"]))
+    print(
+        "\n".join(
+            [
+                "",
+                *table(rows),
+                "",
+                f"matrix products in this run: {rate / 1e9:,.0f} GFLOP/s; load "
+                f"{load:.1f} before and {os.getloadavg()[0]:.1f} after; took "
+                f"{clock((datetime.now() - started).total_seconds())}",
+            ]
+        )
+    )
     path = Path(config.out) / f"{config.what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"what": config.what, "date": started.isoformat(timespec="seconds"),
-                      "machine": machine(device, config.threads), "torch": torch.__version__, "gemm_gflops": rate / 1e9,
-                      "load": [load, os.getloadavg()[0]], "settings": vars(config), "sides": rows})
+    write_json(
+        path,
+        {
+            "what": config.what,
+            "date": started.isoformat(timespec="seconds"),
+            "machine": machine(device, config.threads),
+            "torch": torch.__version__,
+            "gemm_gflops": rate / 1e9,
+            "load": [load, os.getloadavg()[0]],
+            "settings": vars(config),
+            "sides": rows,
+        },
+    )
     print("\n".join([f"written to {path}", *kept_lines(config.what)]))
 
 
@@ -125,21 +178,34 @@ def baseline_of(side: Side, sides: list[Side]) -> Side:
 def row(side: Side, first: Side) -> dict:
     """A side's figures, and its ratios to its baseline: how many times less time an image, and less memory an image."""
     per_image = side.peak / side.images
-    return {"side": side.name, "images": side.images, "seconds": side.seconds, "cpu_seconds": side.cpu,
-            "milliseconds_per_image": None if side.median is None else 1e3 * side.median,
-            "spread": None if side.spread is None else 1e3 * side.spread, "peak_mib": side.peak / MIB,
-            "times_faster": None if side.median is None else first.median / side.median,
-            "times_less_cpu": None if not side.median_cpu else first.median_cpu / side.median_cpu,
-            "times_less_memory": first.peak / first.images / per_image if per_image else None}
+    return {
+        "side": side.name,
+        "images": side.images,
+        "seconds": side.seconds,
+        "cpu_seconds": side.cpu,
+        "milliseconds_per_image": None if side.median is None else 1e3 * side.median,
+        "spread": None if side.spread is None else 1e3 * side.spread,
+        "peak_mib": side.peak / MIB,
+        "times_faster": None if side.median is None else first.median / side.median,
+        "times_less_cpu": None if not side.median_cpu else first.median_cpu / side.median_cpu,
+        "times_less_memory": first.peak / first.images / per_image if per_image else None,
+    }
 
 
 def table(rows: list[dict]) -> list[str]:
     width = max(len(entry["side"]) for entry in rows)
-    lines = [f"{'':<{width}}  {'ms an image':>20}  {'peak MiB':>9}  {'faster':>9}  {'less CPU':>9}  {'less memory':>11}"]
+    lines = [
+        f"{'':<{width}}  {'ms an image':>20}  {'peak MiB':>9}  {'faster':>9}  {'less CPU':>9}  {'less memory':>11}"
+    ]
     for entry in rows:
         milliseconds, spread = entry["milliseconds_per_image"], entry["spread"]
         time = "" if milliseconds is None else f"{milliseconds:,.2f} ± {spread:,.2f}"
-        faster, cpu = ("" if entry[key] is None else f"{entry[key]:,.1f}×" for key in ("times_faster", "times_less_cpu"))
+        faster, cpu = (
+            "" if entry[key] is None else f"{entry[key]:,.1f}×"
+            for key in ("times_faster", "times_less_cpu")
+        )
         less = "" if entry["times_less_memory"] is None else f"{entry['times_less_memory']:,.0f}×"
-        lines.append(f"{entry['side']:<{width}}  {time:>20}  {entry['peak_mib']:>9,.1f}  {faster:>9}  {cpu:>9}  {less:>11}")
+        lines.append(
+            f"{entry['side']:<{width}}  {time:>20}  {entry['peak_mib']:>9,.1f}  {faster:>9}  {cpu:>9}  {less:>11}"
+        )
     return lines

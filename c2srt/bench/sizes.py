@@ -30,24 +30,43 @@ class Inputs:
     def labels(self, verified: int, present: int) -> Tensor:
         """int8 [B, C]: `verified` random categories an image are known, the first `present` of them positive."""
         count = self.graph.text.shape[0]
-        places = torch.rand(len(self.patches), count, device=self.patches.device).topk(verified, dim=1).indices
+        places = (
+            torch.rand(len(self.patches), count, device=self.patches.device)
+            .topk(verified, dim=1)
+            .indices
+        )
         values = torch.where(torch.arange(verified, device=places.device) < present, 1, -1)
-        return torch.zeros(len(self.patches), count, dtype=torch.int8, device=places.device).scatter_(
-            1, places, values.to(torch.int8).expand(places.shape).contiguous())
+        return torch.zeros(
+            len(self.patches), count, dtype=torch.int8, device=places.device
+        ).scatter_(1, places, values.to(torch.int8).expand(places.shape).contiguous())
 
 
 def make_inputs(config: Config, batch: int, layers: int | None = None) -> Inputs:
     """Deterministic for a seed. The head's W_out is random: with init=clip it would start as zero."""
     device, dtype = config.torch_device, config.torch_dtype
     torch.manual_seed(config.seed)
-    model = ModelConfig(layers=layers or config.layers, heads=config.heads, neighbours=config.neighbours, tile_mib=config.tile_mib)
+    model = ModelConfig(
+        layers=layers or config.layers,
+        heads=config.heads,
+        neighbours=config.neighbours,
+        tile_mib=config.tile_mib,
+    )
     head = Head(config.width, model, CLIP_SCALE)
     torch.nn.init.normal_(head.output, std=0.1)
     torch.nn.init.normal_(head.input_text, std=config.width**-0.5)
     text = F.normalize(torch.randn(config.categories, config.width), dim=-1)
     graph = Graph(text, neighbour_table(config)).to(device)
-    patches, global_ = torch.randn(batch, config.patches, config.width), torch.randn(batch, config.width)
-    shape = Shape(config.categories, config.patches, config.width, dtype.itemsize, part_limit(config.width, device))
+    patches, global_ = (
+        torch.randn(batch, config.patches, config.width),
+        torch.randn(batch, config.width),
+    )
+    shape = Shape(
+        config.categories,
+        config.patches,
+        config.width,
+        dtype.itemsize,
+        part_limit(config.width, device),
+    )
     plan = make_plan(shape, model, batch, budget_bytes(model, device))
     leaves = [values.to(device, dtype).requires_grad_() for values in (patches, global_)]
     return Inputs(head.to(device, dtype), graph, plan, *leaves)
@@ -58,7 +77,9 @@ def neighbour_table(config: Config) -> Tensor:
     vocabulary = open_images_v4()
     if config.categories != vocabulary.seen_count or config.neighbours > 8:
         return torch.randint(0, config.categories, (config.categories, config.neighbours))
-    neighbours, _ = llm_neighbours(shipped_answers("relations_openimages_v4.jsonl.gz"), vocabulary, config.neighbours)
+    neighbours, _ = llm_neighbours(
+        shipped_answers("relations_openimages_v4.jsonl.gz"), vocabulary, config.neighbours
+    )
     return torch.from_numpy(neighbours.table[: config.categories]).long()
 
 

@@ -23,23 +23,46 @@ def step(config: Config) -> list[Side]:
     text = torch.nn.functional.normalize(torch.randn(config.categories, clip.width), dim=-1)
     sides = []
     for form, batch in (("literal", config.literal_batch), ("tiled", config.batch)):
-        model = ModelConfig(form=form, layers=config.layers, heads=config.heads, neighbours=config.neighbours, tile_mib=config.tile_mib,
-                            trainable_blocks=config.trainable_blocks)
-        student = C2SRT(clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories).to(device, config.torch_dtype)
+        model = ModelConfig(
+            form=form,
+            layers=config.layers,
+            heads=config.heads,
+            neighbours=config.neighbours,
+            tile_mib=config.tile_mib,
+            trainable_blocks=config.trainable_blocks,
+        )
+        student = C2SRT(
+            clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories
+        ).to(device, config.torch_dtype)
         batch_of = inputs(config, batch, clip.image_size, clip.width)
-        sides.append(Side(f"whole step, {form} head, batch {batch}", partial(train_step, student, *batch_of), batch,
-                          baseline=form == "literal"))
+        sides.append(
+            Side(
+                f"whole step, {form} head, batch {batch}",
+                partial(train_step, student, *batch_of),
+                batch,
+                baseline=form == "literal",
+            )
+        )
         if form == "tiled":
-            sides.append(Side(f"ViT alone, batch {batch}", partial(tower_step, student, batch_of[0]), batch))
+            sides.append(
+                Side(f"ViT alone, batch {batch}", partial(tower_step, student, batch_of[0]), batch)
+            )
     return sides
 
 
-def inputs(config: Config, batch: int, size: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def inputs(
+    config: Config, batch: int, size: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device = config.torch_device
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
     labels = torch.zeros(batch, config.categories, dtype=torch.int8, device=device)
     labels[:, : config.present] = 1
-    return images, labels, torch.randn(batch, width, device=device), torch.ones(batch, device=device)
+    return (
+        images,
+        labels,
+        torch.randn(batch, width, device=device),
+        torch.ones(batch, device=device),
+    )
 
 
 def train_step(student: C2SRT, *batch: Tensor) -> None:

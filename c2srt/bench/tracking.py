@@ -47,16 +47,29 @@ def tracking(config: Config) -> list[Side]:
     world, recorders = World(0, 1, 1, config.torch_device), {}
     for name in ("plain", "tracked", "alone", "sent"):
         (folder / name).mkdir()
-        tracker = None if name == "plain" else Tracker(folder / name, uri, Run("bench", name, {}, {}))
-        recorders[name] = Recorder(folder / name, world, tracker, 0, 1 << 30, config.batch), itertools.count(1)
+        tracker = (
+            None if name == "plain" else Tracker(folder / name, uri, Run("bench", name, {}, {}))
+        )
+        recorders[name] = (
+            Recorder(folder / name, world, tracker, 0, 1 << 30, config.batch),
+            itertools.count(1),
+        )
         recorders[name][0].progress = None  # its lines would stand among the bench's
     recorders["sent"][0].tracker.close(None)
     images = LOG_EVERY * FLUSHES * config.batch
     step = partial(train_step, student, *batch)
-    return [Side("steps, not recorded", partial(block, *recorders["plain"], step), images, baseline=True),
-            Side("steps, recorded", partial(block, *recorders["tracked"], step), images),
-            Side("writing the record down", partial(block, *recorders["alone"], None), images),
-            Side("sending it", partial(send, recorders["sent"][0].tracker, uri, recorders["sent"][1]), images)]
+    return [
+        Side(
+            "steps, not recorded", partial(block, *recorders["plain"], step), images, baseline=True
+        ),
+        Side("steps, recorded", partial(block, *recorders["tracked"], step), images),
+        Side("writing the record down", partial(block, *recorders["alone"], None), images),
+        Side(
+            "sending it",
+            partial(send, recorders["sent"][0].tracker, uri, recorders["sent"][1]),
+            images,
+        ),
+    ]
 
 
 def block(recorder: Recorder, steps: itertools.count, step) -> None:
@@ -74,7 +87,9 @@ def send(tracker: Tracker, uri: str, steps: itertools.count) -> None:
     """Sends what a block records: with one request, if the server answered before."""
     for _ in range(FLUSHES):
         step = next(steps) * LOG_EVERY
-        tracker.metrics(dict.fromkeys((*NAMES, "learning_rate", "gradient_norm", *"abcdef"), 1.0), step)
+        tracker.metrics(
+            dict.fromkeys((*NAMES, "learning_rate", "gradient_norm", *"abcdef"), 1.0), step
+        )
         tracker.metrics(dict.fromkeys((f"system/node/{name}" for name in "abcdef"), 1.0), step)
     sender = tracker.sender
     sender.attempt()
@@ -86,9 +101,16 @@ def student_and_batch(config: Config) -> tuple[C2SRT, tuple]:
     device, clip = config.torch_device, load_clip(ClipConfig(config.clip, "random"))
     torch.manual_seed(config.seed)
     text = torch.nn.functional.normalize(torch.randn(config.categories, clip.width), dim=-1)
-    model = ModelConfig(layers=config.layers, heads=config.heads, neighbours=config.neighbours, tile_mib=config.tile_mib,
-                        trainable_blocks=config.trainable_blocks)
-    student = C2SRT(clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories).to(device, config.torch_dtype)
+    model = ModelConfig(
+        layers=config.layers,
+        heads=config.heads,
+        neighbours=config.neighbours,
+        tile_mib=config.tile_mib,
+        trainable_blocks=config.trainable_blocks,
+    )
+    student = C2SRT(clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories).to(
+        device, config.torch_dtype
+    )
     return student, inputs(config, config.batch, clip.image_size, clip.width)
 
 
@@ -98,10 +120,26 @@ def start_server(folder: Path, seconds: float = 300) -> str:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-                                   "--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "1"],
-                                  stdout=log, stderr=log, start_new_session=True,
-                                  env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--backend-store-uri",
+                f"sqlite:///{folder}/mlflow.db",
+                "--artifacts-destination",
+                str(folder / "artifacts"),
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+            ],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
     atexit.register(lambda: server.poll() is None and os.killpg(server.pid, 9))
     uri, deadline = f"http://127.0.0.1:{port}", time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:

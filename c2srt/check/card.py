@@ -13,14 +13,25 @@ from c2srt.bench.measure import MIB, gemm_rate
 from c2srt.bench.run import DTYPES, machine
 from c2srt.check.case import Case, cuda_fault, median_seconds
 
-VERSIONS = ("torch", "triton", "numpy", "torch-geometric", "open-clip-torch", "deepspeed", "hydra-core")
+VERSIONS = (
+    "torch",
+    "triton",
+    "numpy",
+    "torch-geometric",
+    "open-clip-torch",
+    "deepspeed",
+    "hydra-core",
+)
 
 
 def rates(case: Case) -> Iterator[dict]:
     """Matrix products in each precision, and a copy."""
     fault = cuda_fault()
     if fault:
-        yield {"what": "no GPU here", "note": f"{fault}; tiny sizes on the CPU say that the check works, nothing of a GPU"}
+        yield {
+            "what": "no GPU here",
+            "note": f"{fault}; tiny sizes on the CPU say that the check works, nothing of a GPU",
+        }
     for precision, dtype in DTYPES.items():
         if precision == "bf16" and case.bf16:
             yield {"what": f"matrix product, {precision}", "skipped": case.bf16}
@@ -39,8 +50,13 @@ def describe() -> dict[str, str]:
     """The machine and the versions, for every line of the record: {"card", "driver", "python", "torch", …}."""
     cuda = not cuda_fault()
     threads = len(os.sched_getaffinity(0))
-    found = {"card": machine(torch.device("cuda" if cuda else "cpu"), threads), "cuda": torch.version.cuda or "none",
-             "driver": driver_version() or "none", "python": platform.python_version(), "cores": str(threads)}
+    found = {
+        "card": machine(torch.device("cuda" if cuda else "cpu"), threads),
+        "cuda": torch.version.cuda or "none",
+        "driver": driver_version() or "none",
+        "python": platform.python_version(),
+        "cores": str(threads),
+    }
     if cuda:
         properties = torch.cuda.get_device_properties(0)
         found["memory"] = f"{properties.total_memory / 2**30:.0f} GiB"
@@ -55,7 +71,11 @@ def driver_version() -> str:
     """The NVIDIA driver's version, "" without one."""
     try:
         asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, encoding="utf-8", errors="replace")
+        told = subprocess.run(
+            asked, capture_output=True, text=True, timeout=20, encoding="utf-8", errors="replace"
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return told.stdout.splitlines()[0].strip() if told.returncode == 0 and told.stdout.strip() else ""
+    return (
+        told.stdout.splitlines()[0].strip() if told.returncode == 0 and told.stdout.strip() else ""
+    )

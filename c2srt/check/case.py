@@ -74,7 +74,11 @@ def no_gpu(built: str | None, told: list[str]) -> str:
         return "this torch is built without CUDA: install one with it"
     if any("driver on your system is too old" in text for text in told):
         found = re.search(r"found version (\d+)", " ".join(told))
-        version = f" (it is for CUDA {int(found[1]) // 1000}.{int(found[1]) % 1000 // 10})" if found else ""
+        version = (
+            f" (it is for CUDA {int(found[1]) // 1000}.{int(found[1]) % 1000 // 10})"
+            if found
+            else ""
+        )
         return f"the NVIDIA driver{version} is too old for this torch (CUDA {built}): update the driver, or take an older torch"
     return "torch finds no GPU: see `nvidia-smi`" + (f" ({first_line(told[0])})" if told else "")
 
@@ -100,7 +104,9 @@ def triton_fault(device: torch.device) -> str:
         nodes, attention = torch.ones(4, 32, device=device), torch.ones(2, 16, device=device)
         table = torch.zeros(4, 2, dtype=torch.int64, device=device)
         _, alpha = kernels.attention_forward(nodes, nodes, attention, table)
-        kernels.attention_backward(nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, 4))
+        kernels.attention_backward(
+            nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, 4)
+        )
         kernels.assignment(nodes[None], nodes, 1.0, 0.5, 2, False)
     except Exception as error:  # of the compiler, the driver, or the interpreter's NumPy: any of them means no kernels
         return f"Triton cannot run a small kernel here: {sentence(error)}"

@@ -28,10 +28,18 @@ def run_compiled(config: Config) -> int:
     if find_spec("triton") is None:
         raise UserError("Triton is not installed: pip install triton")
     folder = open_folder(Path(config.out))
-    cases = [(capability, shape, precision) for capability in CAPABILITIES for shape in REAL.shapes for precision in DTYPES]
+    cases = [
+        (capability, shape, precision)
+        for capability in CAPABILITIES
+        for shape in REAL.shapes
+        for precision in DTYPES
+    ]
     rows: list[dict] = []
     print(header(), flush=True)
-    fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}  # Triton keeps what it compiled for another card
+    fresh = {
+        "mp_context": get_context("spawn"),
+        "max_tasks_per_child": 1,
+    }  # Triton keeps what it compiled for another card
     with ProcessPoolExecutor(len(sched_getaffinity(0)), **fresh) as pool:
         running = {pool.submit(compiled_rows, *case): case for case in cases}
         for done in as_completed(running):
@@ -39,15 +47,32 @@ def run_compiled(config: Config) -> int:
             try:
                 found = done.result()
             except Exception as error:  # of the compiler
-                found = [{"capability": capability, "shape": shape.name, "precision": precision, "kernel": "?",
-                          "wrong": f"sm_{capability}, {shape.name}, {precision} does not compile: {sentence(error)}"}]
+                found = [
+                    {
+                        "capability": capability,
+                        "shape": shape.name,
+                        "precision": precision,
+                        "kernel": "?",
+                        "wrong": f"sm_{capability}, {shape.name}, {precision} does not compile: {sentence(error)}",
+                    }
+                ]
             rows += found
             print("\n".join(line(row) for row in found), flush=True)
     rows.sort(key=lambda row: (row["capability"], row["shape"], row["precision"], row["kernel"]))
-    write_json(folder / "kernels.json", {"date": datetime.now().isoformat(timespec="seconds"), "commit": config.commit or git_commit(),
-                                         "rows": rows})
+    write_json(
+        folder / "kernels.json",
+        {
+            "date": datetime.now().isoformat(timespec="seconds"),
+            "commit": config.commit or git_commit(),
+            "rows": rows,
+        },
+    )
     faults = [row["wrong"] for row in rows if "wrong" in row]
-    print("\n".join([f"written to {folder / 'kernels.json'}", *(f"WRONG: {fault}" for fault in faults)]))
+    print(
+        "\n".join(
+            [f"written to {folder / 'kernels.json'}", *(f"WRONG: {fault}" for fault in faults)]
+        )
+    )
     return 1 if faults else 0
 
 
@@ -56,12 +81,24 @@ def compiled_rows(capability: int, shape: Shape, precision: str) -> list[dict]:
     from c2srt.model.kernels.compiled import compile_kernels
 
     rows = []
-    for one in compile_kernels(capability, shape.patches, shape.width, shape.heads, DTYPES[precision]):
-        row = {"capability": capability, "shape": shape.name, "precision": precision, "kernel": one.kernel,
-               "registers": one.registers, "spilled": one.spilled, "shared": one.shared, "warps": one.warps}
+    for one in compile_kernels(
+        capability, shape.patches, shape.width, shape.heads, DTYPES[precision]
+    ):
+        row = {
+            "capability": capability,
+            "shape": shape.name,
+            "precision": precision,
+            "kernel": one.kernel,
+            "registers": one.registers,
+            "spilled": one.spilled,
+            "shared": one.shared,
+            "warps": one.warps,
+        }
         if one.shared > LEAST_SHARED:
-            row["wrong"] = (f"{one.kernel} for sm_{capability}, {shape.name}, {precision} asks for {one.shared:,} bytes of shared "
-                            f"memory, more than {LEAST_SHARED:,}")
+            row["wrong"] = (
+                f"{one.kernel} for sm_{capability}, {shape.name}, {precision} asks for {one.shared:,} bytes of shared "
+                f"memory, more than {LEAST_SHARED:,}"
+            )
         rows.append(row)
     return rows
 
@@ -72,6 +109,9 @@ def header() -> str:
 
 def line(row: dict) -> str:
     start = f"sm_{row['capability']:<4} {row['shape']:<9} {row['precision']:<5} {row['kernel']:<18}"
-    figures = "does not compile" if "registers" not in row else (
-        f"{row['registers']:>9,} {row['spilled']:>9,} {row['shared']:>9,} {row['warps']:>5}")
+    figures = (
+        "does not compile"
+        if "registers" not in row
+        else (f"{row['registers']:>9,} {row['spilled']:>9,} {row['shared']:>9,} {row['warps']:>5}")
+    )
     return f"{start} {figures}"

@@ -81,6 +81,29 @@ class Sizes:
         return self.base, self.large
 
 
-REAL = Sizes(Shape("ViT-B/16", "ViT-B-16", 196, 512, 8), Shape("ViT-L/14", "ViT-L-14", 256, 768, 8), 7186, 400, 4, 2, (64, 8, 1),
-             60, 10, 8192, 2048)
-TINY = Sizes(Shape("tiny", "tiny", 16, 32, 2), Shape("tiny, d = 24", "tiny", 25, 48, 2), 37, 5, 3, 1, (2, 1), 3, 2, 256, 1)
+REAL = Sizes(
+    Shape("ViT-B/16", "ViT-B-16", 196, 512, 8),
+    Shape("ViT-L/14", "ViT-L-14", 256, 768, 8),
+    7186,
+    400,
+    4,
+    2,
+    (64, 8, 1),
+    60,
+    10,
+    8192,
+    2048,
+)
+TINY = Sizes(
+    Shape("tiny", "tiny", 16, 32, 2),
+    Shape("tiny, d = 24", "tiny", 25, 48, 2),
+    37,
+    5,
+    3,
+    1,
+    (2, 1),
+    3,
+    2,
+    256,
+    1,
+)

@@ -31,10 +31,17 @@ def feed(case: Case) -> Iterator[dict]:
     """Images a second with more and more loader processes, up to the cores."""
     cores = len(os.sched_getaffinity(0))
     shared = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="c2srt-check-", dir=shared if shared.is_dir() and case.cuda else None))
+    folder = Path(
+        tempfile.mkdtemp(
+            prefix="c2srt-check-", dir=shared if shared.is_dir() and case.cuda else None
+        )
+    )
     try:
-        vocabulary = Vocabulary(tuple(f"/m/{number}" for number in range(case.sizes.categories)),
-                                tuple(f"category {number}" for number in range(case.sizes.categories)), case.sizes.categories)
+        vocabulary = Vocabulary(
+            tuple(f"/m/{number}" for number in range(case.sizes.categories)),
+            tuple(f"category {number}" for number in range(case.sizes.categories)),
+            case.sizes.categories,
+        )
         index = make_shards(folder, vocabulary, IMAGES if case.cuda else 16)
         for workers in sorted({1, cores // 4, cores - 1} - {0}):
             yield {"what": f"{workers} loader processes", **fed(case, index, vocabulary, workers)}
@@ -62,23 +69,57 @@ def fed(case: Case, index: ShardIndex, vocabulary: Vocabulary, workers: int) -> 
 def make_shards(folder: Path, vocabulary: Vocabulary, images: int) -> ShardIndex:
     """A shard folder of synthetic pictures, as c2srt/shards.py specifies it."""
     pictures = [picture(Sizes(packed_bytes=BYTES, short_side=SIDE), seed) for seed in range(8)]
-    shards = tuple(make_shard(folder, f"train-{number:06}", [f"{number:08x}{image:08x}" for image in range(images)], pictures, vocabulary)
-                   for number in range(SHARDS))
+    shards = tuple(
+        make_shard(
+            folder,
+            f"train-{number:06}",
+            [f"{number:08x}{image:08x}" for image in range(images)],
+            pictures,
+            vocabulary,
+        )
+        for number in range(SHARDS)
+    )
     return ShardIndex(folder, "synthetic", "synthetic", {"train": shards})
 
 
-def make_shard(folder: Path, name: str, ids: list[str], pictures: list[bytes], vocabulary: Vocabulary) -> Shard:
+def make_shard(
+    folder: Path, name: str, ids: list[str], pictures: list[bytes], vocabulary: Vocabulary
+) -> Shard:
     rows = []
     with tarfile.open(folder / f"{name}.tar", "w") as tar:
         for member, image in enumerate(ids):
-            labels = {"id": image, "positive": [vocabulary.mids[member % len(vocabulary)]], "negative": []}
-            spans = [add(tar, f"{image}.{kind}", content) for kind, content in
-                     (("jpg", pictures[member % len(pictures)]), ("json", json.dumps(labels).encode()))]
-            rows.append({"id": image, "split": "train", "status": "ok", "reason": "", "width": SIDE, "height": SIDE, "member": member,
-                         "jpg_offset": spans[0][0], "jpg_bytes": spans[0][1], "json_offset": spans[1][0], "json_bytes": spans[1][1]})
+            labels = {
+                "id": image,
+                "positive": [vocabulary.mids[member % len(vocabulary)]],
+                "negative": [],
+            }
+            spans = [
+                add(tar, f"{image}.{kind}", content)
+                for kind, content in (
+                    ("jpg", pictures[member % len(pictures)]),
+                    ("json", json.dumps(labels).encode()),
+                )
+            ]
+            rows.append(
+                {
+                    "id": image,
+                    "split": "train",
+                    "status": "ok",
+                    "reason": "",
+                    "width": SIDE,
+                    "height": SIDE,
+                    "member": member,
+                    "jpg_offset": spans[0][0],
+                    "jpg_bytes": spans[0][1],
+                    "json_offset": spans[1][0],
+                    "json_bytes": spans[1][1],
+                }
+            )
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
     path = folder / f"{name}.tar"
-    return Shard(name, path.stat().st_size, sha256_of_file(path), len(ids), len(ids), ids[0], ids[-1])
+    return Shard(
+        name, path.stat().st_size, sha256_of_file(path), len(ids), len(ids), ids[0], ids[-1]
+    )
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int]:

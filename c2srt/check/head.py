@@ -40,12 +40,22 @@ def paths(case: Case) -> Iterator[dict]:
 
 def judged(what: str, precision: str, ours: dict[str, float], plain: dict[str, float]) -> dict:
     """The row: the tensor that is furthest off, measured by what it may be."""
-    share = {name: error / max(NEAR[precision], TIMES * plain[name]) for name, error in ours.items()}
+    share = {
+        name: error / max(NEAR[precision], TIMES * plain[name]) for name, error in ours.items()
+    }
     worst = max(share, key=lambda name: share[name] if share[name] == share[name] else float("inf"))
-    row = {"what": what, "furthest": worst, "its error": ours[worst], "torch path's": plain[worst], "loss error": ours["loss"]}
+    row = {
+        "what": what,
+        "furthest": worst,
+        "its error": ours[worst],
+        "torch path's": plain[worst],
+        "loss error": ours["loss"],
+    }
     if not share[worst] <= 1:
-        row["wrong"] = (f"{what}: {worst} through the kernels is off by {ours[worst]:.2%} of its norm, through torch by "
-                        f"{plain[worst]:.2%}")
+        row["wrong"] = (
+            f"{what}: {worst} through the kernels is off by {ours[worst]:.2%} of its norm, through torch by "
+            f"{plain[worst]:.2%}"
+        )
     return row
 
 
@@ -56,7 +66,9 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 
 def in_float64(inputs: Inputs) -> Inputs:
     """The same values in float64."""
-    leaves = [values.detach().double().requires_grad_() for values in (inputs.patches, inputs.global_)]
+    leaves = [
+        values.detach().double().requires_grad_() for values in (inputs.patches, inputs.global_)
+    ]
     graph = Graph(inputs.graph.text.double(), inputs.graph.table)
     return Inputs(copy.deepcopy(inputs.head).double(), graph, inputs.plan, *leaves)
 
@@ -74,10 +86,19 @@ def torch_path() -> Iterator[None]:
 def gradients(inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
     """The loss and its gradients by name, as float64."""
     weights = ones(inputs).to(inputs.patches.dtype)
-    loss, _ = inputs.head(inputs.patches, inputs.global_, labels, weights, inputs.graph, LOSS, inputs.plan)
-    leaves = {"patches": inputs.patches, "global": inputs.global_, **dict(inputs.head.named_parameters())}
+    loss, _ = inputs.head(
+        inputs.patches, inputs.global_, labels, weights, inputs.graph, LOSS, inputs.plan
+    )
+    leaves = {
+        "patches": inputs.patches,
+        "global": inputs.global_,
+        **dict(inputs.head.named_parameters()),
+    }
     found = torch.autograd.grad(loss, list(leaves.values()))
-    return {"loss": loss.detach().double(), **{name: one.double() for name, one in zip(leaves, found)}}
+    return {
+        "loss": loss.detach().double(),
+        **{name: one.double() for name, one in zip(leaves, found)},
+    }
 
 
 def head(case: Case) -> Iterator[dict]:
@@ -88,12 +109,25 @@ def head(case: Case) -> Iterator[dict]:
         call = partial(tiled_step, inputs, labels(inputs, config), LOSS)
         seconds = median_seconds(case, call, case.sizes.repeats)
         peak = peak_of(Side("head", call, batch), case.device)
-        yield {"what": f"{case.best}, {batch} images", "ms": 1e3 * seconds, "ms an image": 1e3 * seconds / batch,
-               "peak MiB": peak / MIB, "images a tile": inputs.plan.images, "categories a part": inputs.plan.categories}
+        yield {
+            "what": f"{case.best}, {batch} images",
+            "ms": 1e3 * seconds,
+            "ms an image": 1e3 * seconds / batch,
+            "peak MiB": peak / MIB,
+            "images a tile": inputs.plan.images,
+            "categories a part": inputs.plan.categories,
+        }
 
 
 def bench(case: Case, shape: Shape, precision: str) -> Bench:
     """The benchmark's settings at a ViT's sizes."""
     sizes = case.sizes
-    return Bench(precision=precision, categories=sizes.categories, patches=shape.patches, width=shape.width, heads=shape.heads,
-                 neighbours=sizes.neighbours, device=case.device.type)
+    return Bench(
+        precision=precision,
+        categories=sizes.categories,
+        patches=shape.patches,
+        width=shape.width,
+        heads=shape.heads,
+        neighbours=sizes.neighbours,
+        device=case.device.type,
+    )

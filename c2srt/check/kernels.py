@@ -34,8 +34,12 @@ def isr(case: Case) -> Iterator[dict]:
     for shape in case.sizes.shapes:
         for precision, dtype in DTYPES.items():
             for weighted in (False, True):
-                what = f"assignment, {shape.name}, {precision}, {'weighted' if weighted else 'mean'}"
-                yield compared(case, what, precision, lambda: assignment_values(case, shape, dtype, weighted))
+                what = (
+                    f"assignment, {shape.name}, {precision}, {'weighted' if weighted else 'mean'}"
+                )
+                yield compared(
+                    case, what, precision, lambda: assignment_values(case, shape, dtype, weighted)
+                )
 
 
 def gat(case: Case) -> Iterator[dict]:
@@ -48,7 +52,12 @@ def gat(case: Case) -> Iterator[dict]:
                 yield compared(case, what, precision, lambda: values(case, shape, dtype, table))
 
 
-def compared(case: Case, what: str, precision: str, values: Callable[[], Iterator[tuple[str, Tensor, Tensor]]]) -> dict:
+def compared(
+    case: Case,
+    what: str,
+    precision: str,
+    values: Callable[[], Iterator[tuple[str, Tensor, Tensor]]],
+) -> dict:
     """The row of one kernel: its largest error by output, or what is wrong, or why it did not run."""
     if precision == "bf16" and case.bf16:
         return {"what": what, "skipped": case.bf16}
@@ -58,7 +67,9 @@ def compared(case: Case, what: str, precision: str, values: Callable[[], Iterato
             off = excess(got, want)
             row[f"{name} error"] = relative(got, want)
             if not off <= 1:
-                faults.append(f"{name} is off by {off:.3g} × what {precision} may be ({relative(got, want):.2%} of its norm)")
+                faults.append(
+                    f"{name} is off by {off:.3g} × what {precision} may be ({relative(got, want):.2%} of its norm)"
+                )
     except Skip as skip:
         return {"what": what, "skipped": str(skip)}
     except NotRepeated as error:
@@ -96,23 +107,28 @@ def relative(got: Tensor, want: Tensor) -> float:
     return ((got.double() - want).norm() / want.norm().clamp(min=1e-30)).item()
 
 
-def assignment_values(case: Case, shape: Shape, dtype: torch.dtype, weighted: bool) -> Iterator[tuple[str, Tensor, Tensor]]:
+def assignment_values(
+    case: Case, shape: Shape, dtype: torch.dtype, weighted: bool
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     """A [B, C, P] where the choice hangs on no rounding, and the share of rows in which it does."""
     generator, sizes = torch.Generator().manual_seed(1), case.sizes
     patches = 3 * random(generator, case, dtype, sizes.images, shape.patches, shape.width)
-    text = F.normalize(random(generator, case, torch.float32, sizes.categories, shape.width), dim=-1)
+    text = F.normalize(
+        random(generator, case, torch.float32, sizes.categories, shape.width), dim=-1
+    )
     scale = SPREAD[weighted] * shape.width**0.5  # a random cosine spreads by 1 / √D
     most = min(MOST, shape.patches // 4)
     arguments = (patches, text, scale, THRESHOLD, most, weighted)
-    got, = twice(lambda: (kernels.assignment(*arguments),), ("A",))
+    (got,) = twice(lambda: (kernels.assignment(*arguments),), ("A",))
     want, clear = sorted_assignment(*arguments)
     if clear.float().mean() < 0.5:
         raise Skip("more than half of the choices hang on rounding: nothing to compare")
     yield "A", got[clear], want[clear]
 
 
-def sorted_assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, most: int,
-                      weighted: bool) -> tuple[Tensor, Tensor]:
+def sorted_assignment(
+    patches: Tensor, text: Tensor, scale: float, threshold: float, most: int, weighted: bool
+) -> tuple[Tensor, Tensor]:
     """Algorithm 1 with a stable sort, in float64 -> A [B, C, P], and the rows [B, C] whose choice hangs on no rounding: no sum
     lies at the threshold, and the last patch taken and the next differ clearly in score, or not at all."""
     unit = F.normalize(patches, dim=-1).double()
@@ -124,8 +140,12 @@ def sorted_assignment(patches: Tensor, text: Tensor, scale: float, threshold: fl
     weights = taken * (ordered if weighted else torch.ones_like(ordered))
     weights = weights / weights.sum(-1, keepdim=True)
     count = taken.sum(-1, keepdim=True)
-    gap = (ordered.gather(-1, count - 1) - ordered.gather(-1, count.clamp(max=len(rank) - 1)))[..., 0]
-    clear = ((before - threshold).abs() > 1e-5).all(-1) & ((gap == 0) | (gap > 1e-5 * ordered[..., 0]))
+    gap = (ordered.gather(-1, count - 1) - ordered.gather(-1, count.clamp(max=len(rank) - 1)))[
+        ..., 0
+    ]
+    clear = ((before - threshold).abs() > 1e-5).all(-1) & (
+        (gap == 0) | (gap > 1e-5 * ordered[..., 0])
+    )
     return torch.zeros_like(scores).scatter_(-1, index, weights), clear
 
 
@@ -133,22 +153,32 @@ def attention_table(case: Case) -> Tensor:
     """[M, K + 1]: the neighbours of the tile's nodes, themselves first; the shipped graph at the size of Open Images."""
     sizes = case.sizes
     torch.manual_seed(0)
-    table = with_self_loops(neighbour_table(Bench(categories=sizes.categories, neighbours=sizes.neighbours)), True)
+    table = with_self_loops(
+        neighbour_table(Bench(categories=sizes.categories, neighbours=sizes.neighbours)), True
+    )
     return offset(table.expand(sizes.images, -1, -1)).to(case.device)
 
 
-def attention_inputs(case: Case, shape: Shape, dtype: torch.dtype, table: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def attention_inputs(
+    case: Case, shape: Shape, dtype: torch.dtype, table: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """target and source [M, D], attention [H, d], and an upstream gradient [M, D]. Raises Skip where there is no kernel."""
     generator = torch.Generator().manual_seed(2)
     rows = (len(table), shape.width)
     target, source, upstream = (random(generator, case, dtype, *rows) for _ in range(3))
-    attention = random(generator, case, dtype, shape.heads, shape.head_width) / shape.head_width**0.5
+    attention = (
+        random(generator, case, dtype, shape.heads, shape.head_width) / shape.head_width**0.5
+    )
     if shape.head_width & (shape.head_width - 1):
-        raise Skip(f"IST at d = {shape.head_width} has no kernel yet (d must be a power of two): the torch path is taken")
+        raise Skip(
+            f"IST at d = {shape.head_width} has no kernel yet (d must be a power of two): the torch path is taken"
+        )
     return target, source, attention, upstream
 
 
-def forward_values(case: Case, shape: Shape, dtype: torch.dtype, table: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+def forward_values(
+    case: Case, shape: Shape, dtype: torch.dtype, table: Tensor
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     target, source, attention, _ = attention_inputs(case, shape, dtype, table)
     names = ("aggregated", "alpha")
     got = twice(lambda: kernels.attention_forward(target, source, attention, table), names)
@@ -156,7 +186,9 @@ def forward_values(case: Case, shape: Shape, dtype: torch.dtype, table: Tensor) 
     yield from zip(names, got, want)
 
 
-def backward_values(case: Case, shape: Shape, dtype: torch.dtype, table: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+def backward_values(
+    case: Case, shape: Shape, dtype: torch.dtype, table: Tensor
+) -> Iterator[tuple[str, Tensor, Tensor]]:
     """The gradients, from the literal form's own α, so that a wrong forward is not blamed on the backward."""
     target, source, attention, upstream = attention_inputs(case, shape, dtype, table)
     names = ("grad_target", "grad_source", "grad_attention")
@@ -164,11 +196,18 @@ def backward_values(case: Case, shape: Shape, dtype: torch.dtype, table: Tensor)
     aggregated, alpha = literal_attention(*leaves, table)
     want = torch.autograd.grad(aggregated, leaves, upstream.double())
     alpha, adjacency = alpha.detach().float(), kernels.reversed_adjacency(table, len(source))
-    got = twice(lambda: kernels.attention_backward(upstream, target, source, attention, alpha, table, adjacency), names)
+    got = twice(
+        lambda: kernels.attention_backward(
+            upstream, target, source, attention, alpha, table, adjacency
+        ),
+        names,
+    )
     yield from zip(names, got, want)
 
 
-def literal_attention(target: Tensor, source: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+def literal_attention(
+    target: Tensor, source: Tensor, attention: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor]:
     """GATv2 on the whole [M, K, H, d] tensor, for autograd -> aggregated [M, D], α [M, K, H]."""
     (heads, width), present = attention.shape, (table >= 0)[..., None]
     s = source[table.clamp(min=0).long()].unflatten(-1, (heads, width))

@@ -14,7 +14,10 @@ def page(lines: list[dict], machine: dict[str, str]) -> str:
     head += wrapped([f"{name} {value}" for name, value in machine.items() if name != "card"], "")
     dates = sorted(line.get("date", "") for line in lines)
     head += [f"{dates[0]} … {dates[-1]}"] if dates else []
-    counts = [(status, sum(line["status"] == status for line in lines)) for status in dict.fromkeys(line["status"] for line in lines)]
+    counts = [
+        (status, sum(line["status"] == status for line in lines))
+        for status in dict.fromkeys(line["status"] for line in lines)
+    ]
     head += [", ".join(f"{count} {status}" for status, count in counts)]
     return "\n".join([*head, *(text for line in lines for text in block(line))]) + "\n"
 
@@ -22,14 +25,21 @@ def page(lines: list[dict], machine: dict[str, str]) -> str:
 def block(line: dict) -> list[str]:
     """A part: its verdict, its rows."""
     why = f": {line['why']}" if line["why"] else ""
-    return ["", f"== {line['part']}: {line['status']}{why} ({clock(line['seconds'])})",
-            *(text for row in line["rows"] for text in wrapped_row(row))]
+    return [
+        "",
+        f"== {line['part']}: {line['status']}{why} ({clock(line['seconds'])})",
+        *(text for row in line["rows"] for text in wrapped_row(row)),
+    ]
 
 
 def wrapped_row(row: dict) -> list[str]:
     """A row's name, then its figures, indented."""
     said = [f"{kind.upper()}: {row[kind]}" for kind in ("wrong", "skipped", "note") if kind in row]
-    return [f"  {row.get('what', '')}", *(f"    {text}" for text in said), *wrapped(figures(row), "    ")]
+    return [
+        f"  {row.get('what', '')}",
+        *(f"    {text}" for text in said),
+        *wrapped(figures(row), "    "),
+    ]
 
 
 def row_line(row: dict) -> str:

@@ -32,40 +32,78 @@ class Turns:
 
 def plan(case: Case) -> Iterator[dict]:
     """A row a case: predicted and measured milliseconds of a step. Off by more than plan's own bar is a note, not a fault."""
-    text = files("configs.cluster").joinpath(f"{NEAREST[case.cuda]}.yaml").read_text(encoding="utf-8")
+    text = (
+        files("configs.cluster").joinpath(f"{NEAREST[case.cuda]}.yaml").read_text(encoding="utf-8")
+    )
     cluster = Cluster(**yaml.safe_load(text))
     calibration, rows = compare(family(case), cluster, Turns())
     write_json(case.out / "calibration.json", calibration)
     write_text(case.out / "cluster.yaml", with_rates(text, calibration))
     for row in rows:
         off = f"off by more than {BAR:.0%}" if abs(row["error"]) > BAR else ""
-        yield {"what": f"step, {row['case']}", "predicted ms": 1e3 * row["predicted_s"], "measured ms": 1e3 * row["measured_s"],
-               "error": row["error"], **({"note": off} if off else {})}
+        yield {
+            "what": f"step, {row['case']}",
+            "predicted ms": 1e3 * row["predicted_s"],
+            "measured ms": 1e3 * row["measured_s"],
+            "error": row["error"],
+            **({"note": off} if off else {}),
+        }
 
 
 def family(case: Case) -> Family:
     """The base ViT at the largest micro-batch, and changes of it."""
     sizes, base = case.sizes, case.sizes.base
     model = ModelConfig(heads=base.heads, neighbours=sizes.neighbours)
-    folders = {name: str(case.out) for name in ("shards", "text", "relations", "teacher", "work", "out")}
+    folders = {
+        name: str(case.out) for name in ("shards", "text", "relations", "teacher", "work", "out")
+    }
     batch = sizes.batches[0]
-    training = Training(**folders, clip=clip_config(case, base), model=model, workers=1, loader_workers=0, batch=batch,
-                        micro_batch=batch, precision=case.best, lr=1e-4)
-    images = Sizes(train=9_011_219, seen=sizes.categories, unseen=sizes.unseen, packed_bytes=21_000, short_side=256)
-    return Family(base.name, training, images, {
-        f"{batch} × 1": {}, f"{sizes.batches[1]} × {batch // sizes.batches[1]}": {"micro_batch": sizes.batches[1]},
-        "without IST": {"model": replace(model, ist=False)}, "all blocks train": {"model": replace(model, trainable_blocks=None)}})
+    training = Training(
+        **folders,
+        clip=clip_config(case, base),
+        model=model,
+        workers=1,
+        loader_workers=0,
+        batch=batch,
+        micro_batch=batch,
+        precision=case.best,
+        lr=1e-4,
+    )
+    images = Sizes(
+        train=9_011_219,
+        seen=sizes.categories,
+        unseen=sizes.unseen,
+        packed_bytes=21_000,
+        short_side=256,
+    )
+    return Family(
+        base.name,
+        training,
+        images,
+        {
+            f"{batch} × 1": {},
+            f"{sizes.batches[1]} × {batch // sizes.batches[1]}": {"micro_batch": sizes.batches[1]},
+            "without IST": {"model": replace(model, ist=False)},
+            "all blocks train": {"model": replace(model, trainable_blocks=None)},
+        },
+    )
 
 
 def with_rates(text: str, calibration: dict) -> str:
     """A cluster file with the measured rates in place of its own; what was not measured keeps its words."""
     found = f"Measured on {calibration['machine']}, {date.today().isoformat()}"
-    rates = {**{name: value for name, value in calibration["values"].items() if name != "tflops"},
-             **calibration["values"]["tflops"]}
+    rates = {
+        **{name: value for name, value in calibration["values"].items() if name != "tflops"},
+        **calibration["values"]["tflops"],
+    }
     lines = []
     for line in text.splitlines():
         name = re.match(r"\s*(\w+):", line)
         if name and name[1] in rates and not line.startswith("name:"):
             line = f"{line[: line.index(':')]}: {rates[name[1]]:.4g}".ljust(31) + f"# {found}"
-        lines.append(f"name: {calibration['machine']}".ljust(31) + f"# {found}" if line.startswith("name:") else line)
+        lines.append(
+            f"name: {calibration['machine']}".ljust(31) + f"# {found}"
+            if line.startswith("name:")
+            else line
+        )
     return "\n".join(lines) + "\n"

@@ -31,13 +31,24 @@ class Record:
                 content = parse_json(line)
             except ValueError:
                 continue
-            if isinstance(content, dict) and content.keys() >= {"part", "status", "why", "seconds", "machine", "rows"}:
+            if isinstance(content, dict) and content.keys() >= {
+                "part",
+                "status",
+                "why",
+                "seconds",
+                "machine",
+                "rows",
+            }:
                 found.append(content)
         return found
 
     def ours(self) -> dict[str, dict]:
         """The newest line of each part, of this source, card and torch."""
-        lines = [line for line in self.read() if all(line["machine"].get(name) == self.machine.get(name) for name in SAME)]
+        lines = [
+            line
+            for line in self.read()
+            if all(line["machine"].get(name) == self.machine.get(name) for name in SAME)
+        ]
         return {line["part"]: line for line in lines}
 
     def newest(self, part: str) -> dict | None:
@@ -65,7 +76,11 @@ class Record:
 
     def finish(self, lines: list[dict], text: str) -> None:
         """check.json and check.txt."""
-        content = {"date": datetime.now().isoformat(timespec="seconds"), "machine": self.machine, "parts": lines}
+        content = {
+            "date": datetime.now().isoformat(timespec="seconds"),
+            "machine": self.machine,
+            "parts": lines,
+        }
         write_json(self.folder / "check.json", content)
         write_text(self.folder / "check.txt", text)
 
@@ -77,7 +92,9 @@ def open_folder(folder: Path) -> Path:
         (folder / "check.jsonl").touch()
     except OSError as error:
         raise_if_storage(error, folder / "check.jsonl")
-        raise UserError(f"out={folder} cannot be written ({error.strerror}): choose another") from error
+        raise UserError(
+            f"out={folder} cannot be written ({error.strerror}): choose another"
+        ) from error
     return folder
 
 

@@ -27,7 +27,9 @@ def run(config: Config) -> int:
         print(f"kept in {keep(Path(config.out))}")
         return 0
     if unknown := sorted(set(config.parts) - {part.name for part in PARTS}):
-        raise UserError(f"parts={unknown[0]} is not one of {', '.join(part.name for part in PARTS)}")
+        raise UserError(
+            f"parts={unknown[0]} is not one of {', '.join(part.name for part in PARTS)}"
+        )
     return run_parts(config, chosen(config.length, config.parts))
 
 
@@ -38,8 +40,11 @@ def run_parts(config: Config, parts: list[Part]) -> int:
     if fault := worker.start():
         raise UserError(fault)
     record = Record(folder, config.commit, worker.machine)
-    print(f"{record.machine.get('card', 'unknown card')}, torch {record.machine.get('torch', '?')}: {len(parts)} parts, "
-          f"written to {record.path}", flush=True)
+    print(
+        f"{record.machine.get('card', 'unknown card')}, torch {record.machine.get('torch', '?')}: {len(parts)} parts, "
+        f"written to {record.path}",
+        flush=True,
+    )
     try:
         for number, part in enumerate(parts, 1):
             line = record.newest(part.name)
@@ -63,17 +68,31 @@ def run_part(worker: Worker, part: Part, machine: dict[str, str]) -> dict:
         status, why = "skipped", f"needs {', '.join(missing)}, not installed here"
     else:
         limit = part.limit_s * (1 if "capability" in machine else CPU_PATIENCE)
-        rows, status, why = worker.run(part.place, "triton" in part.needs, limit,
-                                       lambda row: print(f"        {row_line(row)}", flush=True))
-    return {"part": part.name, "status": status, "why": why, "seconds": round(monotonic() - started, 1),
-            "date": datetime.now().isoformat(timespec="seconds"), "machine": machine, "rows": rows}
+        rows, status, why = worker.run(
+            part.place,
+            "triton" in part.needs,
+            limit,
+            lambda row: print(f"        {row_line(row)}", flush=True),
+        )
+    return {
+        "part": part.name,
+        "status": status,
+        "why": why,
+        "seconds": round(monotonic() - started, 1),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "machine": machine,
+        "rows": rows,
+    }
 
 
 def verdict(lines: list[dict], record: Record) -> int:
     """Prints what is wrong, last, where it is seen."""
     faults = [row["wrong"] for line in lines for row in line["rows"] if "wrong" in row]
-    faults += [f"{line['part']} {line['status']}: {line['why']}" for line in lines
-               if line["status"] not in (*GOOD, "wrong")]
+    faults += [
+        f"{line['part']} {line['status']}: {line['why']}"
+        for line in lines
+        if line["status"] not in (*GOOD, "wrong")
+    ]
     skipped = [line["part"] for line in lines if line["status"] == "skipped"]
     print(f"\npage: {record.folder / 'check.txt'}")
     if skipped:

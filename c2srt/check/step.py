@@ -53,7 +53,9 @@ def make_graph(case: Case, width: int, unseen: int = 0) -> Graph:
     torch.manual_seed(0)
     text = F.normalize(torch.randn(sizes.categories + unseen, width), dim=-1)
     table = neighbour_table(Bench(categories=sizes.categories, neighbours=sizes.neighbours))
-    return Graph(text, torch.cat([table, torch.randint(0, sizes.categories, (unseen, sizes.neighbours))]))
+    return Graph(
+        text, torch.cat([table, torch.randint(0, sizes.categories, (unseen, sizes.neighbours))])
+    )
 
 
 def make_student(case: Case, shape: Shape, form: str = "tiled", unseen: int = 0) -> C2SRT:
@@ -71,7 +73,12 @@ def make_batch(case: Case, student: C2SRT, count: int) -> tuple[Tensor, Tensor, 
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=case.device)
     labels = torch.zeros(count, case.sizes.categories, dtype=torch.int8, device=case.device)
     labels[:, :2], labels[:, 2] = 1, -1
-    return images, labels, torch.randn(count, width, device=case.device), torch.ones(count, device=case.device)
+    return (
+        images,
+        labels,
+        torch.randn(count, width, device=case.device),
+        torch.ones(count, device=case.device),
+    )
 
 
 @dataclass
@@ -111,8 +118,13 @@ def step(case: Case) -> Iterator[dict]:
         ours = make_step(case, base, batch)
         figures = measured(case, ours, batch, sizes.repeats)
         tower = median_seconds(case, ours.tower, sizes.repeats)
-        yield {"what": f"ours, {case.best}, batch {batch}", **figures, "ViT alone ms": 1e3 * tower,
-               "times faster an image": literal["ms an image"] / figures["ms an image"], **profiled(case, ours)[0]}
+        yield {
+            "what": f"ours, {case.best}, batch {batch}",
+            **figures,
+            "ViT alone ms": 1e3 * tower,
+            "times faster an image": literal["ms an image"] / figures["ms an image"],
+            **profiled(case, ours)[0],
+        }
 
 
 def train(case: Case) -> Iterator[dict]:
@@ -171,10 +183,18 @@ def profiled(case: Case, call: Callable[[], None]) -> tuple[dict[str, int], dict
 
     time = "self_device_time_total" if case.cuda else "self_cpu_time_total"
     costly = sorted(averages, key=lambda entry: -getattr(entry, time))[:TOP]
-    figures = {entry.key[:60]: getattr(entry, time) / 1e3 for entry in costly if getattr(entry, time) > 0}
+    figures = {
+        entry.key[:60]: getattr(entry, time) / 1e3 for entry in costly if getattr(entry, time) > 0
+    }
     if case.cuda:
-        return {"launches": count(LAUNCHES), "host waits": count(WAITS) - 1}, figures  # one wait is ours
-    return {"operators": sum(entry.count for entry in averages), "values read": count(WOULD_WAIT)}, figures
+        return {
+            "launches": count(LAUNCHES),
+            "host waits": count(WAITS) - 1,
+        }, figures  # one wait is ours
+    return {
+        "operators": sum(entry.count for entry in averages),
+        "values read": count(WOULD_WAIT),
+    }, figures
 
 
 def throughput(case: Case) -> Iterator[dict]:
@@ -186,7 +206,12 @@ def throughput(case: Case) -> Iterator[dict]:
     images = make_batch(case, student, batch)[0]
     clip = make_clip(case, sizes.base)
     clip.model.to(case.device)
-    for what, call in (("teacher, fp32", lambda: global_features(clip, images)),
-                       (f"predict, {case.best}, {sizes.categories + sizes.unseen} categories", lambda: student.scores(images))):
+    for what, call in (
+        ("teacher, fp32", lambda: global_features(clip, images)),
+        (
+            f"predict, {case.best}, {sizes.categories + sizes.unseen} categories",
+            lambda: student.scores(images),
+        ),
+    ):
         seconds = median_seconds(case, call, sizes.repeats)
         yield {"what": f"{what}, batch {batch}", "ms": 1e3 * seconds, "images/s": batch / seconds}

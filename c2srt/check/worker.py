@@ -26,8 +26,9 @@ class Worker:
     def __init__(self, out: Path) -> None:
         self.out, self.process, self.machine = out, None, {}
 
-    def run(self, place: str, kernels: bool, limit_s: float,
-            note: Callable[[dict], None]) -> tuple[list[dict], str, str]:
+    def run(
+        self, place: str, kernels: bool, limit_s: float, note: Callable[[dict], None]
+    ) -> tuple[list[dict], str, str]:
         """The rows that came, the status and the reason of "module:function"; `note` is called with each row. `kernels`: on a
         CPU, too, it runs the kernels, in Triton's interpreter."""
         rows: list[dict] = []
@@ -48,7 +49,11 @@ class Worker:
         except (EOFError, OSError):
             return rows, "died", f"its process ended ({self.ending()}): see check.log"
         self.close()
-        return rows, "out of time", f"it took longer than its limit of {limit_s:.0f} s and was ended"
+        return (
+            rows,
+            "out of time",
+            f"it took longer than its limit of {limit_s:.0f} s and was ended",
+        )
 
     def start(self) -> str:
         """Starts the process; what went wrong, or ""."""
@@ -63,7 +68,9 @@ class Worker:
                 return ""
             fault = f"the process of the check was not ready within {START_S} s"
         except EOFError:
-            fault = f"the process of the check ended while it started ({self.ending()}): see check.log"
+            fault = (
+                f"the process of the check ended while it started ({self.ending()}): see check.log"
+            )
         self.close()
         return fault
 
@@ -72,7 +79,11 @@ class Worker:
         self.process.join(20)
         code = self.process.exitcode
         self.close()
-        return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
+        return (
+            f"signal {signal.Signals(-code).name}"
+            if code is not None and code < 0
+            else f"exit status {code}"
+        )
 
     def close(self) -> None:
         """Ends the process and whatever it started."""

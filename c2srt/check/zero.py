@@ -14,9 +14,21 @@ STEPS = 5
 
 def zero(case: Case) -> Iterator[dict]:
     """Stages 0 to 3 on the same model and batch: the loss of the first steps, milliseconds, memory."""
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    os.environ.update(
+        RANK="0",
+        LOCAL_RANK="0",
+        WORLD_SIZE="1",
+        LOCAL_WORLD_SIZE="1",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="1",
+    )
     with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("nccl" if case.cuda else "gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        dist.init_process_group(
+            "nccl" if case.cuda else "gloo",
+            init_method=f"file://{folder}/store",
+            rank=0,
+            world_size=1,
+        )
         try:
             for stage in range(4):
                 yield one_stage(case, stage)
@@ -36,7 +48,13 @@ def one_stage(case: Case, stage: int) -> dict:
     groups = parameter_groups(student, student.parameter_depth, 1e-4, 1e-4, 0.01, 1.0)
     engine = Engine(student, groups, EngineConfig(Deal(count, count, 1), case.best, stage))
     losses = [engine.train_step([batch], 1.0).values["loss"] for _ in range(STEPS)]
-    row = {"what": f"ZeRO {stage}, {case.best}, batch {count}", "first loss": losses[0], f"loss of step {STEPS}": losses[-1]}
+    row = {
+        "what": f"ZeRO {stage}, {case.best}, batch {count}",
+        "first loss": losses[0],
+        f"loss of step {STEPS}": losses[-1],
+    }
     if not losses[-1] < losses[0]:
-        row["wrong"] = f"ZeRO {stage}: the loss of one batch goes from {losses[0]:.4g} to {losses[-1]:.4g} in {STEPS} steps"
+        row["wrong"] = (
+            f"ZeRO {stage}: the loss of one batch goes from {losses[0]:.4g} to {losses[-1]:.4g} in {STEPS} steps"
+        )
     return row | measured(case, lambda: engine.train_step([batch], 1.0), count, case.sizes.repeats)

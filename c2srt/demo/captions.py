@@ -45,4 +45,6 @@ def captioned_picture(seed: int, number: int) -> Picture:
 def captioned_chunk(seed: int, numbers: range) -> tuple[np.ndarray, list[str]]:
     """Captioned pictures `numbers`: uint8 [n, 64, 64, 3] and their captions (here, so that drawing needs no torch)."""
     pictures = [captioned_picture(seed, number) for number in numbers]
-    return np.stack([render(picture) for picture in pictures]), [caption(picture, seed) for picture in pictures]
+    return np.stack([render(picture) for picture in pictures]), [
+        caption(picture, seed) for picture in pictures
+    ]

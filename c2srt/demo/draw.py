@@ -64,7 +64,12 @@ def iconic_picture(seed: int, split: str, number: int) -> Picture:
     drawn = random_thing(chooser, chooser.choice(SHAPES), [], True)
     size = chooser.randint(72, 104)
     x, y = (chooser.randint(size // 2 + 4, FINE - size // 2 - 4) for _ in range(2))
-    return Picture(STUDIO, chooser.randrange(VARIANTS), (replace(drawn, size=size, x=x, y=y),), chooser.randrange(2**32))
+    return Picture(
+        STUDIO,
+        chooser.randrange(VARIANTS),
+        (replace(drawn, size=size, x=x, y=y),),
+        chooser.randrange(2**32),
+    )
 
 
 def choose_shapes(chooser: random.Random) -> tuple[str, list[str]]:
@@ -85,20 +90,27 @@ def choose_shapes(chooser: random.Random) -> tuple[str, list[str]]:
 
 def random_thing(chooser: random.Random, shape: str, others: list[Thing], dominant: bool) -> Thing:
     """One object, placed where it overlaps the earlier ones least."""
-    colour = chooser.choice(habits().shape_colours[shape] if chooser.random() < 0.5 else list(COLOURS))
+    colour = chooser.choice(
+        habits().shape_colours[shape] if chooser.random() < 0.5 else list(COLOURS)
+    )
     pattern = chooser.choices((PLAIN, *PATTERNS), (0.4, 0.2, 0.2, 0.2))[0]
     part = chooser.choices((NO_PART, *PARTS), (0.52, 0.16, 0.16, 0.16))[0]
     size = chooser.randint(58, 86) if dominant else chooser.randint(30, 46)
     margin = size // 2 + 2
     tries = 1 if dominant else 12
-    spots = [(chooser.randint(margin, FINE - margin), chooser.randint(margin, FINE - margin)) for _ in range(tries)]
+    spots = [
+        (chooser.randint(margin, FINE - margin), chooser.randint(margin, FINE - margin))
+        for _ in range(tries)
+    ]
     x, y = max(spots, key=lambda spot: clearance(spot, size, others))
     return Thing(colour, shape, pattern, part, size, x, y, chooser.uniform(-0.3, 0.3))
 
 
 def clearance(spot: tuple[int, int], size: int, others: list[Thing]) -> float:
     """Distance to the nearest other object's rim, capped at 4 fine pixels; negative where they overlap."""
-    return min([4.0, *(math.dist(spot, (other.x, other.y)) - (size + other.size) / 2 for other in others)])
+    return min(
+        [4.0, *(math.dist(spot, (other.x, other.y)) - (size + other.size) / 2 for other in others)]
+    )
 
 
 def render(picture: Picture) -> np.ndarray:
@@ -111,7 +123,9 @@ def render(picture: Picture) -> np.ndarray:
 
 
 def draw_thing(canvas: Image.Image, thing: Thing, chooser: random.Random) -> None:
-    fill = tuple(max(0, min(255, channel + chooser.randint(-22, 22))) for channel in COLOURS[thing.colour])
+    fill = tuple(
+        max(0, min(255, channel + chooser.randint(-22, 22))) for channel in COLOURS[thing.colour]
+    )
     left, top = thing.x - thing.size // 2, thing.y - thing.size // 2
     draw = ImageDraw.Draw(canvas)
     if thing.part == "flag":
@@ -122,7 +136,9 @@ def draw_thing(canvas: Image.Image, thing: Thing, chooser: random.Random) -> Non
     canvas.paste(fill, (left, top), mask)
     if thing.pattern != PLAIN:
         shift = chooser.randrange(16)
-        tile = pattern_tile(thing.pattern).crop((shift, shift, shift + thing.size, shift + thing.size))
+        tile = pattern_tile(thing.pattern).crop(
+            (shift, shift, shift + thing.size, shift + thing.size)
+        )
         canvas.paste(contrast(fill), (left, top), ImageChops.multiply(mask, tile))
     if thing.part == "wheels":
         draw_wheels(draw, thing)
@@ -135,7 +151,9 @@ def contrast(colour: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(channel * 0.45) for channel in colour)
 
 
-def disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
+def disc(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]
+) -> None:
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
@@ -149,7 +167,11 @@ def draw_wheels(draw: ImageDraw.ImageDraw, thing: Thing) -> None:
 def draw_flag(draw: ImageDraw.ImageDraw, thing: Thing) -> None:
     foot, tip = thing.y, thing.y - 0.72 * thing.size
     draw.line((thing.x, foot, thing.x, tip), fill=(40, 30, 25), width=max(2, thing.size // 16))
-    cloth = [(thing.x, tip), (thing.x + 0.42 * thing.size, tip + 0.13 * thing.size), (thing.x, tip + 0.27 * thing.size)]
+    cloth = [
+        (thing.x, tip),
+        (thing.x + 0.42 * thing.size, tip + 0.13 * thing.size),
+        (thing.x, tip + 0.27 * thing.size),
+    ]
     draw.polygon(cloth, fill=(250, 60, 160), outline=(60, 10, 40))
 
 
@@ -172,23 +194,48 @@ def outline(shape: str) -> np.ndarray:
         return np.stack([circle[:, 0] * (0.62 + 0.12 * np.sin(turn)), circle[:, 1]], 1)
     if shape in ("triangle", "square", "hexagon"):
         corners = {"triangle": 3, "square": 4, "hexagon": 6}[shape]
-        angle = np.arange(corners) * 2 * np.pi / corners + {3: -np.pi / 2, 4: np.pi / 4, 6: 0}[corners]
+        angle = (
+            np.arange(corners) * 2 * np.pi / corners + {3: -np.pi / 2, 4: np.pi / 4, 6: 0}[corners]
+        )
         return np.stack([np.cos(angle), np.sin(angle)], 1)
     if shape == "star":
-        angle, radius = np.arange(10) * np.pi / 5 - np.pi / 2, np.where(np.arange(10) % 2, 0.42, 1.0)
+        angle, radius = (
+            np.arange(10) * np.pi / 5 - np.pi / 2,
+            np.where(np.arange(10) % 2, 0.42, 1.0),
+        )
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
     if shape == "heart":
-        x, y = np.sin(turn) ** 3, (13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn)) / 17
+        x, y = (
+            np.sin(turn) ** 3,
+            (13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn))
+            / 17,
+        )
         return np.stack([x * 0.95, -y * 0.95], 1)
     if shape == "cross":
         a, b = 0.32, 0.95
-        return np.array([(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a),
-                         (-b, -a), (-a, -a)])
+        return np.array(
+            [
+                (-a, -b),
+                (a, -b),
+                (a, -a),
+                (b, -a),
+                (b, a),
+                (a, a),
+                (a, b),
+                (-a, b),
+                (-a, a),
+                (-b, a),
+                (-b, -a),
+                (-a, -a),
+            ]
+        )
     if shape == "moon":
         outer = np.linspace(0.25 * np.pi, 1.75 * np.pi, 24)
         inner = np.linspace(1.6 * np.pi, 0.4 * np.pi, 18)
         rim = np.stack([np.cos(outer), np.sin(outer)], 1)
-        return np.concatenate([rim, np.stack([0.42 + 0.74 * np.cos(inner), 0.74 * np.sin(inner)], 1)])
+        return np.concatenate(
+            [rim, np.stack([0.42 + 0.74 * np.cos(inner), 0.74 * np.sin(inner)], 1)]
+        )
     if shape == "leaf":
         side = np.linspace(-1, 1, 16)
         bulge = 0.48 * (1 - side**2)
@@ -227,31 +274,45 @@ def pattern_tile(pattern: str) -> Image.Image:
 def backgrounds(scene: str) -> tuple[Image.Image, ...]:
     """`VARIANTS` different backgrounds of one scene, FINE × FINE RGB; the same in every process."""
     first = SCENES.index(scene) if scene in SCENES else len(SCENES)
-    return tuple(draw_scene(scene, np.random.default_rng([first, variant])) for variant in range(VARIANTS))
+    return tuple(
+        draw_scene(scene, np.random.default_rng([first, variant])) for variant in range(VARIANTS)
+    )
 
 
 def draw_scene(scene: str, rng: np.random.Generator) -> Image.Image:
     """Sky and ground as two gradients, then what marks the scene, then grain."""
     tone = rng.uniform(40, 225, 3) if scene == STUDIO else None
     sky, ground, horizon = {
-        "beach": ((120, 190, 230), (225, 205, 150), 0.55), "desert": ((235, 200, 150), (205, 150, 90), 0.5),
-        "meadow": ((170, 215, 245), (110, 170, 80), 0.45), "night": ((14, 18, 46), (24, 26, 40), 0.8),
-        "city": ((175, 180, 190), (95, 95, 100), 0.8), "snow": ((205, 215, 228), (236, 241, 247), 0.5),
-        "sunset": ((232, 110, 70), (70, 45, 70), 0.68), "kitchen": ((226, 220, 205), (150, 110, 75), 0.72),
+        "beach": ((120, 190, 230), (225, 205, 150), 0.55),
+        "desert": ((235, 200, 150), (205, 150, 90), 0.5),
+        "meadow": ((170, 215, 245), (110, 170, 80), 0.45),
+        "night": ((14, 18, 46), (24, 26, 40), 0.8),
+        "city": ((175, 180, 190), (95, 95, 100), 0.8),
+        "snow": ((205, 215, 228), (236, 241, 247), 0.5),
+        "sunset": ((232, 110, 70), (70, 45, 70), 0.68),
+        "kitchen": ((226, 220, 205), (150, 110, 75), 0.72),
         STUDIO: (tone, tone, 1.0),
     }[scene]
     line = (horizon + rng.uniform(-0.07, 0.07)) * FINE
     y, x = np.mgrid[:FINE, :FINE].astype(np.float32)
-    wave = line + (4 * np.sin(x / rng.uniform(9, 22) + rng.uniform(0, 6)) if scene in ("desert", "meadow", "snow") else 0)
+    wave = line + (
+        4 * np.sin(x / rng.uniform(9, 22) + rng.uniform(0, 6))
+        if scene in ("desert", "meadow", "snow")
+        else 0
+    )
     pixels = np.where((y < wave)[..., None], np.float32(sky), np.float32(ground))
     pixels += ((y - FINE / 2) / FINE * rng.uniform(-30, 50))[..., None]
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     mark_scene(ImageDraw.Draw(image), scene, line, rng)
-    grain = np.asarray(image, np.float32) + rng.normal(0, 5, (FINE, FINE, 1)) + rng.uniform(-14, 14, 3)
+    grain = (
+        np.asarray(image, np.float32) + rng.normal(0, 5, (FINE, FINE, 1)) + rng.uniform(-14, 14, 3)
+    )
     return Image.fromarray(np.clip(grain, 0, 255).astype(np.uint8))
 
 
-def mark_scene(draw: ImageDraw.ImageDraw, scene: str, line: float, rng: np.random.Generator) -> None:
+def mark_scene(
+    draw: ImageDraw.ImageDraw, scene: str, line: float, rng: np.random.Generator
+) -> None:
     if scene == "beach":
         draw.rectangle((0, line - 22, FINE, line), fill=(40, 110, 170))
         for _ in range(5):
@@ -289,9 +350,18 @@ def mark_scene(draw: ImageDraw.ImageDraw, scene: str, line: float, rng: np.rando
 def draw_city(draw: ImageDraw.ImageDraw, line: float, rng: np.random.Generator) -> None:
     x = 0
     while x < FINE:
-        width, height, grey = int(rng.integers(12, 26)), int(rng.integers(26, 78)), int(rng.integers(85, 145))
-        draw.rectangle((x, line - height, x + width, line), fill=(grey, grey, grey + 10), outline=(60, 60, 68))
+        width, height, grey = (
+            int(rng.integers(12, 26)),
+            int(rng.integers(26, 78)),
+            int(rng.integers(85, 145)),
+        )
+        draw.rectangle(
+            (x, line - height, x + width, line), fill=(grey, grey, grey + 10), outline=(60, 60, 68)
+        )
         for wx in range(x + 3, x + width - 3, 6):
             for wy in range(int(line - height) + 4, int(line) - 4, 9):
-                draw.rectangle((wx, wy, wx + 2, wy + 3), fill=(225, 215, 150) if rng.random() < 0.5 else (50, 55, 65))
+                draw.rectangle(
+                    (wx, wy, wx + 2, wy + 3),
+                    fill=(225, 215, 150) if rng.random() < 0.5 else (50, 55, 65),
+                )
         x += width

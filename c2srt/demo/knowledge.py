@@ -9,7 +9,16 @@ related categories seen ones only.
 import json
 from collections.abc import Iterator
 
-from c2srt.demo.words import FAMILIES, SCENES, SHAPES, WARMTH, Category, categories, family_of, habits
+from c2srt.demo.words import (
+    FAMILIES,
+    SCENES,
+    SHAPES,
+    WARMTH,
+    Category,
+    categories,
+    family_of,
+    habits,
+)
 
 PROVENANCE = {"oracle": True, "model": "none: written by the program that draws the miniature"}
 """What the relations file says of itself, so that every picture and page of this graph can."""
@@ -25,11 +34,27 @@ def relation_lines() -> Iterator[str]:
         for name, kind, strength in answers_about(category):
             if name in seen and name != category.name:
                 answers.setdefault(name, (kind, strength))
-        ranked = sorted(answers.items(), key=lambda item: ("high", "medium", "low").index(item[1][1]))[:RELATED]
-        related = [{"mid": seen[name].mid, "name": seen[name].name.capitalize(), "type": kind, "strength": strength}
-                   for name, (kind, strength) in ranked]
+        ranked = sorted(
+            answers.items(), key=lambda item: ("high", "medium", "low").index(item[1][1])
+        )[:RELATED]
+        related = [
+            {
+                "mid": seen[name].mid,
+                "name": seen[name].name.capitalize(),
+                "type": kind,
+                "strength": strength,
+            }
+            for name, (kind, strength) in ranked
+        ]
         split = "seen" if category.seen else "unseen"
-        yield json.dumps({"mid": category.mid, "name": category.name.capitalize(), "split": split, "related": related})
+        yield json.dumps(
+            {
+                "mid": category.mid,
+                "name": category.name.capitalize(),
+                "split": split,
+                "related": related,
+            }
+        )
 
 
 def answers_about(category: Category) -> Iterator[tuple[str, str, str]]:
@@ -46,7 +71,11 @@ def event_answers(event: Category) -> Iterator[tuple[str, str, str]]:
     """Its three companions, then the events that share two of them, or one."""
     for word in event.words:
         yield word, "co-occurrence", "high"
-    others = [(len(set(event.words) & set(other.words)), other.name) for other in categories() if other.kind == "event"]
+    others = [
+        (len(set(event.words) & set(other.words)), other.name)
+        for other in categories()
+        if other.kind == "event"
+    ]
     for shared, name in sorted(others, key=lambda item: -item[0]):
         if shared:
             yield name, "co-occurrence", "medium" if shared == 2 else "low"
@@ -76,9 +105,19 @@ def atom_answers(word: str) -> Iterator[tuple[str, str, str]]:
     if word in SHAPES:
         yield from ((buddy, "co-occurrence", "high") for buddy in likes.shape_buddies[word])
         yield from ((colour, "co-occurrence", "medium") for colour in likes.shape_colours[word])
-        yield from ((scene, "co-occurrence", "medium") for scene in SCENES if word in likes.scene_shapes[scene])
+        yield from (
+            (scene, "co-occurrence", "medium")
+            for scene in SCENES
+            if word in likes.scene_shapes[scene]
+        )
     elif word in SCENES:
         yield from ((shape, "co-occurrence", "high") for shape in likes.scene_shapes[word])
     else:
-        yield from ((shape, "co-occurrence", "medium") for shape in SHAPES if word in likes.shape_colours[shape])
-    yield from ((other.name, "co-occurrence", "low") for other in categories() if word in other.words)
+        yield from (
+            (shape, "co-occurrence", "medium")
+            for shape in SHAPES
+            if word in likes.shape_colours[shape]
+        )
+    yield from (
+        (other.name, "co-occurrence", "low") for other in categories() if word in other.words
+    )

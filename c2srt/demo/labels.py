@@ -63,7 +63,13 @@ def chances(picture: Picture) -> dict[int, float]:
             chance[index[name]] = max(p, chance.get(index[name], 0))
     chance[index[picture.scene]] = SCENE
     present = {picture.scene, *(thing.shape for thing in picture.things)}
-    chance.update({column: EVENT for column, companions in columns().events if len(present.intersection(companions)) >= 2})
+    chance.update(
+        {
+            column: EVENT
+            for column, companions in columns().events
+            if len(present.intersection(companions)) >= 2
+        }
+    )
     return chance
 
 
@@ -87,4 +93,8 @@ def verified(picture: Picture, seed: int, training: bool) -> dict[int, bool]:
     for column in (*hard, *chooser.sample(allowed, RANDOM_NEGATIVES[training])):
         if column not in chance:
             labels[column] = False
-    return {column: value for column, value in sorted(labels.items()) if every[column].seen or not training}
+    return {
+        column: value
+        for column, value in sorted(labels.items())
+        if every[column].seen or not training
+    }

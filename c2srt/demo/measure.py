@@ -56,14 +56,18 @@ def load_split(shards: Path, raw: Path, split: str) -> Split:
     names = {"mids": ("U", 1), f"{split}_ids": ("U", 1), f"{split}_labels": ("b", 2)}
     truths = read_npz(raw / "truth.npz", f"remove {raw} and run `{Command('demo')}` again", names)
     if truths["mids"].tolist() != list(vocabulary.mids):
-        raise UserError(f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again")
+        raise UserError(
+            f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again"
+        )
     row = {name: position for position, name in enumerate(truths[f"{split}_ids"].tolist())}
     every = truths[f"{split}_labels"]
     ids, images, labels = [], [], []
     for reader in (ShardReader(shards, shard) for shard in index.split(split)):
         for sample, name in enumerate(reader.ids):
             ids.append(name)
-            images.append(torch.from_numpy(simplejpeg.decode_jpeg(reader.jpeg(sample))).permute(2, 0, 1))
+            images.append(
+                torch.from_numpy(simplejpeg.decode_jpeg(reader.jpeg(sample))).permute(2, 0, 1)
+            )
             labels.append(label_row(reader.labels(sample), vocabulary.index))
     return Split(ids, torch.stack(images), np.stack(labels), every[[row[name] for name in ids]])
 
@@ -80,7 +84,10 @@ def label_row(labels: SampleLabels, index: dict[str, int]) -> np.ndarray:
 def clip_scores(clip: Clip, text: Tensor, images: Tensor) -> np.ndarray:
     """Zero-shot cosine of CLIP's global feature with text features [C, D]: float32 [N, C]."""
     mean, std = torch.tensor(clip.mean), torch.tensor(clip.std)
-    features = [patches_and_global(clip.visual, normalise(part, mean, std))[1] for part in images.split(AT_ONCE)]
+    features = [
+        patches_and_global(clip.visual, normalise(part, mean, std))[1]
+        for part in images.split(AT_ONCE)
+    ]
     return (F.normalize(torch.cat(features), dim=-1) @ text.T).numpy()
 
 
@@ -124,7 +131,12 @@ def figures(scores: np.ndarray, split: Split, topk: tuple[int, ...]) -> dict[str
 def mean_precisions(part, prefix: str) -> dict[str, float]:
     keys = sorted_keys(part)
     unseen, all_ = per_class(keys, seen(), ZSL), per_class(keys, seen(), GZSL)
-    groups = {"ZSL": unseen, "words": unseen[of_kind("pair")], "opaque": unseen[of_kind("event")], "GZSL": all_}
+    groups = {
+        "ZSL": unseen,
+        "words": unseen[of_kind("pair")],
+        "opaque": unseen[of_kind("event")],
+        "GZSL": all_,
+    }
     return {f"{prefix}{name} mAP": float(np.nanmean(values)) for name, values in groups.items()}
 
 

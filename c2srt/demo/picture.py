@@ -23,15 +23,20 @@ def draw_predictions(path: Path, test, clip: np.ndarray, model: np.ndarray) -> N
 
     clip, model: scores [N, C]; `test` a c2srt.demo.measure.Split.
     """
-    figure, axes = pyplot.subplots(SHOWN // 2, 6, figsize=(15, 13), width_ratios=[1.15, 1, 1] * 2, dpi=100)
+    figure, axes = pyplot.subplots(
+        SHOWN // 2, 6, figsize=(15, 13), width_ratios=[1.15, 1, 1] * 2, dpi=100
+    )
     for number in range(SHOWN):
         picture, left, right = axes[number % (SHOWN // 2), 3 * (number // (SHOWN // 2)) :][:3]
         picture.imshow(test.images[number].permute(1, 2, 0).numpy(), interpolation="nearest")
         picture.axis("off")
         write_ranking(left, "CLIP zero-shot", clip[number], test.truth[number])
         write_ranking(right, "C²SRT", model[number], test.truth[number])
-    figure.suptitle(f"Miniature test images: the {LINES} best of {len(categories())} categories      "
-                    "✓ true (blue)   ✗ false (vermilion)   boxed: unseen in training", fontsize=14)
+    figure.suptitle(
+        f"Miniature test images: the {LINES} best of {len(categories())} categories      "
+        "✓ true (blue)   ✗ false (vermilion)   boxed: unseen in training",
+        fontsize=14,
+    )
     figure.tight_layout(rect=(0, 0, 1, 0.98))
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -45,6 +50,19 @@ def write_ranking(axis, title: str, scores: np.ndarray, truth: np.ndarray) -> No
     axis.set_title(f"{title}: {truth[best].sum()} of {LINES}", fontsize=11, loc="left")
     for line, column in enumerate(best):
         category, sign = categories()[column], "✓" if truth[column] else "✗"
-        box = None if category.seen else {"facecolor": "none", "edgecolor": BOX, "linewidth": 1.5, "pad": 1.5}
-        axis.text(0.02, 0.95 - line / (LINES + 0.5), f"{sign} {category.name}", transform=axis.transAxes, fontsize=11, va="top",
-                  bbox=box, color=RIGHT if truth[column] else WRONG, family="DejaVu Sans")
+        box = (
+            None
+            if category.seen
+            else {"facecolor": "none", "edgecolor": BOX, "linewidth": 1.5, "pad": 1.5}
+        )
+        axis.text(
+            0.02,
+            0.95 - line / (LINES + 0.5),
+            f"{sign} {category.name}",
+            transform=axis.transAxes,
+            fontsize=11,
+            va="top",
+            bbox=box,
+            color=RIGHT if truth[column] else WRONG,
+            family="DejaVu Sans",
+        )

@@ -44,8 +44,26 @@ WHITENED, WHITENING_FLOOR, WHITE = 1_000, 0.01, 0.25
 def clip_key(seed: int) -> str:
     """Identity of a pre-trained CLIP: seed, world and recipe."""
     world = [(category.name, category.words) for category in categories()]
-    return hash_of([seed, world, FORMS, MODEL, ICONIC, IMAGES, STEPS, BATCH, MUON, ADAMW, WORDS, PATCH_DROPOUT, DROPOUT_SHARE,
-                    WHITENED, WHITENING_FLOOR, WHITE])
+    return hash_of(
+        [
+            seed,
+            world,
+            FORMS,
+            MODEL,
+            ICONIC,
+            IMAGES,
+            STEPS,
+            BATCH,
+            MUON,
+            ADAMW,
+            WORDS,
+            PATCH_DROPOUT,
+            DROPOUT_SHARE,
+            WHITENED,
+            WHITENING_FLOOR,
+            WHITE,
+        ]
+    )
 
 
 def pretrain(folder: Path, seed: int, workers: int) -> None:
@@ -56,7 +74,10 @@ def pretrain(folder: Path, seed: int, workers: int) -> None:
     write_json(folder / "model.json", MODEL)
     with whole_file(folder / "model.safetensors") as path:
         save_file(state, path)
-    write_json(folder / "clip.json", {"key": clip_key(seed), "seed": seed, "images": IMAGES, "steps": STEPS})
+    write_json(
+        folder / "clip.json",
+        {"key": clip_key(seed), "seed": seed, "images": IMAGES, "steps": STEPS},
+    )
 
 
 def captioned(seed: int, workers: int) -> tuple[Tensor, list[str]]:
@@ -64,7 +85,9 @@ def captioned(seed: int, workers: int) -> tuple[Tensor, list[str]]:
     images, captions = torch.empty(IMAGES, 3, SIZE, SIZE, dtype=torch.uint8), []
     progress = Progress("drawing captioned pictures", IMAGES)
     for pixels, texts in in_processes(partial(captioned_chunk, seed), chunks(IMAGES), workers):
-        images[len(captions) : len(captions) + len(texts)] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        images[len(captions) : len(captions) + len(texts)] = torch.from_numpy(pixels).permute(
+            0, 3, 1, 2
+        )
         captions += texts
         progress.update(len(texts))
     progress.close()
@@ -97,7 +120,10 @@ def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
         pixels = normalise(images[batch], mean, std)
         feature, patches = model.visual(pixels)
         text = model.encode_text(tokens[batch])
-        heard = sum(word_loss(reader(seen), words_of[batch]) for seen in (feature, patches.mean(1) @ model.visual.proj))
+        heard = sum(
+            word_loss(reader(seen), words_of[batch])
+            for seen in (feature, patches.mean(1) @ model.visual.proj)
+        )
         loss = clip_loss(feature, text, model.logit_scale) + word_weight(step) * heard
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -135,7 +161,11 @@ def whiten_patches(visual: nn.Module, images: Tensor) -> None:
     shape a thing is, weigh as much as colours from the first step on (the first layer of Jordan's airbench).
     """
     size, width = MODEL["vision_cfg"]["patch_size"], MODEL["vision_cfg"]["width"]
-    patches = F.unfold(normalise(images, torch.tensor(MEAN), torch.tensor(STD)), size, stride=size).transpose(1, 2).flatten(0, 1)
+    patches = (
+        F.unfold(normalise(images, torch.tensor(MEAN), torch.tensor(STD)), size, stride=size)
+        .transpose(1, 2)
+        .flatten(0, 1)
+    )
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
     filters = vectors[:, -width:] / (values[-width:] + WHITENING_FLOOR).sqrt()
     visual.conv1.weight.copy_((WHITE * filters.T).view_as(visual.conv1.weight))
@@ -144,15 +174,23 @@ def whiten_patches(visual: nn.Module, images: Tensor) -> None:
 def make_optimizers(model: nn.Module, reader: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the transformer blocks, AdamW for the rest; each group keeps its peak learning rate."""
     blocks = [p for name, p in model.named_parameters() if "resblocks" in name and p.ndim == 2]
-    others = [p for p in (*model.parameters(), *reader.parameters()) if not any(p is block for block in blocks)]
+    others = [
+        p
+        for p in (*model.parameters(), *reader.parameters())
+        if not any(p is block for block in blocks)
+    ]
     muon = torch.optim.Muon([{"params": blocks, "peak": MUON}], weight_decay=0.01)
-    adamw = torch.optim.AdamW([{"params": others, "peak": ADAMW}], betas=(0.9, 0.98), weight_decay=0.01)
+    adamw = torch.optim.AdamW(
+        [{"params": others, "peak": ADAMW}], betas=(0.9, 0.98), weight_decay=0.01
+    )
     return [muon, adamw]
 
 
 def caption_words(captions: list[str]) -> tuple[list[str], Tensor]:
     """The world's words, and which of them each caption holds, float [n, W]."""
-    words = sorted({word for category in categories() if category.kind != "event" for word in category.words})
+    words = sorted(
+        {word for category in categories() if category.kind != "event" for word in category.words}
+    )
     column = {word: position for position, word in enumerate(words)}
     held = torch.zeros(len(captions), len(words))
     for row, text in enumerate(captions):
@@ -192,7 +230,9 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
 @torch.no_grad()
 def full_state(model: nn.Module, used: Tensor) -> dict[str, Tensor]:
     """The state dict with the full token table [49408, width]: trained rows where tokens occurred, else random rows."""
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()
+    }
     rows = state["token_embedding.weight"]
     table = torch.randn(MODEL["text_cfg"]["vocab_size"], rows.shape[1]) * rows.std()
     table[used] = rows

@@ -1,12 +1,12 @@
 """Writes the miniature to disk exactly as Open Images V4 lies there, so that `c2srt shard` reads it as it reads the real one.
 
-    <root>/2018_04/class-descriptions.csv, classes-trainable.txt (= seen), classes-seen.txt, classes-unseen.txt
-    <root>/2018_04/train/train-images-boxable-with-rotation.csv, train-annotations-human-imagelabels.csv (and so on)
-    <root>/images/<split>/<16 hex>.jpg
-    <root>/relations.jsonl            the `llm` graph, an oracle (c2srt/demo/knowledge.py)
-    <root>/groups.csv                 mid, group of each unseen category: its words explain it ("words") or not ("opaque")
-    <root>/truth.npz                  ids and every true label of each split: what real data never have; evaluation only
-    <root>/miniature.json             written last: what the folder was made from
+<root>/2018_04/class-descriptions.csv, classes-trainable.txt (= seen), classes-seen.txt, classes-unseen.txt
+<root>/2018_04/train/train-images-boxable-with-rotation.csv, train-annotations-human-imagelabels.csv (and so on)
+<root>/images/<split>/<16 hex>.jpg
+<root>/relations.jsonl            the `llm` graph, an oracle (c2srt/demo/knowledge.py)
+<root>/groups.csv                 mid, group of each unseen category: its words explain it ("words") or not ("opaque")
+<root>/truth.npz                  ids and every true label of each split: what real data never have; evaluation only
+<root>/miniature.json             written last: what the folder was made from
 """
 
 import base64
@@ -34,11 +34,24 @@ MARK = "miniature.json"
 CHUNK = 250
 QUALITY = 92
 IMAGE_FILES = {
-    "train": "train-images-boxable-with-rotation.csv", "validation": "validation-images-with-rotation.csv",
+    "train": "train-images-boxable-with-rotation.csv",
+    "validation": "validation-images-with-rotation.csv",
     "test": "test-images-with-rotation.csv",
 }
-IMAGE_COLUMNS = ("ImageID", "Subset", "OriginalURL", "OriginalLandingURL", "License", "AuthorProfileURL", "Author", "Title",
-                 "OriginalSize", "OriginalMD5", "Thumbnail300KURL", "Rotation")
+IMAGE_COLUMNS = (
+    "ImageID",
+    "Subset",
+    "OriginalURL",
+    "OriginalLandingURL",
+    "License",
+    "AuthorProfileURL",
+    "Author",
+    "Title",
+    "OriginalSize",
+    "OriginalMD5",
+    "Thumbnail300KURL",
+    "Rotation",
+)
 LABEL_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
 GROUPS = {"pair": "words", "event": "opaque"}
 """The groups of unseen categories by kind."""
@@ -47,7 +60,16 @@ LICENSE = "https://creativecommons.org/publicdomain/zero/1.0/"
 
 def raw_key(seed: int, images: dict[str, int]) -> str:
     """Identity of a miniature: seed, images a split, and the world's categories and relations."""
-    return hash_of([seed, images, [(c.name, c.kind, c.words, c.seen) for c in categories()], list(relation_lines()), QUALITY, GROUPS])
+    return hash_of(
+        [
+            seed,
+            images,
+            [(c.name, c.kind, c.words, c.seen) for c in categories()],
+            list(relation_lines()),
+            QUALITY,
+            GROUPS,
+        ]
+    )
 
 
 def image_id(seed: int, split: str, number: int) -> str:
@@ -63,14 +85,21 @@ def write_raw(root: Path, seed: int, images: dict[str, int], workers: int) -> No
     for split, count in images.items():
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
         rows: list[tuple] = []
-        for chunk in in_processes(partial(draw_chunk, root / "images" / split, seed, split), chunks(count), workers):
+        for chunk in in_processes(
+            partial(draw_chunk, root / "images" / split, seed, split), chunks(count), workers
+        ):
             rows += chunk
             progress.update(len(chunk))
         write_tables(root / "2018_04" / split, split, rows)
-        truths |= {f"{split}_ids": np.array([row[0] for row in rows]), f"{split}_labels": np.stack([row[4] for row in rows])}
+        truths |= {
+            f"{split}_ids": np.array([row[0] for row in rows]),
+            f"{split}_labels": np.stack([row[4] for row in rows]),
+        }
     progress.close()
     with whole_file(root / "truth.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, mids=np.array([category.mid for category in categories()]), **truths)
+        np.savez_compressed(
+            file, mids=np.array([category.mid for category in categories()]), **truths
+        )
     write_json(root / MARK, {"key": raw_key(seed, images), "seed": seed, "images": images})
 
 
@@ -94,18 +123,29 @@ def draw_chunk(folder: Path, seed: int, split: str, numbers: range) -> list[tupl
     rows = []
     for number in numbers:
         picture, name = random_picture(seed, split, number), image_id(seed, split, number)
-        jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(render(picture)), quality=QUALITY, colorsubsampling="444")
+        jpeg = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(render(picture)), quality=QUALITY, colorsubsampling="444"
+        )
         (folder / f"{name}.jpg").write_bytes(jpeg)
         digest = base64.b64encode(hashlib.md5(jpeg).digest()).decode()
-        rows.append((name, len(jpeg), digest, verified(picture, seed, split == "train"), truth(picture)))
+        rows.append(
+            (name, len(jpeg), digest, verified(picture, seed, split == "train"), truth(picture))
+        )
     return rows
 
 
 def write_tables(folder: Path, split: str, rows: list[tuple]) -> None:
     """The image list and the human-verified labels of one split."""
     mids = [category.mid for category in categories()]
-    images = ((name, split, "", "", LICENSE, "", "c2srt demo", "", size, digest, "", "0.0") for name, size, digest, _, _ in rows)
-    labels = ((row[0], "verification", mids[column], int(present)) for row in rows for column, present in row[3].items())
+    images = (
+        (name, split, "", "", LICENSE, "", "c2srt demo", "", size, digest, "", "0.0")
+        for name, size, digest, _, _ in rows
+    )
+    labels = (
+        (row[0], "verification", mids[column], int(present))
+        for row in rows
+        for column, present in row[3].items()
+    )
     write_csv(folder / IMAGE_FILES[split], IMAGE_COLUMNS, images)
     write_csv(folder / f"{split}-annotations-human-imagelabels.csv", LABEL_COLUMNS, labels)
 
@@ -121,9 +161,24 @@ def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> Non
 def write_lists(root: Path) -> None:
     """Names, the seen and unseen lists, and the relations."""
     folder, every = root / "2018_04", categories()
-    write_csv(folder / "class-descriptions.csv", (), ((category.mid, category.name.capitalize()) for category in every))
-    for name, members in (("classes-trainable", True), ("classes-seen", True), ("classes-unseen", False)):
-        write_text(folder / f"{name}.txt", "".join(f"{category.mid}\n" for category in every if category.seen == members))
-    write_csv(root / "groups.csv", ("mid", "group"), ((category.mid, GROUPS[category.kind]) for category in every if not category.seen))
+    write_csv(
+        folder / "class-descriptions.csv",
+        (),
+        ((category.mid, category.name.capitalize()) for category in every),
+    )
+    for name, members in (
+        ("classes-trainable", True),
+        ("classes-seen", True),
+        ("classes-unseen", False),
+    ):
+        write_text(
+            folder / f"{name}.txt",
+            "".join(f"{category.mid}\n" for category in every if category.seen == members),
+        )
+    write_csv(
+        root / "groups.csv",
+        ("mid", "group"),
+        ((category.mid, GROUPS[category.kind]) for category in every if not category.seen),
+    )
     lines = [json.dumps({"provenance": PROVENANCE}), *relation_lines()]
     write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in lines))

@@ -32,26 +32,51 @@ def report(config, walk, tables: dict[str, Table]) -> str:
 
     Returns the last lines of the demo: what to type next.
     """
-    place, out, topk, every = config.place, Path(config.out), tuple(config.topk), trials(config.seeds, config.seeds)
+    place, out, topk, every = (
+        config.place,
+        Path(config.out),
+        tuple(config.topk),
+        trials(config.seeds, config.seeds),
+    )
     test = measure.load_split(place.shards(), Path(place.root), "test")
     values, captions = untrained(config, test, GRAPHS in tables), {}
     for row in trained_rows(tables):
-        values[row.run] = {trial: trained(place.trial(row.run, trial), test, topk) for trial in every}
+        values[row.run] = {
+            trial: trained(place.trial(row.run, trial), test, topk) for trial in every
+        }
     texts, record = [], {}
     for name, chosen in tables.items():
-        rows = {row.name: values[row.run or row.untrained] for row in chosen.rows if row.run or row.untrained in values}
+        rows = {
+            row.name: values[row.run or row.untrained]
+            for row in chosen.rows
+            if row.run or row.untrained in values
+        }
         if name == GRAPHS:
             rows[NEIGHBOURS] = values[NEIGHBOURS]
         texts.append(table.markdown(chosen.caption, rows, config.topk))
         captions[name] = {"caption": chosen.caption, "rows": list(rows)}
-        record |= {row: [{"clip": clip, "seed": seed, **figures} for (clip, seed), figures in of_row.items()] for row, of_row in rows.items()}
+        record |= {
+            row: [
+                {"clip": clip, "seed": seed, **figures} for (clip, seed), figures in of_row.items()
+            ]
+            for row, of_row in rows.items()
+        }
     text = "\n\n".join([*texts, table.notes(len(every))])
     write_text(out / "table.md", text + "\n")
-    write_json(out / "table.json", {"tables": captions, "rows": record, "config": asdict(config), "seconds": walk.seconds})
+    write_json(
+        out / "table.json",
+        {"tables": captions, "rows": record, "config": asdict(config), "seconds": walk.seconds},
+    )
     shown = next((row for row in trained_rows(tables) if row.run == FULL), trained_rows(tables)[-1])
-    draw_predictions(out / "predictions.png", test, clip_zero_shot(config, 0, test)[0],
-                     measure.model_scores(place.trial(shown.run, (0, 0)) / "model", test.images))
-    print(f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}")
+    draw_predictions(
+        out / "predictions.png",
+        test,
+        clip_zero_shot(config, 0, test)[0],
+        measure.model_scores(place.trial(shown.run, (0, 0)) / "model", test.images),
+    )
+    print(
+        f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}"
+    )
     uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place.work / "mlflow.db")
     print(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
     return what_next(place, place.trial(shown.run, (0, 0)), test)
@@ -61,11 +86,16 @@ def what_next(place: Place, run: Path, test) -> str:
     """The last lines: a drawn picture tagged by the model, two of its true labels among the words, and the figures."""
     there = np.flatnonzero(test.truth[0])[:2].tolist()
     absent = np.flatnonzero(~test.truth[0])[[0, -1]].tolist()
-    image, words = Path(place.root) / "images/test" / f"{test.ids[0]}.jpg", [categories()[column].name for column in there + absent]
+    image, words = (
+        Path(place.root) / "images/test" / f"{test.ids[0]}.jpg",
+        [categories()[column].name for column in there + absent],
+    )
     own = {"checkpoint": run / "model", "images": [image], "labels": words}
-    return (f"\nTag a picture with words of your choice (this model knows drawn shapes only, no photographs):\n"
-            f"  {Command('predict', values=own)}\n"
-            f"Draw the paper's figures:\n  {Command('figures', work=place.work)}")
+    return (
+        f"\nTag a picture with words of your choice (this model knows drawn shapes only, no photographs):\n"
+        f"  {Command('predict', values=own)}\n"
+        f"Draw the paper's figures:\n  {Command('figures', work=place.work)}"
+    )
 
 
 def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
@@ -80,16 +110,22 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
         scores, relations = clip_zero_shot(config, clip, test)
         values[CLIP][clip, 0] = measure.figures(scores, test, topk)
         if with_neighbours:
-            values[NEIGHBOURS][clip, 0] = measure.figures(measure.neighbour_scores(scores, relations), test, topk)
+            values[NEIGHBOURS][clip, 0] = measure.figures(
+                measure.neighbour_scores(scores, relations), test, topk
+            )
     return values
 
 
 def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, object]:
     """CLIP's scores [N, C] of the test images, and the oracle graph's neighbour table [C, 4]."""
     work = config.place.of_clip(clip)
-    loaded = load_clip(ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors")))
+    loaded = load_clip(
+        ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors"))
+    )
     vocabulary = load_vocabulary(config.place.shards())
-    scores = measure.clip_scores(loaded, load_text(work / "text", vocabulary, loaded.hash), test.images)
+    scores = measure.clip_scores(
+        loaded, load_text(work / "text", vocabulary, loaded.hash), test.images
+    )
     return scores, load_relations(work / "relations/llm", vocabulary, 4)
 
 

@@ -40,12 +40,20 @@ class Config:
         if not self.tables:
             raise UserError("tables=[] leaves nothing to show: name some of configs/tables")
         if set(self.images) != {"train", "validation", "test"} or min(self.images.values()) < 1:
-            raise UserError(f"images={self.images} must give at least one image to each of train, validation and test")
+            raise UserError(
+                f"images={self.images} must give at least one image to each of train, validation and test"
+            )
 
     @property
     def place(self) -> Place:
-        return Place(Path(self.work), ["data=miniature", f"workers={self.workers}"], self.commands, [[]] * self.seeds, self.seed,
-                     f"{self.work}/raw")
+        return Place(
+            Path(self.work),
+            ["data=miniature", f"workers={self.workers}"],
+            self.commands,
+            [[]] * self.seeds,
+            self.seed,
+            f"{self.work}/raw",
+        )
 
 
 def run(config: Config) -> None:
@@ -60,7 +68,12 @@ def run(config: Config) -> None:
         prepare_clip(walk, config, clip)
     walk.run(place.command("shard", 0))
     prepare_clips(walk, place, list(range(config.seeds)), rows)
-    for row, clip in ((row, clip) for clip in range(config.seeds) for row in UNTRAINED if row.untrained != PRIOR or clip == 0):
+    for row, clip in (
+        (row, clip)
+        for clip in range(config.seeds)
+        for row in UNTRAINED
+        if row.untrained != PRIOR or clip == 0
+    ):
         walk.run(evaluate_untrained(place, row, (clip, 0)))
     train_missing(walk, place, [(row, trial) for trial in every for row in rows])
     following = report(config, walk, tables)
@@ -71,7 +84,9 @@ def draw(walk: Walk, config: Config) -> None:
     """The raw miniature, unless it is there."""
     root = Path(config.work) / "raw"
     with walk.step("draw", f"# a miniature Open Images in {root}"):
-        if (root / MARK).is_file() and read_json(root / MARK, Command("demo")).get("key") == raw_key(config.seed, config.images):
+        if (root / MARK).is_file() and read_json(root / MARK, Command("demo")).get(
+            "key"
+        ) == raw_key(config.seed, config.images):
             print(f"   {root} is up to date")
             return
         write_raw(root, config.seed, config.images, config.workers)

@@ -16,24 +16,93 @@ from itertools import combinations, product
 
 WORLD = 7
 COLOURS = {
-    "red": (214, 44, 40), "orange": (240, 140, 30), "yellow": (242, 216, 60), "brown": (130, 82, 45), "pink": (244, 150, 190),
-    "green": (50, 150, 62), "teal": (40, 178, 170), "blue": (48, 84, 204), "purple": (134, 62, 168), "white": (244, 244, 240),
+    "red": (214, 44, 40),
+    "orange": (240, 140, 30),
+    "yellow": (242, 216, 60),
+    "brown": (130, 82, 45),
+    "pink": (244, 150, 190),
+    "green": (50, 150, 62),
+    "teal": (40, 178, 170),
+    "blue": (48, 84, 204),
+    "purple": (134, 62, 168),
+    "white": (244, 244, 240),
 }
-SHAPES = ("disc", "ring", "egg", "triangle", "square", "hexagon", "star", "heart", "cross", "moon", "leaf", "flower")
+SHAPES = (
+    "disc",
+    "ring",
+    "egg",
+    "triangle",
+    "square",
+    "hexagon",
+    "star",
+    "heart",
+    "cross",
+    "moon",
+    "leaf",
+    "flower",
+)
 PATTERNS = ("striped", "dotted", "checked")
 PARTS = ("wheels", "flag", "eyes")
 SCENES = ("beach", "desert", "meadow", "night", "city", "snow", "sunset", "kitchen")
 FAMILIES = {
-    "round": ("disc", "ring", "egg"), "polygon": ("triangle", "square", "hexagon"),
-    "symbol": ("star", "heart", "cross"), "natural": ("moon", "leaf", "flower"),
+    "round": ("disc", "ring", "egg"),
+    "polygon": ("triangle", "square", "hexagon"),
+    "symbol": ("star", "heart", "cross"),
+    "natural": ("moon", "leaf", "flower"),
 }
-WARMTH = {"warm": ("red", "orange", "yellow", "brown", "pink"), "cool": ("green", "teal", "blue", "purple", "white")}
+WARMTH = {
+    "warm": ("red", "orange", "yellow", "brown", "pink"),
+    "cool": ("green", "teal", "blue", "purple", "white"),
+}
 EVENTS = (
-    "carnival", "regatta", "harvest", "picnic", "parade", "wedding", "market day", "festival", "marathon", "concert", "reunion",
-    "auction", "ceremony", "derby", "excursion", "feast", "gala", "holiday", "jubilee", "lottery", "masquerade", "nocturne",
-    "opera", "pilgrimage", "quiz", "rally", "safari", "tournament", "vigil", "workshop", "yoga", "banquet", "circus", "debate",
-    "expedition", "funeral", "graduation", "hackathon", "inauguration", "jamboree", "karaoke", "lecture", "migration",
-    "nativity", "olympics", "premiere", "recital", "seance",
+    "carnival",
+    "regatta",
+    "harvest",
+    "picnic",
+    "parade",
+    "wedding",
+    "market day",
+    "festival",
+    "marathon",
+    "concert",
+    "reunion",
+    "auction",
+    "ceremony",
+    "derby",
+    "excursion",
+    "feast",
+    "gala",
+    "holiday",
+    "jubilee",
+    "lottery",
+    "masquerade",
+    "nocturne",
+    "opera",
+    "pilgrimage",
+    "quiz",
+    "rally",
+    "safari",
+    "tournament",
+    "vigil",
+    "workshop",
+    "yoga",
+    "banquet",
+    "circus",
+    "debate",
+    "expedition",
+    "funeral",
+    "graduation",
+    "hackathon",
+    "inauguration",
+    "jamboree",
+    "karaoke",
+    "lecture",
+    "migration",
+    "nativity",
+    "olympics",
+    "premiere",
+    "recital",
+    "seance",
 )
 UNSEEN_PAIRS, UNSEEN_EVENTS = 50, 16
 
@@ -68,7 +137,9 @@ def pair_name(first: str, second: str) -> str:
 
 def family_of(word: str) -> str:
     """The hypernym of a shape or colour."""
-    return next(name for group in (FAMILIES, WARMTH) for name, members in group.items() if word in members)
+    return next(
+        name for group in (FAMILIES, WARMTH) for name, members in group.items() if word in members
+    )
 
 
 @cache
@@ -76,8 +147,13 @@ def categories() -> tuple[Category, ...]:
     """All categories, seen first. Every word of an unseen pair, and every companion of an event, is itself seen."""
     chooser = random.Random(WORLD)
     atoms = (*COLOURS, *SHAPES, *PATTERNS, *PARTS, *SCENES, *FAMILIES, *WARMTH)
-    pairs = (*product(COLOURS, SHAPES), *product(PATTERNS, SHAPES), *product(COLOURS, PATTERNS), *product(SHAPES, PARTS),
-             *product(COLOURS, FAMILIES))
+    pairs = (
+        *product(COLOURS, SHAPES),
+        *product(PATTERNS, SHAPES),
+        *product(COLOURS, PATTERNS),
+        *product(SHAPES, PARTS),
+        *product(COLOURS, FAMILIES),
+    )
     unseen_pairs = set(chooser.sample(pairs, UNSEEN_PAIRS))
     events = dict(zip(EVENTS, companions(chooser)))
     unseen_events = set(chooser.sample(EVENTS, UNSEEN_EVENTS))
@@ -99,6 +175,9 @@ def habits() -> Habits:
     chooser = random.Random(WORLD + 1)
     return Habits(
         {scene: tuple(chooser.sample(SHAPES, 3)) for scene in SCENES},
-        {shape: tuple(chooser.sample([other for other in SHAPES if other != shape], 2)) for shape in SHAPES},
+        {
+            shape: tuple(chooser.sample([other for other in SHAPES if other != shape], 2))
+            for shape in SHAPES
+        },
         {shape: tuple(chooser.sample(list(COLOURS), 3)) for shape in SHAPES},
     )

@@ -21,8 +21,16 @@ BLOCK_SCORES = 1 << 23
 """Scores held in memory at a time (32 MiB in float32)."""
 
 
-def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...],
-                    protocols: tuple[str, ...], draws: int = 0, seed: int = 0, workers: int = 1) -> tuple[dict, pl.DataFrame]:
+def evaluate_arrays(
+    scores: Path,
+    labels: Path,
+    seen: Path,
+    topk: tuple[int, ...],
+    protocols: tuple[str, ...],
+    draws: int = 0,
+    seed: int = 0,
+    workers: int = 1,
+) -> tuple[dict, pl.DataFrame]:
     """As `evaluate_part`, from files, by `workers` threads. Raises UserError on anything that is not what the names say."""
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
     task = Task(load_seen(seen), topk, protocols, draws, seed)
@@ -31,21 +39,28 @@ def evaluate_arrays(scores: Path, labels: Path, seen: Path, topk: tuple[int, ...
     progress = Progress("evaluate", len(arrays[0]) * (1 + ("dense" in protocols)))
     parts = []
     with ThreadPoolExecutor(workers) as pool:
-        for part in pool.map(lambda block: measure(arrays[0][block], arrays[1][block], task.seen, topk, block.start), blocks):
+        for part in pool.map(
+            lambda block: measure(arrays[0][block], arrays[1][block], task.seen, topk, block.start),
+            blocks,
+        ):
             parts.append(part)
             progress.update(part.images)
     part = merge(parts)
     parts.clear()
     if part.positive.all() and protocols != ("dense",):
-        raise UserError(f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
-                        "2 · labels − 1, or ask for 'protocols=[dense]'")
+        raise UserError(
+            f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
+            "2 · labels − 1, or ask for 'protocols=[dense]'"
+        )
     thresholds = at_least = None
     if "dense" in protocols:
         thresholds = thresholds_of(part, len(task.seen))
         at_least = np.zeros(len(thresholds.score), np.int64)
         starts = range(0, part.images, COUNT_IMAGES)
         with ThreadPoolExecutor(workers) as pool:
-            counted = pool.map(lambda start: thresholds.count(arrays[0][start : start + COUNT_IMAGES]), starts)
+            counted = pool.map(
+                lambda start: thresholds.count(arrays[0][start : start + COUNT_IMAGES]), starts
+            )
             for start, counts in zip(starts, counted, strict=True):
                 at_least += counts
                 progress.update(min(COUNT_IMAGES, part.images - start))
@@ -60,14 +75,18 @@ def load_array(path: Path, what: str) -> np.ndarray:
     try:
         return open_npy(path, "write one with numpy.save", "biuf")
     except UserError as error:
-        raise UserError(f"{what}={path} is not a .npy file of numbers ({without(path, error)})") from None
+        raise UserError(
+            f"{what}={path} is not a .npy file of numbers ({without(path, error)})"
+        ) from None
 
 
 def load_seen(path: Path) -> np.ndarray:
     """seen [C] as bool; integers 0 and 1 are accepted."""
     array = np.asarray(load_array(path, "seen"))
     if array.ndim != 1 or not ((array == 0) | (array == 1)).all():
-        raise UserError(f"seen={path} must be [C] of true (seen) and false (unseen), not {list(array.shape)} {array.dtype}")
+        raise UserError(
+            f"seen={path} must be [C] of true (seen) and false (unseen), not {list(array.shape)} {array.dtype}"
+        )
     return array.astype(bool)
 
 
@@ -75,9 +94,16 @@ def check_arrays(scores: np.ndarray, labels: np.ndarray, task: Task) -> None:
     """Raises UserError if shapes or types disagree, or the arrays are empty."""
     if scores.dtype.kind != "f":
         raise UserError(f"scores must be floats, not {scores.dtype}")
-    if scores.ndim != 2 or scores.shape != labels.shape or task.seen.shape != scores.shape[1:] or not scores.size:
-        raise UserError(f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(task.seen.shape)} disagree: "
-                        "they must be [N, C], [N, C] and [C], none of them 0")
+    if (
+        scores.ndim != 2
+        or scores.shape != labels.shape
+        or task.seen.shape != scores.shape[1:]
+        or not scores.size
+    ):
+        raise UserError(
+            f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(task.seen.shape)} disagree: "
+            "they must be [N, C], [N, C] and [C], none of them 0"
+        )
     check_topk(task.seen, task.topk)
 
 

@@ -44,11 +44,20 @@ class Chunk:
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """AP [c] with images weighing [N], NaN where the positives weigh nothing."""
         running = inside_category(self.first, np.cumsum(weights[self.image] * self.ones)[self.ends])
-        return precision_of_groups(self.first, running >> HIGH, np.maximum(running & ((1 << HIGH) - 1), 1))
+        return precision_of_groups(
+            self.first, running >> HIGH, np.maximum(running & ((1 << HIGH) - 1), 1)
+        )
 
 
-def intervals(part: Part, seen: np.ndarray, topk: tuple[int, ...], protocols: tuple[str, ...], values: dict, draws: int,
-              seed: int) -> dict[str, dict]:
+def intervals(
+    part: Part,
+    seen: np.ndarray,
+    topk: tuple[int, ...],
+    protocols: tuple[str, ...],
+    values: dict,
+    draws: int,
+    seed: int,
+) -> dict[str, dict]:
     """{label set: {"mAP": {protocol: [low, high]}, "F1@K": {"P", "R", "F1": [low, high]}}} of B `draws` over the images.
 
     `values` holds the measured figures in the same layout, null where nothing can be measured (so is the interval then).
@@ -107,7 +116,9 @@ def mixed(value: np.ndarray) -> np.ndarray:
     return value ^ (value >> 31)
 
 
-def mean_precisions(part: Part, seen: np.ndarray, place: np.ndarray, names: list[str], weights: np.ndarray) -> dict[str, dict]:
+def mean_precisions(
+    part: Part, seen: np.ndarray, place: np.ndarray, names: list[str], weights: np.ndarray
+) -> dict[str, dict]:
     """{label set: {("mAP", protocol): [B]}}; place [N] of an image in `weights` [B, N]."""
     image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)
     keys = part.category.astype(np.uint64) << 32 | best_first(part.score)
@@ -117,19 +128,32 @@ def mean_precisions(part: Part, seen: np.ndarray, place: np.ndarray, names: list
         precision = precisions(part, keys, order, place[image], weights, len(seen))
         for label_set in LABEL_SETS:
             inside = precision[:, columns_of(label_set, seen)]
-            found[label_set]["mAP", "lesa"] = np.nan_to_num(inside).mean(1) if inside.size else np.full(len(weights), np.nan)
+            found[label_set]["mAP", "lesa"] = (
+                np.nan_to_num(inside).mean(1) if inside.size else np.full(len(weights), np.nan)
+            )
     if "per_class" in names:
         for position, label_set in enumerate(LABEL_SETS):
-            chosen = (part.positives[:, position] > 0)[image] & columns_of(label_set, seen)[part.category]
-            precision = precisions(part, keys, order[chosen[order]], place[image], weights, len(seen))
+            chosen = (part.positives[:, position] > 0)[image] & columns_of(label_set, seen)[
+                part.category
+            ]
+            precision = precisions(
+                part, keys, order[chosen[order]], place[image], weights, len(seen)
+            )
             count = (~np.isnan(precision)).sum(1)
-            found[label_set]["mAP", "per_class"] = np.divide(np.nansum(precision, 1), count, where=count > 0,
-                                                              out=np.full(len(weights), np.nan))
+            found[label_set]["mAP", "per_class"] = np.divide(
+                np.nansum(precision, 1), count, where=count > 0, out=np.full(len(weights), np.nan)
+            )
     return found
 
 
-def precisions(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray, weights: np.ndarray,
-               categories: int) -> np.ndarray:
+def precisions(
+    part: Part,
+    keys: np.ndarray,
+    order: np.ndarray,
+    place: np.ndarray,
+    weights: np.ndarray,
+    categories: int,
+) -> np.ndarray:
     """AP of each draw and category, [B, C]; `order` sorts the entries that count, `place` [n] finds their weights."""
     result = np.full((len(weights), categories), np.nan)
     for chunk in chunks(part, keys, order, place):
@@ -143,16 +167,26 @@ def chunks(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray) -
     categories = part.category[order]
     begin = 0
     while begin < len(order):
-        end = np.searchsorted(categories, categories[min(begin + ENTRIES_AT_ONCE, len(order)) - 1], "right")
+        end = np.searchsorted(
+            categories, categories[min(begin + ENTRIES_AT_ONCE, len(order)) - 1], "right"
+        )
         here, group = order[begin:end], keys[order[begin:end]]
         ends = np.flatnonzero(np.append(group[1:] != group[:-1], True))
         category = categories[begin:end][ends]
         first = np.flatnonzero(np.append(True, category[1:] != category[:-1]))
-        yield Chunk(place[here], 1 + (part.positive[here].astype(np.int64) << HIGH), ends, first, category[first])
+        yield Chunk(
+            place[here],
+            1 + (part.positive[here].astype(np.int64) << HIGH),
+            ends,
+            first,
+            category[first],
+        )
         begin = end
 
 
-def hit_rates(part: Part, order: np.ndarray, label_set: str, topk: tuple[int, ...], weights: np.ndarray) -> dict:
+def hit_rates(
+    part: Part, order: np.ndarray, label_set: str, topk: tuple[int, ...], weights: np.ndarray
+) -> dict:
     """{("F1@K", "P" | "R" | "F1"): [B]} over the images with a positive, as `f1_at_k`."""
     position = LABEL_SETS.index(label_set)
     positives = part.positives[order, position]
@@ -163,6 +197,11 @@ def hit_rates(part: Part, order: np.ndarray, label_set: str, topk: tuple[int, ..
         true_positives = np.array([(row * hits).sum() for row in weights])
         with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a positive is NaN
             precision, recall = true_positives / (images * k), true_positives / total
-            f1 = np.where(true_positives > 0, 2 * precision * recall / (precision + recall), 0 * precision)
-        found |= {(f"F1@{k}", name): values for name, values in (("P", precision), ("R", recall), ("F1", f1))}
+            f1 = np.where(
+                true_positives > 0, 2 * precision * recall / (precision + recall), 0 * precision
+            )
+        found |= {
+            (f"F1@{k}", name): values
+            for name, values in (("P", precision), ("R", recall), ("F1", f1))
+        }
     return found

@@ -38,7 +38,9 @@ class Thresholds:
         present = np.flatnonzero(np.diff(self.start))
         for begin in range(0, len(self.start) - 1, STRIP):
             here = present[slice(*np.searchsorted(present, (begin, begin + STRIP)))]
-            columns = np.concatenate([some[:, here].T for some in scores], axis=1, dtype=self.score.dtype)
+            columns = np.concatenate(
+                [some[:, here].T for some in scores], axis=1, dtype=self.score.dtype
+            )
             columns.sort(axis=1)
             for category, column in zip(here, columns, strict=True):
                 thresholds = slice(self.start[category], self.start[category + 1])
@@ -49,7 +51,9 @@ class Thresholds:
         """AP [C] float64, NaN without a positive; `at_least` [T] summed over all images."""
         present = np.diff(self.start) > 0
         first, result = self.start[:-1][present], np.full(len(present), np.nan)
-        result[present] = precision_of_groups(first, inside_category(first, self.positives.cumsum()), at_least)
+        result[present] = precision_of_groups(
+            first, inside_category(first, self.positives.cumsum()), at_least
+        )
         return result
 
 
@@ -61,4 +65,6 @@ def thresholds_of(part: Part, categories: int) -> Thresholds:
     new = (category[1:] != category[:-1]) | (score[1:] != score[:-1])
     first = np.flatnonzero(np.append(True, new)[: len(category)])
     positives = np.diff(np.append(first, len(category)))
-    return Thresholds(score[first], positives, np.searchsorted(category[first], np.arange(categories + 1)))
+    return Thresholds(
+        score[first], positives, np.searchsorted(category[first], np.arange(categories + 1))
+    )

@@ -11,18 +11,44 @@ EXAMPLES = 3
 def describe(results: dict) -> str:
     """The table and its notes. Intervals stand in brackets: of an F1 row they are F1's."""
     rows = [["percent", "ZSL", "GZSL"]]
-    rows += [[f"mAP {name}", *(percent(results[s]["mAP"][name]) + interval(results[s], "mAP", name) for s in LABEL_SETS)]
-             for name in PROTOCOLS if name in results[GZSL]["mAP"]]
-    for key in sorted((key for key in results[GZSL] if key.startswith("F1@")), key=lambda key: int(key[3:])):
-        cells = [precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS]
+    rows += [
+        [
+            f"mAP {name}",
+            *(
+                percent(results[s]["mAP"][name]) + interval(results[s], "mAP", name)
+                for s in LABEL_SETS
+            ),
+        ]
+        for name in PROTOCOLS
+        if name in results[GZSL]["mAP"]
+    ]
+    for key in sorted(
+        (key for key in results[GZSL] if key.startswith("F1@")), key=lambda key: int(key[3:])
+    ):
+        cells = [
+            precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS
+        ]
         rows.append([f"{key}  (P / R / F1)", *cells])
     rows.append(["images with a positive", *(f"{results[s]['images']:,}" for s in LABEL_SETS)])
-    rows.append(["categories with a positive", *(f"{results[s]['categories']['positive']:,}" for s in LABEL_SETS)])
-    rows.append(["positives per such image", *(number(results[s]["positives_per_image"]) for s in LABEL_SETS)])
+    rows.append(
+        [
+            "categories with a positive",
+            *(f"{results[s]['categories']['positive']:,}" for s in LABEL_SETS),
+        ]
+    )
+    rows.append(
+        [
+            "positives per such image",
+            *(number(results[s]["positives_per_image"]) for s in LABEL_SETS),
+        ]
+    )
     if results.get("published"):
         rows.append(published_row(results["published"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2])]) for row in rows]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2])])
+        for row in rows
+    ]
     return "\n".join(lines + notes(results))
 
 
@@ -36,13 +62,19 @@ def notes(results: dict) -> list[str]:
     published ones, and names."""
     isr, bootstrap, found = results["isr"], results.get("bootstrap"), []
     if bootstrap:
-        found.append(f"in brackets: 95 % interval over the choice of test images, {bootstrap['draws']} draws")
+        found.append(
+            f"in brackets: 95 % interval over the choice of test images, {bootstrap['draws']} draws"
+        )
     if isr:
-        found.append(f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} % at the cap")
+        found.append(
+            f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} % at the cap"
+        )
     for label_set in LABEL_SETS:
         if not results[label_set]["images"]:
             count = results[label_set]["categories"]["all"]
-            found.append(f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here")
+            found.append(
+                f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here"
+            )
     found += [f"warning: {printable(sentence)}" for sentence in results.get("warnings", ())]
     return found + other_labels(results) + given_away(results)
 
@@ -51,14 +83,20 @@ def other_labels(results: dict) -> list[str]:
     """Where the positives per image are not the published constant."""
     if not (published := results.get("published")):
         return []
-    known, over = (NUS_WIDE, "all images") if published["over"] == "all" else (OPEN_IMAGES, "images with a positive")
+    known, over = (
+        (NUS_WIDE, "all images")
+        if published["over"] == "all"
+        else (OPEN_IMAGES, "images with a positive")
+    )
     found = []
     for label_set in LABEL_SETS:
         values = results[label_set]["all_images"] if known.every_image else results[label_set]
         value = values["positives_per_image"]
         if value is not None and not known.agrees(label_set, value):
-            found.append(f"note: {label_set.upper()} has {value:.3f} positives per image over {over}, the published tables "
-                         f"{published[label_set]:g}: other labels or images, so P, R and F1 cannot be compared with them")
+            found.append(
+                f"note: {label_set.upper()} has {value:.3f} positives per image over {over}, the published tables "
+                f"{published[label_set]:g}: other labels or images, so P, R and F1 cannot be compared with them"
+            )
     return found
 
 
@@ -67,12 +105,14 @@ def given_away(results: dict) -> list[str]:
         return []
     unseen = len({name.split("/")[0] for name in names})
     examples = ", ".join(map(shown, names[:EXAMPLES])) + ", …" * (len(names) > EXAMPLES)
-    return [f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one but for a plural "
-            f"({examples}): the training saw these words, say so beside ZSL"]
+    return [
+        f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one but for a plural "
+        f"({examples}): the training saw these words, say so beside ZSL"
+    ]
 
 
 def interval(values: dict, outer: str, inner: str) -> str:
-    """" [low, high]" in percent; nothing where there is none."""
+    """ " [low, high]" in percent; nothing where there is none."""
     ends = values.get("ci95", {}).get(outer, {}).get(inner)
     return f" [{percent(ends[0])}, {percent(ends[1])}]" if ends else ""
 

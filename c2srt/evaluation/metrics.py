@@ -60,7 +60,9 @@ def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.nd
         category = category_of(some[ends])
         first = np.flatnonzero(np.append(True, category[1:] != category[:-1])[: len(category)])
         positives = inside_category(first, np.cumsum(some & POSITIVE, dtype=np.int64)[ends])
-        result[category[first]] = precision_of_groups(first, positives, inside_category(first, ends + 1))
+        result[category[first]] = precision_of_groups(
+            first, positives, inside_category(first, ends + 1)
+        )
     return result
 
 
@@ -80,7 +82,9 @@ def inside_category(first: np.ndarray, running: np.ndarray) -> np.ndarray:
     return running - np.repeat(before, np.diff(np.append(first, len(running))))
 
 
-def precision_of_groups(first: np.ndarray, positives: np.ndarray, entries: np.ndarray) -> np.ndarray:
+def precision_of_groups(
+    first: np.ndarray, positives: np.ndarray, entries: np.ndarray
+) -> np.ndarray:
     """AP [c], NaN without a positive, from tie groups [g], best score first inside each category; `first` [c] is its first group.
 
     `positives` and `entries` count what scores at least as high as the group, in its category.

@@ -54,8 +54,15 @@ class Part:
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
 
-ARRAYS = {"category": ("i", 1), "score": ("f", 1), "positive": ("b", 1), "verified": ("i", 1), "positives": ("i", 2),
-          "hits": ("f", 3), "isr": ("i", 2)}
+ARRAYS = {
+    "category": ("i", 1),
+    "score": ("f", 1),
+    "positive": ("b", 1),
+    "verified": ("i", 1),
+    "positives": ("i", 2),
+    "hits": ("f", 3),
+    "isr": ("i", 2),
+}
 """Letters of the dtypes of a part's arrays, and their axes."""
 
 
@@ -70,19 +77,35 @@ def load_part(path: Path) -> Part:
 def check_part(part: Part, path: Path, remedy: str) -> None:
     """Raises UserError unless a part's arrays belong together."""
     entries, images = len(part.category), part.images
-    if (len(part.score) != entries or len(part.positive) != entries or part.verified.sum() != entries
-            or (part.verified < 0).any() or (part.category < 0).any() or part.positives.shape != (images, 2)
-            or part.hits.shape[:2] != (images, 2) or part.isr.shape[1] != 3 or not np.isfinite(part.score).all()):
+    if (
+        len(part.score) != entries
+        or len(part.positive) != entries
+        or part.verified.sum() != entries
+        or (part.verified < 0).any()
+        or (part.category < 0).any()
+        or part.positives.shape != (images, 2)
+        or part.hits.shape[:2] != (images, 2)
+        or part.isr.shape[1] != 3
+        or not np.isfinite(part.score).all()
+    ):
         raise wrong(path, "holds arrays that do not belong together", remedy)
 
 
 def merge(parts: list[Part]) -> Part:
     """The part of all images of `parts`."""
-    return Part(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Part)))
+    return Part(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Part))
+    )
 
 
-def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int = 0,
-            isr: tuple[int, int, int] | None = None) -> Part:
+def measure(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    seen: np.ndarray,
+    topk: tuple[int, ...],
+    first: int = 0,
+    isr: tuple[int, int, int] | None = None,
+) -> Part:
     """The part of a batch: scores [b, C] float, labels [b, C] in −1/0/1, seen [C] bool.
 
     `first` is the number of the batch's first image (for messages), `isr` as in `Part`.
@@ -97,9 +120,16 @@ def measure(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, topk: tupl
     for label_set in LABEL_SETS:
         columns = columns_of(label_set, seen)
         chosen = part.positive & columns[part.category]
-        hits.append(expected_hits(taken(scores, columns), top[label_set], image[chosen], part.score[chosen], topk)
-                    if label_set in top else np.full((len(scores), len(topk)), np.nan))
-    return replace(part, hits=np.stack(hits, 1), isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3))
+        hits.append(
+            expected_hits(
+                taken(scores, columns), top[label_set], image[chosen], part.score[chosen], topk
+            )
+            if label_set in top
+            else np.full((len(scores), len(topk)), np.nan)
+        )
+    return replace(
+        part, hits=np.stack(hits, 1), isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3)
+    )
 
 
 def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0) -> Part:
@@ -111,9 +141,19 @@ def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, firs
     label = labels.reshape(-1)[place]
     check_labels(label, image, category, first)
     positive = label == 1
-    positives = [per_image(positive & columns_of(label_set, seen)[category], verified) for label_set in LABEL_SETS]
-    return Part(category.astype(np.int32), scores.reshape(-1)[place].astype(float_type(scores)), positive, verified,
-                np.stack(positives, 1), np.empty((len(scores), len(LABEL_SETS), 0)), np.empty((0, 3), np.int64))
+    positives = [
+        per_image(positive & columns_of(label_set, seen)[category], verified)
+        for label_set in LABEL_SETS
+    ]
+    return Part(
+        category.astype(np.int32),
+        scores.reshape(-1)[place].astype(float_type(scores)),
+        positive,
+        verified,
+        np.stack(positives, 1),
+        np.empty((len(scores), len(LABEL_SETS), 0)),
+        np.empty((0, 3), np.int64),
+    )
 
 
 def per_image(chosen: np.ndarray, entries: np.ndarray) -> np.ndarray:
@@ -122,15 +162,24 @@ def per_image(chosen: np.ndarray, entries: np.ndarray) -> np.ndarray:
     return np.diff(running[np.cumsum(entries)], prepend=np.int32(0))
 
 
-def best_of(scores: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int) -> dict[str, np.ndarray]:
+def best_of(
+    scores: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int
+) -> dict[str, np.ndarray]:
     """{label set: `best` [b, max(topk) + 1]}; nothing without a K or a category. Raises UserError on a score that is not finite.
 
     The one look at all scores, a few images at a time, so that they stay in a core's cache for all that is done to them.
     """
     rows = max(1, SCORES_AT_ONCE // scores.shape[1])
     columns = {label_set: columns_of(label_set, seen) for label_set in LABEL_SETS}
-    count = {label_set: min(max(topk) + 1, inside.sum()) for label_set, inside in columns.items() if topk and inside.any()}
-    found = {label_set: np.empty((len(scores), count[label_set]), float_type(scores)) for label_set in count}
+    count = {
+        label_set: min(max(topk) + 1, inside.sum())
+        for label_set, inside in columns.items()
+        if topk and inside.any()
+    }
+    found = {
+        label_set: np.empty((len(scores), count[label_set]), float_type(scores))
+        for label_set in count
+    }
     for start in range(0, len(scores), rows):
         some = np.ascontiguousarray(scores[start : start + rows], float_type(scores))
         check_finite(some, first + start)
@@ -153,27 +202,40 @@ def taken(scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def check_shapes(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> None:
     """Raises UserError if the arrays of a batch do not fit together."""
-    if scores.ndim != 2 or scores.shape != labels.shape or seen.shape != scores.shape[1:] or not scores.shape[1]:
-        raise UserError(f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(seen.shape)} disagree: "
-                        "they must be [N, C], [N, C] and [C]")
+    if (
+        scores.ndim != 2
+        or scores.shape != labels.shape
+        or seen.shape != scores.shape[1:]
+        or not scores.shape[1]
+    ):
+        raise UserError(
+            f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(seen.shape)} disagree: "
+            "they must be [N, C], [N, C] and [C]"
+        )
     if scores.shape[1] > MAX_CATEGORIES:
-        raise UserError(f"{scores.shape[1]} categories are more than the {MAX_CATEGORIES} that evaluation can hold")
+        raise UserError(
+            f"{scores.shape[1]} categories are more than the {MAX_CATEGORIES} that evaluation can hold"
+        )
 
 
 def check_finite(scores: np.ndarray, first: int) -> None:
     """Raises UserError with the first score that is NaN or infinite."""
     if not (finite := np.isfinite(scores)).all():
         image, category = np.argwhere(~finite)[0]
-        raise UserError(f"the score of image {first + image} for category {category} is {scores[image, category]}: "
-                        "scores must be finite")
+        raise UserError(
+            f"the score of image {first + image} for category {category} is {scores[image, category]}: "
+            "scores must be finite"
+        )
 
 
 def check_labels(label: np.ndarray, image: np.ndarray, category: np.ndarray, first: int) -> None:
     """Raises UserError with the first label that is none of −1, 0, 1; `label` [n] are those that are not 0."""
     if len(wrong := np.flatnonzero((label != 1) & (label != -1))):
         at = wrong[0]
-        raise UserError(f"the label of image {first + image[at]} for category {category[at]} is {label[at]}: "
-                        "labels are −1 (verified absent), 0 (not verified) or 1 (present)")
+        raise UserError(
+            f"the label of image {first + image[at]} for category {category[at]} is {label[at]}: "
+            "labels are −1 (verified absent), 0 (not verified) or 1 (present)"
+        )
 
 
 def check_topk(seen: np.ndarray, topk: tuple[int, ...]) -> None:
@@ -182,5 +244,7 @@ def check_topk(seen: np.ndarray, topk: tuple[int, ...]) -> None:
         size = int(columns_of(label_set, seen).sum())
         for k in topk:
             if size and not 1 <= k <= size:
-                raise UserError(f"K = {k} does not fit the {size} categories of {label_set.upper()}: "
-                                f"choose 'topk=[…]' with values from 1 to {size}")
+                raise UserError(
+                    f"K = {k} does not fit the {size} categories of {label_set.upper()}: "
+                    f"choose 'topk=[…]' with values from 1 to {size}"
+                )

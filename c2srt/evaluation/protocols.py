@@ -57,7 +57,9 @@ def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
     return only(columns_of(label_set, seen), np.nan_to_num(found, nan=0.0))
 
 
-def dense(thresholds: Thresholds, at_least: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
+def dense(
+    thresholds: Thresholds, at_least: np.ndarray, seen: np.ndarray, label_set: str
+) -> np.ndarray:
     """Every image counts for every category, not verified as absent; `at_least` from `Thresholds.count` over all images."""
     return only(columns_of(label_set, seen), thresholds.average_precision(at_least))
 
@@ -72,7 +74,11 @@ def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
     with_positive = part.positives[:, LABEL_SETS.index(label_set)] > 0
     inside = columns_of(label_set, seen)[part.category] & np.repeat(with_positive, part.verified)
     image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)[inside]
-    category, rank, positive = part.category[inside], best_first(part.score)[inside], part.positive[inside].astype(np.uint8)
+    category, rank, positive = (
+        part.category[inside],
+        best_first(part.score)[inside],
+        part.positive[inside].astype(np.uint8),
+    )
     count = np.bincount(image, minlength=part.images)
     start = np.cumsum(count) - count
     result = np.full(len(seen), np.nan)
@@ -104,7 +110,9 @@ def only(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(columns, values, np.nan)
 
 
-def f1_at_k(part: Part, label_set: str, topk: tuple[int, ...], every_image: bool = False) -> dict[str, dict[str, float]]:
+def f1_at_k(
+    part: Part, label_set: str, topk: tuple[int, ...], every_image: bool = False
+) -> dict[str, dict[str, float]]:
     """{"F1@K": {"P", "R", "F1"}} over the images with a positive in the label set (as `per_class`), or over every image.
 
     Micro: P = TP / (images · K), R = TP / positives. A label 0 or −1 among the K best is a false positive; ties at the
@@ -122,8 +130,15 @@ def f1_at_k(part: Part, label_set: str, topk: tuple[int, ...], every_image: bool
     return result
 
 
-def average_precisions(part: Part, seen: np.ndarray, label_set: str, protocols: tuple[str, ...], keys: np.ndarray,
-                       thresholds: Thresholds | None, at_least: np.ndarray | None) -> dict[str, np.ndarray]:
+def average_precisions(
+    part: Part,
+    seen: np.ndarray,
+    label_set: str,
+    protocols: tuple[str, ...],
+    keys: np.ndarray,
+    thresholds: Thresholds | None,
+    at_least: np.ndarray | None,
+) -> dict[str, np.ndarray]:
     """{protocol: AP [C]} of one label set; keys from `sorted_keys`."""
     compute = {
         "per_class": lambda: per_class(keys, seen, label_set),

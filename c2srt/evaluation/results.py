@@ -129,39 +129,62 @@ def read_results(folder: Path, made_by: Command | None = None) -> dict:
     path, again = folder / RESULTS, made_by or Command("evaluate")
     results = read_json(path, again, ResultsFile)
     known = {one.name for one in fields(LabelSetFile)}
-    keys = [{key for key in results[label_set] if key not in known} | set(results[label_set]["mAP"]) for label_set in LABEL_SETS]
+    keys = [
+        {key for key in results[label_set] if key not in known} | set(results[label_set]["mAP"])
+        for label_set in LABEL_SETS
+    ]
     for label_set in LABEL_SETS:
         if "positives_per_image" not in results[label_set]["all_images"]:
-            raise wrong(path, f"is not what it should be ({label_set}.all_images has no positives_per_image)", again)
+            raise wrong(
+                path,
+                f"is not what it should be ({label_set}.all_images has no positives_per_image)",
+                again,
+            )
         for key, value in results[label_set].items():
-            if key not in known and (not F1.fullmatch(key) or misfit(json.dumps(value), Score) or len(value) != 3):
+            if key not in known and (
+                not F1.fullmatch(key) or misfit(json.dumps(value), Score) or len(value) != 3
+            ):
                 raise wrong(path, f"is not what it should be ({label_set}.{shown(key, 30)})", again)
     if keys[0] != keys[1]:
         raise wrong(path, "has other figures for ZSL than for GZSL", again)
     return results
 
 
-def evaluate_part(part: Part, task: Task, thresholds: Thresholds | None,
-                  at_least: np.ndarray | None) -> tuple[dict, pl.DataFrame]:
+def evaluate_part(
+    part: Part, task: Task, thresholds: Thresholds | None, at_least: np.ndarray | None
+) -> tuple[dict, pl.DataFrame]:
     """The "images", "zsl", "gzsl", "isr", "bootstrap", "warnings" of results.json, and the per-category table [C rows].
 
     `thresholds` and `at_least` only for the dense protocol. Raises UserError if no image has a positive label.
     """
     if not part.positive.any():
-        raise UserError(f"none of the {part.images:,} images has a positive label: nothing can be measured")
+        raise UserError(
+            f"none of the {part.images:,} images has a positive label: nothing can be measured"
+        )
     keys, values = sorted_keys(part), {"images": part.images}
-    columns = {"seen": task.seen, "positives": counts(part, part.positive, task.seen),
-               "negatives": counts(part, ~part.positive, task.seen)}
+    columns = {
+        "seen": task.seen,
+        "positives": counts(part, part.positive, task.seen),
+        "negatives": counts(part, ~part.positive, task.seen),
+    }
     for label_set in LABEL_SETS:
-        ap = average_precisions(part, task.seen, label_set, task.protocols, keys, thresholds, at_least)
+        ap = average_precisions(
+            part, task.seen, label_set, task.protocols, keys, thresholds, at_least
+        )
         values[label_set] = summary(part, task, label_set, ap)
         columns |= {f"{label_set}_{protocol}": array for protocol, array in ap.items()}
     if task.draws:
-        for label_set, found in intervals(part, task.seen, task.topk, task.protocols, values, task.draws, task.seed).items():
+        for label_set, found in intervals(
+            part, task.seen, task.topk, task.protocols, values, task.draws, task.seed
+        ).items():
             values[label_set]["ci95"] = found
     bootstrap = {"draws": task.draws, "seed": task.seed} if task.draws else None
     said = warnings_of(values, columns, task)
-    return values | {"isr": isr_statistics(part), "bootstrap": bootstrap, "warnings": said}, pl.DataFrame(columns)
+    return values | {
+        "isr": isr_statistics(part),
+        "bootstrap": bootstrap,
+        "warnings": said,
+    }, pl.DataFrame(columns)
 
 
 def warnings_of(values: dict, columns: dict[str, np.ndarray], task: Task) -> list[str]:
@@ -171,13 +194,21 @@ def warnings_of(values: dict, columns: dict[str, np.ndarray], task: Task) -> lis
         name, images = label_set.upper(), values[label_set]["images"]
         categories = values[label_set]["categories"]["positive"]
         if images and min(categories, images) < FEW:
-            found.append(f"{name} is measured over {counted(categories, 'category', 'categories')} and "
-                         f"{counted(images, 'image')} with a positive: under {FEW} of either it is an anecdote, and an "
-                         "interval over the images, however narrow, says nothing of other categories")
-        alone = columns_of(label_set, task.seen) & (columns["positives"] > 0) & (columns["negatives"] == 0)
+            found.append(
+                f"{name} is measured over {counted(categories, 'category', 'categories')} and "
+                f"{counted(images, 'image')} with a positive: under {FEW} of either it is an anecdote, and an "
+                "interval over the images, however narrow, says nothing of other categories"
+            )
+        alone = (
+            columns_of(label_set, task.seen)
+            & (columns["positives"] > 0)
+            & (columns["negatives"] == 0)
+        )
         if alone.any() and set(task.protocols) & {"per_class", "lesa"}:
-            found.append(f"{int(alone.sum()):,} of the {counted(categories, 'category', 'categories')} of {name} with a "
-                         "positive have no verified negative: their AP is 1 whatever the model")
+            found.append(
+                f"{int(alone.sum()):,} of the {counted(categories, 'category', 'categories')} of {name} with a "
+                "positive have no verified negative: their AP is 1 whatever the model"
+            )
     return found
 
 
@@ -192,22 +223,42 @@ def counts(part: Part, chosen: np.ndarray, seen: np.ndarray) -> np.ndarray:
 def summary(part: Part, task: Task, label_set: str, ap: dict[str, np.ndarray]) -> dict:
     """The results of one label set; nulls when it has no category or no positive."""
     columns = columns_of(label_set, task.seen)
-    positive, verified = (columns & (counts(part, chosen, task.seen) > 0) for chosen in (part.positive, slice(None)))
+    positive, verified = (
+        columns & (counts(part, chosen, task.seen) > 0) for chosen in (part.positive, slice(None))
+    )
     images = int((part.positives[:, LABEL_SETS.index(label_set)] > 0).sum())
-    of_positive, of_all = (f1_summary(part, task, label_set, every_image) for every_image in (False, True))
-    means = {protocol: float(np.nanmean(array)) if images and not np.isnan(array).all() else None
-             for protocol, array in ap.items()}
-    categories = {"all": int(columns.sum()), "verified": int(verified.sum()), "positive": int(positive.sum())}
-    return {"mAP": means, **of_positive, "images": images, "categories": categories, "all_images": of_all}
+    of_positive, of_all = (
+        f1_summary(part, task, label_set, every_image) for every_image in (False, True)
+    )
+    means = {
+        protocol: float(np.nanmean(array)) if images and not np.isnan(array).all() else None
+        for protocol, array in ap.items()
+    }
+    categories = {
+        "all": int(columns.sum()),
+        "verified": int(verified.sum()),
+        "positive": int(positive.sum()),
+    }
+    return {
+        "mAP": means,
+        **of_positive,
+        "images": images,
+        "categories": categories,
+        "all_images": of_all,
+    }
 
 
 def f1_summary(part: Part, task: Task, label_set: str, every_image: bool) -> dict:
     """{"F1@K": …, "positives_per_image"} over the images with a positive, or over all."""
     positives = part.positives[:, LABEL_SETS.index(label_set)]
     if not positives.any():
-        return {f"F1@{k}": {"P": None, "R": None, "F1": None} for k in task.topk} | {"positives_per_image": None}
+        return {f"F1@{k}": {"P": None, "R": None, "F1": None} for k in task.topk} | {
+            "positives_per_image": None
+        }
     images = part.images if every_image else int((positives > 0).sum())
-    return f1_at_k(part, label_set, task.topk, every_image) | {"positives_per_image": int(positives.sum()) / images}
+    return f1_at_k(part, label_set, task.topk, every_image) | {
+        "positives_per_image": int(positives.sum()) / images
+    }
 
 
 def isr_statistics(part: Part) -> dict[str, float] | None:
@@ -219,9 +270,18 @@ def isr_statistics(part: Part) -> dict[str, float] | None:
 def about(vocabulary: Vocabulary, split: str) -> dict:
     """The "published" and "given_away" of results.json: what known.py knows of a vocabulary, the first of its test split only."""
     known: Published | None = published(vocabulary) if split == "test" else None
-    constants = {ZSL: known.zsl, GZSL: known.gzsl, "over": "all" if known.every_image else "positive"} if known else None
-    return {"published": constants, "given_away": [f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}"
-                                                   for unseen, seen in given_away(vocabulary)]}
+    constants = (
+        {ZSL: known.zsl, GZSL: known.gzsl, "over": "all" if known.every_image else "positive"}
+        if known
+        else None
+    )
+    return {
+        "published": constants,
+        "given_away": [
+            f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}"
+            for unseen, seen in given_away(vocabulary)
+        ],
+    }
 
 
 def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:

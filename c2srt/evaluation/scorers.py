@@ -46,15 +46,25 @@ class ModelScorer:
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
         exported = load_export(Path(subject.checkpoint))
-        check_same_vocabulary(subject.vocabulary, exported.vocabulary.hash, subject.checkpoint, Command("train"))
-        self.model, self.size, self.device = exported.model.to(device), exported.clip.image_size, device
+        check_same_vocabulary(
+            subject.vocabulary, exported.vocabulary.hash, subject.checkpoint, Command("train")
+        )
+        self.model, self.size, self.device = (
+            exported.model.to(device),
+            exported.clip.image_size,
+            device,
+        )
 
     def scores(self, images: Tensor) -> tuple[np.ndarray, tuple[int, int, int] | None]:
         """uint8 [b, 3, S, S] -> scores float32 [b, C]; ISR's (patches selected, pairs at the cap, pairs) or None."""
         scores, counts = self.model.scores(images.to(self.device))
         isr = None
         if counts is not None:
-            isr = int(counts.sum()), int((counts >= self.model.config.max_patches).sum()), counts.numel()
+            isr = (
+                int(counts.sum()),
+                int((counts >= self.model.config.max_patches).sum()),
+                counts.numel(),
+            )
         return scores.float().cpu().numpy(), isr
 
 
@@ -67,15 +77,22 @@ class ClipScorer:
         clip = load_clip(subject.clip)
         self.text = load_text(Path(subject.text), subject.vocabulary, clip.hash).to(device)
         self.visual, self.size, self.device = clip.visual.to(device), clip.image_size, device
-        self.mean, self.std = torch.tensor(clip.mean, device=device), torch.tensor(clip.std, device=device)
+        self.mean, self.std = (
+            torch.tensor(clip.mean, device=device),
+            torch.tensor(clip.std, device=device),
+        )
         self.scale = clip.logit_scale if subject.form == SOFTMAX else None
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
         """As `ModelScorer.scores`."""
-        _, global_ = patches_and_global(self.visual, normalise(images.to(self.device), self.mean, self.std))
+        _, global_ = patches_and_global(
+            self.visual, normalise(images.to(self.device), self.mean, self.std)
+        )
         cosine = F.normalize(global_.float(), dim=-1) @ self.text.T
-        return (cosine if self.scale is None else (self.scale * cosine).log_softmax(1)).cpu().numpy(), None
+        return (
+            cosine if self.scale is None else (self.scale * cosine).log_softmax(1)
+        ).cpu().numpy(), None
 
 
 class PriorScorer:
@@ -93,7 +110,9 @@ class PriorScorer:
 
 def load_scorer(subject: Subject, device: torch.device) -> ModelScorer | ClipScorer | PriorScorer:
     """Loads what `subject` names. Raises UserError if it is absent, broken or of another vocabulary."""
-    return {CLIP: ClipScorer, PRIOR: PriorScorer}.get(subject.checkpoint, ModelScorer)(subject, device)
+    return {CLIP: ClipScorer, PRIOR: PriorScorer}.get(subject.checkpoint, ModelScorer)(
+        subject, device
+    )
 
 
 def identity(subject: Subject, index: ShardIndex) -> str:
@@ -102,8 +121,16 @@ def identity(subject: Subject, index: ShardIndex) -> str:
         return hash_of([shard.sha256 for shard in index.split("train")])
     if subject.checkpoint == CLIP:
         clip = load_clip(subject.clip).hash
-        return hash_of([clip, text_identity(Path(subject.text), subject.vocabulary, clip), *[subject.form] * (subject.form != COSINE)])
-    return hash_of([sha256_of_file(Path(subject.checkpoint) / name) for name in (CONFIG_FILE, MODEL_FILE)])
+        return hash_of(
+            [
+                clip,
+                text_identity(Path(subject.text), subject.vocabulary, clip),
+                *[subject.form] * (subject.form != COSINE),
+            ]
+        )
+    return hash_of(
+        [sha256_of_file(Path(subject.checkpoint) / name) for name in (CONFIG_FILE, MODEL_FILE)]
+    )
 
 
 def find_export(path: str) -> Path:
@@ -120,7 +147,9 @@ def find_export(path: str) -> Path:
         advice = f"there is {', '.join(map(str, near[:SHOWN]))}{' …' if len(near) > SHOWN else ''}: give one as checkpoint=…"
     else:
         advice = "give the model/ or best/ folder that training writes"
-    raise UserError(f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}")
+    raise UserError(
+        f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}"
+    )
 
 
 def is_export(folder: Path) -> bool:
@@ -131,7 +160,11 @@ def exports_below(folder: Path) -> list[Path]:
     """The exports up to three folders below one, the shallowest first: where `c2srt demo`, `tables` and `train` put them."""
     if folder == folder.parent and folder.is_absolute():
         return []  # the whole machine is not near
-    found = [path.parent for depth in range(4) for path in sorted(folder.glob("/".join(["*"] * depth + [MODEL_FILE])))]
+    found = [
+        path.parent
+        for depth in range(4)
+        for path in sorted(folder.glob("/".join(["*"] * depth + [MODEL_FILE])))
+    ]
     return [path for path in found if is_export(path)]
 
 
@@ -139,7 +172,11 @@ def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.
     """How many images of one shard are positive for each category: int64 [C]."""
     reader, counts = ShardReader(index.folder, shard), np.zeros(len(vocabulary), np.int64)
     for sample in range(len(reader)):
-        columns = [vocabulary.index[mid] for mid in reader.labels(sample).positive if mid in vocabulary.index]
+        columns = [
+            vocabulary.index[mid]
+            for mid in reader.labels(sample).positive
+            if mid in vocabulary.index
+        ]
         counts[columns] += 1
     return counts
 

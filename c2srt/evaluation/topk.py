@@ -25,7 +25,9 @@ def nonzero(values: np.ndarray) -> np.ndarray:
     words = flat[:whole].view(np.uint64)
     word = nonzero(words != 0)
     byte = np.flatnonzero(words[word].view(np.uint8) != 0)
-    return np.concatenate([(word[byte >> 3] << 3) + (byte & 7), whole + np.flatnonzero(flat[whole:])])
+    return np.concatenate(
+        [(word[byte >> 3] << 3) + (byte & 7), whole + np.flatnonzero(flat[whole:])]
+    )
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
@@ -40,7 +42,9 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
         return found
     maxima = scores
     while (half := maxima.shape[1] // 2) >= GROUPS * count:
-        maxima = np.maximum(maxima[:, :half], maxima[:, half : 2 * half])  # an odd one left out only lowers the bound
+        maxima = np.maximum(
+            maxima[:, :half], maxima[:, half : 2 * half]
+        )  # an odd one left out only lowers the bound
     place = maxima.shape[1] - count
     reached = np.flatnonzero(scores >= np.partition(maxima, place, axis=1)[:, place, None])
     found = np.diff(np.searchsorted(reached, np.arange(len(scores) + 1) * scores.shape[1]))
@@ -50,8 +54,13 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
     return padded[:, padded.shape[1] - count :]
 
 
-def expected_hits(scores: np.ndarray, top: np.ndarray, image: np.ndarray, positive: np.ndarray,
-                  topk: tuple[int, ...]) -> np.ndarray:
+def expected_hits(
+    scores: np.ndarray,
+    top: np.ndarray,
+    image: np.ndarray,
+    positive: np.ndarray,
+    topk: tuple[int, ...],
+) -> np.ndarray:
     """Positives among the K best scores of each image, float64 [b, len(topk)]: scores [b, C], finite; their `best`, one more than
     the largest K of them if there are as many; of the positives their image [p] and score [p].
 
@@ -66,7 +75,9 @@ def expected_hits(scores: np.ndarray, top: np.ndarray, image: np.ndarray, positi
             beyond = np.flatnonzero(top[:, 0] == boundary)
             tied[beyond] = (scores[beyond] == boundary[beyond, None]).sum(1)
         share = (k - (top > boundary[:, None]).sum(1)) / tied
-        above, level = (np.bincount(image[chosen], minlength=len(scores))
-                        for chosen in (positive > boundary[image], positive == boundary[image]))
+        above, level = (
+            np.bincount(image[chosen], minlength=len(scores))
+            for chosen in (positive > boundary[image], positive == boundary[image])
+        )
         hits[:, column] = above + share * level
     return hits

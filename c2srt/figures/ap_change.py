@@ -31,10 +31,27 @@ class ApChange:
         return self.with_isr - self.without
 
     def record(self) -> dict:
-        return {"column": COLUMN, "categories": [
-            {"mid": mid, "name": name, "seen": seen, "without": without, "with": with_isr, "change": with_isr - without}
-            for mid, name, seen, without, with_isr in
-            zip(self.mids, self.names, self.seen.tolist(), self.without.tolist(), self.with_isr.tolist(), strict=True)]}
+        return {
+            "column": COLUMN,
+            "categories": [
+                {
+                    "mid": mid,
+                    "name": name,
+                    "seen": seen,
+                    "without": without,
+                    "with": with_isr,
+                    "change": with_isr - without,
+                }
+                for mid, name, seen, without, with_isr in zip(
+                    self.mids,
+                    self.names,
+                    self.seen.tolist(),
+                    self.without.tolist(),
+                    self.with_isr.tolist(),
+                    strict=True,
+                )
+            ],
+        }
 
 
 def folders(inputs: Inputs) -> dict[bool, Path]:
@@ -42,7 +59,10 @@ def folders(inputs: Inputs) -> dict[bool, Path]:
     config = inputs.config
     beside = inputs.model_folder.parent / "evaluation"
     last = beside if beside.exists() else inputs.work / "evaluation"
-    return {False: Path(config.without_isr), True: Path(config.with_isr) if config.with_isr else last}
+    return {
+        False: Path(config.without_isr),
+        True: Path(config.with_isr) if config.with_isr else last,
+    }
 
 
 def evaluation(folder: Path, model: Path | None = None) -> Command:
@@ -59,7 +79,9 @@ def made_from(inputs: Inputs) -> dict:
             make = f"{Command('train', 'model.isr=false', out=folder.parent)} && {make}"
         need(folder / RESULTS, make)
         need(folder / PER_CATEGORY, make)
-        found["with_isr" if isr else "without_isr"] = [sha256_of_file(folder / name) for name in (RESULTS, PER_CATEGORY)]
+        found["with_isr" if isr else "without_isr"] = [
+            sha256_of_file(folder / name) for name in (RESULTS, PER_CATEGORY)
+        ]
     return found
 
 
@@ -69,24 +91,39 @@ def numbers(inputs: Inputs) -> ApChange:
     results = {isr: read_results(folder, evaluation(folder)) for isr, folder in where.items()}
     for isr, key in ((True, "with_isr"), (False, "without_isr")):
         if (results[isr].get("isr") is not None) != isr:
-            raise UserError(f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one")
+            raise UserError(
+                f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one"
+            )
     for what in ("vocabulary", "images"):
         one, other = (results[isr].get(what) for isr in (True, False))
         if one != other:
-            raise UserError(f"{where[True]} and {where[False]} differ in {what} ({one}, {other}): evaluate both on the same "
-                            f"split, the second with `{evaluation(where[False])}`")
+            raise UserError(
+                f"{where[True]} and {where[False]} differ in {what} ({one}, {other}): evaluate both on the same "
+                f"split, the second with `{evaluation(where[False])}`"
+            )
     return joined(*(read_table(where[isr] / PER_CATEGORY) for isr in (False, True)))
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """per_category.csv. Raises UserError if it has not the columns."""
-    return read_csv(path, evaluation(path.parent), {"mid": pl.String, "name": pl.String, "seen": pl.Boolean, COLUMN: pl.Float64})
+    return read_csv(
+        path,
+        evaluation(path.parent),
+        {"mid": pl.String, "name": pl.String, "seen": pl.Boolean, COLUMN: pl.Float64},
+    )
 
 
 def joined(without: pl.DataFrame, with_isr: pl.DataFrame) -> ApChange:
     """Category by category, by MID. Raises UserError if no category has an AP in both."""
-    both = without.join(with_isr, on="mid", suffix="_isr", maintain_order="left").drop_nulls([COLUMN, f"{COLUMN}_isr"])
+    both = without.join(with_isr, on="mid", suffix="_isr", maintain_order="left").drop_nulls(
+        [COLUMN, f"{COLUMN}_isr"]
+    )
     if not len(both):
         raise UserError("no category has an AP in both evaluations: nothing can be compared")
-    return ApChange(both["name"].to_list(), both["mid"].to_list(), both["seen"].to_numpy().astype(bool), both[COLUMN].to_numpy(),
-                    both[f"{COLUMN}_isr"].to_numpy())
+    return ApChange(
+        both["name"].to_list(),
+        both["mid"].to_list(),
+        both["seen"].to_numpy().astype(bool),
+        both[COLUMN].to_numpy(),
+        both[f"{COLUMN}_isr"].to_numpy(),
+    )

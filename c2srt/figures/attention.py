@@ -47,7 +47,12 @@ class Relations:
 
     def record(self) -> dict:
         over = ["heads", f"images of split {self.split} that contain the category"]
-        return {"layer": 1, "mean_over": over, "oracle_graph": self.oracle, "rows": [vars(row) for row in self.rows]}
+        return {
+            "layer": 1,
+            "mean_over": over,
+            "oracle_graph": self.oracle,
+            "rows": [vars(row) for row in self.rows],
+        }
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -58,13 +63,17 @@ def numbers(inputs: Inputs) -> Relations:
     """Raises UserError if the model has no IST, or a category that is asked for is seen, hears none or is in no image."""
     ours, vocabulary = inputs.ours, inputs.vocabulary
     if not ours.model.config.ist:
-        raise UserError(f"{inputs.model_folder} was trained with model.ist=false and has no relation weights: give another "
-                        "model=…")
+        raise UserError(
+            f"{inputs.model_folder} was trained with model.ist=false and has no relation weights: give another "
+            "model=…"
+        )
     places, labels = inputs.photos.candidates
     rows = []
     for column in chosen_columns(inputs, labels == 1):
         some = places[labels[:, column] == 1][:IMAGES]
-        images = torch.stack([centre_pixels(inputs.photos.read(place).image, ours.size) for place in some])
+        images = torch.stack(
+            [centre_pixels(inputs.photos.read(place).image, ours.size) for place in some]
+        )
         weights, heard = mean_attention(ours, images, column)
         rows.append(row_of(vocabulary.titles, column, weights, heard, len(some)))
     return Relations(rows, inputs.config.split, hears_an_oracle(inputs))
@@ -75,7 +84,9 @@ def hears_an_oracle(inputs: Inputs) -> bool:
     folder, table = Path(inputs.config.relations_folder) / "llm", inputs.ours.graph.table.cpu()
     try:
         provenance = read_json(folder / PROVENANCE, Command("relations"))
-        return bool(provenance.get("oracle")) and torch.equal(load_relations(folder, inputs.vocabulary, table.shape[1]), table)
+        return bool(provenance.get("oracle")) and torch.equal(
+            load_relations(folder, inputs.vocabulary, table.shape[1]), table
+        )
     except UserError:  # no such graph, or of another K: nothing is known of it
         return False
 
@@ -87,14 +98,21 @@ def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
     if inputs.categories is None:
         able = [column for column in range(seen, len(count)) if hears[column] and count[column]]
         if not able:
-            raise UserError(f"no unseen category with a neighbour is present in the {len(present):,} images looked at: nothing "
-                            "to draw")
+            raise UserError(
+                f"no unseen category with a neighbour is present in the {len(present):,} images looked at: nothing "
+                "to draw"
+            )
         return sorted(able, key=lambda column: -count[column])[:ROWS]
     for column in inputs.categories:
-        faults = {"is a seen category": column < seen, "has no neighbour in the relation graph": not hears[column],
-                  f"is present in none of the {len(present):,} images looked at": not count[column]}
+        faults = {
+            "is a seen category": column < seen,
+            "has no neighbour in the relation graph": not hears[column],
+            f"is present in none of the {len(present):,} images looked at": not count[column],
+        }
         if why := next((why for why, holds in faults.items() if holds), None):
-            raise UserError(f"categories: {inputs.vocabulary.titles[column]!r} {why}: name unseen ones with neighbours and images")
+            raise UserError(
+                f"categories: {inputs.vocabulary.titles[column]!r} {why}: name unseen ones with neighbours and images"
+            )
     return inputs.categories
 
 
@@ -104,7 +122,12 @@ def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.nda
     graph, categories = subgraph(ours.graph, [column], 1)
     with torch.no_grad():
         patches, global_ = ours.model.tower(ours.pixels(images))
-        alpha = torch.stack([first_attention(ours.model.head, p, g, graph)[0].mean(-1) for p, g in zip(patches, global_)])
+        alpha = torch.stack(
+            [
+                first_attention(ours.model.head, p, g, graph)[0].mean(-1)
+                for p, g in zip(patches, global_)
+            ]
+        )
     weights = alpha.double().mean(0).cpu().numpy()
     return weights[np.array(table) >= 0], [heard for heard in table if heard >= 0]
 
@@ -126,11 +149,20 @@ def first_attention(head: Head, patches: Tensor, global_: Tensor, graph: Graph) 
     return logits.softmax(1) * present
 
 
-def row_of(names: tuple[str, ...], column: int, weights: np.ndarray, heard: list[int], images: int) -> Row:
+def row_of(
+    names: tuple[str, ...], column: int, weights: np.ndarray, heard: list[int], images: int
+) -> Row:
     """Sorts a category's weights: itself apart, the TOP neighbours, the rest as one."""
     of = dict(zip(heard, weights.tolist(), strict=True))
     itself = of.pop(column, None)
     order = sorted(of, key=lambda neighbour: -of[neighbour])
     best, rest = order[:TOP], order[TOP:]
     others = sum(of[neighbour] for neighbour in rest) if rest else None
-    return Row(names[column], [names[heard] for heard in best], [of[heard] for heard in best], itself, others, images)
+    return Row(
+        names[column],
+        [names[heard] for heard in best],
+        [of[heard] for heard in best],
+        itself,
+        others,
+        images,
+    )

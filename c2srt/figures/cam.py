@@ -44,9 +44,20 @@ class Cams:
     rows: list[Row]
 
     def record(self) -> dict:
-        return {"rows": [{"image": row.image, "categories": row.names, "columns": row.columns, "labels": row.labels,
-                          "maps": {name: [found.tolist() for found in maps] for name, maps in row.maps.items()}}
-                         for row in self.rows]}
+        return {
+            "rows": [
+                {
+                    "image": row.image,
+                    "categories": row.names,
+                    "columns": row.columns,
+                    "labels": row.labels,
+                    "maps": {
+                        name: [found.tolist() for found in maps] for name, maps in row.maps.items()
+                    },
+                }
+                for row in self.rows
+            ]
+        }
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -59,22 +70,43 @@ def numbers(inputs: Inputs) -> Cams:
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
         shown = {column for row in rows for column in row.columns}
         columns = inputs.categories or tempting(sample, inputs.viewers, shown)
-        maps = {viewer.name: [class_activation(viewer, centre_pixels(sample.image, viewer.size), column) for column in columns]
-                for viewer in inputs.viewers}
-        rows.append(Row(sample.id, framed(sample), columns, [inputs.vocabulary.titles[column] for column in columns],
-                        [int(sample.labels[column]) for column in columns], maps))
+        maps = {
+            viewer.name: [
+                class_activation(viewer, centre_pixels(sample.image, viewer.size), column)
+                for column in columns
+            ]
+            for viewer in inputs.viewers
+        }
+        rows.append(
+            Row(
+                sample.id,
+                framed(sample),
+                columns,
+                [inputs.vocabulary.titles[column] for column in columns],
+                [int(sample.labels[column]) for column in columns],
+                maps,
+            )
+        )
     return Cams(rows)
 
 
 def tempting(sample: Sample, viewers: list[Viewer], shown: set[int]) -> list[int]:
     """The verified present and the verified absent category that the models rank best on average, no model before another; one
     that is not `shown` yet, where there is one."""
-    ranks = np.mean([ranks_of(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0]) for viewer in viewers], axis=0)
+    ranks = np.mean(
+        [
+            ranks_of(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0])
+            for viewer in viewers
+        ],
+        axis=0,
+    )
     chosen = []
     for label, word in ((1, "present"), (-1, "absent")):
         columns = np.flatnonzero(sample.labels == label)
         if not len(columns):
-            raise UserError(f"image {sample.id} has no category that is verified as {word}: name some with 'categories=[…]'")
+            raise UserError(
+                f"image {sample.id} has no category that is verified as {word}: name some with 'categories=[…]'"
+            )
         chosen.append(int(min(columns, key=lambda column: (column in shown, ranks[column]))))
     return chosen
 
@@ -98,12 +130,19 @@ def class_activation(viewer: Viewer, image: Tensor, column: int) -> np.ndarray:
     blocks = viewer.vit.transformer.resblocks
     if len(blocks) < 2:
         raise UserError("a class activation map needs a ViT of at least two blocks")
-    pixels = viewer.pixels(image[None]).requires_grad_()  # the weights are frozen: gradients start here
+    pixels = viewer.pixels(
+        image[None]
+    ).requires_grad_()  # the weights are frozen: gradients start here
     target, model = [ClassifierOutputTarget(0)], OneScore(viewer, column)
-    with torch.enable_grad(), GradCAM(model, [blocks[-2]], lambda tokens: as_picture(tokens, viewer.grid)) as cam:
+    with (
+        torch.enable_grad(),
+        GradCAM(model, [blocks[-2]], lambda tokens: as_picture(tokens, viewer.grid)) as cam,
+    ):
         cam(pixels, target)
         found = cam.activations_and_grads
-        raw = cam.get_cam_image(pixels, blocks[-2], target, found.activations[0].numpy(), found.gradients[0].numpy())[0]
+        raw = cam.get_cam_image(
+            pixels, blocks[-2], target, found.activations[0].numpy(), found.gradients[0].numpy()
+        )[0]
     return np.maximum(raw, 0).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """Figures 4, 5 and 9: mAP and F1@K over K, α and λ, from the sweeps that `c2srt tables` writes.
 
-    <tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values":
-                                  {"zsl/mAP/per_class": fraction, "gzsl/F1@10/F1": …}}]}]}
+<tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values":
+                              {"zsl/mAP/per_class": fraction, "gzsl/F1@10/F1": …}}]}]}
 """
 
 import re
@@ -15,8 +15,11 @@ from c2srt.hints import Command
 from c2srt.opened import read_json, wrong
 from c2srt.shown import shown
 
-AXES = {"neighbours": "K, related seen categories", "threshold": "α, threshold of the ISR",
-        "distillation": "λ, weight of distillation"}
+AXES = {
+    "neighbours": "K, related seen categories",
+    "threshold": "α, threshold of the ISR",
+    "distillation": "λ, weight of distillation",
+}
 MAP = "mAP/per_class"
 
 
@@ -47,7 +50,9 @@ def made_from(inputs: Inputs, name: str) -> dict:
 def made_by(inputs: Inputs, name: str) -> Command:
     """The command that makes the table."""
     folder = Path(inputs.config.tables_folder)
-    return Command("tables", tables=[name], values={} if folder == inputs.work / "tables" else {"out": folder})
+    return Command(
+        "tables", tables=[name], values={} if folder == inputs.work / "tables" else {"out": folder}
+    )
 
 
 def numbers(inputs: Inputs, name: str) -> Curves:
@@ -55,15 +60,29 @@ def numbers(inputs: Inputs, name: str) -> Curves:
     path = path_of(inputs, name)
     content = read_json(path, made_by(inputs, name))
     try:
-        rows = sorted((row for row in content["rows"] if row.get("x") is not None and row["trials"]), key=lambda row: row["x"])
+        rows = sorted(
+            (row for row in content["rows"] if row.get("x") is not None and row["trials"]),
+            key=lambda row: row["x"],
+        )
         trials = [[trial["values"] for trial in row["trials"]] for row in rows]
         x = [float(row["x"]) for row in rows]
         if len(x) < 2:
-            raise Missing(f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again")
-        values = {label_set: {metric.split("/")[0]: [[each[f"{label_set}/{metric}"] for each in some] for some in trials]
-                              for metric in metrics_of(trials[0][0], label_set)} for label_set in LABEL_SETS}
+            raise Missing(
+                f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again"
+            )
+        values = {
+            label_set: {
+                metric.split("/")[0]: [
+                    [each[f"{label_set}/{metric}"] for each in some] for some in trials
+                ]
+                for metric in metrics_of(trials[0][0], label_set)
+            }
+            for label_set in LABEL_SETS
+        }
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise wrong(path, f"is not a table ({type(error).__name__}: {shown(error)})", made_by(inputs, name)) from error
+        raise wrong(
+            path, f"is not a table ({type(error).__name__}: {shown(error)})", made_by(inputs, name)
+        ) from error
     return Curves(name, AXES[name], x, values)
 
 

@@ -23,9 +23,17 @@ class Graphs:
 
     def record(self) -> dict:
         names = self.vocabulary.titles
-        heard = {graph.kind: [names[column] for column in graph.table[self.column].tolist() if column != ABSENT]
-                 for graph in self.graphs}
-        return {"category": names[self.column], "mid": self.vocabulary.mids[self.column], "neighbours": heard}
+        heard = {
+            graph.kind: [
+                names[column] for column in graph.table[self.column].tolist() if column != ABSENT
+            ]
+            for graph in self.graphs
+        }
+        return {
+            "category": names[self.column],
+            "mid": self.vocabulary.mids[self.column],
+            "neighbours": heard,
+        }
 
 
 def kinds_of(inputs: Inputs) -> list[str]:
@@ -33,19 +41,36 @@ def kinds_of(inputs: Inputs) -> list[str]:
     folder = Path(inputs.config.relations_folder)
     found = [kind for kind in KINDS if kind != "none" and (folder / kind / PROVENANCE).is_file()]
     if not found:
-        raise Missing(f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …")
+        raise Missing(
+            f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …"
+        )
     return found
 
 
 def made_from(inputs: Inputs) -> dict:
     """All files of the graphs are hashed, those that are there; `load_graphs` refuses damaged ones."""
     folder = Path(inputs.config.relations_folder)
-    files = [folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)]
-    return {"vocabulary": inputs.vocabulary.hash, "categories": inputs.categories,
-            "graphs": {str(path.relative_to(folder)): sha256_of_file(path) if path.is_file() else None for path in files}}
+    files = [
+        folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)
+    ]
+    return {
+        "vocabulary": inputs.vocabulary.hash,
+        "categories": inputs.categories,
+        "graphs": {
+            str(path.relative_to(folder)): sha256_of_file(path) if path.is_file() else None
+            for path in files
+        },
+    }
 
 
 def numbers(inputs: Inputs) -> Graphs:
     """The first of `categories`, or the one that most listen to."""
-    graphs = load_graphs(ReportConfig(graphs=kinds_of(inputs), folder=inputs.config.relations_folder), inputs.vocabulary)
-    return Graphs(graphs, inputs.categories[0] if inputs.categories else most_heard(graphs[0]), inputs.vocabulary)
+    graphs = load_graphs(
+        ReportConfig(graphs=kinds_of(inputs), folder=inputs.config.relations_folder),
+        inputs.vocabulary,
+    )
+    return Graphs(
+        graphs,
+        inputs.categories[0] if inputs.categories else most_heard(graphs[0]),
+        inputs.vocabulary,
+    )

@@ -49,7 +49,9 @@ class Inputs:
     def index(self) -> ShardIndex:
         need(Path(self.config.shards) / INDEX, Command("shard"))
         index = load_index(Path(self.config.shards))
-        check_same_vocabulary(self.vocabulary, index.vocabulary, index.folder / INDEX, Command("shard"))
+        check_same_vocabulary(
+            self.vocabulary, index.vocabulary, index.folder / INDEX, Command("shard")
+        )
         return index
 
     @cached_property
@@ -65,9 +67,15 @@ class Inputs:
     def categories(self) -> list[int] | None:
         """The columns of `categories`, None for a choice of our own."""
         try:
-            return None if self.config.categories is None else find_rows(self.vocabulary, self.config.categories)
+            return (
+                None
+                if self.config.categories is None
+                else find_rows(self.vocabulary, self.config.categories)
+            )
         except UserError as error:
-            raise UserError(f"{error} (categories takes names and MIDs of {self.config.shards}/vocabulary.json)") from error
+            raise UserError(
+                f"{error} (categories takes names and MIDs of {self.config.shards}/vocabulary.json)"
+            ) from error
 
     @cached_property
     def model_folder(self) -> Path:
@@ -95,7 +103,11 @@ class Inputs:
     def viewers(self) -> list[Viewer]:
         """The models that are compared: CLIP, MKT (if there is one), ours."""
         clip = load_clip(self.config.clip)
-        found = [ClipViewer(clip, load_text(Path(self.config.text), self.vocabulary, clip.hash), self.device)]
+        found = [
+            ClipViewer(
+                clip, load_text(Path(self.config.text), self.vocabulary, clip.hash), self.device
+            )
+        ]
         if self.mkt_folder:
             found.append(MktViewer(self.load(self.mkt_folder, "mkt"), self.device))
         return [*found, self.ours]
@@ -105,15 +117,23 @@ class Inputs:
         exported = load_export(folder)
         check_same_vocabulary(self.vocabulary, exported.vocabulary.hash, folder, Command("train"))
         if exported.model.config.kind != kind:
-            raise UserError(f"{folder} holds a model of kind {exported.model.config.kind} where one of kind {kind} belongs")
+            raise UserError(
+                f"{folder} holds a model of kind {exported.model.config.kind} where one of kind {kind} belongs"
+            )
         return exported
 
     def made_from(self) -> dict:
         """Identity of the photos: shards, split, and what decides the choice. Raises UserError on what the split lacks."""
         config = self.config
         self.photos.places_of(config.images or [])
-        return {"shards": self.index.source, "vocabulary": self.vocabulary.hash, "split": config.split, "seed": config.seed,
-                "images": config.images, "categories": self.categories}
+        return {
+            "shards": self.index.source,
+            "vocabulary": self.vocabulary.hash,
+            "split": config.split,
+            "seed": config.seed,
+            "images": config.images,
+            "categories": self.categories,
+        }
 
     def made_from_ours(self) -> dict:
         return {"model": identity(self.model_folder)}
@@ -122,7 +142,11 @@ class Inputs:
         """Identity of the models that are compared; the text features name their CLIP."""
         text = need(Path(self.config.text), Command("text"))
         clip = text_identity(text, self.vocabulary)
-        return {**self.made_from_ours(), "mkt": identity(self.mkt_folder) if self.mkt_folder else None, "clip": clip}
+        return {
+            **self.made_from_ours(),
+            "mkt": identity(self.mkt_folder) if self.mkt_folder else None,
+            "clip": clip,
+        }
 
 
 def export_at(folder: Path, verb: str, *overrides: str) -> Path:
@@ -131,7 +155,9 @@ def export_at(folder: Path, verb: str, *overrides: str) -> Path:
         if is_export(place):
             return place
     training = folder.parent if folder.name == "model" else folder
-    raise Missing(f"there is no trained model in {folder}: make it with `{Command(verb, *overrides, out=training)}`")
+    raise Missing(
+        f"there is no trained model in {folder}: make it with `{Command(verb, *overrides, out=training)}`"
+    )
 
 
 def identity(folder: Path) -> str:

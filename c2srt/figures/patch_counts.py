@@ -49,17 +49,32 @@ class PatchCounts:
     images: int
 
     def record(self) -> dict:
-        return {"images": self.images, "k": self.tried, "least_positives": POSITIVES, "seen": self.seen.tolist(),
-                "mAP": dict(zip(map(str, self.tried), np.nanmean(self.ap, 1).tolist(), strict=True)),
-                "adaptive_mAP": float(np.nanmean(self.adaptive)),
-                "best_k": self.best.tolist(), "positives": self.positives.tolist(),
-                "mean_patches": [None if np.isnan(value) else float(value) for value in self.taken]}
+        return {
+            "images": self.images,
+            "k": self.tried,
+            "least_positives": POSITIVES,
+            "seen": self.seen.tolist(),
+            "mAP": dict(zip(map(str, self.tried), np.nanmean(self.ap, 1).tolist(), strict=True)),
+            "adaptive_mAP": float(np.nanmean(self.adaptive)),
+            "best_k": self.best.tolist(),
+            "positives": self.positives.tolist(),
+            "mean_patches": [None if np.isnan(value) else float(value) for value in self.taken],
+        }
 
 
 def made_from(inputs: Inputs) -> dict:
     config = inputs.config
-    shards = {name: value for name, value in inputs.made_from().items() if name not in ("images", "categories")}
-    return {**shards, **inputs.made_from_ours(), "fixed": config.fixed, "statistics": config.statistics}
+    shards = {
+        name: value
+        for name, value in inputs.made_from().items()
+        if name not in ("images", "categories")
+    }
+    return {
+        **shards,
+        **inputs.made_from_ours(),
+        "fixed": config.fixed,
+        "statistics": config.statistics,
+    }
 
 
 def numbers(inputs: Inputs) -> PatchCounts:
@@ -67,18 +82,33 @@ def numbers(inputs: Inputs) -> PatchCounts:
     ours, seen = with_isr(inputs), np.arange(len(inputs.vocabulary)) < inputs.vocabulary.seen_count
     tried = [k for k in sorted(set(inputs.config.fixed)) if k <= inputs.ours.model.patch_count]
     if not tried:
-        raise UserError(f"fixed={inputs.config.fixed}: an image has {ours.model.patch_count} patches, so none of these can be taken")
+        raise UserError(
+            f"fixed={inputs.config.fixed}: an image has {ours.model.patch_count} patches, so none of these can be taken"
+        )
     heads = [ours.model.head, *(fixed(ours.model.head, k) for k in tried)]
     places = inputs.photos.some(inputs.config.statistics)
     pieces = list(count_all(inputs, heads, places))
-    taken, present = (sum(getattr(piece, name) for piece in pieces) for name in ("taken", "present"))
+    taken, present = (
+        sum(getattr(piece, name) for piece in pieces) for name in ("taken", "present")
+    )
     if not present.any():
-        raise UserError(f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be "
-                        "measured")
+        raise UserError(
+            f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be "
+            "measured"
+        )
     parts = [merge([piece.parts[place] for piece in pieces]) for place in range(len(heads))]
     adaptive, *ap = [per_class(sorted_keys(part), seen, GZSL) for part in parts]
     mean = np.divide(taken, present, out=np.full(len(seen), np.nan), where=present > 0)
-    return PatchCounts(tried, np.stack(ap), adaptive, best_of(np.stack(ap), tried, present), mean, present, seen, len(places))
+    return PatchCounts(
+        tried,
+        np.stack(ap),
+        adaptive,
+        best_of(np.stack(ap), tried, present),
+        mean,
+        present,
+        seen,
+        len(places),
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +121,11 @@ class Piece:
 
     def save(self, path: Path) -> None:
         """Writes an .npz, whole or not at all."""
-        arrays = {f"{place}.{field.name}": getattr(part, field.name) for place, part in enumerate(self.parts) for field in fields(Part)}
+        arrays = {
+            f"{place}.{field.name}": getattr(part, field.name)
+            for place, part in enumerate(self.parts)
+            for field in fields(Part)
+        }
         with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, taken=self.taken, present=self.present, **arrays)
 
@@ -101,7 +135,9 @@ def load_piece(path: Path, heads: int) -> Piece:
     again = f"remove {path.parent} and run the same command again"
     names = {f"{place}.{name}": kind for place in range(heads) for name, kind in ARRAYS.items()}
     arrays = read_npz(path, again, names | {"taken": ("iuf", 1), "present": ("iuf", 1)})
-    parts = [Part(*(arrays[f"{place}.{field.name}"] for field in fields(Part))) for place in range(heads)]
+    parts = [
+        Part(*(arrays[f"{place}.{field.name}"] for field in fields(Part))) for place in range(heads)
+    ]
     for part in parts:
         check_part(part, path, again)
     return Piece(parts, arrays["taken"], arrays["present"])
@@ -111,7 +147,9 @@ def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator
     """Counts the images in pieces of whole batches; those that an interrupted run has left in <out> are read."""
     config = inputs.config
     images = -(-PIECE_IMAGES // config.batch) * config.batch
-    folder = unfinished(Path(config.out), PIECES, hash_of([made_from(inputs), images, config.batch]))
+    folder = unfinished(
+        Path(config.out), PIECES, hash_of([made_from(inputs), images, config.batch])
+    )
     progress = Progress("fixed numbers of patches", len(places))
     for start in range(0, len(places), images):
         some, path = places[start : start + images], folder / f"{start // images:06}.npz"

@@ -43,10 +43,21 @@ class Chosen:
     categories: int
 
     def record(self) -> dict:
-        return {image: [{"category": choice.name, "column": choice.column, "unseen": choice.unseen, "label": choice.label,
-                         "rank": choice.rank, "patches": np.flatnonzero(choice.taken).tolist(),
-                         "softmax": choice.softmax[choice.taken].round(6).tolist()} for choice in choices]
-                for image, choices in self.choices.items()}
+        return {
+            image: [
+                {
+                    "category": choice.name,
+                    "column": choice.column,
+                    "unseen": choice.unseen,
+                    "label": choice.label,
+                    "rank": choice.rank,
+                    "patches": np.flatnonzero(choice.taken).tolist(),
+                    "softmax": choice.softmax[choice.taken].round(6).tolist(),
+                }
+                for choice in choices
+            ]
+            for image, choices in self.choices.items()
+        }
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -63,16 +74,26 @@ def numbers(inputs: Inputs) -> Chosen:
         columns = inputs.categories or telling(sample.labels, ranks, inputs.vocabulary.seen_count)
         taken, softmax = chosen_patches(ours, image, columns)
         photos[sample.id] = framed(sample)
-        choices[sample.id] = [Choice(column, inputs.vocabulary.titles[column], column >= inputs.vocabulary.seen_count,
-                                     int(sample.labels[column]), int(ranks[column]), *maps)
-                              for column, *maps in zip(columns, taken, softmax, strict=True)]
+        choices[sample.id] = [
+            Choice(
+                column,
+                inputs.vocabulary.titles[column],
+                column >= inputs.vocabulary.seen_count,
+                int(sample.labels[column]),
+                int(ranks[column]),
+                *maps,
+            )
+            for column, *maps in zip(columns, taken, softmax, strict=True)
+        ]
     return Chosen(photos, choices, len(inputs.vocabulary))
 
 
 def with_isr(inputs: Inputs) -> OurViewer:
     """Our model. Raises UserError if it has no ISR."""
     if not inputs.ours.model.config.isr:
-        raise UserError(f"{inputs.model_folder} was trained with model.isr=false and chooses no patches: give another model=…")
+        raise UserError(
+            f"{inputs.model_folder} was trained with model.isr=false and chooses no patches: give another model=…"
+        )
     return inputs.ours
 
 
@@ -80,7 +101,11 @@ def telling(labels: np.ndarray, ranks: np.ndarray, seen: int) -> list[int]:
     """The best ranked present seen category, unseen category (a present one, if there is one) and absent category of an image:
     labels [C] in −1/0/1, ranks [C]."""
     unseen = np.arange(len(labels)) >= seen
-    groups = ((labels == 1) & ~unseen, unseen & (labels == 1 if (unseen & (labels == 1)).any() else unseen), labels == -1)
+    groups = (
+        (labels == 1) & ~unseen,
+        unseen & (labels == 1 if (unseen & (labels == 1)).any() else unseen),
+        labels == -1,
+    )
     chosen: dict[int, None] = {}
     for group in groups:
         columns = [column for column in np.flatnonzero(group).tolist() if column not in chosen]
@@ -90,12 +115,16 @@ def telling(labels: np.ndarray, ranks: np.ndarray, seen: int) -> list[int]:
 
 
 @torch.no_grad()
-def chosen_patches(ours: OurViewer, image: Tensor, columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def chosen_patches(
+    ours: OurViewer, image: Tensor, columns: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [3, S, S] -> the patches that the model's own ISR takes, bool, and all softmax scores, float: [n, rows, columns]."""
     head, config = ours.model.head, ours.model.config
     patches, _ = ours.model.tower(ours.pixels(image[None]))
     text = ours.graph.text[columns].to(patches.dtype)
-    pooling = assignment(patches, text, head.isr_scale, config.threshold, config.max_patches, False)[0]
+    pooling = assignment(
+        patches, text, head.isr_scale, config.threshold, config.max_patches, False
+    )[0]
     similarity = text @ F.normalize(patches[0], dim=-1).T
     softmax = (head.isr_scale * similarity.to(softmax_dtype(similarity.dtype))).softmax(-1)
     return tuple(found.unflatten(1, ours.grid).cpu().numpy() for found in (pooling > 0, softmax))

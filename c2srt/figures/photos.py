@@ -74,20 +74,28 @@ class Photos:
             here = self.samples.reader(shard).ids
             wanted |= {name: int(start) + here.index(name) for name in set(ids).intersection(here)}
         if lacking := next((name for name in ids if name not in wanted), None):
-            raise UserError(f"images: split {self.split} has no image {lacking!r} (an id of digits alone needs quotes: "
-                            "'images=[\"0123\"]')")
+            raise UserError(
+                f"images: split {self.split} has no image {lacking!r} (an id of digits alone needs quotes: "
+                "'images=[\"0123\"]')"
+            )
         return [wanted[name] for name in ids]
 
     def batches(self, places: np.ndarray, size: int, batch: int, workers: int) -> Iterator[Batch]:
         """The centre views of images in batches, decoded by `workers` processes (0: this one)."""
 
         def batch_at(position: int) -> Batch:
-            found = [self.read(place) for place in places[position * batch : (position + 1) * batch]]
+            found = [
+                self.read(place) for place in places[position * batch : (position + 1) * batch]
+            ]
             images = torch.stack([centre_pixels(sample.image, size) for sample in found])
             labels = torch.from_numpy(np.stack([sample.labels for sample in found]))
-            return Batch(images, labels, None, torch.ones(len(found)), [sample.id for sample in found])
+            return Batch(
+                images, labels, None, torch.ones(len(found)), [sample.id for sample in found]
+            )
 
-        yield from iterate(batch_at, range(-(-len(places) // batch)), LoaderConfig(size, workers=workers))
+        yield from iterate(
+            batch_at, range(-(-len(places) // batch)), LoaderConfig(size, workers=workers)
+        )
 
 
 def framed(sample: Sample) -> np.ndarray:

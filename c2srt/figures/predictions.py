@@ -31,8 +31,10 @@ class Predictions:
     best: dict[str, dict[str, list[Label]]]
 
     def record(self) -> dict:
-        return {image: {model: [vars(label) for label in labels] for model, labels in models.items()}
-                for image, models in self.best.items()}
+        return {
+            image: {model: [vars(label) for label in labels] for model, labels in models.items()}
+            for image, models in self.best.items()
+        }
 
 
 def made_from(inputs: Inputs) -> dict:
@@ -46,11 +48,18 @@ def numbers(inputs: Inputs) -> Predictions:
         photos[sample.id], best[sample.id] = framed(sample), {}
         for viewer in inputs.viewers:
             scores = viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0]
-            best[sample.id][viewer.name] = best_labels(scores, sample.labels, vocabulary.titles, vocabulary.seen_count)
+            best[sample.id][viewer.name] = best_labels(
+                scores, sample.labels, vocabulary.titles, vocabulary.seen_count
+            )
     return Predictions(photos, best)
 
 
-def best_labels(scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...], seen: int) -> list[Label]:
+def best_labels(
+    scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...], seen: int
+) -> list[Label]:
     """The BEST categories of scores [C], with labels [C] in −1/0/1; equal scores in the order of the columns."""
     order = np.argsort(-scores, kind="stable")[:BEST].tolist()
-    return [Label(names[column], column, float(scores[column]), int(labels[column]), column >= seen) for column in order]
+    return [
+        Label(names[column], column, float(scores[column]), int(labels[column]), column >= seen)
+        for column in order
+    ]

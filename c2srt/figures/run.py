@@ -1,9 +1,9 @@
 """`c2srt figures`: draws what is missing or out of date.
 
-    <out>/<figure>.png (300 dpi), <figure>.pdf    a figure
-    <out>/isr-patches-pieces-<key>/               what an interrupted run has counted (patch_counts.py)
-    <out>/<figure>.json                           {"made_from": {…}, "numbers": {…}, "files": {…}}: its sources, the numbers that
-                                                  it shows, and the record of the two pictures (c2srt/artefact.py)
+<out>/<figure>.png (300 dpi), <figure>.pdf    a figure
+<out>/isr-patches-pieces-<key>/               what an interrupted run has counted (patch_counts.py)
+<out>/<figure>.json                           {"made_from": {…}, "numbers": {…}, "files": {…}}: its sources, the numbers that
+                                              it shows, and the record of the two pictures (c2srt/artefact.py)
 """
 
 from collections.abc import Callable
@@ -18,9 +18,15 @@ from c2srt.files import hash_of
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig
 
-FIGURES = {"cam": ("cam",), "patches": ("patches",), "isr": ("isr-patches", "isr-ap"), "relations": ("relations",),
-           "predictions": ("predictions",), "graph": ("graph",),
-           "curves": ("curves-neighbours", "curves-threshold", "curves-distillation")}
+FIGURES = {
+    "cam": ("cam",),
+    "patches": ("patches",),
+    "isr": ("isr-patches", "isr-ap"),
+    "relations": ("relations",),
+    "predictions": ("predictions",),
+    "graph": ("graph",),
+    "curves": ("curves-neighbours", "curves-threshold", "curves-distillation"),
+}
 """The figures by the name that `figures` takes, and the files that each consists of."""
 WITH_MKT = ("cam", "predictions")
 """Those that compare CLIP, MKT and ours; without an MKT the other two."""
@@ -57,13 +63,27 @@ class Config:
             raise UserError("figures=[] asks for none: leave it out for all that can be drawn")
         if unknown := next((name for name in self.figures or () if name not in FIGURES), None):
             raise UserError(f"figures: {unknown!r} is not one of {', '.join(FIGURES)}")
-        if self.images is not None and not self.images or self.categories is not None and not self.categories:
-            raise UserError("images=[] and categories=[] name nothing: leave them out for a choice of our own")
+        if (
+            self.images is not None
+            and not self.images
+            or self.categories is not None
+            and not self.categories
+        ):
+            raise UserError(
+                "images=[] and categories=[] name nothing: leave them out for a choice of our own"
+            )
         if not self.fixed or min(self.fixed) < 1:
             raise UserError(f"fixed={self.fixed} must be numbers of patches from 1")
-        if self.batch < 1 or self.loader_workers < 0 or self.statistics is not None and self.statistics < 1:
-            raise UserError(f"batch={self.batch} and statistics={self.statistics} must be at least 1, "
-                            f"loader_workers={self.loader_workers} at least 0")
+        if (
+            self.batch < 1
+            or self.loader_workers < 0
+            or self.statistics is not None
+            and self.statistics < 1
+        ):
+            raise UserError(
+                f"batch={self.batch} and statistics={self.statistics} must be at least 1, "
+                f"loader_workers={self.loader_workers} at least 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,10 +98,19 @@ class Part:
 def part_of(stem: str) -> Part:
     """Each module is imported when its figure is drawn: PyG and Grad-CAM take seconds."""
     name, _, rest = stem.partition("-")
-    module = {"isr-patches": "patch_counts", "isr-ap": "ap_change", "relations": "attention"}.get(stem, name)
-    numbers, drawing = import_module(f"c2srt.figures.{module}"), import_module(f"c2srt.figures.draw.{module}")
+    module = {"isr-patches": "patch_counts", "isr-ap": "ap_change", "relations": "attention"}.get(
+        stem, name
+    )
+    numbers, drawing = (
+        import_module(f"c2srt.figures.{module}"),
+        import_module(f"c2srt.figures.draw.{module}"),
+    )
     if name == "curves":
-        return Part(lambda inputs: numbers.made_from(inputs, rest), lambda inputs: numbers.numbers(inputs, rest), drawing.draw)
+        return Part(
+            lambda inputs: numbers.made_from(inputs, rest),
+            lambda inputs: numbers.numbers(inputs, rest),
+            drawing.draw,
+        )
     return Part(numbers.made_from, numbers.numbers, drawing.draw)
 
 
@@ -94,10 +123,18 @@ def run(config: Config) -> None:
         if (found := sources_of(stem, inputs)) is not None:
             todo.append((stem, *found))
     if not todo:
-        raise UserError(f"no figure can be drawn from {config.work}: see the lines above, or start with `{Command('demo')}`")
+        raise UserError(
+            f"no figure can be drawn from {config.work}: see the lines above, or start with `{Command('demo')}`"
+        )
     if inputs.lacks_mkt() and (two := [stem for stem, _, _ in todo if stem in WITH_MKT]):
-        print(f"{', '.join(two)}: without MKT, which `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains")
-    left = [(stem, part, made_from) for stem, part, made_from in todo if not is_current(out, stem, made_from)]
+        print(
+            f"{', '.join(two)}: without MKT, which `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains"
+        )
+    left = [
+        (stem, part, made_from)
+        for stem, part, made_from in todo
+        if not is_current(out, stem, made_from)
+    ]
     current = [stem for stem, _, _ in todo if stem not in {some for some, _, _ in left}]
     for stem in current:
         print(f"{out / stem}.png, .pdf are up to date")
@@ -129,7 +166,11 @@ def sources_of(stem: str, inputs: Any) -> tuple[Part, dict] | None:
 def is_current(out: Path, stem: str, made_from: dict) -> bool:
     """Whether the figure's files are there and its record has this identity."""
     content = vouched(out / f"{stem}.json")
-    return content is not None and isinstance(content.get("made_from"), dict) and content["made_from"].get("key") == hash_of(made_from)
+    return (
+        content is not None
+        and isinstance(content.get("made_from"), dict)
+        and content["made_from"].get("key") == hash_of(made_from)
+    )
 
 
 def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> None:
@@ -141,7 +182,10 @@ def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> Non
     withdraw(record)
     with styled():
         save(part.draw(numbers), out, stem)
-    vouch(record, {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()},
-          [f"{stem}{suffix}" for suffix in SUFFIXES])
+    vouch(
+        record,
+        {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()},
+        [f"{stem}{suffix}" for suffix in SUFFIXES],
+    )
     remove_unfinished(out, pieces_of(stem))
     print(f"{out / stem}.png, .pdf")

@@ -18,8 +18,17 @@ class Viewer(nn.Module):
 
     def __init__(self, name: str, clip: Clip, vit: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.name, self.size, self.grid, self.vit, self.device = name, clip.image_size, tuple(clip.visual.grid_size), vit, device
-        self.mean, self.std = torch.tensor(clip.mean, device=device), torch.tensor(clip.std, device=device)
+        self.name, self.size, self.grid, self.vit, self.device = (
+            name,
+            clip.image_size,
+            tuple(clip.visual.grid_size),
+            vit,
+            device,
+        )
+        self.mean, self.std = (
+            torch.tensor(clip.mean, device=device),
+            torch.tensor(clip.std, device=device),
+        )
         self.to(device).eval()
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -47,7 +56,14 @@ class ClipViewer(Viewer):
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> np.ndarray:
-        return (F.normalize(patches_and_global(self.vit, self.pixels(images))[1].float(), dim=-1) @ self.text.T).cpu().numpy()
+        return (
+            (
+                F.normalize(patches_and_global(self.vit, self.pixels(images))[1].float(), dim=-1)
+                @ self.text.T
+            )
+            .cpu()
+            .numpy()
+        )
 
 
 class ExportViewer(Viewer):
@@ -69,7 +85,9 @@ class MktViewer(ExportViewer):
 
     def score_of(self, pixels: Tensor, column: int) -> Tensor:
         features = self.model.tower(pixels)
-        return self.model.head(*features, self.graph.text.to(features[0].dtype), self.model.budget(self.device))[0][:, column]
+        return self.model.head(
+            *features, self.graph.text.to(features[0].dtype), self.model.budget(self.device)
+        )[0][:, column]
 
 
 class OurViewer(ExportViewer):
@@ -100,9 +118,15 @@ def subgraph(graph: Graph, columns: list[int], hops: int) -> tuple[Graph, list[i
     """
     kept, rim = dict.fromkeys(columns), list(columns)
     for _ in range(hops):
-        rim = [heard for heard in dict.fromkeys(graph.table[rim].flatten().tolist()) if heard >= 0 and heard not in kept]
+        rim = [
+            heard
+            for heard in dict.fromkeys(graph.table[rim].flatten().tolist())
+            if heard >= 0 and heard not in kept
+        ]
         kept |= dict.fromkeys(rim)
     categories = list(kept)
-    place = torch.full((len(graph.text) + 1,), -1, dtype=torch.long, device=graph.table.device)  # the last one for −1
+    place = torch.full(
+        (len(graph.text) + 1,), -1, dtype=torch.long, device=graph.table.device
+    )  # the last one for −1
     place[categories] = torch.arange(len(categories), device=place.device)
     return Graph(graph.text[categories], place[graph.table[categories]]), categories

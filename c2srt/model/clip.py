@@ -25,9 +25,19 @@ from c2srt.shown import shown
 RANDOM = "random"
 VOCABULARY = 49408  # tokens of CLIP's own byte-pair tokenizer
 MOST_PARAMETERS = 6 * 10**9  # EVA02-E-14-plus has 5.0 · 10⁹
-SIZES = {"layers": (1, 256), "width": (1, 1 << 16), "head_width": (1, 1 << 16), "patch_size": (1, 1 << 12), "image_size": (1, 1 << 12),
-         "context_length": (1, 1 << 12), "vocab_size": (1, 1 << 20), "heads": (1, 1 << 10), "mlp_ratio": (0, 64),
-         "attn_pooler_queries": (1, 1 << 12), "attn_pooler_heads": (1, 1 << 10)}
+SIZES = {
+    "layers": (1, 256),
+    "width": (1, 1 << 16),
+    "head_width": (1, 1 << 16),
+    "patch_size": (1, 1 << 12),
+    "image_size": (1, 1 << 12),
+    "context_length": (1, 1 << 12),
+    "vocab_size": (1, 1 << 20),
+    "heads": (1, 1 << 10),
+    "mlp_ratio": (0, 64),
+    "attn_pooler_queries": (1, 1 << 12),
+    "attn_pooler_heads": (1, 1 << 10),
+}
 """Least and most of what decides time and memory, far beyond every model that there is."""
 Size = Annotated[int, Within(ge=1, le=1 << 16)]
 
@@ -80,7 +90,9 @@ class Clip:
     @cached_property
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 over the model config, preprocessing and every weight."""
-        digest = hashlib.sha256(json.dumps([self.model_config, self.mean, self.std], sort_keys=True).encode())
+        digest = hashlib.sha256(
+            json.dumps([self.model_config, self.mean, self.std], sort_keys=True).encode()
+        )
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -90,7 +102,10 @@ class Clip:
     def causal_text(self) -> bool:
         """Whether the text tower is the first CLIP models' own: causal, read out at the end-of-text token, the highest id."""
         model = self.model
-        causal = getattr(model, "attn_mask", None) is not None and getattr(model, "text_pool_type", None) == "argmax"
+        causal = (
+            getattr(model, "attn_mask", None) is not None
+            and getattr(model, "text_pool_type", None) == "argmax"
+        )
         return causal and isinstance(model.text_projection, Tensor)
 
     @property
@@ -120,7 +135,10 @@ class Clip:
         For a causal text tower; L may be shorter than its context.
         """
         model, length = self.model, embedded.shape[1]
-        hidden = model.transformer(embedded + model.positional_embedding[:length], attn_mask=model.attn_mask[:length, :length])
+        hidden = model.transformer(
+            embedded + model.positional_embedding[:length],
+            attn_mask=model.attn_mask[:length, :length],
+        )
         return model.ln_final(hidden)[torch.arange(len(embedded)), ends] @ model.text_projection
 
     def tokenize(self, texts: list[str], length: int | None = None) -> Tensor:
@@ -149,7 +167,9 @@ def load_clip(config: ClipConfig) -> Clip:
         load_weights(model, config.pretrained)
     else:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(config.name)) or "none"
-        raise UserError(f"clip.pretrained={config.pretrained} is neither a file nor a tag of {config.name} (tags: {known})")
+        raise UserError(
+            f"clip.pretrained={config.pretrained} is neither a file nor a tag of {config.name} (tags: {known})"
+        )
     mean = tag.get("mean") or open_clip.OPENAI_DATASET_MEAN
     std = tag.get("std") or open_clip.OPENAI_DATASET_STD
     return frozen_clip(model, model_config, mean, std)
@@ -174,7 +194,9 @@ def build_outline(config: ClipConfig) -> nn.Module:
 def check_vit(model: nn.Module) -> nn.Module:
     """The model itself. Raises UserError if its image tower is none that yields patch tokens."""
     if not hasattr(model.visual, "output_tokens") or not hasattr(model.visual, "grid_size"):
-        raise UserError("this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model")
+        raise UserError(
+            "this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model"
+        )
     return model
 
 
@@ -190,10 +212,14 @@ def find_model_config(name: str) -> dict:
         try:
             return read_json(Path(name), "give a JSON file, or a name such as ViT-B-16")
         except UserError as error:
-            raise UserError(f"clip.name={name} is not a readable open_clip model config ({without(Path(name), error)})") from error
+            raise UserError(
+                f"clip.name={name} is not a readable open_clip model config ({without(Path(name), error)})"
+            ) from error
     config = open_clip.get_model_config(name)
     if config is None:
-        raise UserError(f"clip.name={name} is not an open_clip model (python -c 'import open_clip; print(open_clip.list_models())')")
+        raise UserError(
+            f"clip.name={name} is not an open_clip model (python -c 'import open_clip; print(open_clip.list_models())')"
+        )
     return config
 
 
@@ -211,8 +237,10 @@ def build_model(model_config: dict) -> nn.Module:
             torch.manual_seed(0)
             return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
     except Exception as error:  # open_clip and torch assert, and raise whatever odd sizes lead to
-        raise UserError(f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}): take one of "
-                        "open_clip's, such as ViT-B-16") from error
+        raise UserError(
+            f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}): take one of "
+            "open_clip's, such as ViT-B-16"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -236,15 +264,23 @@ def check_config(model_config: dict) -> None:
     keys for timm and Hugging Face do (`hf-hub:…`, `local-dir:…`), nor how much memory or time it takes.
     """
     vision = model_config.get("vision_cfg")
-    if isinstance(vision, dict) and (vision.get("timm_model_name") or isinstance(vision.get("layers"), list)):
-        raise UserError("this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model")
+    if isinstance(vision, dict) and (
+        vision.get("timm_model_name") or isinstance(vision.get("layers"), list)
+    ):
+        raise UserError(
+            "this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model"
+        )
     known = {field.name for field in fields(ModelFile)}
-    unlike = misfit(json.dumps(model_config), ModelFile) or next((f"{shown(key)}: unknown" for key in model_config if key not in known), "")
+    unlike = misfit(json.dumps(model_config), ModelFile) or next(
+        (f"{shown(key)}: unknown" for key in model_config if key not in known), ""
+    )
     unlike = unlike or odd_size(model_config)
     if not unlike and (parameters := count_parameters(model_config)) > MOST_PARAMETERS:
         unlike = f"{parameters:,} parameters are more than any CLIP has"
     if unlike:
-        raise UserError(f"the open_clip model config is not what it should be ({unlike}): take one of open_clip's, such as ViT-B-16")
+        raise UserError(
+            f"the open_clip model config is not what it should be ({unlike}): take one of open_clip's, such as ViT-B-16"
+        )
 
 
 def odd_size(model_config: dict) -> str:
@@ -264,15 +300,23 @@ def odd_size(model_config: dict) -> str:
 
 def count_parameters(model_config: dict) -> int:
     """About how many parameters a ViT-CLIP of this config has, in the transformers and the embeddings."""
-    vision, text, joint = model_config["vision_cfg"], model_config["text_cfg"], model_config["embed_dim"]
+    vision, text, joint = (
+        model_config["vision_cfg"],
+        model_config["text_cfg"],
+        model_config["embed_dim"],
+    )
     found = 0
     for part, layers, width in ((vision, 12, 768), (text, 12, 512)):
         layers, width = part.get("layers", layers), part.get("width", width)
         found += layers * int((4 + 2 * part.get("mlp_ratio", 4)) * width**2) + width * joint
     sides, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
     height, across = sides if isinstance(sides, list) else (sides, sides)
-    found += vision.get("width", 768) * ((height // patch + 1) * (across // patch + 1) + 3 * patch**2)
-    return found + text.get("width", 512) * (text.get("vocab_size", VOCABULARY) + text.get("context_length", 77))
+    found += vision.get("width", 768) * (
+        (height // patch + 1) * (across // patch + 1) + 3 * patch**2
+    )
+    return found + text.get("width", 512) * (
+        text.get("vocab_size", VOCABULARY) + text.get("context_length", 77)
+    )
 
 
 def check_tokenizer(model_config: dict) -> None:
@@ -281,12 +325,18 @@ def check_tokenizer(model_config: dict) -> None:
     text = model_config.get("text_cfg")
     text = text if isinstance(text, dict) else {}
     if other := text.get("hf_model_name"):
-        raise UserError(f"this CLIP's text tower is a Hugging Face model ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16")
+        raise UserError(
+            f"this CLIP's text tower is a Hugging Face model ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16"
+        )
     if other := text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs"):
-        raise UserError(f"this CLIP's text tower needs another tokenizer ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16")
+        raise UserError(
+            f"this CLIP's text tower needs another tokenizer ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16"
+        )
     if isinstance(size := text.get("vocab_size"), int) and size < VOCABULARY:
-        raise UserError(f"this CLIP's text tower knows {size:,} tokens, CLIP's tokenizer has {VOCABULARY:,}: take an open_clip ViT, such as "
-                        "ViT-B-16")
+        raise UserError(
+            f"this CLIP's text tower knows {size:,} tokens, CLIP's tokenizer has {VOCABULARY:,}: take an open_clip ViT, such as "
+            "ViT-B-16"
+        )
 
 
 def load_weights(model: nn.Module, path: str) -> None:
@@ -294,7 +344,9 @@ def load_weights(model: nn.Module, path: str) -> None:
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} does not hold the weights of this CLIP model ({reason(error)}): give the right file") from error
+        raise UserError(
+            f"{path} does not hold the weights of this CLIP model ({reason(error)}): give the right file"
+        ) from error
 
 
 def download(tag: dict, config: ClipConfig) -> str:
@@ -302,8 +354,10 @@ def download(tag: dict, config: ClipConfig) -> str:
     try:
         return download_pretrained(tag)
     except Exception as error:
-        raise UserError(f"the weights {config.pretrained} of {config.name} could not be downloaded ({type(error).__name__}): "
-                        "on a machine without internet give clip.pretrained=<path of the weights file>") from error
+        raise UserError(
+            f"the weights {config.pretrained} of {config.name} could not be downloaded ({type(error).__name__}): "
+            "on a machine without internet give clip.pretrained=<path of the weights file>"
+        ) from error
 
 
 def patches_and_global(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,9 @@ def closure(images: Tensor, mask: Tensor, table: Tensor) -> Closure:
     mask = mask[images]
     place = mask.cumsum(1) - 1
     image, category = mask.nonzero(as_tuple=True)
-    categories = torch.zeros(len(images), int(mask.sum(1).max()), dtype=torch.long, device=mask.device)
+    categories = torch.zeros(
+        len(images), int(mask.sum(1).max()), dtype=torch.long, device=mask.device
+    )
     present = torch.zeros_like(categories, dtype=torch.bool)
     places = table.new_full((*categories.shape, table.shape[1]), -1)
     categories[image, place[image, category]] = category

@@ -66,16 +66,29 @@ class ModelConfig:
         check_choice("model.pooling", self.pooling, ("mean", "weighted"))
         check_choice("model.init", self.init, ("clip", "literal"))
         if self.baseline and self.kind == "c2srt":
-            raise UserError("model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt")
+            raise UserError(
+                "model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt"
+            )
         if not 0 < self.threshold <= 1:
-            raise UserError(f"model.threshold={self.threshold} is outside (0, 1]: for no local features set model.isr=false")
+            raise UserError(
+                f"model.threshold={self.threshold} is outside (0, 1]: for no local features set model.isr=false"
+            )
         if self.init == "clip" and self.ist and not self.residual:
-            raise UserError("model.init=clip needs model.residual=true: without it W_out = 0 would score nothing")
-        for name, most in (("max_patches", 1 << 16), ("input_layers", DEEPEST), ("layers", DEEPEST), ("heads", 1 << 10)):
+            raise UserError(
+                "model.init=clip needs model.residual=true: without it W_out = 0 would score nothing"
+            )
+        for name, most in (
+            ("max_patches", 1 << 16),
+            ("input_layers", DEEPEST),
+            ("layers", DEEPEST),
+            ("heads", 1 << 10),
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must be at least 1")
             if getattr(self, name) > most:
-                raise UserError(f"model.{name}={shown(getattr(self, name))} must be at most {most:,}")
+                raise UserError(
+                    f"model.{name}={shown(getattr(self, name))} must be at most {most:,}"
+                )
         if self.neighbours < 0 or self.neighbours == 0 and not self.self_loops:
             raise UserError("model.neighbours must be at least 1, or 0 with model.self_loops=true")
         if self.score_scale <= 0 or self.isr_scale is not None and self.isr_scale <= 0:

@@ -34,7 +34,11 @@ class Prompts:
 
     def chunks(self, size: int, wanted: Tensor | None = None):
         """(rows, tokens, slots) of at most `size` prompts, padding behind the longest cut; `wanted` [u] leaves others out."""
-        rows = torch.arange(len(self.tokens), device=self.tokens.device) if wanted is None else wanted.nonzero()[:, 0]
+        rows = (
+            torch.arange(len(self.tokens), device=self.tokens.device)
+            if wanted is None
+            else wanted.nonzero()[:, 0]
+        )
         for part in rows.split(size):
             length = int(self.tokens[part].argmax(1).max()) + 1
             yield part, self.tokens[part, :length], self.slots[part, :length]
@@ -53,12 +57,18 @@ class Context:
         is not CLIP's causal transformer."""
         check_templates([template])
         if not clip.causal_text:
-            raise UserError("this CLIP's text tower is not the causal transformer of the first CLIP models: its prompts cannot "
-                            "be tuned")
+            raise UserError(
+                "this CLIP's text tower is not the causal transformer of the first CLIP models: its prompts cannot "
+                "be tuned"
+            )
         ids = sum(template_ids(clip, template), [])
         if not ids:
-            raise UserError(f"template {template!r} has no words beside {SLOT}: there is nothing to learn")
-        return Context(template, clip.embed_tokens(torch.tensor(ids, device=clip.device)).detach().clone())
+            raise UserError(
+                f"template {template!r} has no words beside {SLOT}: there is nothing to learn"
+            )
+        return Context(
+            template, clip.embed_tokens(torch.tensor(ids, device=clip.device)).detach().clone()
+        )
 
     def prompts(self, clip: Clip, names: list[str]) -> Prompts:
         """Prompts too long for the tower lose their end, as CLIP's do. Template and name are tokenised apart, so that a name
@@ -72,7 +82,12 @@ class Context:
         slots = torch.full_like(tokens, FROZEN)
         for row, name in enumerate(distinct):
             prompt = [start, *before, *ids[name], *after][: clip.context_length - 1] + [end]
-            own = [FROZEN, *range(len(before)), *[FROZEN] * len(ids[name]), *range(len(before), len(before) + len(after))]
+            own = [
+                FROZEN,
+                *range(len(before)),
+                *[FROZEN] * len(ids[name]),
+                *range(len(before), len(before) + len(after)),
+            ]
             tokens[row, : len(prompt)] = torch.tensor(prompt)
             slots[row, : len(prompt) - 1] = torch.tensor(own[: clip.context_length - 1])
         row_of = {name: row for row, name in enumerate(distinct)}
@@ -81,7 +96,9 @@ class Context:
 
     def encode(self, clip: Clip, tokens: Tensor, slots: Tensor) -> Tensor:
         """Unit text features [m, D] of prompts, differentiable in `values`."""
-        embedded = torch.where((slots >= 0)[..., None], self.values[slots.clamp(min=0)], clip.embed_tokens(tokens))
+        embedded = torch.where(
+            (slots >= 0)[..., None], self.values[slots.clamp(min=0)], clip.embed_tokens(tokens)
+        )
         return normalize(clip.encode_embedded(embedded, tokens.argmax(1)), dim=-1)
 
     @torch.no_grad()
@@ -90,14 +107,20 @@ class Context:
         found = [self.encode(clip, tokens, slots) for _, tokens, slots in prompts.chunks(chunk)]
         return torch.cat(found)[prompts.place]
 
-    def gradient(self, clip: Clip, prompts: Prompts, upstream: Tensor, chunk: int = CHUNK) -> Tensor:
+    def gradient(
+        self, clip: Clip, prompts: Prompts, upstream: Tensor, chunk: int = CHUNK
+    ) -> Tensor:
         """The gradient [E, W] of `values`, given that of `features` [n, D]. Prompts without one are not run."""
-        of_prompts = upstream.new_zeros(len(prompts.tokens), upstream.shape[1]).index_add_(0, prompts.place, upstream)
+        of_prompts = upstream.new_zeros(len(prompts.tokens), upstream.shape[1]).index_add_(
+            0, prompts.place, upstream
+        )
         total, values = torch.zeros_like(self.values), self.values.detach().requires_grad_()
         for rows, tokens, slots in prompts.chunks(chunk, of_prompts.any(1)):
             with torch.enable_grad():
                 features = Context(self.template, values).encode(clip, tokens, slots)
-                total += torch.autograd.grad(features, values, of_prompts[rows].to(features.dtype))[0]
+                total += torch.autograd.grad(features, values, of_prompts[rows].to(features.dtype))[
+                    0
+                ]
         return total
 
     def embed(self, clip: Clip, names: list[str]) -> Tensor:

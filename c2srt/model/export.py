@@ -1,10 +1,10 @@
 """The exported model: two files that need neither DeepSpeed nor the training config.
 
-    model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen CLIP's other weights
-                        (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table` int32 [C, K]; after
-                        `c2srt tune` also `context`, the learned embeddings of the one template
-    config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
-                        "templates": […], "made_from": {…}}
+model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen CLIP's other weights
+                    (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table` int32 [C, K]; after
+                    `c2srt tune` also `context`, the learned embeddings of the one template
+config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
+                    "templates": […], "made_from": {…}}
 """
 
 from collections.abc import Callable
@@ -88,8 +88,9 @@ class Exported:
         """As `C2SRT.scores`."""
         return self.model.scores(images, graph)
 
-    def graph_for(self, labels: list[str],
-                  find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None) -> tuple[Graph, Tensor]:
+    def graph_for(
+        self, labels: list[str], find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None
+    ) -> tuple[Graph, Tensor]:
         """A graph that scores any words, and the columns [n] of `labels` in it; no training is needed.
 
         A label that is a vocabulary name (case aside; the first of homonyms, or the one whose MID it gives, as in
@@ -104,7 +105,10 @@ class Exported:
         if new:
             text, table = (find or self.by_similarity)(new)
             graph = Graph(torch.cat([graph.text, text]), torch.cat([graph.table, table]))
-        return graph, torch.tensor([known.get(label.casefold(), place.get(label, -1)) for label in labels], dtype=torch.long)
+        return graph, torch.tensor(
+            [known.get(label.casefold(), place.get(label, -1)) for label in labels],
+            dtype=torch.long,
+        )
 
     def embed(self, words: list[str]) -> Tensor:
         """Text features [n, D] of any words, from the prompt ensemble or the tuned template."""
@@ -115,7 +119,9 @@ class Exported:
     def by_similarity(self, words: list[str]) -> tuple[Tensor, Tensor]:
         """Text features [n, D] of new words and their neighbours [n, K]: the seen categories of most similar text."""
         text = self.embed(words)
-        return text, similar_neighbours(text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1])
+        return text, similar_neighbours(
+            text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1]
+        )
 
 
 def is_only_export(folder: Path) -> bool:
@@ -124,38 +130,91 @@ def is_only_export(folder: Path) -> bool:
     if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE}:
         return False
     with suppress(UserError):
-        return {"format", "model", "clip", "vocabulary"} <= read_json(folder / CONFIG_FILE, MADE_BY).keys()
+        return {"format", "model", "clip", "vocabulary"} <= read_json(
+            folder / CONFIG_FILE, MADE_BY
+        ).keys()
     return False
 
 
-def save_export(folder: Path, model: Student, state: dict[str, Tensor], clip: Clip, vocabulary: Vocabulary, templates: list[str],
-                made_from: dict) -> None:
+def save_export(
+    folder: Path,
+    model: Student,
+    state: dict[str, Tensor],
+    clip: Clip,
+    vocabulary: Vocabulary,
+    templates: list[str],
+    made_from: dict,
+) -> None:
     """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered, any float type);
     `clip` the frozen CLIP that it was made from; `made_from` hashes and settings for the record."""
-    tower = {name.removeprefix("tower."): tensor for name, tensor in state.items() if name.startswith("tower.")}
-    tensors = model.tower.clip_state(tower) | {name: tensor for name, tensor in state.items() if name.startswith("head.")}
-    tensors |= {name: tensor for name, tensor in clip.model.state_dict().items() if not name.startswith("visual.")}
-    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    tower = {
+        name.removeprefix("tower."): tensor
+        for name, tensor in state.items()
+        if name.startswith("tower.")
+    }
+    tensors = model.tower.clip_state(tower) | {
+        name: tensor for name, tensor in state.items() if name.startswith("head.")
+    }
+    tensors |= {
+        name: tensor
+        for name, tensor in clip.model.state_dict().items()
+        if not name.startswith("visual.")
+    }
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in tensors.items()
+    }
     graph = model.graph_on(torch.device("cpu"))
-    tensors |= {"text": graph.text.float().contiguous(), "table": graph.table.to(torch.int32).contiguous()}
+    tensors |= {
+        "text": graph.text.float().contiguous(),
+        "table": graph.table.to(torch.int32).contiguous(),
+    }
     described = {"config": clip.model_config, "mean": clip.mean, "std": clip.std, "hash": clip.hash}
-    listed = {"mids": vocabulary.mids, "names": vocabulary.names, "seen_count": vocabulary.seen_count}
+    listed = {
+        "mids": vocabulary.mids,
+        "names": vocabulary.names,
+        "seen_count": vocabulary.seen_count,
+    }
     with whole_folder(folder, is_only_export) as temporary:
         save_file(tensors, temporary / MODEL_FILE)
-        write_json(temporary / CONFIG_FILE, {"format": FORMAT, "model": asdict(model.config), "clip": described, "vocabulary": listed,
-                                               "templates": templates, "made_from": made_from})
+        write_json(
+            temporary / CONFIG_FILE,
+            {
+                "format": FORMAT,
+                "model": asdict(model.config),
+                "clip": described,
+                "vocabulary": listed,
+                "templates": templates,
+                "made_from": made_from,
+            },
+        )
 
 
-def save_with_context(folder: Path, source: Path, text: Tensor, context: Context, made_from: dict,
-                      check: Callable[[], None] = lambda: None) -> None:
+def save_with_context(
+    folder: Path,
+    source: Path,
+    text: Tensor,
+    context: Context,
+    made_from: dict,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Writes the export in `source` again with a tuned template: its `text` [C, D] for all categories, and the context that
     embeds new words. `check` raises if what was read of `source` is not what the context was tuned for."""
-    tensors, content = read_tensors(source / MODEL_FILE, MADE_BY), read_json(source / CONFIG_FILE, MADE_BY)
+    tensors, content = (
+        read_tensors(source / MODEL_FILE, MADE_BY),
+        read_json(source / CONFIG_FILE, MADE_BY),
+    )
     check()
-    tensors |= {"text": text.float().cpu().contiguous(), "context": context.values.detach().float().cpu().contiguous()}
+    tensors |= {
+        "text": text.float().cpu().contiguous(),
+        "context": context.values.detach().float().cpu().contiguous(),
+    }
     with whole_folder(folder, is_only_export) as temporary:
         save_file(tensors, temporary / MODEL_FILE)
-        write_json(temporary / CONFIG_FILE, content | {"templates": [context.template], "made_from": made_from})
+        write_json(
+            temporary / CONFIG_FILE,
+            content | {"templates": [context.template], "made_from": made_from},
+        )
 
 
 def load_export(folder: Path) -> Exported:
@@ -167,7 +226,9 @@ def load_export(folder: Path) -> Exported:
     path, tensors_path = folder / CONFIG_FILE, folder / MODEL_FILE
     content = read_json(path, MADE_BY, ExportFile, FORMAT)
     if unknown := content["model"].keys() - {field.name for field in fields(ModelConfig)}:
-        raise wrong(path, f"is not what it should be (model.{shown(min(unknown))}: unknown)", MADE_BY)
+        raise wrong(
+            path, f"is not what it should be (model.{shown(min(unknown))}: unknown)", MADE_BY
+        )
     clip_part, listed = content["clip"], content["vocabulary"]
     try:
         vocabulary = Vocabulary(tuple(listed["mids"]), tuple(listed["names"]), listed["seen_count"])
@@ -182,31 +243,62 @@ def load_export(folder: Path) -> Exported:
     with opening(tensors_path, "the model that its config.json describes", MADE_BY):
         clip_model = build_model(clip_part["config"])
         head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
-        context = Context(content["templates"][0], tensors.pop("context")) if "context" in tensors else None
+        context = (
+            Context(content["templates"][0], tensors.pop("context"))
+            if "context" in tensors
+            else None
+        )
         clip_model.load_state_dict(tensors, strict=True)
         clip = frozen_clip(clip_model, clip_part["config"], clip_part["mean"], clip_part["std"])
         model = build_student(clip, config, LossConfig(), graph, vocabulary.seen_count)
-        model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True)
+        model.head.load_state_dict(
+            {name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True
+        )
     model.eval().requires_grad_(False)
-    return Exported(model, clip, vocabulary, content["templates"], graph, content["made_from"], context)
+    return Exported(
+        model, clip, vocabulary, content["templates"], graph, content["made_from"], context
+    )
 
 
 def shapes_of(clip_config: dict) -> dict[str, tuple[int, ...]]:
     """The shapes of a CLIP's tensors by name, found without memory for them. Raises UserError."""
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in build_model(clip_config).state_dict().items()}
+        return {
+            name: tuple(tensor.shape)
+            for name, tensor in build_model(clip_config).state_dict().items()
+        }
 
 
-def check_shapes(path: Path, expected: dict[str, tuple[int, ...]], vocabulary: Vocabulary, content: dict) -> None:
+def check_shapes(
+    path: Path, expected: dict[str, tuple[int, ...]], vocabulary: Vocabulary, content: dict
+) -> None:
     """Raises UserError unless a file's tensors are those of the CLIP, of a head, and of a graph of the vocabulary."""
-    found, (categories, width) = tensor_shapes(path, MADE_BY), (len(vocabulary), content["clip"]["config"]["embed_dim"])
-    expected = expected | {"text": (categories, width), "table": (categories, *found.get("table", (0, 0))[1:2])}
+    found, (categories, width) = (
+        tensor_shapes(path, MADE_BY),
+        (len(vocabulary), content["clip"]["config"]["embed_dim"]),
+    )
+    expected = expected | {
+        "text": (categories, width),
+        "table": (categories, *found.get("table", (0, 0))[1:2]),
+    }
     for name, shape in expected.items():
         if found.get(name) != shape:
             is_not = f"{list(found[name])}, not {list(shape)}" if name in found else "not there"
-            raise wrong(path, f"is not the model that its config.json describes ({shown(name)} is {is_not})", MADE_BY)
-    if strange := [name for name in found if name not in expected and name != "context" and not name.startswith("head.")]:
-        raise wrong(path, f"is not the model that its config.json describes (it has {shown(strange[0])})", MADE_BY)
+            raise wrong(
+                path,
+                f"is not the model that its config.json describes ({shown(name)} is {is_not})",
+                MADE_BY,
+            )
+    if strange := [
+        name
+        for name in found
+        if name not in expected and name != "context" and not name.startswith("head.")
+    ]:
+        raise wrong(
+            path,
+            f"is not the model that its config.json describes (it has {shown(strange[0])})",
+            MADE_BY,
+        )
 
 
 def check_graph(path: Path, graph: Graph) -> None:

@@ -81,24 +81,59 @@ class Head(nn.Module):
                 if hasattr(self, name):
                     getattr(self, name).zero_()
 
-    def forward(self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph, loss: LossConfig,
-                plan: Plan) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        patches: Tensor,
+        global_: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        graph: Graph,
+        loss: LossConfig,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
         """Mean of weights × ranking loss, and [mean patches, capped share] of the ISR: patches [B, P, D], global_ [B, D],
         labels [B, C] in −1/0/1, weights [B]. Features that are not finite give a loss of NaN, which the training loop leaves out."""
         if not len(patches):
             raise UserError("the head was given no image: a batch needs at least one")
         if labels.shape != (len(patches), len(graph.text)):
-            raise UserError(f"the labels are {tuple(labels.shape)}, not {len(patches)} images × {len(graph.text)} categories")
-        tensors, statistics = self.tensors(patches.dtype, plan.fold), patches.new_zeros(3, dtype=torch.float32)
+            raise UserError(
+                f"the labels are {tuple(labels.shape)}, not {len(patches)} images × {len(graph.text)} categories"
+            )
+        tensors, statistics = (
+            self.tensors(patches.dtype, plan.fold),
+            patches.new_zeros(3, dtype=torch.float32),
+        )
 
-        def compute(patches: Tensor, global_: Tensor, *values: Tensor) -> tuple[Tensor, list[Tensor]]:
-            return self.gradients(dict(zip(tensors, values)), patches, global_, labels, weights, graph, loss, plan, statistics)
+        def compute(
+            patches: Tensor, global_: Tensor, *values: Tensor
+        ) -> tuple[Tensor, list[Tensor]]:
+            return self.gradients(
+                dict(zip(tensors, values)),
+                patches,
+                global_,
+                labels,
+                weights,
+                graph,
+                loss,
+                plan,
+                statistics,
+            )
 
         total = Inline.apply(compute, patches, global_, *tensors.values())
         return total, statistics[:2] / statistics[2].clamp(min=1)
 
-    def gradients(self, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph,
-                  loss: LossConfig, plan: Plan, statistics: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def gradients(
+        self,
+        tensors: dict[str, Tensor],
+        patches: Tensor,
+        global_: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        graph: Graph,
+        loss: LossConfig,
+        plan: Plan,
+        statistics: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
         """The loss, and its gradients for patches, global_ and every one of `tensors`, tile by tile."""
         compute = self.compute_dtype(patches.dtype)
         if not (patches.isfinite().all() and global_.isfinite().all()):
@@ -106,46 +141,100 @@ class Head(nn.Module):
         total = torch.zeros((), dtype=softmax_dtype(compute), device=patches.device)
         found = [torch.zeros_like(patches, dtype=compute), torch.zeros_like(global_, dtype=compute)]
         sums = empty_sums(tensors, len(graph.text))
-        for images, tile, value, grad_scores in self.scored_tiles(tensors, patches, global_, labels, weights, graph, loss, plan):
+        for images, tile, value, grad_scores in self.scored_tiles(
+            tensors, patches, global_, labels, weights, graph, loss, plan
+        ):
             total += value
             tile.count(statistics)
             found[0][images], found[1][images] = tile.backward(grad_scores, sums)
         return total, [*found, *finish_sums(tensors, sums, graph.text)]
 
-    def scored_tiles(self, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph,
-                     loss: LossConfig, plan: Plan, kind: type[Tile] = Tile) -> Iterator[tuple[Tensor, Tile, Tensor, Tensor]]:
+    def scored_tiles(
+        self,
+        tensors: dict[str, Tensor],
+        patches: Tensor,
+        global_: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        graph: Graph,
+        loss: LossConfig,
+        plan: Plan,
+        kind: type[Tile] = Tile,
+    ) -> Iterator[tuple[Tensor, Tile, Tensor, Tensor]]:
         """(images, their tile, its share of the loss, the gradient of its scores), tile after tile, each ready for `backward`."""
         compute, buffers = self.compute_dtype(patches.dtype), Buffers()
         for images, nodes in self.tiles(graph, labels, loss, plan, tensors):
-            tile = kind(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
-                        plan.categories, buffers)
+            tile = kind(
+                self.config,
+                self.isr_scale,
+                tensors,
+                nodes,
+                patches[images].to(compute),
+                global_[images].to(compute),
+                plan.categories,
+                buffers,
+            )
             scores = tile.scores(keep=True).requires_grad_()
             with torch.enable_grad():
                 each = ranking_loss(scores, nodes.labels_of(labels[images]), loss)
                 value = (weights[images] * each).sum() / len(labels)
-                grad_scores, = torch.autograd.grad(value, scores)
+                (grad_scores,) = torch.autograd.grad(value, scores)
             yield images, tile, value.detach(), grad_scores
 
-    def tiles(self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan,
-              tensors: dict[str, Tensor]) -> Iterator[tuple[Tensor, Nodes]]:
+    def tiles(
+        self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan, tensors: dict[str, Tensor]
+    ) -> Iterator[tuple[Tensor, Nodes]]:
         """(images of the batch, their nodes), tile after tile: everything, or what the verified categories need."""
-        table, rows = with_self_loops(graph.table, self.config.self_loops), self.text_rows(tensors, graph)
+        table, rows = (
+            with_self_loops(graph.table, self.config.self_loops),
+            self.text_rows(tensors, graph),
+        )
         everyone = list(range(len(labels)))
         if loss.unverified == "ignore":
             mask = needed(labels, table, self.config.layers if self.config.ist else 0)
             for closure in closures(mask, table, plan.images * len(table)):
                 yield closure.images, Nodes.some(graph.text, rows, closure)
             everyone = dense(mask)
-        yield from whole_tiles(torch.tensor(everyone, dtype=torch.long, device=labels.device), graph.text, rows, table, plan.images)
+        yield from whole_tiles(
+            torch.tensor(everyone, dtype=torch.long, device=labels.device),
+            graph.text,
+            rows,
+            table,
+            plan.images,
+        )
 
     @torch.no_grad()
-    def scores(self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan) -> tuple[Tensor, Tensor | None]:
+    def scores(
+        self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan
+    ) -> tuple[Tensor, Tensor | None]:
         """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without ISR)."""
-        tensors, table = self.tensors(patches.dtype, plan.fold), with_self_loops(graph.table, self.config.self_loops)
-        compute, rows, buffers, found = self.compute_dtype(patches.dtype), self.text_rows(tensors, graph), Buffers(), []
-        for images, nodes in whole_tiles(torch.arange(patches.shape[0], device=patches.device), graph.text, rows, table, plan.images):
-            tile = Tile(self.config, self.isr_scale, tensors, nodes, patches[images].to(compute), global_[images].to(compute),
-                        plan.categories, buffers)
+        tensors, table = (
+            self.tensors(patches.dtype, plan.fold),
+            with_self_loops(graph.table, self.config.self_loops),
+        )
+        compute, rows, buffers, found = (
+            self.compute_dtype(patches.dtype),
+            self.text_rows(tensors, graph),
+            Buffers(),
+            [],
+        )
+        for images, nodes in whole_tiles(
+            torch.arange(patches.shape[0], device=patches.device),
+            graph.text,
+            rows,
+            table,
+            plan.images,
+        ):
+            tile = Tile(
+                self.config,
+                self.isr_scale,
+                tensors,
+                nodes,
+                patches[images].to(compute),
+                global_[images].to(compute),
+                plan.categories,
+                buffers,
+            )
             found.append((tile.scores(keep=False), tile.patch_counts()))
         scores, counts = zip(*found)
         return torch.cat(scores), torch.cat(counts) if self.config.isr else None
@@ -161,23 +250,41 @@ class Head(nn.Module):
         if not self.config.ist:
             return {}
         wide = softmax_dtype(compute)
-        affine = torch.cat([self.input_image, self.input_text, self.input_bias[:, None]], 1).to(wide)
+        affine = torch.cat([self.input_image, self.input_text, self.input_bias[:, None]], 1).to(
+            wide
+        )
         if fold:
-            affine = torch.cat([affine, self.target[0].to(wide) @ affine, self.source[0].to(wide) @ affine])
-        others = {name: parameter for name, parameter in self.named_parameters() if not name.startswith("input_")}
-        return {"affine": affine.to(compute), **{name: parameter.to(compute) for name, parameter in others.items()}}
+            affine = torch.cat(
+                [affine, self.target[0].to(wide) @ affine, self.source[0].to(wide) @ affine]
+            )
+        others = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if not name.startswith("input_")
+        }
+        return {
+            "affine": affine.to(compute),
+            **{name: parameter.to(compute) for name, parameter in others.items()},
+        }
 
     def text_rows(self, tensors: dict[str, Tensor], graph: Graph) -> Tensor | None:
         """What `affine` makes of the categories' text [C, E], the part that no image changes; None without IST."""
         if not self.config.ist:
             return None
         affine, width = tensors["affine"], graph.text.shape[1]
-        return F.linear(graph.text.to(affine.dtype), affine[:, width : 2 * width], affine[:, 2 * width])
+        return F.linear(
+            graph.text.to(affine.dtype), affine[:, width : 2 * width], affine[:, 2 * width]
+        )
 
 
-def whole_tiles(images: Tensor, text: Tensor, rows: Tensor | None, table: Tensor, size: int) -> Iterator[tuple[Tensor, Nodes]]:
+def whole_tiles(
+    images: Tensor, text: Tensor, rows: Tensor | None, table: Tensor, size: int
+) -> Iterator[tuple[Tensor, Nodes]]:
     """Tiles of `size` images with every category; those of one size share what follows from the table."""
-    nodes, many = None, images.shape[0]  # not len(): a program traced for any number of images would keep this one
+    nodes, many = (
+        None,
+        images.shape[0],
+    )  # not len(): a program traced for any number of images would keep this one
     for part in (images,) if torch.compiler.is_exporting() else images.split(size) if many else ():
         if nodes is None or nodes.images != part.shape[0]:
             nodes = Nodes.all(text, rows, table, part.shape[0])
@@ -202,4 +309,7 @@ class Inline(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):
-        return None, *[(gradient * upstream.to(gradient.dtype)).to(dtype) for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes)]
+        return None, *[
+            (gradient * upstream.to(gradient.dtype)).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes)
+        ]

@@ -11,7 +11,9 @@ from c2srt.model import kernels
 
 
 @torch.no_grad()
-def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
+def assignment(
+    patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool
+) -> Tensor:
     """The pooling matrix A [B, C, P] with f_L = A · F_p: row c holds 1/n at the n patches chosen for category c.
 
     patches [B, P, D] raw, text [C, D] (or [B, C, D]) unit rows. The n best patches by softmax(scale · cosine) are taken, n
@@ -20,15 +22,22 @@ def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, ma
     """
     if kernels.supported(patches):
         return kernels.assignment(patches, text, scale, threshold, max_patches, weighted)
-    cosine = torch.bmm(text.to(patches.dtype).expand(patches.shape[0], -1, -1), F.normalize(patches, dim=-1).transpose(1, 2))
+    cosine = torch.bmm(
+        text.to(patches.dtype).expand(patches.shape[0], -1, -1),
+        F.normalize(patches, dim=-1).transpose(1, 2),
+    )
     scores = cosine.to(softmax_dtype(cosine.dtype)).mul_(scale).softmax(-1)
     best, index = scores.topk(min(max_patches, scores.shape[-1]), dim=-1)
     taken = best.cumsum(-1).sub_(best) < threshold
     count = taken.sum(-1, keepdim=True)
     last = best.gather(-1, (count - 1).clamp(min=0))  # a NaN image takes none and becomes 0 / 0
     chosen = scores >= last
-    exported = torch.compiler.is_exporting()  # a traced program cannot ask what values are: it takes the general way
-    if exported or not torch.equal(chosen.sum(-1, keepdim=True), count):  # equal scores at the border, or NaN: exactly the first n
+    exported = (
+        torch.compiler.is_exporting()
+    )  # a traced program cannot ask what values are: it takes the general way
+    if exported or not torch.equal(
+        chosen.sum(-1, keepdim=True), count
+    ):  # equal scores at the border, or NaN: exactly the first n
         chosen = torch.zeros_like(chosen).scatter_(-1, index, taken)
     if not weighted:
         return (chosen.to(scores.dtype) / count).to(patches.dtype)

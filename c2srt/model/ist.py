@@ -64,7 +64,9 @@ class Table:
         """int32 [m · H, K]: the neighbours' rows among those of one head, [N · H, d]."""
         if getattr(self, "_heads", None) != heads:
             self._heads = heads
-            self._bags = (self.index[:, None] * heads + torch.arange(heads, device=self.index.device)[:, None]).int()
+            self._bags = (
+                self.index[:, None] * heads + torch.arange(heads, device=self.index.device)[:, None]
+            ).int()
         return self._bags[part].flatten(0, 1)
 
 
@@ -117,7 +119,9 @@ class Transfer:
         """Calls finish(part, x' [m, D]) for every part."""
         like, (nodes, slots) = self.layer.attention, self.table.heard.shape
         self.sources = self.buffers.take(f"sources {self.number}", (nodes, like.numel()), like)
-        self.alpha = self.buffers.take(f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype))
+        self.alpha = self.buffers.take(
+            f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype)
+        )
         self.inputs.sources(self.sources)
         for part in self.parts:
             aggregated, self.alpha[part.flat] = self.attend(part)
@@ -127,7 +131,9 @@ class Transfer:
         """Σ_j α_ij s_j [m, D] and α [m, K, H]."""
         targets, attention = self.inputs.targets(part), self.layer.attention
         if self.fused:
-            return kernels.attention_forward(targets, self.sources, attention, self.table.heard[part.flat])
+            return kernels.attention_forward(
+                targets, self.sources, attention, self.table.heard[part.flat]
+            )
         logits = attention_logits(self.gather(part), targets, attention)
         present = self.table.present
         if present is not None:
@@ -150,12 +156,16 @@ class Transfer:
         weights = alpha.transpose(1, 2).to(self.sources.dtype).reshape(-1, alpha.shape[1])
         rows = self.sources.view(-1, self.sources.shape[1] // heads)
         bags = self.table.bags(heads, part.flat)
-        return F.embedding_bag(bags, rows, per_sample_weights=weights, mode="sum").view(alpha.shape[0], -1)
+        return F.embedding_bag(bags, rows, per_sample_weights=weights, mode="sum").view(
+            alpha.shape[0], -1
+        )
 
     @property
     def fused(self) -> bool:
         """Whether the GPU kernels can take this layer: they work on all nodes at once."""
-        return len(self.parts) == 1 and kernels.supported(self.sources, len(self.layer.attention), self.table.heard.shape[1])
+        return len(self.parts) == 1 and kernels.supported(
+            self.sources, len(self.layer.attention), self.table.heard.shape[1]
+        )
 
     def finished(self, part: Part, aggregated: Tensor) -> Tensor:
         """x' [m, D] of a part: W_out, σ and the residual."""
@@ -164,7 +174,9 @@ class Transfer:
     def output(self, part: Part, mixed: Tensor) -> Tensor:
         return F.elu(mixed).add_(self.inputs.rows(part)) if self.residual else F.elu(mixed)
 
-    def unfinished(self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer) -> tuple[Tensor | None, Tensor]:
+    def unfinished(
+        self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer
+    ) -> tuple[Tensor | None, Tensor]:
         """The way back: the gradient of the residual's rows, if there is one, and of the aggregate [m, D]; adds that of W_out."""
         aggregated = self.gather_sum(alpha, part)
         mixed = mix(aggregated, self.layer.output)
@@ -173,19 +185,32 @@ class Transfer:
         add_mix_gradient(sums.output, grad_mixed, aggregated)
         return grad if self.residual else None, mix(grad_mixed, self.layer.output.transpose(1, 2))
 
-    def backward(self, upstream: Callable[[Part, Callable[[], Tensor]], Tensor], sums: Layer) -> None:
+    def backward(
+        self, upstream: Callable[[Part, Callable[[], Tensor]], Tensor], sums: Layer
+    ) -> None:
         """upstream(part, output) gives the gradient [m, D] of a part's x', which output() computes again; adds the
         parameters' gradients to `sums` (float32 or wider) and the inputs' to `inputs`."""
         sources = self.sources
-        grad_sources = self.buffers.take("grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)).zero_()
+        grad_sources = self.buffers.take(
+            "grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)
+        ).zero_()
         for part in self.parts:
             alpha = self.alpha[part.flat]
             grad_rows, grad_aggregated = self.unfinished(part, alpha, upstream, sums)
-            grad_targets = self.attend_backward(part, grad_aggregated, alpha, grad_sources, sums.attention)
+            grad_targets = self.attend_backward(
+                part, grad_aggregated, alpha, grad_sources, sums.attention
+            )
             self.inputs.add(part, grad_rows, grad_targets)
         self.inputs.add_sources(grad_sources.to(sources.dtype), sums)
 
-    def attend_backward(self, part: Part, upstream: Tensor, alpha: Tensor, grad_sources: Tensor, grad_attention: Tensor) -> Tensor:
+    def attend_backward(
+        self,
+        part: Part,
+        upstream: Tensor,
+        alpha: Tensor,
+        grad_sources: Tensor,
+        grad_attention: Tensor,
+    ) -> Tensor:
         """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D] and grad_attention [H, d].
 
         Rows are added in the order of the table: deterministic on a CPU, and on a GPU through index_put_, which sorts.
@@ -193,7 +218,9 @@ class Transfer:
         attention, targets = self.layer.attention, self.inputs.targets(part)
         if self.fused:
             table = self.table
-            found = kernels.attention_backward(upstream, targets, self.sources, attention, alpha, table.heard, table.hearers)
+            found = kernels.attention_backward(
+                upstream, targets, self.sources, attention, alpha, table.heard, table.hearers
+            )
             grad_sources += found[1]
             grad_attention += found[2]
             return found[0]
@@ -204,11 +231,16 @@ class Transfer:
         grad_logits = alpha * (grad_alpha - (alpha * grad_alpha).sum(1, keepdim=True))
         before = heard.add_(split_heads(targets, attention)[:, None])
         grad_before = product.copy_(grad_logits[..., None])
-        torch.ops.aten.leaky_relu_backward.grad_input(grad_before, before, NEGATIVE_SLOPE, False, grad_input=grad_before)
+        torch.ops.aten.leaky_relu_backward.grad_input(
+            grad_before, before, NEGATIVE_SLOPE, False, grad_input=grad_before
+        )
         grad_attention += before.mul_(grad_before).sum((0, 1), dtype=grad_attention.dtype)
         grad_targets = grad_before.mul_(attention).sum(1).flatten(1)
         grad_heard = grad_before.addcmul_(alpha.to(heard.dtype)[..., None], upstream)
-        index, rows = self.table.index[part.flat].flatten().long(), grad_heard.view(-1, self.sources.shape[1])
+        index, rows = (
+            self.table.index[part.flat].flatten().long(),
+            grad_heard.view(-1, self.sources.shape[1]),
+        )
         add_rows(grad_sources, index, rows.to(grad_sources.dtype))
         return grad_targets
 
@@ -216,7 +248,11 @@ class Transfer:
 def attention_logits(heard: Tensor, targets: Tensor, attention: Tensor) -> Tensor:
     """e_ij = a · LeakyReLU(t_i + s_j) [m, K, H] in float32 or wider; heard [m, K, H, d] is overwritten."""
     before = heard.add_(split_heads(targets, attention)[:, None])
-    return F.leaky_relu_(before, NEGATIVE_SLOPE).mul_(attention).sum(-1, dtype=softmax_dtype(heard.dtype))
+    return (
+        F.leaky_relu_(before, NEGATIVE_SLOPE)
+        .mul_(attention)
+        .sum(-1, dtype=softmax_dtype(heard.dtype))
+    )
 
 
 def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> None:

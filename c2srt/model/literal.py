@@ -15,7 +15,9 @@ from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import NEGATIVE_SLOPE, with_self_loops
 
 
-def literal_scores(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -> tuple[Tensor, Tensor | None]:
+def literal_scores(
+    head: Head, patches: Tensor, global_: Tensor, graph: Graph
+) -> tuple[Tensor, Tensor | None]:
     """Scores [B, C] and patch counts [B, C] (None without ISR) of patches [B, P, D] and global features [B, D]."""
     compute = head.compute_dtype(patches.dtype)
     tensors = {name: parameter.to(compute) for name, parameter in head.named_parameters()}
@@ -24,7 +26,9 @@ def literal_scores(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -
     return torch.stack(scores), torch.stack(counts) if head.config.isr else None
 
 
-def image_scores(head: Head, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, graph: Graph) -> tuple[Tensor, Tensor | None]:
+def image_scores(
+    head: Head, tensors: dict[str, Tensor], patches: Tensor, global_: Tensor, graph: Graph
+) -> tuple[Tensor, Tensor | None]:
     """One image: patches [P, D], global_ [D] -> scores [C], counts [C] or None."""
     text = graph.text.to(next(iter(tensors.values()), patches).dtype)
     patches, global_ = patches.to(text.dtype), global_.to(text.dtype)
@@ -35,7 +39,9 @@ def image_scores(head: Head, tensors: dict[str, Tensor], patches: Tensor, global
     if head.config.ist:
         image = gat_layers(head, tensors, input_features(head, tensors, image, text), graph)
     wide = softmax_dtype(image.dtype)
-    return head.config.score_scale * F.cosine_similarity(image.to(wide), text.to(wide), eps=1e-12), counts
+    return head.config.score_scale * F.cosine_similarity(
+        image.to(wide), text.to(wide), eps=1e-12
+    ), counts
 
 
 def local_features(head: Head, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +57,11 @@ def local_features(head: Head, patches: Tensor, text: Tensor) -> tuple[Tensor, T
     rows = []
     for category in range(len(text)):
         chosen = index[category, : counts[category]]
-        weights = ordered[category, : counts[category]] if config.pooling == "weighted" else torch.ones_like(chosen, dtype=ordered.dtype)
+        weights = (
+            ordered[category, : counts[category]]
+            if config.pooling == "weighted"
+            else torch.ones_like(chosen, dtype=ordered.dtype)
+        )
         rows.append((weights / weights.sum()).to(patches.dtype) @ patches[chosen])
     return torch.stack(rows), counts
 
@@ -59,7 +69,9 @@ def local_features(head: Head, patches: Tensor, text: Tensor) -> tuple[Tensor, T
 def input_features(head: Head, tensors: dict[str, Tensor], image: Tensor, text: Tensor) -> Tensor:
     """Eq. 6 on the concatenation [C, 2D]."""
     both = torch.cat([image, text], -1)
-    h = F.linear(both, torch.cat([tensors["input_image"], tensors["input_text"]], 1), tensors["input_bias"])
+    h = F.linear(
+        both, torch.cat([tensors["input_image"], tensors["input_text"]], 1), tensors["input_bias"]
+    )
     for weight, bias in zip(tensors.get("hidden_weight", ()), tensors.get("hidden_bias", ())):
         deeper = F.linear(F.gelu(h), weight, bias)
         h = h + deeper if head.config.residual else deeper
@@ -71,7 +83,9 @@ def gat_layers(head: Head, tensors: dict[str, Tensor], h: Tensor, graph: Graph) 
     config, edges = head.config, edge_list(head, graph)
     for layer in range(config.layers):
         aggregated = convolution(head, tensors, layer, h, edges).view(len(h), config.heads, -1)
-        mixed = [F.linear(aggregated[:, m], tensors["output"][layer, m]) for m in range(config.heads)]
+        mixed = [
+            F.linear(aggregated[:, m], tensors["output"][layer, m]) for m in range(config.heads)
+        ]
         out = F.elu(torch.cat(mixed, -1))
         h = h + out if config.residual else out
     return h
@@ -84,10 +98,22 @@ def edge_list(head: Head, graph: Graph) -> Tensor:
     return torch.stack([table[targets, slots], targets])
 
 
-def convolution(head: Head, tensors: dict[str, Tensor], layer: int, h: Tensor, edges: Tensor) -> Tensor:
+def convolution(
+    head: Head, tensors: dict[str, Tensor], layer: int, h: Tensor, edges: Tensor
+) -> Tensor:
     """Eq. 19-22 by PyG: h [C, D] -> Σ_j α_ij s_j [C, D]."""
     heads, width = head.config.heads, h.shape[1]
-    conv = GATv2Conv(width, width // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False, bias=False)
-    weights = {"lin_l.weight": tensors["source"][layer], "lin_r.weight": tensors["target"][layer],
-               "att": tensors["attention"][layer][None]}
+    conv = GATv2Conv(
+        width,
+        width // heads,
+        heads,
+        negative_slope=NEGATIVE_SLOPE,
+        add_self_loops=False,
+        bias=False,
+    )
+    weights = {
+        "lin_l.weight": tensors["source"][layer],
+        "lin_r.weight": tensors["target"][layer],
+        "att": tensors["attention"][layer][None],
+    }
     return functional_call(conv, weights, (h, edges))

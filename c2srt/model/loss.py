@@ -29,13 +29,23 @@ class Hinges(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores, positive, negative, margin, mean):
         most = int(positive.sum(1).max()) if len(positive) else 0
-        ascending, order = scores.masked_fill(~positive, torch.inf).topk(most, largest=False, sorted=True)
-        violated = torch.searchsorted(ascending, scores + margin) * negative  # of n: its violated positives are the lowest
-        reached = violated.new_zeros(len(scores), most + 1).scatter_add_(1, violated, torch.ones_like(violated))
-        violating = reached.flip(1).cumsum(1).flip(1)[:, 1:]  # of the r-th positive: negatives that violate more than r
+        ascending, order = scores.masked_fill(~positive, torch.inf).topk(
+            most, largest=False, sorted=True
+        )
+        violated = (
+            torch.searchsorted(ascending, scores + margin) * negative
+        )  # of n: its violated positives are the lowest
+        reached = violated.new_zeros(len(scores), most + 1).scatter_add_(
+            1, violated, torch.ones_like(violated)
+        )
+        violating = (
+            reached.flip(1).cumsum(1).flip(1)[:, 1:]
+        )  # of the r-th positive: negatives that violate more than r
         gradient = violated.to(scores.dtype).scatter_add_(1, order, -violating.to(scores.dtype))
         pairs = violated.sum(1).double()
-        centre = scores.mean(1, keepdim=True)  # the pairs' differences do not feel it, and rounding does
+        centre = scores.mean(
+            1, keepdim=True
+        )  # the pairs' differences do not feel it, and rounding does
         total = ((scores - centre) * gradient).sum(1, dtype=torch.float64) + margin * pairs
         factor = 1 / (pairs + 1e-8) if mean else torch.ones_like(pairs)
         ctx.save_for_backward(gradient.mul_(factor.to(scores.dtype)[:, None]))
@@ -55,9 +65,17 @@ def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) ->
     losses = []
     for image_scores, image_labels in zip(scores, labels):
         negative = image_labels != 1 if config.unverified == "negative" else image_labels == -1
-        pairs = config.margin + image_scores[negative][None, :] - image_scores[image_labels == 1][:, None]
+        pairs = (
+            config.margin
+            + image_scores[negative][None, :]
+            - image_scores[image_labels == 1][:, None]
+        )
         hinge = (pairs * (pairs > 0)).sum() + 0 * image_scores.sum()
-        losses.append(hinge if config.reduction == "sum" else hinge / ((pairs > 0).sum().to(hinge.dtype) + 1e-8))
+        losses.append(
+            hinge
+            if config.reduction == "sum"
+            else hinge / ((pairs > 0).sum().to(hinge.dtype) + 1e-8)
+        )
     return torch.stack(losses)
 
 

@@ -27,7 +27,9 @@ class ImageTower(nn.Module):
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
         if visual.proj is None:
-            raise UserError("this CLIP's image tower has no projection to the joint space: take a ViT model of open_clip")
+            raise UserError(
+                "this CLIP's image tower has no projection to the joint space: take a ViT model of open_clip"
+            )
         self.proj = visual.proj
         self.vit = visual
         self.vit.proj = None
@@ -41,7 +43,9 @@ class ImageTower(nn.Module):
         """Leaves gradients on for the last blocks, ln_post and proj; on for everything when None."""
         blocks = self.vit.transformer.resblocks
         if trainable_blocks is not None and not 0 <= trainable_blocks <= len(blocks):
-            raise UserError(f"model.trainable_blocks={trainable_blocks} is outside 0…{len(blocks)}, the blocks of this ViT")
+            raise UserError(
+                f"model.trainable_blocks={trainable_blocks} is outside 0…{len(blocks)}, the blocks of this ViT"
+            )
         self.requires_grad_(trainable_blocks is None)
         if trainable_blocks is not None:
             for module in (self.vit.ln_post, *blocks[len(blocks) - trainable_blocks :]):
@@ -60,11 +64,23 @@ class Student(nn.Module):
     Raises UserError when text features and CLIP disagree in width, or a seen category hears an unseen one.
     """
 
-    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int,
-                 online_teacher: bool = False) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        config: ModelConfig,
+        loss: LossConfig,
+        graph: Graph,
+        seen_count: int,
+        online_teacher: bool = False,
+    ) -> None:
         super().__init__()
         check_graph(graph, clip.width, seen_count, config)
-        self.config, self.loss, self.seen_count, self.patch_count = config, loss, seen_count, clip.patches
+        self.config, self.loss, self.seen_count, self.patch_count = (
+            config,
+            loss,
+            seen_count,
+            clip.patches,
+        )
         self.tower = ImageTower(copy.deepcopy(clip.visual))
         self.tower.freeze(config.trainable_blocks)
         self._graph = Graph(graph.text, graph.table[:, : config.neighbours])
@@ -80,7 +96,9 @@ class Student(nn.Module):
     def teacher_features(self, images: Tensor) -> Tensor:
         """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
         teacher = self._teacher[0].to(images.device)
-        return patches_and_global(teacher, normalise(images, self._mean.to(images.device), self._std.to(images.device)))[1]
+        return patches_and_global(
+            teacher, normalise(images, self._mean.to(images.device), self._std.to(images.device))
+        )[1]
 
     def graph_on(self, device: torch.device) -> Graph:
         self._graph = self._graph.to(device)
@@ -98,12 +116,21 @@ class Student(nn.Module):
 class C2SRT(Student):
     """C²SRT: the student whose head is ISR and IST."""
 
-    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int,
-                 online_teacher: bool = False) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        config: ModelConfig,
+        loss: LossConfig,
+        graph: Graph,
+        seen_count: int,
+        online_teacher: bool = False,
+    ) -> None:
         super().__init__(clip, config, loss, graph, seen_count, online_teacher)
         self.head = Head(clip.width, config, clip.logit_scale)
 
-    def forward(self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor
+    ) -> dict[str, Tensor]:
         """One training micro-batch: images uint8 [B, 3, S, S], labels [B, S] in −1/0/1, teacher's raw global features
         [B, D] or None (computed online if the model was built so), weights [B].
 
@@ -114,27 +141,57 @@ class C2SRT(Student):
         patches, global_ = self.tower(pixels)
         teacher = self.teacher_features(images) if self._teacher else teacher
         ranking, statistics = self.ranking(patches, global_, labels, weights)
-        values = {"ranking": ranking, "mean_patches": statistics[0], "capped_share": statistics[1], "loss": ranking}
+        values = {
+            "ranking": ranking,
+            "mean_patches": statistics[0],
+            "capped_share": statistics[1],
+            "loss": ranking,
+        }
         if teacher is not None:
             distillation = (weights * distillation_loss(global_, teacher, self.loss)).mean()
             drift = (global_.detach().float() - teacher.float()).abs().mean()
-            values |= {"distillation": distillation, "drift": drift, "loss": ranking + self.loss.distillation * distillation}
+            values |= {
+                "distillation": distillation,
+                "drift": drift,
+                "loss": ranking + self.loss.distillation * distillation,
+            }
         elif self.loss.distillation > 0:
-            raise UserError(f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
-                            "teacher=online")
+            raise UserError(
+                f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
+                "teacher=online"
+            )
         return values
 
-    def ranking(self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def ranking(
+        self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Weighted mean ranking loss over the seen categories, and the ISR's [mean patches, capped share]."""
         graph = self.graph_on(patches.device).first(self.seen_count)
         if self.config.form == "tiled":
-            return self.head(patches, global_, labels, weights, graph, self.loss, self.plan(len(patches), graph, patches))
-        from c2srt.model.literal import literal_scores  # PyG takes seconds to import and only this form needs it
+            return self.head(
+                patches,
+                global_,
+                labels,
+                weights,
+                graph,
+                self.loss,
+                self.plan(len(patches), graph, patches),
+            )
+        from c2srt.model.literal import (
+            literal_scores,
+        )  # PyG takes seconds to import and only this form needs it
 
         scores, counts = literal_scores(self.head, patches, global_, graph)
-        statistics = torch.zeros(2) if counts is None else torch.stack(
-            [counts.float().mean(), (counts >= self.config.max_patches).float().mean()])
-        return (weights * ranking_loss(scores, labels, self.loss)).mean(), statistics.to(patches.device)
+        statistics = (
+            torch.zeros(2)
+            if counts is None
+            else torch.stack(
+                [counts.float().mean(), (counts >= self.config.max_patches).float().mean()]
+            )
+        )
+        return (weights * ranking_loss(scores, labels, self.loss)).mean(), statistics.to(
+            patches.device
+        )
 
     @torch.no_grad()
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
@@ -146,12 +203,16 @@ class C2SRT(Student):
             from c2srt.model.literal import literal_scores
 
             return literal_scores(self.head, patches, global_, graph)
-        return self.head.scores(patches, global_, graph, self.plan(patches.shape[0], graph, patches))
+        return self.head.scores(
+            patches, global_, graph, self.plan(patches.shape[0], graph, patches)
+        )
 
     def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
         """The tile plan for one micro-batch; a program that is traced for any number of images has one tile."""
         if torch.compiler.is_exporting():
-            return Plan(images, len(graph.text), 0, self.config.ist and self.config.input_layers == 1)
+            return Plan(
+                images, len(graph.text), 0, self.config.ist and self.config.input_layers == 1
+            )
         shape = self.shape(len(graph.text), features.device, features.dtype)
         return make_plan(shape, self.config, images, budget_bytes(self.config, features.device))
 
@@ -161,7 +222,9 @@ class C2SRT(Student):
         itemsize = 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize)
         return Shape(categories, self.patch_count, width, itemsize, part_limit(width, device))
 
-    def training_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> tuple[str, dict[str, float]]:
+    def training_plan(
+        self, images: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[str, dict[str, float]]:
         """The tiles that training will use, their bytes and FLOPs: as a line, and as numbers for the tracker."""
         shape = self.shape(self.seen_count, device, dtype)
         plan = make_plan(shape, self.config, images, budget_bytes(self.config, device))
@@ -171,18 +234,33 @@ class C2SRT(Student):
 def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) -> None:
     """Refuses text or a neighbour table that does not fit, before any work."""
     if not len(graph.text) or not seen_count:
-        raise UserError(f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to score; see the vocabulary")
+        raise UserError(
+            f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to score; see the vocabulary"
+        )
     if not graph.text.isfinite().all():
         raise UserError(f"the text features hold NaN or infinity: run `{Command('text')}` again")
     if graph.text.shape[1] != width:
-        raise UserError(f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: "
-                        f"run `{Command('text')}` for this clip")
+        raise UserError(
+            f"the text features are {graph.text.shape[1]} wide and this CLIP's images {width}: "
+            f"run `{Command('text')}` for this clip"
+        )
     if len(graph.table) != len(graph.text):
-        raise UserError(f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: "
-                        f"run `{Command('relations')}`")
+        raise UserError(
+            f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: "
+            f"run `{Command('relations')}`"
+        )
     if graph.table.shape[1] < config.neighbours and config.ist and config.kind == "c2srt":
-        raise UserError(f"model.neighbours={config.neighbours} but the relation graph keeps {graph.table.shape[1]}: "
-                        f"run `{Command('relations', neighbours=config.neighbours)}`")
-    if graph.table.numel() and int(graph.table.max()) >= seen_count or graph.table.numel() and int(graph.table.min()) < -1:
-        raise UserError(f"the relation graph names a source outside the {seen_count} seen categories: "
-                        f"run `{Command('relations')}` again")
+        raise UserError(
+            f"model.neighbours={config.neighbours} but the relation graph keeps {graph.table.shape[1]}: "
+            f"run `{Command('relations', neighbours=config.neighbours)}`"
+        )
+    if (
+        graph.table.numel()
+        and int(graph.table.max()) >= seen_count
+        or graph.table.numel()
+        and int(graph.table.min()) < -1
+    ):
+        raise UserError(
+            f"the relation graph names a source outside the {seen_count} seen categories: "
+            f"run `{Command('relations')}` again"
+        )

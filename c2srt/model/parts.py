@@ -19,9 +19,15 @@ def cut(images: int, columns: int, largest: int) -> list[Part]:
     """The parts of a tile of images × columns nodes, of at most `largest` columns each."""
     if columns <= largest:
         return [Part(slice(0, images), slice(0, columns), slice(0, images * columns))]
-    return [Part(slice(image, image + 1), slice(start, min(start + largest, columns)),
-                 slice(image * columns + start, image * columns + min(start + largest, columns)))
-            for image in range(images) for start in range(0, columns, largest)]
+    return [
+        Part(
+            slice(image, image + 1),
+            slice(start, min(start + largest, columns)),
+            slice(image * columns + start, image * columns + min(start + largest, columns)),
+        )
+        for image in range(images)
+        for start in range(0, columns, largest)
+    ]
 
 
 class Buffers:
@@ -30,7 +36,9 @@ class Buffers:
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}
 
-    def take(self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def take(
+        self, name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """An uninitialised tensor of like's device and type (or `dtype`)."""
         if torch.compiler.is_exporting():
             return like.new_empty(shape, dtype=dtype)

@@ -43,14 +43,21 @@ class Plan:
 
     def describe(self, shape: Shape, config: ModelConfig) -> str:
         forward, backward = flops_per_image(shape, config, self.fold)
-        return (f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of {shape.categories:,} categories, "
-                f"{self.bytes / MIB:,.0f} MiB at most, {forward / 1e9:.3g} GFLOP an image forward and {backward / 1e9:.3g} backward")
+        return (
+            f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of {shape.categories:,} categories, "
+            f"{self.bytes / MIB:,.0f} MiB at most, {forward / 1e9:.3g} GFLOP an image forward and {backward / 1e9:.3g} backward"
+        )
 
     def numbers(self, shape: Shape, config: ModelConfig) -> dict[str, float]:
         """The same for the tracker."""
         forward, backward = flops_per_image(shape, config, self.fold)
-        return {"head/tile_images": self.images, "head/tile_categories": self.categories, "head/tile_mib": self.bytes / MIB,
-                "head/gflop_forward": forward / 1e9, "head/gflop_backward": backward / 1e9}
+        return {
+            "head/tile_images": self.images,
+            "head/tile_categories": self.categories,
+            "head/tile_mib": self.bytes / MIB,
+            "head/gflop_forward": forward / 1e9,
+            "head/gflop_backward": backward / 1e9,
+        }
 
 
 def columns(shape: Shape, config: ModelConfig, fold: bool) -> int:
@@ -63,8 +70,12 @@ def bytes_of_batch(shape: Shape, config: ModelConfig, fold: bool) -> int:
     if not config.ist:
         return 0
     wide, width = max(4, shape.itemsize), shape.width
-    parameters = columns(shape, config, fold) * (2 * width + 1) + config.layers * (2 * width**2 + width**2 // config.heads)
-    return shape.categories * columns(shape, config, fold) * (shape.itemsize + wide) + parameters * (shape.itemsize + wide)
+    parameters = columns(shape, config, fold) * (2 * width + 1) + config.layers * (
+        2 * width**2 + width**2 // config.heads
+    )
+    return shape.categories * columns(shape, config, fold) * (
+        shape.itemsize + wide
+    ) + parameters * (shape.itemsize + wide)
 
 
 def bytes_per_image(shape: Shape, config: ModelConfig, fold: bool) -> int:
@@ -87,15 +98,33 @@ def bytes_per_node(shape: Shape, config: ModelConfig) -> int:
 def flops_per_image(shape: Shape, config: ModelConfig, fold: bool) -> tuple[float, float]:
     """Floating-point operations of ISR and IST for one image, forward and backward (a multiply-add counts 2)."""
     c, p, d = shape.categories, shape.patches * config.isr or 1, shape.width
-    pool, dense, edges = 2 * c * p * d, 2 * c * d * d, c * (config.neighbours + config.self_loops) * d
+    pool, dense, edges = (
+        2 * c * p * d,
+        2 * c * d * d,
+        c * (config.neighbours + config.self_loops) * d,
+    )
     forward, backward = pool * config.isr, 0
     if not config.ist:
         return forward + pool, 2 * pool
     unfolded = config.layers - fold
     mix = config.layers * dense / config.heads
     deeper, entry = (config.input_layers - 1) * dense, 2 * p * d * columns(shape, config, fold)
-    forward += entry + pool * (3 if fold else 1) + unfolded * 2 * dense + deeper + mix + config.layers * 6 * edges
-    backward += 2 * entry + pool * (4 if fold else 1) + unfolded * 4 * dense + 3 * deeper + 3 * mix + config.layers * 14 * edges
+    forward += (
+        entry
+        + pool * (3 if fold else 1)
+        + unfolded * 2 * dense
+        + deeper
+        + mix
+        + config.layers * 6 * edges
+    )
+    backward += (
+        2 * entry
+        + pool * (4 if fold else 1)
+        + unfolded * 4 * dense
+        + 3 * deeper
+        + 3 * mix
+        + config.layers * 14 * edges
+    )
     return forward, backward
 
 
@@ -122,13 +151,30 @@ def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Pl
     for fold in folds:
         free = budget - bytes_of_batch(shape, config, fold)
         image, node = bytes_per_image(shape, config, fold), bytes_per_node(shape, config)
-        whole = min(images, free // (image + shape.categories * node), (shape.part or images * shape.categories) // shape.categories)
+        whole = min(
+            images,
+            free // (image + shape.categories * node),
+            (shape.part or images * shape.categories) // shape.categories,
+        )
         if whole >= 1:
-            whole = -(-images // -(-images // whole))  # tiles of one size, not many full ones and a rest
-            return Plan(whole, shape.categories, budget - free + whole * (image + shape.categories * node), fold)
+            whole = -(
+                -images // -(-images // whole)
+            )  # tiles of one size, not many full ones and a rest
+            return Plan(
+                whole,
+                shape.categories,
+                budget - free + whole * (image + shape.categories * node),
+                fold,
+            )
         part = min((free - image) // node, shape.part or shape.categories, shape.categories)
         if part >= min(SMALLEST_PART, shape.categories):
             return Plan(1, part, budget - free + image + part * node, fold)
-    least = bytes_of_batch(shape, config, False) + bytes_per_image(shape, config, False) + SMALLEST_PART * bytes_per_node(shape, config)
-    raise UserError(f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,} categories, "
-                    f"the budget is {budget // MIB} MiB: raise model.tile_mib")
+    least = (
+        bytes_of_batch(shape, config, False)
+        + bytes_per_image(shape, config, False)
+        + SMALLEST_PART * bytes_per_node(shape, config)
+    )
+    raise UserError(
+        f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,} categories, "
+        f"the budget is {budget // MIB} MiB: raise model.tile_mib"
+    )

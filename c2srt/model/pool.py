@@ -30,7 +30,10 @@ class Pooled:
 
     def rows(self, part: Part, columns: slice = slice(None), out: Tensor | None = None) -> Tensor:
         """A · X + r for a part's nodes [m, e] and some of the E columns, written into `out` if given."""
-        pooling, values = self.pooling[part.images, part.columns], self.values[part.images, :, columns]
+        pooling, values = (
+            self.pooling[part.images, part.columns],
+            self.values[part.images, :, columns],
+        )
         if self.text is None:
             return torch.bmm(pooling, values).flatten(0, 1)
         out = out if out is None else out.view(*pooling.shape[:2], -1)
@@ -49,11 +52,15 @@ class Pooled:
         if self.grad_text is None:
             return
         if self.categories is None:
-            total = gradient[0] if len(gradient) == 1 else gradient.sum(0, dtype=self.grad_text.dtype)
+            total = (
+                gradient[0] if len(gradient) == 1 else gradient.sum(0, dtype=self.grad_text.dtype)
+            )
             self.grad_text[part.columns, columns] += total
         else:
             index = self.categories[part.images, part.columns].flatten()
-            self.grad_text[:, columns].index_add_(0, index, gradient.flatten(0, 1).to(self.grad_text.dtype))
+            self.grad_text[:, columns].index_add_(
+                0, index, gradient.flatten(0, 1).to(self.grad_text.dtype)
+            )
 
 
 class PooledInputs:

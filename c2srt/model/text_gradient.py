@@ -26,24 +26,42 @@ class TextTile(Tile):
         _, norm = self.dot_and_norm(part, rows)
         gradient = (self.config.score_scale * upstream / norm)[:, None] * rows.to(norm.dtype)
         if self.nodes.categories is None:
-            self.grad_text[part.columns] += gradient.view(-1, part.columns.stop - part.columns.start, self.width).sum(0)
+            self.grad_text[part.columns] += gradient.view(
+                -1, part.columns.stop - part.columns.start, self.width
+            ).sum(0)
         else:
-            self.grad_text.index_add_(0, self.nodes.categories[part.images, part.columns].flatten(), gradient)
+            self.grad_text.index_add_(
+                0, self.nodes.categories[part.images, part.columns].flatten(), gradient
+            )
         return super().score_gradient(part, rows, upstream)
 
 
 @torch.no_grad()
-def text_gradient(head: Head, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor, graph: Graph, loss: LossConfig,
-                  plan: Plan) -> tuple[Tensor, Tensor]:
+def text_gradient(
+    head: Head,
+    patches: Tensor,
+    global_: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    graph: Graph,
+    loss: LossConfig,
+    plan: Plan,
+) -> tuple[Tensor, Tensor]:
     """Mean of weights × ranking loss, as `Head.forward`, and its gradient [C, D] for `graph.text`, whose rows are taken to be
     of unit length (the gradient includes their radial part)."""
     tensors, total, direct = head.tensors(patches.dtype, plan.fold), 0, None
     sums = empty_sums(tensors, len(graph.text))
-    for _, tile, value, grad_scores in head.scored_tiles(tensors, patches, global_, labels, weights, graph, loss, plan, TextTile):
-        direct = tile.grad_text = torch.zeros_like(graph.text, dtype=grad_scores.dtype) if direct is None else direct
+    for _, tile, value, grad_scores in head.scored_tiles(
+        tensors, patches, global_, labels, weights, graph, loss, plan, TextTile
+    ):
+        direct = tile.grad_text = (
+            torch.zeros_like(graph.text, dtype=grad_scores.dtype) if direct is None else direct
+        )
         tile.backward(grad_scores, sums)
         total = total + value
     if "text" in sums:
         width = graph.text.shape[1]
-        direct = direct + sums["text"] @ tensors["affine"][:, width : 2 * width].to(sums["text"].dtype)
+        direct = direct + sums["text"] @ tensors["affine"][:, width : 2 * width].to(
+            sums["text"].dtype
+        )
     return total, direct

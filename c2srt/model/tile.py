@@ -38,18 +38,32 @@ class Nodes:
     @staticmethod
     def all(text: Tensor, rows: Tensor | None, table: Tensor, images: int) -> "Nodes":
         """Every category for each of `images` images."""
-        return Nodes(images, text[None], None if rows is None else rows[None], Table(offset(table.expand(images, -1, -1))))
+        return Nodes(
+            images,
+            text[None],
+            None if rows is None else rows[None],
+            Table(offset(table.expand(images, -1, -1))),
+        )
 
     @staticmethod
     def some(text: Tensor, rows: Tensor | None, closure: Closure) -> "Nodes":
         """What one image needs differs from what the next one needs."""
         chosen = None if rows is None else rows[closure.categories]
         table = Table(offset(closure.table))
-        return Nodes(len(closure.images), text[closure.categories], chosen, table, closure.categories, closure.present)
+        return Nodes(
+            len(closure.images),
+            text[closure.categories],
+            chosen,
+            table,
+            closure.categories,
+            closure.present,
+        )
 
     def labels_of(self, labels: Tensor) -> Tensor:
         """[b, C] -> [b, n]; a place without a category is not verified."""
-        return labels if self.categories is None else labels.gather(1, self.categories) * self.present
+        return (
+            labels if self.categories is None else labels.gather(1, self.categories) * self.present
+        )
 
 
 def offset(table: Tensor) -> Tensor:
@@ -64,12 +78,30 @@ def offset(table: Tensor) -> Tensor:
 class Tile:
     """patches [b, P, D] and global_ [b, D] of a tile's images. `scores` first, then `backward`."""
 
-    def __init__(self, config: ModelConfig, isr_scale: float, tensors: dict[str, Tensor], nodes: Nodes, patches: Tensor,
-                 global_: Tensor, chunk: int, buffers: Buffers) -> None:
-        self.config, self.isr_scale, self.tensors, self.nodes, self.buffers = config, isr_scale, tensors, nodes, buffers
+    def __init__(
+        self,
+        config: ModelConfig,
+        isr_scale: float,
+        tensors: dict[str, Tensor],
+        nodes: Nodes,
+        patches: Tensor,
+        global_: Tensor,
+        chunk: int,
+        buffers: Buffers,
+    ) -> None:
+        self.config, self.isr_scale, self.tensors, self.nodes, self.buffers = (
+            config,
+            isr_scale,
+            tensors,
+            nodes,
+            buffers,
+        )
         self.patches, self.global_, self.width = patches, global_, patches.shape[2]
         self.parts = cut(nodes.images, nodes.text.shape[1], chunk)
-        values, affine = (patches + global_[:, None]) / 2 if config.isr else global_[:, None], tensors.get("affine")
+        values, affine = (
+            (patches + global_[:, None]) / 2 if config.isr else global_[:, None],
+            tensors.get("affine"),
+        )
         values = values if affine is None else F.linear(values, affine[:, : self.width])
         self.pooled = Pooled(self.pooling(), values, nodes.rows, nodes.categories)
 
@@ -80,8 +112,14 @@ class Tile:
             return self.patches.new_ones(*shape, 1)
         pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
         for part in self.parts:
-            pooling[part.images, part.columns] = assignment(self.patches[part.images], self.text(part), self.isr_scale, config.threshold,
-                                                            config.max_patches, config.pooling == "weighted")
+            pooling[part.images, part.columns] = assignment(
+                self.patches[part.images],
+                self.text(part),
+                self.isr_scale,
+                config.threshold,
+                config.max_patches,
+                config.pooling == "weighted",
+            )
         return pooling
 
     def text(self, part: Part) -> Tensor:
@@ -100,7 +138,15 @@ class Tile:
         inputs = self.entrance()
         for number in range(self.config.layers):
             last = number == self.config.layers - 1
-            step = Transfer(number, self.layer(number), inputs, self.nodes.table, self.parts, self.config.residual, self.buffers)
+            step = Transfer(
+                number,
+                self.layer(number),
+                inputs,
+                self.nodes.table,
+                self.parts,
+                self.config.residual,
+                self.buffers,
+            )
             rows = None if last else self.rows("rows", number + 1)
             step.forward(self.score if last else lambda part, out: rows[part.flat].copy_(out))
             if keep:
@@ -119,11 +165,17 @@ class Tile:
         return self.dense_inputs(rows, 0)
 
     def dense_inputs(self, rows: Tensor, number: int) -> DenseInputs:
-        return DenseInputs(rows, self.layer(number), self.rows("targets", number), self.rows("gradient", number))
+        return DenseInputs(
+            rows, self.layer(number), self.rows("targets", number), self.rows("gradient", number)
+        )
 
     def rows(self, name: str, number: int) -> Tensor:
         """A buffer [N, D] for the input of layer `number`."""
-        return self.buffers.take(f"{name} {number}", (self.nodes.images * self.nodes.text.shape[1], self.width), self.patches)
+        return self.buffers.take(
+            f"{name} {number}",
+            (self.nodes.images * self.nodes.text.shape[1], self.width),
+            self.patches,
+        )
 
     @property
     def folded(self) -> bool:
@@ -152,7 +204,9 @@ class Tile:
         dot, norm = self.dot_and_norm(part, rows)
         factor = (self.config.score_scale * upstream / norm)[:, None]
         text = self.text(part).to(rows.dtype).reshape(rows.shape)
-        return (factor.to(rows.dtype) * text).addcmul_((-factor * (dot / norm**2)[:, None]).to(rows.dtype), rows)
+        return (factor.to(rows.dtype) * text).addcmul_(
+            (-factor * (dot / norm**2)[:, None]).to(rows.dtype), rows
+        )
 
     def backward(self, grad_scores: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Gradients of patches [b, P, D] and global_ [b, D] from that of the scores [b, n]; adds the parameters' to `sums`."""
@@ -175,9 +229,13 @@ class Tile:
     def entrance_backward(self, part: Part, upstream: Callable, sums: dict[str, Tensor]) -> None:
         gradient = upstream(part, lambda: self.pooled.rows(part))
         if "hidden_weight" in self.tensors:
-            leaves = [leaf.detach().requires_grad_() for leaf in (self.pooled.rows(part), *self.hidden())]
+            leaves = [
+                leaf.detach().requires_grad_() for leaf in (self.pooled.rows(part), *self.hidden())
+            ]
             with torch.enable_grad():
-                gradient, *found = torch.autograd.grad(deeper(*leaves, self.config.residual), leaves, gradient)
+                gradient, *found = torch.autograd.grad(
+                    deeper(*leaves, self.config.residual), leaves, gradient
+                )
             for name, value in zip(HIDDEN_NAMES, found):
                 sums[name] += value
         self.pooled.add(part, gradient)
@@ -186,7 +244,11 @@ class Tile:
         """From the pooled rows' gradient [b, P, E] to the features' and to the image columns of `affine`."""
         grad, affine = self.pooled.grad_values, self.tensors.get("affine")
         if affine is not None:
-            rows = (self.patches + self.global_[:, None]) / 2 if self.config.isr else self.global_[:, None]
+            rows = (
+                (self.patches + self.global_[:, None]) / 2
+                if self.config.isr
+                else self.global_[:, None]
+            )
             add_product(sums["affine"][:, : self.width], grad.flatten(0, 1).T, rows.flatten(0, 1))
             grad = grad @ affine[:, : self.width]
         if not self.config.isr:
@@ -200,7 +262,11 @@ class Tile:
         if not self.config.isr:
             return
         counts = self.patch_counts()
-        present = torch.ones_like(counts, dtype=torch.bool) if self.nodes.present is None else self.nodes.present
+        present = (
+            torch.ones_like(counts, dtype=torch.bool)
+            if self.nodes.present is None
+            else self.nodes.present
+        )
         for place, values in enumerate((counts, counts >= self.config.max_patches)):
             statistics[place] += ((values * present).sum(1) / present.sum(1)).sum()
 
@@ -223,7 +289,10 @@ def deeper(h: Tensor, weights: Tensor, biases: Tensor, residual: bool) -> Tensor
 
 def empty_sums(tensors: dict[str, Tensor], categories: int) -> dict[str, Tensor]:
     """Zeros in float32 or wider for every tensor's gradient, and `text` [C, E] for that of the affine text rows."""
-    sums = {name: torch.zeros_like(tensor, dtype=softmax_dtype(tensor.dtype)) for name, tensor in tensors.items()}
+    sums = {
+        name: torch.zeros_like(tensor, dtype=softmax_dtype(tensor.dtype))
+        for name, tensor in tensors.items()
+    }
     if "affine" in sums:
         sums["text"] = sums["affine"].new_zeros(categories, len(sums["affine"]))
     return sums

@@ -42,13 +42,17 @@ class Measured:
 def check_machine(cluster: Cluster) -> None:
     """Refuses to measure a GPU where there is none. Raises UserError."""
     if cluster.kind == GPU and not torch.cuda.is_available():
-        raise UserError(f"cluster={cluster.name} is of GPUs and torch finds none here: measure there, or take cluster=cpu")
+        raise UserError(
+            f"cluster={cluster.name} is of GPUs and torch finds none here: measure there, or take cluster=cpu"
+        )
 
 
 def experiment(config: Training, images: int, cluster: Cluster) -> Training:
     """The configured model on one worker with one micro-batch of `images` a step; batches are decoded by the worker itself."""
     gpus = float(cluster.kind == GPU)
-    return replace(config, workers=1, batch=images, micro_batch=images, loader_workers=0, gpus_per_worker=gpus)
+    return replace(
+        config, workers=1, batch=images, micro_batch=images, loader_workers=0, gpus_per_worker=gpus
+    )
 
 
 def amounts(config: Training, shape: Outline, cluster: Cluster, seen: int) -> list[int]:
@@ -65,23 +69,51 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
     few, many = measured.images
     threads = worker_threads(cluster.cores, 1, config.loader_workers) if cluster.kind == CPU else 1
     rate = gemm_flops(shape, many) / seconds["gemm"]
-    found = replace(cluster, tflops=cluster.tflops | {config.precision: rate / threads / 1e12},
-                    bandwidth_gb_s=2 * COPY_BYTES / seconds["copy"] / 1e9, vit_efficiency=1, isr_efficiency=1, ist_efficiency=1,
-                    step_overhead_ms=0, decode_images_s=DECODED / seconds["decode"])
+    found = replace(
+        cluster,
+        tflops=cluster.tflops | {config.precision: rate / threads / 1e12},
+        bandwidth_gb_s=2 * COPY_BYTES / seconds["copy"] / 1e9,
+        vit_efficiency=1,
+        isr_efficiency=1,
+        ist_efficiency=1,
+        step_overhead_ms=0,
+        decode_images_s=DECODED / seconds["decode"],
+    )
     both = replace(config, model=replace(config.model, isr=True, ist=True))
-    ideal = {count: ideal_seconds(replace(both, batch=count, micro_batch=count), shape, found, sizes) for count in (few, many)}
-    vit, vit_fixed = slope(seconds, "tower", few, many, {count: ideal[count]["ViT"] for count in ideal})
-    isr, isr_fixed = slope(seconds, "isr", few, many, {count: ideal[count]["ISR and loss"] for count in ideal})
-    rest = {f"ist-{count}": max(1e-6, seconds[f"head-{count}"] - seconds[f"isr-{count}"]) for count in (few, many)}
+    ideal = {
+        count: ideal_seconds(replace(both, batch=count, micro_batch=count), shape, found, sizes)
+        for count in (few, many)
+    }
+    vit, vit_fixed = slope(
+        seconds, "tower", few, many, {count: ideal[count]["ViT"] for count in ideal}
+    )
+    isr, isr_fixed = slope(
+        seconds, "isr", few, many, {count: ideal[count]["ISR and loss"] for count in ideal}
+    )
+    rest = {
+        f"ist-{count}": max(1e-6, seconds[f"head-{count}"] - seconds[f"isr-{count}"])
+        for count in (few, many)
+    }
     ist, ist_fixed = slope(rest, "ist", few, many, {count: ideal[count]["IST"] for count in ideal})
-    found = replace(found, vit_efficiency=1 / vit, isr_efficiency=1 / isr, ist_efficiency=1 / ist,
-                    vit_overhead_ms=1e3 * vit_fixed, isr_overhead_ms=1e3 * isr_fixed, ist_overhead_ms=1e3 * ist_fixed)
+    found = replace(
+        found,
+        vit_efficiency=1 / vit,
+        isr_efficiency=1 / isr,
+        ist_efficiency=1 / ist,
+        vit_overhead_ms=1e3 * vit_fixed,
+        isr_overhead_ms=1e3 * isr_fixed,
+        ist_overhead_ms=1e3 * ist_fixed,
+    )
     predicted = step_seconds(replace(config, batch=many, micro_batch=many), shape, found, sizes)
     found = replace(found, step_overhead_ms=1e3 * max(0.0, seconds[STEP] - predicted))
-    return {name: getattr(found, name) for name in MEASURED} | {"tflops": {config.precision: found.rate(config.precision) / 1e12}}
+    return {name: getattr(found, name) for name in MEASURED} | {
+        "tflops": {config.precision: found.rate(config.precision) / 1e12}
+    }
 
 
-def ideal_seconds(config: Training, shape: Outline, cluster: Cluster, sizes: Sizes) -> dict[str, float]:
+def ideal_seconds(
+    config: Training, shape: Outline, cluster: Cluster, sizes: Sizes
+) -> dict[str, float]:
     """Of one micro-batch."""
     memory = memory_of(config, shape, cluster, sizes.seen)
     work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
@@ -94,7 +126,9 @@ def step_seconds(config: Training, shape: Outline, cluster: Cluster, sizes: Size
     return speed_of(config, shape, cluster, work, memory).step
 
 
-def slope(seconds: dict[str, float], piece: str, few: int, many: int, ideal: dict[int, float]) -> tuple[float, float]:
+def slope(
+    seconds: dict[str, float], piece: str, few: int, many: int, ideal: dict[int, float]
+) -> tuple[float, float]:
     """How many times the ideal a piece takes, and its seconds for no work; without a sensible line, all is work."""
     first, second = seconds[f"{piece}-{few}"], seconds[f"{piece}-{many}"]
     factor = (second - first) / (ideal[many] - ideal[few])
@@ -141,6 +175,16 @@ def record(config: Training, cluster: Cluster, seconds: dict[str, float], values
 
     cuda = torch.cuda.is_available() and cluster.kind != CPU
     threads = worker_threads(cluster.cores, 1, 0) if cluster.kind == CPU else 0
-    return {"kind": cluster.kind, "machine": machine(torch.device("cuda" if cuda else "cpu"), threads), "host": platform.node(),
-            "date": datetime.now().isoformat(timespec="seconds"), "torch": torch.__version__, "threads": threads,
-            "values": values, "seconds": seconds, "clip": config.clip.name, "precision": config.precision, "images": config.batch}
+    return {
+        "kind": cluster.kind,
+        "machine": machine(torch.device("cuda" if cuda else "cpu"), threads),
+        "host": platform.node(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "threads": threads,
+        "values": values,
+        "seconds": seconds,
+        "clip": config.clip.name,
+        "precision": config.precision,
+        "images": config.batch,
+    }

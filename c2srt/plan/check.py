@@ -12,7 +12,17 @@ from pathlib import Path
 from c2srt.files import write_json
 from c2srt.model.clip import ClipConfig
 from c2srt.model.config import ModelConfig
-from c2srt.plan.calibrate import STEP, Measured, amounts, check_machine, experiment, measure, record, step_seconds, values_of
+from c2srt.plan.calibrate import (
+    STEP,
+    Measured,
+    amounts,
+    check_machine,
+    experiment,
+    measure,
+    record,
+    step_seconds,
+    values_of,
+)
 from c2srt.plan.hardware import Cluster
 from c2srt.plan.outline import outline
 from c2srt.plan.rig import Rig
@@ -39,47 +49,105 @@ def families(config, folder: Path) -> list[Family]:
     from c2srt.demo.pretrain import MODEL
 
     write_json(folder / "model.json", MODEL)
-    folders = {name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")}
+    folders = {
+        name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")
+    }
     small = ModelConfig(heads=4, trainable_blocks=None, score_scale=16.0)
-    miniature = Training(**folders, clip=ClipConfig(str(folder / "model.json"), "random"), model=small, views=ViewConfig(count=0),
-                         workers=1, loader_workers=0, batch=32, micro_batch=16, lr=1e-4)
-    large = Training(**folders, clip=ClipConfig("ViT-B-16", "random"), model=ModelConfig(), workers=1, loader_workers=0, batch=4,
-                     micro_batch=4, lr=1e-4)
+    miniature = Training(
+        **folders,
+        clip=ClipConfig(str(folder / "model.json"), "random"),
+        model=small,
+        views=ViewConfig(count=0),
+        workers=1,
+        loader_workers=0,
+        batch=32,
+        micro_batch=16,
+        lr=1e-4,
+    )
+    large = Training(
+        **folders,
+        clip=ClipConfig("ViT-B-16", "random"),
+        model=ModelConfig(),
+        workers=1,
+        loader_workers=0,
+        batch=4,
+        micro_batch=4,
+        lr=1e-4,
+    )
     loaders = {} if config.clock == "cpu" else {"a loader process": {"loader_workers": 1}}
     return [
-        Family("miniature", miniature, Sizes(train=6000, seen=286, unseen=66, packed_bytes=2100, short_side=64), {
-            "16 × 2": {}, "without ISR": {"model": replace(small, isr=False)},
-            "without IST": {"model": replace(small, ist=False)}, "neither": {"model": replace(small, isr=False, ist=False)},
-            "8 × 4": {"micro_batch": 8}, "32 × 1": {"micro_batch": 32},
-            "two blocks train": {"model": replace(small, trainable_blocks=2)}, "2 workers": {"workers": 2}, **loaders}),
-        Family("ViT-B/16", large, Sizes(train=9_011_219, seen=7186, unseen=400, packed_bytes=21000, short_side=256), {
-            "4 × 1": {}, "without ISR": {"model": replace(large.model, isr=False)},
-            "without IST": {"model": replace(large.model, ist=False)}, "1 × 4": {"micro_batch": 1},
-            "all blocks train": {"model": replace(large.model, trainable_blocks=None)}, "2 workers": {"workers": 2}})]
+        Family(
+            "miniature",
+            miniature,
+            Sizes(train=6000, seen=286, unseen=66, packed_bytes=2100, short_side=64),
+            {
+                "16 × 2": {},
+                "without ISR": {"model": replace(small, isr=False)},
+                "without IST": {"model": replace(small, ist=False)},
+                "neither": {"model": replace(small, isr=False, ist=False)},
+                "8 × 4": {"micro_batch": 8},
+                "32 × 1": {"micro_batch": 32},
+                "two blocks train": {"model": replace(small, trainable_blocks=2)},
+                "2 workers": {"workers": 2},
+                **loaders,
+            },
+        ),
+        Family(
+            "ViT-B/16",
+            large,
+            Sizes(train=9_011_219, seen=7186, unseen=400, packed_bytes=21000, short_side=256),
+            {
+                "4 × 1": {},
+                "without ISR": {"model": replace(large.model, isr=False)},
+                "without IST": {"model": replace(large.model, ist=False)},
+                "1 × 4": {"micro_batch": 1},
+                "all blocks train": {"model": replace(large.model, trainable_blocks=None)},
+                "2 workers": {"workers": 2},
+            },
+        ),
+    ]
 
 
 def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]:
     """Measures a family's calibration and cases in turns -> the content of a calibration file, and rows of predicted and
     measured seconds a step."""
     shape = outline(family.config.clip, family.config.model)
-    images = amounts(replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen)
+    images = amounts(
+        replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen
+    )
     calibration = experiment(family.config, images[1], cluster)
     gpus = calibration.gpus_per_worker
-    cases = {name: replace(family.config, gpus_per_worker=gpus, **change) for name, change in family.cases.items()}
+    cases = {
+        name: replace(family.config, gpus_per_worker=gpus, **change)
+        for name, change in family.cases.items()
+    }
     together: dict[tuple[int, int], dict[str, Training]] = {(1, 0): {STEP: calibration}}
     for name, case in cases.items():
         together.setdefault((case.workers, case.loader_workers), {})[name] = case
     with ExitStack() as stack:
-        rigs = [stack.enter_context(Rig(group, family.sizes, images if STEP in group else [], config.clock))
-                for group in together.values()]
+        rigs = [
+            stack.enter_context(
+                Rig(group, family.sizes, images if STEP in group else [], config.clock)
+            )
+            for group in together.values()
+        ]
         seconds = measure(rigs, config.turns, (lambda *_, **__: None) if config.json else print)
     values = values_of(Measured(calibration, shape, images, seconds), cluster, family.sizes)
     measured = replace(cluster, **values | {"tflops": cluster.tflops | values["tflops"]})
     return record(calibration, cluster, seconds, values), [
-        {"model": family.name, "case": name, "predicted_s": predicted, "measured_s": seconds[name],
-         "error": predicted / seconds[name] - 1, "calibrated_on": images}
+        {
+            "model": family.name,
+            "case": name,
+            "predicted_s": predicted,
+            "measured_s": seconds[name],
+            "error": predicted / seconds[name] - 1,
+            "calibrated_on": images,
+        }
         for name, case in cases.items()
-        for predicted in [step_seconds(case, outline(case.clip, case.model), measured, family.sizes)]]
+        for predicted in [
+            step_seconds(case, outline(case.clip, case.model), measured, family.sizes)
+        ]
+    ]
 
 
 def check(config) -> int:
@@ -97,8 +165,13 @@ def check(config) -> int:
 
 
 def table(rows: list[dict]) -> list[str]:
-    lines = ["| model | case (images at once × accumulated) | predicted s | measured s | error |", "|---|---|---|---|---|"]
-    lines += [f"| {row['model']} | {row['case']} | {row['predicted_s']:.3f} | {row['measured_s']:.3f} | {row['error']:+.0%} |"
-              for row in rows]
+    lines = [
+        "| model | case (images at once × accumulated) | predicted s | measured s | error |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['model']} | {row['case']} | {row['predicted_s']:.3f} | {row['measured_s']:.3f} | {row['error']:+.0%} |"
+        for row in rows
+    ]
     off = sum(abs(row["error"]) > BAR for row in rows)
     return [*lines, "", f"{off} of {len(rows)} predictions are off by more than {BAR:.0%}."]

@@ -11,8 +11,18 @@ from c2srt.opened import misfit, read_json
 from c2srt.shown import shown
 
 GPU, CPU = "gpu", "cpu"
-MEASURED = ("tflops", "bandwidth_gb_s", "vit_efficiency", "isr_efficiency", "ist_efficiency", "vit_overhead_ms",
-            "isr_overhead_ms", "ist_overhead_ms", "step_overhead_ms", "decode_images_s")
+MEASURED = (
+    "tflops",
+    "bandwidth_gb_s",
+    "vit_efficiency",
+    "isr_efficiency",
+    "ist_efficiency",
+    "vit_overhead_ms",
+    "isr_overhead_ms",
+    "ist_overhead_ms",
+    "step_overhead_ms",
+    "decode_images_s",
+)
 """What a calibration may replace."""
 Measured = dict[str, Amount | dict[str, Amount]]
 
@@ -62,7 +72,9 @@ class Cluster:
     def rate(self, precision: str) -> float:
         """Floating-point operations a second of matrix products, of a GPU or of a core. Raises UserError if not given."""
         if precision not in self.tflops:
-            raise UserError(f"cluster {self.name} has no rate for precision={precision}: give cluster.tflops.{precision}=…")
+            raise UserError(
+                f"cluster {self.name} has no rate for precision={precision}: give cluster.tflops.{precision}=…"
+            )
         return self.tflops[precision] * 1e12
 
     def nodes(self, devices: int) -> int:
@@ -79,11 +91,19 @@ def calibrated(cluster: Cluster, path: str | None) -> Cluster:
     made_by = Command("plan", calibrate=True)
     content = read_json(calibration_of(path), made_by)
     values = content.get("values")
-    if not isinstance(values, dict) or not set(values) <= set(MEASURED) or misfit(json.dumps(values), Measured):
-        raise UserError(f"{path} is not a calibration of this version: make it again with `{made_by}`")
+    if (
+        not isinstance(values, dict)
+        or not set(values) <= set(MEASURED)
+        or misfit(json.dumps(values), Measured)
+    ):
+        raise UserError(
+            f"{path} is not a calibration of this version: make it again with `{made_by}`"
+        )
     if content.get("kind") != cluster.kind:
-        raise UserError(f"{path} was measured on a {shown(content.get('kind'))}, cluster={cluster.name} is a {cluster.kind}: take "
-                        "a cluster=… of its kind, or calibrate there")
+        raise UserError(
+            f"{path} was measured on a {shown(content.get('kind'))}, cluster={cluster.name} is a {cluster.kind}: take "
+            "a cluster=… of its kind, or calibrate there"
+        )
     return replace(cluster, **values | {"tflops": cluster.tflops | values.get("tflops", {})})
 
 

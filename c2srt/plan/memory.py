@@ -42,13 +42,17 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        return self.tiles is not None and self.left >= 0 and sum(self.host.values()) <= self.host_limit
+        return (
+            self.tiles is not None and self.left >= 0 and sum(self.host.values()) <= self.host_limit
+        )
 
 
 def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> Memory:
     """What a worker needs; the head's tiles take what `model.tile_mib` or the device's default allows of what is left."""
     size, images = BYTES[config.precision], config.deal.micro_batch
-    engine = engine_bytes(config.precision, config.zero, config.workers, outline.parameters, outline.trained)
+    engine = engine_bytes(
+        config.precision, config.zero, config.workers, outline.parameters, outline.trained
+    )
     host = {name: engine.pop(name) for name in OFFLOADED} if config.offload else {}
     state = engine | {"buckets": bucket_bytes(config, outline)}
     if config.loss.distillation > 0 and config.teacher == ONLINE:
@@ -57,9 +61,15 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
     # the rows and their gradients; the head's copy, its sums and what autograd keeps of them
     features = images * outline.tokens * outline.joint * (2 * size + 3 * head_size)
     saved, working = outline.saved_bytes(images, size), outline.working_bytes(images, size)
-    tables = seen * (4 * outline.joint + 8 * config.model.neighbours) + images * (seen + 3 * outline.image_size**2)
-    state |= {"text, graph, labels": tables, "reserved": cluster.reserved_gib * GIB,
-              "ViT: saved for backward": saved, "features": features}
+    tables = seen * (4 * outline.joint + 8 * config.model.neighbours) + images * (
+        seen + 3 * outline.image_size**2
+    )
+    state |= {
+        "text, graph, labels": tables,
+        "reserved": cluster.reserved_gib * GIB,
+        "ViT: saved for backward": saved,
+        "features": features,
+    }
     limit = memory_limit(config, cluster)
     free = limit - sum(state.values())
     shape = head_shape(config, outline, cluster, seen)
@@ -70,13 +80,21 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
         tiles, problem = None, str(error)
     # tiles and the ViT's working rows are never alive together
     parts = state | {"head tiles or a block at work": max(working, tiles.bytes if tiles else 0)}
-    return Memory(parts, {name: value * local_workers(config, cluster) for name, value in host.items()}, limit,
-                  cluster.host_memory_gib * GIB, tiles, problem)
+    return Memory(
+        parts,
+        {name: value * local_workers(config, cluster) for name, value in host.items()},
+        limit,
+        cluster.host_memory_gib * GIB,
+        tiles,
+        problem,
+    )
 
 
 def memory_limit(config: Config, cluster: Cluster) -> float:
     """A worker's share of its GPU, or on a CPU of its node."""
-    shared = local_workers(config, cluster) if cluster.kind == CPU else max(1, workers_per_gpu(config))
+    shared = (
+        local_workers(config, cluster) if cluster.kind == CPU else max(1, workers_per_gpu(config))
+    )
     return cluster.memory_gib * GIB / shared
 
 
@@ -86,7 +104,9 @@ def workers_per_gpu(config: Config) -> int:
 
 def local_workers(config: Config, cluster: Cluster) -> int:
     """Workers on a (full) node."""
-    return min(config.workers, cluster.per_node * (1 if cluster.kind == CPU else workers_per_gpu(config)))
+    return min(
+        config.workers, cluster.per_node * (1 if cluster.kind == CPU else workers_per_gpu(config))
+    )
 
 
 def bucket_bytes(config: Config, outline: Outline) -> float:
@@ -104,14 +124,22 @@ def head_itemsize(precision: str) -> int:
 
 def head_shape(config: Config, outline: Outline, cluster: Cluster, seen: int) -> Shape:
     device = torch.device("cpu" if cluster.kind == CPU else "cuda")
-    return Shape(seen, outline.patches, outline.joint, head_itemsize(config.precision), part_limit(outline.joint, device))
+    return Shape(
+        seen,
+        outline.patches,
+        outline.joint,
+        head_itemsize(config.precision),
+        part_limit(outline.joint, device),
+    )
 
 
 def tile_budget(config: Config, cluster: Cluster, free: float) -> int:
     """As `c2srt.model.plan.budget_bytes`, from what is expected to be free."""
     if config.model.tile_mib is not None:
         return config.model.tile_mib * MIB
-    return int(free * GPU_SHARE) if cluster.kind != CPU else min(CPU_DEFAULT_MIB * MIB, int(free / 4))
+    return (
+        int(free * GPU_SHARE) if cluster.kind != CPU else min(CPU_DEFAULT_MIB * MIB, int(free / 4))
+    )
 
 
 def helpful(config: Config, outline: Outline, cluster: Cluster, seen: int) -> list[str]:
@@ -124,7 +152,10 @@ def helpful(config: Config, outline: Outline, cluster: Cluster, seen: int) -> li
     if config.precision == "fp32" and cluster.kind != CPU:
         tries.append({"precision": "bf16"})
     tries += [{"zero": zero} for zero in (1, 2, 3) if zero > config.zero and config.workers > 1]
-    tries += [{"zero": max(1, config.zero), "offload": True}, {"micro_batch": 1, "zero": 3, "offload": True}]
+    tries += [
+        {"zero": max(1, config.zero), "offload": True},
+        {"micro_batch": 1, "zero": 3, "offload": True},
+    ]
     found, kinds = [], set()
     for change in tries:
         kind = tuple(change)

@@ -55,14 +55,22 @@ class Outline:
         """Of the ViT for one image."""
         linear, attention = self.block_flops()
         embedding = 2 * self.patches * self.patch_values * self.width
-        return embedding + self.blocks * (linear + attention) + 2 * self.tokens * self.width * self.joint
+        return (
+            embedding
+            + self.blocks * (linear + attention)
+            + 2 * self.tokens * self.width * self.joint
+        )
 
     def backward_flops(self) -> int:
         """Two products for each of the forward's, in the trained blocks and the projection; attention computes its scores
         once more (5 for 2); the patch embedding has no input to differentiate."""
         linear, attention = self.block_flops()
         embedding = 2 * self.patches * self.patch_values * self.width * self.embeddings_train
-        return embedding + self.trained_blocks * (2 * linear + attention * 5 // 2) + 4 * self.tokens * self.width * self.joint
+        return (
+            embedding
+            + self.trained_blocks * (2 * linear + attention * 5 // 2)
+            + 4 * self.tokens * self.width * self.joint
+        )
 
     def saved_bytes(self, images: int, itemsize: int) -> int:
         """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms' outputs, q, k, v, attention's
@@ -79,7 +87,12 @@ class Outline:
     def working_bytes(self, images: int, itemsize: int) -> int:
         """Most that one block holds besides: its input and norm, and the MLP's hidden row before and behind the activation; going
         back, the gradients of as much."""
-        return images * self.tokens * (2 * self.width + (3 if self.quick_gelu else 2) * self.mlp) * itemsize
+        return (
+            images
+            * self.tokens
+            * (2 * self.width + (3 if self.quick_gelu else 2) * self.mlp)
+            * itemsize
+        )
 
 
 def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
@@ -95,11 +108,28 @@ def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
         head = Head(width, model, 1.0)
     everything = model.trainable_blocks is None
     return Outline(
-        vit.image_size[0], rows * columns, vit.conv1.weight[0].numel(), vit.conv1.out_channels, blocks[0].mlp.c_fc.out_features,
-        blocks[0].attn.num_heads, len(blocks), len(blocks) if everything else model.trainable_blocks, everything,
-        type(blocks[0].mlp.gelu).__name__ == "QuickGELU", width, clip_parameters, count(tower), count(tower, True), count(head))
+        vit.image_size[0],
+        rows * columns,
+        vit.conv1.weight[0].numel(),
+        vit.conv1.out_channels,
+        blocks[0].mlp.c_fc.out_features,
+        blocks[0].attn.num_heads,
+        len(blocks),
+        len(blocks) if everything else model.trainable_blocks,
+        everything,
+        type(blocks[0].mlp.gelu).__name__ == "QuickGELU",
+        width,
+        clip_parameters,
+        count(tower),
+        count(tower, True),
+        count(head),
+    )
 
 
 def count(module: nn.Module, trained: bool = False) -> int:
     """Elements of its parameters, or of those that train."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad or not trained)
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if parameter.requires_grad or not trained
+    )

@@ -46,9 +46,14 @@ class Rig:
     Use it as a context. Raises UserError if a process dies.
     """
 
-    def __init__(self, cases: dict[str, Config], sizes: Sizes, pieces: list[int], clock: str = WALL) -> None:
+    def __init__(
+        self, cases: dict[str, Config], sizes: Sizes, pieces: list[int], clock: str = WALL
+    ) -> None:
         self.workers = next(iter(cases.values())).workers
-        cases = {name: replace(case, clip=replace(case.clip, pretrained=RANDOM)) for name, case in cases.items()}
+        cases = {
+            name: replace(case, clip=replace(case.clip, pretrained=RANDOM))
+            for name, case in cases.items()
+        }
         self.arguments = (cases, sizes, pieces, clock)
 
     def __enter__(self) -> "Rig":
@@ -57,7 +62,9 @@ class Rig:
         self.pipes, self.processes = [], []
         for rank in range(self.workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, rank, self.folder.name, *self.arguments))
+            process = context.Process(
+                target=serve, args=(theirs, rank, self.folder.name, *self.arguments)
+            )
             with unheard():
                 process.start()
             theirs.close()
@@ -88,20 +95,38 @@ class Rig:
         except EOFError:
             raise UserError("a process of the measurement died: its message is above") from None
         if any(one is None for one in found):
-            raise UserError(f"a process of the measurement did not answer within {START_S} s: this machine is too busy")
+            raise UserError(
+                f"a process of the measurement did not answer within {START_S} s: this machine is too busy"
+            )
         return found
 
 
-def serve(pipe, rank: int, folder: str, cases: dict[str, Config], sizes: Sizes, images: list[int], clock: str) -> None:
+def serve(
+    pipe,
+    rank: int,
+    folder: str,
+    cases: dict[str, Config],
+    sizes: Sizes,
+    images: list[int],
+    clock: str,
+) -> None:
     """One process of a rig: says which pieces it has, then times what it is asked for, until the pipe closes."""
     config = next(iter(cases.values()))
     size, cuda = config.workers, torch.cuda.is_available() and config.gpus_per_worker > 0
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="1",
+    )
     device = torch.device("cuda", rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
+    )
     threads = World(rank, size, size, device).set_threads(config.loader_workers)
     now = time.perf_counter if clock == WALL else lambda: time.process_time() / threads
     calls = piece_calls(config, sizes, images, device) if images else {}
@@ -127,7 +152,11 @@ def make_student(config: Config, sizes: Sizes) -> tuple[C2SRT, Clip, Graph]:
     clip = load_clip(config.clip)
     text = F.normalize(torch.randn(sizes.seen, clip.width), dim=-1)
     graph = Graph(text, torch.randint(0, sizes.seen, (sizes.seen, config.model.neighbours)))
-    return C2SRT(clip, config.model, config.loss, graph, sizes.seen, config.teacher == ONLINE), clip, graph
+    return (
+        C2SRT(clip, config.model, config.loss, graph, sizes.seen, config.teacher == ONLINE),
+        clip,
+        graph,
+    )
 
 
 def step_call(config: Config, sizes: Sizes) -> Callable[[], None]:
@@ -136,14 +165,22 @@ def step_call(config: Config, sizes: Sizes) -> Callable[[], None]:
     from c2srt.train.groups import parameter_groups
 
     student, clip, _ = make_student(config, sizes)
-    groups = parameter_groups(student, student.parameter_depth, config.lr, config.head_lr or config.lr, config.weight_decay,
-                              config.layer_decay)
+    groups = parameter_groups(
+        student,
+        student.parameter_depth,
+        config.lr,
+        config.head_lr or config.lr,
+        config.weight_decay,
+        config.layer_decay,
+    )
     engine = Engine(student, groups, config.engine())
     batches = synthetic(config, sizes, clip.image_size, clip.width)
 
     def step() -> None:
         micro = (batch.to(engine.device) for batch in islice(batches, config.deal.accumulation))
-        engine.train_step(((batch.images, batch.labels, batch.teacher, batch.weights) for batch in micro), 1.0)
+        engine.train_step(
+            ((batch.images, batch.labels, batch.teacher, batch.weights) for batch in micro), 1.0
+        )
 
     return step
 
@@ -156,7 +193,9 @@ def picture(sizes: Sizes, seed: int) -> bytes:
     smooth = F.interpolate(coarse, (height, width), mode="bicubic")[0].permute(1, 2, 0).numpy()
     best = b""
     for fine in (2, 4, 8, 12, 16, 24, 32):
-        noisy = np.ascontiguousarray((smooth + generator.normal(0, fine, smooth.shape)).clip(0, 255).astype(np.uint8))
+        noisy = np.ascontiguousarray(
+            (smooth + generator.normal(0, fine, smooth.shape)).clip(0, 255).astype(np.uint8)
+        )
         encoded = simplejpeg.encode_jpeg(noisy, 90, "RGB", "420")
         if not best or abs(len(encoded) - sizes.packed_bytes) < abs(len(best) - sizes.packed_bytes):
             best = encoded
@@ -165,7 +204,10 @@ def picture(sizes: Sizes, seed: int) -> bytes:
 
 def decoded(config: Config, pictures: list[bytes], size: int, view: int = 0) -> list[Tensor]:
     """What a loader process does for each image."""
-    return [view_pixels(decode(one), config.views, config.seed, str(number), view, size) for number, one in enumerate(pictures)]
+    return [
+        view_pixels(decode(one), config.views, config.seed, str(number), view, size)
+        for number, one in enumerate(pictures)
+    ]
 
 
 def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[Batch]:
@@ -176,17 +218,27 @@ def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[B
         chosen = [pictures[(position * count + number) % len(pictures)] for number in range(count)]
         images = decoded(config, chosen, size)
         labels = np.zeros((count, sizes.seen), np.int8)
-        labels[np.arange(count)[:, None], np.random.default_rng(position).integers(0, sizes.seen, (count, POSITIVE))] = 1
-        found = [Sample(str(number), image, row) for number, (image, row) in enumerate(zip(images, labels))]
+        labels[
+            np.arange(count)[:, None],
+            np.random.default_rng(position).integers(0, sizes.seen, (count, POSITIVE)),
+        ] = 1
+        found = [
+            Sample(str(number), image, row)
+            for number, (image, row) in enumerate(zip(images, labels))
+        ]
         features = np.ones((count, width), np.float16) if config.uses_teacher else None
         return collate(found, images, features, np.ones(count, np.float32), position, 0, 0)
 
-    loader = LoaderConfig(size=size, batch=config.batch, micro_batch=count, workers=config.loader_workers)
+    loader = LoaderConfig(
+        size=size, batch=config.batch, micro_batch=count, workers=config.loader_workers
+    )
     return iterate(batch_at, range(2**40), loader)
 
 
-def piece_calls(config: Config, sizes: Sizes, images: list[int], device: torch.device) -> dict[str, Callable[[], object]]:
-    """"gemm", "copy", "decode", and for each B of `images` "tower-B", "isr-B", "head-B": the parts of a step alone, forward and
+def piece_calls(
+    config: Config, sizes: Sizes, images: list[int], device: torch.device
+) -> dict[str, Callable[[], object]]:
+    """ "gemm", "copy", "decode", and for each B of `images` "tower-B", "isr-B", "head-B": the parts of a step alone, forward and
     backward, on the same device and in the same type as the training."""
     from c2srt.train.report import DTYPES
 
@@ -202,17 +254,27 @@ def piece_calls(config: Config, sizes: Sizes, images: list[int], device: torch.d
     repeats = max(1, int(2e9 / (2 * rows * wide.in_features * wide.out_features)))
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    calls = {"gemm": lambda: [left @ right for _ in range(repeats)], "copy": lambda: target.copy_(source),
-             "decode": lambda: decoded(config, pictures, clip.image_size)}
-    for name, model in (("isr", replace(config.model, isr=True, ist=False)), ("head", replace(config.model, isr=True, ist=True))):
+    calls = {
+        "gemm": lambda: [left @ right for _ in range(repeats)],
+        "copy": lambda: target.copy_(source),
+        "decode": lambda: decoded(config, pictures, clip.image_size),
+    }
+    for name, model in (
+        ("isr", replace(config.model, isr=True, ist=False)),
+        ("head", replace(config.model, isr=True, ist=True)),
+    ):
         for count in images:
-            calls[f"{name}-{count}"] = head_call(model, student, clip.logit_scale, graph.to(device), count, device, dtype, config)
+            calls[f"{name}-{count}"] = head_call(
+                model, student, clip.logit_scale, graph.to(device), count, device, dtype, config
+            )
     for count in images:
         calls[f"tower-{count}"] = tower_call(tower, count, vit.image_size[0], device, dtype)
     return calls
 
 
-def tower_call(tower, count: int, size: int, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+def tower_call(
+    tower, count: int, size: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[], None]:
     pixels = torch.randn(count, 3, size, size, device=device, dtype=dtype)
 
     def call() -> None:
@@ -223,15 +285,25 @@ def tower_call(tower, count: int, size: int, device: torch.device, dtype: torch.
     return call
 
 
-def head_call(model: ModelConfig, student: C2SRT, scale: float, graph: Graph, count: int, device: torch.device,
-              dtype: torch.dtype, config: Config) -> Callable[[], None]:
+def head_call(
+    model: ModelConfig,
+    student: C2SRT,
+    scale: float,
+    graph: Graph,
+    count: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    config: Config,
+) -> Callable[[], None]:
     """Head and loss. W_out is random: with init=clip it would start as zero."""
     width, seen = graph.text.shape[1], len(graph.text)
     head = Head(width, model, scale)
     if model.ist:
         torch.nn.init.normal_(head.output, std=0.1)
     head = head.to(device, dtype)
-    patches = torch.randn(count, student.patch_count, width, device=device, dtype=dtype, requires_grad=True)
+    patches = torch.randn(
+        count, student.patch_count, width, device=device, dtype=dtype, requires_grad=True
+    )
     global_ = torch.randn(count, width, device=device, dtype=dtype, requires_grad=True)
     labels = torch.zeros(count, seen, dtype=torch.int8, device=device)
     labels[:, :POSITIVE] = 1
@@ -240,7 +312,9 @@ def head_call(model: ModelConfig, student: C2SRT, scale: float, graph: Graph, co
     def call() -> None:
         head.zero_grad(set_to_none=True)
         patches.grad = global_.grad = None
-        head(patches, global_, labels, torch.ones(count, device=device), graph, config.loss, tiles)[0].backward()
+        head(patches, global_, labels, torch.ones(count, device=device), graph, config.loss, tiles)[
+            0
+        ].backward()
 
     return call
 

@@ -67,7 +67,11 @@ class Speed:
         """Loader processes work beside the training: the slower of the two decides, and on a CPU the cores that both share."""
         if self.loader_workers == 0:
             return self.computing + self.loader
-        shared = (self.threads * self.computing + self.loader * self.loader_workers) / self.cores if self.cores else 0
+        shared = (
+            (self.threads * self.computing + self.loader * self.loader_workers) / self.cores
+            if self.cores
+            else 0
+        )
         return max(self.computing, self.loader, shared)
 
     @property
@@ -85,11 +89,25 @@ def work_of(config: Config, outline: Outline, shape: Shape, tiles: Plan | None) 
     model, fold = config.model, bool(tiles and tiles.fold)
     head = sum(flops_per_image(shape, model, fold))
     isr = sum(flops_per_image(shape, replace(model, ist=False), False))
-    entry = shape.categories * (model.neighbours + model.self_loops) * shape.width * shape.itemsize * EDGE_PASSES * model.layers
+    entry = (
+        shape.categories
+        * (model.neighbours + model.self_loops)
+        * shape.width
+        * shape.itemsize
+        * EDGE_PASSES
+        * model.layers
+    )
     online = config.loss.distillation > 0 and config.teacher == ONLINE
-    return Work(outline.forward_flops(), outline.backward_flops(), isr, head - isr, once(shape, model, fold) if model.ist else 0,
-                SELECTION_PASSES * shape.itemsize * shape.categories * shape.patches * model.isr, entry * model.ist,
-                outline.forward_flops() * online)
+    return Work(
+        outline.forward_flops(),
+        outline.backward_flops(),
+        isr,
+        head - isr,
+        once(shape, model, fold) if model.ist else 0,
+        SELECTION_PASSES * shape.itemsize * shape.categories * shape.patches * model.isr,
+        entry * model.ist,
+        outline.forward_flops() * online,
+    )
 
 
 def once(shape: Shape, model: ModelConfig, fold: bool) -> float:
@@ -110,30 +128,48 @@ def worker_rate(config: Config, cluster: Cluster) -> tuple[float, float, int, fl
     return rate * share, bandwidth * share, 0, 0
 
 
-def compute_seconds(config: Config, outline: Outline, cluster: Cluster, work: Work, images: int) -> dict[str, float]:
+def compute_seconds(
+    config: Config, outline: Outline, cluster: Cluster, work: Work, images: int
+) -> dict[str, float]:
     """Of one micro-batch of `images`: {"ViT", "ISR and loss", "IST", "Python and launches", "online teacher"}."""
     rate, bandwidth, _, _ = worker_rate(config, cluster)
     size = BYTES[config.precision]
     products = images * (work.vit_forward + work.vit_backward) / (rate * cluster.vit_efficiency)
-    moved = size * (outline.tower_parameters + 2 * outline.tower_trained) + 3 * outline.saved_bytes(images, size)
-    parts = {"ViT": max(products, moved / bandwidth),
-             "ISR and loss": images * (work.isr / rate + work.isr_bytes / bandwidth) / cluster.isr_efficiency,
-             "IST": (images * work.ist + work.once) / rate / cluster.ist_efficiency
-                    + images * work.ist_bytes / bandwidth / cluster.ist_efficiency}
+    moved = size * (outline.tower_parameters + 2 * outline.tower_trained) + 3 * outline.saved_bytes(
+        images, size
+    )
+    parts = {
+        "ViT": max(products, moved / bandwidth),
+        "ISR and loss": images
+        * (work.isr / rate + work.isr_bytes / bandwidth)
+        / cluster.isr_efficiency,
+        "IST": (images * work.ist + work.once) / rate / cluster.ist_efficiency
+        + images * work.ist_bytes / bandwidth / cluster.ist_efficiency,
+    }
     if work.teacher:
         slower = cluster.rate(config.precision) / cluster.rate("fp32")  # it stays float32
         parts["online teacher"] = images * work.teacher * slower / (rate * cluster.vit_efficiency)
-    fixed = (cluster.vit_overhead_ms + cluster.isr_overhead_ms + cluster.ist_overhead_ms * config.model.ist) / 1e3
+    fixed = (
+        cluster.vit_overhead_ms
+        + cluster.isr_overhead_ms
+        + cluster.ist_overhead_ms * config.model.ist
+    ) / 1e3
     working = sum(parts.values())
-    return parts | {"Python and launches": fixed if cluster.kind == CPU else max(0.0, fixed - working)}
+    return parts | {
+        "Python and launches": fixed if cluster.kind == CPU else max(0.0, fixed - working)
+    }
 
 
 def sync_bytes(config: Config, outline: Outline) -> float:
     """Bytes that a worker sends for a step: 2 Ψ (N − 1) / N of gradients (an all-reduce, or reduce and gather); ZeRO-2 reduces
     every micro-batch; ZeRO-3 gathers all weights for each forward and backward besides (Rajbhandari et al., ZeRO, sec. 7)."""
     size, count, parts = BYTES[config.precision], config.workers, config.deal.accumulation
-    values = {0: 2 * outline.trained, 1: 2 * outline.trained, 2: (parts + 1) * outline.trained,
-              3: parts * (outline.trained + 2 * outline.parameters)}[config.zero]
+    values = {
+        0: 2 * outline.trained,
+        1: 2 * outline.trained,
+        2: (parts + 1) * outline.trained,
+        3: parts * (outline.trained + 2 * outline.parameters),
+    }[config.zero]
     return size * values * (count - 1) / count
 
 
@@ -142,7 +178,11 @@ def sync_seconds(config: Config, outline: Outline, cluster: Cluster) -> float:
     if config.workers == 1:
         return 0.0
     local = local_workers(config, cluster)
-    link = cluster.link_gb_s if config.workers <= local else min(cluster.link_gb_s, cluster.network_gb_s)
+    link = (
+        cluster.link_gb_s
+        if config.workers <= local
+        else min(cluster.link_gb_s, cluster.network_gb_s)
+    )
     hops = 2 * (local + math.ceil(math.log2(max(1, config.workers / local))))
     return sync_bytes(config, outline) / (link * 1e9) + hops * cluster.latency_us / 1e6
 
@@ -157,7 +197,9 @@ def update_seconds(config: Config, outline: Outline, cluster: Cluster) -> tuple[
     return ADAMW_BYTES * owned * local / (cluster.host_bandwidth_gb_s * 1e9), moved
 
 
-def speed_of(config: Config, outline: Outline, cluster: Cluster, work: Work, memory: Memory) -> Speed:
+def speed_of(
+    config: Config, outline: Outline, cluster: Cluster, work: Work, memory: Memory
+) -> Speed:
     """A step of one worker."""
     deal = config.deal
     micro = compute_seconds(config, outline, cluster, work, deal.micro_batch)
@@ -168,6 +210,9 @@ def speed_of(config: Config, outline: Outline, cluster: Cluster, work: Work, mem
     if moved:
         parts["offload"] = moved
     _, _, threads, cores = worker_rate(config, cluster)
-    loader = deal.accumulation * deal.micro_batch / (cluster.decode_images_s * max(1, config.loader_workers))
+    loader = (
+        deal.accumulation
+        * deal.micro_batch
+        / (cluster.decode_images_s * max(1, config.loader_workers))
+    )
     return Speed(parts, loader, cores, threads, config.loader_workers, config.batch)
-

@@ -39,18 +39,28 @@ def find_sizes(sizes: Sizes, shards: Path, images: int | None) -> tuple[Sizes, s
     found, source = Sizes(**vars(sizes)), "published sizes (configs/sizes)"
     if (shards / FILE).is_file():
         index = load_index(shards)
-        counts = {name: sum(shard.count for shard in of_split) for name, of_split in index.splits.items()}
+        counts = {
+            name: sum(shard.count for shard in of_split) for name, of_split in index.splits.items()
+        }
         total = sum(shard.bytes for of_split in index.splits.values() for shard in of_split)
-        found.train, found.validation, found.test = (counts.get(name, 0) for name in (TRAIN, "validation", "test"))
-        found.packed_bytes, found.trained, source = total / max(1, sum(counts.values())), None, f"{shards / FILE}"
+        found.train, found.validation, found.test = (
+            counts.get(name, 0) for name in (TRAIN, "validation", "test")
+        )
+        found.packed_bytes, found.trained, source = (
+            total / max(1, sum(counts.values())),
+            None,
+            f"{shards / FILE}",
+        )
     if (shards / VOCABULARY).is_file():
         vocabulary = load_vocabulary(shards)
         found.seen, found.unseen = vocabulary.seen_count, vocabulary.unseen_count
     if images is not None:
         found.train, found.trained, source = images, None, f"images={images} and {source}"
     if found.train < 1 or found.seen < 1:
-        raise UserError(f"the sizes of this data set are not known ({shards / FILE} is not there): give sizes.train=… and "
-                        "sizes.seen=…")
+        raise UserError(
+            f"the sizes of this data set are not known ({shards / FILE} is not there): give sizes.train=… and "
+            "sizes.seen=…"
+        )
     return found, source
 
 
@@ -62,10 +72,13 @@ def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
     disk = {"shards": sizes.images * sizes.packed_bytes}
     if config.uses_teacher:
         disk["teacher cache"] = sizes.train * views * 2 * outline.joint
-    disk |= {"text and graph": categories * (4 * outline.joint + 4 * config.model.neighbours),
-             "checkpoints": 12 * outline.trained * (config.keep_last + 1),
-             "export" + (" and best" if config.validate_every else ""):
-                 4 * (outline.clip_parameters + outline.head_parameters) * (2 if config.validate_every else 1)}
+    disk |= {
+        "text and graph": categories * (4 * outline.joint + 4 * config.model.neighbours),
+        "checkpoints": 12 * outline.trained * (config.keep_last + 1),
+        "export" + (" and best" if config.validate_every else ""): 4
+        * (outline.clip_parameters + outline.head_parameters)
+        * (2 if config.validate_every else 1),
+    }
     return disk
 
 
@@ -81,12 +94,16 @@ def shard_seconds(sizes: Sizes, cluster: Cluster, nodes: int) -> float:
     return max(sizes.images / (cluster.shard_images_s * cluster.cores * nodes), reading)
 
 
-def teacher_seconds(config: Config, outline: Outline, cluster: Cluster, work: Work, sizes: Sizes, nodes: int) -> float:
+def teacher_seconds(
+    config: Config, outline: Outline, cluster: Cluster, work: Work, sizes: Sizes, nodes: int
+) -> float:
     """`c2srt teacher` on all workers, in TF32 on a GPU; every core decodes for some task. 0 without a cache."""
     if not config.uses_teacher:
         return 0.0
     views = sizes.train * max(config.views.count, 1)
-    share = cluster.rate("tf32" if "tf32" in cluster.tflops else "fp32") / cluster.rate(config.precision)
+    share = cluster.rate("tf32" if "tf32" in cluster.tflops else "fp32") / cluster.rate(
+        config.precision
+    )
     rate = worker_rate(config, cluster)[0] * share * cluster.vit_efficiency
     computing = views * work.vit_forward / (rate * config.workers)
     decoding = views / (cluster.decode_images_s * cluster.cores * nodes)

@@ -9,20 +9,36 @@ WIDE, FIGURE = 34, 12
 
 def screen(plan: Estimate, config: Config, source: str) -> list[str]:
     """One experiment."""
-    return [*heading(plan, config), "", *beside(memory_lines(plan), step_lines(plan)), "", *verdict(plan), "",
-            *beside(work_lines(plan), [*data_lines(plan), "", *network_lines(plan)]), "",
-            *beside(run_lines(plan), disk_lines(plan)), "", *assumptions(plan, config, source)]
+    return [
+        *heading(plan, config),
+        "",
+        *beside(memory_lines(plan), step_lines(plan)),
+        "",
+        *verdict(plan),
+        "",
+        *beside(work_lines(plan), [*data_lines(plan), "", *network_lines(plan)]),
+        "",
+        *beside(run_lines(plan), disk_lines(plan)),
+        "",
+        *assumptions(plan, config, source),
+    ]
 
 
 def heading(plan: Estimate, config: Config) -> list[str]:
     deal, shape, train = plan.config.deal, plan.outline, plan.config
     unit = "worker" if plan.cluster.kind == CPU else "GPU"
-    padding = f", {deal.padded - train.batch} of {deal.padded} places padding" if deal.padded > train.batch else ""
-    return [f"{config.data_name}: {plan.sizes.train:,} training images, {plan.sizes.seen:,} seen + {plan.sizes.unseen:,} unseen "
-            f"categories; {train.clip.name}, {shape.parameters / 1e6:.1f} M parameters, {shape.trained / 1e6:.1f} M train",
-            f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes} node{'s' * (plan.nodes > 1)}): "
-            f"batch {train.batch} = {deal.micro_batch} × {train.workers} workers × {deal.accumulation} accumulated{padding}; "
-            f"{train.precision}, ZeRO {train.zero}{', offload' if train.offload else ''}"]
+    padding = (
+        f", {deal.padded - train.batch} of {deal.padded} places padding"
+        if deal.padded > train.batch
+        else ""
+    )
+    return [
+        f"{config.data_name}: {plan.sizes.train:,} training images, {plan.sizes.seen:,} seen + {plan.sizes.unseen:,} unseen "
+        f"categories; {train.clip.name}, {shape.parameters / 1e6:.1f} M parameters, {shape.trained / 1e6:.1f} M train",
+        f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes} node{'s' * (plan.nodes > 1)}): "
+        f"batch {train.batch} = {deal.micro_batch} × {train.workers} workers × {deal.accumulation} accumulated{padding}; "
+        f"{train.precision}, ZeRO {train.zero}{', offload' if train.offload else ''}",
+    ]
 
 
 def beside(left: list[str], right: list[str]) -> list[str]:
@@ -39,16 +55,26 @@ def block(title: str, rows: list[tuple[str, str]]) -> list[str]:
 def memory_lines(plan: Estimate) -> list[str]:
     memory = plan.memory
     rows = [(name, size(value)) for name, value in memory.parts.items() if value]
-    rows += [("total", size(memory.total)), ("there is", size(memory.limit)), ("left", size(memory.left))]
+    rows += [
+        ("total", size(memory.total)),
+        ("there is", size(memory.limit)),
+        ("left", size(memory.left)),
+    ]
     rows += [(f"CPU memory of a node: {name}", size(value)) for name, value in memory.host.items()]
-    return block("Memory of a worker" if plan.cluster.kind == CPU else "Memory of a GPU's worker", rows)
+    return block(
+        "Memory of a worker" if plan.cluster.kind == CPU else "Memory of a GPU's worker", rows
+    )
 
 
 def step_lines(plan: Estimate) -> list[str]:
     speed = plan.speed
     rows = [(name, seconds(value)) for name, value in speed.parts.items() if value]
-    rows += [("waiting for data", seconds(speed.waiting)), ("a step", seconds(speed.step)),
-             ("images/s", f"{speed.images_s:,.1f}"), ("images/s of each worker", f"{speed.images_s / plan.config.workers:,.1f}")]
+    rows += [
+        ("waiting for data", seconds(speed.waiting)),
+        ("a step", seconds(speed.step)),
+        ("images/s", f"{speed.images_s:,.1f}"),
+        ("images/s of each worker", f"{speed.images_s / plan.config.workers:,.1f}"),
+    ]
     return block("Time of a step", rows)
 
 
@@ -56,30 +82,49 @@ def verdict(plan: Estimate) -> list[str]:
     """Whether it fits, and what would help; whether the loaders keep up."""
     memory, cluster, config = plan.memory, plan.cluster, plan.config
     if not memory.fits:
-        why = (f"a worker needs {size(memory.total)} and has {size(memory.limit)}" if memory.left < 0 else
-               memory.problem or f"offload needs {size(sum(memory.host.values()))}, a node's CPU has {size(memory.host_limit)}")
-        advice = f"any of these would: {'; '.join(plan.help)}" if plan.help else "no micro_batch, ZeRO stage or offload would help"
+        why = (
+            f"a worker needs {size(memory.total)} and has {size(memory.limit)}"
+            if memory.left < 0
+            else memory.problem
+            or f"offload needs {size(sum(memory.host.values()))}, a node's CPU has {size(memory.host_limit)}"
+        )
+        advice = (
+            f"any of these would: {'; '.join(plan.help)}"
+            if plan.help
+            else "no micro_batch, ZeRO stage or offload would help"
+        )
         return [f"DOES NOT FIT: {why}; {advice}."]
     lines = ["It fits."]
     needed = max(1, -(-int(100 * plan.loader_cores) // 100))
     if plan.speed.waiting > 0.02 * plan.speed.step:
         share = plan.speed.waiting / plan.speed.step
-        lines.append(f"The training waits for data {share:.0%} of the time: loader_workers={needed} would feed a worker "
-                     f"({plan.loader_cores:.1f} cores).")
+        lines.append(
+            f"The training waits for data {share:.0%} of the time: loader_workers={needed} would feed a worker "
+            f"({plan.loader_cores:.1f} cores)."
+        )
     if plan.cores_asked > cluster.cores:
-        lines.append(f"Workers and loaders of a node want {plan.cores_asked} cores, it has {cluster.cores}.")
+        lines.append(
+            f"Workers and loaders of a node want {plan.cores_asked} cores, it has {cluster.cores}."
+        )
     hidden = plan.speed.parts["Python and launches"]
     if cluster.kind != CPU and hidden > 0.3 * plan.speed.step:
-        lines.append(f"{hidden / plan.speed.step:.0%} of a step is launches that no work hides ({config.deal.micro_batch} images at "
-                     "once): fewer GPUs or a larger batch would use them better.")
+        lines.append(
+            f"{hidden / plan.speed.step:.0%} of a step is launches that no work hides ({config.deal.micro_batch} images at "
+            "once): fewer GPUs or a larger batch would use them better."
+        )
     return lines
 
 
 def work_lines(plan: Estimate) -> list[str]:
     work = plan.work
-    rows = [("ViT forward", flops(work.vit_forward)), ("ViT backward", flops(work.vit_backward)),
-            ("ISR and loss, both ways", flops(work.isr)), ("IST, both ways", flops(work.ist)),
-            ("online teacher", flops(work.teacher)), ("an image", flops(work.image))]
+    rows = [
+        ("ViT forward", flops(work.vit_forward)),
+        ("ViT backward", flops(work.vit_backward)),
+        ("ISR and loss, both ways", flops(work.isr)),
+        ("IST, both ways", flops(work.ist)),
+        ("online teacher", flops(work.teacher)),
+        ("an image", flops(work.image)),
+    ]
     total = work.image * plan.config.batch * plan.steps
     rows = [row for row in rows if row[1] != flops(0)]
     return block("Work of an image", [*rows, ("the whole run", f"{total / 1e18:,.2f} EFLOP")])
@@ -87,23 +132,38 @@ def work_lines(plan: Estimate) -> list[str]:
 
 def data_lines(plan: Estimate) -> list[str]:
     cluster = plan.cluster
-    return block("Data", [("loader cores needed a worker", f"{plan.loader_cores:.2f}"),
-                          ("of them asked for", f"{plan.config.loader_workers}"),
-                          ("decoding, a core", f"{cluster.decode_images_s:,.0f} img/s"),
-                          ("cores of a node used, of", f"{plan.cores_asked} / {cluster.cores}")])
+    return block(
+        "Data",
+        [
+            ("loader cores needed a worker", f"{plan.loader_cores:.2f}"),
+            ("of them asked for", f"{plan.config.loader_workers}"),
+            ("decoding, a core", f"{cluster.decode_images_s:,.0f} img/s"),
+            ("cores of a node used, of", f"{plan.cores_asked} / {cluster.cores}"),
+        ],
+    )
 
 
 def network_lines(plan: Estimate) -> list[str]:
     limit = plan.cluster.disk_gb_s * 1e9
-    return block("Network", [("reads of a node", f"{plan.read / 1e6:,.1f} MB/s"),
-                             ("storage gives a node", f"{limit / 1e6:,.0f} MB/s"), ("gradients a worker and step", size(plan.sync))])
+    return block(
+        "Network",
+        [
+            ("reads of a node", f"{plan.read / 1e6:,.1f} MB/s"),
+            ("storage gives a node", f"{limit / 1e6:,.0f} MB/s"),
+            ("gradients a worker and step", size(plan.sync)),
+        ],
+    )
 
 
 def run_lines(plan: Estimate) -> list[str]:
     hours = plan.seconds / 3600
     unit = "worker" if plan.cluster.kind == CPU else "GPU"
-    rows = [("steps", f"{plan.steps:,}"), ("hours", f"{hours:,.2f}"), (f"{unit}-hours", f"{plan.devices * hours:,.1f}"),
-            ("before: shard, hours", f"{plan.shard_seconds / 3600:,.2f}")]
+    rows = [
+        ("steps", f"{plan.steps:,}"),
+        ("hours", f"{hours:,.2f}"),
+        (f"{unit}-hours", f"{plan.devices * hours:,.1f}"),
+        ("before: shard, hours", f"{plan.shard_seconds / 3600:,.2f}"),
+    ]
     if plan.teacher_seconds:
         rows.append(("before: teacher, hours", f"{plan.teacher_seconds / 3600:,.2f}"))
     return block("The run", rows)
@@ -112,30 +172,81 @@ def run_lines(plan: Estimate) -> list[str]:
 def disk_lines(plan: Estimate) -> list[str]:
     raw = plan.sizes.images * plan.sizes.raw_bytes
     rows = [(name, size(value)) for name, value in plan.disk.items()]
-    return block("Disk", [("originals (raw)", size(raw)), *rows, ("total without originals", size(sum(plan.disk.values())))])
+    return block(
+        "Disk",
+        [
+            ("originals (raw)", size(raw)),
+            *rows,
+            ("total without originals", size(sum(plan.disk.values()))),
+        ],
+    )
 
 
 def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
     """Several numbers of GPUs as a Markdown table."""
     one = plans[0]
     unit = "workers" if one.cluster.kind == CPU else "GPUs"
-    names = [unit, "nodes", "images a worker at once × accumulated", "memory of a worker", "step", "images/s", "of each worker",
-             "sync", "waiting for data", "loader cores a worker", "hours", unit[:-1] + "-hours", "shard job, h", "teacher job, h"]
-    rows = [[f"{plan.devices:,}", f"{plan.nodes}", f"{plan.config.deal.micro_batch} × {plan.config.deal.accumulation}",
-             size(plan.memory.total) if plan.memory.fits else f"**{size(plan.memory.total)}: does not fit**",
-             seconds(plan.speed.step), f"{plan.speed.images_s:,.0f}", f"{plan.speed.images_s / plan.config.workers:,.0f}",
-             f"{plan.speed.parts['gradient sync'] / plan.speed.step:.1%}", f"{plan.speed.waiting / plan.speed.step:.0%}",
-             f"{plan.loader_cores:.1f}", f"{plan.seconds / 3600:,.2f}", f"{plan.devices * plan.seconds / 3600:,.1f}",
-             f"{plan.shard_seconds / 3600:,.2f}", f"{plan.teacher_seconds / 3600:,.2f}"] for plan in plans]
-    head = (f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch {one.config.batch}, {one.config.precision}, "
-            f"ZeRO {one.config.zero}, {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:")
-    lines = [head, "", "| " + " | ".join(names) + " |", "|" + "---|" * len(names),
-             *["| " + " | ".join(row) + " |" for row in rows], ""]
+    names = [
+        unit,
+        "nodes",
+        "images a worker at once × accumulated",
+        "memory of a worker",
+        "step",
+        "images/s",
+        "of each worker",
+        "sync",
+        "waiting for data",
+        "loader cores a worker",
+        "hours",
+        unit[:-1] + "-hours",
+        "shard job, h",
+        "teacher job, h",
+    ]
+    rows = [
+        [
+            f"{plan.devices:,}",
+            f"{plan.nodes}",
+            f"{plan.config.deal.micro_batch} × {plan.config.deal.accumulation}",
+            size(plan.memory.total)
+            if plan.memory.fits
+            else f"**{size(plan.memory.total)}: does not fit**",
+            seconds(plan.speed.step),
+            f"{plan.speed.images_s:,.0f}",
+            f"{plan.speed.images_s / plan.config.workers:,.0f}",
+            f"{plan.speed.parts['gradient sync'] / plan.speed.step:.1%}",
+            f"{plan.speed.waiting / plan.speed.step:.0%}",
+            f"{plan.loader_cores:.1f}",
+            f"{plan.seconds / 3600:,.2f}",
+            f"{plan.devices * plan.seconds / 3600:,.1f}",
+            f"{plan.shard_seconds / 3600:,.2f}",
+            f"{plan.teacher_seconds / 3600:,.2f}",
+        ]
+        for plan in plans
+    ]
+    head = (
+        f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch {one.config.batch}, {one.config.precision}, "
+        f"ZeRO {one.config.zero}, {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:"
+    )
+    lines = [
+        head,
+        "",
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+        *["| " + " | ".join(row) + " |" for row in rows],
+        "",
+    ]
     for before, after in zip(plans, plans[1:]):
         if after.speed.images_s < 1.1 * before.speed.images_s:
-            lines.append(f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few images at once "
-                         f"({after.config.deal.micro_batch}) each waits for launches. Take a larger batch or fewer of them.")
-    lines += [f"- {plan.devices:,} {unit}: {line}" for plan in plans if not plan.memory.fits for line in verdict(plan)]
+            lines.append(
+                f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few images at once "
+                f"({after.config.deal.micro_batch}) each waits for launches. Take a larger batch or fewer of them."
+            )
+    lines += [
+        f"- {plan.devices:,} {unit}: {line}"
+        for plan in plans
+        if not plan.memory.fits
+        for line in verdict(plan)
+    ]
     disk = ", ".join(f"{name} {size(value)}" for name, value in one.disk.items())
     return [*lines, f"- Disk: {disk}.", *assumptions(one, config, source)]
 
@@ -143,20 +254,30 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
 def assumptions(plan: Estimate, config: Config, source: str) -> list[str]:
     """What the figures rest on."""
     cluster, sizes = plan.cluster, plan.sizes
-    rates = (f"Rates come from {config.calibration}, measured on the machine named there" if config.calibration else
-             f"Rates are those of configs/cluster/{cluster.name.lower()}.yaml, whose comments say which are measured, which assumed; "
-             "no step of ours was ever timed on a GPU" if cluster.kind != CPU else
-             "Rates are assumptions of configs/cluster/cpu.yaml: calibrate=true measures this machine")
-    lines = [rates + ".",
-             f"{cluster.rate(plan.config.precision) / 1e12:g} TFLOP/s {plan.config.precision} products"
-             f"{' a core' if cluster.kind == CPU else ''}, {cluster.vit_efficiency:.2f} of it in the ViT, "
-             f"{cluster.isr_efficiency:.2f} in ISR, {cluster.ist_efficiency:.2f} in IST; memory {cluster.bandwidth_gb_s:,.0f} GB/s; "
-             f"all-reduce {cluster.link_gb_s:g} GB/s in a node, {cluster.network_gb_s:g} between nodes, not hidden behind the backward.",
-             f"Sizes: {source}; {sizes.packed_bytes / 1e3:.1f} kB a packed image."]
+    rates = (
+        f"Rates come from {config.calibration}, measured on the machine named there"
+        if config.calibration
+        else f"Rates are those of configs/cluster/{cluster.name.lower()}.yaml, whose comments say which are measured, which assumed; "
+        "no step of ours was ever timed on a GPU"
+        if cluster.kind != CPU
+        else "Rates are assumptions of configs/cluster/cpu.yaml: calibrate=true measures this machine"
+    )
+    lines = [
+        rates + ".",
+        f"{cluster.rate(plan.config.precision) / 1e12:g} TFLOP/s {plan.config.precision} products"
+        f"{' a core' if cluster.kind == CPU else ''}, {cluster.vit_efficiency:.2f} of it in the ViT, "
+        f"{cluster.isr_efficiency:.2f} in ISR, {cluster.ist_efficiency:.2f} in IST; memory {cluster.bandwidth_gb_s:,.0f} GB/s; "
+        f"all-reduce {cluster.link_gb_s:g} GB/s in a node, {cluster.network_gb_s:g} between nodes, not hidden behind the backward.",
+        f"Sizes: {source}; {sizes.packed_bytes / 1e3:.1f} kB a packed image.",
+    ]
     if sizes.trained:
-        lines.append(f"An epoch is every one of {sizes.train:,} images, an upper bound: sharding leaves out those without a "
-                     f"verified label, and {sizes.trained:,} ({sizes.trained / sizes.train:.0%}) have one of a seen category.")
-    lines.append("Left out: start-up, validation, checkpoint writes, failures and requeues, and the file system's caches.")
+        lines.append(
+            f"An epoch is every one of {sizes.train:,} images, an upper bound: sharding leaves out those without a "
+            f"verified label, and {sizes.trained:,} ({sizes.trained / sizes.train:.0%}) have one of a seen category."
+        )
+    lines.append(
+        "Left out: start-up, validation, checkpoint writes, failures and requeues, and the file system's caches."
+    )
     return ["Assumptions:", *[f"- {line}" for line in lines]]
 
 

@@ -15,9 +15,28 @@ Rules that hold for every kind:
 Letters: C categories, S seen, K neighbours, D width.
 """
 
-from c2srt.relations.answers import Answers, Relation, llm_neighbours, parse_answers, read_answers, shipped_answers
+from c2srt.relations.answers import (
+    Answers,
+    Relation,
+    llm_neighbours,
+    parse_answers,
+    read_answers,
+    shipped_answers,
+)
 from c2srt.relations.baselines import similar_neighbours, text_neighbours
 from c2srt.relations.table import ABSENT, KINDS, Neighbours, load_relations
 
-__all__ = ["ABSENT", "KINDS", "Answers", "Neighbours", "Relation", "llm_neighbours", "load_relations", "parse_answers",
-           "read_answers", "shipped_answers", "similar_neighbours", "text_neighbours"]
+__all__ = [
+    "ABSENT",
+    "KINDS",
+    "Answers",
+    "Neighbours",
+    "Relation",
+    "llm_neighbours",
+    "load_relations",
+    "parse_answers",
+    "read_answers",
+    "shipped_answers",
+    "similar_neighbours",
+    "text_neighbours",
+]

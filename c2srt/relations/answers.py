@@ -84,15 +84,19 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
         answers = shipped_answers(name)
         if 2 * sum(mid in answers.related for mid in vocabulary.mids) >= len(vocabulary) > 0:
             return answers
-    raise UserError("no shipped relations fit this vocabulary (they know less than half of its categories): give mined ones with "
-                    f"relations_file=<file.jsonl> (`{flag('relations-mine', '--help')}` says how to make them), or choose "
-                    "graph=similarity")
+    raise UserError(
+        "no shipped relations fit this vocabulary (they know less than half of its categories): give mined ones with "
+        f"relations_file=<file.jsonl> (`{flag('relations-mine', '--help')}` says how to make them), or choose "
+        "graph=similarity"
+    )
 
 
 def shipped_answers(name: str) -> Answers:
     """Relations that ship with the project, with the provenance that `relations_provenance.json` records for them."""
     folder = files("c2srt").joinpath("data_files")
-    answers = parse_answers(gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}", None)
+    answers = parse_answers(
+        gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}", None
+    )
     provenance = json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text(encoding="utf-8"))[name]
     return Answers(answers.source, answers.related, provenance, answers.hash)
 
@@ -100,7 +104,9 @@ def shipped_answers(name: str) -> Answers:
 def read_answers(path: Path) -> Answers:
     """Reads a relations JSONL, gzip-compressed if its name ends in .gz. Raises UserError naming the line that is wrong."""
     if not path.exists():
-        raise UserError(f"the relations file {path} cannot be read: there is none; `{Command('relations-mine')}` makes one")
+        raise UserError(
+            f"the relations file {path} cannot be read: there is none; `{Command('relations-mine')}` makes one"
+        )
     return parse_answers(b"".join(line for _, line in read_lines(path, AGAIN)), str(path))
 
 
@@ -119,9 +125,13 @@ def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Ans
         try:
             key, found = key_of(row), [relation(answer) for answer in row["related"]]
         except KeyError as error:
-            raise wrong_line(source, number, f"not {A_LINE} (what is {shown(error)}?)", AGAIN) from None
+            raise wrong_line(
+                source, number, f"not {A_LINE} (what is {shown(error)}?)", AGAIN
+            ) from None
         if key in related:
-            raise UserError(f"{source}, line {number:,}: category {shown(key)} was answered before; keep one line a category")
+            raise UserError(
+                f"{source}, line {number:,}: category {shown(key)} was answered before; keep one line a category"
+            )
         related[key] = found
     return Answers(source, related, provenance, hashlib.sha256(content).hexdigest()[:16])
 
@@ -137,11 +147,19 @@ def key_of(row: dict) -> str:
     return row["mid"] if row.get("mid") is not None else row["name"]
 
 
-def llm_neighbours(answers: Answers, vocabulary: Vocabulary, k: int) -> tuple[Neighbours, dict[str, int]]:
+def llm_neighbours(
+    answers: Answers, vocabulary: Vocabulary, k: int
+) -> tuple[Neighbours, dict[str, int]]:
     """The k strongest relations of every category, equal strengths in the file's order; and the counts of what was dropped."""
     empty, counts = no_neighbours(len(vocabulary), k), Counter()
-    table, strengths, types = empty.table, empty.strengths, np.full((len(vocabulary), k), "", dtype=object)
-    counts["answers for categories outside the vocabulary"] = sum(key not in vocabulary.index for key in answers.related)
+    table, strengths, types = (
+        empty.table,
+        empty.strengths,
+        np.full((len(vocabulary), k), "", dtype=object),
+    )
+    counts["answers for categories outside the vocabulary"] = sum(
+        key not in vocabulary.index for key in answers.related
+    )
     for row, mid in enumerate(vocabulary.mids):
         counts["categories without an answer"] += mid not in answers.related
         ranked = sorted(answers.related.get(mid, ()), key=lambda answer: -answer.strength)
@@ -152,7 +170,9 @@ def llm_neighbours(answers: Answers, vocabulary: Vocabulary, k: int) -> tuple[Ne
     return Neighbours(table, strengths, types), dict(counts)
 
 
-def usable(mid: str, related: list[Relation], vocabulary: Vocabulary, counts: Counter) -> list[Relation]:
+def usable(
+    mid: str, related: list[Relation], vocabulary: Vocabulary, counts: Counter
+) -> list[Relation]:
     """The relations that may be neighbours of `mid`, in order; counts what is dropped and why."""
     kept: dict[int, Relation] = {}
     for answer in related:
@@ -174,4 +194,8 @@ def print_dropped(counts: dict[str, int], source: str) -> None:
     print(f"relations from {printable(source)}")
     for what, count in counts.items():
         if count:
-            print(f"  dropped, {what}: {count:,}" if not what.endswith("answer") else f"  {what}: {count:,}")
+            print(
+                f"  dropped, {what}: {count:,}"
+                if not what.endswith("answer")
+                else f"  {what}: {count:,}"
+            )

@@ -59,7 +59,9 @@ class Pace:
         self.limited_in_a_row = 0
 
 
-@dataclass(repr=False)  # asyncio prints a task's result when it restores the SIGINT handler: half a minute for these fields
+@dataclass(
+    repr=False
+)  # asyncio prints a task's result when it restores the SIGINT handler: half a minute for these fields
 class Asker:
     """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint that refuses `json` is asked for
     `text`. `limit` is the key that caps a reply. `attempts` replies a question, `tries` requests a reply. `counts` says what
@@ -111,7 +113,9 @@ class Asker:
     async def answer(self, asked: Question, first: bool = False) -> None:
         """Asks until a reply is clean, or `attempts` replies were not; then the best of them is taken, if any can be read."""
         state, candidates = self.ledger.state, self.questions.candidates(asked)
-        if asked.id not in state.best and state.attempts.get(asked.id, 0) >= self.attempts:  # an earlier run gave up: start anew
+        if (
+            asked.id not in state.best and state.attempts.get(asked.id, 0) >= self.attempts
+        ):  # an earlier run gave up: start anew
             state.attempts.pop(asked.id)
         while asked.id not in state.final and state.attempts.get(asked.id, 0) < self.attempts:
             try:
@@ -133,8 +137,10 @@ class Asker:
         self.counts["questions given up after faults"] += 1
         self.given_up_in_a_row += 1
         if self.given_up_in_a_row >= HOPELESS:
-            raise UserError(f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row, {self.tries} tries "
-                            f"each; last: {self.last_fault}): run the same command again when it does; nothing is lost")
+            raise UserError(
+                f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row, {self.tries} tries "
+                f"each; last: {self.last_fault}): run the same command again when it does; nothing is lost"
+            )
 
     def refuse(self, asked: Question, fault: Refused) -> None:
         """Notes a prompt that the endpoint does not take. Raises UserError when it has never taken any."""
@@ -142,7 +148,9 @@ class Asker:
         self.refused.append(f"{shown(self.questions.labels.shown[asked.row])}: {fault}")
         self.given_up_in_a_row += not fault.content
         if self.given_up_in_a_row >= HOPELESS and not self.ledger.state.heard:
-            raise UserError(f"{self.endpoint.url} refuses every request ({HOPELESS} in a row; last: {fault})")
+            raise UserError(
+                f"{self.endpoint.url} refuses every request ({HOPELESS} in a row; last: {fault})"
+            )
 
     def notes(self) -> list[str]:
         """Why questions stay open: the first refusals, the last fault, the last reply that was none."""
@@ -159,7 +167,9 @@ class Asker:
         self.write(settle_event(asked.id, best))
         self.counts[taken_without(best)] += 1
 
-    async def reply(self, asked: Question, candidates: np.ndarray, first: bool) -> tuple[Reply | None, float]:
+    async def reply(
+        self, asked: Question, candidates: np.ndarray, first: bool
+    ) -> tuple[Reply | None, float]:
         """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead. Raises Refused, UserError."""
         attempt, doubtful = 1, False
         while attempt <= self.tries:
@@ -168,9 +178,23 @@ class Asker:
             prompt = self.questions.prompt(asked, candidates, form)
             bound = self.prices.bound(prompt)
             await self.purse.set_aside(bound)
-            self.write({"event": "ask", "id": asked.id, "target": self.questions.vocabulary.mids[asked.row], "query": asked.query,
-                        "page": asked.page, "attempt": attempt, "time": now(), "bound": bound, "form": form, "prompt": prompt})
-            body = chat_body(self.endpoint.model, prompt, form, self.temperature, self.prices.max_output, limit)
+            self.write(
+                {
+                    "event": "ask",
+                    "id": asked.id,
+                    "target": self.questions.vocabulary.mids[asked.row],
+                    "query": asked.query,
+                    "page": asked.page,
+                    "attempt": attempt,
+                    "time": now(),
+                    "bound": bound,
+                    "form": form,
+                    "prompt": prompt,
+                }
+            )
+            body = chat_body(
+                self.endpoint.model, prompt, form, self.temperature, self.prices.max_output, limit
+            )
             try:
                 reply = await self.endpoint.ask(body)
             except Unsupported as fault:
@@ -181,7 +205,9 @@ class Asker:
                 self.counts["faults on the way (429, 5xx, connection)"] += 1
                 if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
                     hint = "" if fault.told else "; check url=… (or OPENAI_BASE_URL)"
-                    raise UserError(f"{self.endpoint.url} gives no usable reply: {fault}{hint}") from fault
+                    raise UserError(
+                        f"{self.endpoint.url} gives no usable reply: {fault}{hint}"
+                    ) from fault
                 if attempt < self.tries:
                     await self.pace.after(fault, attempt)
                 attempt += 1
@@ -201,7 +227,10 @@ class Asker:
         question is tried in the other form. Raises Refused, UserError."""
         if fault.key == LIMIT:
             if self.limit == LIMIT:
-                print(f"{self.endpoint.url} does not know {LIMIT} ({fault}): asking with {OLD_LIMIT}", flush=True)
+                print(
+                    f"{self.endpoint.url} does not know {LIMIT} ({fault}): asking with {OLD_LIMIT}",
+                    flush=True,
+                )
             self.limit = OLD_LIMIT
             return False
         if not fault.sure:
@@ -209,7 +238,9 @@ class Asker:
                 raise Refused(str(fault)) from fault
             return True
         if not self.may_fall_back:
-            raise UserError(f"{self.endpoint.url} refuses structured output ({fault}): set form=text") from fault
+            raise UserError(
+                f"{self.endpoint.url} refuses structured output ({fault}): set form=text"
+            ) from fault
         self.fall_back(f"structured output ({fault})")
         return False
 
@@ -221,14 +252,31 @@ class Asker:
 
     async def fault(self, asked: Question, attempt: int, fault: Again, bound: float) -> None:
         self.last_fault = str(fault)
-        self.write({"event": "fault", "id": asked.id, "attempt": attempt, "time": now(), "reason": str(fault),
-                    "billed": fault.billed})
+        self.write(
+            {
+                "event": "fault",
+                "id": asked.id,
+                "attempt": attempt,
+                "time": now(),
+                "reason": str(fault),
+                "billed": fault.billed,
+            }
+        )
         await self.purse.settle(bound, bound if fault.billed else 0.0)
 
-    async def record(self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float, first: bool) -> None:
+    async def record(
+        self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float, first: bool
+    ) -> None:
         """Reads one reply and writes it down, clean or not. Raises UserError if the endpoint cuts prompts off."""
         cost = self.prices.cost(reply, bound)
-        event = reply_event(asked, candidates, reply, self.questions, cost, self.ledger.state.attempts.get(asked.id, 0) + 1)
+        event = reply_event(
+            asked,
+            candidates,
+            reply,
+            self.questions,
+            cost,
+            self.ledger.state.attempts.get(asked.id, 0) + 1,
+        )
         event["endpoint"] = self.endpoint.url
         self.write(event)
         self.counts[f"replies: {event['verdict']}"] += 1
@@ -237,9 +285,11 @@ class Asker:
         await self.purse.settle(bound, cost)
         self.cut_in_a_row = self.cut_in_a_row + 1 if event["verdict"] == PROMPT_CUT else 0
         if self.cut_in_a_row >= (1 if first else HOPELESS):
-            raise UserError(f"{self.endpoint.url} cuts prompts off ({event['reason']}): give the server a longer context "
-                            "(num_ctx of Ollama, --max-model-len of vLLM, -c of llama.cpp), or ask about fewer categories at "
-                            "once with size=…")
+            raise UserError(
+                f"{self.endpoint.url} cuts prompts off ({event['reason']}): give the server a longer context "
+                "(num_ctx of Ollama, --max-model-len of vLLM, -c of llama.cpp), or ask about fewer categories at "
+                "once with size=…"
+            )
 
     def write(self, event: dict) -> None:
         """Without the key: a reply may hold it in escapes of its own, which only reading it undoes."""
@@ -248,7 +298,14 @@ class Asker:
         self.ledger.state.take(event)
 
 
-def chat_body(model: str, prompt: str, form: str, temperature: float | None, max_output: int, limit: str = LIMIT) -> dict:
+def chat_body(
+    model: str,
+    prompt: str,
+    form: str,
+    temperature: float | None,
+    max_output: int,
+    limit: str = LIMIT,
+) -> dict:
     """The JSON of one chat request."""
     body = {"model": model, "messages": [{"role": "user", "content": prompt}], limit: max_output}
     if form == "json":

@@ -58,13 +58,20 @@ def most_similar(queries: Tensor, seen: Tensor, k: int, excluded: Tensor) -> Ten
     that top-k has no ties left to break.
     """
     cosine = (queries.float() @ seen.float().T).mul_(SAME_TO).round_().long() + 2 * SAME_TO
-    keys = (cosine * len(seen) + (len(seen) - 1 - torch.arange(len(seen)))).masked_fill_(excluded, -1)
+    keys = (cosine * len(seen) + (len(seen) - 1 - torch.arange(len(seen)))).masked_fill_(
+        excluded, -1
+    )
     best = keys.topk(min(k, len(seen)), dim=1).values
     return torch.where(best < 0, ABSENT, len(seen) - 1 - best % max(len(seen), 1))
 
 
-def similar_neighbours(new: Tensor, seen: Tensor, k: int, new_names: list[str] | None = None,
-                       seen_names: list[str] | None = None) -> Tensor:
+def similar_neighbours(
+    new: Tensor,
+    seen: Tensor,
+    k: int,
+    new_names: list[str] | None = None,
+    seen_names: list[str] | None = None,
+) -> Tensor:
     """Neighbours of words outside the vocabulary: [n, k] int64 columns of seen categories, best first, −1 absent.
 
     `new` [n, D] and `seen` [S, D] are L2-normalised text features. With both lists of names a word is no neighbour of
@@ -74,10 +81,14 @@ def similar_neighbours(new: Tensor, seen: Tensor, k: int, new_names: list[str] |
     if new_names is not None and seen_names is not None:
         folded = [name.casefold() for name in seen_names]
         for row, name in enumerate(new_names):
-            same[row] = torch.tensor([other == name.casefold() for other in folded], dtype=torch.bool)
+            same[row] = torch.tensor(
+                [other == name.casefold() for other in folded], dtype=torch.bool
+            )
     step = rows_per_chunk(len(seen))
-    chunks = [most_similar(new[start : start + step].cpu(), seen.cpu(), k, same[start : start + step])
-              for start in range(0, len(new), step)]
+    chunks = [
+        most_similar(new[start : start + step].cpu(), seen.cpu(), k, same[start : start + step])
+        for start in range(0, len(new), step)
+    ]
     best = torch.cat(chunks) if chunks else torch.empty(0, min(k, len(seen)), dtype=torch.long)
     return torch.nn.functional.pad(best, (0, k - best.shape[1]), value=ABSENT)
 
@@ -85,7 +96,11 @@ def similar_neighbours(new: Tensor, seen: Tensor, k: int, new_names: list[str] |
 def cosines(features: Tensor, table: np.ndarray) -> np.ndarray:
     """Cosine of every edge: `features` [C, D] and a table [C, K] -> float32 [C, K], NaN where absent."""
     values = np.full(table.shape, np.nan, np.float32)
-    for row in range(len(table)):  # a row at a time: gathering all sources at once would need C·K·D floats
+    for row in range(
+        len(table)
+    ):  # a row at a time: gathering all sources at once would need C·K·D floats
         kept = torch.from_numpy(np.flatnonzero(table[row] != ABSENT))
-        values[row, kept] = (features[torch.from_numpy(table[row])[kept].long()] @ features[row]).numpy()
+        values[row, kept] = (
+            features[torch.from_numpy(table[row])[kept].long()] @ features[row]
+        ).numpy()
     return values

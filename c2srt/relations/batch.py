@@ -41,8 +41,14 @@ class Result:
     custom_id: str
 
 
-def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temperature: float | None,
-           max_output: int) -> tuple[int, int]:
+def export(
+    folder: Path,
+    questions: Questions,
+    ledger: Ledger,
+    form: str,
+    temperature: float | None,
+    max_output: int,
+) -> tuple[int, int]:
     """Writes the questions that have no answer, all files or none; returns (questions, files).
 
     Raises UserError if the folder holds anything.
@@ -52,9 +58,14 @@ def export(folder: Path, questions: Questions, ledger: Ledger, form: str, temper
         return 0, 0
     with making(folder):
         if any(folder.glob(FILE.replace("{:03}", "*"))):
-            raise UserError(f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent")
+            raise UserError(
+                f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent"
+            )
         with whole_folder(folder) as temporary:
-            return write_files(temporary, request_lines(chain([first], left), questions, form, temperature, max_output))
+            return write_files(
+                temporary,
+                request_lines(chain([first], left), questions, form, temperature, max_output),
+            )
 
 
 def write_files(folder: Path, lines: Iterable[bytes]) -> tuple[int, int]:
@@ -66,8 +77,13 @@ def write_files(folder: Path, lines: Iterable[bytes]) -> tuple[int, int]:
     return asked_count, files
 
 
-def request_lines(left: Iterable[Question], questions: Questions, form: str, temperature: float | None,
-                  max_output: int) -> Iterator[bytes]:
+def request_lines(
+    left: Iterable[Question],
+    questions: Questions,
+    form: str,
+    temperature: float | None,
+    max_output: int,
+) -> Iterator[bytes]:
     """A line a question."""
     for asked in left:
         prompt = questions.prompt(asked, questions.candidates(asked), form)
@@ -113,8 +129,10 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
             else:
                 counts[take(row, asked, questions, ledger, prices)] += 1
     if strangers and not counts:
-        raise UserError(f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a question of this "
-                        "run: they belong to another label list, or to other settings (model, size, seed, …)")
+        raise UserError(
+            f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a question of this "
+            "run: they belong to another label list, or to other settings (model, size, seed, …)"
+        )
     counts["results about unknown targets, passed over"] += sum(strangers.values())
     return counts
 
@@ -124,14 +142,28 @@ def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, price
     response = row["response"] if isinstance(row.get("response"), dict) else {}
     try:
         if row.get("error") or str(response.get("status_code")) != "200":
-            raise Malformed(shown(row.get("error") or response.get("body") or row.get("response"), 300))
+            raise Malformed(
+                shown(row.get("error") or response.get("body") or row.get("response"), 300)
+            )
         reply = parse_completion(response.get("body"), questions.identity["model"])
     except (Complaint, Malformed) as fault:
-        note(ledger, {"event": "fault", "id": asked.id, "attempt": 1, "time": now(), "reason": f"batch: {fault}", "billed": False,
-                      "batch": hash_of(row)})
+        note(
+            ledger,
+            {
+                "event": "fault",
+                "id": asked.id,
+                "attempt": 1,
+                "time": now(),
+                "reason": f"batch: {fault}",
+                "billed": False,
+                "batch": hash_of(row),
+            },
+        )
         return "failed requests"
     attempt = ledger.state.attempts.get(asked.id, 0) + 1
-    event = reply_event(asked, questions.candidates(asked), reply, questions, prices.cost(reply, 0.0), attempt)
+    event = reply_event(
+        asked, questions.candidates(asked), reply, questions, prices.cost(reply, 0.0), attempt
+    )
     note(ledger, event | {"endpoint": ENDPOINT, "batch": hash_of(row)})
     return f"replies: {event['verdict']}"
 
@@ -144,7 +176,11 @@ def note(ledger: Ledger, event: dict) -> None:
 def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> Counter:
     """Takes the best reply of questions that had `attempts` unclean ones; counts them."""
     state = ledger.state
-    ripe = [asked.id for asked in questions if state.attempts.get(asked.id, 0) >= attempts and asked.id in state.best]
+    ripe = [
+        asked.id
+        for asked in questions
+        if state.attempts.get(asked.id, 0) >= attempts and asked.id in state.best
+    ]
     taken = Counter(taken_without(state.best[key]) for key in ripe)
     for key in ripe:
         note(ledger, settle_event(key, state.best[key]))

@@ -13,11 +13,28 @@ import numpy as np
 
 from c2srt.artefact import tidy, writing
 from c2srt.errors import UserError
-from c2srt.relations.answers import Answers, find_answers, llm_neighbours, print_dropped, read_answers
+from c2srt.relations.answers import (
+    Answers,
+    find_answers,
+    llm_neighbours,
+    print_dropped,
+    read_answers,
+)
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
-from c2srt.relations.table import (KINDS, LLM, MINED, TABLE, Neighbours, check_coverage, is_current, no_neighbours,
-                                   save, summary, titled)
+from c2srt.relations.table import (
+    KINDS,
+    LLM,
+    MINED,
+    TABLE,
+    Neighbours,
+    check_coverage,
+    is_current,
+    no_neighbours,
+    save,
+    summary,
+    titled,
+)
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
@@ -41,9 +58,13 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.graph not in KINDS:
-            raise UserError(f"graph={self.graph} is not a kind of relation graph: choose one of {', '.join(KINDS)}")
+            raise UserError(
+                f"graph={self.graph} is not a kind of relation graph: choose one of {', '.join(KINDS)}"
+            )
         if self.neighbours < 1:
-            raise UserError(f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without any)")
+            raise UserError(
+                f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without any)"
+            )
         if self.relations_file and self.graph == LLM:
             self.graph = MINED
             if Path(self.out).name == LLM:  # `out` follows from `graph`
@@ -69,7 +90,9 @@ def run(config: Config) -> None:
     with writing(out):
         neighbours, notes = build(config, vocabulary, answers)
         if identity(config, vocabulary, answers) != made_from:
-            raise UserError(f"what {out} is made from was written anew meanwhile: run the same command again")
+            raise UserError(
+                f"what {out} is made from was written anew meanwhile: run the same command again"
+            )
         check_coverage(out, neighbours, answers.source if answers else f"graph={config.graph}")
         save(out, neighbours, vocabulary, made_from, notes)
     print(summary(neighbours.table, out, titled(config.graph, notes)))
@@ -85,14 +108,20 @@ def answers_for(config: Config, vocabulary: Vocabulary) -> Answers | None:
         return None
     answers = read_answers(Path(config.relations_file))
     if not any(mid in answers.related for mid in vocabulary.mids):
-        raise UserError(f"{answers.source} answers for none of the {len(vocabulary):,} categories of {config.shards}: give the "
-                        "data set that it belongs to (data=…), or the file of this one")
+        raise UserError(
+            f"{answers.source} answers for none of the {len(vocabulary):,} categories of {config.shards}: give the "
+            "data set that it belongs to (data=…), or the file of this one"
+        )
     return answers
 
 
 def identity(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> dict:
     """What a table was made from: two runs with equal identities give equal tables."""
-    made_from = {"kind": config.graph, "vocabulary": vocabulary.hash, "neighbours": config.neighbours}
+    made_from = {
+        "kind": config.graph,
+        "vocabulary": vocabulary.hash,
+        "neighbours": config.neighbours,
+    }
     if config.graph == "random":
         made_from["seed"] = config.seed
     if config.graph == "similarity":
@@ -106,21 +135,27 @@ def identity(config: Config, vocabulary: Vocabulary, answers: Answers | None) ->
     return made_from
 
 
-def build(config: Config, vocabulary: Vocabulary, answers: Answers | None) -> tuple[Neighbours, dict]:
+def build(
+    config: Config, vocabulary: Vocabulary, answers: Answers | None
+) -> tuple[Neighbours, dict]:
     """The graph of one kind, and what its provenance should say besides the identity."""
     if answers is not None:
         neighbours, counts = llm_neighbours(answers, vocabulary, config.neighbours)
         print_dropped(counts, answers.source)
         return neighbours, {"source": answers.source, "counts": counts, **answers.provenance}
     if config.graph == "similarity":
-        from c2srt.text import load_text  # open_clip takes seconds to import, and only this kind needs it
+        from c2srt.text import (
+            load_text,
+        )  # open_clip takes seconds to import, and only this kind needs it
 
         features = load_text(Path(config.text), vocabulary)
         table = text_neighbours(features, vocabulary.seen_count, config.neighbours)
         return Neighbours(table, cosines(features, table)), {}
     if config.graph == "cooccurrence":
         counted = count_labels(Path(config.shards), vocabulary)
-        return cooccurrence_neighbours(counted, len(vocabulary), config.neighbours), {"images": counted.images}
+        return cooccurrence_neighbours(counted, len(vocabulary), config.neighbours), {
+            "images": counted.images
+        }
     if config.graph == "random":
         table = random_neighbours(vocabulary, config.neighbours, config.seed)
         return Neighbours(table, np.full(table.shape, np.nan, np.float32)), {}

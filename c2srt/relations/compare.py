@@ -38,16 +38,38 @@ def describe(graph: Graph, vocabulary: Vocabulary) -> dict:
     heard = np.bincount(table[table != ABSENT], minlength=seen)[:seen]
     hubs = np.argsort(-heard, kind="stable")[:HUBS]
     return {
-        "edges": int(degree.sum()), "mean_neighbours": float(degree.mean()),
-        "coverage": {"all": share(degree > 0), "seen": share(degree[:seen] > 0), "unseen": share(degree[seen:] > 0)},
+        "edges": int(degree.sum()),
+        "mean_neighbours": float(degree.mean()),
+        "coverage": {
+            "all": share(degree > 0),
+            "seen": share(degree[:seen] > 0),
+            "unseen": share(degree[seen:] > 0),
+        },
         "without_neighbours": [vocabulary.titles[row] for row in np.flatnonzero(degree == 0)],
-        "listeners": {"mean": float(heard.mean()) if seen else 0.0,
-                      **{f"quantile_{quantile:g}": float(np.quantile(heard, quantile)) for quantile in QUANTILES if seen}},
-        "hubs": [{"name": vocabulary.titles[column], "mid": vocabulary.mids[column], "listeners": int(heard[column])}
-                 for column in hubs if heard[column]],
-        "edges_from_top_percent": top_share(heard), "reciprocal": reciprocal(table, seen),
+        "listeners": {
+            "mean": float(heard.mean()) if seen else 0.0,
+            **{
+                f"quantile_{quantile:g}": float(np.quantile(heard, quantile))
+                for quantile in QUANTILES
+                if seen
+            },
+        },
+        "hubs": [
+            {
+                "name": vocabulary.titles[column],
+                "mid": vocabulary.mids[column],
+                "listeners": int(heard[column]),
+            }
+            for column in hubs
+            if heard[column]
+        ],
+        "edges_from_top_percent": top_share(heard),
+        "reciprocal": reciprocal(table, seen),
         "unreached": [vocabulary.titles[column] for column in np.flatnonzero(heard == 0)],
-        "types": dict(Counter(kind for kind in graph.edges["type"].to_list() if kind).most_common())}
+        "types": dict(
+            Counter(kind for kind in graph.edges["type"].to_list() if kind).most_common()
+        ),
+    }
 
 
 def share(values: np.ndarray) -> float | None:

@@ -52,12 +52,18 @@ def labels_identity(shards: Path, vocabulary: Vocabulary) -> str:
 def count_labels(shards: Path, vocabulary: Vocabulary) -> Counts:
     """Counts the verified positives of the training images. Raises UserError if the labels cannot be read."""
     seen = vocabulary.seen_count
-    columns = pl.DataFrame({"mid": vocabulary.mids[:seen], "column": np.arange(seen, dtype=np.uint32)},
-                           schema_overrides={"mid": pl.String})
+    columns = pl.DataFrame(
+        {"mid": vocabulary.mids[:seen], "column": np.arange(seen, dtype=np.uint32)},
+        schema_overrides={"mid": pl.String},
+    )
     together, alone, images = np.zeros((seen, seen), np.int32), np.zeros(seen, np.int64), 0
     for block in label_blocks(shards):
         images += len(block)
-        known = block.with_row_index("image").explode("positive").join(columns, left_on="positive", right_on="mid")
+        known = (
+            block.with_row_index("image")
+            .explode("positive")
+            .join(columns, left_on="positive", right_on="mid")
+        )
         known = known.select("image", "column").unique()
         alone += np.bincount(known["column"].to_numpy(), minlength=seen)
         for part in bounded(known):
@@ -68,18 +74,26 @@ def count_labels(shards: Path, vocabulary: Vocabulary) -> Counts:
 
 def bounded(known: pl.DataFrame) -> list[pl.DataFrame]:
     """Cuts (image, column) rows between images, so that the pairs of a part are about PAIRS at most (or one image's)."""
-    sizes = known.group_by("image").len().sort("image").with_columns(
-        part=(pl.col("len").cast(pl.Int64) ** 2).cum_sum() // PAIRS)
+    sizes = (
+        known.group_by("image")
+        .len()
+        .sort("image")
+        .with_columns(part=(pl.col("len").cast(pl.Int64) ** 2).cum_sum() // PAIRS)
+    )
     if len(sizes) == 0:
         return []
-    return known.join(sizes.filter(pl.col("len") > 1).select("image", "part"), on="image").partition_by("part", include_key=False)
+    return known.join(
+        sizes.filter(pl.col("len") > 1).select("image", "part"), on="image"
+    ).partition_by("part", include_key=False)
 
 
 def add_pairs(known: pl.DataFrame, together: np.ndarray) -> None:
     """Adds the pairs (lower column, higher column) of (image, column) rows into the upper triangle."""
     pairs = known.join(known, on="image").filter(pl.col("column") < pl.col("column_right"))
     counted = pairs.group_by("column", "column_right").len()
-    together[counted["column"].to_numpy(), counted["column_right"].to_numpy()] += counted["len"].to_numpy().astype(np.int32)
+    together[counted["column"].to_numpy(), counted["column_right"].to_numpy()] += (
+        counted["len"].to_numpy().astype(np.int32)
+    )
 
 
 def label_blocks(shards: Path) -> Iterator[pl.DataFrame]:
@@ -95,7 +109,9 @@ def label_blocks(shards: Path) -> Iterator[pl.DataFrame]:
             progress.update(len(batch))
         progress.close()
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueError and OSError
-        raise UserError(f"{shards / LABELS} cannot be read ({error}): make it again with `{Command('shard')}`") from error
+        raise UserError(
+            f"{shards / LABELS} cannot be read ({error}): make it again with `{Command('shard')}`"
+        ) from error
 
 
 def packed_blocks(shards: Path) -> Iterator[pl.DataFrame]:

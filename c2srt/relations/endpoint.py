@@ -18,12 +18,22 @@ import openai
 from c2srt.clients import making_client, scheme, without_user
 from c2srt.errors import UserError
 from c2srt.opened import parse_json
-from c2srt.relations.completion import SHOWN, Complaint, Malformed, Reply, complaint, parse_completion
+from c2srt.relations.completion import (
+    SHOWN,
+    Complaint,
+    Malformed,
+    Reply,
+    complaint,
+    parse_completion,
+)
 from c2srt.shown import printable, shown
 
 KEY, URL, MODEL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"
 PATH = "/v1/chat/completions"
-LIMIT, OLD_LIMIT = "max_completion_tokens", "max_tokens"  # the second is what servers know that do not know the first
+LIMIT, OLD_LIMIT = (
+    "max_completion_tokens",
+    "max_tokens",
+)  # the second is what servers know that do not know the first
 FORMAT = "response_format"
 ABOUT_FORMAT = "response.?format|json.?(schema|object|mode)|structured|grammar|guided"
 LONGEST_WAIT_S = 900.0
@@ -37,8 +47,14 @@ class Again(Exception):
     holds for all requests. `billed`: the request may have been charged although no reply came. `told`: in the endpoint's own
     words, so that its address is right."""
 
-    def __init__(self, reason: str, wait: float | None = None, limited: bool = False, billed: bool = False,
-                 told: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        wait: float | None = None,
+        limited: bool = False,
+        billed: bool = False,
+        told: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.wait, self.limited, self.billed, self.told = wait, limited, billed, told
 
@@ -70,11 +86,15 @@ def key_of_environment() -> str:
     """The key. Raises UserError if there is none, or if it holds what no HTTP header can."""
     key = os.environ.get(KEY, "").strip()
     if not key:
-        raise UserError(f"no key: set {KEY} in the environment (any word will do for a local server that checks none)")
+        raise UserError(
+            f"no key: set {KEY} in the environment (any word will do for a local server that checks none)"
+        )
     for place, letter in enumerate(key, 1):
         if not "!" <= letter <= "~":
-            raise UserError(f"{KEY} holds a character that no key has (character {place}, U+{ord(letter):04X}): copy the key "
-                            "again, whole")
+            raise UserError(
+                f"{KEY} holds a character that no key has (character {place}, U+{ord(letter):04X}): copy the key "
+                "again, whole"
+            )
     return key
 
 
@@ -84,11 +104,15 @@ def address_of(url: str | None) -> str | None:
     if not address:
         return None
     try:
-        good = "://" in address and scheme(address) in ("http", "https") and httpx2.URL(address).host
+        good = (
+            "://" in address and scheme(address) in ("http", "https") and httpx2.URL(address).host
+        )
     except (ValueError, httpx2.InvalidURL):
         good = False
     if not good:
-        raise UserError(f"{name}={without_user(address)} is not an address: write http(s)://host/v1")
+        raise UserError(
+            f"{name}={without_user(address)} is not an address: write http(s)://host/v1"
+        )
     return address
 
 
@@ -113,7 +137,10 @@ class Bounded(httpx2.AsyncByteStream):
 async def bound(response: httpx2.Response) -> None:
     """Called with every answer before its body is read. Raises Malformed where it is packed: nobody asked for that, and what it
     unpacks to has no bound."""
-    if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) not in ("", "identity"):
+    if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) not in (
+        "",
+        "identity",
+    ):
         raise Malformed(f"the answer is packed as '{shown(packed)}', which was not asked for")
     response.stream = Bounded(response.stream)
 
@@ -129,8 +156,14 @@ class Endpoint:
         self.timeout_s = timeout_s
         with making_client():
             client = openai.DefaultAsyncHttpxClient(event_hooks={"response": [bound]})
-            self._client = openai.AsyncOpenAI(api_key=self._key, base_url=address, max_retries=0, timeout=timeout_s,
-                                              default_headers=PLAIN, http_client=client)
+            self._client = openai.AsyncOpenAI(
+                api_key=self._key,
+                base_url=address,
+                max_retries=0,
+                timeout=timeout_s,
+                default_headers=PLAIN,
+                http_client=client,
+            )
         self.url = without_user(str(self._client.base_url)).rstrip("/")
 
     async def close(self) -> None:
@@ -144,13 +177,17 @@ class Endpoint:
         try:
             async with asyncio.timeout(self.timeout_s):
                 # `post` instead of `chat.completions.create`: the latter walks every typed field, half of the client's CPU time.
-                answer = await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                answer = await self._client.post(
+                    "/chat/completions", body=body, cast_to=httpx2.Response
+                )
             return self.reply(answer.content)
         except TimeoutError as error:
             raise Again("no reply in time", billed=True) from error
         except openai.APIStatusError as error:
             page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
-            said = complaint("a web page" if page else error.body or error.message, error.status_code)
+            said = complaint(
+                "a web page" if page else error.body or error.message, error.status_code
+            )
             raise self.fault(said, body, error.response.headers) from error
         except Complaint as error:
             raise self.fault(error, body) from error
@@ -163,9 +200,13 @@ class Endpoint:
             if isinstance(cause, Malformed):
                 raise Again(self.clean(str(cause)), billed=True) from error
             sent = not isinstance(cause, httpx2.ConnectError)
-            raise Again(self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent) from error
+            raise Again(
+                self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent
+            ) from error
         except Exception as error:  # whatever a client makes of one odd answer or header must not end the other questions
-            raise Again(shown(self.clean(f"{type(error).__name__} {error}"), SHOWN), billed=True) from error
+            raise Again(
+                shown(self.clean(f"{type(error).__name__} {error}"), SHOWN), billed=True
+            ) from error
 
     def reply(self, content: bytes) -> Reply:
         """The body of a chat completion. Raises Complaint, or Malformed if it is none (cut off, or a web page)."""
@@ -174,7 +215,9 @@ class Endpoint:
             return parse_completion(self.masked(parse_json(text)), self.model)
         except ValueError as error:
             begins = shown(self.clean(text[:1000]), 80)
-            raise Malformed(f"the body is no chat completion ({type(error).__name__}): {begins!r}") from error
+            raise Malformed(
+                f"the body is no chat completion ({type(error).__name__}): {begins!r}"
+            ) from error
 
     def fault(self, said: Complaint, body: dict, headers: dict | None = None) -> Exception:
         """What an error means for the caller, be its status HTTP's or the body's."""
@@ -186,12 +229,18 @@ class Endpoint:
         if status == 429:
             wait = retry_after(headers or {})
             if wait is not None and wait > LONGEST_WAIT_S:
-                return UserError(f"{self.url} asks to wait {wait:,.0f} s: run the same command again after that")
+                return UserError(
+                    f"{self.url} asks to wait {wait:,.0f} s: run the same command again after that"
+                )
             return Again(words, wait, limited=True, told=True)
         if status in (401, 403):
-            return UserError(f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it may use")
+            return UserError(
+                f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it may use"
+            )
         if status == 404:
-            return UserError(f"{self.url} has no model {self.model!r}, or it is not the address of the API (status {words})")
+            return UserError(
+                f"{self.url} has no model {self.model!r}, or it is not the address of the API (status {words})"
+            )
         if status in (400, 422):
             return self.refusal(said, body, words)
         if status in (None, 408, 409, 425) or status >= 500:

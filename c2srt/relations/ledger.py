@@ -36,7 +36,9 @@ from c2srt.shown import shown
 
 FORMAT = 1
 SYNC_EVERY_S = 1.0
-MOST_BYTES = 64 << 30  # read line by line; every prompt of Open Images, asked three times, has about 4 GB
+MOST_BYTES = (
+    64 << 30
+)  # read line by line; every prompt of Open Images, asked three times, has about 4 GB
 AGAIN = "restore the file, or start anew with another out=…"
 Related = list[tuple[Count, str, Annotated[float, Within(ge=0, le=3)]]]
 
@@ -154,7 +156,9 @@ class Ledger:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._file)
-            raise UserError(f"{path} is in use by another run: wait for it, or choose another out=…") from error
+            raise UserError(
+                f"{path} is in use by another run: wait for it, or choose another out=…"
+            ) from error
         self._synced = time.monotonic()
 
     def __enter__(self) -> "Ledger":
@@ -163,7 +167,9 @@ class Ledger:
             if os.fstat(self._file).st_size:
                 self._resume()
             if os.fstat(self._file).st_size == 0:
-                self.append({"ledger": FORMAT, "identity": self.identity, "hash": hash_of(self.identity)})
+                self.append(
+                    {"ledger": FORMAT, "identity": self.identity, "hash": hash_of(self.identity)}
+                )
         except BaseException:
             os.close(self._file)
             raise
@@ -178,7 +184,7 @@ class Ledger:
         line = json.dumps(event, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
         try:
             while line:
-                line = line[os.write(self._file, line):]
+                line = line[os.write(self._file, line) :]
             if time.monotonic() - self._synced > SYNC_EVERY_S:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
@@ -211,7 +217,9 @@ class Ledger:
                 end -= block
         if end < size:
             os.truncate(self._file, end)
-            print(f"{self.path}: cut off {size - end:,} bytes of a line that a killed run left unfinished")
+            print(
+                f"{self.path}: cut off {size - end:,} bytes of a line that a killed run left unfinished"
+            )
 
 
 def now() -> str:
@@ -226,22 +234,32 @@ def read_header(path: Path) -> dict:
         header = parse_json(line)
     except ValueError:
         header = None
-    if not isinstance(header, dict) or "ledger" not in header or not isinstance(header.get("identity"), dict):
+    if (
+        not isinstance(header, dict)
+        or "ledger" not in header
+        or not isinstance(header.get("identity"), dict)
+    ):
         raise UserError(f"{path} is not a ledger of relations mine: choose another out=…")
     if header["ledger"] != FORMAT:
-        raise UserError(f"{path} has ledger format {shown(header['ledger'])}, this version reads {FORMAT}: choose another out=…")
+        raise UserError(
+            f"{path} has ledger format {shown(header['ledger'])}, this version reads {FORMAT}: choose another out=…"
+        )
     return header["identity"]
 
 
 def check_identity(path: Path, old: dict, identity: dict) -> None:
     """Raises UserError unless the ledger's questions are those of `identity`."""
     if old.get("vocabulary") != identity["vocabulary"]:
-        raise UserError(f"{path} was mined for another label list (vocabulary {shown(old.get('vocabulary'))}, not "
-                        f"{identity['vocabulary']}): choose another out=…, or give the label list it was mined for")
+        raise UserError(
+            f"{path} was mined for another label list (vocabulary {shown(old.get('vocabulary'))}, not "
+            f"{identity['vocabulary']}): choose another out=…, or give the label list it was mined for"
+        )
     if changed := sorted(key for key in {*old, *identity} if old.get(key) != identity.get(key)):
         key = changed[0]
-        raise UserError(f"{path} was mined with {shown(key)}={shown(old.get(key))}, not {shown(identity.get(key))}: choose another "
-                        f"out=…, or keep {shown(key)}")
+        raise UserError(
+            f"{path} was mined with {shown(key)}={shown(old.get(key))}, not {shown(identity.get(key))}: choose another "
+            f"out=…, or keep {shown(key)}"
+        )
 
 
 def events(path: Path) -> Iterator[dict]:

@@ -68,18 +68,29 @@ class Config:
         for name in ("size", "queries", "max_output", "concurrency", "attempts", "tries"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name, value, choices in (("candidates", self.candidates, MODES), ("form", self.form, ("auto", *FORMS))):
+        for name, value, choices in (
+            ("candidates", self.candidates, MODES),
+            ("form", self.form, ("auto", *FORMS)),
+        ):
             if value not in choices:
                 raise UserError(f"{name}={value} is not known: choose one of {', '.join(choices)}")
         if bad := next((source for source in self.sources if source not in SOURCES), None):
             raise UserError(f"sources: {bad} is not known: choose among {', '.join(SOURCES)}")
         if self.candidates == "shortlist" and not self.sources:
-            raise UserError(f"sources is empty: choose among {', '.join(SOURCES)}, or set candidates=pages")
+            raise UserError(
+                f"sources is empty: choose among {', '.join(SOURCES)}, or set candidates=pages"
+            )
         if not 0 < self.budget < math.inf:
-            raise UserError(f"budget={self.budget} must be an amount of USD above zero: it is the most that mining may cost")
+            raise UserError(
+                f"budget={self.budget} must be an amount of USD above zero: it is the most that mining may cost"
+            )
         if min(self.backoff_s, self.timeout_s) <= 0:
-            raise UserError(f"backoff_s={self.backoff_s} and timeout_s={self.timeout_s} must be above zero")
-        self.batch_import = [self.batch_import] if isinstance(self.batch_import, str) else self.batch_import
+            raise UserError(
+                f"backoff_s={self.backoff_s} and timeout_s={self.timeout_s} must be above zero"
+            )
+        self.batch_import = (
+            [self.batch_import] if isinstance(self.batch_import, str) else self.batch_import
+        )
         if self.batch_export and self.batch_import:
             raise UserError("batch_export and batch_import are two steps: give one of them")
 
@@ -109,19 +120,26 @@ def run(config: Config) -> int:
 def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
     """Writes the open questions as batch files."""
     form = "text" if config.form == "text" else "json"
-    count, files = batch.export(Path(config.batch_export), questions, ledger, form, config.temperature, config.max_output)
+    count, files = batch.export(
+        Path(config.batch_export), questions, ledger, form, config.temperature, config.max_output
+    )
     if config.price_input is not None and config.price_output is not None:
         print(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))
-    print(f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results to the same command with "
-          "'batch_import=[results.jsonl]' instead of batch_export")
+    print(
+        f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results to the same command with "
+        "'batch_import=[results.jsonl]' instead of batch_export"
+    )
     return 0
 
 
 def import_batch(config: Config, questions: Questions, ledger: Ledger) -> Counter:
     """Takes result files (or folders of them) into the ledger."""
     prices = Prices(config.price_input or 0.0, config.price_output or 0.0, config.max_output)
-    paths = [file for path in map(Path, config.batch_import)
-             for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+    paths = [
+        file
+        for path in map(Path, config.batch_import)
+        for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])
+    ]
     if not paths:
         raise UserError(f"batch_import={config.batch_import[0]} holds no .jsonl file")
     counts = batch.load(paths, questions, ledger, prices)
@@ -141,9 +159,20 @@ async def ask(config: Config, questions: Questions, ledger: Ledger) -> Asker:
     done = sum(asked.id in ledger.state.final for asked in questions)
     progress = Progress("mining", questions.count, "questions")
     progress.skip(done)
-    asker = Asker(questions, ledger, endpoint, prices, Purse(config.budget, spent), Pace(config.backoff_s),
-                  "json" if config.form == "auto" else config.form, config.form == "auto", config.temperature, config.attempts,
-                  config.tries, progress)
+    asker = Asker(
+        questions,
+        ledger,
+        endpoint,
+        prices,
+        Purse(config.budget, spent),
+        Pace(config.backoff_s),
+        "json" if config.form == "auto" else config.form,
+        config.form == "auto",
+        config.temperature,
+        config.attempts,
+        config.tries,
+        progress,
+    )
     try:
         await asker.ask_all(config.concurrency)
         progress.close(f"{asker.purse.spent:.2f} USD")
@@ -154,13 +183,21 @@ async def ask(config: Config, questions: Questions, ledger: Ledger) -> Asker:
 
 def prices_of(config: Config) -> Prices:
     """Raises UserError unless the prices are given: without them the budget would mean nothing."""
-    if config.price_input is None or config.price_output is None or min(config.price_input, config.price_output) < 0:
-        raise UserError("say what a million tokens cost in USD, price_input=… price_output=… (0 for a model of your own): "
-                        "the budget is kept with them")
+    if (
+        config.price_input is None
+        or config.price_output is None
+        or min(config.price_input, config.price_output) < 0
+    ):
+        raise UserError(
+            "say what a million tokens cost in USD, price_input=… price_output=… (0 for a model of your own): "
+            "the budget is kept with them"
+        )
     return Prices(config.price_input, config.price_output, config.max_output)
 
 
-def estimate_line(config: Config, questions: Questions, ledger: Ledger, prices: Prices, spent: float) -> str:
+def estimate_line(
+    config: Config, questions: Questions, ledger: Ledger, prices: Prices, spent: float
+) -> str:
     """What the open questions will cost, said before the first is sent."""
     left, total_bytes, sampled = 0, 0, 0
     for asked in questions:
@@ -168,18 +205,29 @@ def estimate_line(config: Config, questions: Questions, ledger: Ledger, prices: 
             continue
         left += 1
         if sampled < SAMPLE:
-            total_bytes += len(questions.prompt(asked, questions.candidates(asked), "json").encode())
+            total_bytes += len(
+                questions.prompt(asked, questions.candidates(asked), "json").encode()
+            )
             sampled += 1
     tokens = total_bytes / max(sampled, 1) / BYTES_PER_TOKEN
     estimate = left * (tokens * prices.input + REPLY_TOKENS * prices.output) / MILLION
-    line = (f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so "
-            f"far, budget {config.budget:,.2f} USD")
+    line = (
+        f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so "
+        f"far, budget {config.budget:,.2f} USD"
+    )
     if spent + estimate <= config.budget:
         return line
     return f"{line}\nthe budget will not do for all of them: mining stops when it is used up"
 
 
-def finish(config: Config, questions: Questions, out: Path, counts: Counter, spent_up: bool, notes: list[str]) -> int:
+def finish(
+    config: Config,
+    questions: Questions,
+    out: Path,
+    counts: Counter,
+    spent_up: bool,
+    notes: list[str],
+) -> int:
     """Writes the relations file from the ledger and says what came of it."""
     summary = write_relations(out / LEDGER, out / RELATIONS, questions)
     for what, count in sorted(counts.items()):
@@ -187,13 +235,21 @@ def finish(config: Config, questions: Questions, out: Path, counts: Counter, spe
             print(f"  {what}: {count:,}")
     for note in notes:
         print(f"  {note}")
-    earlier = f" (and {summary['others']:,} others that were asked before)" if summary["others"] else ""
-    print(f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered{earlier}, "
-          f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD")
+    earlier = (
+        f" (and {summary['others']:,} others that were asked before)" if summary["others"] else ""
+    )
+    print(
+        f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered{earlier}, "
+        f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD"
+    )
     if spent_up:
-        print(f"the budget of {config.budget:.2f} USD is used up: to go on, run `{Command('relations-mine', budget=2 * config.budget)}`")
+        print(
+            f"the budget of {config.budget:.2f} USD is used up: to go on, run `{Command('relations-mine', budget=2 * config.budget)}`"
+        )
     if summary["open"]:
-        print(f"{summary['open']:,} questions have no answer: ask them again with `{Command('relations-mine')}`")
+        print(
+            f"{summary['open']:,} questions have no answer: ask them again with `{Command('relations-mine')}`"
+        )
         return INCOMPLETE
     print(f"build the graph from it with `{Command('relations', relations_file=out / RELATIONS)}`")
     return 0

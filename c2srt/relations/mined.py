@@ -29,8 +29,10 @@ def check_others(path: Path, rows: Iterable[int], questions: Questions) -> None:
     """Raises UserError if a relations file that is to be written anew has answers for other targets than `rows`."""
     known = {questions.vocabulary.mids[row] for row in rows}
     if others := [mid for mid in answered_in(path) if mid not in known]:
-        raise UserError(f"{path} was left as it is: it has answers for {len(others):,} categories, such as {others[0]}, that the "
-                        "ledger beside it has not; choose another out=…, or ask about them, too")
+        raise UserError(
+            f"{path} was left as it is: it has answers for {len(others):,} categories, such as {others[0]}, that the "
+            "ledger beside it has not; choose another out=…, or ask about them, too"
+        )
 
 
 def answered_in(path: Path) -> Iterable[str]:
@@ -61,17 +63,40 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
         for row in sorted(found):
             answers = averaged(found[row])
             relations += len(answers)
-            file.write(json.dumps({
-                "mid": vocabulary.mids[row], "name": vocabulary.names[row],
-                "split": "seen" if row < vocabulary.seen_count else "unseen", "queries": len({query for query, _ in found[row]}),
-                "related": [{"mid": vocabulary.mids[column], "name": vocabulary.names[column], "type": kind, "strength": strength}
-                            for column, kind, strength in answers]}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps(
+                    {
+                        "mid": vocabulary.mids[row],
+                        "name": vocabulary.names[row],
+                        "split": "seen" if row < vocabulary.seen_count else "unseen",
+                        "queries": len({query for query, _ in found[row]}),
+                        "related": [
+                            {
+                                "mid": vocabulary.mids[column],
+                                "name": vocabulary.names[column],
+                                "type": kind,
+                                "strength": strength,
+                            }
+                            for column, kind, strength in answers
+                        ],
+                    },
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
     own = sum(row in found for row in questions.rows)
-    return {"answered": own, "others": len(found) - own, "open": sum(asked.id not in answered for asked in questions),
-            "relations": relations, "provenance": provenance}
+    return {
+        "answered": own,
+        "others": len(found) - own,
+        "open": sum(asked.id not in answered for asked in questions),
+        "relations": relations,
+        "provenance": provenance,
+    }
 
 
-def collect(ledger: Path, questions: Questions) -> tuple[dict[int, dict[tuple[int, int], list]], set[str], "Facts"]:
+def collect(
+    ledger: Path, questions: Questions
+) -> tuple[dict[int, dict[tuple[int, int], list]], set[str], "Facts"]:
     """Answers of these questions in the ledger: row → (query, page) → related; the ids that have one; the ledger's facts."""
     wanted = {asked.id: asked for asked in questions}
     found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
@@ -79,7 +104,11 @@ def collect(ledger: Path, questions: Questions) -> tuple[dict[int, dict[tuple[in
     facts = Facts()
     for event in events(ledger):
         facts.take(event)
-        if event.get("final") and event["id"] not in answered and (asked := wanted.get(event["id"])):
+        if (
+            event.get("final")
+            and event["id"] not in answered
+            and (asked := wanted.get(event["id"]))
+        ):
             answered.add(asked.id)
             related = event["related"] or []
             if any(column >= len(questions.vocabulary) for column, _, _ in related):
@@ -98,16 +127,31 @@ def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float
             strengths[column] += strength / queries
             places[column].append(place)
             types[column][kind] += 1
-    order = sorted(strengths, key=lambda column: (-round(strengths[column], 9), -len(places[column]),
-                                                  sum(places[column]) / len(places[column]), column))
-    return [(column, types[column].most_common(1)[0][0], round(strengths[column], 4)) for column in order]
+    order = sorted(
+        strengths,
+        key=lambda column: (
+            -round(strengths[column], 9),
+            -len(places[column]),
+            sum(places[column]) / len(places[column]),
+            column,
+        ),
+    )
+    return [
+        (column, types[column].most_common(1)[0][0], round(strengths[column], 4))
+        for column in order
+    ]
 
 
 class Facts:
     """What the provenance says of a ledger, from its events in order."""
 
     def __init__(self) -> None:
-        self.models, self.endpoints, self.verdicts, self.unusable = Counter(), Counter(), Counter(), 0
+        self.models, self.endpoints, self.verdicts, self.unusable = (
+            Counter(),
+            Counter(),
+            Counter(),
+            0,
+        )
         self.asked = self.faults = self.input_tokens = self.output_tokens = 0
         self.spent, self.last = 0.0, ""
 
@@ -126,9 +170,19 @@ class Facts:
 
     def provenance(self, questions: Questions) -> dict:
         identity = questions.identity
-        return {"model": ", ".join(sorted(self.models)), "asked_for": identity["model"],
-                "endpoint": ", ".join(sorted(self.endpoints)), "prompt": identity["prompt"],
-                "queries": questions.queries, "mined": self.last, "settings": identity, "settings_hash": hash_of(identity),
-                "requests": self.asked, "faults": self.faults, "replies": dict(sorted(self.verdicts.items())),
-                "unusable_names": self.unusable, "tokens": [self.input_tokens, self.output_tokens],
-                "spent_usd": round(self.spent, 6)}
+        return {
+            "model": ", ".join(sorted(self.models)),
+            "asked_for": identity["model"],
+            "endpoint": ", ".join(sorted(self.endpoints)),
+            "prompt": identity["prompt"],
+            "queries": questions.queries,
+            "mined": self.last,
+            "settings": identity,
+            "settings_hash": hash_of(identity),
+            "requests": self.asked,
+            "faults": self.faults,
+            "replies": dict(sorted(self.verdicts.items())),
+            "unusable_names": self.unusable,
+            "tokens": [self.input_tokens, self.output_tokens],
+            "spent_usd": round(self.spent, 6),
+        }

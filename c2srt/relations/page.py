@@ -73,10 +73,17 @@ get("query").addEventListener("input", find); addEventListener("hashchange", sho
 
 def write_page(path: Path, graphs: list[Graph], vocabulary: Vocabulary) -> None:
     """Writes the page with all graphs inside. Names are data, never markup."""
-    types = sorted({kind for graph in graphs for kind in graph.edges["type"].unique().to_list() if kind})
-    data = {"names": vocabulary.titles, "mids": vocabulary.mids, "seen": vocabulary.seen_count, "types": types,
-            "kinds": [graph.title for graph in graphs],
-            "graphs": {graph.title: page_edges(graph, vocabulary, types) for graph in graphs}}
+    types = sorted(
+        {kind for graph in graphs for kind in graph.edges["type"].unique().to_list() if kind}
+    )
+    data = {
+        "names": vocabulary.titles,
+        "mids": vocabulary.mids,
+        "seen": vocabulary.seen_count,
+        "types": types,
+        "kinds": [graph.title for graph in graphs],
+        "graphs": {graph.title: page_edges(graph, vocabulary, types) for graph in graphs},
+    }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     write_text(path, PAGE.replace("/*DATA*/", text, 1))
 
@@ -85,7 +92,9 @@ def page_edges(graph: Graph, vocabulary: Vocabulary, types: list[str]) -> list[l
     """For each category its [source column, strength or null, index of the type or null], best first."""
     rows: list[list[list]] = [[] for _ in vocabulary.mids]
     place = {kind: number for number, kind in enumerate(types)}
-    for target, source, strength, kind in graph.edges.sort("place").select("target", "source", "strength", "type").iter_rows():
+    for target, source, strength, kind in (
+        graph.edges.sort("place").select("target", "source", "strength", "type").iter_rows()
+    ):
         shown = None if strength is None else round(strength, 3)
         rows[vocabulary.index[target]].append([vocabulary.index[source], shown, place.get(kind)])
     return rows

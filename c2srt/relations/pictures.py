@@ -24,7 +24,9 @@ def neighbourhood(path: Path, graphs: list[Graph], row: int, vocabulary: Vocabul
     save(neighbourhood_figure(graphs, row, vocabulary, len(graphs)), path)
 
 
-def neighbourhood_figure(graphs: list[Graph], row: int, vocabulary: Vocabulary, across: int, scale: float = 1.0) -> plt.Figure:
+def neighbourhood_figure(
+    graphs: list[Graph], row: int, vocabulary: Vocabulary, across: int, scale: float = 1.0
+) -> plt.Figure:
     """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has edges, `across` panels a line,
     each 5 × `scale` inches wide.
 
@@ -35,8 +37,13 @@ def neighbourhood_figure(graphs: list[Graph], row: int, vocabulary: Vocabulary, 
     across = min(across, len(drawn))
     lines = -(-len(drawn) // across)
     height = 4.1 * scale * lines + 0.3
-    figure, axes = plt.subplots(lines, across, figsize=(5 * scale * across, height), squeeze=False,
-                                gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - 0.5 / height, "hspace": 0.12})
+    figure, axes = plt.subplots(
+        lines,
+        across,
+        figsize=(5 * scale * across, height),
+        squeeze=False,
+        gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1 - 0.5 / height, "hspace": 0.12},
+    )
     for axis in axes.flat[len(drawn) :]:
         axis.axis("off")
     for axis, graph in zip(axes.flat, drawn, strict=False):
@@ -48,37 +55,85 @@ def neighbourhood_figure(graphs: list[Graph], row: int, vocabulary: Vocabulary, 
 def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, scale: float) -> None:
     """One panel."""
     sources = [column for column in graph.table[row].tolist() if column != ABSENT]
-    strengths = dict(graph.edges.filter(graph.edges["target"] == vocabulary.mids[row]).select("source", "strength").iter_rows())
+    strengths = dict(
+        graph.edges.filter(graph.edges["target"] == vocabulary.mids[row])
+        .select("source", "strength")
+        .iter_rows()
+    )
     weights = [strengths.get(vocabulary.mids[column]) for column in sources]
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(sources)) / max(len(sources), 1)
-    place = {column: (np.cos(angle), np.sin(angle)) for column, angle in zip(sources, angles, strict=True)} | {row: (0.0, 0.0)}
-    among = [(source, listener) for listener in sources for source in graph.table[listener].tolist() if source in place]
+    place = {
+        column: (np.cos(angle), np.sin(angle))
+        for column, angle in zip(sources, angles, strict=True)
+    } | {row: (0.0, 0.0)}
+    among = [
+        (source, listener)
+        for listener in sources
+        for source in graph.table[listener].tolist()
+        if source in place
+    ]
     edges = {node: len(sources) if node == row else 1 for node in place}
     for source, listener in among:
         edges[source], edges[listener] = edges[source] + 1, edges[listener] + 1
     radius = {node: scale * np.sqrt(120 + 60 * count) / 2 for node, count in edges.items()}
     strongest = max((weight for weight in weights if weight), default=1.0)
     arrows = [(source, listener, AMONG, 1.0) for source, listener in among]
-    arrows += [(source, row, INTO, 1 + 2.5 * (weight or 0) / strongest) for source, weight in zip(sources, weights, strict=True)]
+    arrows += [
+        (source, row, INTO, 1 + 2.5 * (weight or 0) / strongest)
+        for source, weight in zip(sources, weights, strict=True)
+    ]
     for source, listener, colour, width in arrows:
-        axis.annotate("", place[listener], place[source], arrowprops={
-            "arrowstyle": "-|>", "color": colour, "lw": width * scale, "mutation_scale": 13 * scale,
-            "shrinkA": radius[source] + 1, "shrinkB": radius[listener] + 1})
+        axis.annotate(
+            "",
+            place[listener],
+            place[source],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": colour,
+                "lw": width * scale,
+                "mutation_scale": 13 * scale,
+                "shrinkA": radius[source] + 1,
+                "shrinkB": radius[listener] + 1,
+            },
+        )
     for node, (across, up) in place.items():
-        axis.scatter(across, up, s=(2 * radius[node]) ** 2, c=TARGET if node == row else OTHER, zorder=3, edgecolors="white")
+        axis.scatter(
+            across,
+            up,
+            s=(2 * radius[node]) ** 2,
+            c=TARGET if node == row else OTHER,
+            zorder=3,
+            edgecolors="white",
+        )
         if node != row:  # that one is named above all panels; here its name would cross the arrows
             write_name(axis, plain(vocabulary.titles[node]), across, up, radius[node], 9 * scale)
-    axis.set(title=graph.title if sources else f"{graph.title}: no neighbours", xlim=(-1.9, 1.9), ylim=(-1.4, 1.4), aspect="equal")
+    axis.set(
+        title=graph.title if sources else f"{graph.title}: no neighbours",
+        xlim=(-1.9, 1.9),
+        ylim=(-1.4, 1.4),
+        aspect="equal",
+    )
     axis.axis("off")
 
 
-def write_name(axis: plt.Axes, name: str, across: float, up: float, radius: float, size: float) -> None:
+def write_name(
+    axis: plt.Axes, name: str, across: float, up: float, radius: float, size: float
+) -> None:
     """A node's name, outside of the ring, so that names at one height run away from each other: `radius` of the node and
     `size` of the letters in points."""
     side = 0 if abs(across) < 0.3 else int(np.sign(across))
     shift = (side * (radius + 3), size * up) if side else (0, np.sign(up) * (radius + size))
-    axis.annotate(name, (across, up), shift, textcoords="offset points", ha=("center", "left", "right")[side], va="center",
-                  fontsize=size, zorder=4, path_effects=[withStroke(linewidth=size / 3, foreground="white")])
+    axis.annotate(
+        name,
+        (across, up),
+        shift,
+        textcoords="offset points",
+        ha=("center", "left", "right")[side],
+        va="center",
+        fontsize=size,
+        zorder=4,
+        path_effects=[withStroke(linewidth=size / 3, foreground="white")],
+    )
 
 
 def plain(name: str) -> str:
@@ -99,8 +154,15 @@ def listeners_figure(graphs: list[Graph], seen: int) -> plt.Figure:
         heard = np.bincount(graph.table[graph.table != ABSENT], minlength=seen)[:seen]
         axis.plot(np.arange(1, seen + 1), np.sort(heard)[::-1], label=graph.title)
         most = max(most, heard.max(initial=0))
-    axis.set(xscale="log", yscale="symlog", xlabel="seen categories, most heard first", ylabel="listeners")
-    axis.set_xlim(1, max(seen, 2))  # a margin would be places before the first, and fewer listeners than none
+    axis.set(
+        xscale="log",
+        yscale="symlog",
+        xlabel="seen categories, most heard first",
+        ylabel="listeners",
+    )
+    axis.set_xlim(
+        1, max(seen, 2)
+    )  # a margin would be places before the first, and fewer listeners than none
     axis.set_ylim(0, 1.3 * most)
     axis.legend()
     return figure

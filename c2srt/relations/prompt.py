@@ -18,10 +18,23 @@ from c2srt.relations.answers import STRENGTH
 from c2srt.vocabulary import Vocabulary
 
 VERSION = "b3-1"
-TYPES = {"synonymy": "Synonymy/Similarity", "is-a": "Is-a/Hypernym", "functional": "Functional Relationship",
-         "co-occurrence": "Co-occurrence", "part-whole": "Part-Whole Relationship"}
-READ_AS = {"synonymy": "synonymy", "similarity": "synonymy", "is-a": "is-a", "hypernym": "is-a", "functional": "functional",
-           "co-occurrence": "co-occurrence", "cooccurrence": "co-occurrence", "part-whole": "part-whole"}
+TYPES = {
+    "synonymy": "Synonymy/Similarity",
+    "is-a": "Is-a/Hypernym",
+    "functional": "Functional Relationship",
+    "co-occurrence": "Co-occurrence",
+    "part-whole": "Part-Whole Relationship",
+}
+READ_AS = {
+    "synonymy": "synonymy",
+    "similarity": "synonymy",
+    "is-a": "is-a",
+    "hypernym": "is-a",
+    "functional": "functional",
+    "co-occurrence": "co-occurrence",
+    "cooccurrence": "co-occurrence",
+    "part-whole": "part-whole",
+}
 FORMS = ("json", "text")
 NONE = "No related categories"
 BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d{1,9})[^\w\n]*?:")
@@ -29,18 +42,45 @@ BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d{1,9})[^\w\n]*?:")
 # How models mark what they think aloud: <think>, <thinking>, <seed:think>, ◁think▷, [THINK], <|begin_of_thought|>, and the
 # channels of harmony (<|channel|>analysis … <|channel|>final<|message|>). Some servers' templates swallow the opening mark.
 _ALOUD = r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|analysis|scratchpad|(?:inner|internal)_monologue)"
-THINKING = re.compile(rf"<{_ALOUD}(?:\s[^<>]*)?>|◁{_ALOUD}▷|<\|(?:begin_of_)?{_ALOUD}\|>|<\|channel\|>\s*(?:analysis|commentary)"
-                      r"|(?-i:\[THINK\])", re.IGNORECASE)
-THOUGHT = re.compile(rf"<\s*/\s*{_ALOUD}\s*>|◁/{_ALOUD}▷|<\|(?:end_of_|/){_ALOUD}\|>"
-                     r"|<\|channel\|>\s*final\b.{0,60}?<\|message\|>|(?-i:\[/THINK\])", re.IGNORECASE)
+THINKING = re.compile(
+    rf"<{_ALOUD}(?:\s[^<>]*)?>|◁{_ALOUD}▷|<\|(?:begin_of_)?{_ALOUD}\|>|<\|channel\|>\s*(?:analysis|commentary)"
+    r"|(?-i:\[THINK\])",
+    re.IGNORECASE,
+)
+THOUGHT = re.compile(
+    rf"<\s*/\s*{_ALOUD}\s*>|◁/{_ALOUD}▷|<\|(?:end_of_|/){_ALOUD}\|>"
+    r"|<\|channel\|>\s*final\b.{0,60}?<\|message\|>|(?-i:\[/THINK\])",
+    re.IGNORECASE,
+)
 
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "related_categories", "strict": True, "schema": {
-    "type": "object", "additionalProperties": False, "required": ["related"], "properties": {"related": {
-        "type": "array", "items": {
-            "type": "object", "additionalProperties": False, "required": ["category", "type", "strength", "explanation"],
-            "properties": {"category": {"type": "string"}, "type": {"type": "string", "enum": list(TYPES.values())},
-                           "strength": {"type": "string", "enum": ["High", "Medium", "Low"]},
-                           "explanation": {"type": "string"}}}}}}}}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "related_categories",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["related"],
+            "properties": {
+                "related": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["category", "type", "strength", "explanation"],
+                        "properties": {
+                            "category": {"type": "string"},
+                            "type": {"type": "string", "enum": list(TYPES.values())},
+                            "strength": {"type": "string", "enum": ["High", "Medium", "Low"]},
+                            "explanation": {"type": "string"},
+                        },
+                    },
+                }
+            },
+        },
+    },
+}
 
 QUESTION = """\
 Based on the following list of known categories, please identify all categories that have a direct relationship with the new \
@@ -80,7 +120,9 @@ Related Category 1: natural
 - Explanation: "Natural" is conceptually very similar to "nature" as both refer to elements of the physical world not \
 created by humans.
 
-If no category of the list is related, write: """ + NONE}
+If no category of the list is related, write: """
+    + NONE,
+}
 
 
 class Unparsable(ValueError):
@@ -100,11 +142,18 @@ def make_labels(vocabulary: Vocabulary) -> Labels:
     names = [" ".join(name.split()) for name in vocabulary.names]
     if "" in names:
         mid = vocabulary.mids[names.index("")]
-        raise UserError(f"category {mid!r} of the label list has an empty name: give it one, a language model cannot guess it")
+        raise UserError(
+            f"category {mid!r} of the label list has an empty name: give it one, a language model cannot guess it"
+        )
     shared = Counter(map(normalised, names))
-    shown = [name if shared[normalised(name)] == 1 else f"{name} ({mid})"
-             for name, mid in zip(names, vocabulary.mids, strict=True)]
-    return Labels(np.array(shown, dtype=object), {normalised(label): column for column, label in enumerate(shown)})
+    shown = [
+        name if shared[normalised(name)] == 1 else f"{name} ({mid})"
+        for name, mid in zip(names, vocabulary.mids, strict=True)
+    ]
+    return Labels(
+        np.array(shown, dtype=object),
+        {normalised(label): column for column, label in enumerate(shown)},
+    )
 
 
 def normalised(label: str) -> str:
@@ -114,7 +163,11 @@ def normalised(label: str) -> str:
 
 def question(target: str, candidates: list[str], form: str) -> str:
     """The prompt for one target and the labels of its candidates."""
-    parts = {"target": target, "instructions": INSTRUCTIONS[form], "candidates": "\n".join(candidates)}
+    parts = {
+        "target": target,
+        "instructions": INSTRUCTIONS[form],
+        "candidates": "\n".join(candidates),
+    }
     return re.sub(r"\{(target|instructions|candidates)\}", lambda match: parts[match[1]], QUESTION)
 
 
@@ -153,7 +206,9 @@ def read_object(text: str) -> list[tuple[str, str, str]]:
     if "{" in text[end:]:
         raise Unparsable("more than one JSON object")
     try:
-        return [entry(item["category"], item["type"], item["strength"]) for item in found["related"]]
+        return [
+            entry(item["category"], item["type"], item["strength"]) for item in found["related"]
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise Unparsable(f"not the fields asked for ({type(error).__name__} {error})") from None
 
@@ -173,15 +228,22 @@ def read_blocks(text: str) -> list[tuple[str, str, str]]:
     """
     numbers = [int(number) for number in BLOCK.findall(text)]
     if numbers != list(range(1, len(numbers) + 1)):
-        raise Unparsable(f"related categories numbered {', '.join(map(str, numbers[:9]))}: a second list, or a part of one")
+        raise Unparsable(
+            f"related categories numbered {', '.join(map(str, numbers[:9]))}: a second list, or a part of one"
+        )
     if re.search(r'\{\s*"related"', text):
         raise Unparsable("both a JSON object and 'Related Category 1: …'")
     found = []
     for block in BLOCK.split(text)[2::2]:
         lines = [line.replace("**", "").strip(" \t-–—•*#") for line in block.strip().splitlines()]
-        fields = {key.strip().casefold(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
+        fields = {
+            key.strip().casefold(): value.strip()
+            for key, _, value in (line.partition(":") for line in lines[1:])
+        }
         try:
-            found.append(entry(lines[0], fields["type of relationship"], fields["association strength"]))
+            found.append(
+                entry(lines[0], fields["type of relationship"], fields["association strength"])
+            )
         except (KeyError, IndexError) as error:
             raise Unparsable(f"a related category without {error}") from None
     return found

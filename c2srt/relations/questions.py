@@ -53,9 +53,13 @@ class Questions:
         return self.queries * sum(self.pages(row) for row in self.rows)
 
     def pages(self, row: int) -> int:
-        if self.pools is not None:  # a shortlist is one page, that of a row whose pool was not made, too
+        if (
+            self.pools is not None
+        ):  # a shortlist is one page, that of a row whose pool was not made, too
             return 1
-        return max(1, -(-(self.vocabulary.seen_count - (row < self.vocabulary.seen_count)) // self.size))
+        return max(
+            1, -(-(self.vocabulary.seen_count - (row < self.vocabulary.seen_count)) // self.size)
+        )
 
     def pool(self, row: int) -> np.ndarray:
         """Candidates of a target: its shortlist, or every other seen category."""
@@ -70,12 +74,18 @@ class Questions:
         for query in range(self.queries):
             for row in self.rows:
                 for page in range(self.pages(row)):
-                    yield Question(hash_of([base, self.vocabulary.mids[row], query, page]), row, query, page)
+                    yield Question(
+                        hash_of([base, self.vocabulary.mids[row], query, page]), row, query, page
+                    )
 
     def candidates(self, asked: Question) -> np.ndarray:
         """Columns [n] in the order shown: this page of the pool as the query shuffles it."""
-        digest = hashlib.sha256(f"{self.seed} {asked.query} {self.vocabulary.mids[asked.row]}".encode()).digest()
-        shuffled = np.random.default_rng(np.frombuffer(digest, np.uint32)).permutation(self.pool(asked.row))
+        digest = hashlib.sha256(
+            f"{self.seed} {asked.query} {self.vocabulary.mids[asked.row]}".encode()
+        ).digest()
+        shuffled = np.random.default_rng(np.frombuffer(digest, np.uint32)).permutation(
+            self.pool(asked.row)
+        )
         return shuffled[asked.page * self.size : (asked.page + 1) * self.size]
 
     def prompt(self, asked: Question, candidates: np.ndarray, form: str) -> str:
@@ -103,7 +113,9 @@ def read_list(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         mid, tab, name = line.partition("\t")
         if not (name if tab else mid).strip() or not mid.strip():
-            raise UserError(f"{path}, line {number}: an empty name; write a name, or MID<tab>name, on every line")
+            raise UserError(
+                f"{path}, line {number}: an empty name; write a name, or MID<tab>name, on every line"
+            )
         found.append((mid.strip(), (name if tab else mid).strip()))
     if not found:
         raise UserError(f"the label list {path} is empty")
@@ -116,8 +128,15 @@ def find_rows(vocabulary: Vocabulary, targets: list[str] | None) -> list[int]:
         return list(range(len(vocabulary)))
     rows: dict[int, None] = {}
     for target in targets:
-        named = [vocabulary.index[target]] if target in vocabulary.index else [
-            column for column, name in enumerate(vocabulary.names) if name.casefold() == str(target).casefold()]
+        named = (
+            [vocabulary.index[target]]
+            if target in vocabulary.index
+            else [
+                column
+                for column, name in enumerate(vocabulary.names)
+                if name.casefold() == str(target).casefold()
+            ]
+        )
         if not named:
             raise UserError(f"targets: the label list has no category {target!r}")
         rows |= dict.fromkeys(named)
@@ -129,21 +148,37 @@ def make_questions(config: "Config", model: str) -> Questions:
     vocabulary = label_list(config.shards, config.seen, config.unseen)
     labels, rows = make_labels(vocabulary), find_rows(vocabulary, config.targets)
     if vocabulary.seen_count < 2:
-        raise UserError("the label list has fewer than two seen categories: there is nothing to relate")
-    identity = {"vocabulary": vocabulary.hash, "model": model, "prompt": VERSION, "candidates": config.candidates,
-                "size": config.size, "seed": config.seed, "temperature": config.temperature}
+        raise UserError(
+            "the label list has fewer than two seen categories: there is nothing to relate"
+        )
+    identity = {
+        "vocabulary": vocabulary.hash,
+        "model": model,
+        "prompt": VERSION,
+        "candidates": config.candidates,
+        "size": config.size,
+        "seed": config.seed,
+        "temperature": config.temperature,
+    }
     pools = None
     if config.candidates == "shortlist" and vocabulary.seen_count > config.size:
         pools, identity["sources"] = shortlisted(config, vocabulary, rows)
-    return Questions(vocabulary, labels, rows, pools, config.size, config.queries, config.seed, identity)
+    return Questions(
+        vocabulary, labels, rows, pools, config.size, config.queries, config.seed, identity
+    )
 
 
-def shortlisted(config: "Config", vocabulary: Vocabulary, rows: list[int]) -> tuple[dict[int, np.ndarray], dict]:
+def shortlisted(
+    config: "Config", vocabulary: Vocabulary, rows: list[int]
+) -> tuple[dict[int, np.ndarray], dict]:
     """Each row's shortlist, and what the lists were made from."""
     made_from: dict[str, str] = {source: "" for source in SOURCES if source in config.sources}
     features = counts = None
     if "similarity" in made_from:
-        from c2srt.text import load_text, text_identity  # open_clip takes seconds to import, and only this source needs it
+        from c2srt.text import (
+            load_text,
+            text_identity,
+        )  # open_clip takes seconds to import, and only this source needs it
 
         made_from["similarity"] = text_identity(Path(config.text), vocabulary)
         features = load_text(Path(config.text), vocabulary)

@@ -40,7 +40,9 @@ def merge(rankings: Iterable[np.ndarray], size: int) -> np.ndarray:
     return flat[np.sort(first)][:size]
 
 
-def by_similarity(features: Tensor, seen_count: int, rows: list[int], depth: int) -> list[np.ndarray]:
+def by_similarity(
+    features: Tensor, seen_count: int, rows: list[int], depth: int
+) -> list[np.ndarray]:
     """The `depth` most similar other seen categories of each row, from text features [C, D]; ties go to the lower column.
 
     As `most_similar` of baselines.py, but numpy's partition is several times faster than a top-k of a thousand.
@@ -49,9 +51,16 @@ def by_similarity(features: Tensor, seen_count: int, rows: list[int], depth: int
     columns = np.arange(seen_count)
     for start in range(0, len(rows), ROWS):
         part = np.array(rows[start : start + ROWS])
-        cosine = np.rint((features[part].float() @ seen.T).numpy() * SAME_TO).astype(np.int64) + 2 * SAME_TO
-        keys = np.where(columns == part[:, None], -1, cosine * seen_count + (seen_count - 1 - columns))
-        best = -np.sort(-np.partition(keys, seen_count - depth, axis=1)[:, seen_count - depth :], axis=1)
+        cosine = (
+            np.rint((features[part].float() @ seen.T).numpy() * SAME_TO).astype(np.int64)
+            + 2 * SAME_TO
+        )
+        keys = np.where(
+            columns == part[:, None], -1, cosine * seen_count + (seen_count - 1 - columns)
+        )
+        best = -np.sort(
+            -np.partition(keys, seen_count - depth, axis=1)[:, seen_count - depth :], axis=1
+        )
         found += [seen_count - 1 - row[row >= 0] % seen_count for row in best]
     return found
 
@@ -59,7 +68,10 @@ def by_similarity(features: Tensor, seen_count: int, rows: list[int], depth: int
 def by_cooccurrence(counts: Counts, rows: list[int], depth: int) -> list[np.ndarray]:
     """The seen categories that most often come with each row; nothing for an unseen one."""
     none = np.zeros(0, np.int32)
-    return [most_together(counts.together[row] if row < len(counts.together) else none, depth) for row in rows]
+    return [
+        most_together(counts.together[row] if row < len(counts.together) else none, depth)
+        for row in rows
+    ]
 
 
 def by_words(vocabulary: Vocabulary, rows: list[int], depth: int) -> list[np.ndarray]:
@@ -98,19 +110,29 @@ def singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def shortlists(vocabulary: Vocabulary, rows: list[int], size: int, features: Tensor | None = None,
-               counts: Counts | None = None, words: bool = True) -> list[np.ndarray]:
+def shortlists(
+    vocabulary: Vocabulary,
+    rows: list[int],
+    size: int,
+    features: Tensor | None = None,
+    counts: Counts | None = None,
+    words: bool = True,
+) -> list[np.ndarray]:
     """For each row at most `size` columns of seen categories, most promising first; sources that are not given are left out."""
     sources = []
     if features is not None:
-        sources.append(by_similarity(features, vocabulary.seen_count, rows, min(size, vocabulary.seen_count)))
+        sources.append(
+            by_similarity(features, vocabulary.seen_count, rows, min(size, vocabulary.seen_count))
+        )
     if words:
         sources.append(by_words(vocabulary, rows, size))
     if counts is not None:
         sources.append(by_cooccurrence(counts, rows, size))
     drawn = np.random.default_rng(0).permutation(vocabulary.seen_count)
     merged = [merge(rankings, size) for rankings in zip(*sources, strict=True)]
-    return [filled(candidates, row, drawn, size) for row, candidates in zip(rows, merged, strict=True)]
+    return [
+        filled(candidates, row, drawn, size) for row, candidates in zip(rows, merged, strict=True)
+    ]
 
 
 def filled(candidates: np.ndarray, row: int, drawn: np.ndarray, size: int) -> np.ndarray:
@@ -121,8 +143,13 @@ def filled(candidates: np.ndarray, row: int, drawn: np.ndarray, size: int) -> np
     return np.concatenate([candidates, others[: size - len(candidates)]]).astype(np.int64)
 
 
-def coverage(lists: list[np.ndarray], rows: list[int], vocabulary: Vocabulary, answers: Answers,
-             sizes: Iterable[int]) -> dict[int, float]:
+def coverage(
+    lists: list[np.ndarray],
+    rows: list[int],
+    vocabulary: Vocabulary,
+    answers: Answers,
+    sizes: Iterable[int],
+) -> dict[int, float]:
     """Share of the known relations (seen ones, of these rows) that the first n candidates hold, for each n of `sizes`."""
     places, total = [], 0
     for row, candidates in zip(rows, lists, strict=True):

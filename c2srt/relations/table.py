@@ -61,13 +61,19 @@ class Neighbours:
 
 def no_neighbours(categories: int, k: int) -> Neighbours:
     """The graph without edges."""
-    return Neighbours(np.full((categories, k), ABSENT, np.int32), np.full((categories, k), np.nan, np.float32))
+    return Neighbours(
+        np.full((categories, k), ABSENT, np.int32), np.full((categories, k), np.nan, np.float32)
+    )
 
 
 def is_current(out: Path, made_from: dict) -> bool:
     """True when `out` holds a whole table with this identity."""
     content = vouched(out / PROVENANCE)
-    return content is not None and content.get("made_from") == made_from and set(content[FILES]) == {TABLE, EDGES}
+    return (
+        content is not None
+        and content.get("made_from") == made_from
+        and set(content[FILES]) == {TABLE, EDGES}
+    )
 
 
 def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
@@ -79,21 +85,37 @@ def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
         return
     new = (neighbours.table != ABSENT).any(1)
     if new.mean() < FAR_LESS * old.mean():
-        raise UserError(f"{out / TABLE} has neighbours for {old.sum():,} of {len(old):,} categories, {source} would leave "
-                        f"{new.sum():,} of {len(new):,} with any: nothing was written; mine the others first, give the data "
-                        f"set that the file belongs to (data=…), write elsewhere with out=…, or remove {out / TABLE}")
+        raise UserError(
+            f"{out / TABLE} has neighbours for {old.sum():,} of {len(old):,} categories, {source} would leave "
+            f"{new.sum():,} of {len(new):,} with any: nothing was written; mine the others first, give the data "
+            f"set that the file belongs to (data=…), write elsewhere with out=…, or remove {out / TABLE}"
+        )
 
 
-def save(out: Path, neighbours: Neighbours, vocabulary: Vocabulary, made_from: dict, notes: dict) -> None:
+def save(
+    out: Path, neighbours: Neighbours, vocabulary: Vocabulary, made_from: dict, notes: dict
+) -> None:
     """Writes the edges, the table, and their record; the caller holds the folder."""
     withdraw(out / PROVENANCE)
     write_edges(out / EDGES, neighbours, vocabulary)
     with whole_file(out / TABLE) as temporary, temporary.open("wb") as file:
         np.save(file, neighbours.table)
     degree = (neighbours.table != ABSENT).sum(1)
-    vouch(out / PROVENANCE, {**notes, "made_from": made_from, "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                             "degree": {"mean": float(degree.mean()), "min": int(degree.min()), "max": int(degree.max())},
-                             "without_neighbours": int((degree == 0).sum())}, [TABLE, EDGES])
+    vouch(
+        out / PROVENANCE,
+        {
+            **notes,
+            "made_from": made_from,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "degree": {
+                "mean": float(degree.mean()),
+                "min": int(degree.min()),
+                "max": int(degree.max()),
+            },
+            "without_neighbours": int((degree == 0).sum()),
+        },
+        [TABLE, EDGES],
+    )
 
 
 def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> None:
@@ -101,10 +123,21 @@ def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> N
 
     rows, places = np.nonzero(neighbours.table != ABSENT)
     mids = np.array(vocabulary.mids, dtype=object)
-    types = neighbours.types[rows, places] if neighbours.types is not None else np.full(len(rows), "", dtype=object)
-    frame = pl.DataFrame({"target": mids[rows].tolist(), "source": mids[neighbours.table[rows, places]].tolist(),
-                          "place": places.astype(np.int32), "strength": neighbours.strengths[rows, places],
-                          "type": types.tolist()}, schema_overrides={"target": pl.String, "source": pl.String, "type": pl.String})
+    types = (
+        neighbours.types[rows, places]
+        if neighbours.types is not None
+        else np.full(len(rows), "", dtype=object)
+    )
+    frame = pl.DataFrame(
+        {
+            "target": mids[rows].tolist(),
+            "source": mids[neighbours.table[rows, places]].tolist(),
+            "place": places.astype(np.int32),
+            "strength": neighbours.strengths[rows, places],
+            "type": types.tolist(),
+        },
+        schema_overrides={"target": pl.String, "source": pl.String, "type": pl.String},
+    )
     with whole_file(path) as temporary:
         frame.with_columns(pl.col("strength").fill_nan(None)).write_parquet(temporary)
 
@@ -116,8 +149,10 @@ def titled(kind: str, provenance: dict) -> str:
 
 def summary(table: np.ndarray, out: Path, kind: str) -> str:
     degree = (table != ABSENT).sum(1)
-    return (f"{out / TABLE}: {kind}, {len(table):,} categories, "
-            f"{degree.mean():.1f} neighbours each ({degree.min()}–{degree.max()}), {(degree == 0).sum():,} without any")
+    return (
+        f"{out / TABLE}: {kind}, {len(table):,} categories, "
+        f"{degree.mean():.1f} neighbours each ({degree.min()}–{degree.max()}), {(degree == 0).sum():,} without any"
+    )
 
 
 def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
@@ -127,16 +162,28 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
     """
     content = read_json(folder / PROVENANCE, Command("relations"), Provenance)
     made_from, sha256 = content["made_from"], content[FILES].get(TABLE)
-    again = Command("relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"]))
-    check_same_vocabulary(vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again)
+    again = Command(
+        "relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"])
+    )
+    check_same_vocabulary(
+        vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again
+    )
     if k > made_from["neighbours"]:
-        raise UserError(f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
-                        f"rebuild it with `{again}`")
+        raise UserError(
+            f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
+            f"rebuild it with `{again}`"
+        )
     if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
-        raise UserError(f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with `{again}`")
+        raise UserError(
+            f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with `{again}`"
+        )
     table = open_npy(folder / TABLE, again, "i")
     if table.ndim != 2 or len(table) != len(vocabulary) or table.shape[1] < k:
-        raise wrong(folder / TABLE, f"has shape {list(table.shape)}, not {len(vocabulary):,} categories with {k} neighbours", again)
+        raise wrong(
+            folder / TABLE,
+            f"has shape {list(table.shape)}, not {len(vocabulary):,} categories with {k} neighbours",
+            again,
+        )
     if table.size and not ABSENT <= table.min() <= table.max() < len(vocabulary):
         raise wrong(folder / TABLE, "names categories that the vocabulary has not", again)
     return torch.from_numpy(table.astype(np.int64))[:, :k]

@@ -65,7 +65,9 @@ class WordsConfig:
 
     def __post_init__(self) -> None:
         if self.neighbours not in KINDS:
-            raise UserError(f"words.neighbours={self.neighbours} is not known: choose one of {', '.join(KINDS)}")
+            raise UserError(
+                f"words.neighbours={self.neighbours} is not known: choose one of {', '.join(KINDS)}"
+            )
 
 
 class NewWords:
@@ -75,9 +77,23 @@ class NewWords:
     `find` is what `Exported.graph_for` takes.
     """
 
-    def __init__(self, config: WordsConfig, vocabulary: Vocabulary, text: Tensor, k: int, templates: list[str],
-                 similar: Callable[[list[str]], tuple[Tensor, Tensor]], folder: Path) -> None:
-        self.config, self.vocabulary, self.text, self.k, self.similar = config, vocabulary, text.cpu().float(), k, similar
+    def __init__(
+        self,
+        config: WordsConfig,
+        vocabulary: Vocabulary,
+        text: Tensor,
+        k: int,
+        templates: list[str],
+        similar: Callable[[list[str]], tuple[Tensor, Tensor]],
+        folder: Path,
+    ) -> None:
+        self.config, self.vocabulary, self.text, self.k, self.similar = (
+            config,
+            vocabulary,
+            text.cpu().float(),
+            k,
+            similar,
+        )
         self.templates, self.folder = templates, Path(config.cache) if config.cache else folder
         self._known: dict[str, tuple[Tensor, Tensor]] | None = None
         self._mined: dict[str, Tensor] = {}
@@ -119,10 +135,16 @@ class NewWords:
     def take(self, row: dict) -> None:
         """A kept word, unless what was kept of it cannot be: its feature a unit vector, its neighbours seen categories."""
         with contextlib.suppress(ValueError):
-            feature = torch.from_numpy(np.frombuffer(base64.b64decode(row["feature"]), np.float32).copy())
+            feature = torch.from_numpy(
+                np.frombuffer(base64.b64decode(row["feature"]), np.float32).copy()
+            )
             similar = torch.tensor(row["similar"], dtype=torch.long)
             unit = feature.shape == self.text.shape[1:] and abs(feature.norm().item() - 1) < NEARLY
-            if unit and len(similar) == self.k and bool(((similar >= ABSENT) & (similar < self.vocabulary.seen_count)).all()):
+            if (
+                unit
+                and len(similar) == self.k
+                and bool(((similar >= ABSENT) & (similar < self.vocabulary.seen_count)).all())
+            ):
                 self._known[row["word"]] = feature, similar
 
     def forget_beyond(self, count: int) -> None:
@@ -138,7 +160,9 @@ class NewWords:
         for word in words:
             feature, similar = known[word]
             encoded = base64.b64encode(feature.numpy().tobytes()).decode()
-            lines.append(json.dumps({"word": word, "feature": encoded, "similar": similar.tolist()}))
+            lines.append(
+                json.dumps({"word": word, "feature": encoded, "similar": similar.tolist()})
+            )
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:  # the leading newline ends a torn line
@@ -146,27 +170,53 @@ class NewWords:
 
     def mine(self, words: list[str], text: Tensor) -> dict[str, Tensor]:
         """Neighbours [K] of the words that a language model has an answer for. Raises UserError as `c2srt relations mine`."""
-        from c2srt.relations.endpoint import model_name  # openai takes a second to import, and only this needs it
+        from c2srt.relations.endpoint import (
+            model_name,
+        )  # openai takes a second to import, and only this needs it
         from c2srt.relations.ledger import Ledger
         from c2srt.relations.mine import Config, ask, unanswered
         from c2srt.relations.mined import averaged, collect
 
         own = self.config
-        config = Config(model=own.model, url=own.url, price_input=own.price_input, price_output=own.price_output,
-                        budget=own.budget, size=own.size, queries=own.queries)
+        config = Config(
+            model=own.model,
+            url=own.url,
+            price_input=own.price_input,
+            price_output=own.price_output,
+            budget=own.budget,
+            size=own.size,
+            queries=own.queries,
+        )
         questions = self.questions(words, text, model_name(config.model))
         path = self.folder / f"mined-{hash_of(questions.identity)}.jsonl"
-        if not os.access(next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()), os.W_OK):
-            raise UserError(f"{self.folder} cannot be written, and what the language model answers must be kept: give "
-                            "words.cache=…")
-        with Ledger(path, questions.identity) as ledger, contextlib.redirect_stdout(sys.stderr), ThreadPoolExecutor(1) as thread:
-            if unanswered(questions, ledger):  # in a thread of its own: a notebook's has an event loop already
+        if not os.access(
+            next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()),
+            os.W_OK,
+        ):
+            raise UserError(
+                f"{self.folder} cannot be written, and what the language model answers must be kept: give "
+                "words.cache=…"
+            )
+        with (
+            Ledger(path, questions.identity) as ledger,
+            contextlib.redirect_stdout(sys.stderr),
+            ThreadPoolExecutor(1) as thread,
+        ):
+            if unanswered(
+                questions, ledger
+            ):  # in a thread of its own: a notebook's has an event loop already
                 asker = thread.submit(lambda: asyncio.run(ask(config, questions, ledger))).result()
                 print("".join(f"{note}\n" for note in asker.notes()), end="")
         found, answered, _ = collect(path, questions)
         if open_ := questions.count - len(answered):
-            print(f"{open_} questions about new words have no answer: text similarity stands in", file=sys.stderr)
-        return {words[row - len(self.vocabulary)]: self.columns(averaged(answers)) for row, answers in found.items()}
+            print(
+                f"{open_} questions about new words have no answer: text similarity stands in",
+                file=sys.stderr,
+            )
+        return {
+            words[row - len(self.vocabulary)]: self.columns(averaged(answers))
+            for row, answers in found.items()
+        }
 
     def columns(self, related: list[tuple[int, str, float]]) -> Tensor:
         kept = [column for column, _, _ in related][: self.k]
@@ -179,10 +229,24 @@ class NewWords:
         from c2srt.relations.shortlist import shortlists
 
         old, size = self.vocabulary, self.config.size
-        vocabulary = Vocabulary(old.mids + tuple(f"word:{word}" for word in words), old.names + tuple(words), old.seen_count)
+        vocabulary = Vocabulary(
+            old.mids + tuple(f"word:{word}" for word in words),
+            old.names + tuple(words),
+            old.seen_count,
+        )
         rows = list(range(len(old), len(vocabulary)))
-        identity = {"vocabulary": old.hash, "model": model, "prompt": VERSION, "candidates": "shortlist", "size": size,
-                    "sources": {"similarity": self.identity, "words": ""}}
-        lists = shortlists(vocabulary, rows, min(size, old.seen_count), torch.cat([self.text, text.cpu().float()]))
+        identity = {
+            "vocabulary": old.hash,
+            "model": model,
+            "prompt": VERSION,
+            "candidates": "shortlist",
+            "size": size,
+            "sources": {"similarity": self.identity, "words": ""},
+        }
+        lists = shortlists(
+            vocabulary, rows, min(size, old.seen_count), torch.cat([self.text, text.cpu().float()])
+        )
         pools = dict(zip(rows, lists, strict=True))
-        return Questions(vocabulary, make_labels(vocabulary), rows, pools, size, self.config.queries, 0, identity)
+        return Questions(
+            vocabulary, make_labels(vocabulary), rows, pools, size, self.config.queries, 0, identity
+        )

@@ -31,7 +31,9 @@ class Collected:
     made_from: dict = field(default_factory=dict)
 
 
-def collect(place: Place, tables: dict[str, Table], every: list[Trial], groups: Path | None) -> Collected:
+def collect(
+    place: Place, tables: dict[str, Table], every: list[Trial], groups: Path | None
+) -> Collected:
     """Reads every row's results. Raises UserError if two of them were not made the same way."""
     collected, members = Collected({}), read_groups(groups) if groups else {}
     first: Path | None = None
@@ -47,7 +49,10 @@ def collect(place: Place, tables: dict[str, Table], every: list[Trial], groups: 
                     results = read_results(folder)
                     first = first or folder
                     check_same(collected, results, folder, first)
-                    found[folder] = trial if row.run else (trial[0], 0), flat(results) | of_groups(folder, members)
+                    found[folder] = (
+                        trial if row.run else (trial[0], 0),
+                        flat(results) | of_groups(folder, members),
+                    )
             rows[row.name] = dict(found.values())
     collected.missing = sorted(set(collected.missing))
     return collected
@@ -60,8 +65,10 @@ def check_same(collected: Collected, results: dict, folder: Path, first: Path) -
         collected.made_from = made_from
     for name in SAME:
         if made_from[name] != collected.made_from[name]:
-            raise UserError(f"{folder / RESULTS} has another {name} ({shown(made_from[name])}) than {first / RESULTS} "
-                            f"({shown(collected.made_from[name])}): results are compared under one only; evaluate one of them again")
+            raise UserError(
+                f"{folder / RESULTS} has another {name} ({shown(made_from[name])}) than {first / RESULTS} "
+                f"({shown(collected.made_from[name])}): results are compared under one only; evaluate one of them again"
+            )
 
 
 def read_groups(path: Path) -> dict[str, list[str]]:
@@ -71,7 +78,9 @@ def read_groups(path: Path) -> dict[str, list[str]]:
     try:
         table = read_csv(path, "write both into each line", {"mid": pl.String, GROUP: pl.String})
     except UserError as error:
-        raise UserError(f"groups={path} is not a CSV with the columns mid and group ({without(path, error)})") from error
+        raise UserError(
+            f"groups={path} is not a CSV with the columns mid and group ({without(path, error)})"
+        ) from error
     groups: dict[str, list[str]] = {}
     for mid, group in table.select("mid", GROUP).iter_rows():
         groups.setdefault(str(group), []).append(mid)
@@ -84,7 +93,9 @@ def of_groups(folder: Path, groups: dict[str, list[str]]) -> Values:
         return {}
     path, again = folder / PER_CATEGORY, Command("evaluate")
     measured = [column for column in csv_header(path, again) if column.startswith("zsl_")]
-    table = read_csv(path, again, {"mid": pl.String, "seen": pl.Boolean, **dict.fromkeys(measured, pl.Float64)})
+    table = read_csv(
+        path, again, {"mid": pl.String, "seen": pl.Boolean, **dict.fromkeys(measured, pl.Float64)}
+    )
     values = {}
     for column in measured:
         ap = dict(table.filter(~pl.col("seen")).select("mid", column).drop_nulls().iter_rows())

@@ -61,7 +61,10 @@ class Place:
     def evaluation(self, row: Row, trial: Trial) -> Path:
         """The folder of a row's results.json; the class prior is the same for every CLIP."""
         if row.untrained:
-            return self.of_clip(0 if row.untrained == PRIOR else trial[0]) / f"evaluation-{row.untrained}"
+            return (
+                self.of_clip(0 if row.untrained == PRIOR else trial[0])
+                / f"evaluation-{row.untrained}"
+            )
         return self.trial(row.run, trial) / EVALUATION
 
     def shards(self) -> Path:
@@ -69,8 +72,14 @@ class Place:
 
     def command(self, verb: str, clip: int, *overrides: str) -> Command:
         shared = [*self.given, override("work", self.of_clip(clip)), *self.clips[clip]]
-        of_first = {"shards": self.shards(), "data.root": self.root} if clip else {}  # they don't depend on the CLIP
-        shared += [override(key, value) for key, value in of_first.items() if value and key not in map(hints.key_of, shared)]
+        of_first = (
+            {"shards": self.shards(), "data.root": self.root} if clip else {}
+        )  # they don't depend on the CLIP
+        shared += [
+            override(key, value)
+            for key, value in of_first.items()
+            if value and key not in map(hints.key_of, shared)
+        ]
         return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
 
 
@@ -78,14 +87,25 @@ def prepare(place: Place, clip: int, rows: list[Row]) -> list[Command]:
     """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them."""
     commands = [place.command("text", clip)]
     if any(row.text == SIMPLE for row in rows):
-        commands.append(place.command("text", clip, f"templates={SIMPLE}", override("out", place.text(clip, SIMPLE))))
-    commands += [place.command("relations", clip, f"graph={graph}") for graph in sorted({row.graph for row in rows if not row.tuned})]
+        commands.append(
+            place.command(
+                "text", clip, f"templates={SIMPLE}", override("out", place.text(clip, SIMPLE))
+            )
+        )
+    commands += [
+        place.command("relations", clip, f"graph={graph}")
+        for graph in sorted({row.graph for row in rows if not row.tuned})
+    ]
     return [*commands, place.command("teacher", clip)] if rows else commands
 
 
 def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
     """The results of CLIP or the class prior."""
-    form = ["checkpoint=clip", "clip_scores=softmax"] if row.untrained == CLIP_SOFTMAX else [f"checkpoint={row.untrained}"]
+    form = (
+        ["checkpoint=clip", "clip_scores=softmax"]
+        if row.untrained == CLIP_SOFTMAX
+        else [f"checkpoint={row.untrained}"]
+    )
     clip = 0 if row.untrained == PRIOR else trial[0]
     return place.command("evaluate", clip, *form, override("out", place.evaluation(row, trial)))
 
@@ -94,32 +114,65 @@ def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
     """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends on."""
     clip, seed = trial
     folder = place.trial(row.run, trial)
-    common = [override("out", folder), f"seed={place.seed + seed}", f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
-              f"tracking.parent={row.run}"]
+    common = [
+        override("out", folder),
+        f"seed={place.seed + seed}",
+        f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
+        f"tracking.parent={row.run}",
+    ]
     if clip and "MLFLOW_TRACKING_URI" not in os.environ:  # one store for all CLIPs
         common.append(override("tracking.uri", address_of(place.work / "mlflow.db")))
     if row.tuned:
-        first = place.command("tune", clip, override("checkpoint", place.trial(row.tuned, trial) / "model"), *common)
+        first = place.command(
+            "tune", clip, override("checkpoint", place.trial(row.tuned, trial) / "model"), *common
+        )
     else:
         text = [] if row.text == ENSEMBLE else [override("text", place.text(clip, row.text))]
         steps = [f"steps={steps_for(place, row, trial)}"] if row.steps_of else []
-        first = place.command("train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common)
-    return [first, place.command("evaluate", clip, override("checkpoint", folder / "model"), override("out", folder / EVALUATION))]
+        first = place.command(
+            "train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common
+        )
+    return [
+        first,
+        place.command(
+            "evaluate",
+            clip,
+            override("checkpoint", folder / "model"),
+            override("out", folder / EVALUATION),
+        ),
+    ]
 
 
 def steps_for(place: Place, row: Row, trial: Trial) -> int:
     """How many steps of the run `steps_of` take as long as the whole run `seconds_of`. Raises UserError if one is missing."""
-    own, other = (read_json(place.trial(run, trial) / SUMMARY, hints.Command("train")) for run in (row.steps_of, row.seconds_of))
+    own, other = (
+        read_json(place.trial(run, trial) / SUMMARY, hints.Command("train"))
+        for run in (row.steps_of, row.seconds_of)
+    )
     return max(1, round(other["steps"] * other["seconds_per_step"] / own["seconds_per_step"]))
 
 
 def key_of(place: Place, row: Row, trial: Trial) -> str:
     """Changes when the row would come out otherwise, as far as the row, the commands and the shards decide it."""
-    commands = [place.commands.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")]
+    commands = [
+        place.commands.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")
+    ]
     typed = sorted(override for override in place.given if override.startswith(("clip.", "views.")))
-    return hash_of([row.recipe, trial, place.seed, commands, typed, place.clips[trial[0]], load_index(place.shards()).source])
+    return hash_of(
+        [
+            row.recipe,
+            trial,
+            place.seed,
+            commands,
+            typed,
+            place.clips[trial[0]],
+            load_index(place.shards()).source,
+        ]
+    )
 
 
 def is_finished(place: Place, row: Row, trial: Trial) -> bool:
     mark = place.trial(row.run, trial) / MARK
-    return mark.is_file() and read_json(mark, hints.Command("tables")).get("key") == key_of(place, row, trial)
+    return mark.is_file() and read_json(mark, hints.Command("tables")).get("key") == key_of(
+        place, row, trial
+    )

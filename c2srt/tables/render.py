@@ -13,8 +13,10 @@ from c2srt.tables.rows import Table
 
 PUBLISHED_TOPK = {"nuswide": (3, 5), "openimages": (10, 20)}
 """The K of the published F1."""
-ORACLE_NOTE = ("*Oracle graph*: the `llm` graph of this data set is written by the program that draws it, and lists each event's defining "
-               "companions first: no language model would, and what it brings is the most that a graph can bring.")
+ORACLE_NOTE = (
+    "*Oracle graph*: the `llm` graph of this data set is written by the program that draws it, and lists each event's defining "
+    "companions first: no language model would, and what it brings is the most that a graph can bring."
+)
 Columns = dict[str, str]
 """Name in the results → heading."""
 
@@ -31,63 +33,132 @@ class Style:
 
 
 def markdown_head(caption: str, headings: list[str]) -> list[str]:
-    return [f"**{caption}**", "", "| " + " | ".join(headings) + " |", "|---|" + "---|" * (len(headings) - 1)]
+    return [
+        f"**{caption}**",
+        "",
+        "| " + " | ".join(headings) + " |",
+        "|---|" + "---|" * (len(headings) - 1),
+    ]
 
 
 def latex_head(caption: str, headings: list[str]) -> list[str]:
     columns = "l" + "r" * (len(headings) - 1)
-    return [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
-            " & ".join(headings) + r" \\", r"\midrule"]
+    return [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(headings) + r" \\",
+        r"\midrule",
+    ]
 
 
-LATEX_SIGNS = str.maketrans({
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "²": "$^2$", "λ": r"$\lambda$", "α": r"$\alpha$", "±": r"$\pm$",
-    "·": r"$\cdot$", "–": "--"})
+LATEX_SIGNS = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "%": r"\%",
+        "_": r"\_",
+        "#": r"\#",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "²": "$^2$",
+        "λ": r"$\lambda$",
+        "α": r"$\alpha$",
+        "±": r"$\pm$",
+        "·": r"$\cdot$",
+        "–": "--",
+    }
+)
 
 
 def latex_escape(text: str) -> str:
     return printable(text).translate(LATEX_SIGNS)
 
 
-MARKDOWN = Style(markdown_head, lambda cells: "| " + " | ".join(cells) + " |", [], "±{:.1f}", markdown)
-LATEX = Style(latex_head, lambda cells: " & ".join(cells) + r" \\", [r"\bottomrule", r"\end{tabular}", r"\end{table}"], "$\\pm${:.1f}",
-              latex_escape)
+MARKDOWN = Style(
+    markdown_head, lambda cells: "| " + " | ".join(cells) + " |", [], "±{:.1f}", markdown
+)
+LATEX = Style(
+    latex_head,
+    lambda cells: " & ".join(cells) + r" \\",
+    [r"\bottomrule", r"\end{tabular}", r"\end{table}"],
+    "$\\pm${:.1f}",
+    latex_escape,
+)
 
 
 def columns_of(topk: list[int], protocol: str, f1_over: str, groups: list[str]) -> Columns:
     """The figures of a table in the paper's order: mAP of both label sets, then F1 at each K; groups of unseen categories beside ZSL."""
     inside = "" if f1_over == "positive" else "all_images/"
-    found = {f"zsl/mAP/{protocol}": "ZSL mAP"} | {f"{GROUP}/{group}/{protocol}": f"{group} mAP" for group in groups}
+    found = {f"zsl/mAP/{protocol}": "ZSL mAP"} | {
+        f"{GROUP}/{group}/{protocol}": f"{group} mAP" for group in groups
+    }
     found[f"gzsl/mAP/{protocol}"] = "GZSL mAP"
-    return found | {f"{label_set}/{inside}F1@{k}/F1": f"{label_set.upper()} F1@{k}" for k in topk for label_set in ("zsl", "gzsl")}
+    return found | {
+        f"{label_set}/{inside}F1@{k}/F1": f"{label_set.upper()} F1@{k}"
+        for k in topk
+        for label_set in ("zsl", "gzsl")
+    }
 
 
-def text_of(style: Style, caption: str, table: Table, rows: dict[str, Trials], columns: Columns, published: str | None) -> str:
+def text_of(
+    style: Style,
+    caption: str,
+    table: Table,
+    rows: dict[str, Trials],
+    columns: Columns,
+    published: str | None,
+) -> str:
     """One table. `published`: the data set whose published row stands below ours, None: no such rows."""
-    lines = style.head(style.escape(caption), [style.escape(heading) for heading in ("row", *columns.values())])
+    lines = style.head(
+        style.escape(caption), [style.escape(heading) for heading in ("row", *columns.values())]
+    )
     for row in table.rows:
-        lines.append(style.line([style.escape(row.name), *(cell(rows[row.name], name, style) for name in columns)]))
+        lines.append(
+            style.line(
+                [style.escape(row.name), *(cell(rows[row.name], name, style) for name in columns)]
+            )
+        )
         if published in row.published:
             theirs = dict(zip(published_headings(published), row.published[published], strict=True))
-            cells = [f"{theirs[heading]:.1f}" if heading in theirs else "–" for heading in columns.values()]
-            lines.append(style.line([style.escape(f"· published, {published}"), *map(style.escape, cells)]))
+            cells = [
+                f"{theirs[heading]:.1f}" if heading in theirs else "–"
+                for heading in columns.values()
+            ]
+            lines.append(
+                style.line([style.escape(f"· published, {published}"), *map(style.escape, cells)])
+            )
     return "\n".join(lines + style.tail)
 
 
 def published_headings(data: str) -> list[str]:
     """What the six published numbers of a row are, as headings of `columns_of`."""
-    return ["ZSL mAP", "GZSL mAP", *(f"{label_set} F1@{k}" for k in PUBLISHED_TOPK[data] for label_set in ("ZSL", "GZSL"))]
+    return [
+        "ZSL mAP",
+        "GZSL mAP",
+        *(f"{label_set} F1@{k}" for k in PUBLISHED_TOPK[data] for label_set in ("ZSL", "GZSL")),
+    ]
 
 
 def cell(trials: Trials, name: str, style: Style = MARKDOWN) -> str:
     """Percent; with several trials the mean ± half the range over fine-tuning seeds, and ± half the range over CLIPs."""
-    of_seeds = [100 * values[name] for (clip, _), values in trials.items() if clip == 0 and name in values]
-    of_clips = [100 * values[name] for (_, seed), values in trials.items() if seed == 0 and name in values]
+    of_seeds = [
+        100 * values[name] for (clip, _), values in trials.items() if clip == 0 and name in values
+    ]
+    of_clips = [
+        100 * values[name] for (_, seed), values in trials.items() if seed == 0 and name in values
+    ]
     every = [100 * values[name] for values in trials.values() if name in values]
     if not every:
         return style.escape("–")
-    spreads = [style.spread.format(half_range(group)) for group in (of_seeds, of_clips) if len(group) > 1]
+    spreads = [
+        style.spread.format(half_range(group)) for group in (of_seeds, of_clips) if len(group) > 1
+    ]
     return " ".join([f"{np.mean(every):.1f}", *spreads])
 
 
@@ -100,23 +171,46 @@ def csv_of(rows: dict[str, Trials]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", "clip", "seed", "figure", "value"))
-    writer.writerows((csv_cell(row), clip, seed, csv_cell(name), value) for row, trials in rows.items()
-                     for (clip, seed), values in trials.items() for name, value in values.items())
+    writer.writerows(
+        (csv_cell(row), clip, seed, csv_cell(name), value)
+        for row, trials in rows.items()
+        for (clip, seed), values in trials.items()
+        for name, value in values.items()
+    )
     return text.getvalue()
 
 
 def record_of(name: str, table: Table, rows: dict[str, Trials], made_from: dict) -> dict:
     """The table as JSON: what `c2srt figures` draws its curves from."""
-    def of_trials(trials: dict[tuple[int, int], Values]) -> list[dict]:
-        return [{"clip": clip, "seed": seed, "values": values} for (clip, seed), values in trials.items()]
 
-    return {"table": name, "caption": table.caption, "axis": table.axis, "made_from": made_from,
-            "rows": [{"name": row.name, "x": row.x, "published": row.published, "trials": of_trials(rows[row.name])} for row in table.rows]}
+    def of_trials(trials: dict[tuple[int, int], Values]) -> list[dict]:
+        return [
+            {"clip": clip, "seed": seed, "values": values}
+            for (clip, seed), values in trials.items()
+        ]
+
+    return {
+        "table": name,
+        "caption": table.caption,
+        "axis": table.axis,
+        "made_from": made_from,
+        "rows": [
+            {
+                "name": row.name,
+                "x": row.x,
+                "published": row.published,
+                "trials": of_trials(rows[row.name]),
+            }
+            for row in table.rows
+        ],
+    }
 
 
 def spread_note(every: int) -> str:
     """What the ± are."""
     if every == 1:
         return "One trial."
-    return (f"Mean of {every} trials ± half the range over fine-tuning seeds (first CLIP) ± half the range over CLIPs (first fine-tuning "
-            "seed); a single ± is the one of the two that varies.")
+    return (
+        f"Mean of {every} trials ± half the range over fine-tuning seeds (first CLIP) ± half the range over CLIPs (first fine-tuning "
+        "seed); a single ± is the one of the two that varies."
+    )

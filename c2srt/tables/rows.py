@@ -56,8 +56,12 @@ class Row:
         check_choice(f"row {self.name!r}: text", self.text, (SIMPLE, ENSEMBLE))
         if bool(self.steps_of) != bool(self.seconds_of):
             raise UserError(f"row {self.name!r} needs both steps_of=… and seconds_of=…, or neither")
-        if any(len(values) != 6 for values in self.published.values()) or not set(self.published) <= {"nuswide", "openimages"}:
-            raise UserError(f"row {self.name!r}: published needs six numbers for nuswide or openimages: ZSL and GZSL mAP, then F1 at both K")
+        if any(len(values) != 6 for values in self.published.values()) or not set(
+            self.published
+        ) <= {"nuswide", "openimages"}:
+            raise UserError(
+                f"row {self.name!r}: published needs six numbers for nuswide or openimages: ZSL and GZSL mAP, then F1 at both K"
+            )
 
     @property
     def after(self) -> list[str]:
@@ -67,7 +71,15 @@ class Row:
     @property
     def recipe(self) -> tuple:
         """What makes two rows the same run."""
-        return self.run, tuple(self.train), self.graph, self.text, self.tuned, self.steps_of, self.seconds_of
+        return (
+            self.run,
+            tuple(self.train),
+            self.graph,
+            self.text,
+            self.tuned,
+            self.steps_of,
+            self.seconds_of,
+        )
 
 
 @dataclass
@@ -82,17 +94,32 @@ class Table:
         if not self.rows:
             raise UserError(f"the table {self.caption!r} has no rows")
         if self.axis is not None and any(row.x is None for row in self.rows):
-            raise UserError(f"the table {self.caption!r} has the axis {self.axis}, so each of its rows needs x=…")
+            raise UserError(
+                f"the table {self.caption!r} has the axis {self.axis}, so each of its rows needs x=…"
+            )
 
 
 def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
     """The tables without the rows, and rows without the overrides, of other data sets; captions name a graph that is an oracle."""
+
     def of_data(row: Row) -> Row:
-        return replace(row, name=row.name_on.get(data, row.name), name_on={}, train=row.train + row.train_on.get(data, []), train_on={})
+        return replace(
+            row,
+            name=row.name_on.get(data, row.name),
+            name_on={},
+            train=row.train + row.train_on.get(data, []),
+            train_on={},
+        )
 
     graph = f" · {ORACLE[data]}" if data in ORACLE else ""
-    return {name: Table(table.caption + graph, [of_data(row) for row in table.rows if not row.only or data in row.only], table.axis)
-            for name, table in tables.items()}
+    return {
+        name: Table(
+            table.caption + graph,
+            [of_data(row) for row in table.rows if not row.only or data in row.only],
+            table.axis,
+        )
+        for name, table in tables.items()
+    }
 
 
 def trained_rows(tables: dict[str, Table]) -> list[Row]:
@@ -103,13 +130,17 @@ def trained_rows(tables: dict[str, Table]) -> list[Row]:
     found: dict[str, Row] = {}
     for row in (row for table in tables.values() for row in table.rows if row.run):
         if found.setdefault(row.run, row).recipe != row.recipe:
-            raise UserError(f"rows {found[row.run].name!r} and {row.name!r} are different, and both are run={row.run}")
+            raise UserError(
+                f"rows {found[row.run].name!r} and {row.name!r} are different, and both are run={row.run}"
+            )
     ordered: dict[str, Row] = {}
 
     def add(row: Row, needed_by: tuple[str, ...] = ()) -> None:
         for run in row.after:
             if run not in found or run in needed_by:
-                raise UserError(f"row {row.name!r} needs the run {run!r}, and none of the chosen tables has it")
+                raise UserError(
+                    f"row {row.name!r} needs the run {run!r}, and none of the chosen tables has it"
+                )
             add(found[run], (*needed_by, row.run))
         ordered.setdefault(row.run, row)
 

@@ -1,7 +1,7 @@
 """`c2srt tables`: trains and evaluates what is missing, collects, and writes every table.
 
-    <out>/<table>.md, .tex, .csv, .json     one table; the CSV and JSON hold every trial
-    <out>/tables.md                         all of them, those that earlier calls left in the folder too
+<out>/<table>.md, .tex, .csv, .json     one table; the CSV and JSON hold every trial
+<out>/tables.md                         all of them, those that earlier calls left in the folder too
 """
 
 from dataclasses import dataclass, field
@@ -52,7 +52,9 @@ class Config:
         check_choice("protocol", self.protocol, PROTOCOLS)
         check_choice("f1_over", self.f1_over, ("positive", "all"))
         if self.seeds < 1 or not self.clips:
-            raise UserError(f"seeds={self.seeds} must be at least 1, and clips needs an entry for each CLIP ([] for the first)")
+            raise UserError(
+                f"seeds={self.seeds} must be at least 1, and clips needs an entry for each CLIP ([] for the first)"
+            )
         if not self.tables:
             raise UserError("tables=[] leaves nothing to do: name some of configs/tables")
         self.share  # refuses what is no part
@@ -62,30 +64,56 @@ class Config:
         """`part` as (number from 1, of)."""
         number, slash, of = (self.part or "1/1").partition("/")
         if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
-            raise UserError(f"part={self.part} must be like 2/8: the second of eight processes that share the rows")
+            raise UserError(
+                f"part={self.part} must be like 2/8: the second of eight processes that share the rows"
+            )
         return int(number), int(of)
 
     @property
     def place(self) -> Place:
-        given = [override for override in self.given if override.partition("=")[0] not in ("work", "topk")]
-        given += [f"data={self.data['name']}"] if not any(override.startswith("data=") for override in given) else []
+        given = [
+            override
+            for override in self.given
+            if override.partition("=")[0] not in ("work", "topk")
+        ]
+        given += (
+            [f"data={self.data['name']}"]
+            if not any(override.startswith("data=") for override in given)
+            else []
+        )
         commands = self.commands
         if self.gpus_per_worker:
-            commands = commands | {"train": [f"gpus_per_worker={self.gpus_per_worker:g}", *commands.get("train", [])]}
-        return Place(Path(self.work), given, commands, self.clips, self.seed, self.data.get("root"), self.shards)
+            commands = commands | {
+                "train": [f"gpus_per_worker={self.gpus_per_worker:g}", *commands.get("train", [])]
+            }
+        return Place(
+            Path(self.work),
+            given,
+            commands,
+            self.clips,
+            self.seed,
+            self.data.get("root"),
+            self.shards,
+        )
 
 
 def run(config: Config) -> None:
     """Trains what is missing (unless train=false), then writes the tables, unless this process had only a part of the rows."""
     tables = for_data(config.tables, config.data["name"])
-    every, rows, walk = trials(config.seeds, len(config.clips)), trained_rows(tables), Walk(Command("tables"))
+    every, rows, walk = (
+        trials(config.seeds, len(config.clips)),
+        trained_rows(tables),
+        Walk(Command("tables")),
+    )
     if config.groups:
         read_groups(Path(config.groups))  # bad input is refused before hours of training
     if config.train:
         prepare_clips(walk, config.place, sorted({clip for clip, _ in every}), rows)
         train_missing(walk, config.place, todo_of(config, rows, every))
     if config.part:
-        print(f"\nthis was part {config.part}; when all parts are through, run `{Command('tables', part=None)}` for the tables")
+        print(
+            f"\nthis was part {config.part}; when all parts are through, run `{Command('tables', part=None)}` for the tables"
+        )
         return
     if config.train:
         for row, clip in untrained(tables, every):
@@ -111,7 +139,9 @@ def untrained(tables: dict[str, Table], every: list[Trial]) -> list[tuple[Row, i
 def write(config: Config, tables: dict[str, Table], collected: Collected, every: int) -> None:
     """All files, and the tables on the terminal. Raises UserError if no result is there."""
     if not any(trials for rows in collected.rows.values() for trials in rows.values()):
-        raise UserError(f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run `{Command('tables', train=None)}`")
+        raise UserError(
+            f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run `{Command('tables', train=None)}`"
+        )
     out, data = Path(config.out), config.data["name"]
     groups = sorted(read_groups(Path(config.groups))) if config.groups else []
     columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), {}
@@ -119,21 +149,31 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     how = note(config, every, published)
     with writing(out):
         for name, table in tables.items():
-            caption, rows = f"{table.caption} · {data}, {config.protocol}, percent", collected.rows[name]
+            caption, rows = (
+                f"{table.caption} · {data}, {config.protocol}, percent",
+                collected.rows[name],
+            )
             texts[name] = render.text_of(render.MARKDOWN, caption, table, rows, columns, published)
             latex = render.text_of(render.LATEX, caption, table, rows, columns, published)
             withdraw(out / f"{name}.json")
             for ending, text in (("md", texts[name]), ("tex", latex), ("csv", render.csv_of(rows))):
                 write_text(out / f"{name}.{ending}", text if text.endswith("\n") else text + "\n")
-            vouch(out / f"{name}.json", render.record_of(name, table, rows, collected.made_from) | {"note": how},
-                  [f"{name}.{ending}" for ending in ("md", "tex", "csv")])
+            vouch(
+                out / f"{name}.json",
+                render.record_of(name, table, rows, collected.made_from) | {"note": how},
+                [f"{name}.{ending}" for ending in ("md", "tex", "csv")],
+            )
         kept = earlier(out, set(texts))
         write_text(out / "tables.md", together({how: list(texts.values())}, kept))
     print("\n" + "\n\n".join([*texts.values(), how]))
     if kept:
-        print(f"\ntables.md also keeps what earlier calls wrote: {', '.join(name for name, _, _ in kept)}")
+        print(
+            f"\ntables.md also keeps what earlier calls wrote: {', '.join(name for name, _, _ in kept)}"
+        )
     if collected.missing:
-        print(f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `{Command('tables', train=None, part=None)}` trains them")
+        print(
+            f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `{Command('tables', train=None, part=None)}` trains them"
+        )
     print(f"\nwritten to {out}/")
 
 
@@ -143,7 +183,13 @@ def earlier(out: Path, new: set[str]) -> list[tuple[str, str, str]]:
     for path in sorted(out.glob("*.json")):
         record = vouched(path) if path.stem not in new else None
         if record and record.get("table") == path.stem and f"{path.stem}.md" in record[FILES]:
-            found.append((path.stem, path.with_suffix(".md").read_text(encoding="utf-8").strip(), str(record.get("note", ""))))
+            found.append(
+                (
+                    path.stem,
+                    path.with_suffix(".md").read_text(encoding="utf-8").strip(),
+                    str(record.get("note", "")),
+                )
+            )
     return found
 
 
@@ -151,13 +197,18 @@ def together(groups: dict[str, list[str]], kept: list[tuple[str, str, str]]) -> 
     """Tables in groups, each group above the note that says how to read it."""
     for _, text, how in kept:
         groups.setdefault(how, []).append(text)
-    return "\n\n".join(part for how, texts in groups.items() for part in (*texts, how) if part) + "\n"
+    return (
+        "\n\n".join(part for how, texts in groups.items() for part in (*texts, how) if part) + "\n"
+    )
 
 
 def note(config: Config, every: int, published: str) -> str:
     """How to read the tables."""
     f1 = "images with a positive" if config.f1_over == "positive" else "all images"
     theirs = f"Published rows are the paper's on {published}, under its own protocol" + (
-        ": another data set, only their order can be compared." if published != config.data["name"] else ".")
+        ": another data set, only their order can be compared."
+        if published != config.data["name"]
+        else "."
+    )
     graph = f" {render.ORACLE_NOTE}" if config.data["name"] in ORACLE else ""
     return f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)} {theirs}{graph}"

@@ -13,7 +13,15 @@ from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.interrupts import INTERRUPTED, SAVED
 from c2srt.progress import clock
-from c2srt.tables.commands import MARK, Command, Place, is_finished, key_of, prepare, train_and_evaluate
+from c2srt.tables.commands import (
+    MARK,
+    Command,
+    Place,
+    is_finished,
+    key_of,
+    prepare,
+    train_and_evaluate,
+)
 from c2srt.tables.rows import Row, Trial
 
 LOCK = "prepare.lock"
@@ -33,7 +41,9 @@ class Walk:
             if status in (SAVED, INTERRUPTED):
                 raise SystemExit(status)
             if status:
-                raise UserError(f"{command.verb} ended with status {status}: see its message above, then run `{self.again}` again")
+                raise UserError(
+                    f"{command.verb} ended with status {status}: see its message above, then run `{self.again}` again"
+                )
 
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[None]:
@@ -69,8 +79,17 @@ def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> No
     print(f"\n{len(todo)} trained rows, {len(todo) - len(missing)} of them are finished")
     started = time.monotonic()
     for done, (row, trial) in enumerate(missing):
-        left = f", {clock((time.monotonic() - started) / done * (len(missing) - done))} left" if done else ""
-        print(f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed {trial[1]}", flush=True)
+        left = (
+            f", {clock((time.monotonic() - started) / done * (len(missing) - done))} left"
+            if done
+            else ""
+        )
+        print(
+            f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed {trial[1]}",
+            flush=True,
+        )
         for command in train_and_evaluate(place, row, trial):
             walk.run(command)
-        write_json(place.trial(row.run, trial) / MARK, {"key": key_of(place, row, trial), "row": row.name})
+        write_json(
+            place.trial(row.run, trial) / MARK, {"key": key_of(place, row, trial), "row": row.name}
+        )

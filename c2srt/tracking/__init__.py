@@ -20,7 +20,19 @@ from c2srt.tracking.journal import JOURNAL, RUN, Journal
 from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import Sender
 
-__all__ = ["JOURNAL", "RUN", "Journal", "Run", "Tracker", "git_commit", "how_to_open", "job_tags", "redacted", "send_rest", "unsent"]
+__all__ = [
+    "JOURNAL",
+    "RUN",
+    "Journal",
+    "Run",
+    "Tracker",
+    "git_commit",
+    "how_to_open",
+    "job_tags",
+    "redacted",
+    "send_rest",
+    "unsent",
+]
 WAIT_S, WAIT_DOWN_S, LONGEST_S, BYTES_PER_S = 30.0, 5.0, 300.0, 10e6
 """How long `close` waits for the next thing to be sent: with a store that answers, with one that did not, and in all; and the
 slowest transfer of a model that is waited for."""
@@ -51,22 +63,38 @@ class Tracker:
         tracker.close()
     """
 
-    def __init__(self, folder: Path, uri: str | None = None, run: Run | None = None, run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        uri: str | None = None,
+        run: Run | None = None,
+        run_id: str | None = None,
+    ) -> None:
         self.journal, self._warned = Journal(folder), False
         state = self.journal.state()
         self.uri = uri = uri or with_credentials(state["uri"], os.environ)
         if run and state.get("config_hash", run.key) != run.key:
-            self.journal.path.unlink(missing_ok=True)  # another run, killed before its first checkpoint
+            self.journal.path.unlink(
+                missing_ok=True
+            )  # another run, killed before its first checkpoint
             state = {}
         if state.get("uri", redacted(uri)) != redacted(uri):
             state = {}  # another store: it gets the whole record
         entries = self.journal.all()
-        self.recorded = {(name, entry["step"]) for entry in entries for name in entry.get("metrics", ())}
+        self.recorded = {
+            (name, entry["step"]) for entry in entries for name in entry.get("metrics", ())
+        }
         """(name, step) of every metric that earlier attempts recorded."""
-        self.journal.note(uri=uri, run_id=state.get("run_id") or run_id, sent=state.get("sent", 0) if entries else 0,
-                          **({"config_hash": run.key} if run else {}))
+        self.journal.note(
+            uri=uri,
+            run_id=state.get("run_id") or run_id,
+            sent=state.get("sent", 0) if entries else 0,
+            **({"config_hash": run.key} if run else {}),
+        )
         if run:
-            self._open(run, [entry["open"] for entry in entries if "open" in entry], run_id is not None)
+            self._open(
+                run, [entry["open"] for entry in entries if "open" in entry], run_id is not None
+            )
         self.sender = Sender(self.journal, uri)
         self.sender.start()
 
@@ -78,8 +106,19 @@ class Tracker:
         if recorded and recorded[-1]["experiment"] != run.experiment:
             self._append({"open": recorded[-1] | {"experiment": run.experiment}})
         if not recorded:
-            self._append({"open": {"token": run.token, "experiment": run.experiment, "name": run.name, "parent": run.parent,
-                                   "params": {name: str(value) for name, value in run.params.items()}, "tags": tags, "time": now()}})
+            self._append(
+                {
+                    "open": {
+                        "token": run.token,
+                        "experiment": run.experiment,
+                        "name": run.name,
+                        "parent": run.parent,
+                        "params": {name: str(value) for name, value in run.params.items()},
+                        "tags": tags,
+                        "time": now(),
+                    }
+                }
+            )
         if recorded or elsewhere:
             self._append({"tags": tags})
             self._append({"status": "RUNNING", "time": now()})
@@ -91,12 +130,24 @@ class Tracker:
 
     def metrics(self, values: dict[str, float], step: int, mark: str | None = None) -> None:
         """`mark` tells a later call that this was recorded."""
-        self._append({"metrics": {name: float(value) for name, value in values.items()}, "step": step, "time": now(),
-                      **({"mark": mark} if mark else {})})
+        self._append(
+            {
+                "metrics": {name: float(value) for name, value in values.items()},
+                "step": step,
+                "time": now(),
+                **({"mark": mark} if mark else {}),
+            }
+        )
 
     def artifact(self, path: Path, folder: str | None = None, mark: str | None = None) -> None:
         """Copies a file into the run's artifacts, as it is when it is sent."""
-        self._append({"artifact": self.journal.relative(path), "folder": folder, **({"mark": mark} if mark else {})})
+        self._append(
+            {
+                "artifact": self.journal.relative(path),
+                "folder": folder,
+                **({"mark": mark} if mark else {}),
+            }
+        )
 
     def model(self, path: Path, step: int, register: str | None = None) -> None:
         """Logs an export folder as an MLflow model, registered under a name if one is given; once for each step and name."""
@@ -110,14 +161,29 @@ class Tracker:
         if status:
             self._append({"status": status, "time": now()})
         self.sender.closing.set()
-        models = sum(size_of(self.journal.folder / entry["model"]) for entry in self.left() if "model" in entry)
-        started, wait = time.monotonic(), WAIT_DOWN_S if self.sender.failing else WAIT_S + models / BYTES_PER_S
-        while self.sender.is_alive() and time.monotonic() < min(max(started, self.sender.moved) + wait, started + wait + LONGEST_S):
+        models = sum(
+            size_of(self.journal.folder / entry["model"])
+            for entry in self.left()
+            if "model" in entry
+        )
+        started, wait = (
+            time.monotonic(),
+            WAIT_DOWN_S if self.sender.failing else WAIT_S + models / BYTES_PER_S,
+        )
+        while self.sender.is_alive() and time.monotonic() < min(
+            max(started, self.sender.moved) + wait, started + wait + LONGEST_S
+        ):
             self.sender.join(0.05)
         if left := self.left():
-            when = "sent when the same command runs again" + (f" after this: {self.sender.helps}" if self.sender.helps else "")
-            print(f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept in {self.journal.path} and "
-                  f"{when}", file=sys.stderr, flush=True)
+            when = "sent when the same command runs again" + (
+                f" after this: {self.sender.helps}" if self.sender.helps else ""
+            )
+            print(
+                f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept in {self.journal.path} and "
+                f"{when}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def left(self) -> list[dict[str, Any]]:
         """The entries that were not sent yet."""
@@ -128,7 +194,10 @@ class Tracker:
             self.journal.append(entry)
         except OSError as error:  # a full disk: whoever writes what matters will say so
             if not self._warned:
-                print(f"tracking: {self.journal.path} cannot be written ({error.strerror}): the record has a gap", file=sys.stderr)
+                print(
+                    f"tracking: {self.journal.path} cannot be written ({error.strerror}): the record has a gap",
+                    file=sys.stderr,
+                )
             self._warned = True
 
 
@@ -163,4 +232,8 @@ def size_of(folder: Path) -> int:
 def how_to_open(uri: str) -> str:
     """The line that shows the runs in a browser: a command, or the server's address."""
     shown = redacted(uri)
-    return shown if shown.startswith("http") else shell("mlflow", "ui", "--backend-store-uri", shown, "--port", "5000")
+    return (
+        shown
+        if shown.startswith("http")
+        else shell("mlflow", "ui", "--backend-store-uri", shown, "--port", "5000")
+    )

@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SLURM = (("slurm_job_id", "SLURM_JOB_ID"), ("slurm_array_task_id", "SLURM_ARRAY_TASK_ID"),
-         ("slurm_restart_count", "SLURM_RESTART_COUNT"), ("slurm_nodes", "SLURM_NODELIST"))
+SLURM = (
+    ("slurm_job_id", "SLURM_JOB_ID"),
+    ("slurm_array_task_id", "SLURM_ARRAY_TASK_ID"),
+    ("slurm_restart_count", "SLURM_RESTART_COUNT"),
+    ("slurm_nodes", "SLURM_NODELIST"),
+)
 
 
 def job_tags() -> dict[str, str]:
     """Git commit of the package, Slurm ids, host."""
-    tags = {"host": socket.gethostname()} | {tag: os.environ[name] for tag, name in SLURM if name in os.environ}
+    tags = {"host": socket.gethostname()} | {
+        tag: os.environ[name] for tag, name in SLURM if name in os.environ
+    }
     commit = git_commit(Path(__file__).parent)
     return tags | ({"git_commit": commit} if commit else {})
 
@@ -23,7 +29,13 @@ def job_tags() -> dict[str, str]:
 def git_commit(folder: Path) -> str | None:
     """The commit of the repository that `folder` lies in, or None without git or repository."""
     try:
-        found = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", errors="replace", timeout=10)
+        found = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None

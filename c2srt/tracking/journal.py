@@ -34,7 +34,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / JOURNAL
         remove_leftovers(folder, RUN)
-        if self.size and not self.path.read_bytes().endswith(b"\n"):  # a line cut short by a power cut
+        if self.size and not self.path.read_bytes().endswith(
+            b"\n"
+        ):  # a line cut short by a power cut
             with self.path.open("ab") as file:
                 file.write(b"\n")
 
@@ -44,7 +46,9 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """The content of run.json, with {} for none."""
-        return read_json(self.folder / RUN, Command("train")) if (self.folder / RUN).exists() else {}
+        return (
+            read_json(self.folder / RUN, Command("train")) if (self.folder / RUN).exists() else {}
+        )
 
     def note(self, **values: Any) -> None:
         """Changes values of run.json."""
@@ -52,7 +56,11 @@ class Journal:
 
     def append(self, entry: dict[str, Any]) -> None:
         with self.path.open("ab") as file:
-            file.write((json.dumps(redacted(entry), ensure_ascii=False, default=str) + "\n").encode(errors="backslashreplace"))
+            file.write(
+                (json.dumps(redacted(entry), ensure_ascii=False, default=str) + "\n").encode(
+                    errors="backslashreplace"
+                )
+            )
 
     def read(self, start: int) -> list[tuple[dict[str, Any], int]]:
         """Some entries from byte `start` on, each with the byte behind it; [] at the end. A broken line is an empty entry."""
@@ -79,7 +87,11 @@ class Journal:
 
     def relative(self, path: Path) -> str:
         path = path.absolute()
-        return str(path.relative_to(self.folder.absolute()) if path.is_relative_to(self.folder.absolute()) else path)
+        return str(
+            path.relative_to(self.folder.absolute())
+            if path.is_relative_to(self.folder.absolute())
+            else path
+        )
 
 
 def parsed(line: bytes) -> dict[str, Any]:

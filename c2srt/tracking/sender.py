@@ -67,8 +67,12 @@ class Sender(threading.Thread):
         except Exception as error:  # whatever a store, a proxy, a driver or a full disk raises: the training matters more
             self.helps = reason_of(error) if isinstance(error, NeedsHelp) else None
             if not self.failing:
-                print(f"tracking: {redacted(self.uri)} fails ({reason_of(error)}); the run goes on, its record waits in "
-                      f"{self.journal.path}", file=sys.stderr, flush=True)
+                print(
+                    f"tracking: {redacted(self.uri)} fails ({reason_of(error)}); the run goes on, its record waits in "
+                    f"{self.journal.path}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self.failing = True
 
     def send(self, batch: list[dict[str, Any]]) -> None:
@@ -82,15 +86,24 @@ class Sender(threading.Thread):
             if not self.store.refused(error) and not (stuck and self.store.knows(self.run_id)):
                 raise
             self.failures = 0
-            print(f"tracking: {redacted(self.uri)} refuses {'/'.join(batch[0])} ({reason_of(error)}): left out", file=sys.stderr,
-                  flush=True)
+            print(
+                f"tracking: {redacted(self.uri)} refuses {'/'.join(batch[0])} ({reason_of(error)}): left out",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def join_run(self) -> None:
         """Finds the run or opens it. A run that the store does not know is opened anew, with the whole record."""
         if self.run_id and not self.store.knows(self.run_id):
-            print(f"tracking: {redacted(self.uri)} does not know run {self.run_id}; a new run is opened", file=sys.stderr, flush=True)
+            print(
+                f"tracking: {redacted(self.uri)} does not know run {self.run_id}; a new run is opened",
+                file=sys.stderr,
+                flush=True,
+            )
             self.run_id, self.sent = None, 0
-        opening = next((entry["open"] for entry in reversed(self.journal.all()) if "open" in entry), None)
+        opening = next(
+            (entry["open"] for entry in reversed(self.journal.all()) if "open" in entry), None
+        )
         if self.run_id is None and opening is None:
             raise LookupError("no run was ever opened for this folder")
         self.run_id = self.run_id or self.store.open(opening)
@@ -101,7 +114,9 @@ class Sender(threading.Thread):
 def opened(uri: str, folder: Path) -> tuple[Any, Exception | None]:
     """The store, or why there is none: one that cannot even be imported is one that fails."""
     try:
-        from c2srt.tracking.store import Store  # mlflow takes seconds to import, and a fork must not meet them half done
+        from c2srt.tracking.store import (
+            Store,
+        )  # mlflow takes seconds to import, and a fork must not meet them half done
 
         return Store(uri, folder), None
     except Exception as error:

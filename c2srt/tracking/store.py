@@ -45,8 +45,25 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow's pages those of model training: else they guess that this is about language models."""
 SETTLE_S = 1.0
 """How long after making a parent run one looks whether another training made it at the same time."""
-REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
-SERVED_BY = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "numpy", "pillow", "simplejpeg", "pyarrow", "psutil")
+REFUSALS = (
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_STATE",
+    "BAD_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+)
+SERVED_BY = (
+    "mlflow",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "pyarrow",
+    "psutil",
+)
 """What serving imports; MLflow records them with the versions of this machine."""
 
 UPLOADING = ".artifact.uploading."
@@ -76,7 +93,9 @@ class Store:
         if isinstance(error, FileNotFoundError):
             return True
         own = isinstance(error, RestException) or not self.uri.startswith("http")
-        return isinstance(error, MlflowException) and error.error_code in (REFUSALS if own else REFUSALS[:1])
+        return isinstance(error, MlflowException) and error.error_code in (
+            REFUSALS if own else REFUSALS[:1]
+        )
 
     def knows(self, run_id: str) -> bool:
         try:
@@ -91,12 +110,18 @@ class Store:
     def open(self, opening: dict[str, Any]) -> str:
         """The id of the run with this opening's token, made if absent, with all its parameters."""
         experiment = self.experiment(opening["experiment"])
-        tags = opening["tags"] | {"mlflow.user": user_name(), "mlflow.source.name": "c2srt", "mlflow.source.type": "LOCAL",
-                                  "mlflow.source.git.commit": opening["tags"].get("git_commit", "")}
+        tags = opening["tags"] | {
+            "mlflow.user": user_name(),
+            "mlflow.source.name": "c2srt",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": opening["tags"].get("git_commit", ""),
+        }
         if opening["parent"]:
             tags[PARENT] = self.parent(experiment, opening["parent"], opening["time"])
             self.client.update_run(tags[PARENT], "RUNNING")
-        run_id = self.find_or_create(experiment, TOKEN, opening["token"], opening["name"], tags, opening["time"])
+        run_id = self.find_or_create(
+            experiment, TOKEN, opening["token"], opening["name"], tags, opening["time"]
+        )
         listed = [Param(name, value[:VALUE_LENGTH]) for name, value in opening["params"].items()]
         for start in range(0, len(listed), PARAMS_AT_ONCE):
             self.client.log_batch(run_id, params=listed[start : start + PARAMS_AT_ONCE])
@@ -109,8 +134,10 @@ class Store:
         if found := self.client.get_experiment_by_name(name):
             if found.lifecycle_stage != "active":
                 restore = shell("mlflow", "experiments", "restore", "-x", found.experiment_id)
-                raise NeedsHelp(f"the experiment {name!r} was deleted in MLflow: bring it back with `MLFLOW_TRACKING_URI="
-                                f"{shlex.quote(redacted(self.uri))} {restore}`, or choose another: tracking.experiment=…")
+                raise NeedsHelp(
+                    f"the experiment {name!r} was deleted in MLflow: bring it back with `MLFLOW_TRACKING_URI="
+                    f"{shlex.quote(redacted(self.uri))} {restore}`, or choose another: tracking.experiment=…"
+                )
             return found.experiment_id
         file = path_of(self.uri)
         beside = (file.parent / "mlartifacts").as_uri() if file else None
@@ -131,23 +158,40 @@ class Store:
         made = self.find_or_create(experiment, GROUP, value, name, {}, time_ms)
         time.sleep(SETTLE_S)
         chosen = self.find(experiment, GROUP, value)[0]
-        if made != chosen and not self.client.search_runs([experiment], f"tags.`{PARENT}` = '{made}'", max_results=1):
+        if made != chosen and not self.client.search_runs(
+            [experiment], f"tags.`{PARENT}` = '{made}'", max_results=1
+        ):
             self.client.delete_run(made)
         return chosen
 
-    def find_or_create(self, experiment: str, tag: str, value: str, name: str | None, tags: dict[str, str], time_ms: int) -> str:
+    def find_or_create(
+        self,
+        experiment: str,
+        tag: str,
+        value: str,
+        name: str | None,
+        tags: dict[str, str],
+        time_ms: int,
+    ) -> str:
         if found := self.find(experiment, tag, value):
             return found[0]
         return self.client.create_run(experiment, time_ms, tags | {tag: value}, name).info.run_id
 
     def find(self, experiment: str, tag: str, value: str) -> list[str]:
         """Ids of the active runs with a tag, oldest first."""
-        found = self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'", order_by=["attributes.start_time ASC"])
-        return [run.info.run_id for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))]
+        found = self.client.search_runs(
+            [experiment], f"tags.`{tag}` = '{value}'", order_by=["attributes.start_time ASC"]
+        )
+        return [
+            run.info.run_id
+            for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        ]
 
     # --- entries
 
-    def batches(self, entries: list[tuple[dict[str, Any], int]]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    def batches(
+        self, entries: list[tuple[dict[str, Any], int]]
+    ) -> Iterator[tuple[list[dict[str, Any]], int]]:
         """Neighbouring metrics together, everything else one by one; with the byte behind each batch."""
         batch, end, count = [], 0, 0
         for entry, place in entries:
@@ -162,10 +206,18 @@ class Store:
     def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
         first = batch[0]
         if "metrics" in first:
-            self.client.log_batch(run_id, metrics=[Metric(name, value, entry["time"], entry["step"])
-                                                   for entry in batch for name, value in entry["metrics"].items()])
+            self.client.log_batch(
+                run_id,
+                metrics=[
+                    Metric(name, value, entry["time"], entry["step"])
+                    for entry in batch
+                    for name, value in entry["metrics"].items()
+                ],
+            )
         elif "tags" in first:
-            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in first["tags"].items()])
+            self.client.log_batch(
+                run_id, tags=[RunTag(name, value) for name, value in first["tags"].items()]
+            )
         elif "artifact" in first:
             remove_uploading(self.client.get_run(run_id).info.artifact_uri, first["folder"])
             self.client.log_artifact(run_id, str(self.folder / first["artifact"]), first["folder"])
@@ -183,7 +235,9 @@ class Store:
             return
         self.client.set_terminated(run_id, status, time_ms)
         if parent:
-            children = self.client.search_runs([self.client.get_run(parent).info.experiment_id], f"tags.`{PARENT}` = '{parent}'")
+            children = self.client.search_runs(
+                [self.client.get_run(parent).info.experiment_id], f"tags.`{PARENT}` = '{parent}'"
+            )
             if not any(child.info.status == "RUNNING" for child in children):
                 self.client.set_terminated(parent, "FINISHED", time_ms)
 
@@ -192,19 +246,42 @@ class Store:
     def model(self, run_id: str, export: Path, step: int, register: str | None) -> None:
         """Logs an export once for each step, as an MLflow model of this run, and registers it once for each name."""
         run = self.client.get_run(run_id)
-        found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
-        model_id = next((model.model_id for model in found if model.tags.get("step") == str(step) and str(model.status) == "READY"), None)
+        found = self.client.search_logged_models(
+            [run.info.experiment_id], f"source_run_id = '{run_id}'"
+        )
+        model_id = next(
+            (
+                model.model_id
+                for model in found
+                if model.tags.get("step") == str(step) and str(model.status) == "READY"
+            ),
+            None,
+        )
         if model_id is None:
             model_id = self.log_model(run, export, step)
         if register:
             self.register(run_id, model_id, register)
 
     def log_model(self, run: mlflow.entities.Run, export: Path, step: int) -> str:
-        made = self.client.create_logged_model(run.info.experiment_id, "model", run.info.run_id, {"step": str(step)},
-                                               {"step": str(step)}, "image tagging")
+        made = self.client.create_logged_model(
+            run.info.experiment_id,
+            "model",
+            run.info.run_id,
+            {"step": str(step)},
+            {"step": str(step)},
+            "image tagging",
+        )
         with tempfile.TemporaryDirectory(prefix="c2srt-model-") as folder:
-            save_model(Path(folder) / "model", export, Model(run_id=run.info.run_id, model_uuid=made.model_id, model_id=made.model_id,
-                                                             artifact_path=made.artifact_location))
+            save_model(
+                Path(folder) / "model",
+                export,
+                Model(
+                    run_id=run.info.run_id,
+                    model_uuid=made.model_id,
+                    model_id=made.model_id,
+                    artifact_path=made.artifact_location,
+                ),
+            )
             self.client.log_model_artifacts(made.model_id, str(Path(folder) / "model"))
         self.client.finalize_logged_model(made.model_id, "READY")
         self.client.log_outputs(run.info.run_id, [LoggedModelOutput(made.model_id, step)])
@@ -217,7 +294,9 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"models:/{model_id}"
-        if not any(one.source == source for one in self.client.search_model_versions(f"name = '{name}'")):
+        if not any(
+            one.source == source for one in self.client.search_model_versions(f"name = '{name}'")
+        ):
             self.client.create_model_version(name, source, run_id, model_id=model_id)
 
 
@@ -249,14 +328,29 @@ def save_model(folder: Path, export: Path, model: Model | None = None) -> None:
     label = Object([Property("label", DataType.string), Property("score", DataType.double)])
     signature = ModelSignature(
         Schema([ColSpec(DataType.string, "image")]),
-        Schema([ColSpec(Array(label), "labels"), ColSpec(DataType.string, "error", required=False)]),
-        ParamSchema([ParamSpec("labels", DataType.string, [], (-1,)), ParamSpec("topk", DataType.long, 5)]))
-    size = read_json(export / "config.json", Command("export"))["clip"]["config"]["vision_cfg"]["image_size"]
-    os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # it would take the files of whatever project one stands in
+        Schema(
+            [ColSpec(Array(label), "labels"), ColSpec(DataType.string, "error", required=False)]
+        ),
+        ParamSchema(
+            [ParamSpec("labels", DataType.string, [], (-1,)), ParamSpec("topk", DataType.long, 5)]
+        ),
+    )
+    size = read_json(export / "config.json", Command("export"))["clip"]["config"]["vision_cfg"][
+        "image_size"
+    ]
+    os.environ.setdefault(
+        "MLFLOW_UV_AUTO_DETECT", "false"
+    )  # it would take the files of whatever project one stands in
     mlflow.pyfunc.save_model(
-        folder, loader_module=serving.__name__, data_path=str(export), code_paths=[str(Path(serving.__file__).parent)],
-        mlflow_model=model or Model(), signature=signature, input_example=serving.example(size if isinstance(size, int) else size[0]),
-        pip_requirements=[requirement(name) for name in SERVED_BY])
+        folder,
+        loader_module=serving.__name__,
+        data_path=str(export),
+        code_paths=[str(Path(serving.__file__).parent)],
+        mlflow_model=model or Model(),
+        signature=signature,
+        input_example=serving.example(size if isinstance(size, int) else size[0]),
+        pip_requirements=[requirement(name) for name in SERVED_BY],
+    )
 
 
 def requirement(name: str) -> str:

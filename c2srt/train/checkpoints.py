@@ -25,7 +25,15 @@ from torch import Tensor
 
 from c2srt.amounts import Count
 from c2srt.errors import UserError
-from c2srt.files import TEMPORARY, remove_leftovers, replace_folder, sha256_of_file, storage_faults, sync, write_json
+from c2srt.files import (
+    TEMPORARY,
+    remove_leftovers,
+    replace_folder,
+    sha256_of_file,
+    storage_faults,
+    sync,
+    write_json,
+)
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json, reason, wrong
 from c2srt.shown import shown
@@ -82,7 +90,9 @@ def folder_of(root: Path, step: int) -> Path:
 
 def complete(root: Path) -> list[Path]:
     """Whole checkpoints below `root`, oldest first."""
-    return sorted(path.parent for path in root.glob(f"step-*/{COMPLETE}") if TEMPORARY not in path.parent.name)
+    return sorted(
+        path.parent for path in root.glob(f"step-*/{COMPLETE}") if TEMPORARY not in path.parent.name
+    )
 
 
 def newest(root: Path) -> Path | None:
@@ -97,7 +107,9 @@ def newest(root: Path) -> Path | None:
             return folder
         print(f"checkpoint {folder} is damaged and left out: {reason}", flush=True)
     if found:
-        raise UserError(f"every checkpoint in {root} is damaged: restore one, or remove the folder to start again from step 0")
+        raise UserError(
+            f"every checkpoint in {root} is damaged: restore one, or remove the folder to start again from step 0"
+        )
     return None
 
 
@@ -107,12 +119,16 @@ def damage(folder: Path) -> str | None:
         files = read_json(folder / COMPLETE, MADE_BY, Files).get("files", {})
         if strange := [name for name in files if name not in (WEIGHTS, OPTIMIZER)]:
             return f"{COMPLETE} names '{shown(strange[0])}', which is no file of a checkpoint"
-        changed = [name for name, digest in files.items() if sha256_of_file(folder / name) != digest]
+        changed = [
+            name for name, digest in files.items() if sha256_of_file(folder / name) != digest
+        ]
     except UserError as error:
         return str(error)
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
-    return f"{changed[0]} is not the file that was written (its SHA-256 differs)" if changed else None
+    return (
+        f"{changed[0]} is not the file that was written (its SHA-256 differs)" if changed else None
+    )
 
 
 def read_record(folder: Path) -> Record:
@@ -120,8 +136,14 @@ def read_record(folder: Path) -> Record:
     path, another = folder / COMPLETE, "train into another out=…"
     content = read_json(path, another)
     known = {one.name for one in fields(Record)}
-    if content.get("format") != FORMAT or not {"step", "config", "inputs"} <= content.keys() <= known | {"format"}:
-        raise UserError(f"{folder} is a checkpoint of another version (format {FORMAT} is read): {another}")
+    if content.get("format") != FORMAT or not {
+        "step",
+        "config",
+        "inputs",
+    } <= content.keys() <= known | {"format"}:
+        raise UserError(
+            f"{folder} is a checkpoint of another version (format {FORMAT} is read): {another}"
+        )
     content = read_json(path, another, Record)
     if unlike := misfit(json.dumps(content.get("optimizer", {})), Counters):
         raise wrong(path, f"is not what it should be (optimizer.{unlike})", another)
@@ -143,6 +165,7 @@ def open_moments(folder: Path) -> Callable[[str], Tensor]:
     def read(name: str) -> Tensor:
         with readable(path):
             return file.get_tensor(name)
+
     return read
 
 
@@ -152,7 +175,9 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}): remove {path.parent} and run `{MADE_BY}` again") from error
+        raise UserError(
+            f"{path} cannot be read ({reason(error)}): remove {path.parent} and run `{MADE_BY}` again"
+        ) from error
 
 
 def write(root: Path, engine, record: Record) -> Path:
@@ -172,7 +197,9 @@ def write(root: Path, engine, record: Record) -> Path:
         save(temporary / OPTIMIZER, engine.full_moments())
         if dist.get_rank() == 0:
             files = {name: sha256_of_file(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
-            write_json(temporary / COMPLETE, {"format": FORMAT, **asdict(replace(record, files=files))})
+            write_json(
+                temporary / COMPLETE, {"format": FORMAT, **asdict(replace(record, files=files))}
+            )
             for file in temporary.rglob("*"):
                 sync(file)
             sync(temporary)
@@ -190,7 +217,9 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
 def prune(root: Path, keep: int, step: int) -> None:
     """Removes all but the newest `keep` whole checkpoints up to `step` (later ones are damaged, or they would have been gone on
     from), renaming first so that a kill leaves no half one."""
-    for folder in [folder for folder in complete(root) if folder.name <= folder_of(root, step).name][:-keep]:
+    for folder in [
+        folder for folder in complete(root) if folder.name <= folder_of(root, step).name
+    ][:-keep]:
         doomed = folder.with_name(f"{folder.name}{TEMPORARY}old")
         folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -215,13 +244,19 @@ def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str
     for name in sorted(record.inputs | inputs):
         if record.inputs.get(name) != inputs.get(name):
             hashes = f"hash {shown(record.inputs.get(name))}, now {inputs.get(name)}"
-            raise UserError(f"the checkpoint was trained on another {shown(name)} ({hashes}): restore it, or train into another folder "
-                            f"with out=… ({folder} holds the earlier run)")
+            raise UserError(
+                f"the checkpoint was trained on another {shown(name)} ({hashes}): restore it, or train into another folder "
+                f"with out=… ({folder} holds the earlier run)"
+            )
 
 
 def flat(config: dict, prefix: str = "") -> dict:
     """A nested dict as {"a.b.c": value}."""
     found = {}
     for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        found |= (
+            flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
     return found

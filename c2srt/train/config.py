@@ -23,10 +23,36 @@ FINISHED, STOPPED = "finished", "stopped"
 
 # Changing these does not change what a finished step was, nor which samples the next ones take; every other difference to a
 # checkpoint is refused. Folders are compared by the hash of what lies in them.
-HARMLESS = ("epochs", "steps", "log_every", "checkpoint_every", "keep_last", "validate_every", "validation_images",
-            "workers", "micro_batch", "zero", "offload", "loader_workers", "max_failures", "max_nonfinite", "gpus_per_worker",
-            "cpus_per_worker", "min_workers", "start_timeout", "collective_timeout", "record_samples", "tracking", "work", "shards",
-            "text", "relations", "teacher", "clip", "out")
+HARMLESS = (
+    "epochs",
+    "steps",
+    "log_every",
+    "checkpoint_every",
+    "keep_last",
+    "validate_every",
+    "validation_images",
+    "workers",
+    "micro_batch",
+    "zero",
+    "offload",
+    "loader_workers",
+    "max_failures",
+    "max_nonfinite",
+    "gpus_per_worker",
+    "cpus_per_worker",
+    "min_workers",
+    "start_timeout",
+    "collective_timeout",
+    "record_samples",
+    "tracking",
+    "work",
+    "shards",
+    "text",
+    "relations",
+    "teacher",
+    "clip",
+    "out",
+)
 
 
 @dataclass
@@ -47,14 +73,20 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         if self.uri and has_credentials(self.uri):
-            raise UserError(f"tracking.uri={redacted(self.uri)} holds a password, and settings are written down: leave it out there and "
-                            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI as a whole")
+            raise UserError(
+                f"tracking.uri={redacted(self.uri)} holds a password, and settings are written down: leave it out there and "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI as a whole"
+            )
         if self.register and not self.model:
             raise UserError(f"tracking.register={self.register} needs tracking.model=true")
 
     def store(self, work: str, environment: Mapping[str, str]) -> str:
         """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work` (absolute)."""
-        return self.uri or environment.get("MLFLOW_TRACKING_URI") or address_of(Path(work) / "mlflow.db")
+        return (
+            self.uri
+            or environment.get("MLFLOW_TRACKING_URI")
+            or address_of(Path(work) / "mlflow.db")
+        )
 
 
 @dataclass
@@ -106,23 +138,44 @@ class Config:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         check_combination(self.precision, self.zero, self.offload)
-        for name in ("workers", "epochs", "batch", "micro_batch", "max_nonfinite", "checkpoint_every", "keep_last", "log_every",
-                     "validation_images"):
+        for name in (
+            "workers",
+            "epochs",
+            "batch",
+            "micro_batch",
+            "max_nonfinite",
+            "checkpoint_every",
+            "keep_last",
+            "log_every",
+            "validation_images",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("loader_workers", "weight_decay", "clip_grad_norm", "gpus_per_worker", "validate_every", "lr",
-                     "max_failures", "start_timeout"):
+        for name in (
+            "loader_workers",
+            "weight_decay",
+            "clip_grad_norm",
+            "gpus_per_worker",
+            "validate_every",
+            "lr",
+            "max_failures",
+            "start_timeout",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0")
         for name in ("cpus_per_worker", "collective_timeout"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}={getattr(self, name)} must be above 0")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
-            raise UserError(f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null for all of them")
+            raise UserError(
+                f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null for all of them"
+            )
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
         if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:
-            raise UserError(f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in [0, 1)")
+            raise UserError(
+                f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in [0, 1)"
+            )
         self.deal  # refuses more workers than images of a batch at once
 
     @property
@@ -163,8 +216,21 @@ class Config:
 
 def from_settings(settings: dict) -> Config:
     """The Config that `settings()` was taken from. Raises UserError if it is of another version."""
-    nested = {"clip": ClipConfig, "model": ModelConfig, "loss": LossConfig, "views": ViewConfig, "tracking": TrackingConfig}
+    nested = {
+        "clip": ClipConfig,
+        "model": ModelConfig,
+        "loss": LossConfig,
+        "views": ViewConfig,
+        "tracking": TrackingConfig,
+    }
     try:
-        return Config(**{name: nested[name](**value) if name in nested else value for name, value in settings.items()})
+        return Config(
+            **{
+                name: nested[name](**value) if name in nested else value
+                for name, value in settings.items()
+            }
+        )
     except (TypeError, AttributeError) as error:
-        raise UserError(f"the checkpoint's settings are not those of this version ({error}): train again") from error
+        raise UserError(
+            f"the checkpoint's settings are not those of this version ({error}): train again"
+        ) from error

@@ -19,13 +19,22 @@ if not torch.cuda.is_available():
 import deepspeed
 import deepspeed.ops
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import (logger, safe_get_full_fp32_param, safe_get_full_optimizer_state, safe_set_full_fp32_param,
-                             safe_set_full_optimizer_state, safe_set_local_fp32_param, safe_set_local_optimizer_state)
+from deepspeed.utils import (
+    logger,
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
 
 from c2srt.errors import UserError
 from c2srt.train.engine_config import EngineConfig
 
-logger.setLevel("ERROR")  # it announces every setting and every skipped step; the loop says what matters
+logger.setLevel(
+    "ERROR"
+)  # it announces every setting and every skipped step; the loop says what matters
 
 # On a CPU DeepSpeed would compile its own all-reduce over shared memory: a minute on a fresh machine, and segments in
 # /dev/shm that a killed job leaves behind. Without it gloo reduces.
@@ -39,9 +48,13 @@ LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 def check_device(precision: str) -> None:
     """Refuses a precision that DeepSpeed does not run on this worker's device. Raises UserError."""
     if precision == "fp16" and not get_accelerator().is_fp16_supported():
-        raise UserError("precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take bf16 or fp32")
+        raise UserError(
+            "precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take bf16 or fp32"
+        )
     if precision == "bf16" and not get_accelerator().is_bf16_supported():
-        raise UserError("precision=bf16 does not run on this device: take fp32, or fp16 with zero=1")
+        raise UserError(
+            "precision=bf16 does not run on this device: take fp32, or fp16 with zero=1"
+        )
 
 
 class GuardedAdamW(torch.optim.AdamW):
@@ -80,10 +93,15 @@ class Engine:
     def __init__(self, model: nn.Module, groups: list[dict], config: EngineConfig) -> None:
         check_device(config.precision)
         self.config = config
-        optimizer = GuardedAdamW(groups, config.clip_grad_norm) if config.plain else make_adamw(groups, config)
+        optimizer = (
+            GuardedAdamW(groups, config.clip_grad_norm)
+            if config.plain
+            else make_adamw(groups, config)
+        )
         exact = {} if config.precision == "fp32" else float32_copies(model)
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config.deepspeed(),
-                                                dist_init_required=False)
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=config.deepspeed(), dist_init_required=False
+        )
         self.device = self._engine.device
         self._masters = self._unwrapped_masters()
         self._restore_masters(exact)
@@ -100,10 +118,16 @@ class Engine:
             self._engine.backward(poisoned(values["loss"]))
             self._engine.step()
             for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value.detach().float() / self.config.deal.accumulation
+                sums[name] = (
+                    sums.get(name, 0) + value.detach().float() / self.config.deal.accumulation
+                )
         norm = float(self._engine.get_global_grad_norm() or 0.0)
         applied = bool(self._engine.was_step_applied())
-        return Update({name: float(value) for name, value in sums.items()}, applied, norm if applied else math.inf)
+        return Update(
+            {name: float(value) for name, value in sums.items()},
+            applied,
+            norm if applied else math.inf,
+        )
 
     def full_weights(self, everywhere: bool = False) -> dict[str, Tensor]:
         """The trainable parameters by name, whole, in float32, on the CPU; the ranks other than 0 get {} unless `everywhere`.
@@ -116,7 +140,9 @@ class Engine:
     def full_moments(self) -> dict[str, Tensor]:
         """AdamW's state as {"exp_avg.<name>", "exp_avg_sq.<name>"}, whole, in float32, on rank 0's CPU ({} elsewhere)."""
         self._allocate(0)
-        return {f"{key}.{name}": whole for key in MOMENTS for name, whole in self._gather(key).items()}
+        return {
+            f"{key}.{name}": whole for key in MOMENTS for name, whole in self._gather(key).items()
+        }
 
     def counters(self) -> dict:
         """The rest of the optimizer's state, as plain numbers: updates applied, and in fp16 the loss scaler's."""
@@ -141,7 +167,11 @@ class Engine:
                 setattr(self._engine.optimizer.loss_scaler, name, value)
 
     def _trainable(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, parameter) for name, parameter in self._engine.module.named_parameters() if parameter.requires_grad]
+        return [
+            (name, parameter)
+            for name, parameter in self._engine.module.named_parameters()
+            if parameter.requires_grad
+        ]
 
     def _gather(self, key: str | None, everywhere: bool = False) -> dict[str, Tensor]:
         """By name, the trainable parameters' float32 weights (None) or the moment `key`; each rank holds one at a time, and
@@ -152,7 +182,11 @@ class Engine:
                 master = self._masters[parameter]
                 whole = master if key is None else self._adamw.state[master][key]
             else:
-                whole = safe_get_full_fp32_param(parameter) if key is None else safe_get_full_optimizer_state(parameter, key)
+                whole = (
+                    safe_get_full_fp32_param(parameter)
+                    if key is None
+                    else safe_get_full_optimizer_state(parameter, key)
+                )
             if everywhere or torch.distributed.get_rank() == 0:
                 found[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
         return found
@@ -162,11 +196,17 @@ class Engine:
         if self._masters:
             master = self._masters[parameter]
             (master.data if key is None else self._adamw.state[master][key]).copy_(whole)
-        elif self.config.zero == 3:  # DeepSpeed's setter of whole values fails where the ranks do not divide them
+        elif (
+            self.config.zero == 3
+        ):  # DeepSpeed's setter of whole values fails where the ranks do not divide them
             part = own_part(whole, parameter.ds_tensor.numel())
-            safe_set_local_fp32_param(parameter, part) if key is None else safe_set_local_optimizer_state(parameter, part, key)
+            safe_set_local_fp32_param(
+                parameter, part
+            ) if key is None else safe_set_local_optimizer_state(parameter, part, key)
         else:
-            safe_set_full_fp32_param(parameter, whole) if key is None else safe_set_full_optimizer_state(parameter, whole, key)
+            safe_set_full_fp32_param(
+                parameter, whole
+            ) if key is None else safe_set_full_optimizer_state(parameter, whole, key)
 
     def _restore_masters(self, exact: dict[str, Tensor]) -> None:
         """Sets the float32 master weights to `exact`, by name: DeepSpeed makes them from weights already rounded to 16 bits.
@@ -186,9 +226,14 @@ class Engine:
         plain_number = not isinstance(adamw, torch.optim.AdamW)  # DeepSpeed's own counts in an int
         for tensor in self._updated_tensors():
             if not adamw.state[tensor]:
-                adamw.state[tensor] = {"step": applied if plain_number else torch.tensor(float(applied))}
+                adamw.state[tensor] = {
+                    "step": applied if plain_number else torch.tensor(float(applied))
+                }
                 adamw.state[tensor] |= {key: torch.zeros_like(tensor) for key in MOMENTS}
-        if self.config.zero in (1, 2):  # DeepSpeed does it at the first group's first step, when the others have no state yet
+        if self.config.zero in (
+            1,
+            2,
+        ):  # DeepSpeed does it at the first group's first step, when the others have no state yet
             wrapper._hp_optimizer_states_linked = False
             wrapper._lazy_init_hp_params_optimizer_state()
 
@@ -225,7 +270,11 @@ def own_part(whole: Tensor, size: int) -> Tensor:
 
 def float32_copies(model: nn.Module) -> dict[str, Tensor]:
     """The trainable parameters by name."""
-    return {name: parameter.detach().float().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter.detach().float().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def make_adamw(groups: list[dict], config: EngineConfig) -> torch.optim.Optimizer:

@@ -11,9 +11,13 @@ def check_combination(precision: str, zero: int, offload: bool) -> None:
     if zero not in (0, 1, 2, 3):
         raise UserError(f"zero={zero} is not a ZeRO stage: take 0, 1, 2 or 3")
     if offload and zero == 0:
-        raise UserError("offload=true needs zero=1, 2 or 3: DeepSpeed offloads the sharded optimizer only")
+        raise UserError(
+            "offload=true needs zero=1, 2 or 3: DeepSpeed offloads the sharded optimizer only"
+        )
     if precision == "fp16" and zero == 0:
-        raise UserError("precision=fp16 needs zero=1, 2 or 3: at stage 0 DeepSpeed unscales gradients that it never scaled")
+        raise UserError(
+            "precision=fp16 needs zero=1, 2 or 3: at stage 0 DeepSpeed unscales gradients that it never scaled"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class EngineConfig:
             "gradient_accumulation_steps": self.deal.accumulation,
             "zero_optimization": {"stage": self.zero},
             "zero_force_ds_cpu_optimizer": False,
-            "gradient_clipping": 0.0 if self.plain else self.clip_grad_norm,  # plain: GuardedAdamW clips (the default is 1)
+            "gradient_clipping": 0.0
+            if self.plain
+            else self.clip_grad_norm,  # plain: GuardedAdamW clips (the default is 1)
             "steps_per_print": 1 << 60,
         }
         if self.offload:

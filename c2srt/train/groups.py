@@ -5,8 +5,14 @@ from collections.abc import Callable
 from torch import nn
 
 
-def parameter_groups(model: nn.Module, depth: Callable[[str], int], lr: float, head_lr: float, weight_decay: float,
-                     layer_decay: float) -> list[dict]:
+def parameter_groups(
+    model: nn.Module,
+    depth: Callable[[str], int],
+    lr: float,
+    head_lr: float,
+    weight_decay: float,
+    layer_decay: float,
+) -> list[dict]:
     """AdamW groups [{"params", "lr", "peak_lr", "weight_decay"}] of the trainable parameters, in a fixed order.
 
     `head.*` trains at `head_lr`; a parameter of the tower at lr · layer_decay^depth, `depth` being its distance from the
@@ -18,6 +24,8 @@ def parameter_groups(model: nn.Module, depth: Callable[[str], int], lr: float, h
             continue
         peak = head_lr if name.startswith("head.") else lr * layer_decay ** depth(name)
         decay = 0.0 if parameter.dim() < 2 or name.endswith("bias") else weight_decay
-        group = groups.setdefault((peak, decay), {"params": [], "lr": peak, "peak_lr": peak, "weight_decay": decay})
+        group = groups.setdefault(
+            (peak, decay), {"params": [], "lr": peak, "peak_lr": peak, "weight_decay": decay}
+        )
         group["params"].append(parameter)
     return list(groups.values())

@@ -56,42 +56,80 @@ def load_inputs(config: Config) -> Inputs:
     features = load_text(text, vocabulary, clip.hash)
     table = load_relations(relations, vocabulary, config.model.neighbours)
     if records(text, relations) != made:
-        raise UserError(f"{text} or {relations} was written anew while it was read: run the same command again")
+        raise UserError(
+            f"{text} or {relations} was written anew while it was read: run the same command again"
+        )
     teacher = cache_key(clip, config.views, config.seed, index, [TRAIN])
-    hashes = {"shards": hash_of([(shard.name, shard.sha256) for shard in index.split(TRAIN)]), "vocabulary": vocabulary.hash,
-              "clip": clip.hash, "text": made["text"][FILES][FEATURES], "relations": made["relations"][FILES][TABLE],
-              "teacher": hash_of(teacher) if config.uses_teacher else ONLINE if config.loss.distillation > 0 else "none"}
+    hashes = {
+        "shards": hash_of([(shard.name, shard.sha256) for shard in index.split(TRAIN)]),
+        "vocabulary": vocabulary.hash,
+        "clip": clip.hash,
+        "text": made["text"][FILES][FEATURES],
+        "relations": made["relations"][FILES][TABLE],
+        "teacher": hash_of(teacher)
+        if config.uses_teacher
+        else ONLINE
+        if config.loss.distillation > 0
+        else "none",
+    }
     templates = made["text"]["made_from"]["templates"]
-    return Inputs(vocabulary, index, clip, clip.image_size, Graph(features, table), templates, teacher, hashes)
+    return Inputs(
+        vocabulary, index, clip, clip.image_size, Graph(features, table), templates, teacher, hashes
+    )
 
 
 def records(text: Path, relations: Path) -> dict[str, dict]:
-    return {"text": read_json(text / TEXT_RECORD, Command("text")),
-            "relations": read_json(relations / GRAPH_RECORD, Command("relations"))}
+    return {
+        "text": read_json(text / TEXT_RECORD, Command("text")),
+        "relations": read_json(relations / GRAPH_RECORD, Command("relations")),
+    }
 
 
 def build_model(config: Config, inputs: Inputs) -> Student:
     """The model before its first step: the same on every rank, for one seed."""
     torch.manual_seed(config.seed)
-    return build_student(inputs.clip, config.model, config.loss, inputs.graph, inputs.vocabulary.seen_count, config.teacher == ONLINE)
+    return build_student(
+        inputs.clip,
+        config.model,
+        config.loss,
+        inputs.graph,
+        inputs.vocabulary.seen_count,
+        config.teacher == ONLINE,
+    )
 
 
 def load_trained(model: Student, weights: dict[str, Tensor], source: Path | str) -> None:
     """Sets the trainable parameters. Raises UserError when `weights` are those of another model."""
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    shapes, found = ({name: list(t.shape) for name, t in tensors.items()} for tensors in (parameters, weights))
+    parameters = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+    shapes, found = (
+        {name: list(t.shape) for name, t in tensors.items()} for tensors in (parameters, weights)
+    )
     if shapes != found:
         odd = sorted(name for name in shapes | found if shapes.get(name) != found.get(name))
-        raise UserError(f"{source} is the checkpoint of another model: {odd[0]} is {found.get(odd[0], 'absent')} there and "
-                        f"{shapes.get(odd[0], 'absent')} here, {len(odd)} differ")
+        raise UserError(
+            f"{source} is the checkpoint of another model: {odd[0]} is {found.get(odd[0], 'absent')} there and "
+            f"{shapes.get(odd[0], 'absent')} here, {len(odd)} differ"
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
 
-def export_weights(folder: Path, config: Config, weights: dict[str, Tensor], made_from: dict) -> None:
+def export_weights(
+    folder: Path, config: Config, weights: dict[str, Tensor], made_from: dict
+) -> None:
     """Writes the plain export: the CLIP's own frozen weights, exact, with the trained ones in place of theirs."""
     inputs = load_inputs(config)
     model = build_model(config, inputs)
     load_trained(model, weights, folder)
-    save_export(folder, model, model.state_dict(), inputs.clip, inputs.vocabulary, inputs.templates, made_from)
+    save_export(
+        folder,
+        model,
+        model.state_dict(),
+        inputs.clip,
+        inputs.vocabulary,
+        inputs.templates,
+        made_from,
+    )

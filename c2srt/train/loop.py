@@ -39,8 +39,14 @@ def train(config: Config, world: World) -> str:
     if found:  # before the engine is made: its low-precision copies are then the rounded weights, as they were
         load_trained(model, checkpoints.read_weights(found), found)
     validator = Validator(config, inputs, model) if config.validate_every else None
-    groups = parameter_groups(model, model.parameter_depth, config.lr, config.lr if config.head_lr is None else config.head_lr,
-                              config.weight_decay, config.layer_decay)
+    groups = parameter_groups(
+        model,
+        model.parameter_depth,
+        config.lr,
+        config.lr if config.head_lr is None else config.head_lr,
+        config.weight_decay,
+        config.layer_decay,
+    )
     engine = Engine(model, groups, config.engine())
     if found:
         engine.restore(checkpoints.open_moments(found), record.optimizer)
@@ -60,17 +66,30 @@ def train(config: Config, world: World) -> str:
     return state
 
 
-def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tuple], record: Record, steps: int,
-              recorder: Recorder, validator: Validator | None) -> Record:
+def run_steps(
+    config: Config,
+    world: World,
+    engine: Engine,
+    batches: Iterator[tuple],
+    record: Record,
+    steps: int,
+    recorder: Recorder,
+    validator: Validator | None,
+) -> Record:
     """Takes steps until the last one or a wish to stop; returns the record of the last checkpoint."""
     warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
     first = record.step + 1
     for step in range(first, steps + 1):  # finished updates once this one is done
         factor = learning_rate_factor(step - 1, steps, warmup)
-        update = engine.train_step(recorder.timed(islice(batches, config.deal.accumulation)), factor)
+        update = engine.train_step(
+            recorder.timed(islice(batches, config.deal.accumulation)), factor
+        )
         recorder.add(update, config.lr * factor)
         if step == first and world.first:
-            print(f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start", flush=True)
+            print(
+                f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start",
+                flush=True,
+            )
         nonfinite = count_nonfinite(config, update, nonfinite, step)
         stop = world.decided_by_first((config.folder / STOP_FILE).exists())
         last = step == steps or stop
@@ -79,7 +98,14 @@ def run_steps(config: Config, world: World, engine: Engine, batches: Iterator[tu
         if validator and (step % config.validate_every == 0 or step == steps):
             best = validate(config, world, engine, validator, recorder, step, best)
         if step % config.checkpoint_every == 0 or last:
-            record = replace(record, step=step, run_id=recorder.run_id, metrics=recorder.last, best=best, nonfinite=nonfinite)
+            record = replace(
+                record,
+                step=step,
+                run_id=recorder.run_id,
+                metrics=recorder.last,
+                best=best,
+                nonfinite=nonfinite,
+            )
             save(config, world, engine, record)
         if last:
             break
@@ -99,7 +125,10 @@ def set_up(config: Config, world: World) -> None:
 
 def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path | None]:
     """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None. Raises UserError on another run's."""
-    record, found = Record(0, world.size, config.identity(), inputs.hashes, config.settings()), find_checkpoint(config, world)
+    record, found = (
+        Record(0, world.size, config.identity(), inputs.hashes, config.settings()),
+        find_checkpoint(config, world),
+    )
     if found:
         before = checkpoints.read_record(found)
         checkpoints.check_resumable(found, before, config.identity(), inputs.hashes)
@@ -136,13 +165,22 @@ def count_nonfinite(config: Config, update: Update, before: int, step: int) -> i
     """Left-out updates in a row. Raises UserError at `max_nonfinite`."""
     count = 0 if update.applied else before + 1
     if count >= config.max_nonfinite:
-        raise UserError(f"{count} updates in a row, up to step {step}, met a non-finite loss or gradient; weights are as before "
-                        "them: lower lr, set clip_grad_norm, or take precision=bf16 or fp32")
+        raise UserError(
+            f"{count} updates in a row, up to step {step}, met a non-finite loss or gradient; weights are as before "
+            "them: lower lr, set clip_grad_norm, or take precision=bf16 or fp32"
+        )
     return count
 
 
-def validate(config: Config, world: World, engine: Engine, validator: Validator, recorder: Recorder, step: int,
-             best: dict | None) -> dict:
+def validate(
+    config: Config,
+    world: World,
+    engine: Engine,
+    validator: Validator,
+    recorder: Recorder,
+    step: int,
+    best: dict | None,
+) -> dict:
     """Measures the current weights on the validation split; exports them to `<out>/best` when they are the best so far."""
     weights = engine.full_weights(everywhere=True)
     values = validator.measure(weights, world)
@@ -150,18 +188,37 @@ def validate(config: Config, world: World, engine: Engine, validator: Validator,
     if best is not None and values["mAP"] <= best["mAP"]:
         return best
     if world.first:
-        export_weights(config.folder / "best", config, weights, made_from(config, step) | {"validation": values})
+        export_weights(
+            config.folder / "best",
+            config,
+            weights,
+            made_from(config, step) | {"validation": values},
+        )
     return {"step": step, "mAP": values["mAP"]}
 
 
-def finish(config: Config, world: World, recorder: Recorder, record: Record, steps: int, state: str) -> None:
+def finish(
+    config: Config, world: World, recorder: Recorder, record: Record, steps: int, state: str
+) -> None:
     """Writes the export (when finished), the summary and the tracker's last entries."""
     if state == FINISHED and world.first:
-        weights = checkpoints.read_weights(checkpoints.folder_of(config.folder / "checkpoints", record.step))
+        weights = checkpoints.read_weights(
+            checkpoints.folder_of(config.folder / "checkpoints", record.step)
+        )
         export_weights(config.folder / "model", config, weights, made_from(config, record.step))
-    recorder.summary(state, record.step, {
-        "steps": steps, "workers": world.size, "accumulation": config.deal.accumulation, "batch": config.batch,
-        "best": record.best, "config_hash": config.hash(), "inputs": record.inputs})
+    recorder.summary(
+        state,
+        record.step,
+        {
+            "steps": steps,
+            "workers": world.size,
+            "accumulation": config.deal.accumulation,
+            "batch": config.batch,
+            "best": record.best,
+            "config_hash": config.hash(),
+            "inputs": record.inputs,
+        },
+    )
     if world.first:
         close_tracker(config, recorder.tracker, record.step, state == FINISHED)
     world.barrier()

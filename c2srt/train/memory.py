@@ -3,7 +3,9 @@
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
-def engine_bytes(precision: str, zero: int, workers: int, total: int, trainable: int) -> dict[str, float]:
+def engine_bytes(
+    precision: str, zero: int, workers: int, total: int, trainable: int
+) -> dict[str, float]:
     """Bytes on one worker by part, activations and buckets left out, for parameters of `total` elements, `trainable` of them trained.
 
     Weights in the training type (sharded by ZeRO-3), gradients (by 2), float32 master weights when they are not the
@@ -12,5 +14,9 @@ def engine_bytes(precision: str, zero: int, workers: int, total: int, trainable:
     size = BYTES[precision]
     masters = 4 if precision != "fp32" or zero > 0 else 0
     shared = workers if zero >= 1 else 1
-    return {"weights": size * total / (workers if zero == 3 else 1), "gradients": size * trainable / (workers if zero >= 2 else 1),
-            "master weights": masters * trainable / shared, "AdamW's moments": 8 * trainable / shared}
+    return {
+        "weights": size * total / (workers if zero == 3 else 1),
+        "gradients": size * trainable / (workers if zero >= 2 else 1),
+        "master weights": masters * trainable / shared,
+        "AdamW's moments": 8 * trainable / shared,
+    }

@@ -21,12 +21,24 @@ class Node:
 
     def read(self) -> dict[str, float]:
         """Percent, or MiB where a name says megabytes; the network's since the last call."""
-        memory, disk, network = psutil.virtual_memory(), psutil.disk_usage("."), psutil.net_io_counters()
-        values = {"cpu_utilization_percentage": psutil.cpu_percent(), "system_memory_usage_percentage": memory.percent,
-                  "system_memory_usage_megabytes": memory.used / MIB, "disk_usage_percentage": disk.percent}
+        memory, disk, network = (
+            psutil.virtual_memory(),
+            psutil.disk_usage("."),
+            psutil.net_io_counters(),
+        )
+        values = {
+            "cpu_utilization_percentage": psutil.cpu_percent(),
+            "system_memory_usage_percentage": memory.percent,
+            "system_memory_usage_megabytes": memory.used / MIB,
+            "disk_usage_percentage": disk.percent,
+        }
         if network and self._network:
-            values["network_receive_megabytes"] = (network.bytes_recv - self._network.bytes_recv) / MIB
-            values["network_transmit_megabytes"] = (network.bytes_sent - self._network.bytes_sent) / MIB
+            values["network_receive_megabytes"] = (
+                network.bytes_recv - self._network.bytes_recv
+            ) / MIB
+            values["network_transmit_megabytes"] = (
+                network.bytes_sent - self._network.bytes_sent
+            ) / MIB
         self._network = network
         for number, gpu in enumerate(self._gpus):
             values |= {f"gpu_{number}_{name}": value for name, value in read_gpu(gpu).items()}
@@ -39,7 +51,10 @@ def gpus() -> list:
         import pynvml
 
         pynvml.nvmlInit()
-        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            pynvml.nvmlDeviceGetHandleByIndex(number)
+            for number in range(pynvml.nvmlDeviceGetCount())
+        ]
     except Exception:  # no driver, no permission, a container without the device: then there is nothing to say of GPUs
         return []
 
@@ -51,7 +66,10 @@ def read_gpu(gpu) -> dict[str, float]:
     values = {}
     with contextlib.suppress(pynvml.NVMLError):
         memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-        values |= {"memory_usage_percentage": 100 * memory.used / memory.total, "memory_usage_megabytes": memory.used / MIB}
+        values |= {
+            "memory_usage_percentage": 100 * memory.used / memory.total,
+            "memory_usage_megabytes": memory.used / MIB,
+        }
     with contextlib.suppress(pynvml.NVMLError):
         values["utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu
     with contextlib.suppress(pynvml.NVMLError):

@@ -17,7 +17,9 @@ def check_before_start(config: Config) -> int:
     check_sources(config, inputs)
     found = checkpoints.newest(config.folder / "checkpoints")
     if found is not None:
-        checkpoints.check_resumable(found, checkpoints.read_record(found), config.identity(), inputs.hashes)
+        checkpoints.check_resumable(
+            found, checkpoints.read_record(found), config.identity(), inputs.hashes
+        )
     return config.total_steps(steps_per_epoch(config, inputs))
 
 

@@ -38,8 +38,22 @@ class Recorder:
     node reads what its machine is doing.
     """
 
-    def __init__(self, folder: Path, world: World, tracker: Tracker | None, start: int, steps: int, batch: int) -> None:
-        self.folder, self.world, self.tracker, self.start, self.batch = folder, world, tracker, start, batch
+    def __init__(
+        self,
+        folder: Path,
+        world: World,
+        tracker: Tracker | None,
+        start: int,
+        steps: int,
+        batch: int,
+    ) -> None:
+        self.folder, self.world, self.tracker, self.start, self.batch = (
+            folder,
+            world,
+            tracker,
+            start,
+            batch,
+        )
         self.last: dict[str, float] = {}
         self.sums: dict[str, float] = {}
         self.updates, self.left_out, self.waited = 0, 0, 0.0
@@ -74,23 +88,39 @@ class Recorder:
         self.left_out += not update.applied
         if self.progress:
             shown = update.values["loss"]
-            self.progress.update(self.batch, f"loss {shown:.4f}" if update.applied else "update left out (non-finite)")
+            self.progress.update(
+                self.batch,
+                f"loss {shown:.4f}" if update.applied else "update left out (non-finite)",
+            )
 
     def flush(self, step: int) -> None:
         """Writes the metrics of the updates since the last flush as those of `step` (finished updates)."""
         names = sorted(self.sums)
         elapsed = time.monotonic() - self.mark
         count = self.updates + self.left_out
-        local = [self.sums[name] / max(1, self.updates) for name in names] + [self.waited / max(elapsed, 1e-9)]
+        local = [self.sums[name] / max(1, self.updates) for name in names] + [
+            self.waited / max(elapsed, 1e-9)
+        ]
         *means, waiting = self.world.mean(local)
-        gathered = self.world.gather((peak_rss_mib(), peak_gpu_mib(), self.node.read() if self.node else {}))
+        gathered = self.world.gather(
+            (peak_rss_mib(), peak_gpu_mib(), self.node.read() if self.node else {})
+        )
         self.last = dict(zip(names, means)) | {
-            "images_per_s": count * self.batch / max(elapsed, 1e-9), "data_wait_share": waiting,
+            "images_per_s": count * self.batch / max(elapsed, 1e-9),
+            "data_wait_share": waiting,
             "left_out_updates": float(self.left_out),
-            "peak_rss_mib": max(rss for rss, _, _ in gathered), "peak_gpu_mib": max(gpu for _, gpu, _ in gathered)}
+            "peak_rss_mib": max(rss for rss, _, _ in gathered),
+            "peak_gpu_mib": max(gpu for _, gpu, _ in gathered),
+        }
         self.write(self.last, step)
         self.track({name: value for *_, node in gathered for name, value in node.items()}, step)
-        self.sums, self.updates, self.left_out, self.waited, self.mark = {}, 0, 0, 0.0, time.monotonic()
+        self.sums, self.updates, self.left_out, self.waited, self.mark = (
+            {},
+            0,
+            0,
+            0.0,
+            time.monotonic(),
+        )
 
     def write(self, values: dict[str, float], step: int) -> None:
         """Appends values to the metrics file and the tracker (rank 0)."""
@@ -103,7 +133,14 @@ class Recorder:
         """Gives values to the tracker (rank 0), but for those of a step that a killed attempt had recorded before: it is done
         again, and MLflow would show it twice."""
         if self.tracker:
-            self.tracker.metrics({name: value for name, value in values.items() if (name, step) not in self.tracker.recorded}, step)
+            self.tracker.metrics(
+                {
+                    name: value
+                    for name, value in values.items()
+                    if (name, step) not in self.tracker.recorded
+                },
+                step,
+            )
 
     @property
     def run_id(self) -> str | None:
@@ -116,10 +153,21 @@ class Recorder:
         if not self.world.first:
             return
         seconds = time.monotonic() - self.begun
-        write_json(self.folder / SUMMARY, {
-            "state": state, "step": step, "seconds": seconds, "seconds_per_step": seconds / max(1, step - self.start),
-            "images_per_s": (step - self.start) * self.batch / max(seconds, 1e-9), "peak_rss_mib": [rss for rss, _ in memory],
-            "peak_gpu_mib": [gpu for _, gpu in memory], "metrics": self.last, "run_id": self.run_id, **more})
+        write_json(
+            self.folder / SUMMARY,
+            {
+                "state": state,
+                "step": step,
+                "seconds": seconds,
+                "seconds_per_step": seconds / max(1, step - self.start),
+                "images_per_s": (step - self.start) * self.batch / max(seconds, 1e-9),
+                "peak_rss_mib": [rss for rss, _ in memory],
+                "peak_gpu_mib": [gpu for _, gpu in memory],
+                "metrics": self.last,
+                "run_id": self.run_id,
+                **more,
+            },
+        )
         self.progress.close(f"loss {self.last['loss']:.4f}" if "loss" in self.last else "")
         draw_curve(self.folder / METRICS, self.folder / CURVE)
         for name in (SUMMARY, METRICS, CURVE):

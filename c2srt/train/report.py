@@ -16,24 +16,33 @@ RESOLVED, INPUTS = "config.json", "inputs.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def announce(config: Config, world: World, model: C2SRT, steps: int, start: int, tracker: Tracker | None) -> None:
+def announce(
+    config: Config, world: World, model: C2SRT, steps: int, start: int, tracker: Tracker | None
+) -> None:
     """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step; the tracker gets the tiles."""
     if not world.first:
         return
     total = sum(count_of(p) for p in model.parameters())
     trainable = sum(count_of(p) for p in model.parameters() if p.requires_grad)
-    print(f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained; {model.seen_count:,} seen categories")
+    print(
+        f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained; {model.seen_count:,} seen categories"
+    )
     deal = config.deal
     padding = f", {deal.padded - deal.batch} of them padding" if deal.padded > deal.batch else ""
-    print(f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers × {deal.accumulation} accumulated{padding}")
+    print(
+        f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers × {deal.accumulation} accumulated{padding}"
+    )
     print(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])
     print(line)
     if tracker:
         tracker.metrics(numbers, start)
     offloaded = ", optimizer offloaded" if config.offload else ""
-    print(f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type}; weights, gradients and optimizer take "
-          f"about {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker", flush=True)
+    print(
+        f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type}; weights, gradients and optimizer take "
+        f"about {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker",
+        flush=True,
+    )
 
 
 def count_of(parameter: torch.nn.Parameter) -> int:
@@ -43,7 +52,9 @@ def count_of(parameter: torch.nn.Parameter) -> int:
 
 def engine_mib(config: Config, workers: int, total: int, trainable: int) -> float:
     """MiB that the engine holds on one worker between steps, activations and buckets left out."""
-    return sum(engine_bytes(config.precision, config.zero, workers, total, trainable).values()) / 2**20
+    return (
+        sum(engine_bytes(config.precision, config.zero, workers, total, trainable).values()) / 2**20
+    )
 
 
 def open_tracker(config: Config, world: World, record: Record) -> Tracker | None:
@@ -51,10 +62,24 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
     if not world.first:
         return None
     uri, settings = config.tracking.store(config.work, os.environ), redacted(config.settings())
-    tags = job_tags() | world.tags | {"config_hash": config.hash(), "world_size": str(world.size), "mlflow.note.content": note(config)}
+    tags = (
+        job_tags()
+        | world.tags
+        | {
+            "config_hash": config.hash(),
+            "world_size": str(world.size),
+            "mlflow.note.content": note(config),
+        }
+    )
     tracking = config.tracking
-    run = Run(tracking.experiment, tracking.name, flat(settings) | {f"inputs.{name}": value for name, value in record.inputs.items()},
-              tags, config.hash(), tracking.parent)
+    run = Run(
+        tracking.experiment,
+        tracking.name,
+        flat(settings) | {f"inputs.{name}": value for name, value in record.inputs.items()},
+        tags,
+        config.hash(),
+        tracking.parent,
+    )
     tracker = Tracker(config.folder, uri, run, record.run_id)
     write_json(config.folder / RESOLVED, settings)
     write_json(config.folder / INPUTS, record.inputs)
@@ -66,8 +91,10 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
 
 def note(config: Config) -> str:
     """The run's description in MLflow."""
-    return (f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch}, {config.precision}, ZeRO {config.zero}. "
-            f"Run the same command again to go on; an evaluation adds its results here.")
+    return (
+        f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch}, {config.precision}, ZeRO {config.zero}. "
+        f"Run the same command again to go on; an evaluation adds its results here."
+    )
 
 
 def close_tracker(config: Config, tracker: Tracker, step: int, finished: bool) -> None:

@@ -18,13 +18,19 @@ from c2srt.loader import Batch
 SAMPLES = "samples"
 
 
-def recorded(batches: Iterator[Batch], folder: Path, rank: int, accumulation: int) -> Iterator[Batch]:
+def recorded(
+    batches: Iterator[Batch], folder: Path, rank: int, accumulation: int
+) -> Iterator[Batch]:
     """Passes a rank's micro-batches on, and appends a line as soon as the last one of an update is asked for."""
     folder.mkdir(exist_ok=True)
     ids: list[str] = []
     with file_of(folder, rank).open("a", encoding="utf-8") as file:
         for batch in batches:
-            ids += [image_id for image_id, weight in zip(batch.ids, batch.weights.tolist(), strict=True) if weight > 0]
+            ids += [
+                image_id
+                for image_id, weight in zip(batch.ids, batch.weights.tolist(), strict=True)
+                if weight > 0
+            ]
             if batch.accumulation == accumulation - 1:
                 file.write(json.dumps({"step": batch.step + 1, "ids": ids}) + "\n")
                 file.flush()
@@ -36,7 +42,9 @@ def forget_samples_after(folder: Path, step: int) -> None:
     """Drops the lines of steps that are done again, of all ranks of earlier attempts. For one process, while none appends."""
     for path in sorted(folder.glob("rank-*.jsonl")):
         with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines_of(path) if line["step"] <= step)
+            file.writelines(
+                json.dumps(line) + "\n" for line in lines_of(path) if line["step"] <= step
+            )
 
 
 def read_samples(folder: Path) -> dict[int, list[str]]:
@@ -47,9 +55,14 @@ def read_samples(folder: Path) -> dict[int, list[str]]:
         for line in lines_of(path):
             ranks = found.setdefault(line["step"], {})
             if rank in ranks:
-                raise UserError(f"{path} has step {line['step']} twice: two runs wrote into {folder.parent} at the same time")
+                raise UserError(
+                    f"{path} has step {line['step']} twice: two runs wrote into {folder.parent} at the same time"
+                )
             ranks[rank] = line["ids"]
-    return {step: [image_id for rank in sorted(ranks) for image_id in ranks[rank]] for step, ranks in sorted(found.items())}
+    return {
+        step: [image_id for rank in sorted(ranks) for image_id in ranks[rank]]
+        for step, ranks in sorted(found.items())
+    }
 
 
 def file_of(folder: Path, rank: int) -> Path:

@@ -17,8 +17,16 @@ from c2srt.train.world import World
 
 def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
     """The loader gives up before the ranks that wait for this one: the failure should name the cause."""
-    return LoaderConfig(size=inputs.image_size, batch=config.batch, micro_batch=config.micro_batch, seed=config.seed, split=TRAIN,
-                        views=config.views, workers=config.loader_workers, patience=0.75 * config.collective_timeout)
+    return LoaderConfig(
+        size=inputs.image_size,
+        batch=config.batch,
+        micro_batch=config.micro_batch,
+        seed=config.seed,
+        split=TRAIN,
+        views=config.views,
+        workers=config.loader_workers,
+        patience=0.75 * config.collective_timeout,
+    )
 
 
 def steps_per_epoch(config: Config, inputs: Inputs) -> int:
@@ -28,7 +36,9 @@ def steps_per_epoch(config: Config, inputs: Inputs) -> int:
 
 def teacher_cache(config: Config, inputs: Inputs) -> TeacherCache | None:
     """The teacher's features, checked against CLIP, views, seed and shards; None when no cache is used. Raises UserError."""
-    return TeacherCache.open(Path(config.teacher), inputs.teacher_key) if config.uses_teacher else None
+    return (
+        TeacherCache.open(Path(config.teacher), inputs.teacher_key) if config.uses_teacher else None
+    )
 
 
 def check_sources(config: Config, inputs: Inputs) -> None:
@@ -38,11 +48,20 @@ def check_sources(config: Config, inputs: Inputs) -> None:
         inputs.index.split(VALIDATION)
 
 
-def training_batches(config: Config, inputs: Inputs, world: World, start: int, steps: int,
-                     device: torch.device) -> Iterator[tuple]:
+def training_batches(
+    config: Config, inputs: Inputs, world: World, start: int, steps: int, device: torch.device
+) -> Iterator[tuple]:
     """The model's arguments for every micro-batch of this rank, from update `start` to the last."""
-    batches = train_batches(loader_config(config, inputs), inputs.index, inputs.vocabulary, world.rank, world.size, start, steps,
-                            teacher_cache(config, inputs))
+    batches = train_batches(
+        loader_config(config, inputs),
+        inputs.index,
+        inputs.vocabulary,
+        world.rank,
+        world.size,
+        start,
+        steps,
+        teacher_cache(config, inputs),
+    )
     if config.record_samples:
         batches = recorded(batches, config.folder / SAMPLES, world.rank, config.deal.accumulation)
     for batch in batches:
@@ -50,10 +69,19 @@ def training_batches(config: Config, inputs: Inputs, world: World, start: int, s
         yield batch.images, batch.labels, batch.teacher, batch.weights
 
 
-def validation_batches(config: Config, inputs: Inputs, world: World) -> Iterator[tuple[Tensor, Tensor]]:
+def validation_batches(
+    config: Config, inputs: Inputs, world: World
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(images, labels [b, C]) of this rank's share of the validation split, at most `validation_images` over all ranks."""
     most = -(-config.validation_images // (world.size * config.micro_batch))
-    batches = evaluation_batches(loader_config(config, inputs), inputs.index, inputs.vocabulary, VALIDATION, world.rank,
-                                 world.size, config.micro_batch)
+    batches = evaluation_batches(
+        loader_config(config, inputs),
+        inputs.index,
+        inputs.vocabulary,
+        VALIDATION,
+        world.rank,
+        world.size,
+        config.micro_batch,
+    )
     for batch in islice(batches, most):
         yield batch.images, batch.labels

@@ -37,8 +37,14 @@ class Validator:
         self.model.to("cpu")
         precision = per_class(sorted_keys(whole), seen, "gzsl")
         if not np.isfinite(precision[seen]).any():
-            raise UserError("no validation image has a positive of a seen category: set validate_every=0, or pack more of the split")
-        values = {"mAP": mean(precision[seen]), "unseen_mAP": mean(precision[~seen]), "images": float(whole.images)}
+            raise UserError(
+                "no validation image has a positive of a seen category: set validate_every=0, or pack more of the split"
+            )
+        values = {
+            "mAP": mean(precision[seen]),
+            "unseen_mAP": mean(precision[~seen]),
+            "images": float(whole.images),
+        }
         return {name: value for name, value in values.items() if np.isfinite(value)}
 
 

@@ -48,7 +48,10 @@ def keep(out: Path, folder: Path = FOLDER) -> Path:
     if not isinstance(machine, dict) or "capability" not in machine:
         raise UserError(f"{out / PAGE} was made without a GPU: only what a card showed is kept")
     content = read_json(out / PAGE, Command("check"), Page)
-    place = folder / f"{content['date'][:10]}-{re.sub(r'[^a-z0-9]+', '-', machine['card'].lower()).strip('-')}"
+    place = (
+        folder
+        / f"{content['date'][:10]}-{re.sub(r'[^a-z0-9]+', '-', machine['card'].lower()).strip('-')}"
+    )
     if place.exists():
         raise UserError(f"{place} is kept already: remove it first if this one is better")
     with whole_folder(place) as temporary:
@@ -74,5 +77,10 @@ def rows_of(part: str, folder: Path = FOLDER) -> list[tuple[str, str, dict]]:
     found = []
     for name, place in kept(folder).items():
         content = parse_json((place / PAGE).read_text(encoding="utf-8"))
-        found += [(name, content["machine"]["card"], row) for line in content["parts"] if line["part"] == part for row in line["rows"]]
+        found += [
+            (name, content["machine"]["card"], row)
+            for line in content["parts"]
+            if line["part"] == part
+            for row in line["rows"]
+        ]
     return found

@@ -8,4 +8,6 @@ from c2srt.relations.pictures import neighbourhood_figure
 
 
 def draw(found: Graphs) -> Figure:
-    return neighbourhood_figure(found.graphs, found.column, found.vocabulary, across=2, scale=WIDTH / 10)
+    return neighbourhood_figure(
+        found.graphs, found.column, found.vocabulary, across=2, scale=WIDTH / 10
+    )

@@ -18,8 +18,21 @@ def draw(predictions: Predictions) -> Figure:
     models = list(next(iter(predictions.best.values())))
     lines = -(-len(predictions.photos) // ABREAST)
     wide = [0.95, *[(WIDTH / ABREAST - 0.95) / len(models)] * len(models)]
-    figure, axes = plt.subplots(lines, ABREAST * len(wide), figsize=(WIDTH, HEIGHT * lines), squeeze=False, gridspec_kw={
-        "width_ratios": wide * ABREAST, "wspace": 0.05, "hspace": 0.12, "left": 0, "right": 1, "bottom": 0, "top": 1})
+    figure, axes = plt.subplots(
+        lines,
+        ABREAST * len(wide),
+        figsize=(WIDTH, HEIGHT * lines),
+        squeeze=False,
+        gridspec_kw={
+            "width_ratios": wide * ABREAST,
+            "wspace": 0.05,
+            "hspace": 0.12,
+            "left": 0,
+            "right": 1,
+            "bottom": 0,
+            "top": 1,
+        },
+    )
     for axis in axes.flat:
         axis.axis("off")
     for number, (image, photo) in enumerate(predictions.photos.items()):
@@ -28,8 +41,11 @@ def draw(predictions: Predictions) -> Figure:
         for axis, model in zip(block[1:], models, strict=True):
             write_labels(axis, model, predictions.best[image][model], wide[1] * 72 - MARGIN)
     words = {1: "right (verified present)", -1: "wrong (verified absent)", 0: "not verified"}
-    note(figure, f"The {BEST} best categories of each model. {legend_of_marks(words)}. Yellow, bold: a novel category, unseen in "
-                 "training.")
+    note(
+        figure,
+        f"The {BEST} best categories of each model. {legend_of_marks(words)}. Yellow, bold: a novel category, unseen in "
+        "training.",
+    )
     return figure
 
 
@@ -40,5 +56,14 @@ def write_labels(axis: Axes, model: str, labels: list[Label], points: float) -> 
         background = {"facecolor": NOVEL, "edgecolor": "none", "pad": 1.0} if label.novel else None
         weight = "bold" if label.novel else "normal"
         name = fitted(label.name, points, 6, weight)
-        axis.text(0.02, 0.80 - 0.155 * line, f"{sign} {name}", fontsize=6, va="top", color=colour, bbox=background,
-                  weight=weight, transform=axis.transAxes)
+        axis.text(
+            0.02,
+            0.80 - 0.155 * line,
+            f"{sign} {name}",
+            fontsize=6,
+            va="top",
+            color=colour,
+            bbox=background,
+            weight=weight,
+            transform=axis.transAxes,
+        )

@@ -27,7 +27,15 @@ from c2srt.relations.pictures import plain
 WIDTH = 7.0
 """Inches: a page with two columns."""
 DPI = 300
-BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#56B4E9",
+    "#CC79A7",
+    "#F0E442",
+)
 INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
 SEEN, UNSEEN = BLUE, ORANGE
 NOVEL = "#FBEFB0"
@@ -35,11 +43,30 @@ NOVEL = "#FBEFB0"
 MARKS = {1: ("✓", BLUE), -1: ("✗", "#B84A00"), 0: ("?", "#5A5A5A")}
 """By label: sign and colour of right, wrong (a darker VERMILION, for small letters) and not verified."""
 MEANING = {1: "present", -1: "absent", 0: "not verified"}
-SETTINGS = {"font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 6.5,
-            "ytick.labelsize": 6.5, "legend.fontsize": 6.5, "figure.titlesize": 9, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-            "lines.markersize": 3.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK,
-            "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.color": INK,
-            "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "pdf.fonttype": 42}
+SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "figure.titlesize": 9,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
 
 
 @contextmanager
@@ -101,17 +128,35 @@ def show_photo(axis: Axes, photo, **settings) -> None:
 def note(figure: Figure, text: str) -> None:
     """Sentences under everything that is drawn: what the figure shows, and over what."""
     figure.canvas.draw()  # places axes and their labels
-    lowest = min(box.y0 for axis in figure.axes if (box := axis.get_tightbbox()) is not None) / figure.bbox.height
-    lines = plain("\n".join(textwrap.wrap(text, round(19 * figure.get_figwidth()), break_on_hyphens=False)))
-    figure.text(0.5, lowest - 0.06 / figure.get_figheight(), lines, ha="center", va="top", fontsize=6.5, linespacing=1.4)
+    lowest = (
+        min(box.y0 for axis in figure.axes if (box := axis.get_tightbbox()) is not None)
+        / figure.bbox.height
+    )
+    lines = plain(
+        "\n".join(textwrap.wrap(text, round(19 * figure.get_figwidth()), break_on_hyphens=False))
+    )
+    figure.text(
+        0.5,
+        lowest - 0.06 / figure.get_figheight(),
+        lines,
+        ha="center",
+        va="top",
+        fontsize=6.5,
+        linespacing=1.4,
+    )
 
 
 def legend_of_marks(words: dict[int, str] = MEANING) -> str:
     """What the marks mean, for a note; a mark and its words stay on one line."""
-    return "   ".join(f"{sign} {words[label]}".replace(" ", "\u00a0") for label, (sign, _) in MARKS.items())
+    return "   ".join(
+        f"{sign} {words[label]}".replace(" ", "\u00a0") for label, (sign, _) in MARKS.items()
+    )
 
 
 def ink_on(colour: tuple[float, ...]) -> str:
     """White or INK, whichever is legible on a colour (relative luminance of WCAG)."""
-    red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour[:3])
+    red, green, blue = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in colour[:3]
+    )
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2 else INK

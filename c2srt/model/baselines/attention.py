@@ -19,6 +19,10 @@ class Attention(nn.Module):
         self.key, self.value = nn.Linear(source_width, width), nn.Linear(source_width, width)
 
     def forward(self, queries: Tensor, sources: Tensor) -> Tensor:
-        query, key, value = (rows.unflatten(2, (self.heads, -1)).transpose(1, 2)
-                             for rows in (self.query(queries), self.key(sources), self.value(sources)))
-        return self.output(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        query, key, value = (
+            rows.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for rows in (self.query(queries), self.key(sources), self.value(sources))
+        )
+        return self.output(
+            F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        )

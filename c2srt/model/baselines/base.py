@@ -41,8 +41,15 @@ class Baseline(Student):
     distils: ClassVar[bool] = False
     tunes_prompts: ClassVar[bool] = False
 
-    def __init__(self, clip: Clip, config: ModelConfig, loss: LossConfig, graph: Graph, seen_count: int,
-                 online_teacher: bool = False) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        config: ModelConfig,
+        loss: LossConfig,
+        graph: Graph,
+        seen_count: int,
+        online_teacher: bool = False,
+    ) -> None:
         super().__init__(clip, config, loss, graph, seen_count, online_teacher and self.distils)
         if not self.trains_tower:
             self.tower.requires_grad_(False)
@@ -57,18 +64,31 @@ class Baseline(Student):
         """The loss from what the head returned for text [S, D]: by name, (factor, value per image [B])."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor
+    ) -> dict[str, Tensor]:
         """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms without factors."""
         if self.loss.distillation > 0 and not self.distils:
-            raise UserError(f"model.kind={self.config.kind} has no distillation: set loss.distillation=0")
+            raise UserError(
+                f"model.kind={self.config.kind} has no distillation: set loss.distillation=0"
+            )
         text, features = self.graph_on(images.device).text[: self.seen_count], self.features(images)
-        terms = self.terms(self.head(*features, text.to(features[0].dtype), self.budget(images.device)), text, labels)
+        terms = self.terms(
+            self.head(*features, text.to(features[0].dtype), self.budget(images.device)),
+            text,
+            labels,
+        )
         if self.loss.distillation > 0:
             teacher = self.teacher_features(images) if self._teacher else teacher
             if teacher is None:
-                raise UserError(f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
-                                "teacher=online")
-            terms["distillation"] = self.loss.distillation, distillation_loss(features[1], teacher, self.loss)
+                raise UserError(
+                    f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
+                    "teacher=online"
+                )
+            terms["distillation"] = (
+                self.loss.distillation,
+                distillation_loss(features[1], teacher, self.loss),
+            )
         values = {name: (weights * term).mean() for name, (_, term) in terms.items()}
         return values | {"loss": sum(factor * values[name] for name, (factor, _) in terms.items())}
 
@@ -84,18 +104,26 @@ class Baseline(Student):
         text = (graph or self.graph_on(images.device)).text.to(features[0])
         return self.head(*features, text, self.budget(images.device))[0], None
 
-    def text_gradient(self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor,
-                      loss: LossConfig) -> tuple[Tensor, Tensor]:
+    def text_gradient(
+        self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor, loss: LossConfig
+    ) -> tuple[Tensor, Tensor]:
         """Mean of weights × ranking loss with text features [S, D], and its gradient for them (prompt tuning)."""
-        raise UserError(f"model.kind={self.config.kind} has no prompt tuning: tune a C²SRT or an MKT")
+        raise UserError(
+            f"model.kind={self.config.kind} has no prompt tuning: tune a C²SRT or an MKT"
+        )
 
     def budget(self, device: torch.device) -> int:
         """`model.tile_mib` or its default: what the scores may hold at a time, in bytes."""
         return budget_bytes(self.config, device)
 
-    def training_plan(self, images: int, device: torch.device, dtype: torch.dtype) -> tuple[str, dict[str, float]]:
+    def training_plan(
+        self, images: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[str, dict[str, float]]:
         """As `C2SRT.training_plan`."""
-        parameters, mib = sum(getattr(p, "ds_numel", p.numel()) for p in self.head.parameters()), self.budget(device) / MIB
+        parameters, mib = (
+            sum(getattr(p, "ds_numel", p.numel()) for p in self.head.parameters()),
+            self.budget(device) / MIB,
+        )
         line = f"head of {self.config.kind}: {parameters:,} parameters; categories are scored within {mib:,.0f} MiB at a time"
         return line, {"head/parameters": parameters, "head/tile_mib": mib}
 
@@ -104,7 +132,9 @@ def read_settings(kind: type, config: ModelConfig) -> Settings:
     """`model.baseline` as the settings of one kind. Raises UserError on an unknown key."""
     known = [field.name for field in fields(kind)]
     if unknown := sorted(set(config.baseline) - set(known)):
-        raise UserError(f"model.baseline.{unknown[0]} is no setting of model.kind={config.kind}, which has {', '.join(known)}")
+        raise UserError(
+            f"model.baseline.{unknown[0]} is no setting of model.kind={config.kind}, which has {', '.join(known)}"
+        )
     return kind(**config.baseline)
 
 
@@ -112,7 +142,9 @@ def at_least(settings: Settings, least: int, *names: str) -> None:
     """Raises UserError when one of the named settings is below `least`."""
     for name in names:
         if getattr(settings, name) < least:
-            raise UserError(f"model.baseline.{name}={getattr(settings, name)} must be at least {least}")
+            raise UserError(
+                f"model.baseline.{name}={getattr(settings, name)} must be at least {least}"
+            )
 
 
 def negatives(labels: Tensor, config: LossConfig) -> Tensor:

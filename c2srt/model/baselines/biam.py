@@ -46,7 +46,9 @@ class Biam(Baseline):
     Settings = Settings
 
     def make_head(self, clip: Clip) -> nn.Module:
-        return BiamHead(clip.width, clip.width, clip.width, tuple(clip.visual.grid_size), self.settings)
+        return BiamHead(
+            clip.width, clip.width, clip.width, tuple(clip.visual.grid_size), self.settings
+        )
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         return {"ranking": (1.0, ranking_loss(found[0], labels, self.loss))}
@@ -55,12 +57,22 @@ class Biam(Baseline):
 class BiamHead(nn.Module):
     """patches [B, P, D], global_ [B, G], text [C, W] -> (scores [B, C],). `grid`: rows and columns of the P patches."""
 
-    def __init__(self, width: int, global_width: int, word_width: int, grid: tuple[int, int], settings: Settings) -> None:
+    def __init__(
+        self,
+        width: int,
+        global_width: int,
+        word_width: int,
+        grid: tuple[int, int],
+        settings: Settings,
+    ) -> None:
         super().__init__()
         channels, self.topk = settings.channels, settings.topk
         self.entry = Convolution(width, channels, grid)
         self.attention = Attention(channels, settings.heads)
-        self.wider, self.narrower = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
+        self.wider, self.narrower = (
+            nn.Linear(channels, 2 * channels),
+            nn.Linear(2 * channels, channels),
+        )
         self.scene, self.gate = nn.Linear(channels, channels), nn.Linear(global_width, channels)
         self.context = Convolution(channels, channels, grid)
         self.fusion = nn.Linear(2 * channels, width)
@@ -74,7 +86,7 @@ class BiamHead(nn.Module):
         gated = (value.mean(1) * self.gate(global_)).sigmoid()[:, None] * value
         scene = gated + self.context(gated)
         fused = F.leaky_relu(self.fusion(torch.cat([region, scene], 2)), SLOPE)
-        return top_mean(fused, self.classes(text), self.topk, budget),
+        return (top_mean(fused, self.classes(text), self.topk, budget),)
 
 
 class Convolution(nn.Module):
@@ -82,7 +94,11 @@ class Convolution(nn.Module):
 
     def __init__(self, width: int, channels: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.grid, self.convolution, self.norm = grid, nn.Conv2d(width, channels, 3, padding=1), nn.LayerNorm(channels)
+        self.grid, self.convolution, self.norm = (
+            grid,
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.LayerNorm(channels),
+        )
 
     def forward(self, regions: Tensor) -> Tensor:
         image = regions.transpose(1, 2).unflatten(2, self.grid)

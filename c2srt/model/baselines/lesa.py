@@ -52,15 +52,22 @@ class Lesa(Baseline):
     Settings = Settings
 
     def make_head(self, clip: Clip) -> nn.Module:
-        return LesaHead(clip.width, clip.width, self.settings.attentions, tuple(clip.visual.grid_size))
+        return LesaHead(
+            clip.width, clip.width, self.settings.attentions, tuple(clip.visual.grid_size)
+        )
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         scores, attended, classes, average, logits = found
         of_average = (average @ classes.T).to(scores.dtype)
-        return {"ranking": (1.0, ranking_loss(scores, labels, self.loss)),
-                "distribution": (self.settings.distribution, distribution(attended, classes, labels)),
-                "global": (self.settings.global_ * RELEASED_BATCH, ((of_average - scores) * labels).clamp(min=0).sum(1)),
-                "span": (self.settings.span * math.sqrt(RELEASED_BATCH), span(logits))}
+        return {
+            "ranking": (1.0, ranking_loss(scores, labels, self.loss)),
+            "distribution": (self.settings.distribution, distribution(attended, classes, labels)),
+            "global": (
+                self.settings.global_ * RELEASED_BATCH,
+                ((of_average - scores) * labels).clamp(min=0).sum(1),
+            ),
+            "span": (self.settings.span * math.sqrt(RELEASED_BATCH), span(logits)),
+        }
 
 
 class LesaHead(nn.Module):
@@ -74,8 +81,12 @@ class LesaHead(nn.Module):
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, attentions)
         self.classes = nn.Linear(word_width, width, bias=False)
 
-    def forward(self, patches: Tensor, global_: Tensor, text: Tensor, budget: int) -> tuple[Tensor, ...]:
-        image = F.pad(patches.transpose(1, 2).unflatten(2, self.grid), (0, 1, 0, 1))  # TensorFlow's SAME for an even kernel
+    def forward(
+        self, patches: Tensor, global_: Tensor, text: Tensor, budget: int
+    ) -> tuple[Tensor, ...]:
+        image = F.pad(
+            patches.transpose(1, 2).unflatten(2, self.grid), (0, 1, 0, 1)
+        )  # TensorFlow's SAME for an even kernel
         regions = self.norm(self.convolution(image).flatten(2).transpose(1, 2)).relu()
         logits = self.outer(self.inner(regions).tanh()).transpose(1, 2)
         attended, classes = logits.softmax(2) @ regions, self.classes(text)

@@ -49,13 +49,14 @@ class Mkt(Baseline):
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         return {"ranking": (1.0, ranking_loss(found[0], labels, self.loss))}
 
-    def text_gradient(self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor,
-                      loss: LossConfig) -> tuple[Tensor, Tensor]:
+    def text_gradient(
+        self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor, loss: LossConfig
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             features = self.features(images)
         with torch.enable_grad():
             text = text.detach().requires_grad_()
-            scores, = self.head(*features, text.to(features[0].dtype), self.budget(images.device))
+            (scores,) = self.head(*features, text.to(features[0].dtype), self.budget(images.device))
             value = (weights * ranking_loss(scores, labels, loss)).mean()
             return value.detach(), torch.autograd.grad(value, text)[0]
 
@@ -70,4 +71,4 @@ class MktHead(nn.Module):
     def forward(self, patches: Tensor, global_: Tensor, text: Tensor, budget: int) -> tuple[Tensor]:
         local = top_mean(patches, text, self.topk, budget)
         whole = (global_ @ text.T).to(wide(text))
-        return (F.normalize(local, dim=1) + F.normalize(whole, dim=1)) / 2,
+        return ((F.normalize(local, dim=1) + F.normalize(whole, dim=1)) / 2,)

@@ -55,12 +55,17 @@ class Qks(Baseline):
         """All tokens [B, 1 + P, W] behind ln_post, before the projection."""
         with torch.no_grad():
             pooled, tokens = self.tower.vit(self.pixels(images))
-        return torch.cat([pooled[:, None], tokens], 1),
+        return (torch.cat([pooled[:, None], tokens], 1),)
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         positive, negative = labels == 1, negatives(labels, self.loss)
         each = (asymmetric if self.settings.loss == "asl" else cross_entropy)(found[0], positive)
-        return {self.settings.loss: (1.0, (each * (positive | negative)).sum(1) / (positive | negative).sum(1).clamp(min=1))}
+        return {
+            self.settings.loss: (
+                1.0,
+                (each * (positive | negative)).sum(1) / (positive | negative).sum(1).clamp(min=1),
+            )
+        }
 
 
 class QksHead(nn.Module):
@@ -88,7 +93,7 @@ class QksHead(nn.Module):
         hidden = self.norm(self.queries).expand(len(tokens), -1, -1)
         for layer in self.layers:
             hidden = layer(hidden, tokens)
-        return top_mean(hidden @ self.projection, text, 1, budget),
+        return (top_mean(hidden @ self.projection, text, 1, budget),)
 
 
 class Layer(nn.Module):

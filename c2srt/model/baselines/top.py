@@ -42,10 +42,19 @@ class TopMean(torch.autograd.Function):
         rows, classes, places = ctx.saved_tensors
         compute = wide(rows)
         of_rows, of_classes = torch.zeros_like(rows, dtype=compute), []
-        parts = zip(upstream.split(ctx.part, 1), classes.split(ctx.part), places.split(ctx.part, 2), strict=True)
+        parts = zip(
+            upstream.split(ctx.part, 1),
+            classes.split(ctx.part),
+            places.split(ctx.part, 2),
+            strict=True,
+        )
         for share, some, where in parts:
             share = (share / where.shape[1])[:, None].expand(-1, where.shape[1], -1)
-            chosen = share.new_zeros(len(rows), rows.shape[1], len(some)).scatter_(1, where.long(), share).to(rows.dtype)
+            chosen = (
+                share.new_zeros(len(rows), rows.shape[1], len(some))
+                .scatter_(1, where.long(), share)
+                .to(rows.dtype)
+            )
             if ctx.needs_input_grad[0]:
                 of_rows += chosen @ some
             if ctx.needs_input_grad[1]:

@@ -52,7 +52,10 @@ class ZsSdl(Baseline):
         scores, matrix = found
         ranking = SoftplusPairs.apply(scores, labels == 1, negatives(labels, self.loss))
         weight, spread = self.settings.regulariser, matrix.to(wide(matrix)).var(1).sum(1)
-        return {"ranking": (2 * (1 - weight), (1 + diversity(labels, text)) * ranking), "spread": (2 * weight, spread)}
+        return {
+            "ranking": (2 * (1 - weight), (1 + diversity(labels, text)) * ranking),
+            "spread": (2 * weight, spread),
+        }
 
 
 class ZsSdlHead(nn.Module):
@@ -62,7 +65,9 @@ class ZsSdlHead(nn.Module):
         super().__init__()
         self.rows, self.embedding = rows, nn.Linear(width, rows * word_width, bias=False)
 
-    def forward(self, patches: Tensor, global_: Tensor, text: Tensor, budget: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, patches: Tensor, global_: Tensor, text: Tensor, budget: int
+    ) -> tuple[Tensor, Tensor]:
         matrix = self.embedding(global_).unflatten(1, (self.rows, -1))
         return top_mean(matrix, text, 1, budget), matrix
 
@@ -71,7 +76,9 @@ def diversity(labels: Tensor, text: Tensor) -> Tensor:
     """Variance of the positives' text features [C, D], summed over dimensions, per image [B]: (Σ ‖v‖² − ‖Σ v‖² / n) / (n − 1)."""
     positive, text = (labels == 1).to(text.dtype), text.detach()
     count = positive.sum(1)
-    within = positive @ text.square().sum(1) - (positive @ text).square().sum(1) / count.clamp(min=1)
+    within = positive @ text.square().sum(1) - (positive @ text).square().sum(1) / count.clamp(
+        min=1
+    )
     return within.clamp(min=0) / (count - 1).clamp(min=1)
 
 
@@ -82,7 +89,9 @@ class SoftplusPairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores, positive, negative):
         count = positive.sum(1)
-        best, order = scores.masked_fill(~positive, torch.inf).topk(int(count.max()), largest=False)  # inf: no such positive
+        best, order = scores.masked_fill(~positive, torch.inf).topk(
+            int(count.max()), largest=False
+        )  # inf: no such positive
         total, gradient = scores.new_zeros(len(scores)), torch.zeros_like(scores)
         for rank in range(best.shape[1]):
             difference = scores - best[:, rank, None]

@@ -28,14 +28,23 @@ def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> 
     """Whether the kernels can run on this tensor, float32 or bfloat16, on a GPU of compute capability 8 or more (or under
     TRITON_INTERPRET=1), in a program that is not traced for export: the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of table
     slots as `neighbours`, the nodes [N, D] of `attention_forward`, d a power of two from 16."""
-    if tensor.dtype not in (torch.float32, torch.bfloat16) or torch.compiler.is_exporting() or not runs_on(tensor.device):
+    if (
+        tensor.dtype not in (torch.float32, torch.bfloat16)
+        or torch.compiler.is_exporting()
+        or not runs_on(tensor.device)
+    ):
         return False
     width = tensor.shape[-1]
     if heads is None:
         return tensor.shape[-2] * tensor.element_size() <= MOST_PATCH_BYTES
     head_width = width // heads
-    return (width % heads == 0 and head_width >= 16 and head_width & (head_width - 1) == 0
-            and width <= MOST_WIDTH and 1 <= neighbours <= MOST_NEIGHBOURS)
+    return (
+        width % heads == 0
+        and head_width >= 16
+        and head_width & (head_width - 1) == 0
+        and width <= MOST_WIDTH
+        and 1 <= neighbours <= MOST_NEIGHBOURS
+    )
 
 
 def runs_on(device: torch.device) -> bool:
@@ -44,7 +53,11 @@ def runs_on(device: torch.device) -> bool:
         return False
     if interpreted():
         return True
-    return device.type == "cuda" and torch.version.cuda is not None and torch.cuda.get_device_capability(device)[0] >= 8
+    return (
+        device.type == "cuda"
+        and torch.version.cuda is not None
+        and torch.cuda.get_device_capability(device)[0] >= 8
+    )
 
 
 def interpreted() -> bool:
@@ -52,7 +65,9 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
+def assignment(
+    patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool
+) -> Tensor:
     """`c2srt.model.isr.assignment`: the pooling matrix A [B, C, P] of patches [B, P, D] raw and text [C, D]
     (or [B, C, D]) unit rows.
 
@@ -64,7 +79,9 @@ def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, ma
     return isr.assignment(patches, text, scale, threshold, max_patches, weighted)
 
 
-def attention_forward(target: Tensor, source: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+def attention_forward(
+    target: Tensor, source: Tensor, attention: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor]:
     """GATv2's attention over a neighbour table: e_ijm = a_m · LeakyReLU(t_i + s_j), α = softmax_j e, ‖_m Σ_j α_ijm s_jm.
 
     target [M, D], source [N, D], attention [H, d], table [M, K] rows of source or −1 -> aggregated [M, D] in source's type,
@@ -76,8 +93,15 @@ def attention_forward(target: Tensor, source: Tensor, attention: Tensor, table: 
     return gat.attention_forward(target, source, attention, table)
 
 
-def attention_backward(upstream: Tensor, target: Tensor, source: Tensor, attention: Tensor, alpha: Tensor, table: Tensor,
-                       reversed: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def attention_backward(
+    upstream: Tensor,
+    target: Tensor,
+    source: Tensor,
+    attention: Tensor,
+    alpha: Tensor,
+    table: Tensor,
+    reversed: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of target [M, D], source [N, D] and attention [H, d] (float32) for the upstream gradient [M, D] of aggregated.
 
     `alpha` is attention_forward's, `reversed` is reversed_adjacency(table, N). Deterministic: no atomics, every sum has one
@@ -96,10 +120,16 @@ def reversed_adjacency(table: Tensor, sources: int) -> tuple[Tensor, Tensor]:
     """
     flat = table.flatten()
     if flat.numel() >= 2**31:
-        raise UserError(f"{flat.numel():,} edges in one tile are more than 32 bits can count: lower model.tile_mib")
-    largest, missing = torch.stack([flat.max(), (flat < 0).sum()]).tolist() if len(flat) else (-1, 0)
+        raise UserError(
+            f"{flat.numel():,} edges in one tile are more than 32 bits can count: lower model.tile_mib"
+        )
+    largest, missing = (
+        torch.stack([flat.max(), (flat < 0).sum()]).tolist() if len(flat) else (-1, 0)
+    )
     if largest >= sources:
-        raise UserError(f"the neighbour table names row {largest} of {sources} sources: build the relations for this vocabulary")
+        raise UserError(
+            f"the neighbour table names row {largest} of {sources} sources: build the relations for this vocabulary"
+        )
     order = flat.argsort(stable=True)[missing:]
     bounds = torch.arange(sources + 1, device=table.device, dtype=flat.dtype)
     return torch.searchsorted(flat[order], bounds).int(), order.int()

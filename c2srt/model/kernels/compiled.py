@@ -45,7 +45,9 @@ class Absent:
         return self.target
 
 
-def compile_kernels(capability: int, patches: int, width: int, heads: int, dtype: torch.dtype) -> list[Compiled]:
+def compile_kernels(
+    capability: int, patches: int, width: int, heads: int, dtype: torch.dtype
+) -> list[Compiled]:
     """All kernels that a head of these sizes launches: the ISR's, and the GATv2's where d = width / heads has one.
 
     In a process of its own: the driver is replaced, and Triton keeps what it compiled, for whichever card. Raises what Triton
@@ -59,9 +61,18 @@ def compile_kernels(capability: int, patches: int, width: int, heads: int, dtype
         with redirect_stdout(StringIO()) as told:
             kernel = launch(self, *arguments, warmup=True, **options)
         if f".target sm_{capability}" not in kernel.asm["ptx"]:
-            raise RuntimeError(f"{self.__name__} was asked for sm_{capability} and compiled for another card")
-        found.append(Compiled(self.__name__, *resources(told.getvalue()), kernel.metadata.shared, kernel.metadata.num_warps,
-                              kernel.asm["ptx"]))
+            raise RuntimeError(
+                f"{self.__name__} was asked for sm_{capability} and compiled for another card"
+            )
+        found.append(
+            Compiled(
+                self.__name__,
+                *resources(told.getvalue()),
+                kernel.metadata.shared,
+                kernel.metadata.num_warps,
+                kernel.asm["ptx"],
+            )
+        )
 
     JITFunction.run = compile_only
     try:
@@ -84,7 +95,9 @@ def call(patches: int, width: int, heads: int, dtype: torch.dtype) -> None:
     table = torch.zeros(ROWS, SLOTS, dtype=torch.int64)
     attention, alpha = torch.zeros(heads, head, dtype=dtype), torch.zeros(ROWS, SLOTS, heads)
     kernels.attention_forward(nodes, nodes, attention, table)
-    kernels.attention_backward(nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, ROWS))
+    kernels.attention_backward(
+        nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, ROWS)
+    )
 
 
 def resources(told: str) -> tuple[int, int]:

@@ -17,13 +17,22 @@ NEGATIVE_SLOPE = tl.constexpr(0.2)
 WARP_VALUES = 512  # of a tile that one warp holds, 16 registers a thread: a row of D = 512 then needs no barrier at all
 EDGE_VALUES = 1024  # the same for the walk over edges, which needs fewer tiles at once
 MOST_WARPS = 8
-LARGEST_PARTIALS = 4096  # programs of the backward over targets, each with its own sum for grad_attention
+LARGEST_PARTIALS = (
+    4096  # programs of the backward over targets, each with its own sum for grad_attention
+)
 SEGMENT = 64  # edges of a long list that are added by one program
 
 
-def attention_forward(target: Tensor, source: Tensor, attention: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+def attention_forward(
+    target: Tensor, source: Tensor, attention: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor]:
     """See c2srt.model.kernels.attention_forward."""
-    target, source, attention, table = target.contiguous(), source.contiguous(), attention.contiguous(), table.contiguous()
+    target, source, attention, table = (
+        target.contiguous(),
+        source.contiguous(),
+        attention.contiguous(),
+        table.contiguous(),
+    )
     (targets, slots), sizes = table.shape, constants(attention, table)
     aggregated = torch.empty_like(target, dtype=source.dtype)
     alpha = target.new_empty(targets, slots, len(attention), dtype=torch.float32)
@@ -31,13 +40,29 @@ def attention_forward(target: Tensor, source: Tensor, attention: Tensor, table: 
         block = rows_of(WARP_VALUES, sizes)
         with torch.cuda.device_of(source):
             forward_kernel[(triton.cdiv(targets, block),)](
-                target, source, attention, table, aggregated, alpha, targets, SLOTS=triton.next_power_of_2(slots), ROWS=block,
-                **sizes)
+                target,
+                source,
+                attention,
+                table,
+                aggregated,
+                alpha,
+                targets,
+                SLOTS=triton.next_power_of_2(slots),
+                ROWS=block,
+                **sizes,
+            )
     return aggregated, alpha
 
 
-def attention_backward(upstream: Tensor, target: Tensor, source: Tensor, attention: Tensor, alpha: Tensor, table: Tensor,
-                       reversed: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def attention_backward(
+    upstream: Tensor,
+    target: Tensor,
+    source: Tensor,
+    attention: Tensor,
+    alpha: Tensor,
+    table: Tensor,
+    reversed: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
     """See c2srt.model.kernels.attention_backward."""
     nodes = [tensor.contiguous() for tensor in (upstream, target, source, attention, alpha)]
     table, sizes = table.contiguous(), constants(attention, table)
@@ -46,8 +71,15 @@ def attention_backward(upstream: Tensor, target: Tensor, source: Tensor, attenti
     return grad_target, grad_source, grad_attention
 
 
-def backward_targets(upstream: Tensor, target: Tensor, source: Tensor, attention: Tensor, alpha: Tensor, table: Tensor,
-                     sizes: dict[str, int | bool]) -> tuple[Tensor, Tensor, Tensor]:
+def backward_targets(
+    upstream: Tensor,
+    target: Tensor,
+    source: Tensor,
+    attention: Tensor,
+    alpha: Tensor,
+    table: Tensor,
+    sizes: dict[str, int | bool],
+) -> tuple[Tensor, Tensor, Tensor]:
     """grad_target [M, D], grad_attention [H, d] float32 and the logits' gradient [M, K, H] float32."""
     targets, block = len(table), rows_of(WARP_VALUES, sizes)
     grad_target, grad_logit = torch.empty_like(target), torch.empty_like(alpha)
@@ -57,13 +89,36 @@ def backward_targets(upstream: Tensor, target: Tensor, source: Tensor, attention
     partials = attention.new_zeros(programs, *attention.shape, dtype=torch.float32)
     if programs:
         with torch.cuda.device_of(source):
-            target_kernel[(programs,)](upstream, target, source, attention, alpha, table, grad_target, grad_logit, partials,
-                                       targets, turns, ROWS=block, **sizes)
+            target_kernel[(programs,)](
+                upstream,
+                target,
+                source,
+                attention,
+                alpha,
+                table,
+                grad_target,
+                grad_logit,
+                partials,
+                targets,
+                turns,
+                ROWS=block,
+                **sizes,
+            )
     return grad_target, partials.sum(0), grad_logit
 
 
-def backward_sources(upstream: Tensor, target: Tensor, source: Tensor, attention: Tensor, alpha: Tensor, grad_logit: Tensor,
-                     table: Tensor, offsets: Tensor, edges: Tensor, sizes: dict[str, int | bool]) -> Tensor:
+def backward_sources(
+    upstream: Tensor,
+    target: Tensor,
+    source: Tensor,
+    attention: Tensor,
+    alpha: Tensor,
+    grad_logit: Tensor,
+    table: Tensor,
+    offsets: Tensor,
+    edges: Tensor,
+    sizes: dict[str, int | bool],
+) -> Tensor:
     """grad_source [N, D]. Segments of the edge list that belong to one source are added first, by a program each, so that a
     hub's list is not one program's long walk."""
     grad_source = torch.empty_like(source)
@@ -84,7 +139,14 @@ def constants(attention: Tensor, table: Tensor) -> dict[str, int | bool]:
     heads, width = attention.shape
     padded = triton.next_power_of_2(heads)
     warps = min(MOST_WARPS, max(1, padded * width // WARP_VALUES))
-    return {"K": table.shape[1], "H": heads, "WIDTH": width, "HEADS": padded, "num_warps": warps, "enable_fp_fusion": True}
+    return {
+        "K": table.shape[1],
+        "H": heads,
+        "WIDTH": width,
+        "HEADS": padded,
+        "num_warps": warps,
+        "enable_fp_fusion": True,
+    }
 
 
 def rows_of(values: int, sizes: dict[str, int | bool]) -> int:
@@ -96,21 +158,29 @@ def rows_of(values: int, sizes: dict[str, int | bool]) -> int:
 def head_columns(H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
     """Column of every (head, lane) in a row of D, and whether the head exists: [HEADS, d]."""
     head = tl.arange(0, HEADS)[:, None]
-    return head * WIDTH + tl.arange(0, WIDTH)[None, :], (head < H) & (tl.arange(0, WIDTH)[None, :] < WIDTH)
+    return head * WIDTH + tl.arange(0, WIDTH)[None, :], (head < H) & (
+        tl.arange(0, WIDTH)[None, :] < WIDTH
+    )
 
 
 @triton.jit
 def load_rows(base, row, present, column, real, D: tl.constexpr):
     """Rows of base [*, D] as float32 [ROWS, HEADS, d]; zeros where absent."""
     place = row.to(tl.int64)[:, None, None] * D + column[None, :, :]
-    return tl.load(base + place, mask=present[:, None, None] & real[None, :, :], other=0.0).to(tl.float32)
+    return tl.load(base + place, mask=present[:, None, None] & real[None, :, :], other=0.0).to(
+        tl.float32
+    )
 
 
 @triton.jit
 def load_heads(base, row, present, H: tl.constexpr, HEADS: tl.constexpr):
     """Rows of base [*, H] as [ROWS, HEADS]; zeros where absent."""
     head = tl.arange(0, HEADS)
-    return tl.load(base + row.to(tl.int64)[:, None] * H + head[None, :], mask=present[:, None] & (head < H)[None, :], other=0.0)
+    return tl.load(
+        base + row.to(tl.int64)[:, None] * H + head[None, :],
+        mask=present[:, None] & (head < H)[None, :],
+        other=0.0,
+    )
 
 
 @triton.jit
@@ -124,8 +194,21 @@ def slope(x):
 
 
 @triton.jit
-def forward_kernel(target, source, attention, table, aggregated, alpha, targets, K: tl.constexpr, SLOTS: tl.constexpr,
-                   ROWS: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
+def forward_kernel(
+    target,
+    source,
+    attention,
+    table,
+    aggregated,
+    alpha,
+    targets,
+    K: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    H: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEADS: tl.constexpr,
+):
     """One block of targets: aggregated [M, D] and alpha [M, K, H]."""
     D: tl.constexpr = H * WIDTH
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -135,13 +218,17 @@ def forward_kernel(target, source, attention, table, aggregated, alpha, targets,
     t = load_rows(target, row, row < targets, column, real, D)
 
     logits = tl.full([ROWS, SLOTS, HEADS], float("-inf"), tl.float32)
-    best = tl.full([ROWS, HEADS], -3.0e38, tl.float32)  # finite, so that −inf − best never is not-a-number
+    best = tl.full(
+        [ROWS, HEADS], -3.0e38, tl.float32
+    )  # finite, so that −inf − best never is not-a-number
     norm = tl.zeros([ROWS, HEADS], tl.float32)
     total = tl.zeros([ROWS, HEADS, WIDTH], tl.float32)
     for k in tl.static_range(K):
         neighbour = tl.load(table + row.to(tl.int64) * K + k, mask=row < targets, other=-1)
         s = load_rows(source, neighbour, neighbour >= 0, column, real, D)
-        logit = tl.where((neighbour >= 0)[:, None], tl.sum(a[None, :, :] * leaky_relu(t + s), 2), float("-inf"))
+        logit = tl.where(
+            (neighbour >= 0)[:, None], tl.sum(a[None, :, :] * leaky_relu(t + s), 2), float("-inf")
+        )
         logits = tl.where((slot == k)[None, :, None], logit[:, None, :], logits)
         better = tl.maximum(best, logit)
         shrink, share = tl.exp(best - better), tl.exp(logit - better)
@@ -151,7 +238,11 @@ def forward_kernel(target, source, attention, table, aggregated, alpha, targets,
 
     norm = tl.maximum(norm, 1.0)  # the best neighbour adds exactly 1; 0 only where there is none
     place = row.to(tl.int64)[:, None, None] * D + column[None, :, :]
-    tl.store(aggregated + place, total / norm[:, :, None], mask=(row < targets)[:, None, None] & real[None, :, :])
+    tl.store(
+        aggregated + place,
+        total / norm[:, :, None],
+        mask=(row < targets)[:, None, None] & real[None, :, :],
+    )
     head = tl.arange(0, HEADS)
     place = (row.to(tl.int64)[:, None, None] * K + slot[None, :, None]) * H + head[None, None, :]
     inside = (row < targets)[:, None, None] & (slot < K)[None, :, None] & (head < H)[None, None, :]
@@ -159,8 +250,24 @@ def forward_kernel(target, source, attention, table, aggregated, alpha, targets,
 
 
 @triton.jit
-def target_kernel(upstream, target, source, attention, alpha, table, grad_target, grad_logit, partials, targets, turns,
-                  K: tl.constexpr, ROWS: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
+def target_kernel(
+    upstream,
+    target,
+    source,
+    attention,
+    alpha,
+    table,
+    grad_target,
+    grad_logit,
+    partials,
+    targets,
+    turns,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    H: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEADS: tl.constexpr,
+):
     """`turns` blocks of targets: grad_target [M, D], grad_logit [M, K, H], and this program's part of grad_attention."""
     D: tl.constexpr = H * WIDTH
     column, real = head_columns(H, WIDTH, HEADS)
@@ -188,13 +295,33 @@ def target_kernel(upstream, target, source, attention, alpha, table, grad_target
             grad_t += grad[:, :, None] * slope(x)
             grad_a += tl.sum(grad[:, :, None] * leaky_relu(x), 0)
         place = row.to(tl.int64)[:, None, None] * D + column[None, :, :]
-        tl.store(grad_target + place, a[None, :, :] * grad_t, mask=(row < targets)[:, None, None] & real[None, :, :])
+        tl.store(
+            grad_target + place,
+            a[None, :, :] * grad_t,
+            mask=(row < targets)[:, None, None] & real[None, :, :],
+        )
     tl.store(partials + tl.program_id(0).to(tl.int64) * D + column, grad_a, mask=real)
 
 
 @triton.jit
-def edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, start, stop, K: tl.constexpr, EDGES: tl.constexpr,
-             H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
+def edge_sum(
+    upstream,
+    target,
+    alpha,
+    grad_logit,
+    edges,
+    s,
+    a,
+    column,
+    real,
+    start,
+    stop,
+    K: tl.constexpr,
+    EDGES: tl.constexpr,
+    H: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEADS: tl.constexpr,
+):
     """What edges[start:stop], all of one source s [HEADS, d], give its gradient: Σ α u_i + ∂e a · LeakyReLU'(t_i + s)."""
     total = tl.zeros([HEADS, WIDTH], tl.float32)
     for first in range(start, stop, EDGES):
@@ -205,28 +332,79 @@ def edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, sta
         t = load_rows(target, edge // K, present, column, real, H * WIDTH)
         share = load_heads(alpha, edge, present, H, HEADS)
         grad = load_heads(grad_logit, edge, present, H, HEADS)
-        total += tl.sum(share[:, :, None] * u + grad[:, :, None] * a[None, :, :] * slope(t + s[None, :, :]), 0)
+        total += tl.sum(
+            share[:, :, None] * u + grad[:, :, None] * a[None, :, :] * slope(t + s[None, :, :]), 0
+        )
     return total
 
 
 @triton.jit
-def segment_kernel(upstream, target, source, attention, alpha, grad_logit, edges, table, sums, K: tl.constexpr,
-                   LENGTH: tl.constexpr, EDGES: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
+def segment_kernel(
+    upstream,
+    target,
+    source,
+    attention,
+    alpha,
+    grad_logit,
+    edges,
+    table,
+    sums,
+    K: tl.constexpr,
+    LENGTH: tl.constexpr,
+    EDGES: tl.constexpr,
+    H: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEADS: tl.constexpr,
+):
     """sums[b] [D] of the b-th segment of LENGTH edges, where all of them are one source's; else nothing, and nobody reads it."""
     segment = tl.program_id(0)
     node = tl.load(table + tl.load(edges + segment * LENGTH))
     if node == tl.load(table + tl.load(edges + segment * LENGTH + LENGTH - 1)):
         column, real = head_columns(H, WIDTH, HEADS)
         a = tl.load(attention + column, mask=real, other=0.0).to(tl.float32)
-        s = tl.load(source + node.to(tl.int64) * (H * WIDTH) + column, mask=real, other=0.0).to(tl.float32)
-        total = edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, segment * LENGTH,
-                         segment * LENGTH + LENGTH, K, EDGES, H, WIDTH, HEADS)
+        s = tl.load(source + node.to(tl.int64) * (H * WIDTH) + column, mask=real, other=0.0).to(
+            tl.float32
+        )
+        total = edge_sum(
+            upstream,
+            target,
+            alpha,
+            grad_logit,
+            edges,
+            s,
+            a,
+            column,
+            real,
+            segment * LENGTH,
+            segment * LENGTH + LENGTH,
+            K,
+            EDGES,
+            H,
+            WIDTH,
+            HEADS,
+        )
         tl.store(sums + segment.to(tl.int64) * (H * WIDTH) + column, total, mask=real)
 
 
 @triton.jit
-def source_kernel(upstream, target, source, attention, alpha, grad_logit, edges, offsets, sums, grad_source, K: tl.constexpr,
-                  LENGTH: tl.constexpr, EDGES: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
+def source_kernel(
+    upstream,
+    target,
+    source,
+    attention,
+    alpha,
+    grad_logit,
+    edges,
+    offsets,
+    sums,
+    grad_source,
+    K: tl.constexpr,
+    LENGTH: tl.constexpr,
+    EDGES: tl.constexpr,
+    H: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEADS: tl.constexpr,
+):
     """grad_source [N, D] of one source: the edges before its first whole segment, the segments' sums, the edges after."""
     D: tl.constexpr = H * WIDTH
     node = tl.program_id(0)
@@ -237,9 +415,43 @@ def source_kernel(upstream, target, source, attention, alpha, grad_logit, edges,
     first, last = tl.cdiv(start, LENGTH), stop // LENGTH
     before = tl.minimum(stop, first * LENGTH)
     after = tl.maximum(before, last * LENGTH)
-    total = edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, start, before, K, EDGES, H, WIDTH, HEADS)
+    total = edge_sum(
+        upstream,
+        target,
+        alpha,
+        grad_logit,
+        edges,
+        s,
+        a,
+        column,
+        real,
+        start,
+        before,
+        K,
+        EDGES,
+        H,
+        WIDTH,
+        HEADS,
+    )
     for segment in range(first, last, EDGES):
         rows = segment + tl.arange(0, EDGES)
         total += tl.sum(load_rows(sums, rows, rows < last, column, real, D), 0)
-    total += edge_sum(upstream, target, alpha, grad_logit, edges, s, a, column, real, after, stop, K, EDGES, H, WIDTH, HEADS)
+    total += edge_sum(
+        upstream,
+        target,
+        alpha,
+        grad_logit,
+        edges,
+        s,
+        a,
+        column,
+        real,
+        after,
+        stop,
+        K,
+        EDGES,
+        H,
+        WIDTH,
+        HEADS,
+    )
     tl.store(grad_source + node.to(tl.int64) * D + column, total, mask=real)

@@ -15,12 +15,18 @@ from torch import Tensor
 
 from c2srt.model.kernels import interpreted
 
-SCORES_IN_REGISTERS = 16384  # of a program: 64 categories × 256 patches are 128 registers in each of 128 threads
-STAGE_BYTES = 24576  # (patches + categories) × columns in shared memory, of which three stages are in flight
+SCORES_IN_REGISTERS = (
+    16384  # of a program: 64 categories × 256 patches are 128 registers in each of 128 threads
+)
+STAGE_BYTES = (
+    24576  # (patches + categories) × columns in shared memory, of which three stages are in flight
+)
 STAGES = 3
 
 
-def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool) -> Tensor:
+def assignment(
+    patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool
+) -> Tensor:
     """See c2srt.model.kernels.assignment."""
     (images, count, width), categories = patches.shape, text.shape[-2]
     unit = F.normalize(patches.detach(), dim=-1).contiguous()
@@ -31,29 +37,73 @@ def assignment(patches: Tensor, text: Tensor, scale: float, threshold: float, ma
     padded = max(16, triton.next_power_of_2(count))
     block = min(128, max(16, SCORES_IN_REGISTERS // padded))
     fitting = STAGE_BYTES // ((padded + block) * patches.element_size())
-    columns = max(16, min(triton.next_power_of_2(width), 1 << fitting.bit_length() >> 1))  # the power of two that fits
+    columns = max(
+        16, min(triton.next_power_of_2(width), 1 << fitting.bit_length() >> 1)
+    )  # the power of two that fits
     text_stride = categories * width if text.dim() == 3 else 0
-    constants = {"P": count, "D": width, "WEIGHTED": weighted, "WIDEN": interpreted(), "PADDED": padded,
-                 "BLOCK_C": block, "BLOCK_D": columns}
+    constants = {
+        "P": count,
+        "D": width,
+        "WEIGHTED": weighted,
+        "WIDEN": interpreted(),
+        "PADDED": padded,
+        "BLOCK_C": block,
+        "BLOCK_D": columns,
+    }
     options = {"num_warps": 8 if block > 64 else 4, "num_stages": STAGES, "enable_fp_fusion": True}
     with torch.cuda.device_of(patches):
         assignment_kernel[triton.cdiv(categories, block), images](
-            unit, text, pooling, text_stride, float(scale), float(threshold), max_patches, categories, **constants, **options)
+            unit,
+            text,
+            pooling,
+            text_stride,
+            float(scale),
+            float(threshold),
+            max_patches,
+            categories,
+            **constants,
+            **options,
+        )
     return pooling
 
 
 @triton.jit
-def assignment_kernel(patches, text, pooling, text_stride, scale, threshold, max_patches, categories, P: tl.constexpr,
-                      D: tl.constexpr, WEIGHTED: tl.constexpr, WIDEN: tl.constexpr, PADDED: tl.constexpr, BLOCK_C: tl.constexpr,
-                      BLOCK_D: tl.constexpr):
+def assignment_kernel(
+    patches,
+    text,
+    pooling,
+    text_stride,
+    scale,
+    threshold,
+    max_patches,
+    categories,
+    P: tl.constexpr,
+    D: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One block of categories of one image: unit patches [B, P, D], text [C, D] (or, with a stride, [B, C, D]) -> pooling
     [B, C, P]. WIDEN: bfloat16 is widened before the products, for the interpreter."""
     category = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     patch = tl.arange(0, PADDED)
     image = tl.program_id(1).to(tl.int64)
 
-    cosine = unit_products(text + image * text_stride, patches + image * P * D, category, patch, categories, P, D, WIDEN, BLOCK_C,
-                           PADDED, BLOCK_D)
+    cosine = unit_products(
+        text + image * text_stride,
+        patches + image * P * D,
+        category,
+        patch,
+        categories,
+        P,
+        D,
+        WIDEN,
+        BLOCK_C,
+        PADDED,
+        BLOCK_D,
+    )
     logits = tl.where(patch[None, :] < P, scale * cosine, float("-inf"))
     scores = tl.exp(logits - tl.max(logits, 1)[:, None])
     scores = scores / tl.sum(scores, 1)[:, None]
@@ -67,8 +117,19 @@ def assignment_kernel(patches, text, pooling, text_stride, scale, threshold, max
 
 
 @triton.jit
-def unit_products(left, right, row, column, rows, columns, D: tl.constexpr, WIDEN: tl.constexpr, ROWS: tl.constexpr,
-                  COLUMNS: tl.constexpr, BLOCK_D: tl.constexpr):
+def unit_products(
+    left,
+    right,
+    row,
+    column,
+    rows,
+    columns,
+    D: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """left[row] · right[column]ᵀ in float32: [ROWS, COLUMNS], zeros outside. float32 inputs are multiplied as three TF32
     products: plain TF32 would move patches over the boundary."""
     left_rows = left + row[:, None] * D
@@ -76,8 +137,14 @@ def unit_products(left, right, row, column, rows, columns, D: tl.constexpr, WIDE
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in tl.range(0, D, BLOCK_D):
         depth = start + tl.arange(0, BLOCK_D)
-        a = tl.load(left_rows + depth[None, :], mask=(row < rows)[:, None] & (depth < D)[None, :], other=0.0)
-        b = tl.load(right_rows + depth[:, None], mask=(column < columns)[None, :] & (depth < D)[:, None], other=0.0)
+        a = tl.load(
+            left_rows + depth[None, :], mask=(row < rows)[:, None] & (depth < D)[None, :], other=0.0
+        )
+        b = tl.load(
+            right_rows + depth[:, None],
+            mask=(column < columns)[None, :] & (depth < D)[:, None],
+            other=0.0,
+        )
         if WIDEN:  # exact; the interpreter's dot would multiply bit patterns as integers
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(a, b, total, input_precision="tf32x3")
@@ -106,7 +173,10 @@ def choose(scores, threshold, max_patches, index, ROWS: tl.constexpr, COLUMNS: t
         room = (sum_above < threshold) & (count_above < max_patches)
         lower, higher = open_ & room, open_ & (room == 0)
         high, low = tl.where(lower, middle, high), tl.where(higher, middle, low)
-        count_high, count_low = tl.where(lower, count_above, count_high), tl.where(higher, count_above, count_low)
+        count_high, count_low = (
+            tl.where(lower, count_above, count_high),
+            tl.where(higher, count_above, count_low),
+        )
         sum_high = tl.where(lower, sum_above, sum_high)
         open_ = (high - low > 1) & (count_low - count_high > 1)
 
