@@ -1,9 +1,11 @@
-"""Batches made ahead of time by processes of their own, each of which sends them through its own pipe.
+"""Batches made ahead of time by processes of their own, each of which sends them through its own
+pipe.
 
-Nothing passes through /dev/shm, of which a container has 64 MB: torch's DataLoader sends tensors through it, and when it is
-full the worker's sending thread loses the batch, the worker lives on, and whoever waits for the batch waits for ever. Item n is
-made by process n mod `workers`, so order needs no queue between processes and no lock that a killed one could keep. A process
-that dies closes its pipe, and one whose reader has gone cannot write to it and ends.
+Nothing passes through /dev/shm, of which a container has 64 MB: torch's DataLoader sends tensors
+through it, and when it is full the worker's sending thread loses the batch, the worker lives on,
+and whoever waits for the batch waits for ever. Item n is made by process n mod `workers`, so order
+needs no queue between processes and no lock that a killed one could keep. A process that dies
+closes its pipe, and one whose reader has gone cannot write to it and ends.
 """
 
 import multiprocessing
@@ -29,11 +31,15 @@ AGAIN = "; run the same command again to go on"
 
 
 class LoaderFailed(UserError):
-    """A loader process died or fell silent: a training starts again from its checkpoint, any other command may be repeated."""
+    """A loader process died or fell silent: a training starts again from its checkpoint, any other
+    command may be repeated.
+    """
 
 
 class Maker:
-    """A process that makes items, and a thread that takes them out of its pipe: it holds up to `prefetch` of them."""
+    """A process that makes items, and a thread that takes them out of its pipe: it holds up to
+    `prefetch` of them.
+    """
 
     def __init__(
         self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Maker"]
@@ -81,13 +87,15 @@ class Maker:
             self.items.put(item)
 
     def next(self, seconds: float) -> object:
-        """The next item. Raises LoaderFailed if the process has died, or if none comes for `seconds`."""
+        """The next item. Raises LoaderFailed if the process has died, or if none comes for
+        `seconds`.
+        """
         try:
             item = self.items.get(timeout=seconds)
         except Empty:
             raise LoaderFailed(
-                f"a loader process (pid {self.process.pid}) sent no batch for {seconds:g} s: it was stopped, or the "
-                f"disk that holds the shards does not answer{AGAIN}"
+                f"a loader process (pid {self.process.pid}) sent no batch for {seconds:g} s: it was"
+                f" stopped, or the disk that holds the shards does not answer{AGAIN}"
             ) from None
         if isinstance(item, Exception):
             raise item
@@ -112,9 +120,11 @@ def made_ahead(
     seconds: float,
     opened: Callable[[object], object],
 ) -> Iterator:
-    """`opened(make(position))` for every position, in order; `make` runs in `workers` forked processes, `opened` in threads here.
+    """`opened(make(position))` for every position, in order; `make` runs in `workers` forked
+    processes, `opened` in threads here.
 
-    Raises LoaderFailed when a process dies or sends nothing for `seconds`, and what `make` raises (UserError as it is).
+    Raises LoaderFailed when a process dies or sends nothing for `seconds`, and what `make` raises
+    (UserError as it is).
     """
     makers: list[Maker] = []
     try:
@@ -135,13 +145,16 @@ def hire(
     workers: int,
     prefetch: int,
 ) -> None:
-    """Adds the processes to `makers`: all of them before the first thread, which no fork should meet. Raises UserError."""
+    """Adds the processes to `makers`: all of them before the first thread, which no fork should
+    meet. Raises UserError.
+    """
     try:
         for worker in range(workers):
             makers.append(Maker(make, positions[worker::workers], prefetch, makers))
     except OSError as error:
         raise UserError(
-            f"the loader processes cannot be started ({error.strerror}): take fewer, or loader_workers=0"
+            f"the loader processes cannot be started ({error.strerror}): take fewer, or"
+            " loader_workers=0"
         ) from error
 
 

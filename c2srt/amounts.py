@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds as pydantic understands them: annotated-types' GroupedMetadata, which is imported where a number is checked only,
-    since a bare GPU machine (c2srt/check) has neither."""
+    """Bounds as pydantic understands them: annotated-types' GroupedMetadata, which is imported
+    where a number is checked only, since a bare GPU machine (c2srt/check) has neither.
+    """
 
     ge: float | None = None
     le: float | None = None

@@ -1,10 +1,13 @@
-"""Strangers' pictures are decoded in a process of their own: whatever a native decoder does there, one picture costs one row.
+"""Strangers' pictures are decoded in a process of their own: whatever a native decoder does there,
+one picture costs one row.
 
-The process answers one call after the other. If it dies (a segmentation fault, an abort, killed for want of memory), the call is
-made again in a fresh one, since an earlier picture may have spoilt the memory of the old one; a picture whose processes die
-TRIES times is `crashed`. So what becomes of a picture depends on nothing but the picture, and nothing need be written down.
+The process answers one call after the other. If it dies (a segmentation fault, an abort, killed for
+want of memory), the call is made again in a fresh one, since an earlier picture may have spoilt the
+memory of the old one; a picture whose processes die TRIES times is `crashed`. So what becomes of a
+picture depends on nothing but the picture, and nothing need be written down.
 
-    python -m c2srt.apart c2srt.pictures:decode 300     what it runs: the function, and the CPU seconds that a call may take
+    python -m c2srt.apart c2srt.pictures:decode 300     what it runs: the function, and the CPU
+    seconds that a call may take
 """
 
 import ctypes
@@ -28,18 +31,23 @@ from c2srt.pipes import receive, send, widen
 
 TRIES = 3
 CPU_S = 300
-"""For one picture: the longest that our limits let pass takes a tenth of it. CPU time does not depend on the machine's load."""
+"""For one picture: the longest that our limits let pass takes a tenth of it. CPU time does not
+depend on the machine's load.
+"""
 LARGE = 128 << 20
-"""Bytes of memory beyond which what is free is given back after a call; without a picture it is half of it."""
+"""Bytes of memory beyond which what is free is given back after a call; without a picture it is
+half of it.
+"""
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Apart:
-    """`function` ("module:name") as a callable that runs in a process of its own, one call at a time, started at the first.
+    """`function` ("module:name") as a callable that runs in a process of its own, one call at a
+    time, started at the first.
 
-    It returns and raises what the function does. Raises Rejected (crashed, too_large) if the call kills its processes, UserError
-    if none can be started. The process ends when this one does.
+    It returns and raises what the function does. Raises Rejected (crashed, too_large) if the call
+    kills its processes, UserError if none can be started. The process ends when this one does.
     """
 
     def __init__(self, function: str, cpu_s: int = CPU_S) -> None:
@@ -78,7 +86,9 @@ class Apart:
         return answer
 
     def living(self) -> subprocess.Popen:
-        """The process, which has said that it is ready. Raises UserError if it cannot be started."""
+        """The process, which has said that it is ready. Raises UserError if it cannot be
+        started.
+        """
         if self.process is None or self.process.poll() is not None:
             self.end()
             path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
@@ -102,7 +112,9 @@ class Apart:
         return self.process
 
     def end(self) -> int | None:
-        """Kills the process, if there is one, and returns its exit status: −n if signal n ended it before."""
+        """Kills the process, if there is one, and returns its exit status: −n if signal n ended it
+        before.
+        """
         process, self.process = self.process, None
         if process is None:
             return None
@@ -116,7 +128,9 @@ class Apart:
 
 
 def main(function: str, cpu_s: int) -> None:
-    """Answers calls until the pipe closes. Nothing that a decoder prints gets into the pipe or onto a terminal."""
+    """Answers calls until the pipe closes. Nothing that a decoder prints gets into the pipe or onto
+    a terminal.
+    """
     calls, answers = FileIO(os.dup(0), "rb"), FileIO(os.dup(1), "wb")
     widen(answers)
     os.dup2(2, 1)

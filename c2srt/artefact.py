@@ -1,9 +1,12 @@
-"""What a verb leaves in a folder: files that belong together, written by one command at a time, current only as a whole.
+"""What a verb leaves in a folder: files that belong together, written by one command at a time,
+current only as a whole.
 
-    <folder>/<record>           a JSON object, written last and removed first: what the files were made from, and under "files"
-                                the SHA-256 of each, so that files of two runs never pass for one artefact
-    <folder>/<name>-<key>/      what a run that was killed keeps for the next one to go on from; gone once the record is there
-    <folder>/lock               only while a command writes
+    <folder>/<record>           a JSON object, written last and removed first: what the files were
+    made from, and under "files"
+                                the SHA-256 of each, so that files of two runs never pass for one
+                                artefact
+    <folder>/<name>-<key>/      what a run that was killed keeps for the next one to go on from;
+    gone once the record is there <folder>/lock               only while a command writes
     <folder>/*.tmp-<pid>        what a killed run left; gone with the next one
 
 A verb that finds its artefact current still finishes what a killed run did not: `tidy`.
@@ -34,7 +37,8 @@ class Record:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """This command alone writes into `folder`, which is made if need be; what killed runs left under temporary names is removed.
+    """This command alone writes into `folder`, which is made if need be; what killed runs left
+    under temporary names is removed.
 
     Raises UserError if another command writes there, or if nothing can be written.
     """
@@ -46,7 +50,8 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def making(folder: Path) -> Iterator[None]:
-    """This command alone makes `folder` as a whole (`whole_folder`): the lock lies beside it, and so does what killed runs left.
+    """This command alone makes `folder` as a whole (`whole_folder`): the lock lies beside it, and
+    so does what killed runs left.
 
     Raises UserError if another command makes it.
     """
@@ -57,7 +62,9 @@ def making(folder: Path) -> Iterator[None]:
 
 
 def withdraw(record: Path) -> None:
-    """Removes the record of files that are about to be replaced: from here on nothing vouches for them."""
+    """Removes the record of files that are about to be replaced: from here on nothing vouches for
+    them.
+    """
     record.unlink(missing_ok=True)
 
 
@@ -69,7 +76,9 @@ def vouch(record: Path, content: Mapping[str, Any], names: Iterable[str]) -> Non
 
 
 def vouched(record: Path) -> dict[str, Any] | None:
-    """The record's content; None if it is absent, broken, names no file, or if a file is not the one that it names."""
+    """The record's content; None if it is absent, broken, names no file, or if a file is not the
+    one that it names.
+    """
     try:
         content = read_json(record, "", Record)
         whole = bool(content[FILES]) and all(
@@ -87,7 +96,9 @@ def is_plain(name: str) -> bool:
 
 
 def unfinished(folder: Path, name: str, key: str) -> Path:
-    """Where a run with this key (16 hex digits) keeps what it has until it is whole; those of other keys are removed."""
+    """Where a run with this key (16 hex digits) keeps what it has until it is whole; those of other
+    keys are removed.
+    """
     own = folder / f"{name}-{key}"
     remove_unfinished(folder, name, own)
     return own
@@ -110,9 +121,11 @@ def unfinished_in(folder: Path, name: str) -> list[Path]:
 
 
 def tidy(folder: Path, *names: str) -> None:
-    """Beside a current artefact: removes what killed runs left, and what they kept to go on from under `names`.
+    """Beside a current artefact: removes what killed runs left, and what they kept to go on from
+    under `names`.
 
-    Nothing happens where nothing was left, while another command writes, or where nothing can be written.
+    Nothing happens where nothing was left, while another command writes, or where nothing can be
+    written.
     """
     if (
         not (folder / LOCK).exists()

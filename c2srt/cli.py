@@ -1,8 +1,9 @@
-"""`c2srt <verb> [key=value …]`: composes the verb's YAML with Hydra, turns it into the verb's dataclass, runs it.
+"""`c2srt <verb> [key=value …]`: composes the verb's YAML with Hydra, turns it into the verb's
+dataclass, runs it.
 
-This is the only file that imports hydra or omegaconf. A verb is a module with a `Config` dataclass and `run(config)`;
-it is named here as a string and imported when called, so that `c2srt --help` is instant and this package does not
-import `cluster`.
+This is the only file that imports hydra or omegaconf. A verb is a module with a `Config` dataclass
+and `run(config)`; it is named here as a string and imported when called, so that `c2srt --help` is
+instant and this package does not import `cluster`.
 """
 
 import difflib
@@ -84,7 +85,9 @@ VERBS = {
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
-"""Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so (relations-mine has one)."""
+"""Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so
+(relations-mine has one).
+"""
 WORDS = {"bench": ("what",), "check": ("what", "length")}
 """Verbs whose first keys may be given as bare words."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
@@ -117,7 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def told(arguments: list[str]) -> int:
-    """Runs one verb, and says in a sentence what was wrong with the input, or that it was interrupted."""
+    """Runs one verb, and says in a sentence what was wrong with the input, or that it was
+    interrupted.
+    """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if arguments else BAD_INPUT
@@ -137,8 +142,9 @@ def complain(arguments: list[str], sentence: str) -> None:
 
 
 def joined(arguments: list[str]) -> list[str]:
-    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench head` is `bench what=head`,
-    and `check gpu full` is `check what=gpu length=full`."""
+    """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench
+    head` is `bench what=head`, and `check gpu full` is `check what=gpu length=full`.
+    """
     if arguments and arguments[0] in WORDS:
         words = list(
             takewhile(
@@ -155,11 +161,14 @@ def joined(arguments: list[str]) -> list[str]:
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
-    """Composes and runs one verb; a non-zero int that the verb returns becomes the exit status. Raises UserError."""
+    """Composes and runs one verb; a non-zero int that the verb returns becomes the exit status.
+    Raises UserError.
+    """
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
         raise UserError(
-            f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see `{hints.flag(None, '--help')}`)"
+            f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see"
+            f" `{hints.flag(None, '--help')}`)"
         )
     check_surroundings()
     if "--help" in arguments or "-h" in arguments:
@@ -190,12 +199,15 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 
 def is_shared(override: str) -> bool:
-    """Whether an override means the same in every verb, so that a verb which runs others passes it on."""
+    """Whether an override means the same in every verb, so that a verb which runs others passes it
+    on.
+    """
     return override.split("=")[0].split(".")[0] in PASSED_ON
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
-    """Separates `--cfg job` from the overrides; `--some-key value` and `--some-key=value` are `some_key=value`.
+    """Separates `--cfg job` from the overrides; `--some-key value` and `--some-key=value` are
+    `some_key=value`.
 
     Raises UserError on any other flag.
     """
@@ -213,13 +225,15 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
     for argument in overrides:
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(
-                f"{argument!r} is not an override: write key=value (see `{hints.flag(None, '--help')}`)"
+                f"{argument!r} is not an override: write key=value (see"
+                f" `{hints.flag(None, '--help')}`)"
             )
     return overrides, print_only
 
 
 def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
-    """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad value.
+    """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad
+    value.
 
     Text is what was typed (c2srt/overrides.py).
     """
@@ -240,17 +254,22 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
 
 
 def refuse_resolvers(typed: list[str]) -> None:
-    """Raises UserError on `${oc.env:…}` and the like: a key may name another key, and nothing else is looked up for it."""
+    """Raises UserError on `${oc.env:…}` and the like: a key may name another key, and nothing else
+    is looked up for it.
+    """
     for override in typed:
         if found := resolver_in(override):
             raise UserError(
-                f"{split_key(override)[0]}: {shown(found)} is not looked up here: let the shell put the value in, or write "
-                f"'{shown(found).replace('$', chr(92) + '$', 1)}' for the text itself"
+                f"{split_key(override)[0]}: {shown(found)} is not looked up here: let the shell put"
+                f" the value in, or write '{shown(found).replace('$', chr(92) + '$', 1)}' for the"
+                " text itself"
             )
 
 
 def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
-    """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as in `overrides`."""
+    """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as
+    in `overrides`.
+    """
     plain = compose(verb, list(NETWORKS.get(verb, ())))
     keys = leaves(plain)
     typed = {override: split_key(override) for override in overrides}
@@ -268,7 +287,10 @@ def readable(error: Exception, verb: str) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={choice} does not exist: choose one of {', '.join(sorted(error.options))}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not a valid override: write key=value, with odd values quoted twice, 'key=\"a value\"'"
+        return (
+            f"{error.override!r} is not a valid override: write key=value, with odd values quoted"
+            " twice, 'key=\"a value\"'"
+        )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
@@ -276,12 +298,17 @@ def readable(error: Exception, verb: str) -> str:
         close = difflib.get_close_matches(
             str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5
         )
-        return f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''} (`{hints.flag(verb, '--cfg job')}` prints all)"
+        return (
+            f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''}"
+            f" (`{hints.flag(verb, '--cfg job')}` prints all)"
+        )
     return f"{first} (`{hints.flag(verb, '--cfg job')}` prints the defaults)"
 
 
 def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:
-    """Every key of a nested configuration as `a.b.c`, with its unresolved value (a list is one value)."""
+    """Every key of a nested configuration as `a.b.c`, with its unresolved value (a list is one
+    value).
+    """
     found = {}
     for key in config:
         node = config._get_node(key)
@@ -295,9 +322,11 @@ def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:
 
 
 def to_config(cls: type, composed: DictConfig) -> object:
-    """Fills the verb's dataclass; types are checked and unknown nested keys refused. Raises UserError.
+    """Fills the verb's dataclass; types are checked and unknown nested keys refused. Raises
+    UserError.
 
-    Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is an error.
+    Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is
+    an error.
     """
     names = {field.name for field in fields(cls)}
     shared = set(
@@ -308,9 +337,11 @@ def to_config(cls: type, composed: DictConfig) -> object:
     try:
         values = {name: composed[name] for name in names if name in composed}
         values = {
-            name: OmegaConf.to_container(value)
-            if isinstance(value, (DictConfig, ListConfig))
-            else literal(value)
+            name: (
+                OmegaConf.to_container(value)
+                if isinstance(value, (DictConfig, ListConfig))
+                else literal(value)
+            )
             for name, value in values.items()
         }
         return OmegaConf.to_object(
@@ -337,8 +368,9 @@ def literal(value: object) -> object:
 
 
 def as_annotated(cls: type, values: dict[str, object]) -> dict[str, object]:
-    """The values for a dataclass, where an annotation tells more than OmegaConf uses of it: `a,b` for a list is [a, b], and
-    what is text or a list of text (Any, None by default) has no numbers."""
+    """The values for a dataclass, where an annotation tells more than OmegaConf uses of it: `a,b`
+    for a list is [a, b], and what is text or a list of text (Any, None by default) has no numbers.
+    """
     kinds, found = get_type_hints(cls), dict(values)
     for key in fields(cls):
         value, kind = found.get(key.name), kinds[key.name]

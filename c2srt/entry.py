@@ -1,4 +1,6 @@
-"""Where the command `c2srt` begins: while the first modules load, Ctrl-C and SIGTERM are a sentence, too, and no traceback."""
+"""Where the command `c2srt` begins: while the first modules load, Ctrl-C and SIGTERM are a
+sentence, too, and no traceback.
+"""
 
 import os
 import signal
@@ -13,7 +15,9 @@ def main() -> int:
 
 
 def listen() -> None:
-    """From here on a signal that ends the command says so; `c2srt.interrupts.heard` takes over once the verb is known."""
+    """From here on a signal that ends the command says so; `c2srt.interrupts.heard` takes over once
+    the verb is known.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)

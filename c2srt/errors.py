@@ -6,8 +6,9 @@ from c2srt.shown import sentence
 class UserError(Exception):
     """Bad input or a full disk: one sentence that says what, where, and what to do.
 
-    The command line prints it and exits with status 2; every other exception is a bug and keeps its traceback. What files and
-    servers put into it is printable here already, for logs and reports, too (c2srt/shown.py).
+    The command line prints it and exits with status 2; every other exception is a bug and keeps its
+    traceback. What files and servers put into it is printable here already, for logs and reports,
+    too (c2srt/shown.py).
     """
 
     def __init__(self, text: object = "") -> None:

@@ -1,8 +1,8 @@
 """Writing artefacts so that a reader never sees half of one.
 
-Every artefact is written under a temporary name in its final folder, flushed to disk, and renamed when whole
-(the `.tmp` -> fsync -> rename -> fsync of the folder sequence), so a job killed at any moment leaves either the old
-file, the new one, or a `*.tmp-<pid>` that the next run removes.
+Every artefact is written under a temporary name in its final folder, flushed to disk, and renamed
+when whole (the `.tmp` -> fsync -> rename -> fsync of the folder sequence), so a job killed at any
+moment leaves either the old file, the new one, or a `*.tmp-<pid>` that the next run removes.
 """
 
 import errno
@@ -24,7 +24,9 @@ TEMPORARY = ".tmp-"
 LEFTOVER = re.compile(
     r"(?P<name>.+)\.tmp-(?:(?P<old>old-)?(?P<process>\d+)|writing|inputs|buckets|old)", re.DOTALL
 )
-"""The temporary names of this project: a file of someone else's, such as thesis.tmp-backup, is none."""
+"""The temporary names of this project: a file of someone else's, such as thesis.tmp-backup, is
+none.
+"""
 HIDDEN = re.compile(r"os error (\d+)")
 """How safetensors and polars, written in Rust, tell of the operating system's errors."""
 SHORT = re.compile(r"\d+ requested and \d+ written")
@@ -33,7 +35,8 @@ SHORT = re.compile(r"\d+ requested and \d+ written")
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in `path`'s folder; on success it is synced and renamed to `path`, else removed.
+    """Yields a temporary path in `path`'s folder; on success it is synced and renamed to `path`,
+    else removed.
 
     Raises UserError when the folder cannot be written or the disk is full.
     """
@@ -57,7 +60,8 @@ def never_ours(folder: Path) -> bool:
 
 @contextmanager
 def whole_folder(path: Path, ours: Callable[[Path], bool] = never_ours) -> Iterator[Path]:
-    """Like `whole_file` for a folder. One at `path` is replaced, once the new one is whole, if it is empty or `ours`.
+    """Like `whole_file` for a folder. One at `path` is replaced, once the new one is whole, if it
+    is empty or `ours`.
 
     Raises UserError, before anything is written, if something else stands there.
     """
@@ -79,18 +83,22 @@ def whole_folder(path: Path, ours: Callable[[Path], bool] = never_ours) -> Itera
 
 
 def check_replaceable(path: Path, ours: Callable[[Path], bool]) -> None:
-    """Raises UserError unless `path` is absent, an empty folder, or a folder that is `ours`: no other is ever replaced."""
+    """Raises UserError unless `path` is absent, an empty folder, or a folder that is `ours`: no
+    other is ever replaced.
+    """
     if not path.is_dir():
         return  # a file is refused where a folder is made
     if next(path.iterdir(), None) and not ours(path):
         raise UserError(
-            f"{path} is not empty, and not what this command wrote there earlier and nothing else: nothing in it "
-            "was touched; choose another out=…, or remove it yourself"
+            f"{path} is not empty, and not what this command wrote there earlier and nothing else:"
+            " nothing in it was touched; choose another out=…, or remove it yourself"
         )
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Moves `new` to `path`, moving an older folder there out of the way first (a rename cannot overwrite one that has files)."""
+    """Moves `new` to `path`, moving an older folder there out of the way first (a rename cannot
+    overwrite one that has files).
+    """
     old = path.with_name(f"{path.name}{TEMPORARY}old-{os.getpid()}")
     if path.exists() and next(path.iterdir(), None):
         os.replace(path, old)
@@ -110,8 +118,9 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def storage_faults(path: Path) -> Iterator[None]:
-    """While `path` is written, a storage failure that a user can mend is a UserError, also where a library hides it in an error
-    of its own."""
+    """While `path` is written, a storage failure that a user can mend is a UserError, also where a
+    library hides it in an error of its own.
+    """
     try:
         yield
     except UserError:
@@ -139,8 +148,8 @@ def raise_if_storage(error: OSError, path: Path) -> None:
         ) from error
     if error.errno == errno.EFBIG:
         raise UserError(
-            f"{path} is larger than its file system, or a limit of this process (`ulimit -f`), allows: raise it, or "
-            "choose another folder with out=…"
+            f"{path} is larger than its file system, or a limit of this process (`ulimit -f`),"
+            " allows: raise it, or choose another folder with out=…"
         ) from error
     if error.errno == errno.EROFS:
         raise UserError(
@@ -156,16 +165,18 @@ def raise_if_storage(error: OSError, path: Path) -> None:
         ) from error
     if error.errno == errno.EIO:
         raise UserError(
-            f"the disk fails while writing {path} ({error.strerror}): choose a folder on another one with "
-            "out=…"
+            f"the disk fails while writing {path} ({error.strerror}): choose a folder on another"
+            " one with out=…"
         ) from error
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         raise UserError(
-            f"cannot write {path}: a file stands where a folder is needed; choose another with out=…"
+            f"cannot write {path}: a file stands where a folder is needed; choose another with"
+            " out=…"
         ) from error
     if error.errno == errno.EISDIR:
         raise UserError(
-            f"cannot write {path}: a folder stands where the file should go; choose another with out=…"
+            f"cannot write {path}: a folder stands where the file should go; choose another with"
+            " out=…"
         ) from error
 
 
@@ -175,7 +186,9 @@ def related(named: Path, path: Path) -> bool:
 
 
 def leftovers(folder: Path, name: str | None = None) -> list[Path]:
-    """What killed runs left in `folder` under temporary names (with `name`, of that file or folder only)."""
+    """What killed runs left in `folder` under temporary names (with `name`, of that file or folder
+    only).
+    """
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         part = LEFTOVER.fullmatch(path.name)
@@ -192,7 +205,8 @@ def alive(process: int) -> bool:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Removes `leftovers`. Call it only while no other run writes there.
 
-    A folder that was moved out of the way by a run killed before it could move the new one in is put back.
+    A folder that was moved out of the way by a run killed before it could move the new one in is
+    put back.
     """
     found = leftovers(folder, name)
     for path in found:
@@ -225,6 +239,8 @@ def sha256_of_file(path: Path) -> str:
 
 
 def hash_of(value: object) -> str:
-    """First 16 hex digits of the SHA-256 of `value` as canonical JSON: the identity of what an artefact was made from."""
+    """First 16 hex digits of the SHA-256 of `value` as canonical JSON: the identity of what an
+    artefact was made from.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -16,9 +16,10 @@ NAMED = 5  # of the files that were passed over, so many are named; all are coun
 def find_images(patterns: list[str]) -> tuple[list[Path], list[Path]]:
     """The pictures, in order, and what lies in the folders beside them and was not looked at.
 
-    A folder is searched at any depth for the names that pictures have (SUFFIXES); a link to a folder is a folder, and each real
-    file counts once, whatever links lead to it. What a pattern matches is taken whatever its name; so is a file that is named.
-    Raises UserError on a pattern or folder without a picture.
+    A folder is searched at any depth for the names that pictures have (SUFFIXES); a link to a
+    folder is a folder, and each real file counts once, whatever links lead to it. What a pattern
+    matches is taken whatever its name; so is a file that is named. Raises UserError on a pattern or
+    folder without a picture.
     """
     found: dict[Path, None] = {}
     real: set[str] = set()
@@ -40,7 +41,9 @@ def find_images(patterns: list[str]) -> tuple[list[Path], list[Path]]:
 
 
 def meant_by(pattern: str) -> tuple[list[Path], list[Path]]:
-    """(pictures, files passed over) of a folder, a pattern, or a file that is not there (its row will say so)."""
+    """(pictures, files passed over) of a folder, a pattern, or a file that is not there (its row
+    will say so).
+    """
     if os.path.isdir(pattern):
         return in_folder(Path(pattern))
     if not glob.has_magic(pattern):
@@ -66,7 +69,8 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def walk(folder: Path, folders: bool = False) -> Iterator[Path]:
-    """Every file below (`folders`: every folder, itself first) in order of names; each folder once, so that loops end.
+    """Every file below (`folders`: every folder, itself first) in order of names; each folder once,
+    so that loops end.
 
     A folder that cannot be opened is given as if it were a file.
     """
@@ -92,7 +96,9 @@ def walk(folder: Path, folders: bool = False) -> Iterator[Path]:
 
 
 def matches(pattern: str) -> Iterator[str]:
-    """As `glob.glob(pattern, recursive=True)`, but `**` follows each link once, so that loops end."""
+    """As `glob.glob(pattern, recursive=True)`, but `**` follows each link once, so that loops
+    end.
+    """
     head, deep, tail = pattern.partition("**/")
     if not deep or (head and not head.endswith("/")):
         yield from glob.glob(
@@ -111,7 +117,9 @@ def matches(pattern: str) -> Iterator[str]:
 
 
 def is_readable_kind(path: Path) -> bool:
-    """A file, or a link that leads nowhere (its row will say so); no pipe, socket or device, which could be waited for for ever."""
+    """A file, or a link that leads nowhere (its row will say so); no pipe, socket or device, which
+    could be waited for for ever.
+    """
     try:
         return path.is_file() or not path.exists()
     except OSError:
@@ -126,11 +134,16 @@ def summary(paths: list[Path]) -> str:
     )
     counted = ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds.most_common(NAMED))
     more = f", {len(kinds) - NAMED} further kinds" if len(kinds) > NAMED else ""
-    return f"{len(paths):,} {'file was' if len(paths) == 1 else 'files were'} not looked at ({counted}{more}): {named}"
+    return (
+        f"{len(paths):,} {'file was' if len(paths) == 1 else 'files were'} not looked at"
+        f" ({counted}{more}): {named}"
+    )
 
 
 def printable(name: str | Path) -> str:
-    """A name on one line, in UTF-8 whatever its bytes: what cannot be shown is a backslash escape, as `printf %b` reads it."""
+    """A name on one line, in UTF-8 whatever its bytes: what cannot be shown is a backslash escape,
+    as `printf %b` reads it.
+    """
     return shown.printable(
         os.fsencode(str(name)).decode(errors="backslashreplace")
         if has_lone_bytes(str(name))
@@ -139,5 +152,7 @@ def printable(name: str | Path) -> str:
 
 
 def has_lone_bytes(name: str) -> bool:
-    """Whether bytes of a name are no text in the file system's encoding (Python holds them as lone surrogates)."""
+    """Whether bytes of a name are no text in the file system's encoding (Python holds them as lone
+    surrogates).
+    """
     return any("\ud800" <= letter <= "\udfff" for letter in name)

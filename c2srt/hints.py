@@ -1,8 +1,10 @@
-"""Commands that we print, complete: pasted into sh, bash or zsh they do what the sentence around them says.
+"""Commands that we print, complete: pasted into sh, bash or zsh they do what the sentence around
+them says.
 
-A verb that runs is entered with `running`; a `Command` is a further one, and gets what was typed for keys that mean the same in
-every verb (data=, data.root=, work=, …), or, for the same verb, all that was typed. It is put together when it is shown, so that
-it can be a constant. `tests/test_commands.py` runs them.
+A verb that runs is entered with `running`; a `Command` is a further one, and gets what was typed
+for keys that mean the same in every verb (data=, data.root=, work=, …), or, for the same verb, all
+that was typed. It is put together when it is shown, so that it can be a constant.
+`tests/test_commands.py` runs them.
 """
 
 import re
@@ -58,9 +60,11 @@ def as_here(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class Command:
-    """`c2srt <verb> …`: what was typed here, as far as it belongs there, and `overrides`; `values` are overrides by key, quoted.
+    """`c2srt <verb> …`: what was typed here, as far as it belongs there, and `overrides`; `values`
+    are overrides by key, quoted.
 
-    An override or value takes the place of what was typed for the same key; None as a value takes that away.
+    An override or value takes the place of what was typed for the same key; None as a value takes
+    that away.
     """
 
     def __init__(
@@ -92,7 +96,9 @@ class Command:
 
 
 def typed(verb: str, overrides: list[str]) -> str:
-    """The line that a person types: `relations-mine` is `relations mine`, and whatever a shell would take for its own is quoted."""
+    """The line that a person types: `relations-mine` is `relations mine`, and whatever a shell
+    would take for its own is quoted.
+    """
     return " ".join(["c2srt", verb.replace("-", " "), *map(shlex.quote, overrides)])
 
 
@@ -120,7 +126,9 @@ def override(key: str, value: Any) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A number, text, path, None or list in Hydra's grammar: text that it could read as anything else stands in its quotes."""
+    """A number, text, path, None or list in Hydra's grammar: text that it could read as anything
+    else stands in its quotes.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):

@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM, for every verb: the first one ends the command in order, a second one at once, with status 130 or 143.
+"""Ctrl-C and SIGTERM, for every verb: the first one ends the command in order, a second one at
+once, with status 130 or 143.
 
-The first is a KeyboardInterrupt in the main thread. A wait that does not end for it (a thread pool's, a library's) is cut off
-after GRACE_S: whatever is written is written whole or removed by the next run, as after a kill. A training saves first, for as
-long as that takes (`patiently`), and on SIGTERM or SIGUSR1 ends with SAVED, on which Slurm's requeue relies. A terminal sends
-Ctrl-C to all processes of the command: those that it started must not hear it (`unheard`), since the command decides what
-becomes of them.
+The first is a KeyboardInterrupt in the main thread. A wait that does not end for it (a thread
+pool's, a library's) is cut off after GRACE_S: whatever is written is written whole or removed by
+the next run, as after a kill. A training saves first, for as long as that takes (`patiently`), and
+on SIGTERM or SIGUSR1 ends with SAVED, on which Slurm's requeue relies. A terminal sends Ctrl-C to
+all processes of the command: those that it started must not hear it (`unheard`), since the command
+decides what becomes of them.
 """
 
 import os
@@ -40,7 +42,9 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def heard(verb: str) -> Iterator[None]:
-    """Signals mean what is written above for what runs inside; nothing changes in a thread, or for one that is ignored (nohup)."""
+    """Signals mean what is written above for what runs inside; nothing changes in a thread, or for
+    one that is ignored (nohup).
+    """
     SAID.clear()
     numbers = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * (verb in RESUMED)]
     if (
@@ -72,11 +76,15 @@ def heard(verb: str) -> Iterator[None]:
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 HELD = threading.local()
-"""The signals that this thread blocked before its fork: two threads may fork at once, and one of them may be `unheard`."""
+"""The signals that this thread blocked before its fork: two threads may fork at once, and one of
+them may be `unheard`.
+"""
 
 
 def before_fork() -> None:
-    """Between the fork and `forget` a signal to the new process would be heard by the command, whose pipe it shares."""
+    """Between the fork and `forget` a signal to the new process would be heard by the command,
+    whose pipe it shares.
+    """
     if WATCHES:
         HELD.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
@@ -143,9 +151,11 @@ os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_chi
 
 
 def run_tasks(main: Coroutine[object, object, T]) -> T:
-    """`asyncio.run` in which the first signal cancels `main`, and is raised when all tasks have ended.
+    """`asyncio.run` in which the first signal cancels `main`, and is raised when all tasks have
+    ended.
 
-    Raised where it comes, it would end one task, or the event loop between two, and leave the others to print tracebacks.
+    Raised where it comes, it would end one task, or the event loop between two, and leave the
+    others to print tracebacks.
     """
     import asyncio  # one verb has tasks, and each verb would wait for the import
 
@@ -191,12 +201,15 @@ def say_interrupted(verb: str, number: int) -> None:
         SAID.append(verb)
         what = "interrupted" if number == signal.SIGINT else "told to end"
         say(
-            f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command again to go on"
+            f"{chr(10) if sys.stderr.isatty() else ''}c2srt {verb}: {what}; run the same command"
+            " again to go on"
         )
 
 
 def end_at_once(status: int) -> None:
-    """Ends this process and all below it: those of Ray would end by themselves, some of them after a minute."""
+    """Ends this process and all below it: those of Ray would end by themselves, some of them after
+    a minute.
+    """
     with suppress(psutil.Error):
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
@@ -206,7 +219,9 @@ def end_at_once(status: int) -> None:
 
 @contextmanager
 def patiently() -> Iterator[None]:
-    """Ends in order, however long that takes: what runs inside has a handler of its own for Ctrl-C."""
+    """Ends in order, however long that takes: what runs inside has a handler of its own for
+    Ctrl-C.
+    """
     PATIENT.append(True)
     try:
         yield
@@ -216,8 +231,11 @@ def patiently() -> Iterator[None]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Processes started inside do not hear Ctrl-C, for all their life; for this one it waits meanwhile."""
-    resource_tracker.ensure_running()  # started inside, as by the first process, it would unblock the signal again
+    """Processes started inside do not hear Ctrl-C, for all their life; for this one it waits
+    meanwhile.
+    """
+    # started inside, as by the first process, it would unblock the signal again
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,9 +1,11 @@
 """Batches from the shards, decoded and augmented by worker processes off the training thread.
 
-A batch is a pure function of its position, so workers need no state and no shuffle buffer: c2srt/ahead.py deals positions to
-processes and returns the batches in order. Which sample stands at which position is in c2srt/order.py.
+A batch is a pure function of its position, so workers need no state and no shuffle buffer:
+c2srt/ahead.py deals positions to processes and returns the batches in order. Which sample stands at
+which position is in c2srt/order.py.
 
-Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones in training), D joint width.
+Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones in training), D
+joint width.
 """
 
 import time
@@ -26,9 +28,11 @@ from c2srt.vocabulary import Vocabulary
 
 @dataclass
 class LoaderConfig:
-    """What decides the batches: split, seed, image side `size` S in pixels, views, global batch `batch` and
-    at most `micro_batch` images at once, shuffle `window` in shards; and how they are made: `workers` processes a rank (0: in the
-    caller's process), each at most `prefetch` batches ahead; a loader that gives nothing for `patience` seconds has failed."""
+    """What decides the batches: split, seed, image side `size` S in pixels, views, global batch
+    `batch` and at most `micro_batch` images at once, shuffle `window` in shards; and how they are
+    made: `workers` processes a rank (0: in the caller's process), each at most `prefetch` batches
+    ahead; a loader that gives nothing for `patience` seconds has failed.
+    """
 
     size: int
     batch: int = 64
@@ -51,11 +55,11 @@ class LoaderConfig:
 
 @dataclass
 class Batch:
-    """One micro-batch: images uint8 [b, 3, S, S]; labels int8 [b, C] in −1/0/1; teacher float16 [b, D] or None;
-    weights float32 [b], 0 for padding, with mean 1 over a global batch; ids [b].
+    """One micro-batch: images uint8 [b, 3, S, S]; labels int8 [b, C] in −1/0/1; teacher float16 [b,
+    D] or None; weights float32 [b], 0 for padding, with mean 1 over a global batch; ids [b].
 
-    `step` is the global step, counted from 0 over all epochs, `accumulation` the micro-batch within the step;
-    `waited_s` is how long the consumer waited for this batch, in seconds.
+    `step` is the global step, counted from 0 over all epochs, `accumulation` the micro-batch within
+    the step; `waited_s` is how long the consumer waited for this batch, in seconds.
     """
 
     images: Tensor
@@ -82,7 +86,8 @@ class Batch:
 
 
 def training_order(config: LoaderConfig, index: ShardIndex) -> Order:
-    """The sample order of a training; its `steps_per_epoch` and `samples` are known from the index alone.
+    """The sample order of a training; its `steps_per_epoch` and `samples` are known from the index
+    alone.
 
     Raises UserError if the split has no image.
     """
@@ -104,11 +109,13 @@ def train_batches(
     stop_step: int | None = None,
     teacher: TeacherCache | None = None,
 ) -> Iterator[Batch]:
-    """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1 (None: for ever).
+    """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1
+    (None: for ever).
 
-    Every step yields `deal.accumulation` of them (c2srt/order.py). In epoch e the images are view e mod V. Labels are those
-    of the vocabulary's seen categories. Raises UserError at the call if there are more ranks than images in a global batch, and
-    while iterating if a shard is damaged. Any number of shards will do: ranks share them, none waits for one of its own.
+    Every step yields `deal.accumulation` of them (c2srt/order.py). In epoch e the images are view e
+    mod V. Labels are those of the vocabulary's seen categories. Raises UserError at the call if
+    there are more ranks than images in a global batch, and while iterating if a shard is damaged.
+    Any number of shards will do: ranks share them, none waits for one of its own.
     """
     deal = Deal(config.batch, config.micro_batch, world)
     order, shards = training_order(config, index), index.split(config.split)
@@ -147,10 +154,12 @@ def evaluation_batches(
     world: int = 1,
     batch: int = 64,
 ) -> Iterator[Batch]:
-    """Every sample of `split` exactly once over all ranks, in index order, dealt in contiguous runs without padding.
+    """Every sample of `split` exactly once over all ranks, in index order, dealt in contiguous runs
+    without padding.
 
-    The images are the centre view; labels cover all C categories; `config` gives size, workers and prefetch. A rank gets
-    nothing when there are fewer images than ranks. Raises UserError if the split has no image or a shard is damaged.
+    The images are the centre view; labels cover all C categories; `config` gives size, workers and
+    prefetch. A rank gets nothing when there are fewer images than ranks. Raises UserError if the
+    split has no image or a shard is damaged.
     """
     shards = index.split(split)
     starts = np.cumsum([0] + [shard.count for shard in shards])
@@ -195,9 +204,11 @@ def collate(
 def iterate(
     batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig
 ) -> Iterator[Batch]:
-    """The batches at `positions`, in order, from `config.workers` forked processes, with the time waited for each.
+    """The batches at `positions`, in order, from `config.workers` forked processes, with the time
+    waited for each.
 
-    Raises LoaderFailed when one dies or sends nothing for `config.patience` seconds; UserError as `batch_at` does.
+    Raises LoaderFailed when one dies or sends nothing for `config.patience` seconds; UserError as
+    `batch_at` does.
     """
     pinned = pinning()
     if config.workers:
@@ -219,7 +230,9 @@ def iterate(
 
 
 def pinning() -> Callable[[Batch], Batch]:
-    """Puts a batch, in any thread, into memory from which this process's GPU copies while it computes; without one leaves it."""
+    """Puts a batch, in any thread, into memory from which this process's GPU copies while it
+    computes; without one leaves it.
+    """
     if not torch.cuda.is_available():
         return lambda batch: batch
     device = torch.cuda.current_device()

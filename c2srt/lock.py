@@ -1,7 +1,7 @@
 """One writer at a time: who may write into a folder.
 
-A POSIX lock on bytes of a file ends with its process, is not inherited by the processes that it starts, holds for a stopped one
-too, and reaches over hosts on NFS and Lustre.
+A POSIX lock on bytes of a file ends with its process, is not inherited by the processes that it
+starts, holds for a stopped one too, and reaches over hosts on NFS and Lustre.
 """
 
 import fcntl
@@ -28,7 +28,8 @@ LEASE_S = 100
 def only_command(path: Path, seconds: float = LEASE_S) -> Iterator[IO]:
     """Makes the lock file `path`, and its folder, and holds it for this command; the file stays.
 
-    Raises UserError if it cannot be written, or if another command has it; one of another host gets `seconds` to go away.
+    Raises UserError if it cannot be written, or if another command has it; one of another host gets
+    `seconds` to go away.
     """
     with opened(path) as file:
         take(file, path, seconds)
@@ -37,7 +38,9 @@ def only_command(path: Path, seconds: float = LEASE_S) -> Iterator[IO]:
 
 @contextmanager
 def only_writer(path: Path, seconds: float = LEASE_S) -> Iterator[None]:
-    """As `only_command`, with a lock file that is gone afterwards, and with it a folder in which nothing else was made."""
+    """As `only_command`, with a lock file that is gone afterwards, and with it a folder in which
+    nothing else was made.
+    """
     made = not path.parent.exists()
     while True:
         with opened(path) as file:
@@ -71,8 +74,8 @@ def take(file: IO, path: Path, seconds: float) -> None:
             file, COMMAND, seconds, f"waiting for the command that writes {path.parent} ({holder})"
         ):
             raise UserError(
-                f"another command is writing {path.parent} (host and process {holder}): wait for it, or choose "
-                "another out=…"
+                f"another command is writing {path.parent} (host and process {holder}): wait for"
+                " it, or choose another out=…"
             )
     with storage_faults(path):
         file.truncate(0)
@@ -95,7 +98,9 @@ def locked(
     waiting: str | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Tries to lock a byte for this process alone, for up to `seconds` or until `stop`; prints `waiting` if it has to wait."""
+    """Tries to lock a byte for this process alone, for up to `seconds` or until `stop`; prints
+    `waiting` if it has to wait.
+    """
     deadline = time.monotonic() + seconds
     while not supported(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)):
         if time.monotonic() >= deadline or stop():
@@ -115,7 +120,8 @@ def supported(lock: Callable[[], None]) -> bool:
         return False
     except OSError as error:
         print(
-            f"{error.strerror}: this file system has no locks, so take care that only one command writes here",
+            f"{error.strerror}: this file system has no locks, so take care that only one command"
+            " writes here",
             flush=True,
         )
     return True

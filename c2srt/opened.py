@@ -1,11 +1,13 @@
-"""Checked openers: an artefact's file is what it should be, or one sentence says what is wrong with it and how to make it anew.
+"""Checked openers: an artefact's file is what it should be, or one sentence says what is wrong with
+it and how to make it anew.
 
-Nobody says that a file is the one that we wrote. So each opener bounds what it reads (bytes, nesting, what compressed data
-become), checks types and shapes before they are used, and names file, fault and remedy; what a file says is cut and escaped.
-`remedy` is the command that makes the artefact, or words for what is no artefact of ours. Every opener raises UserError only.
+Nobody says that a file is the one that we wrote. So each opener bounds what it reads (bytes,
+nesting, what compressed data become), checks types and shapes before they are used, and names file,
+fault and remedy; what a file says is cut and escaped. `remedy` is the command that makes the
+artefact, or words for what is no artefact of ours. Every opener raises UserError only.
 
-pydantic, pyarrow and safetensors are imported where they are used: most commands need one of them, and a bare GPU machine
-(c2srt/check) has no pydantic.
+pydantic, pyarrow and safetensors are imported where they are used: most commands need one of them,
+and a bare GPU machine (c2srt/check) has no pydantic.
 """
 
 import contextlib
@@ -69,8 +71,8 @@ def again(remedy: Remedy) -> str:
 def opening(path: Path, kind: str, remedy: Remedy) -> Iterator[None]:
     """Round the reading of one file: whatever a library makes of damaged bytes is a sentence.
 
-    A library's errors are not those that it documents (tokenize.TokenError for a .npy, zlib.error for a .gz), and polars panics
-    with a BaseException, so all are taken.
+    A library's errors are not those that it documents (tokenize.TokenError for a .npy, zlib.error
+    for a .gz), and polars panics with a BaseException, so all are taken.
     """
     try:
         check_regular(path, remedy)
@@ -92,12 +94,15 @@ def reason(error: BaseException) -> str:
 
 
 def check_regular(path: Path, remedy: Remedy) -> None:
-    """Raises UserError unless `path` is a file: a pipe would be waited for, a device read for ever."""
+    """Raises UserError unless `path` is a file: a pipe would be waited for, a device read for
+    ever.
+    """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{path} does not exist: {remedy if isinstance(remedy, str) else f'make it with `{remedy}`'}"
+            f"{path} does not exist:"
+            f" {remedy if isinstance(remedy, str) else f'make it with `{remedy}`'}"
         ) from None
     if not stat.S_ISREG(mode):
         raise wrong(
@@ -130,7 +135,9 @@ def read_text(path: Path, remedy: Remedy, most: int = TEXT_BYTES) -> str:
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, also where it is nested deeper than NESTED or is not UTF-8."""
+    """The value of a JSON text. Raises ValueError, also where it is nested deeper than NESTED or is
+    not UTF-8.
+    """
     try:
         value = json.loads(content.decode() if isinstance(content, bytes) else content)
     except RecursionError:
@@ -149,8 +156,8 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def read_json(path: Path, made_by: Remedy, shape: Any = None, version: int | None = None) -> dict:
-    """A JSON object, whose "format" is `version`. `shape` is a dataclass, or another annotation, whose fields and types it must
-    have; further keys may be there.
+    """A JSON object, whose "format" is `version`. `shape` is a dataclass, or another annotation,
+    whose fields and types it must have; further keys may be there.
     """
     content = read_bytes(path, made_by, JSON_BYTES, "a JSON file")
     try:
@@ -169,7 +176,9 @@ def read_json(path: Path, made_by: Remedy, shape: Any = None, version: int | Non
 
 
 def misfit(content: str | bytes, shape: Any) -> str:
-    """Where a JSON text first differs from `shape`, as "key.key: what is expected"; "" where it fits."""
+    """Where a JSON text first differs from `shape`, as "key.key: what is expected"; "" where it
+    fits.
+    """
     import pydantic
 
     try:
@@ -198,7 +207,9 @@ def adapter(shape: Any) -> Any:
 
 
 def read_lines(path: Path, remedy: Remedy, most: int = LINES_BYTES) -> Iterator[tuple[int, bytes]]:
-    """(number, line) of a file of lines, gzipped if its name ends in .gz; `most` counts its bytes decompressed."""
+    """(number, line) of a file of lines, gzipped if its name ends in .gz; `most` counts its bytes
+    decompressed.
+    """
     kind = "gzip" if path.suffix == ".gz" else "lines"
     with opening(path, kind, remedy), open_raw(path) as file:
         left, number = most, 0
@@ -244,7 +255,9 @@ def check_line(
 
 
 def open_npy(path: Path, remedy: Remedy, kinds: str) -> np.ndarray:
-    """A .npy file's array, mapped. `kinds` are the letters of the dtypes that it may have ("f": floats, "biuf": numbers)."""
+    """A .npy file's array, mapped. `kinds` are the letters of the dtypes that it may have ("f":
+    floats, "biuf": numbers).
+    """
     with opening(path, "an array", remedy), path.open("rb") as file:
         if (version := np.lib.format.read_magic(file)) != (1, 0):
             raise wrong(
@@ -276,7 +289,9 @@ def open_npy(path: Path, remedy: Remedy, kinds: str) -> np.ndarray:
 def read_npz(
     path: Path, remedy: Remedy, names: Mapping[str, tuple[str, int]]
 ) -> dict[str, np.ndarray]:
-    """The arrays of an .npz, compressed ones of at most TEXT_BYTES. `names`: name → (letters of its dtypes, number of axes)."""
+    """The arrays of an .npz, compressed ones of at most TEXT_BYTES. `names`: name → (letters of its
+    dtypes, number of axes).
+    """
     with opening(path, "arrays", remedy):
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
@@ -310,12 +325,14 @@ def read_parquet(
     may_lack: tuple[str, ...] = (),
     between: tuple[str, str, str] | None = None,
 ) -> "pa.Table":
-    """The named columns (name → TEXT, INTEGER or NUMBER), read by one thread: a pool hangs in forked workers.
+    """The named columns (name → TEXT, INTEGER or NUMBER), read by one thread: a pool hangs in
+    forked workers.
 
-    Only cells of columns that `may_lack` them may be empty. `between` is a column of text, and the first and last of its
-    values that are wanted: groups of rows without any are not read. A row has an id of its own, so there are never more of them
-    than bytes. Read by pyarrow: a page that claims more than there is memory makes polars end the process, as does a column's
-    statistics of the wrong type pyarrow, so nothing asks for them.
+    Only cells of columns that `may_lack` them may be empty. `between` is a column of text, and the
+    first and last of its values that are wanted: groups of rows without any are not read. A row has
+    an id of its own, so there are never more of them than bytes. Read by pyarrow: a page that
+    claims more than there is memory makes polars end the process, as does a column's statistics of
+    the wrong type pyarrow, so nothing asks for them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -351,7 +368,9 @@ def has_any(values: "pa.ChunkedArray", first: str, last: str) -> bool:
 
 
 def check_parquet(path: Path, remedy: Remedy, columns: Mapping[str, str]) -> None:
-    """Raises UserError unless the footer of a parquet file has the columns, and claims no more rows and bytes than can be."""
+    """Raises UserError unless the footer of a parquet file has the columns, and claims no more rows
+    and bytes than can be.
+    """
     import pyarrow.parquet as pq
 
     with opening(path, "parquet", remedy), pq.ParquetFile(path, pre_buffer=False) as file:
@@ -416,8 +435,8 @@ def csv_header(path: Path, remedy: Remedy) -> list[str]:
 
 
 class BoundedHeader(tarfile.TarInfo):
-    """For `tarfile.open(…, tarinfo=BoundedHeader)`: tarfile reads long names and attributes whole, however long they say they
-    are.
+    """For `tarfile.open(…, tarinfo=BoundedHeader)`: tarfile reads long names and attributes whole,
+    however long they say they are.
     """
 
     LONGEST = 1 << 20

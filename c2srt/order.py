@@ -1,16 +1,20 @@
-"""The order of training samples, as a pure function of (seed, epoch), the shards' counts and the global batch size.
+"""The order of training samples, as a pure function of (seed, epoch), the shards' counts and the
+global batch size.
 
-One epoch is one permutation of all N samples: the shards are shuffled, cut into windows of `window` shards, and the
-samples of a window are shuffled together. Step t of the epoch takes positions t·G … (t+1)·G − 1 of it, G being the
-*global* batch. Ranks, accumulation steps and loader processes only slice those positions, so the order is the same on any
-number of them, and one number, the global step, says where training stands.
+One epoch is one permutation of all N samples: the shards are shuffled, cut into windows of `window`
+shards, and the samples of a window are shuffled together. Step t of the epoch takes positions t·G …
+(t+1)·G − 1 of it, G being the *global* batch. Ranks, accumulation steps and loader processes only
+slice those positions, so the order is the same on any number of them, and one number, the global
+step, says where training stands.
 
-The last batch of an epoch has R = N − (T − 1)·G real samples; its other positions repeat them with weight 0 and the real
-ones weigh G / R, so the mean of weight × loss over the global batch is the mean over the real samples. That holds for
-N < G too: one step an epoch. All ranks thus take the same T = ceil(N / G) steps: none waits for a batch that never comes.
-The same rule deals a global batch to a number of ranks that does not divide it (`Deal`).
+The last batch of an epoch has R = N − (T − 1)·G real samples; its other positions repeat them with
+weight 0 and the real ones weigh G / R, so the mean of weight × loss over the global batch is the
+mean over the real samples. That holds for N < G too: one step an epoch. All ranks thus take the
+same T = ceil(N / G) steps: none waits for a batch that never comes. The same rule deals a global
+batch to a number of ranks that does not divide it (`Deal`).
 
-Memory: a few integers a shard, and one window's permutation at a time (160,000 samples for 16 shards of 10,000).
+Memory: a few integers a shard, and one window's permutation at a time (160,000 samples for 16
+shards of 10,000).
 """
 
 import hashlib
@@ -25,7 +29,9 @@ from c2srt.errors import UserError
 
 @dataclass(frozen=True)
 class Places:
-    """n positions of a global batch: `shard` and `sample` (within the shard) [n] int64, `weight` [n] float32."""
+    """n positions of a global batch: `shard` and `sample` (within the shard) [n] int64, `weight`
+    [n] float32.
+    """
 
     shard: np.ndarray
     sample: np.ndarray
@@ -34,11 +40,12 @@ class Places:
 
 @dataclass(frozen=True)
 class Deal:
-    """How `world` ranks take a global batch of `batch` G positions in micro-batches of at most `most`.
+    """How `world` ranks take a global batch of `batch` G positions in micro-batches of at most
+    `most`.
 
-    Each takes `accumulation` A of them, so there are A · world, numbered rank by rank, of equal size: G is cut into runs
-    that differ by one position at most, and the shorter ones are filled up with padding. Nothing is padded where
-    most · world divides G.
+    Each takes `accumulation` A of them, so there are A · world, numbered rank by rank, of equal
+    size: G is cut into runs that differ by one position at most, and the shorter ones are filled up
+    with padding. Nothing is padded where most · world divides G.
     """
 
     batch: int
@@ -48,8 +55,8 @@ class Deal:
     def __post_init__(self) -> None:
         if self.batch < self.world:
             raise UserError(
-                f"batch={self.batch} is less than one image for each of {self.world} workers: take fewer workers, or "
-                "a larger batch"
+                f"batch={self.batch} is less than one image for each of {self.world} workers: take"
+                " fewer workers, or a larger batch"
             )
 
     @property
@@ -78,7 +85,8 @@ class Deal:
 
 @dataclass(frozen=True)
 class Order:
-    """`counts` [shards] samples of each shard; global batch `batch` G in samples; `window` in shards.
+    """`counts` [shards] samples of each shard; global batch `batch` G in samples; `window` in
+    shards.
 
     Raises UserError when there is no sample, or a size is not positive.
     """
@@ -95,7 +103,8 @@ class Order:
             )
         if self.batch < 1 or self.window < 1:
             raise UserError(
-                f"the global batch ({self.batch}) and the shuffle window ({self.window} shards) must be at least 1"
+                f"the global batch ({self.batch}) and the shuffle window ({self.window} shards)"
+                " must be at least 1"
             )
 
     @property
@@ -123,9 +132,11 @@ class Order:
         return Places(shard, sample, weight)
 
     def dealt(self, step: int, deal: Deal, part: int) -> Places:
-        """Micro-batch `part` of global step `step`, filled up to `deal.micro_batch` positions with padding of weight 0.
+        """Micro-batch `part` of global step `step`, filled up to `deal.micro_batch` positions with
+        padding of weight 0.
 
-        The real samples weigh more by padded / G: the mean of weight × loss over all that is dealt is that over the batch.
+        The real samples weigh more by padded / G: the mean of weight × loss over all that is dealt
+        is that over the batch.
         """
         start, stop = deal.run(part)
         places = self.places(step, start, start + deal.micro_batch)
@@ -171,9 +182,11 @@ def window_samples(order: Order, epoch: int, window: int) -> np.ndarray:
 
 
 def permutation(n: int, *key: int) -> np.ndarray:
-    """[n] a permutation that only depends on `key`: the sort order of n words of Philox, a counter-based generator.
+    """[n] a permutation that only depends on `key`: the sort order of n words of Philox, a
+    counter-based generator.
 
-    numpy promises the stream of a bit generator across versions, but not that of `Generator.permutation`.
+    numpy promises the stream of a bit generator across versions, but not that of
+    `Generator.permutation`.
     """
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=16).digest()
     words = np.random.Philox(key=int.from_bytes(digest, "little")).random_raw(n)
@@ -181,7 +194,9 @@ def permutation(n: int, *key: int) -> np.ndarray:
 
 
 def global_order(order: Order, epochs: Sequence[int]) -> np.ndarray:
-    """[N · epochs, 2] (shard, sample) of whole epochs in training order, padding left out. For tests and audits."""
+    """[N · epochs, 2] (shard, sample) of whole epochs in training order, padding left out. For
+    tests and audits.
+    """
     steps = [
         step
         for epoch in epochs

@@ -1,9 +1,10 @@
 """Typed values as they were typed: quotes for Hydra's grammar where a key holds text.
 
-Hydra reads `out=2024_11_28` as the number 20241128, `name=93e4512` as infinity, `null` in a list of words as nothing, and
-refuses `images=photo (1).jpg`. What a key holds is told by its default: a number or a switch is read by Hydra; beside text,
-nothing or a list of text, whatever a plain number would not give back letter by letter is quoted first. Where such a key is
-a number after all (its default is null), the verb's dataclass makes one of the text.
+Hydra reads `out=2024_11_28` as the number 20241128, `name=93e4512` as infinity, `null` in a list of
+words as nothing, and refuses `images=photo (1).jpg`. What a key holds is told by its default: a
+number or a switch is read by Hydra; beside text, nothing or a list of text, whatever a plain number
+would not give back letter by letter is quoted first. Where such a key is a number after all (its
+default is null), the verb's dataclass makes one of the text.
 """
 
 import re
@@ -17,7 +18,9 @@ NO_TEXT = object()
 
 
 class NotPlain(ValueError):
-    """A value in Hydra's own notation (quotes, dictionaries, interpolations), or one that is broken: Hydra has the word."""
+    """A value in Hydra's own notation (quotes, dictionaries, interpolations), or one that is
+    broken: Hydra has the word.
+    """
 
 
 def split_key(override: str) -> tuple[str, str]:
@@ -27,7 +30,8 @@ def split_key(override: str) -> tuple[str, str]:
 
 
 def keep_text(override: str, default_of: Callable[[str], object]) -> str:
-    """The override, its value quoted where its key holds text. `default_of` gives a key's default (NO_TEXT: an unknown key).
+    """The override, its value quoted where its key holds text. `default_of` gives a key's default
+    (NO_TEXT: an unknown key).
 
     A key that holds a list takes `a,b` as `[a,b]`.
     """
@@ -53,7 +57,9 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
 
 
 def quoted_pairs(key: str, text: str, default_of: Callable[[str], object]) -> str:
-    """`{a: 1e5, b: 2}` with the values of keys that hold text quoted; as it is where it is more than pairs."""
+    """`{a: 1e5, b: 2}` with the values of keys that hold text quoted; as it is where it is more
+    than pairs.
+    """
     try:
         pairs = [pair.partition(":") for pair in elements(text[1:-1])]
     except NotPlain:
@@ -87,7 +93,9 @@ def quoted_scalar(text: str) -> str:
 
 
 def quoted_list(text: str) -> str:
-    """`[a, 'b c', [d]]` with every element quoted; `null` and `${…}` in it are words like any other. Raises NotPlain."""
+    """`[a, 'b c', [d]]` with every element quoted; `null` and `${…}` in it are words like any
+    other. Raises NotPlain.
+    """
     if not text.endswith("]") or ESCAPED.search(text):
         raise NotPlain
     made = []
@@ -104,8 +112,9 @@ def quoted_list(text: str) -> str:
 
 
 def uninterpolated(text: str, always: bool = False) -> str:
-    """Text whose `${` OmegaConf leaves as they are: what people type as words never reads a key or the environment. Those that a
-    backslash keeps already are left, unless `always`."""
+    """Text whose `${` OmegaConf leaves as they are: what people type as words never reads a key or
+    the environment. Those that a backslash keeps already are left, unless `always`.
+    """
     return re.sub(
         r"(\\*)\$\{",
         lambda found: found[0] if len(found[1]) % 2 and not always else found[1] * 2 + r"\${",
@@ -114,13 +123,17 @@ def uninterpolated(text: str, always: bool = False) -> str:
 
 
 def resolver_in(override: str) -> str | None:
-    """A `${name:…}` that OmegaConf would call, as `${oc.env:HOME}`, which reads the environment; None where there is none."""
+    """A `${name:…}` that OmegaConf would call, as `${oc.env:HOME}`, which reads the environment;
+    None where there is none.
+    """
     found = re.search(r"(?<!\\)(?:\\\\)*(\$\{[^{}:]*:[^{}]*\}?)", override)
     return found[1] if found else None
 
 
 def elements(text: str) -> list[str]:
-    """The elements between a list's brackets, stripped; commas inside quotes and brackets do not part them. Raises NotPlain."""
+    """The elements between a list's brackets, stripped; commas inside quotes and brackets do not
+    part them. Raises NotPlain.
+    """
     found, start, depth, place = [], 0, 0, 0
     while place < len(text):
         if text[place] in "'\"" and (not text[start:place].strip() or depth):

@@ -1,20 +1,25 @@
 """The one decoder of pictures: any file, in any state → upright sRGB pixels, or the reason why not.
 
-`c2srt shard` packs what it gives, `c2srt predict` and the served model rank it, and the loader falls back on it: a picture looks the
-same wherever it is seen. Nothing is judged by a file's name: magic bytes say what it is, and only FORMATS are ever opened.
+`c2srt shard` packs what it gives, `c2srt predict` and the served model rank it, and the loader
+falls back on it: a picture looks the same wherever it is seen. Nothing is judged by a file's name:
+magic bytes say what it is, and only FORMATS are ever opened.
 
 What happens to each kind:
-- JPEG (RGB, gray): libjpeg-turbo in strict mode: any loss of data is `corrupt`. Harmless oddities (a few stray bytes between
-  segments, a broken ICC chunk) and CMYK/YCCK go through Pillow, which refuses cut-off files as well. Only the DCT kinds that the
-  world writes (SCALABLE) are ever decoded at a scale.
-- PNG, GIF, BMP, TIFF, WebP: Pillow. Several frames (GIF, TIFF, WebP, MPO): the first. Transparency: onto white.
-  16 bits a channel: the upper 8. Float or 32-bit integer samples have no defined white: `unsupported`.
-- ICC profile: converted to sRGB; a profile that cannot be used is ignored. CMYK without profile: the naive formula of Pillow.
+- JPEG (RGB, gray): libjpeg-turbo in strict mode: any loss of data is `corrupt`. Harmless oddities
+  (a few stray bytes between segments, a broken ICC chunk) and CMYK/YCCK go through Pillow, which
+  refuses cut-off files as well. Only the DCT kinds that the world writes (SCALABLE) are ever
+  decoded at a scale.
+- PNG, GIF, BMP, TIFF, WebP: Pillow. Several frames (GIF, TIFF, WebP, MPO): the first. Transparency:
+  onto white. 16 bits a channel: the upper 8. Float or 32-bit integer samples have no defined white:
+  `unsupported`.
+- ICC profile: converted to sRGB; a profile that cannot be used is ignored. CMYK without profile:
+  the naive formula of Pillow.
 - Orientation: the EXIF tag (sharding knows another source of it).
 
-The limits are arguments; Pillow's process-wide MAX_IMAGE_PIXELS is neither set nor needed, and no warnings filter is touched, so
-that threads may decode beside each other. (Where a process leaves it in place, Pillow still refuses some WebP, GIF and tiled TIFF
-files of more than twice that many pixels.)
+The limits are arguments; Pillow's process-wide MAX_IMAGE_PIXELS is neither set nor needed, and no
+warnings filter is touched, so that threads may decode beside each other. (Where a process leaves it
+in place, Pillow still refuses some WebP, GIF and tiled TIFF files of more than twice that many
+pixels.)
 """
 
 import io
@@ -47,7 +52,9 @@ FORMATS = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
-"""What reads each format's header. Pillow's `Image.open` would ask its process-wide limit of pixels instead of ours."""
+"""What reads each format's header. Pillow's `Image.open` would ask its process-wide limit of pixels
+instead of ours.
+"""
 SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -74,14 +81,18 @@ MAGIC = {
     b"MM\0+": "TIFF",
 }
 SCALABLE = (0xC0, 0xC1, 0xC2)
-"""Start-of-frame markers: baseline, extended and progressive, Huffman-coded. A lossless frame (0xC3) has no DCT: libjpeg-turbo 3
-writes it in full into the buffer of the scaled size. Arithmetic-coded and hierarchical ones are too rare to be worth it."""
+"""Start-of-frame markers: baseline, extended and progressive, Huffman-coded. A lossless frame
+(0xC3) has no DCT: libjpeg-turbo 3 writes it in full into the buffer of the scaled size.
+Arithmetic-coded and hierarchical ones are too rare to be worth it.
+"""
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ALONE = frozenset(
     (0x00, 0x01, *range(0xD0, 0xD9))
 )  # markers (and stuffed zeros) that no length follows
 MAX_PIXELS = 2**28  # of a shard's image: decoded a larger one would take 0.8 GB and more
-MAX_SCANS = 100  # a progressive JPEG has about ten; each extra one costs a pass over all pixels (libjpeg-turbo's advice is a cap)
+# a progressive JPEG has about ten; each extra one costs a pass over all pixels (libjpeg-turbo's
+# advice is a cap)
+MAX_SCANS = 100
 STRAY_BYTES = (
     16  # this many between the image data and the end marker are padding, more are lost data
 )
@@ -112,15 +123,18 @@ class Rejected(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps checked before anything is decoded: `max_bytes` of the file, `max_pixels` of its header."""
+    """Caps checked before anything is decoded: `max_bytes` of the file, `max_pixels` of its
+    header.
+    """
 
     max_bytes: int = 64 << 20
     max_pixels: int = 100_000_000
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> np.ndarray:
-    """A file's bytes -> [H, W, 3] uint8, upright sRGB. Raises Rejected (empty, too_large, not_image, placeholder, unsupported,
-    corrupt)."""
+    """A file's bytes -> [H, W, 3] uint8, upright sRGB. Raises Rejected (empty, too_large,
+    not_image, placeholder, unsupported, corrupt).
+    """
     with rejections():
         check_bytes(data, limits)
         image = open_image(data, limits)
@@ -133,14 +147,17 @@ def decode(data: bytes, limits: Limits = Limits()) -> np.ndarray:
 
 
 def decode_packed(encoded: bytes, most_pixels: int) -> np.ndarray:
-    """A shard's image -> [H, W, 3] uint8 RGB: what the loader takes and the audit passes. Sound JPEGs, which is what shards hold,
-    go straight through libjpeg-turbo. Raises ValueError with the reason if it is broken or has more than `most_pixels`."""
+    """A shard's image -> [H, W, 3] uint8 RGB: what the loader takes and the audit passes. Sound
+    JPEGs, which is what shards hold, go straight through libjpeg-turbo. Raises ValueError with the
+    reason if it is broken or has more than `most_pixels`.
+    """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
         if height * width <= most_pixels:
             return simplejpeg.decode_jpeg(encoded, "RGB")
     except ValueError:
-        pass  # no JPEG, an odd one, or of a colour space (CMYK) that libjpeg-turbo does not turn into RGB
+        # no JPEG, an odd one, or of a colour space (CMYK) that libjpeg-turbo does not turn into RGB
+        pass
     try:
         return decode(encoded, Limits(len(encoded), most_pixels))
     except Rejected as rejected:
@@ -216,7 +233,8 @@ def check_size(image: Image.Image, limits: Limits) -> None:
     if image.width * image.height > limits.max_pixels:
         raise Rejected(
             "too_large",
-            f"{image.width:,} x {image.height:,} pixels, more than max_pixels={limits.max_pixels:,}",
+            f"{image.width:,} x {image.height:,} pixels, more than"
+            f" max_pixels={limits.max_pixels:,}",
         )
 
 
@@ -227,8 +245,8 @@ def magic(data: bytes) -> str | None:
 
 
 def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.Image, bool]:
-    """The pixels, reduced by libjpeg's DCT scaling to sides of no less than `least` (0, and what has no DCT: in full), and
-    whether the file had no oddity at all.
+    """The pixels, reduced by libjpeg's DCT scaling to sides of no less than `least` (0, and what
+    has no DCT: in full), and whether the file had no oddity at all.
 
     The whole file is read and checked at any scale. Raises Rejected if data are missing.
     """
@@ -250,7 +268,9 @@ def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.
 
 
 def frame_of(data: bytes) -> int | None:
-    """The first start-of-frame marker (0xC0 … 0xCF), found as libjpeg walks the segments; None if there is none."""
+    """The first start-of-frame marker (0xC0 … 0xCF), found as libjpeg walks the segments; None if
+    there is none.
+    """
     place = 2
     while (place := data.find(b"\xff", place)) >= 0:
         while data[place : place + 1] == b"\xff":  # fill bytes
@@ -265,7 +285,9 @@ def frame_of(data: bytes) -> int | None:
 
 
 def harmless(warning: str) -> bool:
-    """Whether a libjpeg warning leaves all pixels in place; what else is wrong then shows in Pillow's decode."""
+    """Whether a libjpeg warning leaves all pixels in place; what else is wrong then shows in
+    Pillow's decode.
+    """
     if stray := re.search(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})", warning):
         count, marker = int(stray[1]), int(stray[2], 16)
         return not 0xD0 <= marker <= 0xD9 or (marker == 0xD9 and count <= STRAY_BYTES)
@@ -273,7 +295,9 @@ def harmless(warning: str) -> bool:
 
 
 def flat(image: Image.Image) -> Image.Image:
-    """8-bit L, RGB, CMYK or LAB of any mode, transparency onto white. Raises Rejected for modes without a defined white."""
+    """8-bit L, RGB, CMYK or LAB of any mode, transparency onto white. Raises Rejected for modes
+    without a defined white.
+    """
     if image.mode in ("I", "F"):
         raise Rejected("unsupported", f"32-bit samples (mode {image.mode}) have no defined white")
     if image.mode in DEEP:
@@ -295,7 +319,9 @@ def onto_white(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB, through the embedded profile if there is one; a broken one, or one of another colour space, is ignored."""
+    """RGB, through the embedded profile if there is one; a broken one, or one of another colour
+    space, is ignored.
+    """
     if profile and not is_srgb(profile):
         try:
             return ImageCms.profileToProfile(

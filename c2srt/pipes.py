@@ -1,4 +1,6 @@
-"""Whole Python objects through a pipe between our own processes, arrays straight from where they lie."""
+"""Whole Python objects through a pipe between our own processes, arrays straight from where they
+lie.
+"""
 
 import pickle
 import struct
@@ -16,7 +18,9 @@ def widen(pipe: FileIO) -> None:
 
 
 def send(pipe: FileIO, item: object) -> None:
-    """Writes an item, its arrays straight from where they lie: the number of parts, their bytes, and the parts."""
+    """Writes an item, its arrays straight from where they lie: the number of parts, their bytes,
+    and the parts.
+    """
     arrays: list[pickle.PickleBuffer] = []
     parts = [pickle.dumps(item, protocol=5, buffer_callback=arrays.append)]
     parts += [array.raw() for array in arrays]
@@ -27,7 +31,9 @@ def send(pipe: FileIO, item: object) -> None:
 
 
 def receive(pipe: FileIO) -> object:
-    """What was sent. Raises EOFError when the other end is closed, in the middle of it or before."""
+    """What was sent. Raises EOFError when the other end is closed, in the middle of it or
+    before.
+    """
     (count,) = struct.unpack("<Q", read(pipe, 8))
     lengths = struct.unpack(f"<{count}Q", read(pipe, 8 * count))
     content, *arrays = (read(pipe, length) for length in lengths)

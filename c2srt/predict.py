@@ -1,7 +1,9 @@
-"""`c2srt predict`, and `c2srt.load(path).predict(images, labels)`: any photo, any list of words, ranked.
+"""`c2srt predict`, and `c2srt.load(path).predict(images, labels)`: any photo, any list of words,
+ranked.
 
-A word of the model's vocabulary keeps its text feature and neighbours; any other gets a text feature from the exported text
-tower and neighbours by text similarity or from a language model, once (c2srt/relations/words.py). No training, no shards.
+A word of the model's vocabulary keeps its text feature and neighbours; any other gets a text
+feature from the exported text tower and neighbours by text similarity or from a language model,
+once (c2srt/relations/words.py). No training, no shards.
 """
 
 import json
@@ -59,7 +61,8 @@ class Config:
             or not self.images
         ):
             raise UserError(
-                "images=… names no image: give files, folders or patterns, such as 'images=[a.jpg,holiday/,\"*.png\"]'"
+                "images=… names no image: give files, folders or patterns, such as"
+                " 'images=[a.jpg,holiday/,\"*.png\"]'"
             )
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
@@ -78,12 +81,15 @@ def parts(text: str) -> list[str]:
 
 
 def read_words(label: str) -> list[str]:
-    """The label, or, of a list's name (`labels.txt`), its words, one a line. Raises UserError if it cannot be read."""
+    """The label, or, of a list's name (`labels.txt`), its words, one a line. Raises UserError if it
+    cannot be read.
+    """
     path = Path(label)
     if path.suffix.lower() != WORD_LIST:
         if path.suffix and path.is_file():
             raise UserError(
-                f"labels={printable(label)} is a file: a list of words is a {WORD_LIST} file with one word a line"
+                f"labels={printable(label)} is a file: a list of words is a {WORD_LIST} file with"
+                " one word a line"
             )
         return [label]
     try:
@@ -96,7 +102,8 @@ def read_words(label: str) -> list[str]:
         raise UserError(f"labels={printable(label)} is not text in UTF-8") from None
     except OSError as error:
         raise UserError(
-            f"labels={printable(label)} cannot be read as a list of words, one a line: {error.strerror}"
+            f"labels={printable(label)} cannot be read as a list of words, one a line:"
+            f" {error.strerror}"
         ) from None
     if not words:
         raise UserError(f"labels={printable(label)} has no word: write one a line")
@@ -113,7 +120,9 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one image: `labels` with their scores, best first; `error` says why there is nothing."""
+    """What was found in one image: `labels` with their scores, best first; `error` says why there
+    is nothing.
+    """
 
     image: str
     labels: tuple[tuple[str, float], ...] = ()
@@ -122,7 +131,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Asked:
-    """Labels as they were given, the graph that scores them (None: the model's own), and their columns in it."""
+    """Labels as they were given, the graph that scores them (None: the model's own), and their
+    columns in it.
+    """
 
     names: list[str]
     graph: Graph | None = None
@@ -130,7 +141,9 @@ class Asked:
 
 
 class Predictor:
-    """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept (unless `words` names another)."""
+    """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept
+    (unless `words` names another).
+    """
 
     def __init__(
         self,
@@ -161,11 +174,12 @@ class Predictor:
         threshold: float | None = None,
         batch: int = 16,
     ) -> list[Prediction]:
-        """Ranks `labels` (None: the model's vocabulary) for each image (a path or a PIL image; or several).
+        """Ranks `labels` (None: the model's vocabulary) for each image (a path or a PIL image; or
+        several).
 
-        Keeps the `topk` best (None: all) that score at least `threshold`. A word given twice (case and spaces aside) is ranked
-        once. An image that cannot be read gives a Prediction with `error`; UserError for bad labels, TypeError for images of
-        another kind.
+        Keeps the `topk` best (None: all) that score at least `threshold`. A word given twice (case
+        and spaces aside) is ranked once. An image that cannot be read gives a Prediction with
+        `error`; UserError for bad labels, TypeError for images of another kind.
         """
         if isinstance(images, (str, os.PathLike, Image.Image, Encoded)):
             images = [images]
@@ -191,7 +205,9 @@ class Predictor:
         yield from self.rank(waiting, asked, topk, threshold)
 
     def asked(self, labels: list[str] | None) -> Asked:
-        """What `rank` needs to know of the labels; new words are looked up here. Raises UserError for bad ones."""
+        """What `rank` needs to know of the labels; new words are looked up here. Raises UserError
+        for bad ones.
+        """
         check_labels(labels)
         if labels is None:
             return Asked(list(self.exported.vocabulary.titles))
@@ -236,7 +252,9 @@ class Predictor:
 
 
 def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
-    """Loads an exported model; `words` says how new words find neighbours. Raises UserError if there is no model at `path`."""
+    """Loads an exported model; `words` says how new words find neighbours. Raises UserError if
+    there is no model at `path`.
+    """
     folder = find_export(str(path))
     return Predictor(load_export(folder), Path(folder) / NEW_WORDS, words)
 
@@ -244,7 +262,9 @@ def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
 def best(
     scores: np.ndarray, names: list[str], topk: int | None, threshold: float | None
 ) -> tuple[tuple[str, float], ...]:
-    """The (name, score) of the `topk` best scores [n] that reach `threshold`; equal scores keep the order of `names`."""
+    """The (name, score) of the `topk` best scores [n] that reach `threshold`; equal scores keep the
+    order of `names`.
+    """
     order = np.argsort(-scores, kind="stable")[:topk]
     return tuple(
         (names[column], float(scores[column]))
@@ -263,15 +283,17 @@ def check_labels(labels: list[str] | None) -> None:
         or not all(isinstance(label, str) and label.strip() for label in labels)
     ):
         raise UserError(
-            "labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave it out to rank the "
-            "model's vocabulary"
+            "labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave"
+            " it out to rank the model's vocabulary"
         )
     if odd := next(filter(has_lone_bytes, labels), None):
         raise UserError(f"label {printable(odd)!r} is not text in UTF-8")
 
 
 def once(labels: list[str]) -> dict[str, str]:
-    """{word: as it was first given}: the text tower hears neither case nor further spaces, so words that differ in them are one."""
+    """{word: as it was first given}: the text tower hears neither case nor further spaces, so words
+    that differ in them are one.
+    """
     first: dict[str, tuple[str, str]] = {}
     for label in labels:
         word = " ".join(label.split())
@@ -291,8 +313,9 @@ def check_images(images: object) -> None:
 
 def not_an_image(given: object) -> str:
     return (
-        f"an image is a path or a PIL image, not {type(given).__name__}: an array [H, W, 3] of uint8 becomes one with "
-        "PIL.Image.fromarray(array), the bytes of a file with PIL.Image.open(io.BytesIO(data))"
+        f"an image is a path or a PIL image, not {type(given).__name__}: an array [H, W, 3] of"
+        " uint8 becomes one with PIL.Image.fromarray(array), the bytes of a file with"
+        " PIL.Image.open(io.BytesIO(data))"
     )
 
 
@@ -304,9 +327,11 @@ def read_image(
     image: "str | Path | Image.Image | Encoded",
     decode: Callable[[bytes], np.ndarray] = decode_apart,
 ) -> np.ndarray:
-    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8; files in a process of their own.
+    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8; files in a
+    process of their own.
 
-    Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of another kind.
+    Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of
+    another kind.
     """
     try:
         if isinstance(image, Image.Image):
@@ -327,7 +352,9 @@ def read_image(
 
 
 def run(config: Config) -> int:
-    """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises UserError on bad input."""
+    """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises
+    UserError on bad input.
+    """
     warnings.filterwarnings(
         "ignore", module="PIL"
     )  # remarks on odd metadata; what matters is an error of its image
@@ -336,7 +363,8 @@ def run(config: Config) -> int:
         print(summary(passed_over), file=sys.stderr)
     if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
         print(
-            f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and ranked once",
+            f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and"
+            " ranked once",
             file=sys.stderr,
         )
     failed = 0

@@ -9,9 +9,11 @@ from c2srt.shown import printable
 
 @dataclass
 class Progress:
-    """Counts towards `total` with rate and ETA; `update(n, note)` after each piece, `close()` at the end.
+    """Counts towards `total` with rate and ETA; `update(n, note)` after each piece, `close()` at
+    the end.
 
-    On a terminal one line is redrawn; elsewhere (Slurm logs, CI) a line is printed every `log_every_s` seconds.
+    On a terminal one line is redrawn; elsewhere (Slurm logs, CI) a line is printed every
+    `log_every_s` seconds.
     """
 
     name: str
@@ -50,12 +52,17 @@ class Progress:
             if self.done < self.total
             else f"took {clock(time.monotonic() - self.started)}"
         )
-        line = f"{self.name} {share:3.0f} % · {self.done:,} of {self.total:,} {self.unit} · {self.rate():,.1f} {self.unit}/s · {state}"
+        line = (
+            f"{self.name} {share:3.0f} % · {self.done:,} of {self.total:,} {self.unit} ·"
+            f" {self.rate():,.1f} {self.unit}/s · {state}"
+        )
         note = printable(note)
         print(
-            f"{before}{line}{' · ' + note if note else ''}\x1b[K"
-            if before
-            else f"{line}{' · ' + note if note else ''}",
+            (
+                f"{before}{line}{' · ' + note if note else ''}\x1b[K"
+                if before
+                else f"{line}{' · ' + note if note else ''}"
+            ),
             end=after,
             file=sys.stderr,
             flush=True,

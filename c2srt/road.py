@@ -1,4 +1,6 @@
-"""What the command line says of a verb by itself: that it has begun, and what comes after it on the road."""
+"""What the command line says of a verb by itself: that it has begun, and what comes after it on the
+road.
+"""
 
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +17,9 @@ STARTING = {
     "teacher": "loading the CLIP {clip[name]}",
     "figures": "loading what draws into {out}",
 }
-"""Verbs that import torch, Ray or DeepSpeed before they can say anything; the fields are keys of the configuration."""
+"""Verbs that import torch, Ray or DeepSpeed before they can say anything; the fields are keys of
+the configuration.
+"""
 AFTER = {
     "shard": ("text", "shards"),
     "audit": ("text", None),
@@ -25,7 +29,9 @@ AFTER = {
     "relations-report": ("tables", None),
     "tables": ("figures", "tables_folder"),
 }
-"""The verb that comes next, and the key by which it finds what this one wrote into an out=… of its own."""
+"""The verb that comes next, and the key by which it finds what this one wrote into an out=… of its
+own.
+"""
 
 
 def starting(verb: str, composed: Any) -> str | None:
@@ -34,7 +40,9 @@ def starting(verb: str, composed: Any) -> str | None:
 
 
 def after(verb: str, config: Any) -> Command | None:
-    """The command that goes on from what `verb` has made with its Config; None where the road ends or forks."""
+    """The command that goes on from what `verb` has made with its Config; None where the road ends
+    or forks.
+    """
     if getattr(config, "json", False) or getattr(config, "part", None):
         return None
     if verb in AFTER:

@@ -26,9 +26,11 @@ class Sample:
 
 
 class Samples:
-    """The samples of `shards`, by (shard, sample within it), keeping the last `open_shards` used shards open.
+    """The samples of `shards`, by (shard, sample within it), keeping the last `open_shards` used
+    shards open.
 
-    Labels are the first C = `categories` columns of the vocabulary (all, or the seen ones); other MIDs are ignored.
+    Labels are the first C = `categories` columns of the vocabulary (all, or the seen ones); other
+    MIDs are ignored.
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class Samples:
             return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.labels(sample)))
         except ValueError as error:
             raise UserError(
-                f"{reader.path}: sample {shown(image_id)} is damaged ({shown(error)}): run `{AUDIT}` to find all "
-                f"damage, then `{SHARD}` again"
+                f"{reader.path}: sample {shown(image_id)} is damaged ({shown(error)}): run"
+                f" `{AUDIT}` to find all damage, then `{SHARD}` again"
             ) from error
 
     def reader(self, shard: int) -> ShardReader:

@@ -1,10 +1,12 @@
 """An export behind `mlflow models serve`: pictures come in as base64, ranked labels go out.
 
-    POST /invocations  {"inputs": [{"image": "<base64 of a JPEG, PNG, …>"}], "params": {"labels": ["dog", "red car"], "topk": 5}}
-    →                  {"predictions": [{"labels": [{"label": "dog", "score": 7.1}, …]}]}
+    POST /invocations  {"inputs": [{"image": "<base64 of a JPEG, PNG, …>"}], "params": {"labels":
+    ["dog", "red car"], "topk": 5}} →                  {"predictions": [{"labels": [{"label": "dog",
+    "score": 7.1}, …]}]}
 
-Without "labels" the model's vocabulary is ranked. A picture that cannot be read has "labels": [] and an "error"; a request
-that makes no sense, or is larger than c2srt/serving_limits.py says, is refused (400) with a sentence that repeats nothing of it. MLflow finds `_load_pyfunc` by this
+Without "labels" the model's vocabulary is ranked. A picture that cannot be read has "labels": []
+and an "error"; a request that makes no sense, or is larger than c2srt/serving_limits.py says, is
+refused (400) with a sentence that repeats nothing of it. MLflow finds `_load_pyfunc` by this
 module's name; nothing is unpickled.
 """
 
@@ -49,9 +51,11 @@ def _load_pyfunc(path: str) -> "Tagger":
 
 
 def checked(predict: Callable) -> Callable:
-    """MLflow's own `predict`, which sees the parameters before MLflow drops those that it does not know.
+    """MLflow's own `predict`, which sees the parameters before MLflow drops those that it does not
+    know.
 
-    MLflow answers its own exceptions with the whole input in base64, any other one with its sentence alone.
+    MLflow answers its own exceptions with the whole input in base64, any other one with its
+    sentence alone.
     """
 
     @wraps(predict)
@@ -104,7 +108,9 @@ def check_columns(data: Any) -> None:
 
 
 def check_parameters(params: Any) -> None:
-    """Raises UserError unless `params` holds nothing but words in `labels` and a number in `topk`."""
+    """Raises UserError unless `params` holds nothing but words in `labels` and a number in
+    `topk`.
+    """
     if not isinstance(params, (dict, type(None))):
         raise UserError(
             'params must be an object such as {"labels": ["dog", "red car"], "topk": 5}'
@@ -118,8 +124,8 @@ def check_parameters(params: Any) -> None:
             )
         if name == "labels" and not isinstance(value, list):
             raise UserError(
-                'labels must be a list of words, such as ["dog", "red car"]; leave it out to rank the '
-                "model's vocabulary"
+                'labels must be a list of words, such as ["dog", "red car"]; leave it out to rank'
+                " the model's vocabulary"
             )
         if name == "topk" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UserError("topk must be a whole number from 1")
@@ -137,8 +143,9 @@ def shown(name: Any) -> str:
 
 
 class Tagger:
-    """The model in `path`, as MLflow calls it, within the limits of c2srt/serving_limits.py. New words are kept while the process
-    lives, not beside the model, and not all of them."""
+    """The model in `path`, as MLflow calls it, within the limits of c2srt/serving_limits.py. New
+    words are kept while the process lives, not beside the model, and not all of them.
+    """
 
     def __init__(self, path: str) -> None:
         self._words = tempfile.TemporaryDirectory(prefix="c2srt-words-")
@@ -152,7 +159,9 @@ class Tagger:
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """One answer for each row of a data frame with a column "image". Raises UserError for senseless labels, or too many."""
+        """One answer for each row of a data frame with a column "image". Raises UserError for
+        senseless labels, or too many.
+        """
         wanted = params or {}  # MLflow has filled in its defaults: no labels are []
         labels, topk = list(wanted.get("labels", ())) or None, int(wanted.get("topk", TOPK))
         check_parameters({"topk": topk} | ({"labels": labels} if labels else {}))
@@ -186,7 +195,9 @@ class Tagger:
 
 
 def decoded(text: str) -> Encoded | None:
-    """The file of a picture, which `predict` decodes as any other; None if the text is no base64 of one."""
+    """The file of a picture, which `predict` decodes as any other; None if the text is no base64 of
+    one.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):

@@ -1,8 +1,10 @@
-"""What one request may cost the served model, and what it is told: a sentence (400), no stack trace, nothing of what it sent.
+"""What one request may cost the served model, and what it is told: a sentence (400), no stack
+trace, nothing of what it sent.
 
-MLflow reads a whole request, of any kind, before the model is asked, and answers failures with a traceback or with the input
-itself. `bounded` stands between: it wraps two functions of MLflow's server in the process that serves. A proxy in front should
-still limit what strangers may do: c2srt knows no passwords and counts no requests.
+MLflow reads a whole request, of any kind, before the model is asked, and answers failures with a
+traceback or with the input itself. `bounded` stands between: it wraps two functions of MLflow's
+server in the process that serves. A proxy in front should still limit what strangers may do: c2srt
+knows no passwords and counts no requests.
 """
 
 import asyncio
@@ -47,10 +49,13 @@ def check_count(images: int) -> None:
 
 
 def check_size(labels: list, topk: int) -> None:
-    """Raises UserError for more or longer labels, or a larger topk, than a request may have, and for labels that are no text."""
+    """Raises UserError for more or longer labels, or a larger topk, than a request may have, and
+    for labels that are no text.
+    """
     if len(labels) > LABELS:
         raise UserError(
-            f"a request may have at most {LABELS:,} labels, this one has {len(labels):,}: send several"
+            f"a request may have at most {LABELS:,} labels, this one has {len(labels):,}: send"
+            " several"
         )
     words = [label for label in labels if isinstance(label, str)]
     if any(has_lone_bytes(word) for word in words):
@@ -62,7 +67,9 @@ def check_size(labels: list, topk: int) -> None:
 
 
 def bound_the_server() -> None:
-    """Wraps MLflow's server, if this process has it. Its own words for a request that is no request are kept out, too."""
+    """Wraps MLflow's server, if this process has it. Its own words for a request that is no request
+    are kept out, too.
+    """
     server, requests = (
         sys.modules.get("mlflow.pyfunc.scoring_server"),
         sys.modules.get("starlette.requests"),
@@ -74,7 +81,9 @@ def bound_the_server() -> None:
 
 
 def bounded(invocations: Callable, server: Any) -> Callable:
-    """MLflow's `invocations`, for JSON only, AT_ONCE at a time; whatever it raises becomes one sentence."""
+    """MLflow's `invocations`, for JSON only, AT_ONCE at a time; whatever it raises becomes one
+    sentence.
+    """
     turn = threading.BoundedSemaphore(AT_ONCE)
 
     @wraps(invocations)
@@ -97,7 +106,9 @@ def bounded(invocations: Callable, server: Any) -> Callable:
 
 
 def short(request: type, server: Any) -> Callable:
-    """`Request.body`, which stops reading at BODY_BYTES; of other applications in this process it remains what it was."""
+    """`Request.body`, which stops reading at BODY_BYTES; of other applications in this process it
+    remains what it was.
+    """
     before = request.body
 
     async def body(self: Any) -> bytes:
@@ -123,7 +134,9 @@ def refusal(server: Any, said: str) -> Exception:
 
 
 def sentence(error: BaseException) -> str:
-    """The UserError that lies behind an error; of any other the kind alone, its place goes to the server's log."""
+    """The UserError that lies behind an error; of any other the kind alone, its place goes to the
+    server's log.
+    """
     behind: BaseException | None = error
     while behind is not None and not is_ours(behind):
         behind = behind.__cause__ or behind.__context__
@@ -131,7 +144,8 @@ def sentence(error: BaseException) -> str:
         return str(behind)
     where = traceback.extract_tb(error.__traceback__)[-1]
     print(
-        f"c2srt: a request failed: {type(error).__name__} in {where.name}, {where.filename}:{where.lineno}",
+        f"c2srt: a request failed: {type(error).__name__} in {where.name},"
+        f" {where.filename}:{where.lineno}",
         file=sys.stderr,
     )
     return (

@@ -1,21 +1,24 @@
 """The shard folder: what `c2srt shard` writes and everything downstream reads.
 
-    <shards>/index.json                 this file's `ShardIndex`; written last, so its presence means "complete"
-    <shards>/vocabulary.json            c2srt/vocabulary.py
-    <shards>/<split>-000000.tar         POSIX tar readable by webdataset: `<id>.jpg`, `<id>.json`, adjacent, sorted by id
-    <shards>/<split>-000000.parquet     the shard's sidecar: a row for *every* input image, packed or not
+    <shards>/index.json                 this file's `ShardIndex`; written last, so its presence
+    means "complete" <shards>/vocabulary.json            c2srt/vocabulary.py
+    <shards>/<split>-000000.tar         POSIX tar readable by webdataset: `<id>.jpg`, `<id>.json`,
+    adjacent, sorted by id <shards>/<split>-000000.parquet     the shard's sidecar: a row for
+    *every* input image, packed or not
 
-`<id>.json` = {"id", "positive": [MID…], "negative": [MID…], "width", "height" (of the packed JPEG, pixels),
-"source": {…where the image came from}, "attribution": {"author", "license", "landing_url", "title"}}.
-Labels are the verified ones; a MID in neither list is unverified (0).
+`<id>.json` = {"id", "positive": [MID…], "negative": [MID…], "width", "height" (of the packed JPEG,
+pixels), "source": {…where the image came from}, "attribution": {"author", "license", "landing_url",
+"title"}}. Labels are the verified ones; a MID in neither list is unverified (0).
 
-Sidecar columns: id (str), split (str), status ("ok" or a short word), reason (str, "" when ok), width, height (int32, packed),
-member (int32, the sample's position in the tar, −1 when not ok), jpg_offset, jpg_bytes, json_offset, json_bytes (int64, of the
-members' content inside the tar). Rows with status "ok" sorted by `member` are the tar's samples in order.
+Sidecar columns: id (str), split (str), status ("ok" or a short word), reason (str, "" when ok),
+width, height (int32, packed), member (int32, the sample's position in the tar, −1 when not ok),
+jpg_offset, jpg_bytes, json_offset, json_bytes (int64, of the members' content inside the tar). Rows
+with status "ok" sorted by `member` are the tar's samples in order.
 
 index.json = {"format": 1, "vocabulary": hash, "source": hash of the inputs and packing settings,
-"splits": {split: [{"name", "bytes", "sha256", "inputs", "count", "first", "last"}…]}}; `inputs` counts every input row of
-the shard, `count` the packed samples; `name` has no suffix (`train-000000`).
+"splits": {split: [{"name", "bytes", "sha256", "inputs", "count", "first", "last"}…]}}; `inputs`
+counts every input row of the shard, `count` the packed samples; `name` has no suffix
+(`train-000000`).
 """
 
 import mmap
@@ -94,10 +97,13 @@ class ShardIndex:
     splits: dict[str, tuple[Shard, ...]]
 
     def split(self, name: str) -> tuple[Shard, ...]:
-        """The shards of one split. Raises UserError if the folder has none, or none with a sample."""
+        """The shards of one split. Raises UserError if the folder has none, or none with a
+        sample.
+        """
         if not sum(shard.count for shard in self.splits.get(name, ())):
             raise UserError(
-                f"{self.folder} has no images of split {name!r} (it has {', '.join(sorted(self.splits)) or 'none'})"
+                f"{self.folder} has no images of split {name!r} (it has"
+                f" {', '.join(sorted(self.splits)) or 'none'})"
             )
         return self.splits[name]
 
@@ -115,7 +121,9 @@ class ShardIndex:
 
 
 def load_index(folder: Path) -> ShardIndex:
-    """Reads `folder/index.json`. Raises UserError if it is absent, broken, of another format, or names what is no shard."""
+    """Reads `folder/index.json`. Raises UserError if it is absent, broken, of another format, or
+    names what is no shard.
+    """
     path = folder / FILE
     content = read_json(path, MADE_BY, IndexFile, FORMAT)
     splits = {
@@ -128,7 +136,9 @@ def load_index(folder: Path) -> ShardIndex:
 
 
 def check_names(path: Path, split: str, shards: tuple[Shard, ...]) -> None:
-    """Raises UserError unless the split's shards are called <split>-<number>, each once, in order, with counts that can be."""
+    """Raises UserError unless the split's shards are called <split>-<number>, each once, in order,
+    with counts that can be.
+    """
     if not re.fullmatch(SPLIT, split):
         raise wrong(path, f"has a split '{shown(split)}', which is no name", MADE_BY)
     before = ""
@@ -136,7 +146,8 @@ def check_names(path: Path, split: str, shards: tuple[Shard, ...]) -> None:
         if not re.fullmatch(f"{split}-{NUMBER}", shard.name) or shard.name <= before:
             raise wrong(
                 path,
-                f"has a shard '{shown(shard.name)}', which is not {split}-<number>, or not in order",
+                f"has a shard '{shown(shard.name)}', which is not {split}-<number>, or not in"
+                " order",
                 MADE_BY,
             )
         if not 0 <= shard.count <= shard.inputs or shard.bytes < 0:
@@ -153,7 +164,9 @@ class SampleLabels:
 
 
 def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table":
-    """The columns of a sidecar, which has all of them. Raises UserError unless its rows can be a shard's."""
+    """The columns of a sidecar, which has all of them. Raises UserError unless its rows can be a
+    shard's.
+    """
     check_parquet(path, MADE_BY, ALL_COLUMNS)
     rows = read_parquet(path, MADE_BY, columns)
     ids, packed = rows["id"].to_pylist(), rows["status"].to_numpy() == "ok"
@@ -171,7 +184,9 @@ def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table"
 
 
 def misplaced(block: bytes, name: str, size: int) -> str:
-    """What a tar's block is instead of the header of a file of that name and size; "" if it is that."""
+    """What a tar's block is instead of the header of a file of that name and size; "" if it is
+    that.
+    """
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError) as error:
@@ -182,10 +197,11 @@ def misplaced(block: bytes, name: str, size: int) -> str:
 
 
 class ShardReader:
-    """Random access to one shard's samples through the sidecar's offsets; the tar is mapped, not read.
+    """Random access to one shard's samples through the sidecar's offsets; the tar is mapped, not
+    read.
 
-    Raises UserError if the tar is missing or shorter than the sidecar says, or the sidecar is no sidecar. The audit reads through
-    it, too: what it passes can be read here.
+    Raises UserError if the tar is missing or shorter than the sidecar says, or the sidecar is no
+    sidecar. The audit reads through it, too: what it passes can be read here.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
@@ -207,7 +223,8 @@ class ShardReader:
         packed = packed[np.argsort(column["member"][packed])]
         if len(self._map) != shard.bytes or len(packed) != shard.count:
             raise UserError(
-                f"{self.path} is not the shard of the index (bytes or samples differ): run `{MADE_BY}` again"
+                f"{self.path} is not the shard of the index (bytes or samples differ): run"
+                f" `{MADE_BY}` again"
             )
         self.ids: list[str] = column["id"][packed].tolist()
         self._spans = np.stack([column[name] for name in SPANS], 1)[packed].astype(np.int64)
@@ -219,12 +236,16 @@ class ShardReader:
         return len(self.ids)
 
     def jpeg(self, sample: int) -> bytes:
-        """The encoded image of sample `sample` (0-based position in the tar). Raises UserError if another member lies there."""
+        """The encoded image of sample `sample` (0-based position in the tar). Raises UserError if
+        another member lies there.
+        """
         offset, size, _, _ = self._spans[sample]
         return self.member(f"{self.ids[sample]}.jpg", offset, size)
 
     def json(self, sample: int) -> bytes:
-        """The metadata of sample `sample`, undecoded. Raises UserError if another member lies there."""
+        """The metadata of sample `sample`, undecoded. Raises UserError if another member lies
+        there.
+        """
         _, _, offset, size = self._spans[sample]
         return self.member(f"{self.ids[sample]}.json", offset, size)
 
@@ -232,8 +253,8 @@ class ShardReader:
         """The content of a member, whose header lies in the block before it."""
         if unlike := misplaced(self._map[offset - BLOCK : offset], name, size):
             raise UserError(
-                f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage, then "
-                f"`{MADE_BY}` again"
+                f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage,"
+                f" then `{MADE_BY}` again"
             )
         return self._map[offset : offset + size]
 
@@ -241,8 +262,8 @@ class ShardReader:
         """The verified labels of sample `sample`. Raises UserError if its JSON is damaged."""
         if unlike := misfit(self.json(sample), SampleLabels):
             raise UserError(
-                f"{self.path}: the JSON of sample {shown(self.ids[sample])} is damaged ({unlike}): run `{AUDIT}` to find all "
-                f"damage, then `{MADE_BY}` again"
+                f"{self.path}: the JSON of sample {shown(self.ids[sample])} is damaged ({unlike}):"
+                f" run `{AUDIT}` to find all damage, then `{MADE_BY}` again"
             )
         content = parse_json(self.json(sample))
         return SampleLabels(content["positive"], content["negative"])

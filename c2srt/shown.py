@@ -1,7 +1,8 @@
 """What comes from outside, made fit to be shown.
 
-A name, a message, a value out of a file may hold terminal escapes, line breaks, text that runs backwards, formulas, markup.
-Where it is put before people it goes through one of these; `UserError` does so itself.
+A name, a message, a value out of a file may hold terminal escapes, line breaks, text that runs
+backwards, formulas, markup. Where it is put before people it goes through one of these; `UserError`
+does so itself.
 """
 
 import hashlib
@@ -9,15 +10,20 @@ import re
 import unicodedata
 
 SHOWN = 60  # characters of a value that are enough to find it by
-SENTENCE = 600  # characters of a whole sentence; what is cut out stands in its middle, between the file and the command
+# characters of a whole sentence; what is cut out stands in its middle, between the file and the
+# command
+SENTENCE = 600
 FORMULA = re.compile(r"^[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 MARKDOWN = re.compile(r"([\\`*\[\]<>|]|\b_|_\b)")
-NAME = 40  # letters of a category in a file's name, which may have 255 bytes with all that is added to it
+# letters of a category in a file's name, which may have 255 bytes with all that is added to it
+NAME = 40
 
 
 def printable(text: object) -> str:
-    """`text` on one line, without anything that a terminal obeys: such characters become backslash escapes."""
+    """`text` on one line, without anything that a terminal obeys: such characters become backslash
+    escapes.
+    """
     letters = str(text)
     if letters.isascii() and letters.isprintable():
         return letters
@@ -32,7 +38,9 @@ def plain(letter: str) -> bool:
 
 
 def shown(value: object, most: int = SHOWN) -> str:
-    """The beginning of a value out of a file, printable; what is longer than `most` characters ends in "…"."""
+    """The beginning of a value out of a file, printable; what is longer than `most` characters ends
+    in "…".
+    """
     text = (
         value
         if isinstance(value, str)
@@ -53,7 +61,9 @@ def sentence(text: object) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Text for a cell of a CSV: one line, and never a formula to the programs that open such files."""
+    """Text for a cell of a CSV: one line, and never a formula to the programs that open such
+    files.
+    """
     text = printable(text)
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
@@ -64,8 +74,9 @@ def markdown(text: object) -> str:
 
 
 def file_name(text: str) -> str:
-    """A part of a file's name made of any text: words in lower case, joined by hyphens; a long one is cut and stays apart from
-    others by a digest."""
+    """A part of a file's name made of any text: words in lower case, joined by hyphens; a long one
+    is cut and stays apart from others by a digest.
+    """
     words = re.sub(r"\W+", "-", text).strip("-").lower()
     return (
         words

@@ -1,7 +1,9 @@
-"""What a command finds when it starts: streams that cannot show everything, a folder that is gone, other people's packages.
+"""What a command finds when it starts: streams that cannot show everything, a folder that is gone,
+other people's packages.
 
-Files are UTF-8 whatever the locale; a terminal may be Latin-1 or GBK, and a file name may be no text at all. What a stream cannot
-show is written as an escape (× as \\xd7), as Python does on stderr by itself. Standard library only.
+Files are UTF-8 whatever the locale; a terminal may be Latin-1 or GBK, and a file name may be no
+text at all. What a stream cannot show is written as an escape (× as \\xd7), as Python does on
+stderr by itself. Standard library only.
 """
 
 import errno
@@ -39,7 +41,9 @@ def flush_stdout() -> None:
 
 
 def give_up(stream: TextIO | None) -> None:
-    """What is left to print goes to nobody: Python would fail once more when it ends, with a status of its own."""
+    """What is left to print goes to nobody: Python would fail once more when it ends, with a status
+    of its own.
+    """
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -53,10 +57,13 @@ def say(sentence: str) -> None:
 
 
 def full_place(error: OSError) -> str | None:
-    """What cannot be written: standard output, which is then given up, or a file on a full disk; None for any other error."""
+    """What cannot be written: standard output, which is then given up, or a file on a full disk;
+    None for any other error.
+    """
     try:
         if error.errno in FULL and error.filename is None:
-            print()  # what did not fit may be lost by now: another line tells whether it was standard output
+            # what did not fit may be lost by now: another line tells whether it was standard output
+            print()
         flush_stdout()
     except OSError:
         give_up(sys.stdout)
@@ -65,7 +72,9 @@ def full_place(error: OSError) -> str | None:
 
 
 def check_surroundings() -> None:
-    """Raises UserError where nothing could work: the working directory is gone, or another package stands where ours should."""
+    """Raises UserError where nothing could work: the working directory is gone, or another package
+    stands where ours should.
+    """
     try:
         os.getcwd()
     except OSError as error:
@@ -78,8 +87,8 @@ def check_surroundings() -> None:
             HOME / f"{name}.py",
         ):
             raise UserError(
-                f'"{name}" is taken from {place}, and c2srt has a package of that name: leave {place.parent} out of '
-                "PYTHONPATH, or stand in another folder"
+                f'"{name}" is taken from {place}, and c2srt has a package of that name: leave'
+                f" {place.parent} out of PYTHONPATH, or stand in another folder"
             )
 
 

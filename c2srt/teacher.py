@@ -1,12 +1,15 @@
-"""The teacher cache: the frozen CLIP's raw global feature of every image and view, so that training need not run it.
+"""The teacher cache: the frozen CLIP's raw global feature of every image and view, so that training
+need not run it.
 
-    <teacher>/<shard>.npy    float16 [V', count, D], V' = max(views.count, 1), aligned to the shard's samples; memory-mapped
-    <teacher>/<shard>.json   {"key": hash, "sha256": of the shard, "bytes": of the .npy}; written after the .npy, so it marks a
+    <teacher>/<shard>.npy    float16 [V', count, D], V' = max(views.count, 1), aligned to the
+    shard's samples; memory-mapped <teacher>/<shard>.json   {"key": hash, "sha256": of the shard,
+    "bytes": of the .npy}; written after the .npy, so it marks a
                              finished shard
-    <teacher>/teacher.json   what the cache was made from; written last, so its presence means "complete"
+    <teacher>/teacher.json   what the cache was made from; written last, so its presence means
+    "complete"
 
-A feature is a pure function of (CLIP weights and preprocessing, view settings, seed, the shard's bytes): those are the
-key, and a cache of another key is refused. D is the joint width.
+A feature is a pure function of (CLIP weights and preprocessing, view settings, seed, the shard's
+bytes): those are the key, and a cache of another key is refused. D is the joint width.
 """
 
 from collections import OrderedDict
@@ -32,7 +35,9 @@ MADE_BY, AUDIT, SHARD = Command("teacher"), Command("audit"), Command("shard")
 
 
 def feature_key(clip: Clip, views: ViewConfig, seed: int) -> dict:
-    """What decides the feature of an image, the image itself left out. The centre view depends on no seed or crop setting."""
+    """What decides the feature of an image, the image itself left out. The centre view depends on
+    no seed or crop setting.
+    """
     chance = (
         {"views": asdict(views), "seed": seed}
         if views.count
@@ -67,14 +72,16 @@ class TeacherCache:
 
     @classmethod
     def open(cls, folder: Path, expected: dict) -> "TeacherCache":
-        """Checks the cache against `expected` (from `cache_key`); it may hold more views and splits than that.
+        """Checks the cache against `expected` (from `cache_key`); it may hold more views and splits
+        than that.
 
-        Raises UserError naming the first field that differs, and the command that rebuilds the cache.
+        Raises UserError naming the first field that differs, and the command that rebuilds the
+        cache.
         """
         if unlike := difference(read_json(folder / FILE, MADE_BY), expected):
             raise UserError(
-                f"{folder} was made with {unlike}: rebuild it with `{MADE_BY}`, with the same clip, views, seed and "
-                "shards as here"
+                f"{folder} was made with {unlike}: rebuild it with `{MADE_BY}`, with the same clip,"
+                " views, seed and shards as here"
             )
         return cls(folder, expected["width"])
 
@@ -97,7 +104,8 @@ class TeacherCache:
             if mapped.dtype != np.float16 or mapped.ndim != 3 or mapped.shape[2] != self.width:
                 raise wrong(
                     path,
-                    f"is {mapped.dtype} of shape {list(mapped.shape)}, not float16 of width {self.width}",
+                    f"is {mapped.dtype} of shape {list(mapped.shape)}, not float16 of width"
+                    f" {self.width}",
                     MADE_BY,
                 )
             self._open[name] = mapped.view(
@@ -110,7 +118,8 @@ class TeacherCache:
 
 
 def difference(found: dict, expected: dict) -> str | None:
-    """The first field in which a cache's key `found` does not do for `expected`, as "name=value, not value"; None if it does.
+    """The first field in which a cache's key `found` does not do for `expected`, as "name=value,
+    not value"; None if it does.
 
     A cache may hold more views and more splits than expected.
     """
@@ -211,18 +220,22 @@ def check_half(features: Tensor, reader: ShardReader, samples: range, count: int
     if len(bad):
         image_id = reader.ids[samples[int(bad[0]) // count]]
         raise UserError(
-            f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision (±65,504) or not "
-            "a number: check the weights that clip.pretrained names"
+            f"the teacher's feature of image {image_id} in {reader.path} is beyond half precision"
+            " (±65,504) or not a number: check the weights that clip.pretrained names"
         )
 
 
 def shard_marker(key: str, shard: Shard) -> dict:
-    """What a finished shard's marker file says, besides the size of its features; `key` is the hash of `feature_key`."""
+    """What a finished shard's marker file says, besides the size of its features; `key` is the hash
+    of `feature_key`.
+    """
     return {"key": key, "sha256": shard.sha256}
 
 
 def is_done(out: Path, shard: Shard, marker: dict) -> bool:
-    """Whether `out` holds this shard's features whole, computed from the same bytes with the same key."""
+    """Whether `out` holds this shard's features whole, computed from the same bytes with the same
+    key.
+    """
     features = out / f"{shard.name}.npy"
     with suppress(UserError, OSError):  # a marker that cannot be read vouches for nothing
         return read_json(out / f"{shard.name}.json", MADE_BY) == marker | {

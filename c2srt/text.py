@@ -1,10 +1,11 @@
 """Text features of every category: the frozen text tower over an ensemble of prompts (eq. 3, 24).
 
-The feature of a category is the mean over the templates of its L2-normalised prompt embeddings, L2-normalised again.
-Display names enter the prompts as they are (case and punctuation kept), only underscores become spaces.
+The feature of a category is the mean over the templates of its L2-normalised prompt embeddings,
+L2-normalised again. Display names enter the prompts as they are (case and punctuation kept), only
+underscores become spaces.
 
-On disk: `text.safetensors` {"features": [C, D] float32} in vocabulary order, and `text.json`, what it was made from.
-Letters: C categories, D joint width.
+On disk: `text.safetensors` {"features": [C, D] float32} in vocabulary order, and `text.json`, what
+it was made from. Letters: C categories, D joint width.
 """
 
 import importlib.metadata
@@ -77,13 +78,15 @@ class Config:
 
     @property
     def chosen_templates(self) -> list[str]:
-        """The explicit list, or the list of `prompts` that `templates` names. Raises UserError on an unknown name."""
+        """The explicit list, or the list of `prompts` that `templates` names. Raises UserError on
+        an unknown name.
+        """
         if isinstance(self.templates, list):
             return self.templates
         if self.templates not in self.prompts:
             raise UserError(
-                f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)}, or give a list, "
-                "templates='[\"a photo of a {}.\"]'"
+                f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)},"
+                " or give a list, templates='[\"a photo of a {}.\"]'"
             )
         return self.prompts[self.templates]
 
@@ -95,7 +98,8 @@ def check_templates(templates: list[str]) -> None:
     for template in templates:
         if not isinstance(template, str) or template.count(SLOT) != 1:
             raise UserError(
-                f"template {template!r} must contain {SLOT} exactly once, where the category's name goes"
+                f"template {template!r} must contain {SLOT} exactly once, where the category's name"
+                " goes"
             )
 
 
@@ -123,8 +127,8 @@ def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_fr
     cut = count_cut(clip, list(vocabulary.names), templates)
     if cut:
         print(
-            f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's {clip.context_length} tokens in every prompt: "
-            "those prompts are cut"
+            f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's"
+            f" {clip.context_length} tokens in every prompt: those prompts are cut"
         )
     features = embed_blocks(
         clip,
@@ -148,7 +152,8 @@ def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_fr
     )
     remove_unfinished(out, UNFINISHED)
     print(
-        f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]}, {len(templates)} templates"
+        f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]},"
+        f" {len(templates)} templates"
     )
 
 
@@ -170,9 +175,11 @@ def is_current(out: Path, made_from: dict) -> bool:
 def embed_blocks(
     clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path
 ) -> Tensor:
-    """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run that was killed.
+    """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run
+    that was killed.
 
-    A name that several categories share is embedded once, so their features are equal to the last bit.
+    A name that several categories share is embedded once, so their features are equal to the last
+    bit.
     """
     distinct = {name: row for row, name in enumerate(dict.fromkeys(map(clean, names)))}
     progress = Progress("text", len(distinct) * len(templates), "prompts")
@@ -208,7 +215,9 @@ def embed(
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Eq. 3: names -> text features [n, D] float32 on the CPU, L2-normalised; `batch` prompts pass the tower at a time."""
+    """Eq. 3: names -> text features [n, D] float32 on the CPU, L2-normalised; `batch` prompts pass
+    the tower at a time.
+    """
     device = next(clip.model.parameters()).device
     texts = prompts_of(names, templates)
     sums = torch.zeros(len(names), clip.width)
@@ -235,7 +244,8 @@ def clean(name: str) -> str:
 
 
 def count_cut(clip: Clip, names: list[str], templates: list[str], step: int = 1024) -> int:
-    """How many names have a prompt longer than the tower's context, whose end is therefore not read.
+    """How many names have a prompt longer than the tower's context, whose end is therefore not
+    read.
 
     Tokens of the name and of the template add up, so the longest template decides.
     """
@@ -257,7 +267,8 @@ def count_cut(clip: Clip, names: list[str], templates: list[str], step: int = 10
 def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> Tensor:
     """Text features [C, D] float32, L2-normalised, in vocabulary order.
 
-    Raises UserError if they are absent, damaged, of another vocabulary, or (with `clip_hash`) of another CLIP.
+    Raises UserError if they are absent, damaged, of another vocabulary, or (with `clip_hash`) of
+    another CLIP.
     """
     text_identity(folder, vocabulary, clip_hash)
     features = read_tensors(folder / FEATURES, MADE_BY, "features")["features"]
@@ -268,14 +279,16 @@ def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None
         or not math.isfinite(features.sum().item())
     ):
         raise UserError(
-            f"{folder / FEATURES} holds features of shape {list(features.shape)}, or some that are not finite: "
-            f"make it again with `{MADE_BY}`"
+            f"{folder / FEATURES} holds features of shape {list(features.shape)}, or some that are"
+            f" not finite: make it again with `{MADE_BY}`"
         )
     return features
 
 
 def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> str:
-    """SHA-256 of the features in `folder`, after checking that they belong to this vocabulary (and CLIP). Raises UserError."""
+    """SHA-256 of the features in `folder`, after checking that they belong to this vocabulary (and
+    CLIP). Raises UserError.
+    """
     content = read_json(folder / PROVENANCE, MADE_BY, Provenance)
     made_from, sha256 = content["made_from"], content[FILES].get(FEATURES)
     check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
@@ -286,6 +299,7 @@ def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = 
         )
     if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
         raise UserError(
-            f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with `{MADE_BY}`"
+            f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with"
+            f" `{MADE_BY}`"
         )
     return sha256

@@ -1,14 +1,15 @@
-"""`c2srt tune`: prompt tuning, the second stage of MKT (He et al. 2023), for a trained C²SRT (the row "prompt tuning" of table 5)
-or MKT.
+"""`c2srt tune`: prompt tuning, the second stage of MKT (He et al. 2023), for a trained C²SRT (the
+row "prompt tuning" of table 5) or MKT.
 
-Student and head are frozen, and so is the text tower; what learns is one embedding for each token of one template (c2srt/model/
-context.py), from the same ranking loss over the seen categories that the checkpoint was trained with. The result is an export
-like any other: its text features, of seen and unseen categories alike, come from the tuned template, and new words are embedded
-with it too. `evaluate` and `predict` take it as it is.
+Student and head are frozen, and so is the text tower; what learns is one embedding for each token
+of one template (c2srt/model/ context.py), from the same ranking loss over the seen categories that
+the checkpoint was trained with. The result is an export like any other: its text features, of seen
+and unseen categories alike, come from the tuned template, and new words are embedded with it too.
+`evaluate` and `predict` take it as it is.
 
-A step: text features of all S categories, in chunks; the loss and its gradient for them, micro-batch by micro-batch in the head's
-tiles (c2srt/model/text_gradient.py); that gradient through the text tower, in chunks again. Memory grows with S by a few rows
-[S, D] only.
+A step: text features of all S categories, in chunks; the loss and its gradient for them,
+micro-batch by micro-batch in the head's tiles (c2srt/model/text_gradient.py); that gradient through
+the text tower, in chunks again. Memory grows with S by a few rows [S, D] only.
 
     <out>/model/    the tuned export (whole or not at all)
     <out>/run.json, <out>/tracking.jsonl  the MLflow run, and the record on its way there
@@ -114,7 +115,9 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Writes the tuned export, or says that it is up to date. Raises UserError on bad input, or a loss that is not finite."""
+    """Writes the tuned export, or says that it is up to date. Raises UserError on bad input, or a
+    loss that is not finite.
+    """
     source, out = find_export(config.checkpoint), Path(config.out)
     index, vocabulary = load_index(Path(config.shards)), load_vocabulary(Path(config.shards))
     steps = config.steps or config.epochs * training_order(config.loader(1), index).steps_per_epoch
@@ -140,7 +143,8 @@ def run(config: Config) -> None:
     with writing(out):
         losses = tune_and_save(config, exported, context, index, steps, key)
     print(
-        f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} → {losses[-1][1]:.4f}"
+        f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} →"
+        f" {losses[-1][1]:.4f}"
     )
 
 
@@ -160,7 +164,9 @@ def key_of(config: Config, source: Path, index: ShardIndex, steps: int) -> str:
 def tune_and_save(
     config: Config, exported: Exported, context: Context, index: ShardIndex, steps: int, key: str
 ) -> list[list[float]]:
-    """Tunes, writes the export, records both; returns the losses. Raises UserError if the checkpoint was replaced meanwhile."""
+    """Tunes, writes the export, records both; returns the losses. Raises UserError if the
+    checkpoint was replaced meanwhile.
+    """
     out, source, tracker = (
         Path(config.out),
         find_export(config.checkpoint),
@@ -206,7 +212,9 @@ def close(config: Config, tracker: Tracker, steps: int) -> None:
 
 
 def finish_record(config: Config, key: str, steps: int) -> None:
-    """What a run that was killed after its export was whole, or could not reach the store, has not recorded."""
+    """What a run that was killed after its export was whole, or could not reach the store, has not
+    recorded.
+    """
     entries = Journal(Path(config.out)).all()
     ended = [entry["status"] for entry in entries if "status" in entry][-1:] == ["FINISHED"]
     logged = not config.tracking.model or any(
@@ -230,22 +238,26 @@ def is_current(folder: Path, key: str) -> bool:
 
 
 def template_of(config: Config, exported: Exported) -> str:
-    """The template to start from. Raises UserError where that is not clear, or the model has no prompt tuning."""
+    """The template to start from. Raises UserError where that is not clear, or the model has no
+    prompt tuning.
+    """
     if isinstance(exported.model, Baseline) and not exported.model.tunes_prompts:
         raise UserError(
-            f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which has no prompt tuning: "
-            "give a C²SRT or an MKT"
+            f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which"
+            " has no prompt tuning: give a C²SRT or an MKT"
         )
     if exported.context is not None:
         raise UserError(
-            f"checkpoint={config.checkpoint} has a tuned template already: give the one that it was tuned from"
+            f"checkpoint={config.checkpoint} has a tuned template already: give the one that it was"
+            " tuned from"
         )
     if config.template is not None:
         return config.template
     if len(exported.templates) > 1:
         raise UserError(
-            f"checkpoint={config.checkpoint} was trained with {len(exported.templates)} templates and one is tuned: "
-            f"say which, as in `{Command('tune', template=exported.templates[0])}`"
+            f"checkpoint={config.checkpoint} was trained with {len(exported.templates)} templates"
+            " and one is tuned: say which, as in"
+            f" `{Command('tune', template=exported.templates[0])}`"
         )
     return exported.templates[0]
 
@@ -258,7 +270,8 @@ def tune(
     steps: int,
     tracker: Tracker,
 ) -> list[list[float]]:
-    """Learns `context.values` in place; returns [step, mean loss since the last one] every `log_every` steps.
+    """Learns `context.values` in place; returns [step, mean loss since the last one] every
+    `log_every` steps.
 
     The loss of a step is that of the context before it. Raises UserError when it is not finite.
     """
@@ -315,7 +328,8 @@ def take_step(
         gradient += found / count
     if not torch.isfinite(gradient).all():
         raise UserError(
-            f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the checkpoint with "
+            f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the"
+            " checkpoint with "
             f"`{Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')}`"
         )
     context.values.grad = context.gradient(exported.clip, prompts, gradient, config.chunk)
@@ -343,7 +357,9 @@ def loss_and_gradient(
 
 
 def ranking_of(exported: Exported) -> LossConfig:
-    """The ranking loss that the checkpoint was trained with (the defaults where it does not say)."""
+    """The ranking loss that the checkpoint was trained with (the defaults where it does not
+    say).
+    """
     return LossConfig(**exported.made_from.get("config", {}).get("loss", {}))
 
 

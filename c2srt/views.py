@@ -1,8 +1,9 @@
 """Augmented views of an image, as a pure function of (seed, image id, view number).
 
-The teacher cache and the loader both call `view_pixels`, so student and teacher see the same pixels without anything
-but the view number being stored. The randomness is counter-based: one BLAKE2b digest of (seed, view, image id) gives
-all the numbers a view needs, so no generator state exists, and no library update can change a stream.
+The teacher cache and the loader both call `view_pixels`, so student and teacher see the same pixels
+without anything but the view number being stored. The randomness is counter-based: one BLAKE2b
+digest of (seed, view, image id) gives all the numbers a view needs, so no generator state exists,
+and no library update can change a stream.
 
 S is the side of the model's square input, in pixels.
 """
@@ -25,8 +26,10 @@ THIN = 16  # an image this many times longer than wide is cut before it is enlar
 
 @dataclass
 class ViewConfig:
-    """Random resized crops: `count` views V of each image (0: only the centre view, without augmentation), an area of
-    `scale_min`…`scale_max` of the image, width / height in `ratio_min`…`ratio_max`, mirrored half of the time if `flip`."""
+    """Random resized crops: `count` views V of each image (0: only the centre view, without
+    augmentation), an area of `scale_min`…`scale_max` of the image, width / height in
+    `ratio_min`…`ratio_max`, mirrored half of the time if `flip`.
+    """
 
     count: int = 4
     scale_min: float = 0.3
@@ -40,11 +43,13 @@ class ViewConfig:
             raise UserError(f"views.count={self.count}: take 0 (no augmentation) or more")
         if not 0 < self.scale_min <= self.scale_max <= 1:
             raise UserError(
-                f"views: 0 < scale_min ≤ scale_max ≤ 1 must hold, not {self.scale_min} and {self.scale_max}"
+                f"views: 0 < scale_min ≤ scale_max ≤ 1 must hold, not {self.scale_min} and"
+                f" {self.scale_max}"
             )
         if not 0 < self.ratio_min <= self.ratio_max:
             raise UserError(
-                f"views: 0 < ratio_min ≤ ratio_max must hold, not {self.ratio_min} and {self.ratio_max}"
+                f"views: 0 < ratio_min ≤ ratio_max must hold, not {self.ratio_min} and"
+                f" {self.ratio_max}"
             )
 
 
@@ -60,7 +65,9 @@ class View:
 
 
 def uniforms(seed: int, image_id: str, view: int) -> list[float]:
-    """Eight numbers in [0, 1), with 53 random bits each, from the BLAKE2b digest of the arguments."""
+    """Eight numbers in [0, 1), with 53 random bits each, from the BLAKE2b digest of the
+    arguments.
+    """
     digest = hashlib.blake2b(f"{seed}/{view}/{image_id}".encode(), digest_size=64).digest()
     return [
         (int.from_bytes(digest[start : start + 8], "little") >> 11) * 2.0**-53
@@ -73,8 +80,9 @@ def view_box(
 ) -> View:
     """The crop of view `view` in an image of `width` × `height` pixels.
 
-    The distribution is Inception's random resized crop (area uniform, aspect ratio log-uniform), but the ratio is drawn
-    among those that fit the image at this area, so nothing is rejected and redrawn.
+    The distribution is Inception's random resized crop (area uniform, aspect ratio log-uniform),
+    but the ratio is drawn among those that fit the image at this area, so nothing is rejected and
+    redrawn.
     """
     area_at, ratio_at, left_at, top_at, flip_at = uniforms(seed, image_id, view)[:5]
     area = width * height * (config.scale_min + area_at * (config.scale_max - config.scale_min))
@@ -95,7 +103,9 @@ def view_box(
 def view_pixels(
     image: np.ndarray, config: ViewConfig, seed: int, image_id: str, view: int, size: int
 ) -> Tensor:
-    """[H, W, 3] uint8 (from `decode`) -> view `view` as [3, S, S] uint8; the centre view when `config.count` is 0."""
+    """[H, W, 3] uint8 (from `decode`) -> view `view` as [3, S, S] uint8; the centre view when
+    `config.count` is 0.
+    """
     if config.count == 0:
         return centre_pixels(image, size)
     box = view_box(config, seed, image_id, view, image.shape[1], image.shape[0])
@@ -105,7 +115,9 @@ def view_pixels(
 
 
 def centre_pixels(image: np.ndarray, size: int) -> Tensor:
-    """[H, W, 3] uint8 -> [3, S, S] uint8: CLIP's evaluation preprocessing (short side to S, bicubic, then centre crop)."""
+    """[H, W, 3] uint8 -> [3, S, S] uint8: CLIP's evaluation preprocessing (short side to S,
+    bicubic, then centre crop).
+    """
     height, width = image.shape[:2]
     short = min(height, width)
     tall, wide = (
@@ -123,8 +135,10 @@ def centre_pixels(image: np.ndarray, size: int) -> Tensor:
 def centre_of_thin(
     image: np.ndarray, resized: tuple[int, int], corner: tuple[int, int], size: int
 ) -> Tensor:
-    """The S × S pixels at `corner` (top, left) of [H, W, 3] uint8 resized to `resized` (height, width), made from no more of the
-    image than they show: what `resize` and a cut give, but for rounding (by 1)."""
+    """The S × S pixels at `corner` (top, left) of [H, W, 3] uint8 resized to `resized` (height,
+    width), made from no more of the image than they show: what `resize` and a cut give, but for
+    rounding (by 1).
+    """
     (first_row, rows), (first_column, columns) = (
         taps(length, now, start, size)
         for length, now, start in zip(image.shape, resized, corner, strict=False)
@@ -137,8 +151,10 @@ def centre_of_thin(
 
 
 def taps(length: int, resized: int, start: int, count: int) -> tuple[int, Tensor]:
-    """How `count` pixels from `start` on, of `length` pixels resized to `resized`, are made: (first source pixel, weights
-    [count, n] of it and its successors). Bicubic, a = −1/2, with antialiasing, as Pillow and torch do it."""
+    """How `count` pixels from `start` on, of `length` pixels resized to `resized`, are made: (first
+    source pixel, weights [count, n] of it and its successors). Bicubic, a = −1/2, with
+    antialiasing, as Pillow and torch do it.
+    """
     scale = length / resized
     wide = max(scale, 1.0)
     centres = (torch.arange(start, start + count, dtype=torch.float64) + 0.5) * scale
@@ -156,7 +172,8 @@ def taps(length: int, resized: int, start: int, count: int) -> tuple[int, Tensor
 def resize(image: np.ndarray, height: int, width: int) -> Tensor:
     """[H, W, 3] uint8 -> [3, height, width] uint8, bicubic with antialiasing.
 
-    torch's uint8 kernel agrees with Pillow's to ±1 (±2 in a pixel of ten thousand) and takes a quarter of its time.
+    torch's uint8 kernel agrees with Pillow's to ±1 (±2 in a pixel of ten thousand) and takes a
+    quarter of its time.
     """
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if pixels.shape[1:] == (height, width):
@@ -169,6 +186,7 @@ def resize(image: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """A shard's image -> [H, W, 3] uint8 RGB. Raises ValueError with the reason when the image is broken or has more than
-    `MAX_PIXELS` pixels."""
+    """A shard's image -> [H, W, 3] uint8 RGB. Raises ValueError with the reason when the image is
+    broken or has more than `MAX_PIXELS` pixels.
+    """
     return pictures.decode_packed(encoded, MAX_PIXELS)

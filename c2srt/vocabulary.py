@@ -1,9 +1,9 @@
 """The list of categories that everything else is aligned to.
 
-Categories are keyed by MID (Open Images' machine id, `/m/…` or `/g/…`), never by display name: 108 names of Open
-Images are shared by 221 MIDs, and two unseen names equal seen ones. Seen categories come first, so the first
-`seen_count` columns of every score matrix are the ones that training uses. A data set without MIDs (NUS-WIDE) has its
-names, each once, as keys.
+Categories are keyed by MID (Open Images' machine id, `/m/…` or `/g/…`), never by display name: 108
+names of Open Images are shared by 221 MIDs, and two unseen names equal seen ones. Seen categories
+come first, so the first `seen_count` columns of every score matrix are the ones that training uses.
+A data set without MIDs (NUS-WIDE) has its names, each once, as keys.
 
 On disk: `vocabulary.json` = {"mids": [C], "names": [C], "seen_count": S, "hash": "…"}.
 """
@@ -35,7 +35,9 @@ class VocabularyFile:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """C categories: `mids` and `names` in one order, the first `seen_count` of them seen, the rest unseen."""
+    """C categories: `mids` and `names` in one order, the first `seen_count` of them seen, the rest
+    unseen.
+    """
 
     mids: tuple[str, ...]
     names: tuple[str, ...]
@@ -44,14 +46,16 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if len(self.mids) != len(self.names):
             raise UserError(
-                f"the vocabulary has {len(self.mids)} MIDs but {len(self.names)} names: give one name a MID"
+                f"the vocabulary has {len(self.mids)} MIDs but {len(self.names)} names: give one"
+                " name a MID"
             )
         if len(self.index) != len(self.mids):
             twice = next(
                 mid for position, mid in enumerate(self.mids) if self.index[mid] != position
             )
             raise UserError(
-                f"category {shown(twice)} is in the vocabulary twice (as seen and unseen?): keep one of the two"
+                f"category {shown(twice)} is in the vocabulary twice (as seen and unseen?): keep"
+                " one of the two"
             )
         if not 0 <= self.seen_count <= len(self.mids):
             raise UserError(f"seen_count {self.seen_count} is outside 0…{len(self.mids)}")
@@ -66,7 +70,9 @@ class Vocabulary:
 
     @cached_property
     def titles(self) -> tuple[str, ...]:
-        """The names as they are shown: with the MID behind those that several categories share, "Spring (/m/01ty0n)"."""
+        """The names as they are shown: with the MID behind those that several categories share,
+        "Spring (/m/01ty0n)".
+        """
         shared = Counter(name.casefold() for name in self.names)
         return tuple(
             f"{name} ({mid})" if shared[name.casefold()] > 1 else name
@@ -96,9 +102,11 @@ class Vocabulary:
 
 
 def open_images_v4() -> Vocabulary:
-    """LESA's protocol, shipped with the project: the 7,186 trainable categories of Open Images V4, then 400 unseen ones.
+    """LESA's protocol, shipped with the project: the 7,186 trainable categories of Open Images V4,
+    then 400 unseen ones.
 
-    The two lists (`MID<tab>name` a line) are in the order of classes-trainable.txt and of LESA's top_400_unseen.csv.
+    The two lists (`MID<tab>name` a line) are in the order of classes-trainable.txt and of LESA's
+    top_400_unseen.csv.
     """
     folder = files("c2srt").joinpath("data_files")
     seen, unseen = (
@@ -112,7 +120,9 @@ def open_images_v4() -> Vocabulary:
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
-    """Reads `folder/vocabulary.json`. Raises UserError if it is absent, broken or was edited by hand."""
+    """Reads `folder/vocabulary.json`. Raises UserError if it is absent, broken or was edited by
+    hand.
+    """
     content = read_json(folder / FILE, Command("shard"), VocabularyFile)
     vocabulary = Vocabulary(tuple(content["mids"]), tuple(content["names"]), content["seen_count"])
     if vocabulary.hash != content["hash"]:
@@ -129,5 +139,6 @@ def check_same_vocabulary(
     """Refuses an artefact made for another vocabulary, naming the command that rebuilds it."""
     if vocabulary.hash != other_hash:
         raise UserError(
-            f"{what} was made for vocabulary {shown(other_hash)}, not {vocabulary.hash}: rebuild it with `{rebuild}`"
+            f"{what} was made for vocabulary {shown(other_hash)}, not {vocabulary.hash}: rebuild it"
+            f" with `{rebuild}`"
         )

@@ -1,7 +1,9 @@
-"""The attempts of one training under Ray Train: after a failure the next one goes on from the newest whole checkpoint.
+"""The attempts of one training under Ray Train: after a failure the next one goes on from the
+newest whole checkpoint.
 
-Failures count while no newer checkpoint is written: `max_failures` in a row without progress, any number over the days of a run.
-Each is a line in `<out>/failures.jsonl`: time, cause, the step gone on from, the workers that there were.
+Failures count while no newer checkpoint is written: `max_failures` in a row without progress, any
+number over the days of a run. Each is a line in `<out>/failures.jsonl`: time, cause, the step gone
+on from, the workers that there were.
 """
 
 import json
@@ -35,10 +37,12 @@ from cluster.session import give_back_places, living_nodes, room_for
 FAILURES = "failures.jsonl"
 SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
 PLACE_S = 60
-"""For workers to be placed, on nodes that have room for them: other jobs may use it, or a node has just gone and Ray not noticed."""
+"""For workers to be placed, on nodes that have room for them: other jobs may use it, or a node has
+just gone and Ray not noticed.
+"""
 LEFT_OUT = ("PlacementGroupCleanerCallback", "DatasetsCallback")
-# Ray Train's own habits, as environment variables that it reads: no extra processes that watch for what the signals
-# already tell, no metrics nobody scrapes.
+# Ray Train's own habits, as environment variables that it reads: no extra processes that watch for
+# what the signals already tell, no metrics nobody scrapes.
 RAY_TRAIN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -58,10 +62,12 @@ class Failure:
 
 
 def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_worker) -> int:
-    """Runs attempts until one ends by itself, or fails after it was told to stop; returns the newest checkpoint's step.
+    """Runs attempts until one ends by itself, or fails after it was told to stop; returns the
+    newest checkpoint's step.
 
-    `lock` is the folder's, from cluster/lock.py; `work` is what each rank does. Raises UserError for bad input, when the cluster
-    lacks room for the workers, and after too many failures in a row.
+    `lock` is the folder's, from cluster/lock.py; `work` is what each rank does. Raises UserError
+    for bad input, when the cluster lacks room for the workers, and after too many failures in a
+    row.
     """
     in_a_row, before = 0, newest_step(config)
     while True:
@@ -82,13 +88,16 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
             return step
         if in_a_row > config.max_failures:
             raise UserError(
-                f"the workers failed {in_a_row} times in a row without a newer checkpoint than step {step:,} "
-                f"(max_failures={config.max_failures}); the last cause: {cause}. Run the same command to go on"
+                f"the workers failed {in_a_row} times in a row without a newer checkpoint than step"
+                f" {step:,} (max_failures={config.max_failures}); the last cause: {cause}. Run the"
+                " same command to go on"
             )
 
 
 def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str | None:
-    """Starts the workers and waits for their end; returns the cause of a failure. Raises UserError if a worker did."""
+    """Starts the workers and waits for their end; returns the cause of a failure. Raises UserError
+    if a worker did.
+    """
     try:
         make_trainer(config, workers, work).fit()
     except WorkerGroupError as error:
@@ -105,8 +114,9 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
     """The TorchTrainer of one attempt: one worker a rank, and none of Ray Train's own retries."""
 
     class Trainer(TorchTrainer):
-        """Without the process that watches the controller through Ray's dashboard (there is none, and it says so every second),
-        and without the one that deals out Ray data sets."""
+        """Without the process that watches the controller through Ray's dashboard (there is none,
+        and it says so every second), and without the one that deals out Ray data sets.
+        """
 
         def _create_default_callbacks(self) -> list:
             callbacks = super()._create_default_callbacks()
@@ -139,8 +149,9 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
 
 
 def wait_for_room(config: Config) -> int:
-    """How many workers to start: all, as soon as the cluster's nodes have room for them; `min_workers` or more after
-    `start_timeout` seconds (a local Ray does not grow, nor one that has all nodes of its Slurm job); 0 when told to stop meanwhile.
+    """How many workers to start: all, as soon as the cluster's nodes have room for them;
+    `min_workers` or more after `start_timeout` seconds (a local Ray does not grow, nor one that has
+    all nodes of its Slurm job); 0 when told to stop meanwhile.
 
     Raises UserError if there is room for less.
     """
@@ -158,18 +169,21 @@ def wait_for_room(config: Config) -> int:
             told = time.monotonic()
             say(
                 config,
-                f"Ray has room for {room} of {config.workers} workers; waiting up to {seconds - waited:.0f} s",
+                f"Ray has room for {room} of {config.workers} workers; waiting up to"
+                f" {seconds - waited:.0f} s",
             )
         time.sleep(1)
     if not room and not shared:
         raise UserError(
-            "the local Ray died (killed, or out of memory): run the same command to go on from the last checkpoint"
+            "the local Ray died (killed, or out of memory): run the same command to go on from the"
+            " last checkpoint"
         )
     if room < least:
         raise UserError(
-            f"the nodes of the Ray cluster have room for {room} workers of {config.cpus_per_worker:g} CPUs and "
-            f"{config.gpus_per_worker:g} GPUs, and {least} are needed (waited {seconds:g} s): lower workers=… or "
-            "min_workers=…, or add nodes, and run the same command"
+            f"the nodes of the Ray cluster have room for {room} workers of"
+            f" {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs, and {least} are"
+            f" needed (waited {seconds:g} s): lower workers=… or min_workers=…, or add nodes, and"
+            " run the same command"
         )
     return min(room, config.workers)
 
@@ -182,8 +196,9 @@ def told_to_stop(config: Config) -> bool:
 
 
 def cause_in_ranks(failures: dict[int, Exception]) -> str:
-    """One line: the ranks that failed and why. Those whose process or loader is gone or silent come first: others fail because of
-    them."""
+    """One line: the ranks that failed and why. Those whose process or loader is gone or silent come
+    first: others fail because of them.
+    """
     order = sorted(failures, key=lambda rank: (not is_root(failures[rank]), rank))
     reasons = [f"rank {rank}: {reason(failures[rank])}" for rank in order[:SHOWN_RANKS]]
     more = len(order) - len(reasons)
@@ -238,7 +253,10 @@ def cause_outside(error: Exception) -> str:
     """What happened to Ray Train itself."""
     inner = error.controller_failure if isinstance(error, ControllerError) else error
     if isinstance(inner, WorkerGroupStartupTimeoutError):
-        return f"Ray had no place for the workers within {PLACE_S} s: other jobs hold it, or a node is gone"
+        return (
+            f"Ray had no place for the workers within {PLACE_S} s: other jobs hold it, or a node is"
+            " gone"
+        )
     if isinstance(inner, RayActorError):
         return f"Ray Train's controller: {death(str(inner))}"
     return shortened(f"{type(inner).__name__}: {last_line(str(inner))}")
@@ -265,7 +283,8 @@ def note(config: Config, failure: Failure, in_a_row: int) -> None:
     """Adds a failure to the run's log and record."""
     say(
         config,
-        f"attempt failed ({in_a_row} in a row without progress): {failure.cause}; going on from step {failure.step:,}",
+        f"attempt failed ({in_a_row} in a row without progress): {failure.cause}; going on from"
+        f" step {failure.step:,}",
     )
     append(config.folder / FAILURES, json.dumps(asdict(failure)))
 

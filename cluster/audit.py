@@ -1,4 +1,6 @@
-"""`c2srt audit`: re-reads every shard against the index, the sidecars and the CSVs, in parallel; exit 1 on any disagreement."""
+"""`c2srt audit`: re-reads every shard against the index, the sidecars and the CSVs, in parallel;
+exit 1 on any disagreement.
+"""
 
 import itertools
 import json
@@ -40,7 +42,9 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Returns 0 if nothing disagrees, else 1; every disagreement is a line of `<out>/audit.jsonl`."""
+    """Returns 0 if nothing disagrees, else 1; every disagreement is a line of
+    `<out>/audit.jsonl`.
+    """
     check_lasting(config.out)
     check_address()
     index, reader, out = load_index(Path(config.shards)), find_reader(config.data), Path(config.out)
@@ -62,7 +66,9 @@ def run(config: Config) -> int:
 
 
 def check_threshold(index: ShardIndex, threshold: float | None) -> None:
-    """Raises UserError if the shards were made with another threshold for machine labels: every label would seem to differ."""
+    """Raises UserError if the shards were made with another threshold for machine labels: every
+    label would seem to differ.
+    """
     for split in index.splits:
         record = inputs_path(index.folder, split).with_suffix(".json")
         made_from = (
@@ -73,12 +79,15 @@ def check_threshold(index: ShardIndex, threshold: float | None) -> None:
         used = made_from.get("machine_threshold") if isinstance(made_from, dict) else None
         if used != threshold:
             raise UserError(
-                f"{index.folder} was made with data.machine_threshold={used}: give the audit the same"
+                f"{index.folder} was made with data.machine_threshold={used}: give the audit the"
+                " same"
             )
 
 
 def recomputed(reader: Reader, index: ShardIndex, scratch: Path) -> dict[str, Path]:
-    """Reads the CSVs again; returns split → parquet for the splits in the index, and those that derive the vocabulary."""
+    """Reads the CSVs again; returns split → parquet for the splits in the index, and those that
+    derive the vocabulary.
+    """
     splits = dict.fromkeys([*index.splits, *reader.vocabulary_splits])
     inputs = {split: scratch / f"{split}.parquet" for split in splits}
     for split, path in inputs.items():
@@ -87,7 +96,9 @@ def recomputed(reader: Reader, index: ShardIndex, scratch: Path) -> dict[str, Pa
 
 
 def audit_in_parallel(tasks: list[AuditTask], scratch: Path, workers: int) -> None:
-    """Audits every shard; each one's findings go to `scratch/<name>.jsonl`, so memory does not grow with them."""
+    """Audits every shard; each one's findings go to `scratch/<name>.jsonl`, so memory does not grow
+    with them.
+    """
     connect(workers)
     progress = Progress("audit", sum(task.shard.inputs for task in tasks))
     for task, findings in run_tasks(
@@ -125,7 +136,8 @@ def conclude(count: int, tasks: list[AuditTask], report: Path) -> int:
     what = f"{len(tasks):,} shards, {packed:,} packed of {images:,} images"
     if count:
         print(
-            f"{count:,} disagreements in {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {report}"
+            f"{count:,} disagreements in"
+            f" {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {report}"
         )
         return 1
     print(f"{what}: bytes, hashes, members, pixels, labels and counts all agree")

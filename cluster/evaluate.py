@@ -1,6 +1,8 @@
-"""`c2srt evaluate`: scores the test shards in pieces under Ray, merges what they leave behind, writes results.json.
+"""`c2srt evaluate`: scores the test shards in pieces under Ray, merges what they leave behind,
+writes results.json.
 
-A piece is a fixed run of images, the same for any number of workers, and waits on disk when done, so a killed run goes on.
+A piece is a fixed run of images, the same for any number of workers, and waits on disk when done,
+so a killed run goes on.
     <out>/pieces-<key>/<piece>.npz          the piece's `Part`
     <out>/pieces-<key>/<piece>.scores.npy   float32 [images, C], only for the dense protocol
 <key> is a hash of everything that decides them; the folder goes once results.json is written.
@@ -103,8 +105,8 @@ class Config:
             )
         if self.seed < 0 or self.bootstrap < 0 or 0 < self.bootstrap < LEAST_DRAWS:
             raise UserError(
-                f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS} draws, "
-                f"and seed={self.seed} at least 0"
+                f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS}"
+                f" draws, and seed={self.seed} at least 0"
             )
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
         if given and len(given) < 3:
@@ -115,7 +117,9 @@ class Config:
 
 @dataclass(frozen=True)
 class Piece:
-    """One task: images `number` · N / `of` … of the split, its files below `folder`. Sent to a worker."""
+    """One task: images `number` · N / `of` … of the split, its files below `folder`. Sent to a
+    worker.
+    """
 
     number: int
     of: int
@@ -138,7 +142,9 @@ class Piece:
 
 
 def run(config: Config) -> None:
-    """Writes results.json and per_category.csv and prints the results. Raises UserError on bad input."""
+    """Writes results.json and per_category.csv and prints the results. Raises UserError on bad
+    input.
+    """
     check_lasting(config.out)
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
     if config.scores is not None:
@@ -213,8 +219,10 @@ def measured(
     subject: Subject,
     made_from: dict,
 ) -> tuple[dict, pl.DataFrame]:
-    """Scores what is missing and measures all of it: results.json's content and the per-category table. `made_from` holds the
-    subject's identity: what the workers load must have it, at the end too. Raises UserError where it has changed."""
+    """Scores what is missing and measures all of it: results.json's content and the per-category
+    table. `made_from` holds the subject's identity: what the workers load must have it, at the end
+    too. Raises UserError where it has changed.
+    """
     if subject.checkpoint == PRIOR:
         subject = replace(subject, prior=count_prior(config.workers, index, vocabulary))
     subject = replace(subject, identity=made_from["subject"])
@@ -244,8 +252,9 @@ def measured(
 
 
 def track(config: Config, results: dict, new: bool) -> None:
-    """Adds the results to the MLflow run of the training that made the checkpoint, if it left one beside it; of results that are
-    not `new`, what an earlier call did not come to."""
+    """Adds the results to the MLflow run of the training that made the checkpoint, if it left one
+    beside it; of results that are not `new`, what an earlier call did not come to.
+    """
     if config.checkpoint in (CLIP, PRIOR):
         return
     path, key = find_export(config.checkpoint).absolute(), results["made_from"]["key"]
@@ -318,7 +327,9 @@ def pieces_of(
 def score(
     pieces: list[Piece], images: int, config: Config, protocols: tuple[str, ...], categories: int
 ) -> tuple:
-    """Runs what is missing and merges: (Part, Thresholds | None, counts | None). Raises UserError if an image is missing."""
+    """Runs what is missing and merges: (Part, Thresholds | None, counts | None). Raises UserError
+    if an image is missing.
+    """
     connect(config.workers)
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / config.workers)
     missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
@@ -335,8 +346,8 @@ def score(
     part = merge([load_part(piece.part) for piece in pieces])
     if part.images != images:
         raise UserError(
-            f"{part.images:,} of the {images:,} images of split {config.split} were scored: the shards changed "
-            f"meanwhile, run `{Command('evaluate')}` again"
+            f"{part.images:,} of the {images:,} images of split {config.split} were scored: the"
+            f" shards changed meanwhile, run `{Command('evaluate')}` again"
         )
     if "dense" not in protocols:
         return part, None, None
@@ -359,7 +370,9 @@ LOADED: list[tuple[Subject, Any]] = []
 
 
 def scorer_of(subject: Subject, index: ShardIndex) -> Any:
-    """The scorer, loaded once in each worker process. Raises UserError if its files were replaced since the command started."""
+    """The scorer, loaded once in each worker process. Raises UserError if its files were replaced
+    since the command started.
+    """
     if not LOADED or LOADED[0][0] != subject:
         LOADED[:] = [
             (
@@ -372,12 +385,14 @@ def scorer_of(subject: Subject, index: ShardIndex) -> Any:
 
 
 def check_identity(subject: Subject, index: ShardIndex) -> None:
-    """Raises UserError unless what `subject` names is still what it was when the command started."""
+    """Raises UserError unless what `subject` names is still what it was when the command
+    started.
+    """
     if identity(subject, index) != subject.identity:
         LOADED.clear()
         raise UserError(
-            f"checkpoint={subject.checkpoint}, or the text features that it is compared with, was written anew while it "
-            "was evaluated: run the same command again"
+            f"checkpoint={subject.checkpoint}, or the text features that it is compared with, was"
+            " written anew while it was evaluated: run the same command again"
         )
 
 
@@ -406,7 +421,9 @@ def score_piece(piece: Piece) -> int:
 
 
 def count_pieces(task: tuple[Any, list[Piece]]) -> np.ndarray:
-    """The second look at some pieces' scores, for the dense protocol: counts [T]. `task` holds a reference to the Thresholds."""
+    """The second look at some pieces' scores, for the dense protocol: counts [T]. `task` holds a
+    reference to the Thresholds.
+    """
     reference, pieces = task
     table: Thresholds = ray.get(reference)
     again = "remove its folder and run the same command again"

@@ -1,7 +1,8 @@
-"""`c2srt export`: one plain safetensors + config from a training checkpoint, whatever its ZeRO stage and number of workers.
+"""`c2srt export`: one plain safetensors + config from a training checkpoint, whatever its ZeRO
+stage and number of workers.
 
-c2srt export checkpoint=runs/miniature/train out=my_model                       the newest checkpoint
-c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…    that one
+c2srt export checkpoint=runs/miniature/train out=my_model                       the newest
+checkpoint c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…    that one
 """
 
 import sys
@@ -26,7 +27,9 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Writes the export. Raises UserError if the checkpoint, or an artefact that it was trained on, is absent or changed."""
+    """Writes the export. Raises UserError if the checkpoint, or an artefact that it was trained on,
+    is absent or changed.
+    """
     check_lasting(config.out)
     from c2srt.model.export import is_only_export
 
@@ -47,8 +50,8 @@ def write(folder: Path, out: Path) -> int:
     for name, now in load_inputs(training).hashes.items():
         if record.inputs.get(name) != now:
             raise UserError(
-                f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now {now}): "
-                "restore it, then export"
+                f"{folder} was trained on another {name} (hash {record.inputs.get(name)}, now"
+                f" {now}): restore it, then export"
             )
     made_from = {"step": record.step, "config": training.identity(), "config_hash": training.hash()}
     export_weights(out, training, checkpoints.read_weights(folder), made_from)
@@ -56,7 +59,9 @@ def write(folder: Path, out: Path) -> int:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The folder itself if it is a whole checkpoint, else the newest sound one below it. Raises UserError if there is none."""
+    """The folder itself if it is a whole checkpoint, else the newest sound one below it. Raises
+    UserError if there is none.
+    """
     if (path / checkpoints.COMPLETE).exists():
         return path
     for root in (path / "checkpoints", path):

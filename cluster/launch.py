@@ -1,17 +1,21 @@
-"""Starts Ray over a Slurm allocation, runs one job on it and takes everything down: what the scripts in slurm/ end in.
+"""Starts Ray over a Slurm allocation, runs one job on it and takes everything down: what the
+scripts in slurm/ end in.
 
-    exec python -m cluster.launch train data=openimages … -- "$@"       keys of the script, then those of the command line
+    exec python -m cluster.launch train data=openimages … -- "$@"       keys of the script, then
+    those of the command line
 
-    launcher (batch script, first node) ── srun ──> cluster.launch_node on every node ──> `ray start`
+    launcher (batch script, first node) ── srun ──> cluster.launch_node on every node ──> `ray
+    start`
              └──> python -m cluster.train …  once every node has joined
 
-The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs, GPUs), "n1 joined",
-"n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says "head 10.0.0.1", then "join" once the head is up, and
-closing the pipe means stop.
+The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs,
+GPUs), "n1 joined", "n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says
+"head 10.0.0.1", then "join" once the head is up, and closing the pipe means stop.
 
-Exit status: the job's own; 75 when it was given back to Slurm's queue unfinished (SIGUSR1 before the time limit, SIGTERM of a
-preemption, a node or Ray lost), or should have been but the cap is reached; 143 cancelled; 1 Ray did not start; 2 bad input.
-Settings are environment variables that slurm/site.sh exports (`Site`). Standard library only: it also runs outside a container.
+Exit status: the job's own; 75 when it was given back to Slurm's queue unfinished (SIGUSR1 before
+the time limit, SIGTERM of a preemption, a node or Ray lost), or should have been but the cap is
+reached; 143 cancelled; 1 Ray did not start; 2 bad input. Settings are environment variables that
+slurm/site.sh exports (`Site`). Standard library only: it also runs outside a container.
 """
 
 import os
@@ -102,9 +106,11 @@ class Site:
 
 
 def job_keys(job: str, defaults: list[str], own: list[str]) -> list[str]:
-    """The script's keys without those that the command line gives too, the array's, the command line's.
+    """The script's keys without those that the command line gives too, the array's, the command
+    line's.
 
-    Another data set than the script's (data=…) drops the script's folders (data.*, work), which are not for it.
+    Another data set than the script's (data=…) drops the script's folders (data.*, work), which are
+    not for it.
     """
     rows, own = split_rows(own)
     given = {key.partition("=")[0] for key in own}
@@ -127,14 +133,16 @@ def split_rows(own: list[str]) -> tuple[str | None, list[str]]:
     at = own.index("--rows")
     if len(own) < at + 2 or "SLURM_ARRAY_TASK_ID" not in os.environ:
         raise Refused(
-            "--rows needs a file, and an array: slurm/submit.sh --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt"
+            "--rows needs a file, and an array: slurm/submit.sh --array=1-5 slurm/openimages.sh"
+            " --rows slurm/ablations.txt"
         )
     return own[at + 1], own[:at] + own[at + 2 :]
 
 
 def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> list[str]:
-    """An array task's own folder and its seed, or the keys in its row of the file; evaluation reads what that training wrote, and
-    tables share their rows."""
+    """An array task's own folder and its seed, or the keys in its row of the file; evaluation reads
+    what that training wrote, and tables share their rows.
+    """
     if job == "tables":
         return [
             f"part={task - int(os.environ['SLURM_ARRAY_TASK_MIN']) + 1}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"
@@ -158,7 +166,9 @@ def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> li
 
 
 def row(file: str, number: int) -> tuple[str, list[str]]:
-    """Row `number`, from 1, of a file with a name and keys a line (empty lines and # comments do not count)."""
+    """Row `number`, from 1, of a file with a name and keys a line (empty lines and # comments do
+    not count).
+    """
     try:
         lines = [
             words
@@ -169,13 +179,16 @@ def row(file: str, number: int) -> tuple[str, list[str]]:
         raise Refused(f"--rows {file}: {error}") from error
     if not 1 <= number <= len(lines):
         raise Refused(
-            f"--rows {file} has {len(lines)} rows and this is array task {number}: take --array=1-{len(lines)}"
+            f"--rows {file} has {len(lines)} rows and this is array task {number}: take"
+            f" --array=1-{len(lines)}"
         )
     return lines[number - 1][0], lines[number - 1][1:]
 
 
 def worker_keys(job: str, nodes: list["Node"], site: Site) -> list[str]:
-    """How wide the job is, from the allocation: a worker a GPU (or `cpu_workers` a node) for models, a worker a CPU for data."""
+    """How wide the job is, from the allocation: a worker a GPU (or `cpu_workers` a node) for
+    models, a worker a CPU for data.
+    """
     gpus = sum(node.gpus for node in nodes)
     if job in A_WORKER_A_CPU:
         return [f"workers={sum(node.cpus for node in nodes)}"]
@@ -184,7 +197,9 @@ def worker_keys(job: str, nodes: list["Node"], site: Site) -> list[str]:
 
 
 def check_room(job: str, keys: list[str], nodes: list["Node"]) -> None:
-    """Raises Refused if the nodes have too few CPUs or GPUs for the job's workers: more nodes will not come."""
+    """Raises Refused if the nodes have too few CPUs or GPUs for the job's workers: more nodes will
+    not come.
+    """
     given = dict(key.split("=", 1) for key in keys if "=" in key)
     if job in A_WORKER_A_CPU:
         return
@@ -200,8 +215,9 @@ def check_room(job: str, keys: list[str], nodes: list["Node"]) -> None:
     if room < least:
         have = ", ".join(f"{node.name} has {node.cpus} CPUs and {node.gpus} GPUs" for node in nodes)
         raise Refused(
-            f"{have}: room for {room} of {least} workers with {cpus:g} CPUs and {gpus:g} GPUs each; ask for more with "
-            "--cpus-per-task (or SBATCH_CPUS_PER_GPU in slurm/site.sh), or give workers=…"
+            f"{have}: room for {room} of {least} workers with {cpus:g} CPUs and {gpus:g} GPUs each;"
+            " ask for more with --cpus-per-task (or SBATCH_CPUS_PER_GPU in slurm/site.sh), or give"
+            " workers=…"
         )
 
 
@@ -226,7 +242,9 @@ class Cluster:
     def __init__(
         self, site: Site, events: SimpleQueue, check: Callable[[list[Node]], None]
     ) -> None:
-        """`check` looks at the nodes before Ray starts on them, and raises Refused if they will not do."""
+        """`check` looks at the nodes before Ray starts on them, and raises Refused if they will not
+        do.
+        """
         names = command_output(
             "scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]
         ).split()
@@ -241,7 +259,8 @@ class Cluster:
         self.logs = Path(site.logs).absolute() / f"ray-{os.environ['SLURM_JOB_ID']}"
 
     def __enter__(self) -> "Cluster":
-        # On one node Ray and the job keep to loopback, as on Windows and macOS: elsewhere Ray listens on every interface.
+        # On one node Ray and the job keep to loopback, as on Windows and macOS: elsewhere Ray
+        # listens on every interface.
         several = str(int(len(self.nodes) > 1))
         os.environ.update(
             RAY_AUTH_MODE="token",
@@ -301,7 +320,8 @@ class Cluster:
             elif words == ["joined"]:
                 self.nodes[source].joined = True
                 say(
-                    f"ray {'head' if source == self.head else 'worker'} on {source} ({self.nodes[source].address}) is up"
+                    f"ray {'head' if source == self.head else 'worker'} on {source}"
+                    f" ({self.nodes[source].address}) is up"
                 )
                 if source == self.head:
                     self.tell("join")
@@ -320,7 +340,9 @@ class Cluster:
                 )
 
     def greet(self, node: Node, words: list[str]) -> None:
-        """Notes what a node has; once the head's address is known, all of them are told to start."""
+        """Notes what a node has; once the head's address is known, all of them are told to
+        start.
+        """
         node.address, node.cpus, node.gpus = words[0], int(words[1]), int(words[2])
         if all(node.address for node in self.nodes.values()):
             have = (
@@ -356,7 +378,8 @@ class Cluster:
             self.srun.wait(20)
         except subprocess.TimeoutExpired:
             say(
-                f"the nodes did not stop within 20 s ({', '.join(self.silent(2 * BEAT_SECONDS)) or 'none'} silent): killing srun"
+                "the nodes did not stop within 20 s"
+                f" ({', '.join(self.silent(2 * BEAT_SECONDS)) or 'none'} silent): killing srun"
             )
         kill_descendants()
         say(f"ray is stopped ({time.monotonic() - begun:.1f} s)")
@@ -393,16 +416,21 @@ def run_job(
                     )
                 stopped_by, deadline = int(words[1]), time.monotonic() + site.save_seconds
                 say(
-                    f"{signal_name(words[1])} from {source}: the job may save and leave, within {site.save_seconds:.0f} s"
+                    f"{signal_name(words[1])} from {source}: the job may save and leave, within"
+                    f" {site.save_seconds:.0f} s"
                 )
                 process.send_signal(stopped_by)
             if time.monotonic() > deadline:
-                late = f"the job had not left {site.save_seconds:.0f} s after {signal_name(stopped_by)}"
+                late = (
+                    f"the job had not left {site.save_seconds:.0f} s after"
+                    f" {signal_name(stopped_by)}"
+                )
                 return Outcome(REQUEUE, late, again=True)
             for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
                 told.add(name)
                 say(
-                    f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will start the job again"
+                    f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will"
+                    " start the job again"
                 )
     finally:
         if process.poll() is None:
@@ -411,7 +439,9 @@ def run_job(
 
 
 def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outcome:
-    """What a job's exit status means. A job that died of the signal that told it to stop is unfinished, like one that saved."""
+    """What a job's exit status means. A job that died of the signal that told it to stop is
+    unfinished, like one that saved.
+    """
     if status == 0:
         return Outcome(0, "the job has finished")
     if status == REQUEUE or (stopped_by and status in (-stopped_by, stopped_by, 128 + stopped_by)):
@@ -445,7 +475,8 @@ def requeue(outcome: Outcome, site: Site) -> None:
         say(f"not requeued by hand: Slurm says {state}")
     elif before >= site.max_requeues:
         say(
-            f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues}; submit the same line to go on"
+            f"not requeued: it has been {before} times, C2SRT_MAX_REQUEUES={site.max_requeues};"
+            " submit the same line to go on"
         )
     else:
         say(f"requeue number {before + 1}")
@@ -491,7 +522,10 @@ def describe_attempt() -> str:
         re.search(rf"{name}=\S+T(\S+)", shown) for name in ("SubmitTime", "StartTime")
     )
     times = f"; submitted {submitted[1]}, started {started[1]}" if submitted and started else ""
-    return f"job {number}{task}, attempt {int(names.get('SLURM_RESTART_COUNT', 0)) + 1}, on {names['SLURM_JOB_NODELIST']}{times}"
+    return (
+        f"job {number}{task}, attempt {int(names.get('SLURM_RESTART_COUNT', 0)) + 1}, on"
+        f" {names['SLURM_JOB_NODELIST']}{times}"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -504,7 +538,8 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == [] or arguments[0] not in JOBS or "SLURM_JOB_ID" not in os.environ:
             raise Refused(
-                f"inside a Slurm job: python -m cluster.launch {'|'.join(JOBS)} [key=value …] -- [key=value …]"
+                f"inside a Slurm job: python -m cluster.launch {'|'.join(JOBS)} [key=value …] --"
+                " [key=value …]"
             )
         job, site = arguments[0], Site.from_environment()
         at = arguments.index("--") if "--" in arguments else len(arguments)
@@ -524,7 +559,8 @@ def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
     module = JOBS[job].split()
     if job in WITHOUT_GPUS and (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)):
         say(
-            f"this job computes on CPUs alone, and holds {gpus} GPUs: slurm/submit.sh submits it without"
+            f"this job computes on CPUs alone, and holds {gpus} GPUs: slurm/submit.sh submits it"
+            " without"
         )
     if job in WITHOUT_RAY:
         say(f"{job} {shlex.join(keys)}")

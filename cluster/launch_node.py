@@ -1,6 +1,8 @@
-"""The part of cluster/launch.py that srun starts on every node: holds the node's Ray, and leaves nothing of it behind.
+"""The part of cluster/launch.py that srun starts on every node: holds the node's Ray, and leaves
+nothing of it behind.
 
-Started as `python -m cluster.launch_node <first port> <log folder>`; the lines that it speaks are described in cluster/launch.py.
+Started as `python -m cluster.launch_node <first port> <log folder>`; the lines that it speaks are
+described in cluster/launch.py.
 """
 
 import ctypes
@@ -36,7 +38,9 @@ PORTS = (
     "runtime-env-agent-port",
     "metrics-export-port",
 )
-"""Ports of Ray's own services, from the job's first port on; workers bind to free ones that the system gives."""
+"""Ports of Ray's own services, from the job's first port on; workers bind to free ones that the
+system gives.
+"""
 HEAD_ONLY = 3
 ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED")
 PR_SET_CHILD_SUBREAPER = 36
@@ -44,7 +48,9 @@ SIOCGIFADDR = 0x8915
 
 
 def main(first_port: int, logs: Path) -> int:
-    """Starts Ray when told to, the head first, and holds it until the launcher's pipe closes, Ray ends, or Slurm ends the job."""
+    """Starts Ray when told to, the head first, and holds it until the launcher's pipe closes, Ray
+    ends, or Slurm ends the job.
+    """
     show_everything()
     adopt_orphans()
     name, job = os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"]
@@ -105,7 +111,9 @@ def start(name: str, command: list[str], log: Path, signals: list[int]) -> int:
 
 
 def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]:
-    """Yields what there is to tell, until Ray ends, or should end: the launcher's pipe is closed, or Slurm ends the job."""
+    """Yields what there is to tell, until Ray ends, or should end: the launcher's pipe is closed,
+    or Slurm ends the job.
+    """
     joined, beaten = False, 0.0
     while ray.poll() is None and not closed(sys.stdin, 0.2):
         if not joined and "Ray runtime started" in log.read_text(
@@ -118,7 +126,9 @@ def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]
             yield "beat"
         while signals:
             if (number := signals.pop()) == signal.SIGTERM and job_state() != "RUNNING":
-                return  # the job is cancelled, lost a node or is requeued; while it runs the launcher decides
+                # the job is cancelled, lost a node or is requeued; while it runs the launcher
+                # decides
+                return
             yield f"signal {int(number)}"
 
 
@@ -141,7 +151,9 @@ def closed(pipe, seconds: float) -> bool:
 
 
 def speak(*words: object) -> None:
-    """One line to the launcher. When nobody listens the pipe from it is closed too, which is what ends this process."""
+    """One line to the launcher. When nobody listens the pipe from it is closed too, which is what
+    ends this process.
+    """
     with suppress(OSError):
         sys.stdout.write(" ".join(map(str, words)) + "\n")
         sys.stdout.flush()
@@ -188,7 +200,9 @@ def write_token(path: Path) -> None:
 
 
 def own_address(name: str) -> str:
-    """Loopback if this is the only node, else of the network interface C2SRT_INTERFACE, else what its name resolves to."""
+    """Loopback if this is the only node, else of the network interface C2SRT_INTERFACE, else what
+    its name resolves to.
+    """
     interface = os.environ.get("C2SRT_INTERFACE")
     if os.environ["SLURM_JOB_NUM_NODES"] == "1":
         return "127.0.0.1"
@@ -205,8 +219,9 @@ def gpu_count() -> int:
 
 
 def job_state(number: str | None = None) -> str:
-    """What Slurm says of a job (this one): RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm cannot be asked, FORGOTTEN when
-    the job ended so long ago that Slurm does not know it any more."""
+    """What Slurm says of a job (this one): RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm
+    cannot be asked, FORGOTTEN when the job ended so long ago that Slurm does not know it any more.
+    """
     asked = ["scontrol", "show", "job", "-o", number or os.environ["SLURM_JOB_ID"]]
     try:
         shown = subprocess.run(
@@ -234,7 +249,9 @@ def remove_what_dead_jobs_left(folder: Path, state: Callable[[str], str] = job_s
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of descendants whose own parents die, so that none gets away."""
+    """Makes this process the parent of descendants whose own parents die, so that none gets
+    away.
+    """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

@@ -1,6 +1,7 @@
 """No process that an earlier attempt left behind writes into a training's folder.
 
-The command holds the first byte of `<out>/lock` (c2srt/lock.py), each of its ranks shares the second.
+The command holds the first byte of `<out>/lock` (c2srt/lock.py), each of its ranks shares the
+second.
 """
 
 import fcntl
@@ -23,7 +24,8 @@ KEPT: list[IO] = []
 def wait_for_earlier_ranks(
     file: IO, seconds: float = LEASE_S, stop: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Until no rank of an earlier attempt lives; they end with their raylet or driver. Returns False if `stop` says so before.
+    """Until no rank of an earlier attempt lives; they end with their raylet or driver. Returns
+    False if `stop` says so before.
 
     Raises UserError if one does not end.
     """
@@ -38,17 +40,19 @@ def wait_for_earlier_ranks(
         if stop():
             return False
         raise UserError(
-            f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them, then run the same "
-            "command"
+            f"workers of an earlier attempt still write {folder} after {seconds:.0f} s: end them,"
+            " then run the same command"
         )
     fcntl.lockf(file, fcntl.LOCK_UN, 1, RANKS)
     return True
 
 
 def hold_as_rank(folder: Path) -> None:
-    """Marks this process as one that writes into the folder, until it ends; at the latest when its raylet does.
+    """Marks this process as one that writes into the folder, until it ends; at the latest when its
+    raylet does.
 
-    Ray leaves a worker alive whose raylet was killed (seen with 2.60: for minutes), and its next attempt would run beside it.
+    Ray leaves a worker alive whose raylet was killed (seen with 2.60: for minutes), and its next
+    attempt would run beside it.
     """
     KEPT.append((folder / LOCK).open("a+", encoding="utf-8"))
     supported(lambda: fcntl.lockf(KEPT[-1], fcntl.LOCK_SH, 1, RANKS))

@@ -1,8 +1,9 @@
 """Ray's start without the limits that a busy machine does not meet.
 
-Its raylet dies when an agent process has not written its ports into a file within 15 s (ray#65983), and the one who started it
-gives up after 30 s. Neither is a setting. Here the ports are chosen before and the files lie there from the start, so that nobody
-waits for the agents, and the raylet is waited for as long as it lives.
+Its raylet dies when an agent process has not written its ports into a file within 15 s (ray#65983),
+and the one who started it gives up after 30 s. Neither is a setting. Here the ports are chosen
+before and the files lie there from the start, so that nobody waits for the agents, and the raylet
+is waited for as long as it lives.
 
     python -m cluster.patience start --head …    `ray start …`, in that way
 """
@@ -63,7 +64,9 @@ def with_ports(begin: Callable) -> Callable:
 
 
 def while_it_lives(ask: Callable, seconds: float) -> Callable:
-    """Ray's `get_node`, which fails as long as the raylet has not registered, tried again while there is a raylet."""
+    """Ray's `get_node`, which fails as long as the raylet has not registered, tried again while
+    there is a raylet.
+    """
 
     def get_node(*arguments: object) -> object:
         deadline = time.monotonic() + seconds

@@ -1,4 +1,6 @@
-"""One DeepSpeed rank as a worker of Ray Train. Light to import: Ray's controller process loads this file too."""
+"""One DeepSpeed rank as a worker of Ray Train. Light to import: Ray's controller process loads this
+file too.
+"""
 
 import os
 import time
@@ -13,9 +15,11 @@ LOG, RAY_FOLDER = "train.log", "ray"
 
 
 def train_worker(told: dict) -> None:
-    """Trains with the Config that `told["settings"]` are the fields of; `told["tags"]` go to the tracker.
+    """Trains with the Config that `told["settings"]` are the fields of; `told["tags"]` go to the
+    tracker.
 
-    What it raises reaches the driver as it is: UserError ends the run, anything else is a failure to recover from.
+    What it raises reaches the driver as it is: UserError ends the run, anything else is a failure
+    to recover from.
     """
     folder = Path(told["settings"]["out"])
     hold_as_rank(folder)

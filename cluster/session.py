@@ -1,4 +1,6 @@
-"""Ray, as much of it as the jobs need: connect (or start), check resources, run tasks with nothing dropped."""
+"""Ray, as much of it as the jobs need: connect (or start), check resources, run tasks with nothing
+dropped.
+"""
 
 import logging
 import os
@@ -32,25 +34,33 @@ START_ATTEMPTS = 6
 """Of a local Ray, in START_S together."""
 NOT_YET = ("timed out during startup", "Timed out waiting for file")
 LONGEST_TEMPORARY = 43
-"""Characters: below it lie session_<time>_<process>/sockets/plasma_store, 64 more, and a socket's path has at most 107 bytes."""
-# For a local Ray: none of the workers that it would start on every core before there is a task, and time for those it starts.
+"""Characters: below it lie session_<time>_<process>/sockets/plasma_store, 64 more, and a socket's
+path has at most 107 bytes.
+"""
+# For a local Ray: none of the workers that it would start on every core before there is a task, and
+# time for those it starts.
 LOCAL = {"RAY_prestart_worker_first_driver": "0", "RAY_worker_register_timeout_seconds": "300"}
 # It warns at every start that it has a token for this cluster, which is what we want.
 logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
 
 
 def connect(workers: int, cpus_per_worker: float = 1, gpus_per_worker: float = 0) -> None:
-    """Joins Ray. Raises UserError at once when its nodes have no room for the workers: Ray would wait in silence for ever."""
+    """Joins Ray. Raises UserError at once when its nodes have no room for the workers: Ray would
+    wait in silence for ever.
+    """
     join(workers * cpus_per_worker)
     if (room := room_for(cpus_per_worker, gpus_per_worker)) < workers:
         raise UserError(
-            f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g} GPUs, and the nodes of "
-            f"the Ray cluster have room for {room}: lower workers=…, or add nodes"
+            f"the job needs {workers} workers of {cpus_per_worker:g} CPUs and {gpus_per_worker:g}"
+            f" GPUs, and the nodes of the Ray cluster have room for {room}: lower workers=…, or add"
+            " nodes"
         )
 
 
 def join(cpus: float) -> None:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one with at least `cpus`; does nothing if joined already."""
+    """Joins the cluster at RAY_ADDRESS, or starts a local one with at least `cpus`; does nothing if
+    joined already.
+    """
     if ray.is_initialized():
         return
     handler = signal.getsignal(signal.SIGTERM)
@@ -73,7 +83,9 @@ def living_nodes() -> int:
 
 
 def give_back_places() -> None:
-    """Removes this job's placement groups: that of a Ray Train controller which was killed stays, and nothing else would fit."""
+    """Removes this job's placement groups: that of a Ray Train controller which was killed stays,
+    and nothing else would fit.
+    """
     job = ray.get_runtime_context().get_job_id()
     for number, group in placement_group_table().items():
         if number.endswith(job) and group["state"] != "REMOVED":
@@ -81,22 +93,26 @@ def give_back_places() -> None:
 
 
 def start(cpus: float) -> None:
-    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard, on loopback. Raises UserError if neither works."""
+    """Joins RAY_ADDRESS if it is set, else starts a local Ray without its dashboard, on loopback.
+    Raises UserError if neither works.
+    """
     check_address()
     if address := given_address():
         try:
             ray.init(log_to_driver=True)
         except ConnectionError as error:
             raise UserError(
-                f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a local Ray"
+                f"no Ray cluster answers at RAY_ADDRESS={address}: start one, or unset it for a"
+                " local Ray"
             ) from error
         except Exception as error:
             raise UserError(
                 f"Ray cannot be joined at RAY_ADDRESS={address}: {first_line(error)}"
             ) from error
         return
-    # As Ray does on Windows and macOS; elsewhere it takes loopback for a mistake and listens on every interface. Set both ways:
-    # for this process, which has read the variable already, and for those that it starts.
+    # As Ray does on Windows and macOS; elsewhere it takes loopback for a mistake and listens on
+    # every interface. Set both ways: for this process, which has read the variable already, and for
+    # those that it starts.
     ray_constants.ENABLE_RAY_CLUSTER, os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = False, "0"
     if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
@@ -130,8 +146,8 @@ def start_local(cpus: int, folder: Path) -> None:
                 raise UserError(f"Ray does not start here: {first_line(error)}") from error
             if attempt == START_ATTEMPTS or time.monotonic() > deadline:
                 raise UserError(
-                    f"Ray did not start in {attempt} attempts: is the machine overloaded, or out of memory? Its last words "
-                    f"are in {folder}/session_latest/logs/raylet.err"
+                    f"Ray did not start in {attempt} attempts: is the machine overloaded, or out of"
+                    f" memory? Its last words are in {folder}/session_latest/logs/raylet.err"
                 ) from error
             ray.shutdown()
             for child in (
@@ -142,7 +158,8 @@ def start_local(cpus: int, folder: Path) -> None:
 
 
 def temporary_folder() -> Path:
-    """Where a local Ray keeps its sockets and logs: RAY_TMPDIR or TMPDIR if they are short and can be written, else /tmp.
+    """Where a local Ray keeps its sockets and logs: RAY_TMPDIR or TMPDIR if they are short and can
+    be written, else /tmp.
 
     Raises UserError if nothing will do.
     """
@@ -157,8 +174,9 @@ def temporary_folder() -> Path:
                 if os.access(path, os.W_OK | os.X_OK):
                     return path
     raise UserError(
-        f"Ray needs a folder for its sockets, with a path of at most {LONGEST_TEMPORARY - 9} characters that can be written, "
-        f"and {', '.join([*given, '/tmp'])} will not do: set RAY_TMPDIR"
+        f"Ray needs a folder for its sockets, with a path of at most {LONGEST_TEMPORARY - 9}"
+        f" characters that can be written, and {', '.join([*given, '/tmp'])} will not do: set"
+        " RAY_TMPDIR"
     )
 
 
@@ -176,12 +194,14 @@ def run_tasks(
     retries: int = 3,
     name: Callable[[Any], str] | None = None,
 ) -> Iterator[tuple[Any, Any]]:
-    """Yields (item, result) as tasks finish, at most `workers` at a time, so memory is flat in the number of items.
+    """Yields (item, result) as tasks finish, at most `workers` at a time, so memory is flat in the
+    number of items.
 
     `name` gives a task its name in Ray's dashboard, such as "shard train-000012".
 
-    A task whose worker process dies, or whose loader fails, is retried `retries` times by Ray; any other exception raised by
-    `function` ends the run (UserError as it is, anything else as ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
+    A task whose worker process dies, or whose loader fails, is retried `retries` times by Ray; any
+    other exception raised by `function` ends the run (UserError as it is, anything else as
+    ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
     """
     settings = {
         "num_cpus": 1,
@@ -211,6 +231,6 @@ def finished(running: dict[Any, Any]) -> tuple[Any, Any]:
         raise
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise UserError(
-            "a worker process died, and so did those that tried again (killed from outside, or out of memory): run "
-            "the same command to go on, with fewer workers=… if memory is short"
+            "a worker process died, and so did those that tried again (killed from outside, or out"
+            " of memory): run the same command to go on, with fewer workers=… if memory is short"
         ) from error

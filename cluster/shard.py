@@ -1,6 +1,8 @@
-"""`c2srt shard`: raw images + label CSVs → the shard folder that c2srt/shards.py specifies, one Ray task a shard.
+"""`c2srt shard`: raw images + label CSVs → the shard folder that c2srt/shards.py specifies, one Ray
+task a shard.
 
-A run killed at any moment is repeated with the same command: finished shards stay, the rest is made. index.json comes last.
+A run killed at any moment is repeated with the same command: finished shards stay, the rest is
+made. index.json comes last.
 """
 
 import shutil
@@ -34,7 +36,9 @@ ACCEPTANCE = "acceptance.json"
 
 
 def run(config: Config) -> None:
-    """The whole job. Raises UserError on bad input, a full disk, or a folder that is in use or holds other shards."""
+    """The whole job. Raises UserError on bad input, a full disk, or a folder that is in use or
+    holds other shards.
+    """
     check_lasting(config.out)
     check_address()
     out = Path(config.out).resolve()
@@ -53,7 +57,8 @@ def run(config: Config) -> None:
         }
         done, left = divide([task for split in config.splits for task in tasks[split]])
         print(
-            f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to be made",
+            f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to"
+            " be made",
             flush=True,
         )
         if left:
@@ -73,7 +78,9 @@ def clean(out: Path) -> None:
 
 
 def inputs(config: Config, reader: Reader, out: Path) -> dict[str, str]:
-    """Makes or finds the input table of each split, prints what it holds, and returns its SHA-256."""
+    """Makes or finds the input table of each split, prints what it holds, and returns its
+    SHA-256.
+    """
     digests = {}
     for split in config.splits:
         report, digests[split], new = prepare_inputs(reader, split, out)
@@ -88,7 +95,9 @@ def inputs(config: Config, reader: Reader, out: Path) -> dict[str, str]:
 
 
 def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], workers: int) -> None:
-    """Makes the shards that are left, `workers` at a time; packs are read in a pass of their own before."""
+    """Makes the shards that are left, `workers` at a time; packs are read in a pass of their own
+    before.
+    """
     connect(workers)
     if isinstance(source, PackSource):
         passes = Progress("packs", len(tasks := pack_tasks(source, left)), "packs")
@@ -112,7 +121,9 @@ def finish(
     tasks: dict[str, list[ShardTask]],
     config: Config,
 ) -> None:
-    """The index of every complete split (those of earlier runs included), the acceptance counts, and a line a status."""
+    """The index of every complete split (those of earlier runs included), the acceptance counts,
+    and a line a status.
+    """
     divided = {split: divide(planned) for split, planned in tasks.items()}
     splits = {
         split: tuple(done[task.name] for task in tasks[split])

@@ -1,7 +1,8 @@
-"""`c2srt teacher`: caches the frozen CLIP's global feature of every image and view, one Ray task a shard.
+"""`c2srt teacher`: caches the frozen CLIP's global feature of every image and view, one Ray task a
+shard.
 
-A run killed at any moment is repeated with the same command: finished shards stay. Their features are specified in
-c2srt/teacher.py. `teacher.json` comes last.
+A run killed at any moment is repeated with the same command: finished shards stay. Their features
+are specified in c2srt/teacher.py. `teacher.json` comes last.
 """
 
 import sys
@@ -74,7 +75,8 @@ def run(config: Config) -> None:
     if is_complete(out, key) and not undone(out, shards, feature):
         tidy(out)
         print(
-            f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing to do"
+            f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing"
+            " to do"
         )
         return
     with writing(out):
@@ -125,7 +127,9 @@ def cache_all(
 
 
 def connect_with_gpus(config: Config) -> float:
-    """Joins Ray; returns each worker's share of a GPU, by default an even share of those that the cluster has, at most 1."""
+    """Joins Ray; returns each worker's share of a GPU, by default an even share of those that the
+    cluster has, at most 1.
+    """
     connect(config.workers, gpus_per_worker=config.gpus_per_worker or 0)
     if config.gpus_per_worker is not None:
         return config.gpus_per_worker
@@ -135,7 +139,9 @@ def connect_with_gpus(config: Config) -> float:
 def shard_task(
     config: Config, index: ShardIndex, out: Path, feature: str
 ) -> Callable[[Shard], None]:
-    """The function that a Ray worker runs on one shard; it raises UserError if the CLIP is no longer that of `feature`."""
+    """The function that a Ray worker runs on one shard; it raises UserError if the CLIP is no
+    longer that of `feature`.
+    """
     clip_config, views, seed, batch = config.clip, config.views, config.seed, config.batch
 
     def task(shard: Shard) -> None:
@@ -143,8 +149,8 @@ def shard_task(
         clip = frozen(clip_config.name, clip_config.pretrained, device)
         if hash_of(feature_key(clip, views, seed)) != feature:
             raise UserError(
-                f"clip.name={clip_config.name} clip.pretrained={clip_config.pretrained} is another CLIP now than when "
-                "this command started: run it again"
+                f"clip.name={clip_config.name} clip.pretrained={clip_config.pretrained} is another"
+                " CLIP now than when this command started: run it again"
             )
         write_shard(clip, views, seed, index, shard, out, batch, device)
 

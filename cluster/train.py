@@ -1,10 +1,12 @@
-"""`c2srt train`: DeepSpeed ranks as the workers of Ray Train's TorchTrainer; a failure starts them again (cluster/attempts.py).
+"""`c2srt train`: DeepSpeed ranks as the workers of Ray Train's TorchTrainer; a failure starts them
+again (cluster/attempts.py).
 
-    c2srt train data=miniature workers=2
-    ray job submit --working-dir . -- python -m cluster.train data=openimages work=/shared/c2srt workers=8 gpus_per_worker=1
+    c2srt train data=miniature workers=2 ray job submit --working-dir . -- python -m cluster.train
+    data=openimages work=/shared/c2srt workers=8 gpus_per_worker=1
 
-Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go on), 130 by Ctrl-C likewise (a
-second one ends at once), 2 bad input, a full disk, too few nodes or too many failures in a row (the sentence on stderr says which).
+Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go
+on), 130 by Ctrl-C likewise (a second one ends at once), 2 bad input, a full disk, too few nodes or
+too many failures in a row (the sentence on stderr says which).
 """
 
 import os
@@ -51,8 +53,8 @@ def run(config: Config) -> int:
         return INTERRUPTED if signal.SIGINT in told else SAVED
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
     print(
-        f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory of the workers "
-        f"{', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)"
+        f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory"
+        f" of the workers {', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)"
     )
     return 0
 
@@ -75,8 +77,9 @@ def absolute(config: Config) -> Config:
 
 
 def fit(config: Config, told: list[int]) -> int:
-    """Runs the workers under Ray; returns the step of the newest checkpoint. Signals are added to `told`. Raises UserError when
-    the workers cannot run."""
+    """Runs the workers under Ray; returns the step of the newest checkpoint. Signals are added to
+    `told`. Raises UserError when the workers cannot run.
+    """
     from cluster.attempts import run_attempts, say
     from cluster.session import join
 
@@ -100,7 +103,9 @@ def clear(folder: Path) -> None:
 
 @contextmanager
 def followed(log: Path) -> Iterator[None]:
-    """Prints what rank 0 appends to its log meanwhile: plain lines, where Ray would put a prefix before each."""
+    """Prints what rank 0 appends to its log meanwhile: plain lines, where Ray would put a prefix
+    before each.
+    """
     start, done = log.stat().st_size if log.exists() else 0, threading.Event()
 
     def follow() -> None:
@@ -128,8 +133,9 @@ def followed(log: Path) -> Iterator[None]:
 
 @contextmanager
 def signals_to(stop_file: Path, told: list[int]) -> Iterator[None]:
-    """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C become a file that the workers look for after every step, and are added to
-    `told`."""
+    """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C become a file that the workers look for after
+    every step, and are added to `told`.
+    """
 
     def stop(number: int, frame: object) -> None:
         if number not in told:

@@ -1,11 +1,13 @@
 """The Open Images V4 files as they lie on disk → one parquet per split with a row for every image.
 
-Columns of the parquet: id (16 hex digits, sorted, unique), url, landing_url, license, author, title (str, "" = unknown),
-original_size (int64, bytes, null = unknown), original_md5 (str, base64, null = unknown), thumbnail_url (str),
-rotation (int32, degrees counter-clockwise, null = unknown), listed (bool: in the image CSV), positive and negative
-(list[str], sorted MIDs: verified present and verified absent; a MID in neither list is unverified).
+Columns of the parquet: id (16 hex digits, sorted, unique), url, landing_url, license, author, title
+(str, "" = unknown), original_size (int64, bytes, null = unknown), original_md5 (str, base64, null =
+unknown), thumbnail_url (str), rotation (int32, degrees counter-clockwise, null = unknown), listed
+(bool: in the image CSV), positive and negative (list[str], sorted MIDs: verified present and
+verified absent; a MID in neither list is unverified).
 
-A pair (image, MID) that people verified as both present and absent is neither: it goes to `<stem>-contradictory.parquet`.
+A pair (image, MID) that people verified as both present and absent is neither: it goes to
+`<stem>-contradictory.parquet`.
 """
 
 import shutil
@@ -92,7 +94,9 @@ GROUP_ROWS = (
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """One split's files; None = not there. `shared_images`: the image CSV holds all splits, told apart by Subset."""
+    """One split's files; None = not there. `shared_images`: the image CSV holds all splits, told
+    apart by Subset.
+    """
 
     images: Path | None
     shared_images: bool
@@ -102,7 +106,9 @@ class SplitFiles:
 
 @dataclass(frozen=True)
 class RawFiles:
-    """What `find_root` found; `splits` has those splits that have an own image CSV or a label CSV."""
+    """What `find_root` found; `splits` has those splits that have an own image CSV or a label
+    CSV.
+    """
 
     folder: Path
     class_descriptions: Path
@@ -112,30 +118,37 @@ class RawFiles:
     splits: dict[str, SplitFiles]
 
     def split(self, name: str) -> SplitFiles:
-        """The files of a split. Raises UserError, naming the missing file, unless it has an image CSV and a label CSV."""
+        """The files of a split. Raises UserError, naming the missing file, unless it has an image
+        CSV and a label CSV.
+        """
         files = self.splits.get(name)
         if files is None:
             raise UserError(
-                f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}): put the "
-                f"image CSV and the label CSV into {self.folder / name}"
+                f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}):"
+                f" put the image CSV and the label CSV into {self.folder / name}"
             )
         if files.images is None:
             raise UserError(
-                f"no image CSV of split {name!r} in {self.folder}: put {name}/{OWN_IMAGES.get(name, 'images.csv')}, "
-                f"{name}/images.csv or {ALL_IMAGES} there"
+                f"no image CSV of split {name!r} in {self.folder}: put"
+                f" {name}/{OWN_IMAGES.get(name, 'images.csv')}, {name}/images.csv or {ALL_IMAGES}"
+                " there"
             )
         if files.labels is None:
             raise UserError(
-                f"{self.folder / name / f'{name}-annotations-human-imagelabels.csv'} does not exist: download it"
+                f"{self.folder / name / f'{name}-annotations-human-imagelabels.csv'} does not"
+                " exist: download it"
             )
         return files
 
 
 def find_root(root: Path) -> RawFiles:
-    """Finds the Open Images V4 files in `root`, `root/2018_04` or `root/*/2018_04`. Raises UserError if they are not there."""
+    """Finds the Open Images V4 files in `root`, `root/2018_04` or `root/*/2018_04`. Raises
+    UserError if they are not there.
+    """
     if not root.is_dir():
         raise UserError(
-            f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open Images V4 CSVs"
+            f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open"
+            " Images V4 CSVs"
         )
     for folder in (root, root / "2018_04", *sorted(root.glob("*/2018_04"))):
         if descriptions := existing(folder / "class-descriptions.csv"):
@@ -145,15 +158,16 @@ def find_root(root: Path) -> RawFiles:
             )
             return RawFiles(folder, descriptions, *lists, splits)
     raise UserError(
-        f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder that has the "
-        "Open Images V4 CSVs by data.root=…"
+        f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder"
+        " that has the Open Images V4 CSVs by data.root=…"
     )
 
 
 def split_files(folder: Path, split: str) -> SplitFiles | None:
     """The split's files, or None if it has none of its own.
 
-    For train the list of all splits comes first, because train's own list has only the 1.7 M images with boxes.
+    For train the list of all splits comes first, because train's own list has only the 1.7 M images
+    with boxes.
     """
     shared = existing(folder / ALL_IMAGES)
     own = existing(folder / split / OWN_IMAGES[split]) or existing(folder / split / "images.csv")
@@ -166,7 +180,9 @@ def split_files(folder: Path, split: str) -> SplitFiles | None:
 
 
 def class_names(raw: RawFiles) -> dict[str, str]:
-    """MID → display name. Raises UserError if a line of class-descriptions.csv is not a MID and a name."""
+    """MID → display name. Raises UserError if a line of class-descriptions.csv is not a MID and a
+    name.
+    """
     names: dict[str, str] = {}
     for line, row in read_fields(raw.class_descriptions):
         if len(row) != 2 or not row[1] or not row[0].startswith("/"):
@@ -225,33 +241,47 @@ class InputReport:
             (self.duplicate_label_rows, "{} label rows repeat another one: each counts once"),
             (
                 self.contradictory,
-                "{} pairs of image and category are verified as both present and absent: taken as unverified "
-                "and kept in the -contradictory.parquet",
+                (
+                    "{} pairs of image and category are verified as both present and absent: taken"
+                    " as unverified and kept in the -contradictory.parquet"
+                ),
             ),
             (
                 self.unlisted,
-                "{} images have labels but are not in the image CSV: kept, without URL, attribution and rotation",
+                (
+                    "{} images have labels but are not in the image CSV: kept, without URL,"
+                    " attribution and rotation"
+                ),
             ),
             (self.unlabelled, "{} images have no label: kept, all categories unverified"),
             (
                 self.unknown_mids,
-                "{} categories of the labels are not in class-descriptions.csv: kept in the labels "
-                f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})",
+                (
+                    "{} categories of the labels are not in class-descriptions.csv: kept in the"
+                    " labels "
+                    f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})"
+                ),
             ),
             (
                 self.passwords,
-                f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it from ~/.netrc",
+                (
+                    f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it"
+                    " from ~/.netrc"
+                ),
             ),
             (
                 self.malformed_ids,
-                "{} rows are left out because their ImageID is not 16 hex digits "
-                f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})",
+                (
+                    "{} rows are left out because their ImageID is not 16 hex digits "
+                    f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})"
+                ),
             ),
         ]
         machine = f" + {self.machine_rows:,} machine" if self.machine_rows else ""
         first = (
-            f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with labels "
-            f"({self.label_rows:,} human{machine} rows → {self.positives:,} positive, {self.negatives:,} negative)"
+            f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with"
+            f" labels ({self.label_rows:,} human{machine} rows → {self.positives:,} positive,"
+            f" {self.negatives:,} negative)"
         )
         said = [text.replace("{}", f"{count:,}", 1) for count, text in oddities if count]
         return [f"{self.split}: {line}" for line in [first, *said]]
@@ -260,18 +290,20 @@ class InputReport:
 def write_inputs(
     raw: RawFiles, split: str, out: Path, machine_threshold: float | None = None
 ) -> InputReport:
-    """Writes `out`, the parquet that this module's docstring specifies; its bytes depend on the CSVs' content only.
+    """Writes `out`, the parquet that this module's docstring specifies; its bytes depend on the
+    CSVs' content only.
 
-    With `machine_threshold`, machine labels of at least that confidence are positives too, wherever no person verified the pair.
-    Memory is a sixteenth of the split's rows, whatever the order of the files. Raises UserError on missing or damaged files.
+    With `machine_threshold`, machine labels of at least that confidence are positives too, wherever
+    no person verified the pair. Memory is a sixteenth of the split's rows, whatever the order of
+    the files. Raises UserError on missing or damaged files.
     """
     if machine_threshold is not None and not 0 < machine_threshold <= 1:
         raise UserError(f"machine_threshold {machine_threshold} is outside (0, 1]")
     files, report = raw.split(split), InputReport(split)
     if machine_threshold is not None and files.machine_labels is None:
         raise UserError(
-            f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist: download it, or "
-            "leave machine_threshold empty"
+            f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist:"
+            " download it, or leave machine_threshold empty"
         )
     buckets = out.with_name(f"{out.name}{TEMPORARY}buckets")
     shutil.rmtree(buckets, ignore_errors=True)
@@ -292,7 +324,9 @@ def write_inputs(
 
 
 def require_images(files: SplitFiles, report: InputReport) -> None:
-    """Raises UserError if no row of the split can be used: there would be nothing to make a shard of."""
+    """Raises UserError if no row of the split can be used: there would be nothing to make a shard
+    of.
+    """
     if report.images:
         return
     if report.malformed_ids:
@@ -328,8 +362,8 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
         other = block.filter(pl.col("Subset").ne_missing(split))
         if len(other) and not files.shared_images:
             raise UserError(
-                f"{files.images} holds image {shown(other['ImageID'][0])} of subset '{shown(other['Subset'][0])}': it is "
-                f"not the list of {split}; download it again"
+                f"{files.images} holds image {shown(other['ImageID'][0])} of subset"
+                f" '{shown(other['Subset'][0])}': it is not the list of {split}; download it again"
             )
         rows = block.filter(pl.col("Subset") == split).drop("Subset")
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
@@ -349,7 +383,9 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
 def label_blocks(
     path: Path, threshold: float | None, report: InputReport
 ) -> Iterator[pl.DataFrame]:
-    """A label CSV's rows as blocks of LABEL_SCHEMA: all human ones (threshold None), or machine ones from the threshold up."""
+    """A label CSV's rows as blocks of LABEL_SCHEMA: all human ones (threshold None), or machine
+    ones from the threshold up.
+    """
 
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         holes = block.filter(pl.col("LabelName").is_null() | pl.col("Confidence").is_null())
@@ -366,8 +402,9 @@ def label_blocks(
             if len(odd):
                 image_id, mid, value = odd.row(0)
                 raise UserError(
-                    f"{path} has confidence {value:g} for {shown(mid)} in image {shown(image_id)}, where people say 0 or "
-                    "1: is it the machine label file? Download the human one"
+                    f"{path} has confidence {value:g} for {shown(mid)} in image {shown(image_id)},"
+                    " where people say 0 or 1: is it the machine label file? Download the"
+                    " human one"
                 )
             report.label_rows += len(block)
         return well_formed(
@@ -378,7 +415,9 @@ def label_blocks(
 
 
 def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, str]) -> None:
-    """Joins images and labels bucket by bucket, in the order of ids, into `out` and its contradictory pairs beside it."""
+    """Joins images and labels bucket by bucket, in the order of ids, into `out` and its
+    contradictory pairs beside it.
+    """
     unknown: set[str] = set()
     side = out.with_name(f"{out.stem}-contradictory.parquet")
     with (
@@ -412,7 +451,9 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
 def verified_pairs(
     human: pl.DataFrame, machine: pl.DataFrame, report: InputReport
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Unique (id, mid, present) and the contradictory (id, mid), sorted; a machine label never settles what people verified."""
+    """Unique (id, mid, present) and the contradictory (id, mid), sorted; a machine label never
+    settles what people verified.
+    """
     pairs = human.group_by("id", "mid").agg(
         pl.len().alias("rows"),
         pl.col("present").any().alias("present"),
@@ -425,13 +466,16 @@ def verified_pairs(
     unverified = machine.unique(["id", "mid"])
     report.duplicate_label_rows += len(machine) - len(unverified)
     agreed = pairs.filter(~clash).select("id", "mid", "present")
-    return pl.concat([agreed, unverified.join(pairs, on=["id", "mid"], how="anti")]).sort(
-        "id", "mid"
-    ), contradictory
+    return (
+        pl.concat([agreed, unverified.join(pairs, on=["id", "mid"], how="anti")]).sort("id", "mid"),
+        contradictory,
+    )
 
 
 def join_images(images: pl.DataFrame, labels: pl.DataFrame, report: InputReport) -> pl.DataFrame:
-    """One row per image of either table, sorted by id, labels gathered into lists; counts into `report`."""
+    """One row per image of either table, sorted by id, labels gathered into lists; counts into
+    `report`.
+    """
     unique = images.unique("id", keep="first", maintain_order=True).with_columns(
         listed=pl.lit(True)
     )

@@ -1,8 +1,9 @@
 """Re-reads a finished shard and names every disagreement with the index, its sidecar, and the CSVs.
 
-The last look is the loader's own (c2srt/shards.py): what is passed here can be read there. The audit asks for more: every byte,
-the CSVs' labels, nothing that does not belong. Nothing is extracted: members are read in place, so a tar that was tampered with
-can do no harm while it is looked at.
+The last look is the loader's own (c2srt/shards.py): what is passed here can be read there. The
+audit asks for more: every byte, the CSVs' labels, nothing that does not belong. Nothing is
+extracted: members are read in place, so a tar that was tampered with can do no harm while it is
+looked at.
 """
 
 import json
@@ -53,7 +54,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditTask:
-    """A shard and the CSVs' rows it answers for: ids above `after`, up to `last` (None = to the end), of the parquet `inputs`."""
+    """A shard and the CSVs' rows it answers for: ids above `after`, up to `last` (None = to the
+    end), of the parquet `inputs`.
+    """
 
     folder: str
     split: str
@@ -73,7 +76,9 @@ class Sample:
 
 
 def plan_audit(index: ShardIndex, split: str, inputs: Path) -> list[AuditTask]:
-    """The split's tasks: every row of `inputs` belongs to exactly one shard, so that no image can be missing unnoticed."""
+    """The split's tasks: every row of `inputs` belongs to exactly one shard, so that no image can
+    be missing unnoticed.
+    """
     shards = index.splits[split]
     if not shards:
         return []
@@ -88,11 +93,14 @@ def plan_audit(index: ShardIndex, split: str, inputs: Path) -> list[AuditTask]:
 def audit_folder(
     index: ShardIndex, stored: Vocabulary, expected: Vocabulary, inputs: dict[str, Path]
 ) -> list[Finding]:
-    """What concerns no single shard: the vocabulary, splits without shards, and files that the index does not know."""
+    """What concerns no single shard: the vocabulary, splits without shards, and files that the
+    index does not know.
+    """
     findings = []
     if index.vocabulary != stored.hash:
         findings.append(
-            f"the index was made for vocabulary {index.vocabulary}, vocabulary.json is {stored.hash}"
+            f"the index was made for vocabulary {index.vocabulary}, vocabulary.json is"
+            f" {stored.hash}"
         )
     if stored.hash != expected.hash:
         how = difference(stored.mids, expected.mids)
@@ -214,7 +222,9 @@ def check_sidecar(
 
 
 def read_members(path: Path, samples: list[Sample]) -> Iterator[tuple[str, str]]:
-    """Walks the tar, appends its well-formed pairs to `samples`, yields what is wrong with every other member."""
+    """Walks the tar, appends its well-formed pairs to `samples`, yields what is wrong with every
+    other member.
+    """
     jpg: tuple[str, tuple[int, int]] | None = None
     try:
         with tarfile.open(path, "r:", errorlevel=2, tarinfo=BoundedHeader) as tar:
@@ -245,7 +255,9 @@ def read_members(path: Path, samples: list[Sample]) -> Iterator[tuple[str, str]]
 
 
 def refused(member: tarfile.TarInfo) -> str:
-    """Why a member is none of ours, or "": only regular files named `<id>.jpg` or `<id>.json` are."""
+    """Why a member is none of ours, or "": only regular files named `<id>.jpg` or `<id>.json`
+    are.
+    """
     parts = member.name.replace("\\", "/").split("/")
     if member.name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
         return f"member '{shown(member.name)}' tries to leave the folder: refused"
@@ -273,8 +285,8 @@ def check_offsets(packed: pl.DataFrame, samples: list[Sample]) -> Iterator[tuple
             yield (
                 sample.id,
                 (
-                    f"lies at (offset, bytes) {sample.jpg} and {sample.json} in the tar, the sidecar says {spans[0]} "
-                    f"and {spans[1]}"
+                    f"lies at (offset, bytes) {sample.jpg} and {sample.json} in the tar, the"
+                    f" sidecar says {spans[0]} and {spans[1]}"
                 ),
             )
     for image_id in listed:
@@ -284,7 +296,9 @@ def check_offsets(packed: pl.DataFrame, samples: list[Sample]) -> Iterator[tuple
 def check_samples(
     path: Path, samples: list[Sample], table: pl.DataFrame | None, rows: pl.DataFrame
 ) -> Iterator[tuple[str, str]]:
-    """Every sample's JPEG and JSON against the sidecar's size and the CSVs' labels and attribution."""
+    """Every sample's JPEG and JSON against the sidecar's size and the CSVs' labels and
+    attribution.
+    """
     place = {
         image_id: row for row, image_id in enumerate(rows["id"])
     }  # one row at a time as objects: lists can be long
@@ -324,7 +338,10 @@ def check_sample(
     if not same_id:
         yield f"{image_id}.json is about image {found['id']}"
     if size is not None and stated != size:
-        yield f"{image_id}.json says {stated[0]} × {stated[1]} pixels, the sidecar {size[0]} × {size[1]}"
+        yield (
+            f"{image_id}.json says {stated[0]} × {stated[1]} pixels, the sidecar {size[0]} ×"
+            f" {size[1]}"
+        )
     for name, labels in (("positive", positive), ("negative", negative)):
         if labels != expected[name]:
             yield f"{name} labels differ from the CSVs' ({difference(labels, expected[name])})"
@@ -338,12 +355,17 @@ def check_sample(
 
 
 def check_jpeg(image_id: str, jpg: bytes, stated: tuple[int, int]) -> Iterator[str]:
-    """Decodes strictly, but only what the header says is of the stated size: a bomb is named, not inflated."""
+    """Decodes strictly, but only what the header says is of the stated size: a bomb is named, not
+    inflated.
+    """
     try:
         with suppress(ValueError):  # no JPEG: the loader may still know it
             height, width, *_ = simplejpeg.decode_jpeg_header(jpg)
             if (width, height) != stated:
-                yield f"{image_id}.jpg has {width} × {height} pixels, its JSON says {stated[0]} × {stated[1]}"
+                yield (
+                    f"{image_id}.jpg has {width} × {height} pixels, its JSON says {stated[0]} ×"
+                    f" {stated[1]}"
+                )
                 return
         most = (
             min(MAX_PIXELS, max(1, stated[0] * stated[1]))
@@ -352,7 +374,10 @@ def check_jpeg(image_id: str, jpg: bytes, stated: tuple[int, int]) -> Iterator[s
         )
         pixels: np.ndarray = decode_packed(jpg, most)
         if pixels.shape != (stated[1], stated[0], 3):
-            yield f"{image_id}.jpg decodes to shape {pixels.shape}, its JSON says {stated[0]} × {stated[1]}"
+            yield (
+                f"{image_id}.jpg decodes to shape {pixels.shape}, its JSON says {stated[0]} ×"
+                f" {stated[1]}"
+            )
     except ValueError as error:
         yield f"{image_id}.jpg does not decode: {error}"
 

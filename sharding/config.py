@@ -12,8 +12,10 @@ LAYOUTS = ("openimages", "nuswide")
 
 @dataclass
 class DataConfig:
-    """The raw data set below `root`. What follows `splits` is for Open Images V4 only; other verbs read `neighbours`
-    and `groups`, and the defaults of the verb follow `resize` and `images_per_shard`."""
+    """The raw data set below `root`. What follows `splits` is for Open Images V4 only; other verbs
+    read `neighbours` and `groups`, and the defaults of the verb follow `resize` and
+    `images_per_shard`.
+    """
 
     name: str = "miniature"
     root: str = ""
@@ -42,11 +44,13 @@ class DownloadConfig:
 
     concurrency: int = 16  # requests at a time, in each worker
     timeout: float = 30.0  # for connecting, and between two pieces of an answer
-    total_timeout: float = 300.0  # for a whole exchange, redirects included: a dripping server holds no connection for ever
+    # for a whole exchange, redirects included: a dripping server holds no connection for ever
+    total_timeout: float = 300.0
     attempts: int = 5  # tries of one image before it is given up
     backoff: float = 1.0  # wait before the second try; doubles with each, with jitter
     backoff_max: float = 60.0  # longest wait, also for a server's Retry-After
-    private_hosts: bool = False  # also go to loopback, link-local and private addresses, where names and redirects lead
+    # also go to loopback, link-local and private addresses, where names and redirects lead
+    private_hosts: bool = False
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "timeout", "total_timeout", "attempts"):
@@ -56,7 +60,9 @@ class DownloadConfig:
 
 @dataclass
 class Config:
-    """The verb. `resize` is pixels of the short side, or None ("none") to keep the original bytes."""
+    """The verb. `resize` is pixels of the short side, or None ("none") to keep the original
+    bytes.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     download: DownloadConfig = field(default_factory=DownloadConfig)
@@ -92,6 +98,8 @@ class Config:
         return Limits(self.max_bytes, self.max_pixels)
 
     def settings(self) -> dict:
-        """Everything of the configuration that changes the shards' bytes (with the inputs and the image source)."""
+        """Everything of the configuration that changes the shards' bytes (with the inputs and the
+        image source).
+        """
         names = ("images_per_shard", "resize", "quality", "unlabelled", "max_pixels", "max_bytes")
         return {name: getattr(self, name) for name in names}

@@ -1,7 +1,9 @@
-"""Numbers of a data set that need no model, beside the published ones: a wrong file or protocol shows before any training.
+"""Numbers of a data set that need no model, beside the published ones: a wrong file or protocol
+shows before any training.
 
-The number of positives per evaluated image is a constant of the test set that every published P@K and R@K reveals
-(K · P@K / R@K), so it tells whether our test labels are those of the published tables.
+The number of positives per evaluated image is a constant of the test set that every published P@K
+and R@K reveals (K · P@K / R@K), so it tells whether our test labels are those of the published
+tables.
 """
 
 from dataclasses import asdict, dataclass
@@ -26,7 +28,9 @@ SEEN_ANNOTATED, SEEN_POSITIVE = 4_728, 4_698  # of the 7,186 seen categories, in
 
 @dataclass(frozen=True)
 class Count:
-    """One number; `published` holds the accepted values (empty: none is known for this data), ratios with `digits` decimals."""
+    """One number; `published` holds the accepted values (empty: none is known for this data),
+    ratios with `digits` decimals.
+    """
 
     what: str
     value: float
@@ -73,7 +77,9 @@ class Acceptance:
         )
 
     def save(self, path: Path) -> None:
-        """Writes {"vocabulary", "counts": [{"what", "value", "published", "digits", "agrees"}…]}."""
+        """Writes {"vocabulary", "counts": [{"what", "value", "published", "digits",
+        "agrees"}…]}.
+        """
         counts = [asdict(count) | {"agrees": count.agrees} for count in self.counts]
         write_json(path, {"vocabulary": self.vocabulary, "counts": counts})
 
@@ -81,10 +87,11 @@ class Acceptance:
 def acceptance(
     vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int] | None = None
 ) -> Acceptance:
-    """Counts images, labels and, on the test split, positives per evaluated image. `inputs`: split → parquet of `write_inputs`.
+    """Counts images, labels and, on the test split, positives per evaluated image. `inputs`: split
+    → parquet of `write_inputs`.
 
-    `packed`: images packed into shards by split, for the coverage. Published values stand beside only for LESA's vocabulary of
-    Open Images V4; on other data they would mean nothing.
+    `packed`: images packed into shards by split, for the coverage. Published values stand beside
+    only for LESA's vocabulary of Open Images V4; on other data they would mean nothing.
     """
     compare = vocabulary.hash == open_images_v4().hash
     counts: list[Count] = []
@@ -102,7 +109,9 @@ def acceptance(
 
 
 def split_counts(split: str, inputs: Path, packed: int | None) -> list[Count]:
-    """Images and labels of one split; the published image counts are those of the image CSVs, so only listed images count."""
+    """Images and labels of one split; the published image counts are those of the image CSVs, so
+    only listed images count.
+    """
     listed, labels, positives = (
         pl.scan_parquet(inputs, glob=False)
         .select(
@@ -136,7 +145,9 @@ def images_with_label(inputs: Path, mids: tuple[str, ...]) -> int:
 
 
 def category_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
-    """Positives per evaluated image for ZSL and GZSL, and how many categories can be evaluated at all."""
+    """Positives per evaluated image for ZSL and GZSL, and how many categories can be evaluated at
+    all.
+    """
     is_seen = [column < vocabulary.seen_count for column in range(len(vocabulary))]
     categories = pl.LazyFrame(
         {"mid": vocabulary.mids, "seen": is_seen}, schema={"mid": pl.String, "seen": pl.Boolean}

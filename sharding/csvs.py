@@ -1,7 +1,9 @@
-"""Reading CSVs of any size in bounded memory: streamed blocks, dealt into 16 buckets by the first digit of the image id.
+"""Reading CSVs of any size in bounded memory: streamed blocks, dealt into 16 buckets by the first
+digit of the image id.
 
-ImageIDs are random 64-bit hex, so the buckets are of one size, and the buckets one after another are the sorted whole.
-pyarrow does the parsing (quoted newlines, BOM, CRLF, gzip); no row ever becomes a Python object.
+ImageIDs are random 64-bit hex, so the buckets are of one size, and the buckets one after another
+are the sorted whole. pyarrow does the parsing (quoted newlines, BOM, CRLF, gzip); no row ever
+becomes a Python object.
 """
 
 import csv
@@ -41,7 +43,9 @@ def existing(path: Path) -> Path | None:
 
 
 def open_text(path: Path, most: int = LIST_BYTES) -> io.StringIO:
-    """A small text file, gzipped or not, without its BOM. Raises UserError if it is none, or unpacks to more than `most` bytes."""
+    """A small text file, gzipped or not, without its BOM. Raises UserError if it is none, or
+    unpacks to more than `most` bytes.
+    """
     check_regular(path, "download it again")
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         content = file.read(most + 1)
@@ -51,7 +55,9 @@ def open_text(path: Path, most: int = LIST_BYTES) -> io.StringIO:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a small list, stripped, that are not empty. Raises UserError if it is damaged or no UTF-8."""
+    """The lines of a small list, stripped, that are not empty. Raises UserError if it is damaged or
+    no UTF-8.
+    """
     try:
         with open_text(path) as file:
             return [line.strip() for line in file if line.strip()]
@@ -60,7 +66,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line of a small CSV that is not empty. Raises UserError as `read_lines` does."""
+    """Line number and fields of each line of a small CSV that is not empty. Raises UserError as
+    `read_lines` does.
+    """
     try:
         with open_text(path) as file:
             lines = csv.reader(file)
@@ -114,7 +122,8 @@ def check_header(path: Path, required: list[str]) -> None:
     if missing := [name for name in required if name not in header]:
         found = shown(", ".join(header), 120)
         raise UserError(
-            f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images V4 file"
+            f"{path} has no column {missing[0]} in its header ({found}): it is not the Open Images"
+            " V4 file"
         )
 
 
@@ -131,16 +140,20 @@ class PackedCsv(gzip.GzipFile):
 def read_blocks(
     path: Path, columns: dict[str, pa.DataType], optional: tuple[str, ...] = ()
 ) -> Iterator[pl.DataFrame]:
-    """Yields the named columns of a CSV block by block; an `optional` column that the file lacks is null.
+    """Yields the named columns of a CSV block by block; an `optional` column that the file lacks is
+    null.
 
-    Raises UserError on a wrong header, a row with a wrong number of fields (a cut last line), a value of a wrong type.
+    Raises UserError on a wrong header, a row with a wrong number of fields (a cut last line), a
+    value of a wrong type.
     """
     check_header(path, [name for name in columns if name not in optional])
     try:
         reader = pa.csv.open_csv(
-            pa.PythonFile(PackedCsv(path), "r")
-            if path.suffix == ".gz"
-            else pa.input_stream(str(path), compression=None),
+            (
+                pa.PythonFile(PackedCsv(path), "r")
+                if path.suffix == ".gz"
+                else pa.input_stream(str(path), compression=None)
+            ),
             read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
@@ -159,7 +172,9 @@ def read_blocks(
 
 
 def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:
-    """Appends blocks (all with one schema and a column `id`) to `folder/<first digit of id>.parquet`, in their order."""
+    """Appends blocks (all with one schema and a column `id`) to `folder/<first digit of
+    id>.parquet`, in their order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         writers: dict[str, pa.parquet.ParquetWriter] = {}

@@ -1,8 +1,9 @@
 """One image in any state → an upright sRGB JPEG, or the reason why not.
 
-Decoders disagree on what is corrupt, so the verdict is made once, by a full strict decode (c2srt/pictures.py says what happens to
-each kind of file), and recorded; whoever reads a shard never meets a broken image. What is added here: the CSV's rotation beside
-the EXIF tag (`orientation_of`), the reduction to a short side, and the grey PNG of a removed photo.
+Decoders disagree on what is corrupt, so the verdict is made once, by a full strict decode
+(c2srt/pictures.py says what happens to each kind of file), and recorded; whoever reads a shard
+never meets a broken image. What is added here: the CSV's rotation beside the EXIF tag
+(`orientation_of`), the reduction to a short side, and the grey PNG of a removed photo.
 """
 
 from dataclasses import dataclass
@@ -27,14 +28,18 @@ from c2srt.pictures import (
     upright,
 )
 
-DETAIL = 1.5  # JPEGs are decoded at this multiple of the target or more: twice as fast as in full, and a median 42 dB from it
+# JPEGs are decoded at this multiple of the target or more: twice as fast as in full, and a median
+# 42 dB from it
+DETAIL = 1.5
 LONGEST = 65_500  # pixels of a side: libjpeg's limit
 COUNTER_CLOCKWISE = {90: 8, 180: 3, 270: 6}  # the CSV's degrees as EXIF orientation
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A JPEG of `width` × `height` pixels; `original` says what it was made of (format, mode, size, orientation applied)."""
+    """A JPEG of `width` × `height` pixels; `original` says what it was made of (format, mode, size,
+    orientation applied).
+    """
 
     jpeg: bytes
     width: int
@@ -50,11 +55,14 @@ def convert(
     limits: Limits = Limits(),
     exif_first: bool = False,
 ) -> Converted:
-    """Makes an upright sRGB JPEG, 4:2:0, without metadata, its short side reduced to `resize` pixels (never enlarged).
+    """Makes an upright sRGB JPEG, 4:2:0, without metadata, its short side reduced to `resize`
+    pixels (never enlarged).
 
-    `rotation` is the CSV's (degrees counter-clockwise, None = unknown), `exif_first` as in `orientation_of`. With `resize=None` a
-    JPEG that is upright, sRGB, three-channel and single passes byte for byte after a full decode; any other is converted at full
-    size. The same input gives the same bytes. Raises Rejected (empty, too_large, not_image, placeholder, unsupported, corrupt).
+    `rotation` is the CSV's (degrees counter-clockwise, None = unknown), `exif_first` as in
+    `orientation_of`. With `resize=None` a JPEG that is upright, sRGB, three-channel and single
+    passes byte for byte after a full decode; any other is converted at full size. The same input
+    gives the same bytes. Raises Rejected (empty, too_large, not_image, placeholder, unsupported,
+    corrupt).
     """
     with rejections():
         check_bytes(data, limits)
@@ -93,7 +101,9 @@ def converted(
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
-    """The slow, exact DCT: its result does not depend on the processor. Raises Rejected if a side is too long for a JPEG."""
+    """The slow, exact DCT: its result does not depend on the processor. Raises Rejected if a side
+    is too long for a JPEG.
+    """
     if max(image.size) > LONGEST:
         raise Rejected(
             "unsupported",
@@ -108,10 +118,11 @@ def encode(image: Image.Image, quality: int) -> bytes:
 def orientation_of(rotation: int | None, exif: int | None, exif_first: bool) -> int:
     """The EXIF orientation (1–8) to apply: from exactly one of the CSV and the tag.
 
-    Packs and folders: the CSV's rotation was made for these pixels and wins; the tag counts where the CSV is silent. Originals
-    from their URL (`exif_first`): a tag that says turn or mirror wins, since it travels with these very bytes; Flickr's rotation
-    (the CSV's) says the same of them in degrees, so applying both would turn twice. A tag of 1 is what cameras without a sensor
-    write: the CSV counts.
+    Packs and folders: the CSV's rotation was made for these pixels and wins; the tag counts where
+    the CSV is silent. Originals from their URL (`exif_first`): a tag that says turn or mirror wins,
+    since it travels with these very bytes; Flickr's rotation (the CSV's) says the same of them in
+    degrees, so applying both would turn twice. A tag of 1 is what cameras without a sensor write:
+    the CSV counts.
     """
     tag = exif if exif in TRANSPOSE else 1
     if rotation is None or (exif_first and tag != 1):
@@ -120,7 +131,9 @@ def orientation_of(rotation: int | None, exif: int | None, exif_first: bool) -> 
 
 
 def passes_untouched(image: Image.Image, orientation: int) -> bool:
-    """Whether a reader that ignores EXIF and profiles, and one that obeys them, both see these bytes as upright sRGB."""
+    """Whether a reader that ignores EXIF and profiles, and one that obeys them, both see these
+    bytes as upright sRGB.
+    """
     profile = image.info.get("icc_profile")
     return (
         image.format == "JPEG"
@@ -140,9 +153,11 @@ def target_size(width: int, height: int, resize: int | None) -> tuple[int, int]:
 
 
 def reduced(pixels: Image.Image, size: tuple[int, int], resize: int | None) -> Image.Image:
-    """Lanczos from `pixels`, which show an image of `size` (width, height) at n/8 of it, to the target size.
+    """Lanczos from `pixels`, which show an image of `size` (width, height) at n/8 of it, to the
+    target size.
 
-    The decoder rounds sides up, so at n/8 the image may end inside the last row and column; `box` leaves that rest out.
+    The decoder rounds sides up, so at n/8 the image may end inside the last row and column; `box`
+    leaves that rest out.
     """
     eighths = next(
         n
@@ -155,7 +170,9 @@ def reduced(pixels: Image.Image, size: tuple[int, int], resize: int | None) -> I
 
 
 def refuse_placeholder(image: Image.Image) -> None:
-    """Raises Rejected on the grey PNG that Flickr answers for a removed photo: colourless, and mostly of one grey."""
+    """Raises Rejected on the grey PNG that Flickr answers for a removed photo: colourless, and
+    mostly of one grey.
+    """
     if image.mode not in ("L", "P", "RGB", "RGBA"):
         return
     small = np.asarray(onto_white(image).resize((64, 64), Image.Resampling.NEAREST)).astype(

@@ -1,10 +1,13 @@
-"""One HTTP exchange with a stranger's server, redirects included, that ends and leads nowhere it should not.
+"""One HTTP exchange with a stranger's server, redirects included, that ends and leads nowhere it
+should not.
 
-An `Allowance` holds for whatever a thread does between its start and its end: each connection, handshake, header, redirect and
-body takes from the same seconds and the same bytes, counted where they leave the socket, before any library looks at them. (Only
-the name service is asked under its own time limits.) Where connections may go is decided by the address that is connected to, so
-that no name can change its mind in between: public addresses only, unless `private` allows all; and the very host and port of the
-CSV's URL where that names an address itself, or localhost: a mirror of one's own. Behind a proxy it is the proxy that connects.
+An `Allowance` holds for whatever a thread does between its start and its end: each connection,
+handshake, header, redirect and body takes from the same seconds and the same bytes, counted where
+they leave the socket, before any library looks at them. (Only the name service is asked under its
+own time limits.) Where connections may go is decided by the address that is connected to, so that
+no name can change its mind in between: public addresses only, unless `private` allows all; and the
+very host and port of the CSV's URL where that names an address itself, or localhost: a mirror of
+one's own. Behind a proxy it is the proxy that connects.
 
 No cookie is kept. A body comes as it is: an encoding was not asked for and is refused.
 """
@@ -47,8 +50,9 @@ class NotAllowed(Exception):
 
 @dataclass
 class Allowance:
-    """What is left to an exchange: until a time of `time.monotonic`, bytes, and the addresses that are not public: all with
-    `private`, else (host, port) `own`."""
+    """What is left to an exchange: until a time of `time.monotonic`, bytes, and the addresses that
+    are not public: all with `private`, else (host, port) `own`.
+    """
 
     until: float
     bytes: int
@@ -70,12 +74,15 @@ class Allowance:
         """Raises NotAllowed unless `address`, found for the host, may be connected to."""
         if not self.private and (host, port) != self.own and not is_public(address):
             raise NotAllowed(
-                f"{host} is at {address}, which is no public address (download.private_hosts=true allows it)"
+                f"{host} is at {address}, which is no public address (download.private_hosts=true"
+                " allows it)"
             )
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, and the IPv4 address that it may stand for, belongs to the public internet."""
+    """Whether an address, and the IPv4 address that it may stand for, belongs to the public
+    internet.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
     if ip.version == 6 and ip in NAT64:
@@ -129,7 +136,9 @@ class Stream(httpcore.NetworkStream):
 
 
 class Backend(httpcore.NetworkBackend):
-    """Connects to the addresses that the thread's allowance permits; through a `proxy` to that alone, wherever it is."""
+    """Connects to the addresses that the thread's allowance permits; through a `proxy` to that
+    alone, wherever it is.
+    """
 
     def __init__(self, proxy: bool) -> None:
         self.proxy, self.backend = proxy, httpcore.SyncBackend()
@@ -174,7 +183,8 @@ def addresses(host: str, port: int) -> list[str]:
 
 
 def make_client(many: int, timeout: float) -> httpx.Client:
-    """A client of `many` connections whose exchanges live on allowances; `~/.netrc` has its passwords.
+    """A client of `many` connections whose exchanges live on allowances; `~/.netrc` has its
+    passwords.
 
     Raises UserError where proxies or certificates allow none.
     """
@@ -204,7 +214,9 @@ def place_of(url: httpx.URL) -> tuple[str, int]:
 
 
 def literal(host: str) -> str | None:
-    """The address that a host names without a name service, in any of the ways to write it; None for a name."""
+    """The address that a host names without a name service, in any of the ways to write it; None
+    for a name.
+    """
     if host == "localhost" or host.endswith(".localhost"):
         return "127.0.0.1"
     with suppress(ValueError):
@@ -222,7 +234,9 @@ def own_host(url: str) -> tuple[str, int] | None:
 
 @contextmanager
 def answer_to(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
-    """The answer, its body not yet read, at the end of all redirects. Raises httpx.HTTPError, NoEnd, TooMuch, NotAllowed."""
+    """The answer, its body not yet read, at the end of all redirects. Raises httpx.HTTPError,
+    NoEnd, TooMuch, NotAllowed.
+    """
     request = client.build_request("GET", url)
     for _ in range(REDIRECTS + 1):
         host, port = place_of(request.url)
@@ -244,7 +258,9 @@ def answer_to(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
 
 
 def body_of(answer: httpx.Response, most: int) -> bytes:
-    """As it was sent. Raises TooMuch if it has, or promises, more than `most` bytes, NotAllowed if it is encoded."""
+    """As it was sent. Raises TooMuch if it has, or promises, more than `most` bytes, NotAllowed if
+    it is encoded.
+    """
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise NotAllowed("the server encodes its answer, which was not asked for")

@@ -44,7 +44,9 @@ def read(path: str, rotation: int | None, config: Config) -> Outcome:
 
 
 def find_folders(roots: list[Path], splits: list[str]) -> dict[str, str]:
-    """For each split the first of `images/<split>`, `<split>`, `images` and `.` that holds a .jpg, in any of `roots`."""
+    """For each split the first of `images/<split>`, `<split>`, `images` and `.` that holds a .jpg,
+    in any of `roots`.
+    """
     found = {}
     for split in splits:
         candidates = [

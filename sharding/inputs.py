@@ -1,4 +1,6 @@
-"""`<out>/inputs/<split>.parquet`: made from the raw lists once, and again only when one of them has changed."""
+"""`<out>/inputs/<split>.parquet`: made from the raw lists once, and again only when one of them has
+changed.
+"""
 
 import json
 from contextlib import suppress
@@ -36,14 +38,18 @@ class RecordFile:
 
 
 class Reader(Protocol):
-    """A raw data set that was found. Methods raise UserError on files that are absent or damaged."""
+    """A raw data set that was found. Methods raise UserError on files that are absent or
+    damaged.
+    """
 
     report: type[Report]
     vocabulary_splits: tuple[str, ...]
     """Splits whose tables `vocabulary` looks into."""
 
     def made_from(self, split: str) -> dict:
-        """What the split's table depends on, files with size and time: another value, and it is made again."""
+        """What the split's table depends on, files with size and time: another value, and it is
+        made again.
+        """
 
     def write_inputs(self, split: str, out: Path) -> Report:
         """Writes the split's table, the parquet that sharding/annotations.py specifies."""
@@ -65,9 +71,11 @@ def inputs_path(out: Path, split: str) -> Path:
 
 
 def prepare_inputs(reader: Reader, split: str, out: Path) -> tuple[Report, str, bool]:
-    """Makes the split's parquet unless it is there and its lists are as they were; returns (report, SHA-256, made now).
+    """Makes the split's parquet unless it is there and its lists are as they were; returns (report,
+    SHA-256, made now).
 
-    `<split>.json` beside it, written last, records the lists' sizes and times. Raises UserError as the reader does.
+    `<split>.json` beside it, written last, records the lists' sizes and times. Raises UserError as
+    the reader does.
     """
     path, record = inputs_path(out, split), inputs_path(out, split).with_suffix(".json")
     made_from = reader.made_from(split)

@@ -1,13 +1,16 @@
-r"""NUS-WIDE as it lies on disk → the same parquet as sharding/annotations.py writes, so that all that follows is shared.
+r"""NUS-WIDE as it lies on disk → the same parquet as sharding/annotations.py writes, so that all
+that follows is shared.
 
-    ImageList/{Train,Test}Imagelist.txt                             an image a line: `actor\0001_2124494179.jpg`, CRLF
-    NUS_WID_Tags/TagList1k.txt, {Train,Test}_Tags1k.dat             the user tags: a line an image, a column a tag, 0 or 1
-    ConceptsList/Concepts81.txt, Groundtruth/TrainTestLabels/Labels_<concept>_Test.txt     what people judged: 0 or 1 a line
+    ImageList/{Train,Test}Imagelist.txt                             an image a line:
+    `actor\0001_2124494179.jpg`, CRLF NUS_WID_Tags/TagList1k.txt, {Train,Test}_Tags1k.dat
+    the user tags: a line an image, a column a tag, 0 or 1 ConceptsList/Concepts81.txt,
+    Groundtruth/TrainTestLabels/Labels_<concept>_Test.txt     what people judged: 0 or 1 a line
     Flickr/<folder>/<name>.jpg
 
-Seen categories are the tags that are no concept (925 of 1,000), unseen ones the 81 concepts; there are no MIDs, names are the
-keys. Training images are labelled with the seen tags only, test images also with the concepts. A label is present (1) or absent
-(0), never unverified. Ids are `<folder>_<name>`, because a Flickr photo may lie in two folders. The parquet has one more column,
+Seen categories are the tags that are no concept (925 of 1,000), unseen ones the 81 concepts; there
+are no MIDs, names are the keys. Training images are labelled with the seen tags only, test images
+also with the concepts. A label is present (1) or absent (0), never unverified. Ids are
+`<folder>_<name>`, because a Flickr photo may lie in two folders. The parquet has one more column,
 file (str): the image's path below Flickr/.
 """
 
@@ -64,7 +67,8 @@ class LabelReport:
 
     def lines(self) -> list[str]:
         lines = [
-            f"{self.images:,} images × {self.categories:,} categories: {self.positives:,} labels present, the rest absent"
+            f"{self.images:,} images × {self.categories:,} categories: {self.positives:,} labels"
+            " present, the rest absent"
         ]
         if self.without_positive:
             lines.append(
@@ -72,7 +76,8 @@ class LabelReport:
             )
         if self.photos_twice:
             lines.append(
-                f"{self.photos_twice:,} Flickr photos lie in several folders: each file is an image of its own"
+                f"{self.photos_twice:,} Flickr photos lie in several folders: each file is an image"
+                " of its own"
             )
         return [f"{self.split}: {line}" for line in lines]
 
@@ -92,7 +97,9 @@ class FlickrSource:
 
 @dataclass(frozen=True)
 class NusWide:
-    """The reader of this layout (sharding/readers.py). Every method raises UserError on files that are absent or damaged."""
+    """The reader of this layout (sharding/readers.py). Every method raises UserError on files that
+    are absent or damaged.
+    """
 
     root: Path
     report = LabelReport
@@ -120,7 +127,9 @@ class NusWide:
         }
 
     def files(self, split: str) -> list[Path]:
-        """Image list, tags, then (test only) a label file a concept. Raises UserError naming the first that is not there."""
+        """Image list, tags, then (test only) a label file a concept. Raises UserError naming the
+        first that is not there.
+        """
         if split not in PREFIX:
             raise UserError(f"NUS-WIDE has no split {split!r}: choose 'splits=[train,test]'")
         lists = [
@@ -138,8 +147,8 @@ class NusWide:
         for concept, path in labels.items():
             if not path.is_file():
                 raise UserError(
-                    f"concept '{shown(concept)}' of Concepts81.txt has no labels: {folder} has no {shown(path.name)}; "
-                    "download Groundtruth again, or correct the list"
+                    f"concept '{shown(concept)}' of Concepts81.txt has no labels: {folder} has no"
+                    f" {shown(path.name)}; download Groundtruth again, or correct the list"
                 )
         return lists + list(labels.values())
 
@@ -166,7 +175,9 @@ class NusWide:
         )
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
-        """The seen tags, then the concepts; prints their number, and what a reader of results must know of them."""
+        """The seen tags, then the concepts; prints their number, and what a reader of results must
+        know of them.
+        """
         vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
         untagged = [concept for concept in self.concepts if concept not in self.tags]
         pairs = [
@@ -174,14 +185,16 @@ class NusWide:
             for unseen, seen in given_away(vocabulary)
         ]
         print(
-            f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories (TagList1k without Concepts81, "
-            f"then Concepts81; {len(untagged):,} concepts are no tags: {', '.join(map(shown, untagged))})",
+            f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories"
+            f" (TagList1k without Concepts81, then Concepts81; {len(untagged):,} concepts are no"
+            f" tags: {', '.join(map(shown, untagged))})",
             flush=True,
         )
         if pairs:
             print(
-                f"{len(pairs):,} unseen categories differ from a seen one only by the plural ({', '.join(pairs[:EXAMPLES])}"
-                f"{', …' if len(pairs) > EXAMPLES else ''}): say so beside results",
+                f"{len(pairs):,} unseen categories differ from a seen one only by the plural"
+                f" ({', '.join(pairs[:EXAMPLES])}{', …' if len(pairs) > EXAMPLES else ''}): say so"
+                " beside results",
                 flush=True,
             )
         return vocabulary
@@ -190,7 +203,8 @@ class NusWide:
         folder = self.root / "Flickr"
         if not folder.is_dir():
             raise UserError(
-                f"{folder} is not a folder: put NUS-WIDE's image folders there (Flickr/actor/0001_2124494179.jpg)"
+                f"{folder} is not a folder: put NUS-WIDE's image folders there"
+                " (Flickr/actor/0001_2124494179.jpg)"
             )
         return FlickrSource(str(folder.resolve()))
 
@@ -218,7 +232,8 @@ def find_nus_wide(root: Path) -> NusWide:
     """The data set below `root`. Raises UserError if its lists are not there."""
     if not root.is_dir():
         raise UserError(
-            f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/, Flickr/ and so on"
+            f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/,"
+            " Flickr/ and so on"
         )
     found = NusWide(root)
     if not found.seen or not found.concepts:
@@ -230,7 +245,8 @@ def find_nus_wide(root: Path) -> NusWide:
 def require(path: Path) -> None:
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist: download NUS-WIDE's {path.parent.name} and unpack it in data.root"
+            f"{path} does not exist: download NUS-WIDE's {path.parent.name} and unpack it in"
+            " data.root"
         )
 
 
@@ -281,7 +297,9 @@ def read_images(path: Path) -> pl.DataFrame:
 
 
 def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.ndarray:
-    """A file of 0 and 1, separated by blanks or tabs → uint8 [images, columns]. Raises UserError if it is of another shape."""
+    """A file of 0 and 1, separated by blanks or tabs → uint8 [images, columns]. Raises UserError if
+    it is of another shape.
+    """
     check_regular(path, "download it again")
     blocks, lines = [], 0
     with path.open("rb") as file:
@@ -298,14 +316,16 @@ def read_bits(path: Path, columns: int, images: int, image_list: Path) -> np.nda
             lines += len(rows)
     if lines != images:
         raise UserError(
-            f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not belong together, or "
-            "one is cut off; download both again"
+            f"{path} has {lines:,} lines, but {image_list} lists {images:,} images: they do not"
+            " belong together, or one is cut off; download both again"
         )
     return np.concatenate(blocks)
 
 
 def lines_of(file: BinaryIO, path: Path) -> list[bytes]:
-    """The next lines of a label file, at most BLOCK_LINES. Raises UserError on a line that is longer."""
+    """The next lines of a label file, at most BLOCK_LINES. Raises UserError on a line that is
+    longer.
+    """
     block = list(takewhile(len, (file.readline(LINE_BYTES + 1) for _ in range(BLOCK_LINES))))
     if any(len(line) > LINE_BYTES for line in block):
         raise damaged(path, f"a line has more than {LINE_BYTES:,} bytes")
@@ -317,11 +337,13 @@ def wrong_line(path: Path, block: list[bytes], before: int, columns: int) -> Use
     for number, values in enumerate((line.split() for line in block if line.split()), before + 1):
         if odd := [value for value in values if value not in (b"0", b"1")]:
             return UserError(
-                f"{path}, line {number:,}: {odd[0][:20].decode(errors='replace')!r} is no label; labels are 0 or 1"
+                f"{path}, line {number:,}: {odd[0][:20].decode(errors='replace')!r} is no label;"
+                " labels are 0 or 1"
             )
         if len(values) != columns:
             return UserError(
-                f"{path}, line {number:,}: {len(values):,} labels, where {columns:,} are expected; is it cut off?"
+                f"{path}, line {number:,}: {len(values):,} labels, where {columns:,} are expected;"
+                " is it cut off?"
             )
     return damaged(path, f"after line {before:,}")
 
@@ -360,7 +382,9 @@ def name_lists(marked: np.ndarray, names: pa.Array) -> pa.ListArray:
 
 
 def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
-    """Positives per test image for ZSL and GZSL, whether an image has one or not, and categories with a positive."""
+    """Positives per test image for ZSL and GZSL, whether an image has one or not, and categories
+    with a positive.
+    """
     images = pl.scan_parquet(inputs, glob=False).select(pl.len()).collect().item()
     positives = (
         pl.scan_parquet(inputs, glob=False)

@@ -11,7 +11,9 @@ from sharding.decode import convert
 
 @dataclass(frozen=True)
 class Outcome:
-    """`status` is "ok" or one word, `reason` the sentence for it; `original` describes the file that was converted."""
+    """`status` is "ok" or one word, `reason` the sentence for it; `original` describes the file
+    that was converted.
+    """
 
     status: str
     reason: str = ""
@@ -22,8 +24,9 @@ class Outcome:
 
 
 def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool = False) -> Outcome:
-    """Converts an image's bytes in a process of its own; what cannot be converted, or kills that process, becomes its reason.
-    Raises UserError if there is no process to be had."""
+    """Converts an image's bytes in a process of its own; what cannot be converted, or kills that
+    process, becomes its reason. Raises UserError if there is no process to be had.
+    """
     try:
         return APART(data, rotation, config, exif_first)
     except Rejected as rejected:
@@ -31,8 +34,9 @@ def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool 
 
 
 def attempt_here(data: bytes, rotation: int | None, config: Config, exif_first: bool) -> Outcome:
-    """What the process does. One call at a time: Pillow's remarks on odd metadata are silenced by a process-wide filter.
-    Raises Rejected."""
+    """What the process does. One call at a time: Pillow's remarks on odd metadata are silenced by a
+    process-wide filter. Raises Rejected.
+    """
     with warnings.catch_warnings(action="ignore"):
         made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
     return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)

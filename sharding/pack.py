@@ -1,8 +1,10 @@
-"""One shard: a slice of the split's sorted inputs → `<name>.tar`, then `<name>.parquet`, which marks it as done.
+"""One shard: a slice of the split's sorted inputs → `<name>.tar`, then `<name>.parquet`, which
+marks it as done.
 
-Shard k holds the inputs [k·N, (k+1)·N), N = images_per_shard, minus those that failed. It depends on nothing but its inputs, so
-shards can be made in any order by any number of workers, and again. The formats are specified in c2srt/shards.py; the sidecar's
-parquet metadata has `c2srt` = {"settings": hash, "bytes", "sha256", "first", "last"} of the tar.
+Shard k holds the inputs [k·N, (k+1)·N), N = images_per_shard, minus those that failed. It depends
+on nothing but its inputs, so shards can be made in any order by any number of workers, and again.
+The formats are specified in c2srt/shards.py; the sidecar's parquet metadata has `c2srt` =
+{"settings": hash, "bytes", "sha256", "first", "last"} of the tar.
 """
 
 import json
@@ -68,7 +70,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker needs: input rows [start, start + length) of the parquet `inputs`, written to `out`/`name`.*"""
+    """All that a worker needs: input rows [start, start + length) of the parquet `inputs`, written
+    to `out`/`name`.*
+    """
 
     name: str
     split: str
@@ -105,7 +109,9 @@ def pack_shard(task: ShardTask) -> Shard:
 
 
 def outcomes(rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
-    """The source's outcomes, in the order of `rows`, with `no_labels` for those that are not even looked for."""
+    """The source's outcomes, in the order of `rows`, with `no_labels` for those that are not even
+    looked for.
+    """
     wanted = wanted_rows(rows, task.config)
     found = task.source.outcomes(rows.filter(wanted), task)
     for fetch in wanted:
@@ -122,7 +128,9 @@ def wanted_rows(rows: pl.DataFrame, config: Config) -> pl.Series:
 def write_tar(
     path: Path, rows: pl.DataFrame, results: Iterator[Outcome], task: ShardTask
 ) -> pl.DataFrame:
-    """Writes the samples in order and returns the sidecar's table. Bytes depend on content only: fixed time, owner and mode."""
+    """Writes the samples in order and returns the sidecar's table. Bytes depend on content only:
+    fixed time, owner and mode.
+    """
     records, member = [], 0
     with path.open("wb") as file:
         with webdataset.TarWriter(

@@ -1,8 +1,10 @@
-"""Images in CVDF's packs: `train_0.tar.gz` … `train_f.tar.gz`, `validation.tar.gz`, `test.tar.gz`, members in a folder.
+"""Images in CVDF's packs: `train_0.tar.gz` … `train_f.tar.gz`, `validation.tar.gz`, `test.tar.gz`,
+members in a folder.
 
-A gzipped tar can only be read front to back, and its order is not ours. So each pack is read once, every wanted member converted
-as it comes and staged (sharding/staging.py) in `<out>/staging/<split>/<pack>`; a killed run repeats at most the packs that it was
-reading. The shards are then written from the stages.
+A gzipped tar can only be read front to back, and its order is not ours. So each pack is read once,
+every wanted member converted as it comes and staged (sharding/staging.py) in
+`<out>/staging/<split>/<pack>`; a killed run repeats at most the packs that it was reading. The
+shards are then written from the stages.
 """
 
 import gzip
@@ -33,7 +35,9 @@ LOG_EVERY_S = 30.0
 
 @dataclass
 class PackReport:
-    """What one pass over a pack found; `damaged` is "" or the reason why its rest could not be read."""
+    """What one pass over a pack found; `damaged` is "" or the reason why its rest could not be
+    read.
+    """
 
     name: str
     images: int = 0
@@ -47,13 +51,14 @@ class PackReport:
         found = []
         if self.damaged:
             found.append(
-                f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was read is kept, what is "
-                "missing has a row; download it again and shard into another out=… for the rest"
+                f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was"
+                " read is kept, what is missing has a row; download it again and shard into"
+                " another out=… for the rest"
             )
         if self.refused:
             found.append(
-                f"{self.name}: {self.refused:,} members refused, because their names leave the folder or they are no "
-                f"plain files ({self.refused_example!r})"
+                f"{self.name}: {self.refused:,} members refused, because their names leave the"
+                f" folder or they are no plain files ({self.refused_example!r})"
             )
         if self.repeated:
             found.append(
@@ -79,7 +84,9 @@ class PackStage:
 
 @dataclass(frozen=True)
 class PackTask:
-    """One pass: the pack `path`, staged to `stage`; `spans` are the input rows [start, stop) of the shards still to be made."""
+    """One pass: the pack `path`, staged to `stage`; `spans` are the input rows [start, stop) of the
+    shards still to be made.
+    """
 
     path: str
     stage: str
@@ -102,7 +109,9 @@ class PackSource:
     kind: str = "packs"
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
-        """One Outcome for each row (column id), in order; an image that no pack has is `missing`."""
+        """One Outcome for each row (column id), in order; an image that no pack has is
+        `missing`.
+        """
         stages = [stage_of(task, path) for path in self.packs[task.split]]
         about = {stage: about_stage(stage, PackStage) for stage in stages}
         if lost := next((stage for stage in stages if about[stage] is None), None):
@@ -121,7 +130,9 @@ def stage_of(task: ShardTask, pack: str) -> Path:
 
 
 def find_packs(roots: list[Path], splits: list[str]) -> dict[str, tuple[str, ...]]:
-    """The packs of each split, sorted, from the first of `.`, `packs`, `tar`, `images` that has any, in any of `roots`."""
+    """The packs of each split, sorted, from the first of `.`, `packs`, `tar`, `images` that has
+    any, in any of `roots`.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for split in splits:
         for folder in (root / below for root in roots for below in (".", "packs", "tar", "images")):
@@ -153,7 +164,9 @@ def pack_tasks(source: PackSource, left: list[ShardTask]) -> list[PackTask]:
 
 
 def stage_pack(task: PackTask) -> PackReport:
-    """Reads one pack and stages its wanted images; does nothing if an earlier run did. Raises UserError on a full disk."""
+    """Reads one pack and stages its wanted images; does nothing if an earlier run did. Raises
+    UserError on a full disk.
+    """
     stage = Path(task.stage)
     old = about_stage(stage, PackStage)
     if (
@@ -174,7 +187,9 @@ def stage_pack(task: PackTask) -> PackReport:
 
 
 def convert_members(task: PackTask, report: PackReport) -> Iterator[tuple[str, Outcome]]:
-    """(id, outcome) of each wanted image of the pack, once each; counts what is odd into `report`."""
+    """(id, outcome) of each wanted image of the pack, once each; counts what is odd into
+    `report`.
+    """
     ids, rotations = wanted_ids(task)
     taken, logged = np.zeros(len(ids), bool), time.monotonic()
     for image_id, size, data in members(Path(task.path), task.config.max_bytes, report):
@@ -199,7 +214,9 @@ def convert_members(task: PackTask, report: PackReport) -> Iterator[tuple[str, O
 
 
 def wanted_ids(task: PackTask) -> tuple[np.ndarray, pl.Series]:
-    """Sorted ids (uint64) and rotations of the rows that the unfinished shards want: 12 bytes for each of at most 9 M rows."""
+    """Sorted ids (uint64) and rotations of the rows that the unfinished shards want: 12 bytes for
+    each of at most 9 M rows.
+    """
     parts = []
     for start, stop in task.spans:
         rows = (
@@ -219,8 +236,9 @@ def members(
 ) -> Iterator[tuple[str, int, bytes | None]]:
     """(id, bytes, content) of each `…/<id>.jpg`, front to back; content is None above `max_bytes`.
 
-    Nothing is extracted by its name: links, devices and names that leave the folder are refused and counted. A damaged pack ends
-    the iteration with `report.damaged` set; an image that was cut off is not yielded.
+    Nothing is extracted by its name: links, devices and names that leave the folder are refused and
+    counted. A damaged pack ends the iteration with `report.damaged` set; an image that was cut off
+    is not yielded.
     """
     try:
         with (
@@ -249,8 +267,8 @@ def members(
 
 
 class Ending:
-    """A stream that ends once: tarfile skips whatever a header says that a member has, and would read on for years behind the
-    end of a pack whose header says 2⁶⁰ bytes.
+    """A stream that ends once: tarfile skips whatever a header says that a member has, and would
+    read on for years behind the end of a pack whose header says 2⁶⁰ bytes.
     """
 
     PATIENCE = 16
@@ -267,7 +285,9 @@ class Ending:
 
 
 def check_end(tar: tarfile.TarFile) -> None:
-    """Reads to the end, which checks gzip's sum. tarfile stops in silence at a header that it cannot read: then data follow."""
+    """Reads to the end, which checks gzip's sum. tarfile stops in silence at a header that it
+    cannot read: then data follow.
+    """
     while block := tar.fileobj.read(1 << 20):
         if block.strip(b"\0"):
             raise tarfile.ReadError("a tar header is broken")

@@ -1,4 +1,6 @@
-"""From a configuration to the list of shards to make: which inputs, from which image source, under which settings."""
+"""From a configuration to the list of shards to make: which inputs, from which image source, under
+which settings.
+"""
 
 import fcntl
 from collections.abc import Iterator
@@ -37,7 +39,9 @@ class SettingsFile:
 
 @contextmanager
 def only_writer(out: Path) -> Iterator[None]:
-    """Holds the folder's lock, so that two runs never write into one folder. Raises UserError if another run has it."""
+    """Holds the folder's lock, so that two runs never write into one folder. Raises UserError if
+    another run has it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = open(out / LOCK, "w", encoding="utf-8")
@@ -55,7 +59,9 @@ def only_writer(out: Path) -> Iterator[None]:
 
 
 def choose_source(config: Config, raw: RawFiles) -> Source:
-    """The image source that `data.images` names; auto: the first that is there of folders, packs, URLs. Raises UserError."""
+    """The image source that `data.images` names; auto: the first that is there of folders, packs,
+    URLs. Raises UserError.
+    """
     root, wanted = Path(config.data.root), config.data.images
     roots = list(dict.fromkeys([root, raw.folder.parent, raw.folder]))
     folders = find_folders(roots, config.splits) if wanted in ("auto", "folders") else {}
@@ -78,7 +84,8 @@ def require_splits(config: Config, found: dict, what: str, where: str) -> None:
             else ", or choose another data.images=…"
         )
         raise UserError(
-            f"there is no {what} of {absent[0]} in {config.data.root}: put {where.format(absent[0])} there{other}"
+            f"there is no {what} of {absent[0]} in {config.data.root}: put"
+            f" {where.format(absent[0])} there{other}"
         )
 
 
@@ -92,8 +99,8 @@ def require_urls(paths: dict[str, Path], root: str) -> None:
             .item()
         ):
             raise UserError(
-                f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image CSV gives no "
-                f"URLs: put them in images/{split}/<id>.jpg"
+                f"there are no images of {split} in {root} (no folder, no CVDF pack) and its image"
+                f" CSV gives no URLs: put them in images/{split}/<id>.jpg"
             )
 
 
@@ -102,7 +109,8 @@ def check_settings(
 ) -> dict[str, str]:
     """Records what the folder's shards are made from and returns the settings hash of each split.
 
-    Raises UserError if the folder holds shards of other inputs or settings: they are never overwritten in passing.
+    Raises UserError if the folder holds shards of other inputs or settings: they are never
+    overwritten in passing.
     """
     settings = {**config.settings(), "images": source.kind}
     path = out / SETTINGS
@@ -126,7 +134,8 @@ def check_settings(
     ]
     if changed:
         raise UserError(
-            f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another out=…, or delete it"
+            f"{out} holds shards made otherwise (changed: {', '.join(changed)}): choose another"
+            " out=…, or delete it"
         )
     write_json(path, {"settings": settings, "inputs": new_inputs})
     return {split: hash_of([settings, digest]) for split, digest in new_inputs.items()}

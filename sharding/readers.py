@@ -1,4 +1,6 @@
-"""What differs between data sets on the way to shards: one reader a layout on disk, chosen by `data.layout`."""
+"""What differs between data sets on the way to shards: one reader a layout on disk, chosen by
+`data.layout`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,8 @@ class OpenImages:
 
 
 def find_reader(data: DataConfig) -> Reader:
-    """The reader of `data.layout` for what lies in `data.root`. Raises UserError if it is not there."""
+    """The reader of `data.layout` for what lies in `data.root`. Raises UserError if it is not
+    there.
+    """
     root = Path(data.root)
     return find_nus_wide(root) if data.layout == "nuswide" else OpenImages(find_root(root), data)

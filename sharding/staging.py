@@ -1,8 +1,10 @@
-"""Converted images that wait to be put into shards, when they come in another order (packs) or slowly (URLs).
+"""Converted images that wait to be put into shards, when they come in another order (packs) or
+slowly (URLs).
 
-A stage is a folder that appears whole or not at all: `images.bin` (converted JPEGs one after another), `rows.parquet` (a row an
-image, sorted by id, with its place in images.bin) and `stage.json` (what it was made from, and anything its maker reports).
-Everything below `<out>/staging` is removed when the index has been written.
+A stage is a folder that appears whole or not at all: `images.bin` (converted JPEGs one after
+another), `rows.parquet` (a row an image, sorted by id, with its place in images.bin) and
+`stage.json` (what it was made from, and anything its maker reports). Everything below
+`<out>/staging` is removed when the index has been written.
 """
 
 import io
@@ -51,7 +53,9 @@ def remedy(stage: Path) -> str:
 def write_stage(
     stage: Path, results: Iterable[tuple[str, Outcome]], about: dict, report: dict
 ) -> None:
-    """Stages (id, outcome) pairs as they come. `report` is read after the last of them, so their maker may fill it meanwhile."""
+    """Stages (id, outcome) pairs as they come. `report` is read after the last of them, so their
+    maker may fill it meanwhile.
+    """
     with whole_folder(stage, is_stage) as folder:
         rows = []
         with (folder / "images.bin").open("wb") as file:
@@ -88,7 +92,9 @@ def write_table(
     metadata: dict[str, str] | None = None,
     group: int | None = None,
 ) -> None:
-    """A parquet file. polars would hide a full disk in an error of its own, so Python does the writing."""
+    """A parquet file. polars would hide a full disk in an error of its own, so Python does the
+    writing.
+    """
     content = io.BytesIO()
     table.write_parquet(content, metadata=metadata, row_group_size=group)
     path.write_bytes(content.getvalue())
@@ -103,7 +109,9 @@ def about_stage(stage: Path, shape: type = StageFile) -> dict | None:
 
 
 def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Path, dict]]:
-    """id → (stage, row) for the ids from `first` to `last`; the first stage that has an id counts."""
+    """id → (stage, row) for the ids from `first` to `last`; the first stage that has an id
+    counts.
+    """
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
         rows = pl.from_arrow(

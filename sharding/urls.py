@@ -1,10 +1,13 @@
-"""Images from their URLs: concurrent download with retries, checked against the CSV, converted on arrival.
+"""Images from their URLs: concurrent download with retries, checked against the CSV, converted on
+arrival.
 
-Each worker stages what arrives (sharding/staging.py) in pieces of STAGE_ROWS images in `<out>/staging/<shard>/`, so a killed run
-repeats at most that many downloads a worker. Whatever happens to an image becomes its status:
-missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL that is none, whatever else stands in one image's way) ·
-unreachable (every try failed: connection, time-out, cut-off answer, HTTP 429 or 5xx) · placeholder (an XML or HTML page, or a PNG where the URL promises another format) ·
-size_mismatch, md5_mismatch (not the file of the CSV) · no_url · those of sharding/decode.py.
+Each worker stages what arrives (sharding/staging.py) in pieces of STAGE_ROWS images in
+`<out>/staging/<shard>/`, so a killed run repeats at most that many downloads a worker. Whatever
+happens to an image becomes its status: missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL
+that is none, whatever else stands in one image's way) · unreachable (every try failed: connection,
+time-out, cut-off answer, HTTP 429 or 5xx) · placeholder (an XML or HTML page, or a PNG where the
+URL promises another format) · size_mismatch, md5_mismatch (not the file of the CSV) · no_url ·
+those of sharding/decode.py.
 """
 
 import base64
@@ -51,7 +54,9 @@ MASKED = f"://{HIDDEN}@"
 
 
 class TryAgain(Exception):
-    """A failure that may pass; `outcome` is what to record if it does not, `wait_s` what the server asked for."""
+    """A failure that may pass; `outcome` is what to record if it does not, `wait_s` what the server
+    asked for.
+    """
 
     def __init__(self, outcome: Outcome, wait_s: float = 0) -> None:
         super().__init__(outcome.reason)
@@ -72,7 +77,9 @@ class UrlSource:
         make_client(1, 1).close()
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
-        """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in order."""
+        """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in
+        order.
+        """
         pieces = list(rows.iter_slices(STAGE_ROWS))
         stages = [
             Path(task.out, FOLDER, task.name, f"{number:06}") for number in range(len(pieces))
@@ -100,7 +107,9 @@ class UrlSource:
 
 
 class Downloader:
-    """A pool of `download.concurrency` connections; use it in a `with`. Raises UserError as `make_client`."""
+    """A pool of `download.concurrency` connections; use it in a `with`. Raises UserError as
+    `make_client`.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config, self.client = (
@@ -121,7 +130,9 @@ class Downloader:
         return ahead(self.pool, lambda row: (row["id"], self.one(row)), rows, STAGE_ROWS)
 
     def one(self, row: dict) -> Outcome:
-        """Downloads, checks and converts one image. Whatever goes wrong with it is its outcome, never the job's end."""
+        """Downloads, checks and converts one image. Whatever goes wrong with it is its outcome,
+        never the job's end.
+        """
         if not row["url"]:
             return Outcome("no_url", "the CSVs give no URL for this image")
         try:
@@ -206,7 +217,9 @@ def said(error: Exception) -> str:
 
 
 def disagreement(data: bytes, row: dict) -> Outcome | None:
-    """What the bytes say against being the CSV's image: placeholders first, since Flickr answers them for removed photos."""
+    """What the bytes say against being the CSV's image: placeholders first, since Flickr answers
+    them for removed photos.
+    """
     if data.startswith(b"\x89PNG") and not urlsplit(row["url"]).path.lower().endswith(".png"):
         return Outcome(
             "placeholder",
@@ -225,7 +238,9 @@ def disagreement(data: bytes, row: dict) -> Outcome | None:
 
 
 def retrying(config: DownloadConfig) -> tenacity.Retrying:
-    """Tries again on TryAgain: after doubling, jittered waits, or later if the server asks for it (up to `backoff_max`)."""
+    """Tries again on TryAgain: after doubling, jittered waits, or later if the server asks for it
+    (up to `backoff_max`).
+    """
     growing = tenacity.wait_exponential_jitter(
         initial=config.backoff, max=config.backoff_max, jitter=config.backoff
     )
@@ -242,7 +257,9 @@ def retrying(config: DownloadConfig) -> tenacity.Retrying:
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3); 0 if absent or malformed."""
+    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3); 0 if absent
+    or malformed.
+    """
     if not header:
         return 0
     if header.strip().isdecimal():

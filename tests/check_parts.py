@@ -1,4 +1,6 @@
-"""Parts of a check that misbehave, for test_check.py: they run in the check's own process, which imports them from here."""
+"""Parts of a check that misbehave, for test_check.py: they run in the check's own process, which
+imports them from here.
+"""
 
 import os
 import signal

@@ -1,13 +1,13 @@
-"""How each printed command is tested, in the order in which those that run do so; `tests/test_commands.py` says what the words mean.
+"""How each printed command is tested, in the order in which those that run do so;
+`tests/test_commands.py` says what the words mean.
 
-A new command in README, slurm/README.md, c2srt/*.md, docs/, a YAML or Slurm comment, or in the code, fails the test until it has
-a row here.
+A new command in README, slurm/README.md, c2srt/*.md, docs/, a YAML or Slurm comment, or in the
+code, fails the test until it has a row here.
 
-run       by a shell, on a small miniature (paths substituted)
-stub      the same, against a model server of the tests
-long      the same, over a minute: `pytest -m long`, by hand
-composed  read by zsh and sh, composed by Hydra and checked by the verb's dataclass; the reason says why no more
-shell     read by `bash -n`; the reason says what runs it
+run       by a shell, on a small miniature (paths substituted) stub      the same, against a model
+server of the tests long      the same, over a minute: `pytest -m long`, by hand composed  read by
+zsh and sh, composed by Hydra and checked by the verb's dataclass; the reason says why no more shell
+read by `bash -n`; the reason says what runs it
 """
 
 RUN, STUB, LONG, COMPOSED, SHELL = "run", "stub", "long", "composed", "shell"
@@ -44,8 +44,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt figures": (RUN, ""),
     "c2srt figures 'figures=[predictions]' 'images=[0a1b2c3d4e5f6071]'": (RUN, ""),
     "c2srt figures 'figures=[cam,patches]' 'categories=[Dog,\"Red car\"]'": (RUN, ""),
-    "c2srt predict checkpoint=runs/miniature/full/seed-0/model 'images=[holiday/,dog.jpg]' "
-    '\'labels=[dog,"red car","birthday party"]\'': (RUN, ""),
+    "c2srt predict checkpoint=runs/miniature/full/seed-0/model 'images=[holiday/,dog.jpg]' 'labels=[dog,\"red car\",\"birthday party\"]'": (
+        RUN,
+        "",
+    ),
     "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' 'labels=[dog,\"red car\"]'": (
         RUN,
         "",
@@ -192,10 +194,11 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt <verb> --help": (SHELL, "`c2srt train --help` is above, tests/test_cli.py runs all"),
     "c2srt bench <what>": (SHELL, FORM),
     # installing and tests
-    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e . && "
-    ".venv/bin/c2srt demo": (SHELL, "downloads; .ci/run does it on a clean checkout"),
-    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt "
-    "-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile": (
+    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e . && .venv/bin/c2srt demo": (
+        SHELL,
+        "downloads; .ci/run does it on a clean checkout",
+    ),
+    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile": (
         SHELL,
         "downloads; .ci/run does it on a clean checkout",
     ),
@@ -231,9 +234,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     },
     "c2srt plan calibration=…": (COMPOSED, FORM),
     "c2srt plan calibration=<date>-<card>": (SHELL, FORM),
-    "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform "
-    "manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg "
-    "pydantic pydantic-core annotated-types typing-inspection": (SHELL, ELSEWHERE),
+    "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg pydantic pydantic-core annotated-types typing-inspection": (
+        SHELL,
+        ELSEWHERE,
+    ),
     "pip wheel --no-deps -w wheels deepspeed": (SHELL, ELSEWHERE),
     "python -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site": (
         SHELL,
@@ -249,16 +253,14 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_serving.py serves a model",
     ),
-    'printf \'{"inputs": [{"image": "%s"}], "params": {"labels": ["dog", "red car"], "topk": 5}}\' '
-    "\"$(base64 -w0 dog.jpg)\" | curl -s 127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-": (
+    'printf \'{"inputs": [{"image": "%s"}], "params": {"labels": ["dog", "red car"], "topk": 5}}\' "$(base64 -w0 dog.jpg)" | curl -s 127.0.0.1:5001/invocations -H \'Content-Type: application/json\' -d @-': (
         SHELL,
         "tests/test_serving.py asks the served model",
     ),
     "export MLFLOW_TRACKING_URI=sqlite:///runs/openimages/mlflow.db": (SHELL, SITE),
     "export OPENAI_API_KEY=… OPENAI_BASE_URL=https://…/v1 OPENAI_MODEL=…": (SHELL, SITE),
     "export RAY_ADDRESS=http://head:8265 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=…": (SHELL, SITE),
-    "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m cluster.train data=openimages "
-    "data.root=/shared/openimages work=/shared/c2srt workers=16 gpus_per_worker=1": (
+    "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m cluster.train data=openimages data.root=/shared/openimages work=/shared/c2srt workers=16 gpus_per_worker=1": (
         SHELL,
         "tests/test_ray_jobs.py submits jobs",
     ),
@@ -287,7 +289,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "--nodes=2 slurm/openimages.sh",
             "--nodes=4 slurm/openimages.sh",
             "--array=0-4 slurm/openimages.sh",
-            "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature precision=fp32 out=runs/miniature/slurm",
+            (
+                "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature precision=fp32"
+                " out=runs/miniature/slurm"
+            ),
             "slurm/openimages.sh data=miniature work=runs/miniature precision=fp32",
             "--nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short",
             "--nodes=4 --cpus-per-task=48 slurm/openimages.sh zero=2 out=runs/openimages/zero2",
@@ -304,7 +309,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "slurm/evaluate.sh checkpoint=clip out=runs/openimages/clip",
             "--array=0-4 slurm/evaluate.sh",
             "--array=0-4 --dependency=aftercorr:<that job> slurm/evaluate.sh",
-            "--array=1-6 --dependency=aftercorr:<that job> slurm/evaluate.sh --rows slurm/ablations.txt",
+            (
+                "--array=1-6 --dependency=aftercorr:<that job> slurm/evaluate.sh --rows"
+                " slurm/ablations.txt"
+            ),
             "--nodes=1 slurm/tables.sh",
             "--array=1-8 slurm/tables.sh",
             "--array=1-8 slurm/tables.sh seeds=3",
@@ -400,8 +408,10 @@ PRINTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         NEXT,
     ),
-    "Command('evaluate', values={'checkpoint': f'{config.out}/model' if verb == 'train' else config.out, "
-    "'out': f'{config.out}/evaluation'} if own else None)": (COMPOSED, NEXT),
+    "Command('evaluate', values={'checkpoint': f'{config.out}/model' if verb == 'train' else config.out, 'out': f'{config.out}/evaluation'} if own else None)": (
+        COMPOSED,
+        NEXT,
+    ),
     "Command('figures', values={key: config.checkpoint})": (COMPOSED, NEXT),
     "Command('train', *trained_with(config))": (COMPOSED, NEXT),
 }
@@ -409,17 +419,25 @@ PRINTED: dict[str, tuple[str, str]] = {
 BY_HAND = {
     "c2srt/bench/tracking.py: `mlflow server` did not start: see": "a name",
     "c2srt/cli.py: usage: c2srt <verb> [key=value …] [--help | --cfg job]": "a form",
-    "c2srt/cli.py: `c2srt <verb> --help` explains a verb's keys; run a command again to resume it.": "a form",
+    "c2srt/cli.py: `c2srt <verb> --help` explains a verb's keys; run a command again to resume it.": (
+        "a form"
+    ),
     "c2srt/cli.py: c2srt": "the start of an error's line",
     "c2srt/road.py: c2srt": "the start of the first line",
     "c2srt/check/__main__.py: c2srt check:": "the start of an error's line",
     "c2srt/interrupts.py: c2srt": "the start of an error's line",
     "c2srt/surroundings.py: , and c2srt has a package of that name: leave": "a name",
     "c2srt/demo/raw.py: c2srt demo": "the author of the drawn pictures",
-    "c2srt/model/config.py: model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt": "a key",
-    "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt": "documented",
+    "c2srt/model/config.py: model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt": (
+        "a key"
+    ),
+    "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt": (
+        "documented"
+    ),
     "cluster/launch.py: ; submit the same line to go on": "words",
     "cluster/launch.py: ); submit the same line to go on": "words",
-    "cluster/launch.py: inside a Slurm job: python -m cluster.launch": "a form, for whoever calls the launcher by hand",
+    "cluster/launch.py: inside a Slurm job: python -m cluster.launch": (
+        "a form, for whoever calls the launcher by hand"
+    ),
 }
 """Texts that name a program without c2srt/hints.py, and why they may."""

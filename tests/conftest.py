@@ -1,6 +1,8 @@
-"""Threads that wait for each other sleep in the tests: spinning ones make a shared machine ten times slower (measured on 2 cores).
+"""Threads that wait for each other sleep in the tests: spinning ones make a shared machine ten
+times slower (measured on 2 cores).
 
-OpenMP reads the variable when torch is first imported, and Ray's and DeepSpeed's workers inherit it.
+OpenMP reads the variable when torch is first imported, and Ray's and DeepSpeed's workers inherit
+it.
 """
 
 import os
@@ -36,8 +38,10 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """A local Ray of four CPUs, as our commands start it, in a process of its own that ends with the tests. Its token stays in
-    the environment: whoever joins it needs the same one, and a Ray that a command starts for itself takes any."""
+    """A local Ray of four CPUs, as our commands start it, in a process of its own that ends with
+    the tests. Its token stays in the environment: whoever joins it needs the same one, and a Ray
+    that a command starts for itself takes any.
+    """
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     process = subprocess.Popen(
         [sys.executable, "-c", LOCAL_RAY],
@@ -53,7 +57,8 @@ def ray_address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def shared_ray(ray_address) -> None:
-    """What a module joins, and its commands, instead of starting a Ray of its own, which takes longer than most of their work.
+    """What a module joins, and its commands, instead of starting a Ray of its own, which takes
+    longer than most of their work.
 
     Not for tests that kill workers or nodes, or that look for Ray's processes below the command's.
     """
@@ -74,7 +79,9 @@ def shared_ray(ray_address) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_set() -> Iterator[None]:
-    """A module that joins or starts Ray leaves no Ray, no address, and no loopback-only Ray to the modules and commands after it."""
+    """A module that joins or starts Ray leaves no Ray, no address, and no loopback-only Ray to the
+    modules and commands after it.
+    """
     yield
     if ray := sys.modules.get("ray"):
         ray.shutdown()  # nothing happens where there is none

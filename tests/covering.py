@@ -1,4 +1,6 @@
-"""Where each case of a big matrix runs: some by default, a covering sample in CI (`slow`), and all others by hand (`long`)."""
+"""Where each case of a big matrix runs: some by default, a covering sample in CI (`slow`), and all
+others by hand (`long`).
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -6,8 +8,9 @@ import pytest
 
 
 def covering(cases: Iterable, begun: Iterable, facets: Callable[[object], set]) -> list:
-    """A few of `cases` that, with those in `begun`, show every facet that any of the cases shows: each time the one that shows
-    most of what is missing, the first of equals."""
+    """A few of `cases` that, with those in `begun`, show every facet that any of the cases shows:
+    each time the one that shows most of what is missing, the first of equals.
+    """
     cases, chosen = list(cases), []
     missing = set().union(*map(facets, cases)).difference(*map(facets, begun))
     while missing:

@@ -1,7 +1,9 @@
-"""Damaged files, seeded: what becomes of a whole file's bytes, and the readers that must survive it.
+"""Damaged files, seeded: what becomes of a whole file's bytes, and the readers that must survive
+it.
 
-A reader is a function that makes a small world in a folder and returns the files to damage, and one that reads it again. A case
-is a number: it fixes the file and the damage. Readers run in a process of their own, which a native decoder may take with it.
+A reader is a function that makes a small world in a folder and returns the files to damage, and one
+that reads it again. A case is a number: it fixes the file and the damage. Readers run in a process
+of their own, which a native decoder may take with it.
 """
 
 import contextlib
@@ -75,7 +77,9 @@ class Reader:
 
 @dataclass
 class Findings:
-    """What was not as it should be, by case, and the share of cases that a reader took for whole."""
+    """What was not as it should be, by case, and the share of cases that a reader took for
+    whole.
+    """
 
     wrong: list[str] = field(default_factory=list)
     cases: int = 0
@@ -83,7 +87,9 @@ class Findings:
 
 
 def damaged(content: bytes, name: str, seed: random.Random) -> bytes:
-    """The content with one to four kinds of damage. Of JSON and of lines of it, half the time, values; of gzip what is packed."""
+    """The content with one to four kinds of damage. Of JSON and of lines of it, half the time,
+    values; of gzip what is packed.
+    """
     if name.endswith(".gz") and seed.random() < 0.6:
         try:
             return gzip.compress(damaged(gzip.decompress(content), name.removesuffix(".gz"), seed))
@@ -139,9 +145,11 @@ def flip(content: bytes, seed: random.Random) -> bytes:
     for _ in range(seed.choice([1, 1, 2, 16])):
         if changed:
             changed[
-                min(int(seed.expovariate(1 / 200)), len(changed) - 1)
-                if seed.random() < 0.5
-                else seed.randrange(len(changed))
+                (
+                    min(int(seed.expovariate(1 / 200)), len(changed) - 1)
+                    if seed.random() < 0.5
+                    else seed.randrange(len(changed))
+                )
             ] = seed.randrange(256)
     return bytes(changed)
 
@@ -169,11 +177,11 @@ KINDS = [flip, flip, flip, cut, insert, remove, repeat]
 
 
 def look(name: str, seed: int, count: int) -> Findings:
-    """Runs `count` cases of a reader in a child process; one that ends the process, or never ends, is a finding, and the rest goes
-    on in another process.
+    """Runs `count` cases of a reader in a child process; one that ends the process, or never ends,
+    is a finding, and the rest goes on in another process.
 
-    The children are forked by a server that has imported everything and used nothing: polars hangs in a fork of a process that
-    used it.
+    The children are forked by a server that has imported everything and used nothing: polars hangs
+    in a fork of a process that used it.
     """
     findings, first = Findings(), 0
     context = multiprocessing.get_context("forkserver")
@@ -243,7 +251,10 @@ def judged(reader: Reader, folder: Path, path: Path, before: int) -> Any:
         )
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{path.name}: {type(error).__name__} {str(error)[:100]!r} at {where.filename.rpartition('/')[2]}:{where.lineno}"
+        return (
+            f"{path.name}: {type(error).__name__} {str(error)[:100]!r} at"
+            f" {where.filename.rpartition('/')[2]}:{where.lineno}"
+        )
     if (took := time.process_time() - started) > SECONDS:
         return f"{path.name}: {took:.1f} s"
     if peak_bytes() - before > GIB:

@@ -1,11 +1,14 @@
-"""The road walked by the code of another commit and by this one, on this machine: what they make must be the same.
+"""The road walked by the code of another commit and by this one, on this machine: what they make
+must be the same.
 
     python -m tests.golden COMMIT FOLDER
 
-walks it twice below FOLDER, `before` with COMMIT's tree and `after` with this one, with relative paths, and prints every file that
-differs. Then today's code walks over a copy of what COMMIT made, which must stay as it is, and goes on from its checkpoint, which
-must end in its weights. Exit status 1 if anything differs. Run again it walks `after` anew and keeps `before`. Some ten minutes on two
-cores; by hand, at every commit that moves code (floats differ between processors, so nothing of it is kept as a file).
+walks it twice below FOLDER, `before` with COMMIT's tree and `after` with this one, with relative
+paths, and prints every file that differs. Then today's code walks over a copy of what COMMIT made,
+which must stay as it is, and goes on from its checkpoint, which must end in its weights. Exit
+status 1 if anything differs. Run again it walks `after` anew and keeps `before`. Some ten minutes
+on two cores; by hand, at every commit that moves code (floats differ between processors, so nothing
+of it is kept as a file).
 """
 
 import io
@@ -115,7 +118,8 @@ def run(tree: Path, folder: Path, arguments: list[str]) -> str:
     )
     if done.returncode:
         sys.exit(
-            f"{folder.name}: {' '.join(arguments)} ended with {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
+            f"{folder.name}: {' '.join(arguments)} ended with"
+            f" {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
         )
     return done.stdout
 
@@ -129,7 +133,9 @@ def verb(tree: Path, folder: Path, arguments: list[str]) -> str:
 
 
 def walk(tree: Path, folder: Path, start: Path) -> None:
-    """The whole road in a folder of its own; what is printed by `--cfg` and `predict` is kept as files."""
+    """The whole road in a folder of its own; what is printed by `--cfg` and `predict` is kept as
+    files.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(start, folder)
     for arguments in road():
@@ -155,7 +161,8 @@ def differences(before: dict[str, object], after: dict[str, object], what: str) 
     odd = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
     for name in odd:
         print(
-            f"{what}: {name} {'is missing' if name not in after else 'is new' if name not in before else 'differs'}"
+            f"{what}: {name}"
+            f" {'is missing' if name not in after else 'is new' if name not in before else 'differs'}"
         )
     print(f"{what}: {len(before)} files, {len(odd)} differences")
     return len(odd)

@@ -1,12 +1,13 @@
-"""SIGKILL at every durable operation of a verb, and the same command again: a runner of its own, so that what it forks inherits
-no thread.
+"""SIGKILL at every durable operation of a verb, and the same command again: a runner of its own, so
+that what it forks inherits no thread.
 
     python -m tests.kills FOLDER STRIDE VERB…
 
-makes a tiny world in FOLDER, runs each verb's case undisturbed, then kills it before and after every STRIDE-th operation (fsync,
-replace, unlink, rmtree below the world; 1 for all), repeats the command each time, and prints a JSON line for each: the number of
-operations and of kills, and what differed from the undisturbed run. Ray's tasks run in this process, one after the other; the files are the
-same.
+makes a tiny world in FOLDER, runs each verb's case undisturbed, then kills it before and after
+every STRIDE-th operation (fsync, replace, unlink, rmtree below the world; 1 for all), repeats the
+command each time, and prints a JSON line for each: the number of operations and of kills, and what
+differed from the undisturbed run. Ray's tasks run in this process, one after the other; the files
+are the same.
 """
 
 import json
@@ -158,7 +159,9 @@ def cases(world: Path) -> dict[str, tuple[list[str], Path]]:
 
 
 def forked(work: Callable[[], int], log: Path) -> int:
-    """Runs `work` in a process of its own; returns its exit status, or minus the signal that ended it."""
+    """Runs `work` in a process of its own; returns its exit status, or minus the signal that ended
+    it.
+    """
     if (process := os.fork()) == 0:
         os.setpgid(0, 0)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -200,7 +203,9 @@ def command(arguments: list[str], world: Path, kill: str | None = None) -> int:
 
 
 def count(world: Path, kill: str | None) -> None:
-    """From here on the durable operations below `world` are counted in <world>.count, and the one that `kill` names is the last."""
+    """From here on the durable operations below `world` are counted in <world>.count, and the one
+    that `kill` names is the last.
+    """
     done, where = [0], Path(f"{world}.count")
 
     def counted(real: Callable) -> Callable:
@@ -344,7 +349,9 @@ def add_results(world: Path) -> int:
 
 
 def seen_in(world: Path, folder: Path) -> dict[str, object]:
-    """Every file below `folder` by its name, without what no two runs share; and what MLflow holds."""
+    """Every file below `folder` by its name, without what no two runs share; and what MLflow
+    holds.
+    """
     found: dict[str, object] = {
         str(path.relative_to(folder)): content_of(path)
         for path in sorted(folder.rglob("*"))
@@ -417,7 +424,9 @@ class Trial:
     place: Path
 
     def run(self, kill: str | None = None, anew: bool = True) -> int:
-        """The command's exit status, or minus the signal that ended it; `anew` in the world as it was made."""
+        """The command's exit status, or minus the signal that ended it; `anew` in the world as it
+        was made.
+        """
         if anew:
             shutil.rmtree(self.world, ignore_errors=True)
             shutil.copytree(self.pristine, self.world)

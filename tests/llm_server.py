@@ -1,4 +1,6 @@
-"""A chat endpoint on loopback that speaks the OpenAI protocol, answers from given relations, and has faults on demand."""
+"""A chat endpoint on loopback that speaks the OpenAI protocol, answers from given relations, and
+has faults on demand.
+"""
 
 import asyncio
 import json
@@ -39,10 +41,12 @@ def relations_by_label(
 
 @dataclass
 class LlmServer:
-    """Serves in a thread while used as a context manager. `fault(target, nth)` names what happens to the nth request (from 0)
-    about a target: None, or a key of FAULTS. Without `structured` or `new_limit` it refuses requests with `response_format`, with
-    `max_completion_tokens`. `reply(target, nth, related)` may change an answer. `served` lists what was asked.
-    From `most` requests on it answers none, so that whoever wants to kill its client then is not too late."""
+    """Serves in a thread while used as a context manager. `fault(target, nth)` names what happens
+    to the nth request (from 0) about a target: None, or a key of FAULTS. Without `structured` or
+    `new_limit` it refuses requests with `response_format`, with `max_completion_tokens`.
+    `reply(target, nth, related)` may change an answer. `served` lists what was asked. From `most`
+    requests on it answers none, so that whoever wants to kill its client then is not too late.
+    """
 
     related: dict[str, Related]
     fault: Callable[[str, int], str | None] = lambda target, nth: None
@@ -196,8 +200,8 @@ def as_json(related: Related) -> str:
 
 def as_text(related: Related) -> str:
     blocks = [
-        f"Related Category {number}: {label}\n- **Type of Relationship:** {TYPES[kind]}\n- **Association Strength:** {strength}\n"
-        f"- **Explanation:** It is so."
+        f"Related Category {number}: {label}\n- **Type of Relationship:** {TYPES[kind]}\n-"
+        f" **Association Strength:** {strength}\n- **Explanation:** It is so."
         for number, (label, kind, strength) in enumerate(related, 1)
     ]
     return "\n\n".join(blocks) or "No related categories"
@@ -211,7 +215,8 @@ def respond(
     extra: str = "",
 ) -> bool:
     writer.write(
-        f"HTTP/1.1 {status} Status\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n{extra}\r\n".encode()
+        f"HTTP/1.1 {status} Status\r\ncontent-type: {kind}\r\ncontent-length:"
+        f" {len(body)}\r\n{extra}\r\n".encode()
         + body
     )
     return True

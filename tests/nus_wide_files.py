@@ -1,4 +1,6 @@
-r"""A small NUS-WIDE in its original layout: the real 1,000 tags and 81 concepts, CRLF, backslashes, TABs, real JPEGs."""
+r"""A small NUS-WIDE in its original layout: the real 1,000 tags and 81 concepts, CRLF, backslashes,
+TABs, real JPEGs.
+"""
 
 from pathlib import Path
 
@@ -16,9 +18,11 @@ IMAGES = {"train": 24, "test": 12}
 
 
 def write_nus_wide(root: Path, images: dict[str, int] = IMAGES) -> dict[str, np.ndarray]:
-    """Writes the tree; returns split → uint8 [images, 925 seen (+ 81 unseen in test)] in the order of the image list.
+    """Writes the tree; returns split → uint8 [images, 925 seen (+ 81 unseen in test)] in the order
+    of the image list.
 
-    Picture n is jpeg(n), 0 … of train, then test. The first two pictures of train are one Flickr photo in two folders.
+    Picture n is jpeg(n), 0 … of train, then test. The first two pictures of train are one Flickr
+    photo in two folders.
     """
     random, labels, first = np.random.default_rng(0), {}, 0
     write_lines(root / "NUS_WID_Tags/TagList1k.txt", TAGS)

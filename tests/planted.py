@@ -1,10 +1,12 @@
-"""Faults planted one at a time, to see which default tests catch each: before a change of the structure, and after it.
+"""Faults planted one at a time, to see which default tests catch each: before a change of the
+structure, and after it.
 
     python -m tests.planted FOLDER [NAME…]
 
-copies this tree into FOLDER, plants one fault, runs the named test files until one fails, and prints a JSON line for each: the fault
-and the test that caught it, or null. Exit status 1 if one was not caught. By hand; half an hour on two cores. When what a fault
-changes has moved, move the fault.
+copies this tree into FOLDER, plants one fault, runs the named test files until one fails, and
+prints a JSON line for each: the fault and the test that caught it, or null. Exit status 1 if one
+was not caught. By hand; half an hour on two cores. When what a fault changes has moved, move the
+fault.
 """
 
 import json
@@ -21,7 +23,9 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Fault:
-    """`right` stands once in `file` and becomes `wrong`; `tests` are the files that should see it."""
+    """`right` stands once in `file` and becomes `wrong`; `tests` are the files that should see
+    it.
+    """
 
     file: str
     right: str

@@ -1,4 +1,6 @@
-"""What the product prints for people to type: commands in Markdown, in the comments of YAML and Slurm files, and in the code."""
+"""What the product prints for people to type: commands in Markdown, in the comments of YAML and
+Slurm files, and in the code.
+"""
 
 import ast
 import re
@@ -14,7 +16,8 @@ MARKDOWN = [
 ]
 COMMENTED = [*sorted((ROOT / "configs").rglob("*.yaml")), *sorted((ROOT / "slurm").glob("*.sh"))]
 PROGRAM = re.compile(
-    r"(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S*) )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|export|"
+    r"(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S*)"
+    r" )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|export|"
     r"source|git|tail|ssh|kubectl|docker|slurm/\S+\.sh|\.venv/bin/\S+)(?: |$)"
 )
 OUTPUT = re.compile(r"\d\d:\d\d:\d\d |\d{4}-\d\d-\d\d |batch: |train  |…$|import |c2srt\.load\(")
@@ -24,8 +27,9 @@ HINTS = ("Command", "flag", "shell", "typed")
 
 
 def in_markdown(text: str) -> Iterator[str]:
-    """Commands of code blocks, indented or fenced, and of inline code (more than a verb's name). Raises ValueError on a line of a
-    code block that is neither a command nor output."""
+    """Commands of code blocks, indented or fenced, and of inline code (more than a verb's name).
+    Raises ValueError on a line of a code block that is neither a command nor output.
+    """
     fenced, block, prose, before = False, [], [], ""
     for line in [*text.splitlines(), ""]:
         if line.lstrip().startswith("```"):
@@ -51,7 +55,8 @@ def in_block(lines: list[str]) -> Iterator[str]:
             yield line
         elif line and not OUTPUT.match(line):
             raise ValueError(
-                f"{line!r} in a code block is neither a command nor known output: see tests/printed.py"
+                f"{line!r} in a code block is neither a command nor known output: see"
+                " tests/printed.py"
             )
 
 
@@ -124,7 +129,9 @@ def by_hand() -> list[str]:
 
 
 def unquoted() -> list[str]:
-    """Texts of messages with a list to type, as in topk=[10,20], that zsh would take for a pattern."""
+    """Texts of messages with a list to type, as in topk=[10,20], that zsh would take for a
+    pattern.
+    """
     found = []
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -10,14 +10,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-# Importing DeepSpeed takes longer than most trainings here: one process does it, and ranks are its forks. Not with a GPU,
-# which a fork cannot use.
+# Importing DeepSpeed takes longer than most trainings here: one process does it, and ranks are its
+# forks. Not with a GPU, which a fork cannot use.
 START = "spawn" if torch.cuda.is_available() else "forkserver"
 multiprocessing.set_forkserver_preload(["c2srt.train.loop"])
 
 
 def run_ranks(size: int, function: Callable, *arguments: object) -> list:
-    """Calls `function(rank, *arguments)` in `size` new processes and returns their results (anything torch.save takes)."""
+    """Calls `function(rank, *arguments)` in `size` new processes and returns their results
+    (anything torch.save takes).
+    """
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(
             one_rank,

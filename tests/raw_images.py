@@ -28,12 +28,16 @@ def jpeg(number: int, width: int = 96, height: int = 64) -> bytes:
 
 
 def name(number: int) -> str:
-    """Ids far apart, the upper half above the largest signed 64-bit number, in an order unlike the numbers'."""
+    """Ids far apart, the upper half above the largest signed 64-bit number, in an order unlike the
+    numbers'.
+    """
     return hashlib.sha256(str(number).encode()).hexdigest()[:16]
 
 
 def write_csvs(root: Path, splits: dict[str, list[dict]]) -> None:
-    """`splits`: split → images, each {"id"} and what differs of url, size, md5, rotation, labels [(MID, 0 or 1)…], listed."""
+    """`splits`: split → images, each {"id"} and what differs of url, size, md5, rotation, labels
+    [(MID, 0 or 1)…], listed.
+    """
     base = root / "2018_04"
     base.mkdir(parents=True, exist_ok=True)
     write_rows(base / "class-descriptions.csv", CLASSES.items())
@@ -106,7 +110,9 @@ def md5(data: bytes) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """File name → SHA-256 of everything that a shard job leaves, but for the lock and times of CSVs."""
+    """File name → SHA-256 of everything that a shard job leaves, but for the lock and times of
+    CSVs.
+    """
     files = [
         path
         for path in sorted(folder.rglob("*"))

@@ -32,9 +32,11 @@ def make_shards(
     seed: int = 0,
     short_side: int = 48,
 ) -> ShardIndex:
-    """Writes `splits` = {split: number of images} of random but structured JPEGs with ternary labels; returns the index.
+    """Writes `splits` = {split: number of images} of random but structured JPEGs with ternary
+    labels; returns the index.
 
-    Every shard also has one row for an image that failed, and samples carry MIDs that no vocabulary has.
+    Every shard also has one row for an image that failed, and samples carry MIDs that no vocabulary
+    has.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)

@@ -1,8 +1,10 @@
-"""A real Slurm of several nodes on one machine: munged, slurmctld and a slurmd a node, each node in namespaces of its own.
+"""A real Slurm of several nodes on one machine: munged, slurmctld and a slurmd a node, each node in
+namespaces of its own.
 
-Every node has its own network address, host name, processes, /dev/shm and temporary folder; the controller sits in a network
-namespace too and holds the bridge, so nothing of the host's network is touched. When the first process of a namespace is killed,
-all its processes and its network go: that is how it is torn down, and how a node loses its power.
+Every node has its own network address, host name, processes, /dev/shm and temporary folder; the
+controller sits in a network namespace too and holds the bridge, so nothing of the host's network is
+touched. When the first process of a namespace is killed, all its processes and its network go: that
+is how it is torn down, and how a node loses its power.
 """
 
 import os
@@ -86,7 +88,9 @@ def why_not() -> str | None:
 
 
 class SlurmNodes:
-    """The cluster; as a context it is down at the end. `work` must be a short path: Ray's sockets lie below it."""
+    """The cluster; as a context it is down at the end. `work` must be a short path: Ray's sockets
+    lie below it.
+    """
 
     def __init__(self, work: Path, count: int = 3) -> None:
         self.work, self.count, self.holders = work, count, {}
@@ -145,7 +149,9 @@ class SlurmNodes:
         return f"10.77.0.{name[1:]}"
 
     def hold(self, name: str, script: str) -> None:
-        """Runs a script as the first process of new namespaces; killing `unshare` kills everything in them."""
+        """Runs a script as the first process of new namespaces; killing `unshare` kills everything
+        in them.
+        """
         log = (self.work / f"{name}.out").open("a")
         self.holders[name] = subprocess.Popen(
             [

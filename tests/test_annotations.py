@@ -1,4 +1,6 @@
-"""CSVs → one row per image, vocabulary, acceptance counts: against a literal twin, with every oddity of the real files."""
+"""CSVs → one row per image, vocabulary, acceptance counts: against a literal twin, with every
+oddity of the real files.
+"""
 
 import csv
 import gzip
@@ -377,12 +379,18 @@ def test_empty_lines_of_lists_are_ignored(tmp_path):
     [
         (
             ["cat1.jpg", "cat2.jpg"],
-            r"of the 4 rows of train none has a usable ImageID \(they look like cat1.jpg\): an ImageID is 16 hex",
+            (
+                r"of the 4 rows of train none has a usable ImageID \(they look like cat1.jpg\): an"
+                r" ImageID is 16 hex"
+            ),
         ),
         ([""], r"of the 2 rows of train none has a usable ImageID \(they look like nothing\)"),
         (
             [],
-            r"the split train has no image: neither .*images.csv nor .*imagelabels.csv has a row of it",
+            (
+                r"the split train has no image: neither .*images.csv nor .*imagelabels.csv has a"
+                r" row of it"
+            ),
         ),
     ],
 )
@@ -408,7 +416,9 @@ def test_machine_threshold_needs_its_file_and_a_sane_value(tmp_path):
 
 
 def test_memory_is_bounded(tmp_path):
-    """Two million label rows (90 MB of text) take less than twice their text; Python objects of them would take over 500 MB."""
+    """Two million label rows (90 MB of text) take less than twice their text; Python objects of
+    them would take over 500 MB.
+    """
     ids = (
         pl.int_range(0, 250_000, eager=True).hash(1).map_elements(lambda n: f"{n:016x}", pl.String)
     )
@@ -431,9 +441,10 @@ def peak_kib(root: Path, labels: Path) -> int:
     """Peak resident memory of a fresh process that reads `labels`."""
     labels.replace(root / "2018_04" / LABELS)
     code = (
-        "import resource, sys; from pathlib import Path; from sharding.annotations import find_root, write_inputs; "
-        "write_inputs(find_root(Path(sys.argv[1])), 'train', Path(sys.argv[1], 'rows.parquet')); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import resource, sys; from pathlib import Path; from sharding.annotations import"
+        " find_root, write_inputs; write_inputs(find_root(Path(sys.argv[1])), 'train',"
+        " Path(sys.argv[1], 'rows.parquet'));"
+        " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     return int(
         subprocess.run(
@@ -446,7 +457,9 @@ def peak_kib(root: Path, labels: Path) -> int:
 
 
 def derivable(tmp_path: Path) -> dict[str, Path]:
-    """cat in 3 training images (absent from one), dog in 2; only in test: wolf twice, fox and owl once, a nameless one twice."""
+    """cat in 3 training images (absent from one), dog in 2; only in test: wolf twice, fox and owl
+    once, a nameless one twice.
+    """
     labels_of = {
         "train": [
             (A, "/m/cat", 1),
@@ -540,7 +553,9 @@ def test_auto_takes_the_shipped_lists_for_open_images_only(tmp_path, capsys):
 
 
 def test_acceptance_by_hand(tmp_path):
-    """ZSL: A has 1 unseen positive, B has 2 → 1.5. GZSL: A 2, B 2, C 1 → 5/3. D has a negative only."""
+    """ZSL: A has 1 unseen positive, B has 2 → 1.5. GZSL: A 2, B 2, C 1 → 5/3. D has a negative
+    only.
+    """
     labels = [
         (A, "/m/cat", 1),
         (A, "/g/11fox", 1),
@@ -570,7 +585,9 @@ def test_acceptance_by_hand(tmp_path):
 
 
 def test_acceptance_says_what_differs_from_the_published(tmp_path):
-    """100 images with an unseen positive, 28 of them with two: 1.28 as published; everything else differs."""
+    """100 images with an unseen positive, 28 of them with two: 1.28 as published; everything else
+    differs.
+    """
     vocabulary = open_images_v4()
     ids, first, second = [f"{n:016x}" for n in range(100)], *vocabulary.mids[7186:7188]
     labels = [(image_id, first, 1) for image_id in ids] + [

@@ -191,7 +191,9 @@ simplejpeg.decode_jpeg = decode_jpeg
 
 @pytest.mark.slow
 def test_the_whole_job_ends_well_with_a_decoder_that_kills_itself(tmp_path):
-    """By the real command, with a Ray of its own: the decoding library in its environment is one that dies."""
+    """By the real command, with a Ray of its own: the decoding library in its environment is one
+    that dies.
+    """
     library, raw = tmp_path / "library", tmp_path / "raw"
     library.mkdir()
     (library / "sitecustomize.py").write_text(SUICIDE)

@@ -111,7 +111,9 @@ def test_a_second_writer_is_refused_and_touches_nothing_of_the_first(tmp_path):
 
 
 def test_a_lock_that_its_holder_removed_is_no_lock(tmp_path):
-    """Whoever waited for it holds a file that has no name any more: the next one would not see that."""
+    """Whoever waited for it holds a file that has no name any more: the next one would not see
+    that.
+    """
     with artefact.writing(tmp_path / "out"):
         (tmp_path / "out" / LOCK).unlink()
         with other(

@@ -69,7 +69,9 @@ def write_raw(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def packed(shared_ray, tmp_path_factory) -> tuple[Path, list[str]]:
-    """(work folder with raw/ and shards/, the arguments that both verbs take); three shards a split."""
+    """(work folder with raw/ and shards/, the arguments that both verbs take); three shards a
+    split.
+    """
     work = tmp_path_factory.mktemp("audit") / "run [1]"  # no pattern
     write_raw(work / "raw")
     arguments = [f'work="{work}"', "data.vocabulary=files"]
@@ -82,14 +84,19 @@ def packed(shared_ray, tmp_path_factory) -> tuple[Path, list[str]]:
 def test_sound_shards_pass(packed, capsys):
     work, arguments = packed
     assert main(["audit", *arguments]) == 0
-    line = "6 shards, 13 packed of 14 images: bytes, hashes, members, pixels, labels and counts all agree"
+    line = (
+        "6 shards, 13 packed of 14 images: bytes, hashes, members, pixels, labels and counts all"
+        " agree"
+    )
     assert line in capsys.readouterr().out
     assert (work / "shards/audit.jsonl").read_text() == ""
     assert not list((work / "shards").glob("*.tmp-*"))
 
 
 def test_command_names_disagreements_and_fails(packed, tmp_path, capsys):
-    """A label flipped in the CSVs after packing, a foreign tar, another vocabulary, and a missing tar."""
+    """A label flipped in the CSVs after packing, a foreign tar, another vocabulary, and a missing
+    tar.
+    """
     work, arguments = packed
     shutil.copytree(work, tmp_path / "work")
     raw, shards = tmp_path / "work/raw/2018_04", tmp_path / "work/shards"

@@ -1,7 +1,8 @@
-"""The check on a machine that is not ours: Python 3.12, torch 2.11 and no more than a bare GPU machine has.
+"""The check on a machine that is not ours: Python 3.12, torch 2.11 and no more than a bare GPU
+machine has.
 
-`pytest -m long tests/test_bare.py` makes that environment with pip (some 5 GB), so it needs a network and a Python 3.12 on the
-PATH (or under ~/.pyenv), and says so where there is none.
+`pytest -m long tests/test_bare.py` makes that environment with pip (some 5 GB), so it needs a
+network and a Python 3.12 on the PATH (or under ~/.pyenv), and says so where there is none.
 """
 
 import os
@@ -90,7 +91,8 @@ def test_the_check_runs_to_its_end(bare, tmp_path):
     there = run(
         bare,
         "-c",
-        f"from importlib.util import find_spec; print([name for name in {ABSENT} if find_spec(name)])",
+        f"from importlib.util import find_spec; print([name for name in {ABSENT} if"
+        " find_spec(name)])",
     )
     assert there.stdout.strip() == "[]"
     done = run(bare, "-m", "c2srt.check", "gpu", "quick", f"out={tmp_path}/out")

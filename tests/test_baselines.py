@@ -1,4 +1,6 @@
-"""The baselines: each piece against its formula written out, and what all of them must do as students of the one system."""
+"""The baselines: each piece against its formula written out, and what all of them must do as
+students of the one system.
+"""
 
 import json
 import math
@@ -58,7 +60,9 @@ def config_of(kind: str, **changes) -> ModelConfig:
 
 
 def student(clip, kind: str, dtype=torch.float32, seed: int = 0, **changes):
-    """A baseline whose weights have all moved from where they start, so that nothing is hidden by zeros."""
+    """A baseline whose weights have all moved from where they start, so that nothing is hidden by
+    zeros.
+    """
     torch.manual_seed(seed)
     loss = LossConfig(
         unverified="ignore" if kind in ("mkt", "lesa", "biam") else "negative",
@@ -175,7 +179,9 @@ def test_lesa_is_its_equations():
 
 
 def test_lesa_s_regularisers_are_the_release_s_at_its_batch_of_32(clip):
-    """Its global term is a sum over the batch and its span one norm over it, for 32 images that are alike."""
+    """Its global term is a sum over the batch and its span one norm over it, for 32 images that are
+    alike.
+    """
     model = student(clip, "lesa", torch.double)
     images, labels = batch(1)
     images, labels, text = (
@@ -401,7 +407,8 @@ def test_qks_takes_unverified_as_negative_or_leaves_them_out(clip, kind):
     torch.testing.assert_close(model(images, labels, None, ones)["loss"], each[labels != 0].mean())
 
 
-# What the releases' own layers hold at the releases' own sizes; none of the papers at hand prints a count of the head
+# What the releases' own layers hold at the releases' own sizes; none of the papers at hand prints a
+# count of the head
 
 
 def test_parameters_are_as_many_as_the_releases_have():
@@ -467,7 +474,9 @@ def test_gradients_reach_what_the_original_trains_and_nothing_else(clip, kind):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_padding_and_the_deal_change_nothing(clip, kind):
-    """Five images in one micro-batch, or in two with an image of weight 0 that is unlike all others."""
+    """Five images in one micro-batch, or in two with an image of weight 0 that is unlike all
+    others.
+    """
     model = student(clip, kind, torch.double)
     images, labels = batch(6)
     images[5], labels[5] = 255, 1
@@ -766,7 +775,9 @@ def test_clip_s_form_is_in_the_identity_of_the_results(tmp_path):
 
 
 def train_all(rank: int, case) -> dict:
-    """Four updates of each kind on two ranks: ZeRO stages, precisions, a batch that leaves one rank padding."""
+    """Four updates of each kind on two ranks: ZeRO stages, precisions, a batch that leaves one rank
+    padding.
+    """
     from tests.train_case import train_rank
 
     found = {}

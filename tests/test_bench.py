@@ -1,4 +1,6 @@
-"""`c2srt bench`: both sides of every benchmark compute the same, and a run leaves a table and a JSON file."""
+"""`c2srt bench`: both sides of every benchmark compute the same, and a run leaves a table and a
+JSON file.
+"""
 
 import json
 import time

@@ -1,4 +1,6 @@
-"""Confidence intervals: every draw is what literally repeating images gives, whatever the order of images and ranks."""
+"""Confidence intervals: every draw is what literally repeating images gives, whatever the order of
+images and ranks.
+"""
 
 import numpy as np
 import pytest
@@ -71,7 +73,9 @@ def test_weighted_ap_is_scikit_learns_and_that_of_repeated_images(case, size, mo
 
 @pytest.mark.parametrize("case", CASES[:3])
 def test_draws_are_evaluations_of_the_images_they_take(case):
-    """Every draw's figures, by taking the images out of the arrays as often as it says and evaluating those."""
+    """Every draw's figures, by taking the images out of the arrays as often as it says and
+    evaluating those.
+    """
     scores, labels, seen = draw(**case)
     part, weights = measure(scores, labels, seen, TOPK), weights_of(len(scores), 5, range(3, 8))
     assert (weights.sum(1) == len(scores)).all() and len(np.unique(weights, axis=0)) == 5

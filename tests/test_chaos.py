@@ -1,8 +1,9 @@
-"""Whole trainings whose processes are killed at random: they end, lose and repeat no sample, and give the weights of an undisturbed
-training bit for bit.
+"""Whole trainings whose processes are killed at random: they end, lose and repeat no sample, and
+give the weights of an undisturbed training bit for bit.
 
-C2SRT_CHAOS_TRAININGS: how many (3); C2SRT_CHAOS_SEED: other kills. `pytest -m long -s tests/test_chaos.py` prints what was killed.
-By hand: in CI a killed rank is in tests/test_failures.py on a real Ray, and so is a whole training that loses one.
+C2SRT_CHAOS_TRAININGS: how many (3); C2SRT_CHAOS_SEED: other kills. `pytest -m long -s
+tests/test_chaos.py` prints what was killed. By hand: in CI a killed rank is in
+tests/test_failures.py on a real Ray, and so is a whole training that loses one.
 """
 
 import json
@@ -60,7 +61,9 @@ class Kill:
 
 
 def planned(number: int) -> list[Kill]:
-    """One to three kills of training `number`, by step; over four trainings every target has its turn."""
+    """One to three kills of training `number`, by step; over four trainings every target has its
+    turn.
+    """
     choose = random.Random(f"{SEED}/{number}")
     targets = [TARGETS[number % len(TARGETS)], *choose.choices(TARGETS, k=choose.randint(0, 2))]
     choose.shuffle(targets)
@@ -99,9 +102,11 @@ def victim(process: psutil.Popen, target: str, choose: random.Random) -> psutil.
 def await_victim(
     process: psutil.Popen, kill: Kill, out: Path, choose: random.Random
 ) -> psutil.Process | None:
-    """A living process of the kind, at the step: it is looked up before, since steps are faster than a look at all processes.
+    """A living process of the kind, at the step: it is looked up before, since steps are faster
+    than a look at all processes.
 
-    None when the training is over: workers whose head was killed go on until their driver notices, up to the last step.
+    None when the training is over: workers whose head was killed go on until their driver notices,
+    up to the last step.
     """
     while True:
         wait_until(
@@ -130,7 +135,9 @@ def gone(*processes: psutil.Process) -> bool:
 
 
 def storm(case: Config, number: int, log: Path) -> list[str]:
-    """One training with its kills, started again whenever its command died; returns what happened."""
+    """One training with its kills, started again whenever its command died; returns what
+    happened.
+    """
     out, choose, story = Path(case.work) / f"storm-{number}", random.Random(number), []
     arguments = command(case, out.name, *KEYS)
     process = launch(arguments, log, **IMPATIENT)

@@ -1,4 +1,6 @@
-"""`c2srt check`: planted faults are found and named, a part that misbehaves costs itself only, a second run does what is missing."""
+"""`c2srt check`: planted faults are found and named, a part that misbehaves costs itself only, a
+second run does what is missing.
+"""
 
 import json
 import os
@@ -252,9 +254,14 @@ def test_a_second_run_does_what_is_missing(tmp_path, capsys):
 
 
 def test_complaints_of_torch_become_a_sentence():
-    told = "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver"
-    assert no_gpu("13.0", [told]) == (
-        "the NVIDIA driver (it is for CUDA 12.4) is too old for this torch (CUDA 13.0): update the "
+    told = (
+        "CUDA initialization: The NVIDIA driver on your system is too old (found version 12040)."
+        " Please update your GPU driver"
+    )
+    assert (
+        no_gpu("13.0", [told])
+        == "the NVIDIA driver (it is for CUDA 12.4) is too old for this torch (CUDA 13.0): update"
+        " the "
         "driver, or take an older torch"
     )
     assert no_gpu(None, []) == "this torch is built without CUDA: install one with it"
@@ -383,6 +390,7 @@ def test_every_part_of_the_full_check_ends_well_on_a_cpu(tmp_path):
     }
     cluster = (tmp_path / "out/cluster.yaml").read_text()
     assert (
-        f"vit_efficiency: {json.loads((tmp_path / 'out/calibration.json').read_text())['values']['vit_efficiency']:.4g}"
+        "vit_efficiency:"
+        f" {json.loads((tmp_path / 'out/calibration.json').read_text())['values']['vit_efficiency']:.4g}"
         in cluster
     )

@@ -1,4 +1,6 @@
-"""The command line: help, printed configuration, one clear sentence and an exit code for bad input."""
+"""The command line: help, printed configuration, one clear sentence and an exit code for bad
+input.
+"""
 
 import importlib.util
 import subprocess
@@ -28,7 +30,9 @@ class NeedsRoot:
 
 
 def refused(capsys, *arguments: str) -> str:
-    """The one line that a bad command prints on stderr, after checking that it exits with 2 and prints nothing else."""
+    """The one line that a bad command prints on stderr, after checking that it exits with 2 and
+    prints nothing else.
+    """
     assert main(list(arguments)) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -113,7 +117,10 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
         ),
         (
             ["relations", "work=/nowhere"],
-            "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard work=/nowhere`",
+            (
+                "/nowhere/shards/vocabulary.json does not exist: make it with `c2srt shard"
+                " work=/nowhere`"
+            ),
         ),
     ],
 )
@@ -160,7 +167,9 @@ def test_a_missing_required_key_is_named():
     ],
 )
 def test_text_is_what_was_typed(typed):
-    """Whatever Hydra's grammar would make of it: as one value, in a list, and in a nested key without a default."""
+    """Whatever Hydra's grammar would make of it: as one value, in a list, and in a nested key
+    without a default.
+    """
     from c2srt.train.config import Config
 
     if typed != "[1":  # the start of a list

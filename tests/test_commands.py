@@ -1,5 +1,7 @@
-"""Every command that documents, comments and messages print: each has a row in tests/command_table.py, can be pasted into sh and
-zsh, is understood by its verb, and runs on a small miniature where the table says so."""
+"""Every command that documents, comments and messages print: each has a row in
+tests/command_table.py, can be pasted into sh and zsh, is understood by its verb, and runs on a
+small miniature where the table says so.
+"""
 
 import importlib
 import os
@@ -52,7 +54,9 @@ def words(command: str, shell: str) -> list[list[str]]:
 
 
 def understood(arguments: list[str]) -> object:
-    """The verb's Config, as `c2srt` itself reads the words; missing values are filled in, as in data.root=…"""
+    """The verb's Config, as `c2srt` itself reads the words; missing values are filled in, as in
+    data.root=…
+    """
     verb, *rest = cli.joined(arguments)
     if "--help" in rest or "--cfg" in rest:
         return cli.run_verb(verb, rest)
@@ -70,7 +74,8 @@ def filled(command: str) -> str:
     ).replace("=…", "=/given")
 
 
-# The table ----------------------------------------------------------------------------------------------------------------
+# The table
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_documented_command_has_a_row():
@@ -107,7 +112,10 @@ def test_what_does_not_run_has_a_reason():
 
 
 def test_a_new_command_is_found():
-    page = "# Page\n\nText of `c2srt text data=nuswide`.\n\n    c2srt shard \\\n        workers=3\n    17:01:02 launch: done\n\n```\nsbatch x.sh\n```\n"
+    page = (
+        "# Page\n\nText of `c2srt text data=nuswide`.\n\n    c2srt shard \\\n        workers=3\n   "
+        " 17:01:02 launch: done\n\n```\nsbatch x.sh\n```\n"
+    )
     assert list(printed.in_markdown(page)) == [
         "c2srt shard workers=3",
         "sbatch x.sh",
@@ -122,7 +130,8 @@ def test_a_new_command_is_found():
         list(printed.in_markdown("Text.\n\n    frobnicate --all\n"))
 
 
-# Pasting -------------------------------------------------------------------------------------------------------------------
+# Pasting
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,7 +302,9 @@ def test_printed_commands_are_understood(source, capsys):
 def test_the_hint_after_mining_names_its_data_set_and_leaves_the_others_alone(
     tmp_path, monkeypatch, capsys
 ):
-    """As in the report: run literally it replaced the graph of another data set by one without neighbours."""
+    """As in the report: run literally it replaced the graph of another data set by one without
+    neighbours.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     ours, theirs = (
@@ -416,7 +427,8 @@ def test_the_first_line_comes_before_the_imports(tmp_path, monkeypatch, capsys):
     )
 
 
-# Running ---------------------------------------------------------------------------------------------------------------------
+# Running
+# --------------------------------------------------------------------------------------------------
 
 
 def paste(
@@ -534,7 +546,9 @@ def model_server(world):
 
 
 def by_hand(rows: list[str], in_ci: int) -> list:
-    """The first ones run in CI, all of them by hand: together they take most of an hour on two cores."""
+    """The first ones run in CI, all of them by hand: together they take most of an hour on two
+    cores.
+    """
     return [
         pytest.param(row, marks=pytest.mark.slow if number < in_ci else pytest.mark.long)
         for number, row in enumerate(rows)

@@ -1,7 +1,8 @@
-"""Damaged files of every reader, seeded: one sentence, or read as if whole; never a traceback, a hang, a flood.
+"""Damaged files of every reader, seeded: one sentence, or read as if whole; never a traceback, a
+hang, a flood.
 
-The counts are three: a few by default, 300 a reader in .ci/run (slow), 20,000 by hand (long), in a process of its own each.
-`C2SRT_DAMAGE_SEED` is another seed than 0.
+The counts are three: a few by default, 300 a reader in .ci/run (slow), 20,000 by hand (long), in a
+process of its own each. `C2SRT_DAMAGE_SEED` is another seed than 0.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""sharding/decode.py: every kind of image file becomes an upright sRGB JPEG or a status with its reason."""
+"""sharding/decode.py: every kind of image file becomes an upright sRGB JPEG or a status with its
+reason.
+"""
 
 import io
 import struct
@@ -207,7 +209,9 @@ def test_an_icc_profile_is_converted_to_srgb_and_dropped():
 
 
 def swapped_profile() -> bytes:
-    """An sRGB profile whose red and green primaries are exchanged, so that obeying it is plain to see."""
+    """An sRGB profile whose red and green primaries are exchanged, so that obeying it is plain to
+    see.
+    """
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(profile[128:132], "big")
     table = {bytes(profile[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}

@@ -1,4 +1,6 @@
-"""The miniature: its world, pictures, captions, labels, relations, raw layout; its CLIP; the table and the picture."""
+"""The miniature: its world, pictures, captions, labels, relations, raw layout; its CLIP; the table
+and the picture.
+"""
 
 import csv
 import json
@@ -272,7 +274,9 @@ def test_bad_settings_get_a_sentence(wrong):
 
 @pytest.mark.slow
 def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
-    """Every verb, small, with the prompts' rows: figures as by `c2srt evaluate`, and the second run repeats nothing."""
+    """Every verb, small, with the prompts' rows: figures as by `c2srt evaluate`, and the second run
+    repeats nothing.
+    """
     from c2srt.cli import main
 
     monkeypatch.setattr(pretrain, "IMAGES", 512)

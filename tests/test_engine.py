@@ -1,5 +1,6 @@
-"""Every ZeRO stage, precision and offload on real ranks with the tiled head, against plain torch with the literal head in one
-process."""
+"""Every ZeRO stage, precision and offload on real ranks with the tiled head, against plain torch
+with the literal head in one process.
+"""
 
 import itertools
 from pathlib import Path
@@ -42,7 +43,9 @@ QUICK = [
 
 
 def facets(combination: tuple) -> set[tuple]:
-    """Each pair of a combination's three values: with QUICK the sample holds every one that is possible."""
+    """Each pair of a combination's three values: with QUICK the sample holds every one that is
+    possible.
+    """
     return set(itertools.combinations(enumerate(combination), 2))
 
 
@@ -50,7 +53,9 @@ SAMPLE = covering(POSSIBLE, QUICK, facets)
 REST = [combination for combination in POSSIBLE if combination not in QUICK + SAMPLE]
 COMBINATIONS = marked(QUICK, SAMPLE, REST, lambda combination: "-".join(map(str, combination)))
 ALONE, OF_FOUR = ([0, 3], [1, 2]), ([1, 3], [0, 2])
-"""ZeRO stages of one rank and of four, in CI and by hand: the lightest and the heaviest that differ there; two ranks run all."""
+"""ZeRO stages of one rank and of four, in CI and by hand: the lightest and the heaviest that differ
+there; two ranks run all.
+"""
 
 
 def build(folder: Path, form: str = "tiled") -> C2SRT:
@@ -68,7 +73,9 @@ def groups(model: C2SRT) -> list[dict]:
 
 
 def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """images, labels, teacher, weights of one global batch; the last sample is padding (weight 0)."""
+    """images, labels, teacher, weights of one global batch; the last sample is padding (weight
+    0).
+    """
     generator = torch.Generator().manual_seed(step)
     size = RANKS * MICRO * ACCUMULATION
     images = torch.randint(0, 256, (size, 3, 32, 32), generator=generator, dtype=torch.uint8)
@@ -84,7 +91,9 @@ def micro_batches(step: int, rank: int, size: int) -> list[tuple]:
 
 
 def plain_torch(folder: Path) -> tuple[list[float], list[float], dict[str, Tensor]]:
-    """The same steps in one process on whole batches: (losses, gradient norms, trainable weights)."""
+    """The same steps in one process on whole batches: (losses, gradient norms, trainable
+    weights).
+    """
     model = build(folder, "literal")
     optimizer = torch.optim.AdamW(groups(model), betas=(0.9, 0.999), eps=1e-8)
     losses, norms = [], []
@@ -125,7 +134,9 @@ def optimizer_state(engine) -> list[Tensor]:
 def try_engine(
     rank: int, folder: Path, size: int, precision: str, zero: int, offload: bool
 ) -> dict:
-    """Trains, meets a NaN on rank 1 only, saves, goes on, and goes on again from the saved state."""
+    """Trains, meets a NaN on rank 1 only, saves, goes on, and goes on again from the saved
+    state.
+    """
     from c2srt.train.engine import Engine
 
     model = build(folder)
@@ -183,7 +194,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 class Results:
-    """What ranks found, by combination; each part of the combinations runs once, when one of it is first asked for."""
+    """What ranks found, by combination; each part of the combinations runs once, when one of it is
+    first asked for.
+    """
 
     def __init__(self, folder: Path, size: int, *parts: list[tuple]) -> None:
         self.folder, self.size, self.parts, self.found = folder, size, parts, {}
@@ -221,8 +234,9 @@ def reference(folder) -> tuple[list[float], list[float], dict[str, Tensor]]:
 
 
 def check_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Equal but for float32 rounding. The key part of an attention bias is left out: softmax ignores it, its gradient is
-    rounding noise, and AdamW makes steps of full size of it."""
+    """Equal but for float32 rounding. The key part of an attention bias is left out: softmax
+    ignores it, its gradient is rounding noise, and AdamW makes steps of full size of it.
+    """
     assert set(found) == set(expected)
     for name, weight in expected.items():
         weights = [weight, found[name]]

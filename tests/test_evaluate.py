@@ -1,4 +1,6 @@
-"""`c2srt evaluate`: from arrays, from a checkpoint over shards under real Ray, CLIP zero-shot and the class prior."""
+"""`c2srt evaluate`: from arrays, from a checkpoint over shards under real Ray, CLIP zero-shot and
+the class prior.
+"""
 
 import json
 import shutil
@@ -37,7 +39,8 @@ def results(folder) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
-# From arrays ---------------------------------------------------------------------------------------------------------------
+# From arrays
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -78,8 +81,10 @@ def test_a_perfect_map_of_two_categories_gets_a_warning(tmp_path, capsys):
         few.startswith("ZSL is measured over 2 categories and ")
         and "an interval over the images, however narrow" in few
     )
-    assert alone == (
-        "1 of the 40 categories of GZSL with a positive have no verified negative: their AP is 1 "
+    assert (
+        alone
+        == "1 of the 40 categories of GZSL with a positive have no verified negative: their AP"
+        " is 1 "
         "whatever the model"
     )
     assert f"warning: {few}" in printed and f"warning: {alone}" in printed
@@ -207,7 +212,8 @@ def test_bad_arrays_get_one_sentence(tmp_path, arrays, capsys, change, arguments
     assert not (tmp_path / "out").exists()
 
 
-# From shards ---------------------------------------------------------------------------------------------------------------
+# From shards
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +253,10 @@ def everything(world, size: int):
             LoaderConfig(size, workers=0), load_index(folder / "shards"), vocabulary, "test"
         )
     )
-    return torch.cat([batch.images for batch in batches]), torch.cat(
-        [batch.labels for batch in batches]
-    ).numpy()
+    return (
+        torch.cat([batch.images for batch in batches]),
+        torch.cat([batch.labels for batch in batches]).numpy(),
+    )
 
 
 def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
@@ -364,7 +371,9 @@ def test_results_are_up_to_date_only_with_their_own_table(world, tmp_path, capsy
 def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(
     world, tmp_path, monkeypatch, capsys
 ):
-    """Between the driver's look at its identity and the workers that load it; put back, the results are those of the old."""
+    """Between the driver's look at its identity and the workers that load it; put back, the results
+    are those of the old.
+    """
     import cluster.evaluate as job
     from c2srt import text
 
@@ -477,7 +486,9 @@ def test_class_prior(world, tmp_path, monkeypatch):
 
 
 def test_what_is_known_of_a_vocabulary_stands_beside_the_results():
-    """Both published constants, a difference from them, and unseen names that a seen one gives away."""
+    """Both published constants, a difference from them, and unseen names that a seen one gives
+    away.
+    """
     open_images = open_images_v4()
     nus_wide = Vocabulary(NAMES, NAMES, 925)
     assert about(open_images, "test")["published"] == {

@@ -1,4 +1,6 @@
-"""What happens when something breaks: detected, logged with its cause, and recovered from or ended with one sentence."""
+"""What happens when something breaks: detected, logged with its cause, and recovered from or ended
+with one sentence.
+"""
 
 import errno
 import json
@@ -25,7 +27,10 @@ from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
 
-HOLDER = "import sys, time; from pathlib import Path; from c2srt.lock import *; from cluster.lock import *\n"
+HOLDER = (
+    "import sys, time; from pathlib import Path; from c2srt.lock import *; from cluster.lock"
+    " import *\n"
+)
 
 
 # --- one writer at a time
@@ -137,7 +142,9 @@ def checkpoint(folder: Path, step: int) -> None:
 
 
 def dying_rank(told: dict) -> None:
-    """Rank 1 is killed without progress, then after some, then both raise, then rank 0 raises, without progress."""
+    """Rank 1 is killed without progress, then after some, then both raise, then rank 0 raises,
+    without progress.
+    """
     from ray.train import get_context
     from torch import distributed
 
@@ -188,7 +195,9 @@ def test_failures_are_counted_only_while_no_newer_checkpoint_is_written(ray_clus
 
 
 def rank_whose_node_goes(told: dict) -> None:
-    """With two ranks, rank 1's raylet is killed, as if its node had lost power; alone, it is done."""
+    """With two ranks, rank 1's raylet is killed, as if its node had lost power; alone, it is
+    done.
+    """
     from ray.train import get_context
     from torch import distributed
 
@@ -244,8 +253,9 @@ def case(tmp_path_factory) -> Config:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
-    """SIGSTOP stands for a hung collective: its peers wait in vain, and Ray's health check gets no answer. The weights are those of
-    the same ranks undisturbed and without Ray, bit for bit."""
+    """SIGSTOP stands for a hung collective: its peers wait in vain, and Ray's health check gets no
+    answer. The weights are those of the same ranks undisturbed and without Ray, bit for bit.
+    """
     log, out = tmp_path / "log", Path(case.work) / "stopped"
     process = launch(command(case, "stopped", "epochs=4", "collective_timeout=20"), log)
     try:
@@ -329,7 +339,8 @@ def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good
     assert newest(out) >= 3
 
 
-@pytest.mark.long  # in every run: full disks in tests/test_checkpoints.py and tests/test_shard_job.py
+# in every run: full disks in tests/test_checkpoints.py and tests/test_shard_job.py
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of one's own takes root")
 def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_there_is_room(
@@ -363,7 +374,9 @@ def test_a_full_disk_ends_with_a_sentence_and_the_same_command_goes_on_once_ther
 
 
 def fill_while_it_runs(ballast: Path, process: subprocess.Popen) -> None:
-    """Takes what room there is and what the process frees: a checkpoint that it deletes must not let it write the next."""
+    """Takes what room there is and what the process frees: a checkpoint that it deletes must not
+    let it write the next.
+    """
     with ballast.open("wb", buffering=0) as file:
         while process.poll() is None:
             try:

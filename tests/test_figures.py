@@ -1,4 +1,6 @@
-"""`c2srt figures`: the numbers behind each figure against slow or hand-made ones, its files, bad input. Tiny, real models."""
+"""`c2srt figures`: the numbers behind each figure against slow or hand-made ones, its files, bad
+input. Tiny, real models.
+"""
 
 import json
 import shlex
@@ -59,7 +61,9 @@ STEMS = ["cam", "graph", "isr-ap", "isr-patches", "patches", "predictions", "rel
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A work folder: shards, text, relations, three exports and two evaluations, all of the tiny CLIP."""
+    """A work folder: shards, text, relations, three exports and two evaluations, all of the tiny
+    CLIP.
+    """
     work = tmp_path_factory.mktemp("figures")
     vocabulary, config = make_vocabulary(SEEN, UNSEEN), tiny_clip_config(work)
     make_shards(work / "shards", {"test": IMAGES}, 10, vocabulary)
@@ -97,7 +101,9 @@ def world(tmp_path_factory):
 
 
 def neighbour_table() -> torch.Tensor:
-    """Three seen neighbours each, none twice; here and there one is missing, and one unseen category has none."""
+    """Three seen neighbours each, none twice; here and there one is missing, and one unseen
+    category has none.
+    """
     random = np.random.default_rng(0)
     table = np.stack(
         [
@@ -133,9 +139,10 @@ def everything(work: Path, vocabulary) -> tuple[torch.Tensor, np.ndarray]:
             LoaderConfig(32, workers=0), load_index(work / "shards"), vocabulary, "test"
         )
     )
-    return torch.cat([batch.images for batch in batches]), torch.cat(
-        [batch.labels for batch in batches]
-    ).numpy()
+    return (
+        torch.cat([batch.images for batch in batches]),
+        torch.cat([batch.labels for batch in batches]).numpy(),
+    )
 
 
 def overrides(work: Path, *more: str) -> list[str]:
@@ -167,14 +174,18 @@ def inputs(world) -> Inputs:
     return inputs_of(world, "fixed=[1,3,16,64]")
 
 
-# Files ---------------------------------------------------------------------------------------------------------------------
+# Files
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_figure_is_drawn_once_and_what_lacks_inputs_is_said(world, tmp_path, capsys):
     assert figures(world, tmp_path) == 0
     printed = capsys.readouterr().out
     for name in ("neighbours", "threshold", "distillation"):
-        reason = f"{world}/tables/{name}.json does not exist: make it with `c2srt tables {given(world)} 'tables=[{name}]'`"
+        reason = (
+            f"{world}/tables/{name}.json does not exist: make it with `c2srt tables {given(world)}"
+            f" 'tables=[{name}]'`"
+        )
         assert f"curves-{name}: left out, {reason}" in printed
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{stem}.{end}" for stem in STEMS for end in ("json", "pdf", "png")
@@ -198,7 +209,9 @@ def test_every_figure_is_drawn_once_and_what_lacks_inputs_is_said(world, tmp_pat
 
 
 def check_picture(path: Path) -> None:
-    """Print resolution, a page's width at most, many colours, and nothing that touches the border."""
+    """Print resolution, a page's width at most, many colours, and nothing that touches the
+    border.
+    """
     image = Image.open(path)
     pixels = np.asarray(image.convert("RGB"))
     assert round(image.info["dpi"][0]) == 300 and 900 < image.width < 2600
@@ -260,7 +273,8 @@ def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# Choosing ------------------------------------------------------------------------------------------------------------------
+# Choosing
+# --------------------------------------------------------------------------------------------------
 
 
 def test_photos_are_those_with_all_kinds_of_labels_and_most_of_them(inputs):
@@ -305,13 +319,16 @@ def test_what_tells_most_about_an_image_is_chosen():
     labels, ranks = np.array([1, 1, -1, -1, 0, 1, 0, -1]), np.array([3, 1, 2, 4, 5, 6, 7, 8])
     assert patches.telling(labels, ranks, 5) == [1, 5, 2]
     labels[5] = 0
-    assert patches.telling(labels, ranks, 5) == [1, 5, 2], (
-        "no unseen one is present: the best ranked"
-    )
+    assert patches.telling(labels, ranks, 5) == [
+        1,
+        5,
+        2,
+    ], "no unseen one is present: the best ranked"
     assert patches.telling(np.zeros(8), ranks, 8) == []
 
 
-# Table 2 -------------------------------------------------------------------------------------------------------------------
+# Table 2
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number, name", enumerate(("CLIP", "MKT", "C²SRT (ours)")))
@@ -390,7 +407,8 @@ def test_named_images_and_categories_are_shown(world):
     assert [choice.unseen for choice in shown.choices[ids[0]]] == [True, False]
 
 
-# Patches -------------------------------------------------------------------------------------------------------------------
+# Patches
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_patches_drawn_are_those_of_algorithm_1(inputs):
@@ -419,11 +437,14 @@ def test_the_patches_drawn_are_those_of_algorithm_1(inputs):
     ) == len(record["patches"])
 
 
-# Figure 6 ------------------------------------------------------------------------------------------------------------------
+# Figure 6
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_fixed_number_of_patches_is_scored_as_the_literal_head_does(inputs):
-    """AP a category and k against a loop over images that pools exactly the k best patches; a k that does not fit is left out."""
+    """AP a category and k against a loop over images that pools exactly the k best patches; a k
+    that does not fit is left out.
+    """
     counts, model = patch_counts.numbers(inputs), inputs.ours.model
     assert counts.tried == [1, 3, 16] and counts.images == IMAGES and counts.ap.shape == (3, C)
     images, labels = everything(inputs.work, inputs.vocabulary)
@@ -473,9 +494,10 @@ def test_an_interrupted_count_goes_on_and_comes_out_the_same(world, tmp_path, mo
     assert len(list(tmp_path.glob("isr-patches-pieces-*/*.npz"))) == 3
     done.clear()
     assert figures(world, tmp_path, *asked) == 0
-    assert done == [8, 5], (
-        "37 images in pieces of a whole batch, 8: the first three are not counted again"
-    )
+    assert done == [
+        8,
+        5,
+    ], "37 images in pieces of a whole batch, 8: the first three are not counted again"
     assert not list(tmp_path.glob("isr-patches-pieces-*"))
     monkeypatch.undo()
     left = (
@@ -548,7 +570,8 @@ def test_categories_without_an_ap_in_both_are_left_out():
         ap_change.joined(one, other.with_columns(gzsl_per_class=None))
 
 
-# Figure 7 ------------------------------------------------------------------------------------------------------------------
+# Figure 7
+# --------------------------------------------------------------------------------------------------
 
 
 def test_attention_is_what_pyg_returns_and_its_rows_sum_to_1(inputs):
@@ -637,7 +660,8 @@ def test_more_than_five_neighbours_are_summed():
     assert row.itself == 0.2 and row.others == pytest.approx(0.05) and row.images == 3
 
 
-# Figures 8, 10 and 11 ------------------------------------------------------------------------------------------------------
+# Figures 8, 10 and 11
+# --------------------------------------------------------------------------------------------------
 
 
 def test_predictions_are_the_best_five_and_marked_by_their_labels(inputs):
@@ -686,7 +710,8 @@ def test_graphs_are_those_on_disk(world, inputs):
     assert graph.numbers(inputs_of(world, "categories=[/m/13]")).column == 13
 
 
-# Figures 4, 5 and 9 --------------------------------------------------------------------------------------------------------
+# Figures 4, 5 and 9
+# --------------------------------------------------------------------------------------------------
 
 
 def table_of(values) -> dict:
@@ -736,7 +761,9 @@ def test_curves_are_the_tables_trials(world, tmp_path):
 
 
 def test_a_table_of_one_value_is_no_curve_yet(world, tmp_path, capsys):
-    """As `tables train=false` leaves it: what is named is asked for, and by default it is left out."""
+    """As `tables train=false` leaves it: what is named is asked for, and by default it is left
+    out.
+    """
     (tmp_path / "neighbours.json").write_text(json.dumps(table_of({1: [0.2]})))
     with pytest.raises(Missing, match="holds 1 values of x: a curve needs two"):
         curves.made_from(inputs_of(world, f"tables_folder={tmp_path}"), "neighbours")
@@ -763,7 +790,8 @@ def test_what_is_no_table_is_refused(world, tmp_path, capsys, content, sentence)
     assert sentence in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-# Bad input -----------------------------------------------------------------------------------------------------------------
+# Bad input
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -789,8 +817,10 @@ def test_what_is_no_table_is_refused(world, tmp_path, capsys, content, sentence)
         ),
         (
             ["figures=[isr]", "without_isr=/nowhere/x"],
-            "make it with `c2srt train {given} model.isr=false out=/nowhere && "
-            "c2srt evaluate {given} checkpoint=/nowhere/model out=/nowhere/x`",
+            (
+                "make it with `c2srt train {given} model.isr=false out=/nowhere && "
+                "c2srt evaluate {given} checkpoint=/nowhere/model out=/nowhere/x`"
+            ),
         ),
         (
             ["figures=[graph]", "relations_folder=/nowhere"],
@@ -798,7 +828,10 @@ def test_what_is_no_table_is_refused(world, tmp_path, capsys, content, sentence)
         ),
         (
             ["figures=[patches]", "shards=/nowhere"],
-            "/nowhere/index.json does not exist: make it with `c2srt shard {given} shards=/nowhere`",
+            (
+                "/nowhere/index.json does not exist: make it with `c2srt shard {given}"
+                " shards=/nowhere`"
+            ),
         ),
         (["figures=[curves]"], "make it with `c2srt tables {given} 'tables=[neighbours]'`"),
         (

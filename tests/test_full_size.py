@@ -1,4 +1,6 @@
-"""Real photographs through the whole road at full size: ViT-B/16, 224 px, all 7,186 + 400 categories, two workers."""
+"""Real photographs through the whole road at full size: ViT-B/16, 224 px, all 7,186 + 400
+categories, two workers.
+"""
 
 import json
 import subprocess

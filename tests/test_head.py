@@ -1,4 +1,6 @@
-"""The tiled head against its literal twin (sort + gather, PyG's GATv2Conv, pairwise loss), in float64."""
+"""The tiled head against its literal twin (sort + gather, PyG's GATv2Conv, pairwise loss), in
+float64.
+"""
 
 from dataclasses import replace
 
@@ -178,7 +180,9 @@ def test_scores_of_a_nan_image_do_not_touch_its_neighbours():
 
 
 def test_initially_the_full_model_scores_like_its_image_feature():
-    """init=clip: step 0 is cosine((f_L + f_G) / 2, text), and without ISR CLIP's own zero-shot score."""
+    """init=clip: step 0 is cosine((f_L + f_G) / 2, text), and without ISR CLIP's own zero-shot
+    score.
+    """
     head, graph, patches, global_, _ = inputs(
         ModelConfig(isr=False, heads=4, neighbours=K, score_scale=3.0)
     )

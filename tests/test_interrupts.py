@@ -39,10 +39,17 @@ def ctrl_c(process: psutil.Popen | subprocess.Popen) -> None:
 WAITS = {
     "in Python": "time.sleep(600)",
     "for threads": "with ThreadPoolExecutor(1) as pool: pool.submit(time.sleep, 600).result()",
-    "in C": "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _ in range(2)]",
-    "for threads, at its end": "threading.Thread(target=time.sleep, args=(600,)).start(); time.sleep(600)",
-    "for a process": "with unheard(): child = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(600,)); child.start()\n"
-    "    child.join()",
+    "in C": (
+        "lock = ctypes.create_string_buffer(64); [ctypes.CDLL(None).pthread_mutex_lock(lock) for _"
+        " in range(2)]"
+    ),
+    "for threads, at its end": (
+        "threading.Thread(target=time.sleep, args=(600,)).start(); time.sleep(600)"
+    ),
+    "for a process": (
+        "with unheard(): child = multiprocessing.get_context('spawn').Process(target=time.sleep,"
+        " args=(600,)); child.start()\n    child.join()"
+    ),
 }
 COMMAND = """
 import ctypes, multiprocessing, sys, threading, time
@@ -141,14 +148,17 @@ def test_what_a_command_forked_dies_of_sigterm_at_once(tmp_path):
     """A pool ends its workers with SIGTERM: they must not take it for the command's."""
     process = waiting(
         tmp_path,
-        "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)); child.start()\n"
-        "    child.terminate(); child.join(); print(child.exitcode, flush=True)",
+        "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,));"
+        " child.start()\n    child.terminate(); child.join(); print(child.exitcode, flush=True)",
     )
     assert process.stdout.readline() == f"{-signal.SIGTERM}\n" and process.communicate()[1] == ""
 
 
 def test_a_second_one_ends_a_command_that_would_take_its_time(tmp_path):
-    wait = "with interrupts.patiently():\n        try: print('inside', flush=True), time.sleep(600)\n        "
+    wait = (
+        "with interrupts.patiently():\n        try: print('inside', flush=True), time.sleep(600)\n "
+        "       "
+    )
     wait += "finally: print('once', flush=True), time.sleep(600)"
     process = waiting(tmp_path, wait)
     assert process.stdout.readline() == "inside\n"
@@ -172,7 +182,10 @@ class Slow:
 sys.meta_path.insert(0, Slow())
 """
 CONSOLE = "from c2srt.entry import main; sys.exit(main())"
-JOB = "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('cluster.shard', run_name='__main__')"
+JOB = (
+    "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('cluster.shard',"
+    " run_name='__main__')"
+)
 
 
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))

@@ -1,7 +1,9 @@
-"""The Triton kernels against the literal forms in float64: under Triton's interpreter, and on a GPU where there is one.
+"""The Triton kernels against the literal forms in float64: under Triton's interpreter, and on a GPU
+where there is one.
 
-The interpreter must be chosen before Triton is first imported, and other tests' libraries import Triton. So the checks run in a
-process of their own (`place`), and nothing leaks into the tests beside them.
+The interpreter must be chosen before Triton is first imported, and other tests' libraries import
+Triton. So the checks run in a process of their own (`place`), and nothing leaks into the tests
+beside them.
 """
 
 import copy
@@ -35,7 +37,9 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Tri
 
 @contextmanager
 def process(**environment: str):
-    """A function call(check, *arguments) that runs in one new process, whose libraries see the environment from the start."""
+    """A function call(check, *arguments) that runs in one new process, whose libraries see the
+    environment from the start.
+    """
     with (
         pytest.MonkeyPatch.context() as patch,
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
@@ -106,7 +110,9 @@ def test_isr_at_full_patch_count_with_texts_of_each_image(place):
 
 
 def check_ties(device, threshold, most, scale):
-    """Unit patches and dyadic texts: equal cosines are equal bit by bit, in any order of summation."""
+    """Unit patches and dyadic texts: equal cosines are equal bit by bit, in any order of
+    summation.
+    """
     width, copies = 16, 3
     patches = torch.eye(width, device=device)[torch.arange(width * copies, device=device) % 5][None]
     text = torch.zeros(4, width, device=device)
@@ -151,8 +157,9 @@ def test_isr_ends_on_not_a_number_and_passes_it_on(place):
 
 
 def make_graph(targets: int, sources: int, slots: int, seed: int) -> Tensor:
-    """A table [M, K] with missing entries, a hub (source 2 in nearly every row), deaf targets (row 3 and the last) and a
-    source that nobody hears (the last)."""
+    """A table [M, K] with missing entries, a hub (source 2 in nearly every row), deaf targets (row
+    3 and the last) and a source that nobody hears (the last).
+    """
     table = torch.randint(
         -1, sources - 1, (targets, slots), generator=torch.Generator().manual_seed(seed)
     )
@@ -305,7 +312,9 @@ def test_triton_is_imported_by_the_kernels_only():
 
 
 def compile_all(count):
-    """{kernel: (shared bytes, has wgmma, registers)} of what an H100 or H200 would run in bfloat16."""
+    """{kernel: (shared bytes, has wgmma, registers)} of what an H100 or H200 would run in
+    bfloat16.
+    """
     from c2srt.model.kernels.compiled import compile_kernels
 
     found = compile_kernels(90, count, 512, 8, torch.bfloat16)
@@ -334,7 +343,9 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, count):
 
 
 def check_head(device, fold):
-    """Loss and gradients of the whole head with the kernels, against the torch path of the same tiles in float64."""
+    """Loss and gradients of the whole head with the kernels, against the torch path of the same
+    tiles in float64.
+    """
     torch.manual_seed(0)
     config = ModelConfig(max_patches=5, heads=2, neighbours=3, init="literal")
     exact, graph = Head(32, config, 5.0).double(), random_graph(37, 37, 32, 3, dtype=torch.double)

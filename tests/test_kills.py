@@ -1,4 +1,6 @@
-"""A verb that is killed at any durable operation, and run again, ends as if nothing had happened (tests/kills.py)."""
+"""A verb that is killed at any durable operation, and run again, ends as if nothing had happened
+(tests/kills.py).
+"""
 
 import json
 import subprocess

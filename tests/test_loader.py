@@ -1,4 +1,6 @@
-"""The loader on real shard folders: exactly once, resumable on another world size, deterministic, never hanging."""
+"""The loader on real shard folders: exactly once, resumable on another world size, deterministic,
+never hanging.
+"""
 
 import json
 import multiprocessing
@@ -131,7 +133,9 @@ def test_ranks_together_see_the_batches_of_one_rank(index, world, micro_batch):
 
 @pytest.mark.parametrize("world, micro_batch", [(1, 5), (2, 4), (5, 2), (5, 1), (7, 12), (12, 1)])
 def test_padding_deals_any_batch_to_any_ranks(index, world, micro_batch):
-    """The same real samples in the same order, ranks of equal work, and the mean over real samples."""
+    """The same real samples in the same order, ranks of equal work, and the mean over real
+    samples.
+    """
     one = list(train_batches(replace(CONFIG, micro_batch=12), index, VOCABULARY, stop_step=6))
     ranks = [
         list(
@@ -211,7 +215,9 @@ def test_the_global_random_state_is_left_alone(index):
 
 
 def test_forked_workers_survive_a_parent_that_used_thread_pools(index):
-    """polars, pyarrow and torch all keep threads; a worker that relied on their copies would hang."""
+    """polars, pyarrow and torch all keep threads; a worker that relied on their copies would
+    hang.
+    """
     pl.DataFrame({"a": range(10_000)}).group_by(pl.col("a") % 7).len()
     pl.read_parquet(index.folder / "train-000000.parquet")
     torch.randn(300, 300) @ torch.randn(300, 300)
@@ -289,7 +295,10 @@ print(sum(len(batch.ids) for batch in evaluation_batches(config, index, make_voc
 @pytest.mark.skipif(os.geteuid() != 0, reason="a /dev/shm of one's own takes root")
 def test_a_full_shared_memory_is_none_of_its_concern(index):
     """Docker and Kubernetes give a container 64 MB of /dev/shm; here it holds not one byte."""
-    full = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero > /dev/shm/full && exec "$@"'
+    full = (
+        "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero > /dev/shm/full && exec"
+        ' "$@"'
+    )
     command = [
         "unshare",
         "--mount",
@@ -312,11 +321,11 @@ def test_a_full_shared_memory_is_none_of_its_concern(index):
 
 def test_workers_end_with_a_killed_parent(index):
     program = (
-        "import sys, multiprocessing, time; from pathlib import Path; from c2srt.loader import *;"
-        "from c2srt.shards import load_index;"
-        "from tests.shard_folder import make_vocabulary;"
-        "batches = train_batches(LoaderConfig(32, 8, 4, workers=2), load_index(Path(sys.argv[1])), make_vocabulary());"
-        "next(batches); print(*[child.pid for child in multiprocessing.active_children()], flush=True); time.sleep(100)"
+        "import sys, multiprocessing, time; from pathlib import Path; from c2srt.loader import"
+        " *;from c2srt.shards import load_index;from tests.shard_folder import"
+        " make_vocabulary;batches = train_batches(LoaderConfig(32, 8, 4, workers=2),"
+        " load_index(Path(sys.argv[1])), make_vocabulary());next(batches); print(*[child.pid for"
+        " child in multiprocessing.active_children()], flush=True); time.sleep(100)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(index.folder)],
@@ -333,7 +342,9 @@ def test_workers_end_with_a_killed_parent(index):
 
 
 def living(process: psutil.Process) -> bool:
-    """Not ended, and not a zombie that nobody reads: in a container there may be no init that does."""
+    """Not ended, and not a zombie that nobody reads: in a container there may be no init that
+    does.
+    """
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

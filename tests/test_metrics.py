@@ -1,4 +1,6 @@
-"""Every protocol against a slow, literal reference (scikit-learn and loops), and exactness under any split and order."""
+"""Every protocol against a slow, literal reference (scikit-learn and loops), and exactness under
+any split and order.
+"""
 
 import itertools
 
@@ -26,7 +28,9 @@ TOPK = (2, 4)
 
 
 def draw(seed, images=60, categories=14, unseen=5, levels=None, dtype=np.float32):
-    """Sparse ternary labels with every awkward case: empty images, categories without positives or labels, tied scores."""
+    """Sparse ternary labels with every awkward case: empty images, categories without positives or
+    labels, tied scores.
+    """
     random = np.random.default_rng(seed)
     labels = random.choice([-1, 0, 1], (images, categories), p=[0.2, 0.6, 0.2]).astype(np.int8)
     labels[:5] = 0
@@ -98,7 +102,9 @@ def slow_dense(scores, labels, columns):
 
 
 def slow_expected_hits(scores, positive, k):
-    """The mean over every order of the tied scores, by trying all sets of K that could be the best."""
+    """The mean over every order of the tied scores, by trying all sets of K that could be the
+    best.
+    """
     best = sorted(scores, reverse=True)[:k]
     sets = [list(chosen) for chosen in itertools.combinations(range(len(scores)), k)]
     return np.mean(
@@ -192,7 +198,9 @@ def test_expected_hits_is_the_mean_over_all_orders_of_ties(levels):
     [(3000, 21, None), (3001, 11, 2), (1030, 4, 1), (700, 1, None), (97, 97, 3), (40, 21, None)],
 )
 def test_best_is_the_end_of_the_sorted_row(categories, count, levels, dtype):
-    """Wide rows go by the bound of maxima, narrow ones are sorted; ties reach far beyond the best."""
+    """Wide rows go by the bound of maxima, narrow ones are sorted; ties reach far beyond the
+    best.
+    """
     scores = np.random.default_rng(categories).normal(size=(9, categories)).astype(dtype)
     scores = np.round(scores * levels) / dtype(levels) if levels else scores
     scores[3] = 0.25
@@ -241,7 +249,9 @@ def test_f1_of_many_categories_shares_ties_beyond_the_best(levels):
     ],
 )
 def test_nonzero_finds_what_numpy_finds(shape, often, dtype):
-    """Short ones, words, and words of words (more than 8 · 8 · 1024 bytes), with and without a rest."""
+    """Short ones, words, and words of words (more than 8 · 8 · 1024 bytes), with and without a
+    rest.
+    """
     random, chances = np.random.default_rng(0), [1 - often, often / 2, often / 2]
     values = random.choice([0, 1, -1], (shape[0] + 1, shape[1]), p=chances).astype(dtype)
     for some in (values[1:], values[1:, ::-1]):

@@ -1,4 +1,6 @@
-"""`c2srt relations mine` against a real HTTP server on loopback that answers from known relations and fails on demand."""
+"""`c2srt relations mine` against a real HTTP server on loopback that answers from known relations
+and fails on demand.
+"""
 
 import json
 import math
@@ -101,7 +103,9 @@ def test_a_graph_is_built_from_the_mined_file(words):
 
 
 def test_a_trial_keeps_the_other_graph_and_what_was_mined_before(words):
-    """The README's own sequence: mine a trial, build, report; the relations that came with the data set stay as they are."""
+    """The README's own sequence: mine a trial, build, report; the relations that came with the data
+    set stay as they are.
+    """
     build = [
         "relations",
         "build",
@@ -288,7 +292,9 @@ def test_replies_that_are_never_clean_are_taken_without_their_inventions_or_left
 
 
 def test_an_unclean_reply_is_not_taken_before_its_turn(words):
-    """One invented reply, then only faults: the question stays open, and the next run gets a clean answer."""
+    """One invented reply, then only faults: the question stays open, and the next run gets a clean
+    answer.
+    """
     ill = True
     with LlmServer(
         RELATED,
@@ -304,7 +310,9 @@ def test_an_unclean_reply_is_not_taken_before_its_turn(words):
 
 
 def test_several_queries_are_averaged_over_shuffled_lists(words):
-    """The second query about the first target names nothing, and calls the first relation of the second target weaker."""
+    """The second query about the first target names nothing, and calls the first relation of the
+    second target weaker.
+    """
     one, two = TARGETS[:2]
 
     def reply(target, nth, related):
@@ -474,7 +482,10 @@ def test_bad_input_is_one_sentence(words, capsys, arguments, sentence):
         ("prompt cut", "cuts prompts off (40 tokens were read of a prompt of"),
         (
             "number",
-            "gives no usable reply: the reply's content is neither text nor chunks of it: '5'; check url=…",
+            (
+                "gives no usable reply: the reply's content is neither text nor chunks of it: '5';"
+                " check url=…"
+            ),
         ),
         ("words in 200", "gives no usable reply: the model is still loading\n"),
         ("broken body", "gives no usable reply: the body is no chat completion"),
@@ -504,7 +515,9 @@ def test_key_model_and_address_come_from_the_environment(words, monkeypatch, cap
 
 
 def test_the_key_is_written_nowhere(words, capsys, monkeypatch):
-    """The server echoes it in an error, in a refusal of it, and in an answer; it is also in the address."""
+    """The server echoes it in an error, in a refusal of it, and in an answer; it is also in the
+    address.
+    """
     faults = {TARGETS[0]: "500", TARGETS[1]: "echo"}
     with LlmServer(
         RELATED, fault=lambda target, nth: faults.get(target) if nth == 0 else None
@@ -594,7 +607,9 @@ ODD = [
 
 
 def test_odd_names_are_asked_about_and_recognised(words):
-    """Names with quotes, newlines, other scripts, braces; and three categories of one name, told apart by MID."""
+    """Names with quotes, newlines, other scripts, braces; and three categories of one name, told
+    apart by MID.
+    """
     mids = tuple(f"/m/{number}" for number in range(len(ODD)))
     vocabulary = Vocabulary(mids, tuple(ODD), len(ODD) - 1)
     vocabulary.save(words / "shards")
@@ -821,7 +836,9 @@ def test_a_killed_run_goes_on_without_asking_twice_what_was_answered(words):
 
 @pytest.mark.long  # in every run: one kill, above
 def test_three_kills_leave_every_answer_of_open_images_exactly_once(tmp_path):
-    """7,586 targets, 50 ms a reply, 32 at once, faults now and then; SIGKILL at a quarter, a half, three quarters."""
+    """7,586 targets, 50 ms a reply, 32 at once, faults now and then; SIGKILL at a quarter, a half,
+    three quarters.
+    """
     vocabulary = open_images_v4()
     vocabulary.save(tmp_path / "shards")
     labels, shipped = make_labels(vocabulary), shipped_answers("relations_openimages_v4.jsonl.gz")

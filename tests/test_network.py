@@ -105,7 +105,8 @@ def test_torch_export_takes_exactly_n_of_equal_patches(clip):
         assert torch.equal(program(given, text), assignment(given, text, 1.0, 0.5, 3, False))
 
 
-FOREIGN = {  # open_clip's models with its own ViT, but with tokens that CLIP's tokenizer does not make
+# open_clip's models with its own ViT, but with tokens that CLIP's tokenizer does not make
+FOREIGN = {
     "another tokenizer": [
         "ViT-bigG-14-CLIPA",
         "ViT-bigG-14-CLIPA-336",
@@ -135,7 +136,9 @@ FOREIGN = {  # open_clip's models with its own ViT, but with tokens that CLIP's 
 
 
 def test_text_towers_with_other_tokens_are_refused_before_they_are_built():
-    """All of open_clip's own configurations with a native ViT: these 21 and no other, whatever reads the configuration."""
+    """All of open_clip's own configurations with a native ViT: these 21 and no other, whatever
+    reads the configuration.
+    """
     for reason, names in FOREIGN.items():
         for name in names:
             for build in (load_clip, build_outline):

@@ -1,4 +1,6 @@
-"""Words outside the vocabulary: neighbours by similarity or from a language model, found once, kept, scored through IST."""
+"""Words outside the vocabulary: neighbours by similarity or from a language model, found once,
+kept, scored through IST.
+"""
 
 import json
 import os

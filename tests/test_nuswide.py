@@ -1,4 +1,6 @@
-"""NUS-WIDE: its original layout → shards → every verb, on a small tree with the real category names."""
+"""NUS-WIDE: its original layout → shards → every verb, on a small tree with the real category
+names.
+"""
 
 import contextlib
 import io
@@ -40,7 +42,9 @@ MISSING, BROKEN, BROKEN_TEST = 4, 5, TRAIN + 2
 
 @pytest.fixture(scope="module")
 def world(shared_ray, tmp_path_factory):
-    """(work folder with raw/ and shards/, labels by split, what `c2srt shard` printed); one picture is gone, two are broken."""
+    """(work folder with raw/ and shards/, labels by split, what `c2srt shard` printed); one picture
+    is gone, two are broken.
+    """
     work = tmp_path_factory.mktemp("nuswide")
     labels = write_nus_wide(work / "raw")
     (work / "raw/Flickr" / file_of(MISSING)).unlink()
@@ -140,8 +144,14 @@ def test_counts_stand_beside_the_published_constants(world):
     for line in (
         "train: images listed: 24 DIFFERS from the published 161,789",
         "test: images packed: 11 DIFFERS from the published 107,859",
-        f"test: ZSL positives per image, over all images: {zsl:.3f} DIFFERS from the published 1.875",
-        f"test: GZSL positives per image, over all images: {gzsl:.2f} DIFFERS from the published 6.80",
+        (
+            f"test: ZSL positives per image, over all images: {zsl:.3f} DIFFERS from the published"
+            " 1.875"
+        ),
+        (
+            f"test: GZSL positives per image, over all images: {gzsl:.2f} DIFFERS from the"
+            " published 6.80"
+        ),
         "vocabulary: 925 seen + 81 unseen",
         f"6 concepts are no tags: {', '.join(UNTAGGED)}",
         "30 unseen categories differ from a seen one only by the plural (animal/animals, ",
@@ -243,7 +253,8 @@ def test_the_whole_road(world):
     assert settings["vocabulary"]["seen_count"] == 925 and settings["model"]["neighbours"] == 16
 
 
-# Bad input ----------------------------------------------------------------------------------------------------------------
+# Bad input
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -301,7 +312,10 @@ IMAGE_LIST, DOGS = "ImageList/TestImagelist.txt", "Groundtruth/TrainTestLabels/L
         ),
         (
             lambda root: write_lines(root / DOGS, "01"),
-            "Labels_dog_Test.txt has 2 lines, but {root}/ImageList/TestImagelist.txt lists 3 images",
+            (
+                "Labels_dog_Test.txt has 2 lines, but {root}/ImageList/TestImagelist.txt lists 3"
+                " images"
+            ),
         ),
         (lambda root: write_lines(root / DOGS, "0110"), "has 4 lines"),
         (lambda root: (root / DOGS).write_bytes(b""), "has 0 lines"),

@@ -1,4 +1,6 @@
-"""The sample order: every sample once an epoch, the same on any number of ranks and from any step, mean over real samples."""
+"""The sample order: every sample once an epoch, the same on any number of ranks and from any step,
+mean over real samples.
+"""
 
 import itertools
 
@@ -12,7 +14,9 @@ COUNTS = [(7,), (5, 0, 9, 1), (13, 13, 13, 4), (1,) * 30, (0, 3, 0)]
 
 
 def dealt(order: Order, step: int, world: int, micro_batch: int) -> list[np.ndarray]:
-    """[world] (shard, sample, weight) of a step, as ranks take them: a run of the batch each, micro-batch by micro-batch."""
+    """[world] (shard, sample, weight) of a step, as ranks take them: a run of the batch each,
+    micro-batch by micro-batch.
+    """
     share = order.batch // world
     ranks = []
     for rank in range(world):
@@ -64,7 +68,9 @@ def test_the_weighted_mean_is_the_mean_over_real_samples(counts, batch):
 
 
 def test_any_step_can_be_computed_on_its_own():
-    """Resuming needs nothing but the step: asked backwards, a fresh object gives what a run from the start gave."""
+    """Resuming needs nothing but the step: asked backwards, a fresh object gives what a run from
+    the start gave.
+    """
     order, again = Order((20, 31, 8, 44), 16, 2, 7), Order((20, 31, 8, 44), 16, 2, 7)
     forwards = [order.places(step, 0, 16) for step in range(30)]
     for step in reversed(range(30)):
@@ -102,7 +108,9 @@ def test_the_order_is_fixed_for_ever():
 
 
 def test_a_permutation_is_uniform():
-    """Each of the 24 orders of 4 items comes up equally often (chi-squared, 23 degrees of freedom, p ≈ 1e-4)."""
+    """Each of the 24 orders of 4 items comes up equally often (chi-squared, 23 degrees of freedom,
+    p ≈ 1e-4).
+    """
     found = [tuple(permutation(4, 0, epoch)) for epoch in range(4800)]
     counts = np.array([found.count(order) for order in itertools.permutations(range(4))])
     assert ((counts - 200) ** 2 / 200).sum() < 56

@@ -1,5 +1,5 @@
-"""What comes from outside chooses no file, reads no key, and is shown as text: names, sentences, reports; and an endpoint that
-never ends, or says too much.
+"""What comes from outside chooses no file, reads no key, and is shown as text: names, sentences,
+reports; and an endpoint that never ends, or says too much.
 """
 
 import asyncio
@@ -193,7 +193,8 @@ def asked(url: str, monkeypatch, timeout_s: float = 30.0):
 
 def body(content: bytes, headers: str = "") -> bytes:
     return (
-        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{headers}\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:"
+        f" {len(content)}\r\n{headers}\r\n"
     ).encode() + content
 
 
@@ -221,7 +222,9 @@ def packed(connection, over):
     [(drip, "no reply in time"), (flood, "more than 8 MiB"), (packed, "packed as 'gzip'")],
 )
 def test_an_answer_has_an_end_and_a_size(monkeypatch, answer, words):
-    """Each would go on, or be unpacked, without a bound; none is a reply, and each may have been charged."""
+    """Each would go on, or be unpacked, without a bound; none is a reply, and each may have been
+    charged.
+    """
     with server(answer) as url, pytest.raises(Again, match=words) as found:
         asked(url, monkeypatch, 2.0 if answer is drip else 30.0)
     assert found.value.billed

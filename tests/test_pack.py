@@ -431,7 +431,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, s
     temporary.symlink_to("/dev/full")
     with pytest.raises(
         UserError,
-        match=f"the disk is full while writing .*train-000000.{suffix}: free some space and run the same command again",
+        match=(
+            f"the disk is full while writing .*train-000000.{suffix}: free some space and run the"
+            " same command again"
+        ),
     ):
         pack_shard(task)
     assert (

@@ -111,7 +111,9 @@ def test_the_description_names_tiles_bytes_and_work():
 
 
 def test_counted_flops_are_those_of_torch():
-    """torch's own counter sees only matrix products: the rest of the estimate, over edges, is set to nothing here."""
+    """torch's own counter sees only matrix products: the rest of the estimate, over edges, is set
+    to nothing here.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     in_place = {torch.ops.aten.addmm_: product_flop, torch.ops.aten.baddbmm_: product_flop}

@@ -72,7 +72,9 @@ def test_vocabulary_scores_are_the_models(export, photos):
 
 
 def test_own_words_known_and_new(export, photos):
-    """A known word scores as in the vocabulary; a new one gets a score of its own, in whatever company it is asked."""
+    """A known word scores as in the vocabulary; a new one gets a score of its own, in whatever
+    company it is asked.
+    """
     predictor, path = c2srt.load(str(export / "model")), photos / "0.png"
     everything = dict(reversed(predictor.predict(path, topk=None)[0].labels))
     some = dict(predictor.predict(path, ["zebra", "red car", "tree"], topk=None)[0].labels)
@@ -190,7 +192,9 @@ def album(tmp_path, photos):
     ],
 )
 def test_linked_folders_are_folders_and_the_rest_is_named(album, pattern, images, others):
-    """Each real file once, loops end; pipes, which could block for ever, and other names are passed over, not forgotten."""
+    """Each real file once, loops end; pipes, which could block for ever, and other names are passed
+    over, not forgotten.
+    """
     found, passed_over = find_images([str(album / pattern)])
     assert [str(path.relative_to(album / "linked")) for path in found] == images
     assert sorted(path.name for path in passed_over) == others
@@ -505,7 +509,10 @@ def test_labels_are_checked_in_python_too(export, photos):
 
 
 def test_importing_the_package_stays_light():
-    code = "import sys, c2srt; assert callable(c2srt.load); print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    code = (
+        "import sys, c2srt; assert callable(c2srt.load); print([name for name in ('torch', 'numpy')"
+        " if name in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -1,4 +1,6 @@
-"""`ray job submit` on a running cluster with a token, what is sent with it, and the KubeRay manifest."""
+"""`ray job submit` on a running cluster with a token, what is sent with it, and the KubeRay
+manifest.
+"""
 
 import copy
 import json

@@ -1,4 +1,6 @@
-"""`c2srt relations report`: figures against hand counts, bad input, pictures, and the page in a real browser where there is one."""
+"""`c2srt relations report`: figures against hand counts, bad input, pictures, and the page in a
+real browser where there is one.
+"""
 
 import json
 import shutil
@@ -248,8 +250,8 @@ def test_shortlists_take_turns_and_their_coverage_is_counted():
     from c2srt.relations import parse_answers
 
     answers = parse_answers(
-        b'{"mid": "/m/a", "related": [{"mid": "/m/b", "strength": 3}, {"mid": "/m/d", "strength": 1}, '
-        b'{"mid": "/m/u", "strength": 1}, {"mid": "/m/a", "strength": 1}]}',
+        b'{"mid": "/m/a", "related": [{"mid": "/m/b", "strength": 3}, {"mid": "/m/d", "strength":'
+        b' 1}, {"mid": "/m/u", "strength": 1}, {"mid": "/m/a", "strength": 1}]}',
         "x",
     )
     assert coverage([np.array([3, 2, 1])], [0], FIVE, answers, (1, 2, 3)) == {

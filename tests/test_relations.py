@@ -141,8 +141,8 @@ def test_a_graph_that_covers_far_less_replaces_none(five, capsys):
         assert relations(f"relations_file={five}/{name}.jsonl", folder=five) == 2
         printed = capsys.readouterr().err
         assert (
-            f"neighbours.npy has neighbours for 5 of 5 categories, {five}/{name}.jsonl would leave {covered} of 5"
-            in printed
+            f"neighbours.npy has neighbours for 5 of 5 categories, {five}/{name}.jsonl would leave"
+            f" {covered} of 5" in printed
         )
         assert "mine the others first" in printed and len(printed.strip().splitlines()) == 1
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -171,8 +171,8 @@ def test_a_graph_of_another_data_set_replaces_none(five, capsys):
     assert "graph=random reads no relations_file" in capsys.readouterr().err
     assert relations("graph=mined", folder=five) == 2
     assert (
-        f"relations/mined/relations.jsonl cannot be read: there is none; `c2srt relations mine work={five} graph=mined` makes one"
-        in capsys.readouterr().err
+        "relations/mined/relations.jsonl cannot be read: there is none; `c2srt relations mine"
+        f" work={five} graph=mined` makes one" in capsys.readouterr().err
     )
 
 
@@ -526,7 +526,9 @@ def test_shipped_relations_are_the_mined_ones_in_a_reproducible_file(name):
     ("name", "seen", "least", "most"), [("openimages_v4", 7186, 5, 12), ("nuswide", 925, 16, 20)]
 )
 def test_shipped_relations_are_valid_and_say_where_they_come_from(name, seen, least, most):
-    """Every category once; names of the vocabulary; seen, different, known relation types; as many as the provenance says."""
+    """Every category once; names of the vocabulary; seen, different, known relation types; as many
+    as the provenance says.
+    """
     packed = gzip.decompress(
         (Path(__file__).parents[1] / f"c2srt/data_files/relations_{name}.jsonl.gz").read_bytes()
     )

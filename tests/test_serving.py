@@ -1,4 +1,6 @@
-"""The MLflow model of an export: logged, registered, loaded without pickles, and served over HTTP by MLflow itself."""
+"""The MLflow model of an export: logged, registered, loaded without pickles, and served over HTTP
+by MLflow itself.
+"""
 
 import asyncio
 import base64
@@ -40,7 +42,9 @@ NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory) -> tuple[Path, str, str]:
-    """A finished training's folder, its store, and the id of its run: with the model logged and registered."""
+    """A finished training's folder, its store, and the id of its run: with the model logged and
+    registered.
+    """
     folder = tmp_path_factory.mktemp("serving")
     tiny_export(folder / "model", folder, NAMES, ["a {}."])
     tracker = Tracker(
@@ -185,9 +189,13 @@ def ask(port: int, content: dict) -> dict:
 
 @contextlib.contextmanager
 def served(logged: tuple, folder: Path) -> Iterator[tuple[int, subprocess.Popen]]:
-    """(port, process) of `mlflow models serve`, started where neither this package nor its data can be imported by chance."""
+    """(port, process) of `mlflow models serve`, started where neither this package nor its data can
+    be imported by chance.
+    """
     port = free_port()
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # an activated environment: mlflow calls uvicorn by name
+    path = (  # an activated environment: mlflow calls uvicorn by name
+        f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    )
     command = [
         sys.executable,
         "-m",
@@ -211,7 +219,11 @@ def served(logged: tuple, folder: Path) -> Iterator[tuple[int, subprocess.Popen]
             stderr=log,
             start_new_session=True,
             env=os.environ
-            | {"MLFLOW_TRACKING_URI": logged[1], "OMP_NUM_THREADS": "1", "PATH": path},
+            | {
+                "MLFLOW_TRACKING_URI": logged[1],
+                "OMP_NUM_THREADS": "1",
+                "PATH": path,
+            },
         )
     try:
         wait_until_up(f"http://127.0.0.1:{port}/ping", server)
@@ -433,8 +445,9 @@ def harmful() -> Iterator[tuple[str, bytes]]:
 def kept_busy(
     logged: tuple, photo: tuple, folder: Path, seconds: float
 ) -> tuple[list[float], dict[str, float]]:
-    """Hostile requests for `seconds`, each kind at least once, plain ones beside them: the seconds of each plain one, and after
-    each kind the most memory against the start's."""
+    """Hostile requests for `seconds`, each kind at least once, plain ones beside them: the seconds
+    of each plain one, and after each kind the most memory against the start's.
+    """
     stop, waits, memory = threading.Event(), [], {}
     with served(logged, folder) as (port, server):
         plain = json.loads(request_of([photo[1]], labels=["dog", "red car"]))
@@ -489,6 +502,7 @@ def test_hostile_requests_leave_no_memory_behind(logged, photo, tmp_path):
 def test_ten_minutes_of_hostile_requests(logged, photo, tmp_path):
     waits, memory = kept_busy(logged, photo, tmp_path, 600)
     print(
-        f"{len(waits)} plain requests, the slowest {max(waits):.2f} s; memory at most {max(memory.values()):.2f} of the start's: {memory}"
+        f"{len(waits)} plain requests, the slowest {max(waits):.2f} s; memory at most"
+        f" {max(memory.values()):.2f} of the start's: {memory}"
     )
     assert max(waits) <= 2 and max(memory.values()) <= 1.5

@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[1]
     (
         (
             "http://127.0.0.1:8265",
-            "is the address of Ray's dashboard, which `ray job submit` takes: unset it, or give host:port",
+            (
+                "is the address of Ray's dashboard, which `ray job submit` takes: unset it, or give"
+                " host:port"
+            ),
         ),
         ("https://head/", "is the address of Ray's dashboard"),
         ("ray://127.0.0.1:10001", "is an address for Ray's client"),
@@ -136,8 +139,9 @@ except Exception as error:
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory) -> subprocess.CompletedProcess:
-    """START, where Ray has a hard time: it writes its token into the home folder, dies of a long TMPDIR, and dies when its agents
-    take longer to start (ray#65983)."""
+    """START, where Ray has a hard time: it writes its token into the home folder, dies of a long
+    TMPDIR, and dies when its agents take longer to start (ray#65983).
+    """
     tmp_path = tmp_path_factory.mktemp("start")
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(SLOW_AGENTS)

@@ -1,4 +1,6 @@
-"""`c2srt shard` under a real Ray: same bytes for any number of workers, kills, resumption, refusals."""
+"""`c2srt shard` under a real Ray: same bytes for any number of workers, kills, resumption,
+refusals.
+"""
 
 import http.server
 import os
@@ -36,7 +38,9 @@ def cluster(shared_ray):
 
 
 def tree(root: Path, source: str = "folders", size: tuple[int, int] = (96, 64)) -> Path:
-    """Sixty images in three splits; one is missing, one corrupt, one has no labels, one is listed twice, one is not listed."""
+    """Sixty images in three splits; one is missing, one corrupt, one has no labels, one is listed
+    twice, one is not listed.
+    """
     splits = {
         split: [{"id": name(number)} for number in numbers] for split, numbers in SPLITS.items()
     }
@@ -209,7 +213,9 @@ def test_a_full_disk_is_one_sentence_from_any_stage_and_the_next_run_finishes(
 
 
 def test_urls_go_through_the_whole_job(cluster, tmp_path):
-    """Two workers download from a real server: six good images, one removed (404), one that is not the CSV's."""
+    """Two workers download from a real server: six good images, one removed (404), one that is not
+    the CSV's.
+    """
     files = {name(number): jpeg(number) for number in range(8)}
     served, raw = tmp_path / "served", tmp_path / "raw"
     served.mkdir()
@@ -293,10 +299,11 @@ def test_the_command_line(cluster, tmp_path, capsys):
 
 
 def killed_and_repeated(root: Path, tmp_path: Path, kills: int, own_ray: bool) -> None:
-    """Runs the real command, SIGKILLs it `kills` times at random points of its progress, and lets it finish.
+    """Runs the real command, SIGKILLs it `kills` times at random points of its progress, and lets
+    it finish.
 
-    Progress is the number of files in its folder, so the points do not depend on how fast the machine is. With `own_ray` each
-    command starts one, else it joins the shared one.
+    Progress is the number of files in its folder, so the points do not depend on how fast the
+    machine is. With `own_ray` each command starts one, else it joins the shared one.
     """
     command = [
         sys.executable,

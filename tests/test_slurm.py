@@ -1,4 +1,6 @@
-"""slurm/*.sh on a real Slurm of three nodes, each with its address: arrays, scancel, power cut, time limit, preemption."""
+"""slurm/*.sh on a real Slurm of three nodes, each with its address: arrays, scancel, power cut,
+time limit, preemption.
+"""
 
 import ast
 import json
@@ -130,7 +132,9 @@ def test_a_job_is_refused_where_its_nodes_have_too_few_cpus_for_their_gpus():
 
 
 def literals() -> list[str]:
-    """What stands in the launcher and the scripts, letter by letter: f-strings in the pieces between their values."""
+    """What stands in the launcher and the scripts, letter by letter: f-strings in the pieces
+    between their values.
+    """
     found = [path.read_text() for path in (ROOT / "slurm").glob("*.sh")]
     for path in (ROOT / "cluster").glob("*.py"):
         found += [
@@ -231,7 +235,9 @@ def wait(slurm: SlurmNodes, job: str, what: Callable[[], object], seconds: float
 def wait_for(
     what: Callable[[], object], otherwise: Callable[[], object], seconds: float = 500
 ) -> None:
-    """Until `what` is true; fails with what `otherwise` says. The seconds are for a machine that has much else to do."""
+    """Until `what` is true; fails with what `otherwise` says. The seconds are for a machine that
+    has much else to do.
+    """
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, otherwise()
@@ -258,7 +264,9 @@ def of_attempt(slurm: SlurmNodes, job: str, number: int) -> str:
 
 
 def training(slurm: SlurmNodes, job: str, attempt: int) -> bool:
-    """Whether that attempt has taken a step: an earlier one may still be writing its last checkpoint."""
+    """Whether that attempt has taken a step: an earlier one may still be writing its last
+    checkpoint.
+    """
     return "the first of this start" in of_attempt(slurm, job, attempt)
 
 
@@ -306,7 +314,9 @@ def out(slurm: SlurmNodes, folder: str) -> Path:
 
 @pytest.fixture(scope="module")
 def array(slurm, case) -> str:
-    """Two seeds on two nodes, one after the other; the second is cancelled on the way. Returns the array's job id."""
+    """Two seeds on two nodes, one after the other; the second is cancelled on the way. Returns the
+    array's job id.
+    """
     number = submit(slurm, "--array=0-1%1", "--nodes=2", "slurm/openimages.sh", *case)
     first, second = (f"{number}_{task}" for task in (0, 1))
     wait(slurm, first, lambda: state(slurm, first) == "COMPLETED")
@@ -345,7 +355,9 @@ def test_scancel_leaves_nothing_behind(slurm, array):
 @pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_power_cut_time_limit_and_preemption_end_in_the_same_bytes(slurm, case, array):
-    """A node dies, the time limit comes, another job wants the nodes: requeued three times, the weights are the quiet run's."""
+    """A node dies, the time limit comes, another job wants the nodes: requeued three times, the
+    weights are the quiet run's.
+    """
     folder = out(slurm, "storm")
     job = submit(slurm, "--nodes=2", "slurm/openimages.sh", *case, f"out={folder}")
     wait(slurm, job, lambda: steps(folder) >= 3)
@@ -483,8 +495,8 @@ def test_a_training_with_fewer_cpus_than_gpus_is_refused_before_ray_starts(slurm
     said = log(slurm, job)
     assert slurm.job(job)["ExitCode"] == "2:0" and slurm.job(job)["Restarts"] == "0", said
     assert (
-        "n1 has 1 CPUs and 2 GPUs: room for 1 of 2 workers with 1 CPUs and 1 GPUs each; ask for more with --cpus-per-task"
-        in said
+        "n1 has 1 CPUs and 2 GPUs: room for 1 of 2 workers with 1 CPUs and 1 GPUs each; ask for"
+        " more with --cpus-per-task" in said
     )
     assert "ray head" not in said and "exit status 2" in said
     check_nothing_is_left(slurm)
@@ -535,7 +547,9 @@ def write_raw(work: Path) -> None:
         write_folder(work / "raw", split, {name(number): jpeg(number) for number in numbers})
 
 
-@pytest.mark.long  # meant for CI (slow) once it has been seen to pass; on a crowded machine Ray did not start in its 30 s
+# meant for CI (slow) once it has been seen to pass; on a crowded machine Ray did not start in its
+# 30 s
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_a_job_spans_two_nodes_and_a_cancelled_one_leaves_nothing_behind(slurm):
     work = slurm.work / "two"

@@ -1,4 +1,6 @@
-"""The rules that keep the rooms apart, checked by walking the imports; and what a clean checkout must hold."""
+"""The rules that keep the rooms apart, checked by walking the imports; and what a clean checkout
+must hold.
+"""
 
 import ast
 import re
@@ -178,7 +180,9 @@ def test_polars_never_takes_a_path_for_a_pattern():
 
 
 def test_polars_reads_tables_of_this_run_only():
-    """A damaged page makes it end the process: what another run or machine left is read by c2srt.opened.read_parquet."""
+    """A damaged page makes it end the process: what another run or machine left is read by
+    c2srt.opened.read_parquet.
+    """
     tables = {
         "sharding/csvs.py",  # its own buckets
         "sharding/nuswide.py",
@@ -199,7 +203,9 @@ def test_polars_reads_tables_of_this_run_only():
 
 
 def test_pictures_are_opened_in_one_place():
-    """Pillow's `Image.open` knows 43 formats, some of which start other programs: c2srt/pictures.py names those that we take."""
+    """Pillow's `Image.open` knows 43 formats, some of which start other programs: c2srt/pictures.py
+    names those that we take.
+    """
     readers = (
         "imread",
         "imopen",

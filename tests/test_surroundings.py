@@ -1,5 +1,6 @@
-"""Other people's worlds, in processes of their own: a locale that is not UTF-8, a full stdout, a folder that is gone, foreign
-packages."""
+"""Other people's worlds, in processes of their own: a locale that is not UTF-8, a full stdout, a
+folder that is gone, foreign packages.
+"""
 
 import os
 import shutil
@@ -74,8 +75,9 @@ print("寿司 ×")
 
 def test_processes_that_are_started_show_everything_too(latin1):
     program = (
-        "import os, subprocess, sys; from c2srt.surroundings import show_everything; show_everything(); "
-        "sys.exit(subprocess.call([sys.executable, '-c', 'print(chr(0x5bff), chr(0xdcff))']))"
+        "import os, subprocess, sys; from c2srt.surroundings import show_everything;"
+        " show_everything(); sys.exit(subprocess.call([sys.executable, '-c', 'print(chr(0x5bff),"
+        " chr(0xdcff))']))"
     )
     done = subprocess.run([sys.executable, "-c", program], env=latin1, capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"\\u5bff \\udcff\n")
@@ -90,9 +92,10 @@ def test_a_full_disk_under_stdout_is_one_sentence(arguments):
         ended = ran(*arguments, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     name = " ".join(["c2srt", *arguments[:1]])
     assert ended.returncode == 2
-    assert ended.stderr.decode() == (
-        f"{name}: standard output cannot be written (No space left on device): free some space and run "
-        "the same command again\n"
+    assert (
+        ended.stderr.decode()
+        == f"{name}: standard output cannot be written (No space left on device): free some space"
+        " and run the same command again\n"
     )
 
 
@@ -126,9 +129,10 @@ def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert ended.returncode == 2
-    assert ended.stderr.decode() == (
-        "c2srt predict: the working directory is gone (No such file or directory): cd into a folder that "
-        "exists\n"
+    assert (
+        ended.stderr.decode()
+        == "c2srt predict: the working directory is gone (No such file or directory): cd into a"
+        " folder that exists\n"
     )
 
 
@@ -161,7 +165,10 @@ def test_a_folder_called_like_the_package_is_not_taken_for_it(tmp_path):
         pytest.skip("installed by an older pyproject.toml: install the checkout again")
     for name in ("c2srt", "configs", "cluster", "sharding"):
         (tmp_path / name).mkdir()
-    program = "import c2srt, configs, cluster, sharding; print(c2srt.load.__name__, configs.__file__, cluster.__file__, sharding.__file__)"
+    program = (
+        "import c2srt, configs, cluster, sharding; print(c2srt.load.__name__, configs.__file__,"
+        " cluster.__file__, sharding.__file__)"
+    )
     found = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

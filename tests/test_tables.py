@@ -1,4 +1,6 @@
-"""The paper's tables: every row is a set of commands that the verbs know; results are collected under one protocol and rendered."""
+"""The paper's tables: every row is a set of commands that the verbs know; results are collected
+under one protocol and rendered.
+"""
 
 import csv
 import importlib
@@ -143,7 +145,9 @@ def test_parts_share_every_row_once_and_keep_together_what_needs_another(tmp_pat
 
 
 def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
-    """The commands as they would run, composed and checked but for the run itself, for two CLIPs."""
+    """The commands as they would run, composed and checked but for the run itself, for two
+    CLIPs.
+    """
     config = config_of(
         tmp_path, ALL, "clips=[[],[]]", "gpus_per_worker=1", 'commands.train=["steps=4"]'
     )
@@ -246,7 +250,9 @@ def test_a_training_that_was_told_to_stop_ends_the_command_with_its_status(monke
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Real results of random scores: CLIP, and two rows × (two seeds + one more CLIP), one of them with a trial missing."""
+    """Real results of random scores: CLIP, and two rows × (two seeds + one more CLIP), one of them
+    with a trial missing.
+    """
     work = tmp_path_factory.mktemp("work")
     (work / "groups.csv").write_text("mid,group\n/m/5,plain\n/m/6,plain\n/m/7,odd\n")
     place = config_of(work).place

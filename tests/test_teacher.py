@@ -1,4 +1,6 @@
-"""The teacher cache: right features of every image and view, resumed after a kill, refused when it does not match."""
+"""The teacher cache: right features of every image and view, resumed after a kill, refused when it
+does not match.
+"""
 
 import json
 import os
@@ -271,10 +273,12 @@ def test_a_feature_beyond_half_precision_is_refused_and_nothing_is_marked(
 
 
 def test_a_killed_run_is_finished_by_the_next(work, cluster, tmp_path):
-    """SIGKILL as soon as the first shard is there; the second run keeps it and ends with an undisturbed run's bytes."""
+    """SIGKILL as soon as the first shard is there; the second run keeps it and ends with an
+    undisturbed run's bytes.
+    """
     program = (
-        "import sys; from pathlib import Path; from tests.test_teacher import config_of; from cluster.teacher import run;"
-        "run(config_of(Path(sys.argv[1]), out=sys.argv[2], workers=1))"
+        "import sys; from pathlib import Path; from tests.test_teacher import config_of; from"
+        " cluster.teacher import run;run(config_of(Path(sys.argv[1]), out=sys.argv[2], workers=1))"
     )
     job = subprocess.Popen(
         [sys.executable, "-c", program, str(work), str(tmp_path)], cwd=Path(__file__).parent.parent

@@ -1,4 +1,6 @@
-"""Text features: the prompt ensemble, bounded batches, resuming, and refusing what does not belong together."""
+"""Text features: the prompt ensemble, bounded batches, resuming, and refusing what does not belong
+together.
+"""
 
 import pytest
 import torch

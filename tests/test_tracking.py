@@ -1,4 +1,6 @@
-"""The MLflow record on real stores, a sqlite file and a server: restarts, kills, outages, groups of runs, and secrets."""
+"""The MLflow record on real stores, a sqlite file and a server: restarts, kills, outages, groups of
+runs, and secrets.
+"""
 
 import json
 import os
@@ -71,12 +73,16 @@ def killed(action) -> None:
 
 
 def recorded_between(before: float, stamp_ms: int, after: float) -> bool:
-    """Whether MLflow's time of an event, in whole milliseconds, lies between two looks at the clock."""
+    """Whether MLflow's time of an event, in whole milliseconds, lies between two looks at the
+    clock.
+    """
     return int(before * 1000) <= stamp_ms <= after * 1000
 
 
 def waited(tracker: Tracker) -> float:
-    """Closes it; returns the seconds that it waited, as it counts them: what a busy machine adds is not in them."""
+    """Closes it; returns the seconds that it waited, as it counts them: what a busy machine adds is
+    not in them.
+    """
     waits, join = [], tracker.sender.join
     tracker.sender.join = lambda seconds: waits.append(seconds) or join(seconds)
     tracker.close()
@@ -135,7 +141,9 @@ def test_what_a_killed_upload_left_in_a_local_store_goes_with_the_next(uri, tmp_
 
 
 def test_a_kill_before_anything_was_sent_costs_nothing(uri, tmp_path):
-    """Also before the first checkpoint: what tells the run is in the folder from the first moment on."""
+    """Also before the first checkpoint: what tells the run is in the folder from the first moment
+    on.
+    """
     where = folder(tmp_path)
     for step in (1, 2):
         killed(lambda: Tracker(where, uri, run()).metrics({"loss": float(step)}, step))
@@ -331,8 +339,9 @@ def server(tmp_path_factory, empty):
 def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(
     server, tmp_path, monkeypatch, capsys
 ):
-    """Down at the start, up, frozen, up, killed at the end, and up for the next command: nothing is lost or doubled, times are
-    those of the events."""
+    """Down at the start, up, frozen, up, killed at the end, and up for the next command: nothing is
+    lost or doubled, times are those of the events.
+    """
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     for name in ("PAUSE_S", "FIRST_WAIT_S", "LONGEST_WAIT_S"):
         monkeypatch.setattr(sender, name, 0.2)
@@ -457,8 +466,8 @@ def test_a_deleted_experiment_is_named_with_what_helps_and_then_it_is_sent(uri, 
         said = capsys.readouterr().err
         assert f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {experiment}`" in said
         assert (
-            "sent when the same command runs again after this: the experiment 'miniature' was deleted in MLflow"
-            in said
+            "sent when the same command runs again after this: the experiment 'miniature' was"
+            " deleted in MLflow" in said
         )
     other = replace(run("one"), experiment="other")
     Tracker(tmp_path / "one", uri, other).close()

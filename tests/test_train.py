@@ -1,4 +1,6 @@
-"""Whole trainings on real artefacts: two gloo ranks, and the command itself under Ray with processes killed."""
+"""Whole trainings on real artefacts: two gloo ranks, and the command itself under Ray with
+processes killed.
+"""
 
 import json
 import os
@@ -34,7 +36,9 @@ def out(config: Config, name: str) -> Config:
 
 
 def scenario(rank: int, config: Config) -> dict:
-    """Several trainings in one pair of processes (importing DeepSpeed takes longer than they do)."""
+    """Several trainings in one pair of processes (importing DeepSpeed takes longer than they
+    do).
+    """
     found = {"whole": train_rank(rank, out(config, "whole"))}
     broken = out(config, "broken")
     for name in ("first stop", "second stop"):
@@ -279,7 +283,9 @@ def launch(arguments: list[str]) -> subprocess.Popen:
 def wait_for(
     process: subprocess.Popen, case: Config, name: str, step: int, seconds: float = 400
 ) -> None:
-    """Until the run `name` has a checkpoint of `step` or later; fails with the output if that does not come."""
+    """Until the run `name` has a checkpoint of `step` or later; fails with the output if that does
+    not come.
+    """
     deadline = time.monotonic() + seconds
     while not any(
         int(path.name[-8:]) >= step

@@ -1,4 +1,6 @@
-"""Prompt tuning: the chunked gradient is the whole one, names stay as they are, memory is a chunk's, the export works."""
+"""Prompt tuning: the chunked gradient is the whole one, names stay as they are, memory is a
+chunk's, the export works.
+"""
 
 import json
 from dataclasses import asdict, replace
@@ -218,8 +220,8 @@ def test_memory_is_a_chunk_s_whatever_the_number_of_categories(clip):
 def work(tmp_path_factory):
     """Shards, and an exported model that was trained with one template.
 
-    Without ISR, whose choice of patches jumps from step to step with random weights; and with the plain sum as its loss: the
-    mean over violating pairs may rise when small violations go.
+    Without ISR, whose choice of patches jumps from step to step with random weights; and with the
+    plain sum as its loss: the mean over violating pairs may rise when small violations go.
     """
     folder = tmp_path_factory.mktemp("tune")
     clip, vocabulary = tiny_clip(folder), make_vocabulary(8, 3)

@@ -1,4 +1,6 @@
-"""sharding/urls.py against a real HTTP server that misbehaves in every way that a list of nine million URLs does."""
+"""sharding/urls.py against a real HTTP server that misbehaves in every way that a list of nine
+million URLs does.
+"""
 
 import contextlib
 import gzip
@@ -61,7 +63,9 @@ class Handler(BaseHTTPRequestHandler):
             self.leave()
 
     def leave(self) -> None:
-        """Before the answer's last bytes: whoever has them may ask again before this thread runs on."""
+        """Before the answer's last bytes: whoever has them may ask again before this thread runs
+        on.
+        """
         with Handler.lock:
             Handler.inside -= self.here
         self.here = False
@@ -390,7 +394,8 @@ def test_a_senseless_download_configuration_is_refused():
         DataConfig(images="web")
 
 
-# --- servers that mean harm: answers without an end or a bound, and redirects to where nobody should go
+# --- servers that mean harm: answers without an end or a bound, and redirects to where nobody
+# should go
 
 PRIVATE = [
     "127.0.0.1",
@@ -431,7 +436,9 @@ def test_what_is_one(address):
 
 @pytest.fixture
 def raw_server():
-    """A server that sends what a test's function sends into the connection: server(send) -> its address."""
+    """A server that sends what a test's function sends into the connection: server(send) -> its
+    address.
+    """
     running = []
 
     def serve(send: Callable[[socket.socket], None]) -> str:
@@ -583,7 +590,9 @@ def test_a_redirect_leads_to_public_places_only(raw_server, server, location):
 
 
 def test_a_proxy_is_not_asked_for_private_places_either(raw_server, monkeypatch):
-    """A proxy on loopback, as they often are, that would answer with a picture wherever it is sent."""
+    """A proxy on loopback, as they often are, that would answer with a picture wherever it is
+    sent.
+    """
     monkeypatch.setenv("http_proxy", raw_server(answer("200 OK", GOOD)))
     for variable in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(variable, raising=False)

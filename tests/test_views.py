@@ -1,4 +1,6 @@
-"""Views: a pure function of (seed, id, view), inside the image, as distributed as promised; pixels as Pillow would make them."""
+"""Views: a pure function of (seed, id, view), inside the image, as distributed as promised; pixels
+as Pillow would make them.
+"""
 
 import io
 import subprocess
@@ -34,7 +36,9 @@ def encoded(image: Image.Image, form: str = "JPEG") -> bytes:
 
 
 def assert_alike(found: torch.Tensor, expected: np.ndarray) -> None:
-    """[3, S, S] and [S, S, 3] uint8 differ by rounding only: 1 or, in a pixel of ten thousand, 2."""
+    """[3, S, S] and [S, S, 3] uint8 differ by rounding only: 1 or, in a pixel of ten thousand,
+    2.
+    """
     off = np.abs(found.numpy().transpose(1, 2, 0).astype(int) - expected.astype(int))
     assert off.max() <= 2 and (off > 1).mean() < 1e-3 and (off > 0).mean() < 0.05
 
@@ -147,7 +151,9 @@ def test_a_view_of_a_thin_image_is_pillows(size):
 
 
 def test_a_thin_image_takes_no_more_memory_than_a_square_one():
-    """A million pixels in one row or column, measured in a process of its own as the growth of its highest resident size."""
+    """A million pixels in one row or column, measured in a process of its own as the growth of its
+    highest resident size.
+    """
     code = """
 import resource
 import numpy as np

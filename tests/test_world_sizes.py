@@ -1,4 +1,6 @@
-"""A run saved by N workers goes on with M, across ZeRO stages and micro-batches: the same samples, schedule and optimizer."""
+"""A run saved by N workers goes on with M, across ZeRO stages and micro-batches: the same samples,
+schedule and optimizer.
+"""
 
 import io
 import itertools
@@ -81,9 +83,11 @@ MATRIX += [
 
 
 def facets(resume: Resume) -> set[tuple]:
-    """What CI must have seen of a resume: every number of workers before and after, growth and shrinkage at every stage, every
-    stage before, precision, micro-batch, offload, and some change of stage. A checkpoint is the same plain file whoever wrote it;
-    their pairs are left to `pytest -m long`."""
+    """What CI must have seen of a resume: every number of workers before and after, growth and
+    shrinkage at every stage, every stage before, precision, micro-batch, offload, and some change
+    of stage. A checkpoint is the same plain file whoever wrote it; their pairs are left to `pytest
+    -m long`.
+    """
     change = (resume.after > resume.before) - (resume.after < resume.before)
     return {
         ("before", resume.before),
@@ -127,7 +131,9 @@ def resumed(case: Config, resume: Resume) -> Config:
 
 
 def train_all(rank: int, configs: list[Config]) -> None:
-    """ZeRO-3 must come last: DeepSpeed puts a linear layer of its own, which rounds otherwise, in torch's place for good."""
+    """ZeRO-3 must come last: DeepSpeed puts a linear layer of its own, which rounds otherwise, in
+    torch's place for good.
+    """
     assert [config.zero for config in configs] == sorted(config.zero for config in configs)
     for config in configs:
         train_rank(rank, config)
@@ -138,7 +144,9 @@ def checkpoint(config: Config, step: int) -> Path:
 
 
 class Runs:
-    """Trainings, each done once: all that a set of resumes needs, in one group of processes for each number of workers."""
+    """Trainings, each done once: all that a set of resumes needs, in one group of processes for
+    each number of workers.
+    """
 
     def __init__(self, case: Config) -> None:
         self.case, self.done = case, set()
@@ -170,7 +178,9 @@ class Runs:
 
 
 def copy_start(source: Config, target: Config) -> None:
-    """Leaves in `target` what `source`, killed after its checkpoint of step SAVED and some more steps, would have left."""
+    """Leaves in `target` what `source`, killed after its checkpoint of step SAVED and some more
+    steps, would have left.
+    """
     shutil.copytree(checkpoint(source, SAVED), checkpoint(target, SAVED))
     shutil.copytree(source.folder / SAMPLES, target.folder / SAMPLES)
 
@@ -193,8 +203,9 @@ def state(config: Config) -> dict[str, Tensor]:
 
 
 def comparable(name: str, tensor: Tensor) -> Tensor:
-    """Without the key part of an attention bias: softmax ignores it, its gradient is rounding noise, and AdamW makes steps of
-    full size of it."""
+    """Without the key part of an attention bias: softmax ignores it, its gradient is rounding
+    noise, and AdamW makes steps of full size of it.
+    """
     return torch.cat(tensor.chunk(3)[::2]) if name.endswith("attn.in_proj_bias") else tensor
 
 
@@ -302,7 +313,9 @@ def drop_step_count(folder: Path) -> None:
 
 @pytest.mark.parametrize("zero", (pytest.param(0, marks=pytest.mark.long), 3))
 def test_the_comparison_fails_where_optimizer_state_is_dropped(runs, case, zero):
-    """The broken controls: without the moments, or the step count of the bias correction, the weights do differ."""
+    """The broken controls: without the moments, or the step count of the bias correction, the
+    weights do differ.
+    """
     whole, good = runs[Resume(1, 2, zero, zero)]
     broken = []
     for drop in (drop_moments, drop_step_count):

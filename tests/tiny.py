@@ -21,7 +21,9 @@ MODEL_CONFIG = {
 
 
 def tiny_clip_config(folder: Path) -> ClipConfig:
-    """Writes the tiny model's config into `folder`; the weights are open_clip's seeded random ones."""
+    """Writes the tiny model's config into `folder`; the weights are open_clip's seeded random
+    ones.
+    """
     path = folder / "tiny.json"
     path.write_text(json.dumps(MODEL_CONFIG))
     return ClipConfig(str(path), "random")
@@ -39,7 +41,9 @@ def random_graph(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Graph:
-    """Unit text rows and a table of seen neighbours in which some are missing, one row is empty and one source is a hub."""
+    """Unit text rows and a table of seen neighbours in which some are missing, one row is empty and
+    one source is a hub.
+    """
     generator = torch.Generator().manual_seed(seed)
     text = F.normalize(torch.randn(categories, width, generator=generator, dtype=dtype), dim=-1)
     table = torch.randint(0, seen, (categories, neighbours), generator=generator)
@@ -52,7 +56,9 @@ def random_graph(
 def tiny_export(
     folder: Path, clip_folder: Path, names: tuple[str, ...], templates: list[str]
 ) -> None:
-    """Exports an untrained model of eight categories, six of them seen, with random weights everywhere."""
+    """Exports an untrained model of eight categories, six of them seen, with random weights
+    everywhere.
+    """
     clip = tiny_clip(clip_folder)
     torch.manual_seed(0)
     vocabulary = Vocabulary(tuple(f"/m/{column}" for column in range(8)), names, 6)

@@ -1,4 +1,6 @@
-"""A tiny whole training: shards, text, graph, CLIP on disk, and the config of `c2srt train` for them."""
+"""A tiny whole training: shards, text, graph, CLIP on disk, and the config of `c2srt train` for
+them.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,9 @@ TEMPLATE = "a photo of a {}."
 
 
 def make_case(work: Path, **changes: object) -> Config:
-    """Writes the artefacts below `work` with the real verbs, and returns a config of 8 steps (2 epochs, the last batch short)."""
+    """Writes the artefacts below `work` with the real verbs, and returns a config of 8 steps (2
+    epochs, the last batch short).
+    """
     clip = tiny_clip_config(work)
     vocabulary = make_vocabulary(10, 3)
     make_shards(work / "shards", {"train": 30, "validation": 12}, 10, vocabulary)

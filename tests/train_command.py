@@ -1,4 +1,6 @@
-"""`c2srt train` as a process of its own, and its family of processes: for tests that kill some of them."""
+"""`c2srt train` as a process of its own, and its family of processes: for tests that kill some of
+them.
+"""
 
 import os
 import signal
@@ -45,7 +47,9 @@ def command(case: Config, name: str, *more: str) -> list[str]:
 
 
 def launch(arguments: list[str], log: Path, **environment: str) -> psutil.Popen:
-    """Starts a command whose output goes to `log`, on a Ray of its own unless `environment` names one."""
+    """Starts a command whose output goes to `log`, on a Ray of its own unless `environment` names
+    one.
+    """
     quiet = {
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -69,7 +73,9 @@ def launch(arguments: list[str], log: Path, **environment: str) -> psutil.Popen:
 
 
 def as_from_a_terminal() -> None:
-    """Signals as a shell's foreground command has them, whatever this process was started with or has met."""
+    """Signals as a shell's foreground command has them, whatever this process was started with or
+    has met.
+    """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -1,8 +1,10 @@
-"""`c2srt bench evaluation`: exact mAP and F1@K at the size of Open Images' test split; torchmetrics and a loop beside it.
+"""`c2srt bench evaluation`: exact mAP and F1@K at the size of Open Images' test split; torchmetrics
+and a loop beside it.
 
-Streaming: scores come in blocks of images, and making them does not count. The loop over categories works on whole arrays in
-memory (5 GB). torchmetrics cannot hold that many (8 bytes a label alone, and copies), so it is compared on all images and
-`compared` categories spread over the vocabulary. Sides that are compared have the same arrays. Nothing is scaled up.
+Streaming: scores come in blocks of images, and making them does not count. The loop over categories
+works on whole arrays in memory (5 GB). torchmetrics cannot hold that many (8 bytes a label alone,
+and copies), so it is compared on all images and `compared` categories spread over the vocabulary.
+Sides that are compared have the same arrays. Nothing is scaled up.
 
 Shapes: N images, C categories, c of them compared.
 """
@@ -31,7 +33,9 @@ TOPK, BLOCK, AT_ONCE = (10, 20), 256, 1 << 24
 POSITIVE = 1_105_052 / 1_667_399
 """Share of Open Images' verified test labels that are positive."""
 WIDTH, STEP = 64, 2.0**-21
-"""Scores are products of small whole numbers, the same in any block, and lie in (0, 1), where torchmetrics takes no sigmoid."""
+"""Scores are products of small whole numbers, the same in any block, and lie in (0, 1), where
+torchmetrics takes no sigmoid.
+"""
 EQUAL, EQUAL_SINGLE = 1e-9, 1e-3
 
 
@@ -60,7 +64,9 @@ class Split:
         self.label = np.where(random.random(len(pairs)) < POSITIVE, 1, -1).astype(np.int8)
 
     def buffer(self, images: int, kind: type) -> np.ndarray:
-        """[images, C] for `scores` or `fill_labels`; always the same one, as its memory shall not count as evaluation's."""
+        """[images, C] for `scores` or `fill_labels`; always the same one, as its memory shall not
+        count as evaluation's.
+        """
         if (images, kind) not in self.buffers:
             self.buffers[images, kind] = np.empty((images, self.categories), kind)
         return self.buffers[images, kind]
@@ -68,8 +74,9 @@ class Split:
     def scores(
         self, start: int, columns: np.ndarray | slice = slice(None), out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Of the images from `start` on: [len(out) or all, columns]. On one thread: idle ones of a product would go on spinning
-        for a while, beside what is timed after it."""
+        """Of the images from `start` on: [len(out) or all, columns]. On one thread: idle ones of a
+        product would go on spinning for a while, beside what is timed after it.
+        """
         rows, text = (
             self.images[start:][: None if out is None else len(out)],
             np.ascontiguousarray(self.text[:, columns]),
@@ -103,7 +110,9 @@ class Split:
 
 
 def evaluation(config: Config) -> list[Side]:
-    """Verified and dense AP on the compared categories, both on the whole set, and what evaluation adds to a forward pass."""
+    """Verified and dense AP on the compared categories, both on the whole set, and what evaluation
+    adds to a forward pass.
+    """
     split = Split(config)
     columns = np.unique(np.linspace(0, split.categories - 1, config.compared).astype(int))
     scores, labels = split.scores(0, columns), split.labels_of(columns)
@@ -163,7 +172,9 @@ def check(
     verified: torch.Tensor,
     pool: ThreadPoolExecutor,
 ) -> None:
-    """All ways give the same. Raises UserError if not, or if the libraries to compare with are not installed."""
+    """All ways give the same. Raises UserError if not, or if the libraries to compare with are not
+    installed.
+    """
     try:
         from sklearn.metrics import average_precision_score
     except ImportError as error:
@@ -204,7 +215,9 @@ def check(
 def verified_precision(
     scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExecutor
 ) -> np.ndarray:
-    """AP [c] over verified labels, 0 without a positive, from arrays [N, c] as a stranger would bring them."""
+    """AP [c] over verified labels, 0 without a positive, from arrays [N, c] as a stranger would
+    bring them.
+    """
     seen = np.ones(scores.shape[1], bool)
     return lesa(sorted_keys(part_of(scores, labels, seen, pool)), seen, GZSL)
 
@@ -222,7 +235,9 @@ def dense_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExec
 def part_of(
     scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, pool: ThreadPoolExecutor
 ) -> Part:
-    """The part of whole arrays, some images at a time. Like the others, it does not refuse scores that are not finite."""
+    """The part of whole arrays, some images at a time. Like the others, it does not refuse scores
+    that are not finite.
+    """
     rows = max(1, AT_ONCE // scores.shape[1])
     starts = range(0, len(scores), rows)
     return merge(
@@ -260,7 +275,9 @@ def loop(scores: np.ndarray, labels: np.ndarray, verified: bool) -> np.ndarray:
 
 
 def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> Watch:
-    """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks, one a thread."""
+    """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks, one a
+    thread.
+    """
     watch, parts = Watch(), []
     stream(split, topk, pool, watch, parts)
     with watch:
@@ -296,7 +313,9 @@ def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
 def stream(
     split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch, parts: list[Part]
 ) -> None:
-    """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that slept meanwhile comes late."""
+    """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that
+    slept meanwhile comes late.
+    """
     buffers = split.buffer(COUNT_IMAGES, np.float32), split.buffer(COUNT_IMAGES, np.int8)
     for start in range(0, split.count, len(buffers[0])):
         labels = split.fill_labels(start, buffers[1])
@@ -318,7 +337,9 @@ def merged(parts: list[Part]) -> Part:
 
 
 def shares(config: Config, split: Split) -> list[Side]:
-    """What evaluation adds to the forward pass of a batch: "faster" says how many times less, one over it is the share."""
+    """What evaluation adds to the forward pass of a batch: "faster" says how many times less, one
+    over it is the share.
+    """
     clip = load_clip(ClipConfig(config.clip, "random"))
     torch.manual_seed(config.seed)
     text = torch.nn.functional.normalize(torch.randn(split.categories, clip.width), dim=-1)

@@ -19,7 +19,9 @@ from c2srt.model.tile import LAYER_NAMES
 
 
 def head(config: Config) -> list[Side]:
-    """Head and ranking loss, forward and backward: the literal head one image at a time, ours in batches of two sizes."""
+    """Head and ranking loss, forward and backward: the literal head one image at a time, ours in
+    batches of two sizes.
+    """
     small, large = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
     one = make_inputs(config, 1)
     literal = Side(
@@ -64,8 +66,9 @@ def ignore(config: Config) -> list[Side]:
 
 
 def gat(config: Config) -> list[Side]:
-    """GATv2 on rows [C, D], forward and backward: what GATv2Conv computes, and the whole layer with W_out, σ and residual. Ours has
-    the buffers of the tile before."""
+    """GATv2 on rows [C, D], forward and backward: what GATv2Conv computes, and the whole layer with
+    W_out, σ and residual. Ours has the buffers of the tile before.
+    """
     inputs = make_inputs(config, 1, layers=1)
     rows = torch.randn(
         config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype
@@ -108,7 +111,9 @@ class Convolution(Transfer):
 
 
 def isr(config: Config) -> list[Side]:
-    """Which patches speak of a category, and their mean [C, D]: both sides start from the same features."""
+    """Which patches speak of a category, and their mean [C, D]: both sides start from the same
+    features.
+    """
     inputs = make_inputs(config, 1)
     patches, text = inputs.patches.detach(), inputs.graph.text.to(config.torch_dtype)
     pooled = config.categories * config.width * config.torch_dtype.itemsize
@@ -206,7 +211,9 @@ def table_layer(
 
 @torch.no_grad()
 def sort_and_gather(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
-    """Algorithm 1 as printed, for all categories at once: sort, cumulate, gather the N best patches, mean over those taken."""
+    """Algorithm 1 as printed, for all categories at once: sort, cumulate, gather the N best
+    patches, mean over those taken.
+    """
     config = inputs.head.config
     unit = torch.nn.functional.normalize(patches[0], dim=-1)
     ordered, index = (inputs.head.isr_scale * (text @ unit.T)).softmax(-1).sort(-1, descending=True)

@@ -1,4 +1,6 @@
-"""`c2srt bench loss`: the ranking loss against the [B, C, C] form and against a loop over the positives."""
+"""`c2srt bench loss`: the ranking loss against the [B, C, C] form and against a loop over the
+positives.
+"""
 
 from functools import partial
 
@@ -11,7 +13,9 @@ from c2srt.bench.sizes import LOSS
 from c2srt.model.loss import ranking_loss
 
 PAIRS, LOOP = 2, 64
-"""Batch of the [B, C, C] form (at 8 it no longer fits most machines), and positives of the loop's images."""
+"""Batch of the [B, C, C] form (at 8 it no longer fits most machines), and positives of the loop's
+images.
+"""
 
 
 def loss(config: Config) -> list[Side]:
@@ -65,7 +69,9 @@ def sorted_positives(scores: Tensor, positive: Tensor) -> Tensor:
 
 
 def all_pairs(scores: Tensor, positive: Tensor) -> Tensor:
-    """MKT's form: every pair of categories, those that are no (positive, negative) pair masked out."""
+    """MKT's form: every pair of categories, those that are no (positive, negative) pair masked
+    out.
+    """
     hinge = (LOSS.margin + scores[:, None, :] - scores[:, :, None]).clamp(min=0)
     hinge = hinge * (positive[:, :, None] & ~positive[:, None, :])
     return (hinge.sum((1, 2)) / ((hinge > 0).sum((1, 2)) + 1e-8)).mean()

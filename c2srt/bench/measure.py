@@ -1,7 +1,8 @@
 """Times and peak memory of two or more ways to compute the same, in one run.
 
-The sides take turns, so that a machine that slows down slows all of them; memory is measured in a run of its own, since
-watching the allocator costs time. The CPU's seconds stand beside the clock's: on a busy machine only they tell anything.
+The sides take turns, so that a machine that slows down slows all of them; memory is measured in a
+run of its own, since watching the allocator costs time. The CPU's seconds stand beside the clock's:
+on a busy machine only they tell anything.
 """
 
 import os
@@ -38,10 +39,12 @@ class Watch:
 
 @dataclass
 class Side:
-    """One way: `call()` computes `images` images; if it returns a `Watch`, only what that saw counts as its time. `returned`
-    bytes are results that any way must give (gradients of the inputs) and do not count. `numpy`: its memory is NumPy's, not
-    torch's. `timed` false: only its memory is measured. `baseline`: the sides after it are compared with it.
-    `fresh()`, where given, makes the call whose memory is measured: one without the buffers that earlier calls left behind."""
+    """One way: `call()` computes `images` images; if it returns a `Watch`, only what that saw
+    counts as its time. `returned` bytes are results that any way must give (gradients of the
+    inputs) and do not count. `numpy`: its memory is NumPy's, not torch's. `timed` false: only its
+    memory is measured. `baseline`: the sides after it are compared with it. `fresh()`, where given,
+    makes the call whose memory is measured: one without the buffers that earlier calls left behind.
+    """
 
     name: str
     call: Callable[[], object]
@@ -140,7 +143,9 @@ def numpy_peak(call: Callable[[], object]) -> int:
 def gemm_rate(
     device: torch.device, dtype: torch.dtype, size: int = 2048, repeats: int = 5
 ) -> float:
-    """Floating-point operations a second of a square matrix product: what the device can do at best, measured in this run."""
+    """Floating-point operations a second of a square matrix product: what the device can do at
+    best, measured in this run.
+    """
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     side = Side("GEMM", lambda: left @ right)
     measured = [seconds_of(side, device).seconds for _ in range(repeats + 1)]

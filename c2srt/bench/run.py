@@ -92,11 +92,13 @@ class Config:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         if self.labels > self.images * (self.categories + self.unseen) / 4:
             raise UserError(
-                f"labels={self.labels} are too many for images={self.images}: at most a quarter of all pairs"
+                f"labels={self.labels} are too many for images={self.images}: at most a quarter of"
+                " all pairs"
             )
         if not self.present <= self.verified <= self.categories:
             raise UserError(
-                f"present={self.present}, verified={self.verified}, categories={self.categories} must not decrease"
+                f"present={self.present}, verified={self.verified}, categories={self.categories}"
+                " must not decrease"
             )
 
     @property
@@ -117,7 +119,8 @@ def run(config: Config) -> None:
     torch.set_num_threads(config.threads)
     device, started = config.torch_device, datetime.now()
     print(
-        f"{config.what} on {machine(device, config.threads)}, {config.precision}, torch {torch.__version__}"
+        f"{config.what} on {machine(device, config.threads)}, {config.precision}, torch"
+        f" {torch.__version__}"
     )
     sides = getattr(importlib.import_module(CASES[config.what]), config.what)(config)
     rate, load = gemm_rate(device, config.torch_dtype), os.getloadavg()[0]
@@ -131,9 +134,11 @@ def run(config: Config) -> None:
                 "",
                 *table(rows),
                 "",
-                f"matrix products in this run: {rate / 1e9:,.0f} GFLOP/s; load "
-                f"{load:.1f} before and {os.getloadavg()[0]:.1f} after; took "
-                f"{clock((datetime.now() - started).total_seconds())}",
+                (
+                    f"matrix products in this run: {rate / 1e9:,.0f} GFLOP/s; load "
+                    f"{load:.1f} before and {os.getloadavg()[0]:.1f} after; took "
+                    f"{clock((datetime.now() - started).total_seconds())}"
+                ),
             ]
         )
     )
@@ -176,7 +181,9 @@ def baseline_of(side: Side, sides: list[Side]) -> Side:
 
 
 def row(side: Side, first: Side) -> dict:
-    """A side's figures, and its ratios to its baseline: how many times less time an image, and less memory an image."""
+    """A side's figures, and its ratios to its baseline: how many times less time an image, and less
+    memory an image.
+    """
     per_image = side.peak / side.images
     return {
         "side": side.name,
@@ -195,7 +202,8 @@ def row(side: Side, first: Side) -> dict:
 def table(rows: list[dict]) -> list[str]:
     width = max(len(entry["side"]) for entry in rows)
     lines = [
-        f"{'':<{width}}  {'ms an image':>20}  {'peak MiB':>9}  {'faster':>9}  {'less CPU':>9}  {'less memory':>11}"
+        f"{'':<{width}}  {'ms an image':>20}  {'peak MiB':>9}  {'faster':>9}  {'less CPU':>9} "
+        f" {'less memory':>11}"
     ]
     for entry in rows:
         milliseconds, spread = entry["milliseconds_per_image"], entry["spread"]
@@ -206,6 +214,7 @@ def table(rows: list[dict]) -> list[str]:
         )
         less = "" if entry["times_less_memory"] is None else f"{entry['times_less_memory']:,.0f}×"
         lines.append(
-            f"{entry['side']:<{width}}  {time:>20}  {entry['peak_mib']:>9,.1f}  {faster:>9}  {cpu:>9}  {less:>11}"
+            f"{entry['side']:<{width}}  {time:>20}  {entry['peak_mib']:>9,.1f}  {faster:>9} "
+            f" {cpu:>9}  {less:>11}"
         )
     return lines

@@ -1,4 +1,6 @@
-"""The inputs of the benchmarks: random features and text at the sizes of Open Images, on the shipped relation graph."""
+"""The inputs of the benchmarks: random features and text at the sizes of Open Images, on the
+shipped relation graph.
+"""
 
 from dataclasses import dataclass
 
@@ -19,7 +21,9 @@ LOSS = LossConfig()
 
 @dataclass
 class Inputs:
-    """What every side of a benchmark shares: a head, its graph, the tiles, patches [B, P, D] and global features [B, D]."""
+    """What every side of a benchmark shares: a head, its graph, the tiles, patches [B, P, D] and
+    global features [B, D].
+    """
 
     head: Head
     graph: Graph
@@ -28,7 +32,9 @@ class Inputs:
     global_: Tensor
 
     def labels(self, verified: int, present: int) -> Tensor:
-        """int8 [B, C]: `verified` random categories an image are known, the first `present` of them positive."""
+        """int8 [B, C]: `verified` random categories an image are known, the first `present` of them
+        positive.
+        """
         count = self.graph.text.shape[0]
         places = (
             torch.rand(len(self.patches), count, device=self.patches.device)
@@ -42,7 +48,9 @@ class Inputs:
 
 
 def make_inputs(config: Config, batch: int, layers: int | None = None) -> Inputs:
-    """Deterministic for a seed. The head's W_out is random: with init=clip it would start as zero."""
+    """Deterministic for a seed. The head's W_out is random: with init=clip it would start as
+    zero.
+    """
     device, dtype = config.torch_device, config.torch_dtype
     torch.manual_seed(config.seed)
     model = ModelConfig(
@@ -73,7 +81,9 @@ def make_inputs(config: Config, batch: int, layers: int | None = None) -> Inputs
 
 
 def neighbour_table(config: Config) -> Tensor:
-    """[C, K]: the seen categories of the shipped Open Images relations when the sizes are theirs, else a random graph."""
+    """[C, K]: the seen categories of the shipped Open Images relations when the sizes are theirs,
+    else a random graph.
+    """
     vocabulary = open_images_v4()
     if config.categories != vocabulary.seen_count or config.neighbours > 8:
         return torch.randint(0, config.categories, (config.categories, config.neighbours))

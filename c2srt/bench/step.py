@@ -1,4 +1,6 @@
-"""`c2srt bench step`: a whole training step of the student, with the tiled and with the literal head."""
+"""`c2srt bench step`: a whole training step of the student, with the tiled and with the literal
+head.
+"""
 
 from functools import partial
 
@@ -15,8 +17,9 @@ from c2srt.model.network import C2SRT
 
 
 def step(config: Config) -> list[Side]:
-    """Forward and backward of ViT, head and loss at the batch; the ViT alone, so that the head's share can be told; and the
-    literal head, at the literal batch."""
+    """Forward and backward of ViT, head and loss at the batch; the ViT alone, so that the head's
+    share can be told; and the literal head, at the literal batch.
+    """
     device = config.torch_device
     clip = load_clip(ClipConfig(config.clip, "random"))
     torch.manual_seed(config.seed)

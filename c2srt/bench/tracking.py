@@ -1,7 +1,9 @@
-"""`c2srt bench tracking`: training steps with and without their MLflow record, at a real server; and the two halves of the record.
+"""`c2srt bench tracking`: training steps with and without their MLflow record, at a real server;
+and the two halves of the record.
 
-"faster" of a half says how many times less it takes than the steps that it records: its share is one over that. Writing it down
-happens on the training thread; sending it on another one, and its time includes the server's own.
+"faster" of a half says how many times less it takes than the steps that it records: its share is
+one over that. Writing it down happens on the training thread; sending it on another one, and its
+time includes the server's own.
 """
 
 import atexit
@@ -34,12 +36,16 @@ from c2srt.train.recorder import Recorder
 from c2srt.train.world import World
 
 LOG_EVERY, FLUSHES = 20, 3
-"""The default of `c2srt train`, and how often a side writes its record down: longer than the sender's pause."""
+"""The default of `c2srt train`, and how often a side writes its record down: longer than the
+sender's pause.
+"""
 NAMES = ("loss", "ranking", "distillation", "drift")
 
 
 def tracking(config: Config) -> list[Side]:
-    """Blocks of steps of the student (tiled head, the given CLIP and batch), not recorded and recorded; one block's record."""
+    """Blocks of steps of the student (tiled head, the given CLIP and batch), not recorded and
+    recorded; one block's record.
+    """
     folder = Path(tempfile.mkdtemp(prefix="c2srt-tracking-"))
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
     uri = start_server(folder)
@@ -115,7 +121,9 @@ def student_and_batch(config: Config) -> tuple[C2SRT, tuple]:
 
 
 def start_server(folder: Path, seconds: float = 300) -> str:
-    """A `mlflow server` of its own, ended with this process; returns its address. Raises UserError if it does not start."""
+    """A `mlflow server` of its own, ended with this process; returns its address. Raises UserError
+    if it does not start.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

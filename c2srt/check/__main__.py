@@ -1,4 +1,6 @@
-"""`python -m c2srt.check gpu quick|full [out=…]` and `python -m c2srt.check kernels`: the check where there is no Hydra."""
+"""`python -m c2srt.check gpu quick|full [out=…]` and `python -m c2srt.check kernels`: the check
+where there is no Hydra.
+"""
 
 import sys
 

@@ -47,7 +47,9 @@ def rates(case: Case) -> Iterator[dict]:
 
 
 def describe() -> dict[str, str]:
-    """The machine and the versions, for every line of the record: {"card", "driver", "python", "torch", …}."""
+    """The machine and the versions, for every line of the record: {"card", "driver", "python",
+    "torch", …}.
+    """
     cuda = not cuda_fault()
     threads = len(os.sched_getaffinity(0))
     found = {

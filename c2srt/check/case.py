@@ -1,4 +1,6 @@
-"""What every part is given: the device, the sizes, and whether the kernels run here; and how faults become sentences."""
+"""What every part is given: the device, the sizes, and whether the kernels run here; and how faults
+become sentences.
+"""
 
 import gc
 import re
@@ -26,7 +28,9 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """`bf16` says why this device has no bfloat16, `triton` why the kernels do not run here ("": it has, they do)."""
+    """`bf16` says why this device has no bfloat16, `triton` why the kernels do not run here ("": it
+    has, they do).
+    """
 
     out: Path
     device: torch.device
@@ -49,7 +53,9 @@ class Case:
 
 
 def make_case(out: Path) -> Case:
-    """Touches the card. Where the kernels cannot run at all, the other parts take the torch path."""
+    """Touches the card. Where the kernels cannot run at all, the other parts take the torch
+    path.
+    """
     cuda = not cuda_fault()
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     bf16 = bf16_fault(torch.cuda.get_device_capability(device)) if cuda else ""
@@ -79,7 +85,10 @@ def no_gpu(built: str | None, told: list[str]) -> str:
             if found
             else ""
         )
-        return f"the NVIDIA driver{version} is too old for this torch (CUDA {built}): update the driver, or take an older torch"
+        return (
+            f"the NVIDIA driver{version} is too old for this torch (CUDA {built}): update the"
+            " driver, or take an older torch"
+        )
     return "torch finds no GPU: see `nvidia-smi`" + (f" ({first_line(told[0])})" if told else "")
 
 
@@ -87,11 +96,16 @@ def bf16_fault(capability: tuple[int, int]) -> str:
     """Why a card of this compute capability has no bfloat16; "" if it has."""
     if capability[0] >= BF16_CAPABILITY:
         return ""
-    return f"compute capability {capability[0]}.{capability[1]} has no bf16 and no kernel of ours: 8.0 is the least"
+    return (
+        f"compute capability {capability[0]}.{capability[1]} has no bf16 and no kernel of ours: 8.0"
+        " is the least"
+    )
 
 
 def triton_fault(device: torch.device) -> str:
-    """Why the kernels cannot run here, in one sentence: a small forward and backward is tried. "" if they can."""
+    """Why the kernels cannot run here, in one sentence: a small forward and backward is tried. ""
+    if they can.
+    """
     if find_spec("triton") is None:
         return "Triton is not installed: the torch path is taken"
     if not kernels.runs_on(device):
@@ -108,7 +122,8 @@ def triton_fault(device: torch.device) -> str:
             nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, 4)
         )
         kernels.assignment(nodes[None], nodes, 1.0, 0.5, 2, False)
-    except Exception as error:  # of the compiler, the driver, or the interpreter's NumPy: any of them means no kernels
+    # of the compiler, the driver, or the interpreter's NumPy: any of them means no kernels
+    except Exception as error:
         return f"Triton cannot run a small kernel here: {sentence(error)}"
     return ""
 

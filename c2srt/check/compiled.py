@@ -1,4 +1,6 @@
-"""`c2srt check kernels`: every kernel compiled for cards that are not here; registers, spilled bytes, shared memory."""
+"""`c2srt check kernels`: every kernel compiled for cards that are not here; registers, spilled
+bytes, shared memory.
+"""
 
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime
@@ -21,7 +23,8 @@ LEAST_SHARED = 99 * 1024
 
 
 def run_compiled(config: Config) -> int:
-    """Prints the table and writes <out>/kernels.json; 1 if a kernel does not compile or asks for too much shared memory.
+    """Prints the table and writes <out>/kernels.json; 1 if a kernel does not compile or asks for
+    too much shared memory.
 
     Spilled registers are figures here, no fault. Raises UserError without Triton.
     """
@@ -53,7 +56,10 @@ def run_compiled(config: Config) -> int:
                         "shape": shape.name,
                         "precision": precision,
                         "kernel": "?",
-                        "wrong": f"sm_{capability}, {shape.name}, {precision} does not compile: {sentence(error)}",
+                        "wrong": (
+                            f"sm_{capability}, {shape.name}, {precision} does not compile:"
+                            f" {sentence(error)}"
+                        ),
                     }
                 ]
             rows += found
@@ -96,15 +102,18 @@ def compiled_rows(capability: int, shape: Shape, precision: str) -> list[dict]:
         }
         if one.shared > LEAST_SHARED:
             row["wrong"] = (
-                f"{one.kernel} for sm_{capability}, {shape.name}, {precision} asks for {one.shared:,} bytes of shared "
-                f"memory, more than {LEAST_SHARED:,}"
+                f"{one.kernel} for sm_{capability}, {shape.name}, {precision} asks for"
+                f" {one.shared:,} bytes of shared memory, more than {LEAST_SHARED:,}"
             )
         rows.append(row)
     return rows
 
 
 def header() -> str:
-    return f"{'card':<7} {'ViT':<9} {'':<5} {'kernel':<18} {'registers':>9} {'spilled B':>9} {'shared B':>9} {'warps':>5}"
+    return (
+        f"{'card':<7} {'ViT':<9} {'':<5} {'kernel':<18} {'registers':>9} {'spilled B':>9}"
+        f" {'shared B':>9} {'warps':>5}"
+    )
 
 
 def line(row: dict) -> str:

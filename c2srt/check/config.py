@@ -1,4 +1,6 @@
-"""The keys of `c2srt check`, and the sizes at which it looks: the real ones on a GPU, tiny ones on a CPU."""
+"""The keys of `c2srt check`, and the sizes at which it looks: the real ones on a GPU, tiny ones on
+a CPU.
+"""
 
 from dataclasses import dataclass, field, fields
 
@@ -26,7 +28,9 @@ class Config:
 
 
 def from_words(words: list[str]) -> Config:
-    """`gpu quick out=…` without Hydra: the two words and key=value in any order. Raises UserError."""
+    """`gpu quick out=…` without Hydra: the two words and key=value in any order. Raises
+    UserError.
+    """
     values: dict[str, object] = {}
     names = [entry.name for entry in fields(Config)]
     for position, word in enumerate(words):
@@ -47,7 +51,9 @@ def split_list(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Shape:
-    """A ViT as the head sees it: P patches, joint width D, H heads; `clip` is open_clip's name of it."""
+    """A ViT as the head sees it: P patches, joint width D, H heads; `clip` is open_clip's name of
+    it.
+    """
 
     name: str
     clip: str
@@ -62,7 +68,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the parts run at. `images`: images of a tile in the kernels' comparison; `batches`: images at once, largest first."""
+    """What the parts run at. `images`: images of a tile in the kernels' comparison; `batches`:
+    images at once, largest first.
+    """
 
     base: Shape
     large: Shape

@@ -1,4 +1,6 @@
-"""From shards to the device: the real loader on synthetic shards in shared memory, with the copy to the GPU."""
+"""From shards to the device: the real loader on synthetic shards in shared memory, with the copy to
+the GPU.
+"""
 
 import json
 import os
@@ -50,7 +52,9 @@ def feed(case: Case) -> Iterator[dict]:
 
 
 def fed(case: Case, index: ShardIndex, vocabulary: Vocabulary, workers: int) -> dict:
-    """Batches until the device holds them; the first ones, for which the processes start, do not count."""
+    """Batches until the device holds them; the first ones, for which the processes start, do not
+    count.
+    """
     size, batch = 224 if case.cuda else 32, case.sizes.batches[0]
     config = LoaderConfig(size=size, batch=batch, micro_batch=batch, workers=workers)
     batches, count = train_batches(config, index, vocabulary), BATCHES if case.cuda else 4

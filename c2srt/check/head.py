@@ -20,11 +20,15 @@ from c2srt.model import kernels
 from c2srt.model.head import Graph
 
 NEAR, TIMES = {"fp32": 1e-3, "bf16": 6e-2}, 3
-"""‖found − exact‖ / ‖exact‖ of loss and gradients may be so much, or so many times what the torch path is off in the same type."""
+"""‖found − exact‖ / ‖exact‖ of loss and gradients may be so much, or so many times what the torch
+path is off in the same type.
+"""
 
 
 def paths(case: Case) -> Iterator[dict]:
-    """Loss and every gradient of the whole head, through the kernels and through torch, against the torch path in float64."""
+    """Loss and every gradient of the whole head, through the kernels and through torch, against the
+    torch path in float64.
+    """
     for precision in DTYPES:
         what = f"head, {case.sizes.base.name}, {precision}"
         if fault := case.triton or (precision == "bf16" and case.bf16):
@@ -53,8 +57,8 @@ def judged(what: str, precision: str, ours: dict[str, float], plain: dict[str, f
     }
     if not share[worst] <= 1:
         row["wrong"] = (
-            f"{what}: {worst} through the kernels is off by {ours[worst]:.2%} of its norm, through torch by "
-            f"{plain[worst]:.2%}"
+            f"{what}: {worst} through the kernels is off by {ours[worst]:.2%} of its norm, through"
+            f" torch by {plain[worst]:.2%}"
         )
     return row
 

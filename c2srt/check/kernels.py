@@ -1,10 +1,13 @@
-"""The Triton kernels against their literal forms in float64, at the sizes of the ViTs, on the shipped relation graph.
+"""The Triton kernels against their literal forms in float64, at the sizes of the ViTs, on the
+shipped relation graph.
 
-A value is wrong where it is off by more than its type's rounding explains: bfloat16 keeps 8 bits, so one result is within 2⁻⁸
-of its own size (the interpreter truncates), and an error of 1 % in any head, slot or row shows. Every call is made twice and
-must agree with itself bit by bit: a training that is repeated must be the same training.
+A value is wrong where it is off by more than its type's rounding explains: bfloat16 keeps 8 bits,
+so one result is within 2⁻⁸ of its own size (the interpreter truncates), and an error of 1 % in any
+head, slot or row shows. Every call is made twice and must agree with itself bit by bit: a training
+that is repeated must be the same training.
 
-Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighbours, M targets, N sources.
+Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighbours, M targets, N
+sources.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,14 +26,19 @@ from c2srt.model.ist import with_self_loops
 from c2srt.model.tile import offset
 
 NEAR = {torch.float32: (2e-4, 2e-5), torch.bfloat16: (2**-7, 2**-12)}
-"""By type: how much of its own size a value may be off, and how much of the largest value besides."""
+"""By type: how much of its own size a value may be off, and how much of the largest value besides.
+"""
 THRESHOLD, MOST = 0.5, 32
 SPREAD = {False: 3.0, True: 0.5}
-"""Spread of the patches' logits: few patches make half of the sum, or (weighted) so many that the cap of MOST binds."""
+"""Spread of the patches' logits: few patches make half of the sum, or (weighted) so many that the
+cap of MOST binds.
+"""
 
 
 def isr(case: Case) -> Iterator[dict]:
-    """Which patches are chosen, and their weights, for every shape, precision and way of pooling."""
+    """Which patches are chosen, and their weights, for every shape, precision and way of
+    pooling.
+    """
     for shape in case.sizes.shapes:
         for precision, dtype in DTYPES.items():
             for weighted in (False, True):
@@ -58,7 +66,9 @@ def compared(
     precision: str,
     values: Callable[[], Iterator[tuple[str, Tensor, Tensor]]],
 ) -> dict:
-    """The row of one kernel: its largest error by output, or what is wrong, or why it did not run."""
+    """The row of one kernel: its largest error by output, or what is wrong, or why it did not
+    run.
+    """
     if precision == "bf16" and case.bf16:
         return {"what": what, "skipped": case.bf16}
     row, faults = {"what": what}, []
@@ -68,7 +78,8 @@ def compared(
             row[f"{name} error"] = relative(got, want)
             if not off <= 1:
                 faults.append(
-                    f"{name} is off by {off:.3g} × what {precision} may be ({relative(got, want):.2%} of its norm)"
+                    f"{name} is off by {off:.3g} × what {precision} may be"
+                    f" ({relative(got, want):.2%} of its norm)"
                 )
     except Skip as skip:
         return {"what": what, "skipped": str(skip)}
@@ -95,7 +106,9 @@ def twice(call: Callable[[], tuple[Tensor, ...]], names: tuple[str, ...]) -> tup
 
 
 def excess(got: Tensor, want: Tensor) -> float:
-    """The largest |got − want| in units of what the type of `got` may be off; NaN in `got` is infinitely wrong."""
+    """The largest |got − want| in units of what the type of `got` may be off; NaN in `got` is
+    infinitely wrong.
+    """
     share, floor = NEAR[got.dtype]
     allowed = share * want.abs() + floor * want.abs().max() + 1e-12
     off = ((got.double() - want).abs() / allowed).max() if got.numel() else torch.zeros(())
@@ -129,8 +142,10 @@ def assignment_values(
 def sorted_assignment(
     patches: Tensor, text: Tensor, scale: float, threshold: float, most: int, weighted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Algorithm 1 with a stable sort, in float64 -> A [B, C, P], and the rows [B, C] whose choice hangs on no rounding: no sum
-    lies at the threshold, and the last patch taken and the next differ clearly in score, or not at all."""
+    """Algorithm 1 with a stable sort, in float64 -> A [B, C, P], and the rows [B, C] whose choice
+    hangs on no rounding: no sum lies at the threshold, and the last patch taken and the next differ
+    clearly in score, or not at all.
+    """
     unit = F.normalize(patches, dim=-1).double()
     scores = (scale * (text.to(patches.dtype).double() @ unit.transpose(1, 2))).softmax(-1)
     ordered, index = scores.sort(dim=-1, descending=True, stable=True)
@@ -150,7 +165,9 @@ def sorted_assignment(
 
 
 def attention_table(case: Case) -> Tensor:
-    """[M, K + 1]: the neighbours of the tile's nodes, themselves first; the shipped graph at the size of Open Images."""
+    """[M, K + 1]: the neighbours of the tile's nodes, themselves first; the shipped graph at the
+    size of Open Images.
+    """
     sizes = case.sizes
     torch.manual_seed(0)
     table = with_self_loops(
@@ -162,7 +179,9 @@ def attention_table(case: Case) -> Tensor:
 def attention_inputs(
     case: Case, shape: Shape, dtype: torch.dtype, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """target and source [M, D], attention [H, d], and an upstream gradient [M, D]. Raises Skip where there is no kernel."""
+    """target and source [M, D], attention [H, d], and an upstream gradient [M, D]. Raises Skip
+    where there is no kernel.
+    """
     generator = torch.Generator().manual_seed(2)
     rows = (len(table), shape.width)
     target, source, upstream = (random(generator, case, dtype, *rows) for _ in range(3))
@@ -171,7 +190,8 @@ def attention_inputs(
     )
     if shape.head_width & (shape.head_width - 1):
         raise Skip(
-            f"IST at d = {shape.head_width} has no kernel yet (d must be a power of two): the torch path is taken"
+            f"IST at d = {shape.head_width} has no kernel yet (d must be a power of two): the torch"
+            " path is taken"
         )
     return target, source, attention, upstream
 
@@ -189,7 +209,9 @@ def forward_values(
 def backward_values(
     case: Case, shape: Shape, dtype: torch.dtype, table: Tensor
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """The gradients, from the literal form's own α, so that a wrong forward is not blamed on the backward."""
+    """The gradients, from the literal form's own α, so that a wrong forward is not blamed on the
+    backward.
+    """
     target, source, attention, upstream = attention_inputs(case, shape, dtype, table)
     names = ("grad_target", "grad_source", "grad_attention")
     leaves = [tensor.double().requires_grad_() for tensor in (target, source, attention)]

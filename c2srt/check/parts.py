@@ -1,4 +1,6 @@
-"""The parts of the check in their order: what each looks at, how long it may take, and what it cannot do without."""
+"""The parts of the check in their order: what each looks at, how long it may take, and what it
+cannot do without.
+"""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +13,9 @@ CPU_PATIENCE = 6
 
 @dataclass(frozen=True)
 class Part:
-    """`place` is "module:function"; the function takes a Case and yields rows. `limit_s` counts on a GPU."""
+    """`place` is "module:function"; the function takes a Case and yields rows. `limit_s` counts on
+    a GPU.
+    """
 
     name: str
     length: str

@@ -1,4 +1,6 @@
-"""`c2srt plan` on this machine: a calibration, the same rates as a cluster file, and predictions against measured steps."""
+"""`c2srt plan` on this machine: a calibration, the same rates as a cluster file, and predictions
+against measured steps.
+"""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from c2srt.plan.storage import Sizes
 from c2srt.train.config import Config as Training
 
 NEAREST = {True: "h200", False: "cpu"}
-"""The cluster file from which comes what one machine does not measure (network, host, disk), by whether there is a GPU."""
+"""The cluster file from which comes what one machine does not measure (network, host, disk), by
+whether there is a GPU.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class Turns:
 
 
 def plan(case: Case) -> Iterator[dict]:
-    """A row a case: predicted and measured milliseconds of a step. Off by more than plan's own bar is a note, not a fault."""
+    """A row a case: predicted and measured milliseconds of a step. Off by more than plan's own bar
+    is a note, not a fault.
+    """
     text = (
         files("configs.cluster").joinpath(f"{NEAREST[case.cuda]}.yaml").read_text(encoding="utf-8")
     )
@@ -90,7 +96,9 @@ def family(case: Case) -> Family:
 
 
 def with_rates(text: str, calibration: dict) -> str:
-    """A cluster file with the measured rates in place of its own; what was not measured keeps its words."""
+    """A cluster file with the measured rates in place of its own; what was not measured keeps its
+    words.
+    """
     found = f"Measured on {calibration['machine']}, {date.today().isoformat()}"
     rates = {
         **{name: value for name, value in calibration["values"].items() if name != "tflops"},

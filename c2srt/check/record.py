@@ -12,12 +12,16 @@ from c2srt.files import raise_if_storage, write_json, write_text
 from c2srt.opened import parse_json
 
 KEPT = ("ok", "wrong")
-"""What is known and not looked at again: a skipped, failed or unfinished part is tried again by the next run."""
+"""What is known and not looked at again: a skipped, failed or unfinished part is tried again by the
+next run.
+"""
 SAME = ("source", "card", "torch")
 
 
 class Record:
-    """`<folder>/check.jsonl`; `machine` is written into every line, and lines of another source or card do not count."""
+    """`<folder>/check.jsonl`; `machine` is written into every line, and lines of another source or
+    card do not count.
+    """
 
     def __init__(self, folder: Path, commit: str, machine: dict[str, str]) -> None:
         self.folder, self.path = folder, folder / "check.jsonl"

@@ -16,7 +16,9 @@ WRONG = 1
 
 
 def run(config: Config) -> int:
-    """Returns 1 where a part is wrong, failed, or did not end in its time. Raises UserError on bad input."""
+    """Returns 1 where a part is wrong, failed, or did not end in its time. Raises UserError on bad
+    input.
+    """
     if config.what == KERNELS:
         from c2srt.check.compiled import run_compiled
 
@@ -34,15 +36,17 @@ def run(config: Config) -> int:
 
 
 def run_parts(config: Config, parts: list[Part]) -> int:
-    """The parts without a good line of this source and card; then check.json and check.txt from all lines."""
+    """The parts without a good line of this source and card; then check.json and check.txt from all
+    lines.
+    """
     folder = open_folder(Path(config.out))
     worker = Worker(folder)
     if fault := worker.start():
         raise UserError(fault)
     record = Record(folder, config.commit, worker.machine)
     print(
-        f"{record.machine.get('card', 'unknown card')}, torch {record.machine.get('torch', '?')}: {len(parts)} parts, "
-        f"written to {record.path}",
+        f"{record.machine.get('card', 'unknown card')}, torch {record.machine.get('torch', '?')}:"
+        f" {len(parts)} parts, written to {record.path}",
         flush=True,
     )
     try:

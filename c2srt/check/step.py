@@ -1,4 +1,6 @@
-"""Whole steps of ViT, head and loss with AdamW: ours against the literal one, many in a row, and what the profiler counts."""
+"""Whole steps of ViT, head and loss with AdamW: ours against the literal one, many in a row, and
+what the profiler counts.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +24,9 @@ from c2srt.model.network import C2SRT
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel")
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 WOULD_WAIT = ("aten::_local_scalar_dense", "aten::nonzero")
-"""What makes the host wait for a GPU, as a CPU can count it: a value read, a size that depends on data."""
+"""What makes the host wait for a GPU, as a CPU can count it: a value read, a size that depends on
+data.
+"""
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 TOP = 10
 
@@ -48,7 +52,9 @@ def make_clip(case: Case, shape: Shape) -> Clip:
 
 
 def make_graph(case: Case, width: int, unseen: int = 0) -> Graph:
-    """Random unit text, and the shipped relation graph at the size of Open Images; the unseen hear some seen ones."""
+    """Random unit text, and the shipped relation graph at the size of Open Images; the unseen hear
+    some seen ones.
+    """
     sizes = case.sizes
     torch.manual_seed(0)
     text = F.normalize(torch.randn(sizes.categories + unseen, width), dim=-1)
@@ -110,7 +116,9 @@ class Step:
 
 
 def step(case: Case) -> Iterator[dict]:
-    """The literal step one image at a time, ours at the largest and at the smallest batch, with launches and waits of a step."""
+    """The literal step one image at a time, ours at the largest and at the smallest batch, with
+    launches and waits of a step.
+    """
     sizes, base = case.sizes, case.sizes.base
     literal = measured(case, make_step(case, base, 1, "literal"), 1, sizes.repeats // 2)
     yield {"what": f"literal, {case.best}, batch 1", **literal}
@@ -169,7 +177,9 @@ def measured(case: Case, call: Callable[[], None], batch: int, repeats: int) -> 
 
 
 def profiled(case: Case, call: Callable[[], None]) -> tuple[dict[str, int], dict[str, float]]:
-    """Launches and host waits of one call, and the costliest kernels in milliseconds (on a CPU: operators)."""
+    """Launches and host waits of one call, and the costliest kernels in milliseconds (on a CPU:
+    operators).
+    """
     call()
     synchronise(case.device)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * case.cuda

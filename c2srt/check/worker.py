@@ -1,7 +1,8 @@
-"""A process that runs parts, one after the other, and may be killed at any moment; the parent never touches a GPU.
+"""A process that runs parts, one after the other, and may be killed at any moment; the parent never
+touches a GPU.
 
-It lives as long as its parts end well: a part that hangs or kills it costs that part only, and the next one gets a new
-process. It leads a process group, so that what a part started ends with it.
+It lives as long as its parts end well: a part that hangs or kills it costs that part only, and the
+next one gets a new process. It leads a process group, so that what a part started ends with it.
 """
 
 import importlib
@@ -18,9 +19,11 @@ START_S = 120
 
 
 class Worker:
-    """`run` gives each part's rows and its (status, why). Processes are started when needed; `close` ends the last one.
+    """`run` gives each part's rows and its (status, why). Processes are started when needed;
+    `close` ends the last one.
 
-    `machine` describes the card and the versions, as the first process saw them; {} if none could be started.
+    `machine` describes the card and the versions, as the first process saw them; {} if none could
+    be started.
     """
 
     def __init__(self, out: Path) -> None:
@@ -29,8 +32,9 @@ class Worker:
     def run(
         self, place: str, kernels: bool, limit_s: float, note: Callable[[dict], None]
     ) -> tuple[list[dict], str, str]:
-        """The rows that came, the status and the reason of "module:function"; `note` is called with each row. `kernels`: on a
-        CPU, too, it runs the kernels, in Triton's interpreter."""
+        """The rows that came, the status and the reason of "module:function"; `note` is called with
+        each row. `kernels`: on a CPU, too, it runs the kernels, in Triton's interpreter.
+        """
         rows: list[dict] = []
         if self.process is None and (fault := self.start()):
             return rows, "died", fault
@@ -99,7 +103,9 @@ class Worker:
 
 
 def serve(pipe, out: str) -> None:
-    """The process: says what machine it sees, then a part in, its rows and its end out, until the pipe closes."""
+    """The process: says what machine it sees, then a part in, its rows and its end out, until the
+    pipe closes.
+    """
     os.setpgid(0, 0)
     log = os.open(Path(out) / "check.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -121,7 +127,9 @@ def serve(pipe, out: str) -> None:
 
 
 def set_interpreter(on: bool) -> None:
-    """Whether the kernels run on the CPU: they are slow there, and only those who compare them want it."""
+    """Whether the kernels run on the CPU: they are slow there, and only those who compare them want
+    it.
+    """
     os.environ.pop("TRITON_INTERPRET", None)
     if on:
         os.environ["TRITON_INTERPRET"] = "1"

@@ -13,7 +13,9 @@ STEPS = 5
 
 
 def zero(case: Case) -> Iterator[dict]:
-    """Stages 0 to 3 on the same model and batch: the loss of the first steps, milliseconds, memory."""
+    """Stages 0 to 3 on the same model and batch: the loss of the first steps, milliseconds,
+    memory.
+    """
     os.environ.update(
         RANK="0",
         LOCAL_RANK="0",
@@ -55,6 +57,7 @@ def one_stage(case: Case, stage: int) -> dict:
     }
     if not losses[-1] < losses[0]:
         row["wrong"] = (
-            f"ZeRO {stage}: the loss of one batch goes from {losses[0]:.4g} to {losses[-1]:.4g} in {STEPS} steps"
+            f"ZeRO {stage}: the loss of one batch goes from {losses[0]:.4g} to {losses[-1]:.4g} in"
+            f" {STEPS} steps"
         )
     return row | measured(case, lambda: engine.train_step([batch], 1.0), count, case.sizes.repeats)

@@ -1,7 +1,8 @@
 """Captions as the web writes them: only the dominant object is named, with a few of its attributes.
 
-That is the single-label bias that the paper attacks. Captions hold unseen pairs, as the web's did; they never hold an
-event's name: CLIP has not read these words, so an event can be known only through labels or relations.
+That is the single-label bias that the paper attacks. Captions hold unseen pairs, as the web's did;
+they never hold an event's name: CLIP has not read these words, so an event can be known only
+through labels or relations.
 """
 
 import random
@@ -14,7 +15,9 @@ from c2srt.demo.words import family_of
 FORMS = ("{}", "a {}", "a photo of a {}", "a picture of a {}", "a drawing of a {}", "there is a {}")
 """Also the prompt templates of the miniature's text features."""
 ICONIC = 0.5
-"""Share of captioned pictures that show one large object on a plain ground; without them a short training learns no shapes."""
+"""Share of captioned pictures that show one large object on a plain ground; without them a short
+training learns no shapes.
+"""
 
 
 def caption(picture: Picture, seed: int) -> str:
@@ -43,7 +46,9 @@ def captioned_picture(seed: int, number: int) -> Picture:
 
 
 def captioned_chunk(seed: int, numbers: range) -> tuple[np.ndarray, list[str]]:
-    """Captioned pictures `numbers`: uint8 [n, 64, 64, 3] and their captions (here, so that drawing needs no torch)."""
+    """Captioned pictures `numbers`: uint8 [n, 64, 64, 3] and their captions (here, so that drawing
+    needs no torch).
+    """
     pictures = [captioned_picture(seed, number) for number in numbers]
     return np.stack([render(picture) for picture in pictures]), [
         caption(picture, seed) for picture in pictures

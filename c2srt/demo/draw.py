@@ -1,6 +1,8 @@
-"""Draws the miniature's pictures: 64 × 64 pixels, a scene, one dominant object and one to three small ones.
+"""Draws the miniature's pictures: 64 × 64 pixels, a scene, one dominant object and one to three
+small ones.
 
-A picture is first a `Picture` (what is in it: a pure function of the seed, split and number), then pixels.
+A picture is first a `Picture` (what is in it: a pure function of the seed, split and number), then
+pixels.
 """
 
 import math
@@ -26,7 +28,9 @@ PLAIN, NO_PART, STUDIO = "plain", "none", "studio"
 
 @dataclass(frozen=True)
 class Thing:
-    """One object; `size` is its diameter and (x, y) its centre, in fine pixels; `angle` in radians."""
+    """One object; `size` is its diameter and (x, y) its centre, in fine pixels; `angle` in
+    radians.
+    """
 
     colour: str
     shape: str
@@ -59,7 +63,9 @@ def random_picture(seed: int, split: str, number: int) -> Picture:
 
 
 def iconic_picture(seed: int, split: str, number: int) -> Picture:
-    """One large object on a plain ground, as shops and encyclopedias show things; the web's captioned pictures hold many."""
+    """One large object on a plain ground, as shops and encyclopedias show things; the web's
+    captioned pictures hold many.
+    """
     chooser = random.Random(f"{seed}/{split}/{number}/iconic")
     drawn = random_thing(chooser, chooser.choice(SHAPES), [], True)
     size = chooser.randint(72, 104)
@@ -107,7 +113,9 @@ def random_thing(chooser: random.Random, shape: str, others: list[Thing], domina
 
 
 def clearance(spot: tuple[int, int], size: int, others: list[Thing]) -> float:
-    """Distance to the nearest other object's rim, capped at 4 fine pixels; negative where they overlap."""
+    """Distance to the nearest other object's rim, capped at 4 fine pixels; negative where they
+    overlap.
+    """
     return min(
         [4.0, *(math.dist(spot, (other.x, other.y)) - (size + other.size) / 2 for other in others)]
     )

@@ -1,9 +1,11 @@
-"""The demo's `llm` graph: an oracle's answers about each category, of one that knows how the miniature's world is made.
+"""The demo's `llm` graph: an oracle's answers about each category, of one that knows how the
+miniature's world is made.
 
-All 48 events have their defining companions first, which no language model could know: shown, it is called *oracle graph*.
-Rules over the world, never labels: what a name is, what it comes with. Lines have the form of the mined relations that
-the project ships (c2srt/data_files): {"mid", "name", "split", "related": [{"mid", "name", "type", "strength"}…]}, best first,
-related categories seen ones only.
+All 48 events have their defining companions first, which no language model could know: shown, it is
+called *oracle graph*. Rules over the world, never labels: what a name is, what it comes with. Lines
+have the form of the mined relations that the project ships (c2srt/data_files): {"mid", "name",
+"split", "related": [{"mid", "name", "type", "strength"}…]}, best first, related categories seen
+ones only.
 """
 
 import json

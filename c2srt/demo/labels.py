@@ -1,7 +1,8 @@
 """Which categories are true of a picture, and which of them somebody verified.
 
-The truth is the union over all objects; the verified labels are sparse and ternary like Open Images': some of what is
-there, some hard negatives that share a word with it, some random ones. Training labels never hold an unseen category.
+The truth is the union over all objects; the verified labels are sparse and ternary like Open
+Images': some of what is there, some hard negatives that share a word with it, some random ones.
+Training labels never hold an unseen category.
 """
 
 import random
@@ -14,15 +15,21 @@ from c2srt.demo.draw import NO_PART, PLAIN, Picture, Thing
 from c2srt.demo.words import Category, categories, family_of, pair_name
 
 DOMINANT, SMALL, PAIR = 0.9, 0.6, 0.7
-"""Chance that a word of the dominant or of a small object is verified; a pair's is `PAIR` times that."""
+"""Chance that a word of the dominant or of a small object is verified; a pair's is `PAIR` times
+that.
+"""
 SCENE, EVENT = 0.9, 0.7
 HARD_NEGATIVES, RANDOM_NEGATIVES = {True: 6, False: 16}, {True: 4, False: 24}
-"""Absent categories that were checked, an image: in training (True) far fewer than for evaluation, as in Open Images."""
+"""Absent categories that were checked, an image: in training (True) far fewer than for evaluation,
+as in Open Images.
+"""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Look-ups over `categories()`: column by name, columns by word, (column, companions) of the events."""
+    """Look-ups over `categories()`: column by name, columns by word, (column, companions) of the
+    events.
+    """
 
     index: dict[str, int]
     sharing: dict[str, tuple[int, ...]]
@@ -81,7 +88,9 @@ def truth(picture: Picture) -> np.ndarray:
 
 
 def verified(picture: Picture, seed: int, training: bool) -> dict[int, bool]:
-    """Column -> present or absent, for what somebody checked; only seen categories when `training`."""
+    """Column -> present or absent, for what somebody checked; only seen categories when
+    `training`.
+    """
     chooser = random.Random(f"{seed}/{picture.noise}/labels")
     chance = chances(picture)
     every: tuple[Category, ...] = categories()

@@ -1,7 +1,9 @@
-"""Figures that only the miniature can give: by group of unseen categories, and against everything that is true.
+"""Figures that only the miniature can give: by group of unseen categories, and against everything
+that is true.
 
-The verbs report ZSL and GZSL over verified labels, as on real data. Here the same scores are also split into unseen names that
-their words explain (`words`: pairs) and those they don't (`opaque`: events), and compared with the generator's truth.
+The verbs report ZSL and GZSL over verified labels, as on real data. Here the same scores are also
+split into unseen names that their words explain (`words`: pairs) and those they don't (`opaque`:
+events), and compared with the generator's truth.
 
 Shapes: N images, C categories.
 """
@@ -32,7 +34,9 @@ AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Split:
-    """One packed split with its truth: `images` uint8 [N, 3, S, S], `labels` int8 [N, C] in −1/0/1, `truth` bool [N, C]."""
+    """One packed split with its truth: `images` uint8 [N, 3, S, S], `labels` int8 [N, C] in −1/0/1,
+    `truth` bool [N, C].
+    """
 
     ids: list[str]
     images: Tensor
@@ -51,13 +55,16 @@ def of_kind(kind: str) -> np.ndarray:
 
 
 def load_split(shards: Path, raw: Path, split: str) -> Split:
-    """Reads a split from its shards, and its truth from the generator. Raises UserError if the two are of different worlds."""
+    """Reads a split from its shards, and its truth from the generator. Raises UserError if the two
+    are of different worlds.
+    """
     vocabulary, index = load_vocabulary(shards), load_index(shards)
     names = {"mids": ("U", 1), f"{split}_ids": ("U", 1), f"{split}_labels": ("b", 2)}
     truths = read_npz(raw / "truth.npz", f"remove {raw} and run `{Command('demo')}` again", names)
     if truths["mids"].tolist() != list(vocabulary.mids):
         raise UserError(
-            f"{shards} was packed from another miniature than {raw}: delete it and run `{Command('demo')}` again"
+            f"{shards} was packed from another miniature than {raw}: delete it and run"
+            f" `{Command('demo')}` again"
         )
     row = {name: position for position, name in enumerate(truths[f"{split}_ids"].tolist())}
     every = truths[f"{split}_labels"]
@@ -98,10 +105,12 @@ def model_scores(folder: Path, images: Tensor) -> np.ndarray:
 
 
 def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
-    """Events scored by the mean of their K neighbours' standardised CLIP scores, everything else by its own.
+    """Events scored by the mean of their K neighbours' standardised CLIP scores, everything else by
+    its own.
 
-    No training: it shows how much the oracle graph knows that the names do not say. Of an event's four neighbours three are the
-    companions that define it, the fourth is another event. table [C, K], −1 absent.
+    No training: it shows how much the oracle graph knows that the names do not say. Of an event's
+    four neighbours three are the companions that define it, the fourth is another event. table [C,
+    K], −1 absent.
     """
     standard = (scores - scores.mean(0)) / scores.std(0)
     result = standard.copy()
@@ -113,12 +122,16 @@ def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
 
 
 def prior_scores(labels: np.ndarray, images: int) -> np.ndarray:
-    """How often each category is a training positive, the same for every image: float32 [images, C]. Unseen ones: 0."""
+    """How often each category is a training positive, the same for every image: float32 [images,
+    C]. Unseen ones: 0.
+    """
     return np.tile((labels == 1).mean(0).astype(np.float32), (images, 1))
 
 
 def figures(scores: np.ndarray, split: Split, topk: tuple[int, ...]) -> dict[str, float]:
-    """Every figure of one row, as fractions: mAP is `per_class` over verified labels, `true …` over the generator's truth."""
+    """Every figure of one row, as fractions: mAP is `per_class` over verified labels, `true …` over
+    the generator's truth.
+    """
     part = measure(scores, split.labels, seen(), topk)
     values = mean_precisions(part, "")
     for label_set in (ZSL, GZSL):

@@ -1,6 +1,7 @@
 """The picture at the end: test images with what CLIP and C²SRT see in them.
 
-Right and wrong differ in colour (Okabe & Ito's blue and vermilion) *and* sign (✓ ✗); unseen categories are boxed.
+Right and wrong differ in colour (Okabe & Ito's blue and vermilion) *and* sign (✓ ✗); unseen
+categories are boxed.
 """
 
 from pathlib import Path
@@ -19,7 +20,8 @@ SHOWN, LINES = 8, 10
 
 
 def draw_predictions(path: Path, test, clip: np.ndarray, model: np.ndarray) -> None:
-    """Writes a PNG of the first `SHOWN` test images (not chosen: ids are hashes) with each scorer's best `LINES` categories.
+    """Writes a PNG of the first `SHOWN` test images (not chosen: ids are hashes) with each scorer's
+    best `LINES` categories.
 
     clip, model: scores [N, C]; `test` a c2srt.demo.measure.Split.
     """

@@ -1,8 +1,10 @@
-"""Pre-trains the miniature's own tiny CLIP on captioned pictures and saves it as open_clip would load any CLIP.
+"""Pre-trains the miniature's own tiny CLIP on captioned pictures and saves it as open_clip would
+load any CLIP.
 
-Two files in `folder`: model.json (open_clip's model config) and model.safetensors (a full state dict). Training keeps rows
-only for the tokens that occur; at the end they are put into the full byte-pair table, whose other rows keep a random
-value of the same size: words that this CLIP has never read.
+Two files in `folder`: model.json (open_clip's model config) and model.safetensors (a full state
+dict). Training keeps rows only for the tokens that occur; at the end they are put into the full
+byte-pair table, whose other rows keep a random value of the same size: words that this CLIP has
+never read.
 
 Shapes: n images, L tokens, D joint width, W words.
 """
@@ -38,7 +40,9 @@ WORDS = 10.0
 PATCH_DROPOUT, DROPOUT_SHARE = 0.5, 0.75
 """Half of the patches are dropped for three quarters of the steps: twice the speed."""
 WHITENED, WHITENING_FLOOR, WHITE = 1_000, 0.01, 0.25
-"""Images whose patches are whitened, the smallest variance that counts, and the standard deviation afterwards."""
+"""Images whose patches are whitened, the smallest variance that counts, and the standard deviation
+afterwards.
+"""
 
 
 def clip_key(seed: int) -> str:
@@ -67,7 +71,9 @@ def clip_key(seed: int) -> str:
 
 
 def pretrain(folder: Path, seed: int, workers: int) -> None:
-    """Draws the captioned pictures, trains, and writes model.json, model.safetensors and, last, clip.json with the key."""
+    """Draws the captioned pictures, trains, and writes model.json, model.safetensors and, last,
+    clip.json with the key.
+    """
     (folder / "clip.json").unlink(missing_ok=True)
     images, captions = captioned(seed, workers)
     state = train_clip(images, captions, seed, workers)
@@ -140,10 +146,13 @@ def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
 
 
 def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
-    """A trainable CLIP whose embedding has rows only for the tokens that occur; the captions' row numbers [n, L]; the
-    tokens' ids in ascending order (so that the end-of-text token stays the largest, as open_clip's pooling needs).
+    """A trainable CLIP whose embedding has rows only for the tokens that occur; the captions' row
+    numbers [n, L]; the tokens' ids in ascending order (so that the end-of-text token stays the
+    largest, as open_clip's pooling needs).
 
-    build_model starts from the same weights every time: seeds differ in pictures, captions, order and token rows."""
+    build_model starts from the same weights every time: seeds differ in pictures, captions, order
+    and token rows.
+    """
     config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], "patch_dropout": PATCH_DROPOUT}}
     clip = frozen_clip(build_model(config), config, MEAN, STD)
     used, rows = clip.tokenize(captions).unique(return_inverse=True)
@@ -157,8 +166,9 @@ def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
 def whiten_patches(visual: nn.Module, images: Tensor) -> None:
     """Starts the patch embedding as a whitening of pixel patches: images uint8 [n, 3, S, S].
 
-    Its filters are the patches' principal directions, each scaled to the same variance, so that edges, which say what
-    shape a thing is, weigh as much as colours from the first step on (the first layer of Jordan's airbench).
+    Its filters are the patches' principal directions, each scaled to the same variance, so that
+    edges, which say what shape a thing is, weigh as much as colours from the first step on (the
+    first layer of Jordan's airbench).
     """
     size, width = MODEL["vision_cfg"]["patch_size"], MODEL["vision_cfg"]["width"]
     patches = (
@@ -172,7 +182,9 @@ def whiten_patches(visual: nn.Module, images: Tensor) -> None:
 
 
 def make_optimizers(model: nn.Module, reader: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the transformer blocks, AdamW for the rest; each group keeps its peak learning rate."""
+    """Muon for the matrices of the transformer blocks, AdamW for the rest; each group keeps its
+    peak learning rate.
+    """
     blocks = [p for name, p in model.named_parameters() if "resblocks" in name and p.ndim == 2]
     others = [
         p
@@ -199,7 +211,9 @@ def caption_words(captions: list[str]) -> tuple[list[str], Tensor]:
 
 
 def epochs(count: int):
-    """Index batches without end; every image once an epoch, the ragged rest of an epoch left out."""
+    """Index batches without end; every image once an epoch, the ragged rest of an epoch left
+    out.
+    """
     while True:
         yield from torch.randperm(count)[: count // BATCH * BATCH].view(-1, BATCH)
 
@@ -229,7 +243,9 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def full_state(model: nn.Module, used: Tensor) -> dict[str, Tensor]:
-    """The state dict with the full token table [49408, width]: trained rows where tokens occurred, else random rows."""
+    """The state dict with the full token table [49408, width]: trained rows where tokens occurred,
+    else random rows.
+    """
     state = {
         name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()
     }

@@ -1,12 +1,14 @@
-"""Writes the miniature to disk exactly as Open Images V4 lies there, so that `c2srt shard` reads it as it reads the real one.
+"""Writes the miniature to disk exactly as Open Images V4 lies there, so that `c2srt shard` reads it
+as it reads the real one.
 
-<root>/2018_04/class-descriptions.csv, classes-trainable.txt (= seen), classes-seen.txt, classes-unseen.txt
-<root>/2018_04/train/train-images-boxable-with-rotation.csv, train-annotations-human-imagelabels.csv (and so on)
-<root>/images/<split>/<16 hex>.jpg
+<root>/2018_04/class-descriptions.csv, classes-trainable.txt (= seen), classes-seen.txt,
+classes-unseen.txt <root>/2018_04/train/train-images-boxable-with-rotation.csv,
+train-annotations-human-imagelabels.csv (and so on) <root>/images/<split>/<16 hex>.jpg
 <root>/relations.jsonl            the `llm` graph, an oracle (c2srt/demo/knowledge.py)
-<root>/groups.csv                 mid, group of each unseen category: its words explain it ("words") or not ("opaque")
-<root>/truth.npz                  ids and every true label of each split: what real data never have; evaluation only
-<root>/miniature.json             written last: what the folder was made from
+<root>/groups.csv                 mid, group of each unseen category: its words explain it ("words")
+or not ("opaque") <root>/truth.npz                  ids and every true label of each split: what
+real data never have; evaluation only <root>/miniature.json             written last: what the
+folder was made from
 """
 
 import base64
@@ -78,7 +80,9 @@ def image_id(seed: int, split: str, number: int) -> str:
 
 
 def write_raw(root: Path, seed: int, images: dict[str, int], workers: int) -> None:
-    """Draws `images[split]` pictures of each split with `workers` processes and writes all files; the mark comes last."""
+    """Draws `images[split]` pictures of each split with `workers` processes and writes all files;
+    the mark comes last.
+    """
     (root / MARK).unlink(missing_ok=True)
     write_lists(root)
     progress, truths = Progress("drawing the miniature", sum(images.values())), {}
@@ -108,7 +112,9 @@ def chunks(count: int) -> list[range]:
 
 
 def in_processes(function, items: Iterable, workers: int) -> Iterator:
-    """Results in the order of `items`, from `workers` fresh processes; they finish what they have begun when nobody wants more."""
+    """Results in the order of `items`, from `workers` fresh processes; they finish what they have
+    begun when nobody wants more.
+    """
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
         with unheard():

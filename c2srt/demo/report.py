@@ -1,4 +1,6 @@
-"""The end of the demo: every row's figures, the tables (terminal, Markdown, JSON) and the picture of predictions."""
+"""The end of the demo: every row's figures, the tables (terminal, Markdown, JSON) and the picture
+of predictions.
+"""
 
 import os
 from dataclasses import asdict
@@ -24,11 +26,14 @@ from c2srt.vocabulary import load_vocabulary
 
 FIGURES, FULL = "figures.json", "full"
 NEIGHBOURS, GRAPHS = "CLIP, events by their four neighbours (oracle graph)", "graphs"
-"""A row without training of its own, in the table of graphs: how much the oracle graph knows that the names do not say."""
+"""A row without training of its own, in the table of graphs: how much the oracle graph knows that
+the names do not say.
+"""
 
 
 def report(config, walk, tables: dict[str, Table]) -> str:
-    """Writes <out>/table.md, table.json, predictions.png and prints the tables; config and walk are c2srt.demo.run's.
+    """Writes <out>/table.md, table.json, predictions.png and prints the tables; config and walk are
+    c2srt.demo.run's.
 
     Returns the last lines of the demo: what to type next.
     """
@@ -75,7 +80,8 @@ def report(config, walk, tables: dict[str, Table]) -> str:
         measure.model_scores(place.trial(shown.run, (0, 0)) / "model", test.images),
     )
     print(
-        f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test images: {out / 'predictions.png'}"
+        f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test"
+        f" images: {out / 'predictions.png'}"
     )
     uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place.work / "mlflow.db")
     print(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
@@ -83,7 +89,9 @@ def report(config, walk, tables: dict[str, Table]) -> str:
 
 
 def what_next(place: Place, run: Path, test) -> str:
-    """The last lines: a drawn picture tagged by the model, two of its true labels among the words, and the figures."""
+    """The last lines: a drawn picture tagged by the model, two of its true labels among the words,
+    and the figures.
+    """
     there = np.flatnonzero(test.truth[0])[:2].tolist()
     absent = np.flatnonzero(~test.truth[0])[[0, -1]].tolist()
     image, words = (
@@ -92,9 +100,9 @@ def what_next(place: Place, run: Path, test) -> str:
     )
     own = {"checkpoint": run / "model", "images": [image], "labels": words}
     return (
-        f"\nTag a picture with words of your choice (this model knows drawn shapes only, no photographs):\n"
-        f"  {Command('predict', values=own)}\n"
-        f"Draw the paper's figures:\n  {Command('figures', work=place.work)}"
+        "\nTag a picture with words of your choice (this model knows drawn shapes only, no"
+        f" photographs):\n  {Command('predict', values=own)}\nDraw the paper's figures:\n "
+        f" {Command('figures', work=place.work)}"
     )
 
 

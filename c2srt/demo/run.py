@@ -1,7 +1,8 @@
-"""`c2srt demo`: draws the miniature Open Images, pre-trains its CLIP, then walks the whole road with the ordinary commands.
+"""`c2srt demo`: draws the miniature Open Images, pre-trains its CLIP, then walks the whole road
+with the ordinary commands.
 
-Every step is printed as the command that does the same; nothing here is done that a person could not type. Run again it
-goes on where it stopped: each command knows what it has finished.
+Every step is printed as the command that does the same; nothing here is done that a person could
+not type. Run again it goes on where it stopped: each command knows what it has finished.
 """
 
 import time
@@ -41,7 +42,8 @@ class Config:
             raise UserError("tables=[] leaves nothing to show: name some of configs/tables")
         if set(self.images) != {"train", "validation", "test"} or min(self.images.values()) < 1:
             raise UserError(
-                f"images={self.images} must give at least one image to each of train, validation and test"
+                f"images={self.images} must give at least one image to each of train, validation"
+                " and test"
             )
 
     @property
@@ -57,7 +59,9 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Walks the road and writes <out>/table.md, table.json (all tables of the run) and predictions.png."""
+    """Walks the road and writes <out>/table.md, table.json (all tables of the run) and
+    predictions.png.
+    """
     from c2srt.demo.report import report  # torch and matplotlib: not needed to print --help
 
     started, place, walk = time.monotonic(), config.place, Walk(Command("demo"))

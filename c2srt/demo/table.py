@@ -32,7 +32,9 @@ def markdown(caption: str, values: dict[str, Trials], topk: list[int]) -> str:
 def notes(trials: int) -> str:
     """How to read the tables: what the columns mean, and the spread."""
     return (
-        "Percent. mAP is `per_class` over verified labels, F1 micro over images with a positive. Unseen categories are *words* (pairs "
-        "of known words) and *opaque* (events, known only through what they come with). *true* columns use everything that the "
-        f"generator drew, which no real data set knows. The mAP of *prior only* is what chance gives. {spread_note(trials)} {ORACLE_NOTE}"
+        "Percent. mAP is `per_class` over verified labels, F1 micro over images with a positive."
+        " Unseen categories are *words* (pairs of known words) and *opaque* (events, known only"
+        " through what they come with). *true* columns use everything that the generator drew,"
+        " which no real data set knows. The mAP of *prior only* is what chance gives."
+        f" {spread_note(trials)} {ORACLE_NOTE}"
     )

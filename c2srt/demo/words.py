@@ -1,9 +1,10 @@
 """The miniature's world: its words, its categories, and what is true of them.
 
-An object is a colour, a shape, a pattern and a part, standing in a scene. Categories are the single words (atoms and
-their hypernyms), pairs of words ("red star", "star with wheels"), and *events* ("carnival"): names whose words say
-nothing, each meaning that at least two of three things come together, a scene and two shapes. An event can only be
-known through what it comes with, so only a relation graph (or labels) can tell what an unseen one looks like.
+An object is a colour, a shape, a pattern and a part, standing in a scene. Categories are the single
+words (atoms and their hypernyms), pairs of words ("red star", "star with wheels"), and *events*
+("carnival"): names whose words say nothing, each meaning that at least two of three things come
+together, a scene and two shapes. An event can only be known through what it comes with, so only a
+relation graph (or labels) can tell what an unseen one looks like.
 
 Everything here is fixed by `WORLD` alone: another seed draws other images of the same world.
 """
@@ -109,7 +110,9 @@ UNSEEN_PAIRS, UNSEEN_EVENTS = 50, 16
 
 @dataclass(frozen=True)
 class Category:
-    """One name: `kind` is atom, pair or event; `words` are what it is made of (for an event its three companions)."""
+    """One name: `kind` is atom, pair or event; `words` are what it is made of (for an event its
+    three companions).
+    """
 
     name: str
     kind: str
@@ -144,7 +147,9 @@ def family_of(word: str) -> str:
 
 @cache
 def categories() -> tuple[Category, ...]:
-    """All categories, seen first. Every word of an unseen pair, and every companion of an event, is itself seen."""
+    """All categories, seen first. Every word of an unseen pair, and every companion of an event, is
+    itself seen.
+    """
     chooser = random.Random(WORLD)
     atoms = (*COLOURS, *SHAPES, *PATTERNS, *PARTS, *SCENES, *FAMILIES, *WARMTH)
     pairs = (
@@ -164,7 +169,9 @@ def categories() -> tuple[Category, ...]:
 
 
 def companions(chooser: random.Random) -> list[tuple[str, str, str]]:
-    """(scene, shape, shape) for each event: scenes equally often, no two events with the same two shapes."""
+    """(scene, shape, shape) for each event: scenes equally often, no two events with the same two
+    shapes.
+    """
     shapes = chooser.sample(list(combinations(SHAPES, 2)), len(EVENTS))
     return [(SCENES[number % len(SCENES)], *pair) for number, pair in enumerate(shapes)]
 

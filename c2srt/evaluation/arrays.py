@@ -1,6 +1,8 @@
-"""Evaluation of anybody's predictions from three .npy files, mapped from disk and read in blocks of images.
+"""Evaluation of anybody's predictions from three .npy files, mapped from disk and read in blocks of
+images.
 
-scores [N, C] float (float64 stays float64), labels [N, C] in −1/0/1 of any numeric type, seen [C] bool.
+scores [N, C] float (float64 stays float64), labels [N, C] in −1/0/1 of any numeric type, seen [C]
+bool.
 """
 
 from collections.abc import Iterator
@@ -31,7 +33,9 @@ def evaluate_arrays(
     seed: int = 0,
     workers: int = 1,
 ) -> tuple[dict, pl.DataFrame]:
-    """As `evaluate_part`, from files, by `workers` threads. Raises UserError on anything that is not what the names say."""
+    """As `evaluate_part`, from files, by `workers` threads. Raises UserError on anything that is
+    not what the names say.
+    """
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
     task = Task(load_seen(seen), topk, protocols, draws, seed)
     check_arrays(*arrays, task)
@@ -49,8 +53,8 @@ def evaluate_arrays(
     parts.clear()
     if part.positive.all() and protocols != ("dense",):
         raise UserError(
-            f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means absent, write "
-            "2 · labels − 1, or ask for 'protocols=[dense]'"
+            f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means"
+            " absent, write 2 · labels − 1, or ask for 'protocols=[dense]'"
         )
     thresholds = at_least = None
     if "dense" in protocols:
@@ -85,7 +89,8 @@ def load_seen(path: Path) -> np.ndarray:
     array = np.asarray(load_array(path, "seen"))
     if array.ndim != 1 or not ((array == 0) | (array == 1)).all():
         raise UserError(
-            f"seen={path} must be [C] of true (seen) and false (unseen), not {list(array.shape)} {array.dtype}"
+            f"seen={path} must be [C] of true (seen) and false (unseen), not {list(array.shape)}"
+            f" {array.dtype}"
         )
     return array.astype(bool)
 
@@ -101,8 +106,9 @@ def check_arrays(scores: np.ndarray, labels: np.ndarray, task: Task) -> None:
         or not scores.size
     ):
         raise UserError(
-            f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(task.seen.shape)} disagree: "
-            "they must be [N, C], [N, C] and [C], none of them 0"
+            f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen"
+            f" {list(task.seen.shape)} disagree: they must be [N, C], [N, C] and [C], none of"
+            " them 0"
         )
     check_topk(task.seen, task.topk)
 

@@ -1,12 +1,15 @@
-"""95 % confidence intervals of mAP and F1@K: what the choice of test images alone moves, from a `Part`.
+"""95 % confidence intervals of mAP and F1@K: what the choice of test images alone moves, from a
+`Part`.
 
-A draw takes N of the N test images, with replacement; an image taken w times weighs w, which gives the AP of literally repeating
-its entries. Which images a draw takes is decided by the seed and by what the images hold, never by their place, so that any order
-of images and any number of workers give the same bits, and two models on the same labels meet nearly the same draws.
+A draw takes N of the N test images, with replacement; an image taken w times weighs w, which gives
+the AP of literally repeating its entries. Which images a draw takes is decided by the seed and by
+what the images hold, never by their place, so that any order of images and any number of workers
+give the same bits, and two models on the same labels meet nearly the same draws.
 
-Duplicates lift the AP of categories with few positives: draws lie above the value that they stand for, on Open Images by several
-of their own deviations, and their plain percentiles would not even hold it. An interval is therefore the draws' 2.5 and 97.5
-percentiles, moved so that their mean is the value.
+Duplicates lift the AP of categories with few positives: draws lie above the value that they stand
+for, on Open Images by several of their own deviations, and their plain percentiles would not even
+hold it. An interval is therefore the draws' 2.5 and 97.5 percentiles, moved so that their mean is
+the value.
 
 Shapes: N images, n verified entries, C categories, B draws.
 """
@@ -28,7 +31,9 @@ HIGH = 32
 
 @dataclass(frozen=True)
 class Chunk:
-    """Entries of a few whole categories, best score first in each; g groups of tied scores, c categories."""
+    """Entries of a few whole categories, best score first in each; g groups of tied scores, c
+    categories.
+    """
 
     image: np.ndarray
     """int32 [n]"""
@@ -58,10 +63,12 @@ def intervals(
     draws: int,
     seed: int,
 ) -> dict[str, dict]:
-    """{label set: {"mAP": {protocol: [low, high]}, "F1@K": {"P", "R", "F1": [low, high]}}} of B `draws` over the images.
+    """{label set: {"mAP": {protocol: [low, high]}, "F1@K": {"P", "R", "F1": [low, high]}}} of B
+    `draws` over the images.
 
-    `values` holds the measured figures in the same layout, null where nothing can be measured (so is the interval then).
-    Only per_class and lesa: the other protocols would have to look at every score, or at every pair of an image's labels, again.
+    `values` holds the measured figures in the same layout, null where nothing can be measured (so
+    is the interval then). Only per_class and lesa: the other protocols would have to look at every
+    score, or at every pair of an image's labels, again.
     """
     order = order_of_images(part)
     place = np.empty(part.images, np.int32)
@@ -96,7 +103,9 @@ def weights_of(images: int, seed: int, draws: range) -> np.ndarray:
 
 
 def order_of_images(part: Part) -> np.ndarray:
-    """Images by what they hold, int64 [N]: labels first, then scores, then hits; those alike in all are interchangeable."""
+    """Images by what they hold, int64 [N]: labels first, then scores, then hits; those alike in all
+    are interchangeable.
+    """
     bits = np.uint32 if part.score.dtype == np.float32 else np.uint64
     label = mixed(part.category.astype(np.uint64) * 2 + part.positive)
     score = mixed(label + (part.score + part.score.dtype.type(0)).view(bits))
@@ -154,7 +163,9 @@ def precisions(
     weights: np.ndarray,
     categories: int,
 ) -> np.ndarray:
-    """AP of each draw and category, [B, C]; `order` sorts the entries that count, `place` [n] finds their weights."""
+    """AP of each draw and category, [B, C]; `order` sorts the entries that count, `place` [n] finds
+    their weights.
+    """
     result = np.full((len(weights), categories), np.nan)
     for chunk in chunks(part, keys, order, place):
         for draw, row in enumerate(weights):

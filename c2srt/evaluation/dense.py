@@ -1,8 +1,8 @@
 """Exact AP where not verified counts as absent, without sorting images × categories scores.
 
-The dense AP of a category needs, for each score t of one of its positives, how many of *all* images score at least t. The
-positives' scores are known after one look at the test set (about a million); a second look counts. Counts add up over
-batches and ranks in any order.
+The dense AP of a category needs, for each score t of one of its positives, how many of *all* images
+score at least t. The positives' scores are known after one look at the test set (about a million);
+a second look counts. Counts add up over batches and ranks in any order.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,17 @@ import numpy as np
 from c2srt.evaluation.metrics import inside_category, precision_of_groups
 from c2srt.evaluation.part import Part
 
-
 COUNT_IMAGES, STRIP = 4096, 128
-"""Images that callers count at a time, and categories of them that are copied and sorted at a time (2 MiB)."""
+"""Images that callers count at a time, and categories of them that are copied and sorted at a time
+(2 MiB).
+"""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The distinct scores of each category's positives, category by category, best first; T in all."""
+    """The distinct scores of each category's positives, category by category, best first; T in
+    all.
+    """
 
     score: np.ndarray
     """float [T]"""
@@ -31,8 +34,9 @@ class Thresholds:
     def count(self, *scores: np.ndarray) -> np.ndarray:
         """How many of the images of all `scores` [b, C] reach each threshold: int64 [T].
 
-        Sorting a column and looking the few thresholds up is faster than looking its many scores up among the thresholds, and the
-        more so the longer the columns: give some thousand images at once (COUNT_IMAGES).
+        Sorting a column and looking the few thresholds up is faster than looking its many scores up
+        among the thresholds, and the more so the longer the columns: give some thousand images at
+        once (COUNT_IMAGES).
         """
         at_least, images = np.zeros(len(self.score), np.int64), sum(map(len, scores))
         present = np.flatnonzero(np.diff(self.start))

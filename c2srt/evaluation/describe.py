@@ -58,8 +58,9 @@ def published_row(published: dict) -> list[str]:
 
 
 def notes(results: dict) -> list[str]:
-    """Sentences on intervals, the ISR, label sets that cannot be measured, what looks surer than it is, labels that are not the
-    published ones, and names."""
+    """Sentences on intervals, the ISR, label sets that cannot be measured, what looks surer than it
+    is, labels that are not the published ones, and names.
+    """
     isr, bootstrap, found = results["isr"], results.get("bootstrap"), []
     if bootstrap:
         found.append(
@@ -67,13 +68,15 @@ def notes(results: dict) -> list[str]:
         )
     if isr:
         found.append(
-            f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} % at the cap"
+            f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} %"
+            " at the cap"
         )
     for label_set in LABEL_SETS:
         if not results[label_set]["images"]:
             count = results[label_set]["categories"]["all"]
             found.append(
-                f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no positive label here"
+                f"note: {label_set.upper()} cannot be measured: its {count:,} categories have no"
+                " positive label here"
             )
     found += [f"warning: {printable(sentence)}" for sentence in results.get("warnings", ())]
     return found + other_labels(results) + given_away(results)
@@ -94,8 +97,9 @@ def other_labels(results: dict) -> list[str]:
         value = values["positives_per_image"]
         if value is not None and not known.agrees(label_set, value):
             found.append(
-                f"note: {label_set.upper()} has {value:.3f} positives per image over {over}, the published tables "
-                f"{published[label_set]:g}: other labels or images, so P, R and F1 cannot be compared with them"
+                f"note: {label_set.upper()} has {value:.3f} positives per image over {over}, the"
+                f" published tables {published[label_set]:g}: other labels or images, so P, R and"
+                " F1 cannot be compared with them"
             )
     return found
 
@@ -106,8 +110,8 @@ def given_away(results: dict) -> list[str]:
     unseen = len({name.split("/")[0] for name in names})
     examples = ", ".join(map(shown, names[:EXAMPLES])) + ", …" * (len(names) > EXAMPLES)
     return [
-        f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one but for a plural "
-        f"({examples}): the training saw these words, say so beside ZSL"
+        f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen"
+        f" one but for a plural ({examples}): the training saw these words, say so beside ZSL"
     ]
 
 

@@ -1,7 +1,8 @@
-"""What a reader must know beside a result: the published positives per image, and unseen names that a seen one gives away.
+"""What a reader must know beside a result: the published positives per image, and unseen names that
+a seen one gives away.
 
-Positives per image are a constant of the test labels that every published P@K and R@K reveals (K · P@K / R@K): where ours differ,
-the labels are not those of the published tables.
+Positives per image are a constant of the test labels that every published P@K and R@K reveals (K ·
+P@K / R@K): where ours differ, the labels are not those of the published tables.
 """
 
 from dataclasses import dataclass
@@ -31,13 +32,16 @@ NUS_WIDE = Published(1.875, 6.80, (3, 2), True)
 
 
 def published(vocabulary: Vocabulary) -> Published | None:
-    """The constants that belong to a vocabulary; None for any other list, on which they would mean nothing."""
+    """The constants that belong to a vocabulary; None for any other list, on which they would mean
+    nothing.
+    """
     return {NUS_WIDE_VOCABULARY: NUS_WIDE, open_images_v4().hash: OPEN_IMAGES}.get(vocabulary.hash)
 
 
 def given_away(vocabulary: Vocabulary) -> list[tuple[int, int]]:
-    """(unseen, seen) columns whose names are equal but for a plural's s (and capitals), in the order of the unseen ones: of such
-    an unseen category the training saw the word."""
+    """(unseen, seen) columns whose names are equal but for a plural's s (and capitals), in the
+    order of the unseen ones: of such an unseen category the training saw the word.
+    """
     names = [name.casefold() for name in vocabulary.names]
     seen: dict[str, int] = {}
     for column in range(vocabulary.seen_count):

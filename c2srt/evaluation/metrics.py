@@ -2,10 +2,12 @@
 
 Shapes: n entries (one verified image-category pair each), C categories. An entry is one uint64 key:
 
-    bits 63…40 category · 39…8 rank of the score, best first · 7…0 flags (bit 0 positive, the rest the caller's)
+    bits 63…40 category · 39…8 rank of the score, best first · 7…0 flags (bit 0 positive, the rest
+    the caller's)
 
-so one sort of plain integers brings the entries of every category together, best score first, and equal scores side
-by side. Nothing but the keys decides the result, hence it is bit-equal for any order in which entries arrive.
+so one sort of plain integers brings the entries of every category together, best score first, and
+equal scores side by side. Nothing but the keys decides the result, hence it is bit-equal for any
+order in which entries arrive.
 """
 
 from collections.abc import Iterator
@@ -19,9 +21,11 @@ KEYS_AT_ONCE = 1 << 17
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:
-    """Scores [n] float -> uint32 [n] that ascend where scores descend; equal exactly where scores are equal (−0.0 = 0.0).
+    """Scores [n] float -> uint32 [n] that ascend where scores descend; equal exactly where scores
+    are equal (−0.0 = 0.0).
 
-    float32 (and float16) are mapped bit by bit; float64 does not fit 32 bits and is ranked among the n scores given.
+    float32 (and float16) are mapped bit by bit; float64 does not fit 32 bits and is ranked among
+    the n scores given.
     """
     if scores.dtype == np.float64:
         return np.unique(-scores, return_inverse=True)[1].astype(np.uint32)
@@ -47,10 +51,12 @@ def category_of(keys: np.ndarray) -> np.ndarray:
 
 
 def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.ndarray:
-    """AP of every category, float64 [C], NaN where a category has no positive entry; `flag` leaves out entries without it.
+    """AP of every category, float64 [C], NaN where a category has no positive entry; `flag` leaves
+    out entries without it.
 
-    Tied scores form one threshold (scikit-learn's `average_precision_score`): AP = Σ_t ΔTP(t)/P · TP(t)/n(t) over the
-    distinct scores t, with TP(t) positives and n(t) entries scoring at least t. Keys must be sorted.
+    Tied scores form one threshold (scikit-learn's `average_precision_score`): AP = Σ_t ΔTP(t)/P ·
+    TP(t)/n(t) over the distinct scores t, with TP(t) positives and n(t) entries scoring at least t.
+    Keys must be sorted.
     """
     result = np.full(categories, np.nan)
     for some in whole_categories(keys):
@@ -67,7 +73,9 @@ def average_precision(keys: np.ndarray, categories: int, flag: int = 0) -> np.nd
 
 
 def whole_categories(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """Views of sorted keys, about KEYS_AT_ONCE each, that never split a category: temporaries stay small and in cache."""
+    """Views of sorted keys, about KEYS_AT_ONCE each, that never split a category: temporaries stay
+    small and in cache.
+    """
     begin = 0
     while begin < len(keys):
         last = keys[min(begin + KEYS_AT_ONCE, len(keys)) - 1]
@@ -77,7 +85,9 @@ def whole_categories(keys: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def inside_category(first: np.ndarray, running: np.ndarray) -> np.ndarray:
-    """Counts that run on over all groups [g] -> counts that start again at every category; `first` [c] is its first group."""
+    """Counts that run on over all groups [g] -> counts that start again at every category; `first`
+    [c] is its first group.
+    """
     before = np.where(first > 0, running[first - 1], 0)
     return running - np.repeat(before, np.diff(np.append(first, len(running))))
 
@@ -85,7 +95,8 @@ def inside_category(first: np.ndarray, running: np.ndarray) -> np.ndarray:
 def precision_of_groups(
     first: np.ndarray, positives: np.ndarray, entries: np.ndarray
 ) -> np.ndarray:
-    """AP [c], NaN without a positive, from tie groups [g], best score first inside each category; `first` [c] is its first group.
+    """AP [c], NaN without a positive, from tie groups [g], best score first inside each category;
+    `first` [c] is its first group.
 
     `positives` and `entries` count what scores at least as high as the group, in its category.
     """

@@ -1,7 +1,8 @@
-"""What a set of images leaves behind for evaluation: its verified entries and its top-K counts; about 40 MB for Open Images.
+"""What a set of images leaves behind for evaluation: its verified entries and its top-K counts;
+about 40 MB for Open Images.
 
-Parts merge by concatenation. Every reduction of them (protocols.py) sorts first or sums exactly, so any split of the
-images over ranks, in any order, gives the same bits.
+Parts merge by concatenation. Every reduction of them (protocols.py) sorts first or sums exactly, so
+any split of the images over ranks, in any order, gives the same bits.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -16,7 +17,8 @@ from c2srt.files import whole_file
 from c2srt.opened import read_npz, wrong
 
 SCORES_AT_ONCE = 1 << 19
-"""Scores that are measured at a time: 2 MiB, which stay in a core's cache for the passes over them."""
+"""Scores that are measured at a time: 2 MiB, which stay in a core's cache for the passes over them.
+"""
 ZSL, GZSL = LABEL_SETS = ("zsl", "gzsl")
 
 
@@ -27,7 +29,9 @@ def columns_of(label_set: str, seen: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """n verified entries of N images, image by image; the second axis of `positives` and `hits` is LABEL_SETS."""
+    """n verified entries of N images, image by image; the second axis of `positives` and `hits` is
+    LABEL_SETS.
+    """
 
     category: np.ndarray
     """int32 [n]"""
@@ -40,9 +44,13 @@ class Part:
     positives: np.ndarray
     """int32 [N, 2]: labels +1 of each image"""
     hits: np.ndarray
-    """float64 [N, 2, len(topk)]: expected positives among its K best, NaN where the label set has no category"""
+    """float64 [N, 2, len(topk)]: expected positives among its K best, NaN where the label set has
+    no category
+    """
     isr: np.ndarray
-    """int64 [batches, 3]: patches selected, pairs at the cap, image-category pairs; no rows without ISR"""
+    """int64 [batches, 3]: patches selected, pairs at the cap, image-category pairs; no rows without
+    ISR
+    """
 
     @property
     def images(self) -> int:
@@ -110,7 +118,8 @@ def measure(
 
     `first` is the number of the batch's first image (for messages), `isr` as in `Part`.
 
-    Raises UserError on NaN or infinite scores, other labels, shapes that disagree, or K beyond a label set.
+    Raises UserError on NaN or infinite scores, other labels, shapes that disagree, or K beyond a
+    label set.
     """
     check_shapes(scores, labels, seen)
     check_topk(seen, topk)
@@ -133,8 +142,10 @@ def measure(
 
 
 def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0) -> Part:
-    """As `measure` without a K, of arrays whose shapes fit. It looks at no score without a label and refuses none: whether they
-    are finite is the caller's to know. Raises UserError on other labels."""
+    """As `measure` without a K, of arrays whose shapes fit. It looks at no score without a label
+    and refuses none: whether they are finite is the caller's to know. Raises UserError on other
+    labels.
+    """
     place = nonzero(labels)
     image, category = np.divmod(place, scores.shape[1])
     verified = np.bincount(image, minlength=len(scores)).astype(np.int32)
@@ -157,7 +168,9 @@ def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, firs
 
 
 def per_image(chosen: np.ndarray, entries: np.ndarray) -> np.ndarray:
-    """How many of the entries of each image are chosen: bool [n], image by image, and int32 [b] -> int32 [b]."""
+    """How many of the entries of each image are chosen: bool [n], image by image, and int32 [b] ->
+    int32 [b].
+    """
     running = np.cumsum(np.append(False, chosen), dtype=np.int32)
     return np.diff(running[np.cumsum(entries)], prepend=np.int32(0))
 
@@ -165,9 +178,11 @@ def per_image(chosen: np.ndarray, entries: np.ndarray) -> np.ndarray:
 def best_of(
     scores: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int
 ) -> dict[str, np.ndarray]:
-    """{label set: `best` [b, max(topk) + 1]}; nothing without a K or a category. Raises UserError on a score that is not finite.
+    """{label set: `best` [b, max(topk) + 1]}; nothing without a K or a category. Raises UserError
+    on a score that is not finite.
 
-    The one look at all scores, a few images at a time, so that they stay in a core's cache for all that is done to them.
+    The one look at all scores, a few images at a time, so that they stay in a core's cache for all
+    that is done to them.
     """
     rows = max(1, SCORES_AT_ONCE // scores.shape[1])
     columns = {label_set: columns_of(label_set, seen) for label_set in LABEL_SETS}
@@ -194,7 +209,9 @@ def float_type(scores: np.ndarray) -> type:
 
 
 def taken(scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The columns [C] bool of scores [b, C]; a view where they lie side by side, as seen and unseen ones do in a vocabulary."""
+    """The columns [C] bool of scores [b, C]; a view where they lie side by side, as seen and unseen
+    ones do in a vocabulary.
+    """
     places = np.flatnonzero(columns)
     together = slice(places[0], places[-1] + 1)
     return scores[:, together] if columns[together].all() else scores[:, places]
@@ -209,12 +226,13 @@ def check_shapes(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> No
         or not scores.shape[1]
     ):
         raise UserError(
-            f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(seen.shape)} disagree: "
-            "they must be [N, C], [N, C] and [C]"
+            f"scores {list(scores.shape)}, labels {list(labels.shape)} and seen {list(seen.shape)}"
+            " disagree: they must be [N, C], [N, C] and [C]"
         )
     if scores.shape[1] > MAX_CATEGORIES:
         raise UserError(
-            f"{scores.shape[1]} categories are more than the {MAX_CATEGORIES} that evaluation can hold"
+            f"{scores.shape[1]} categories are more than the {MAX_CATEGORIES} that evaluation can"
+            " hold"
         )
 
 
@@ -223,13 +241,15 @@ def check_finite(scores: np.ndarray, first: int) -> None:
     if not (finite := np.isfinite(scores)).all():
         image, category = np.argwhere(~finite)[0]
         raise UserError(
-            f"the score of image {first + image} for category {category} is {scores[image, category]}: "
-            "scores must be finite"
+            f"the score of image {first + image} for category {category} is"
+            f" {scores[image, category]}: scores must be finite"
         )
 
 
 def check_labels(label: np.ndarray, image: np.ndarray, category: np.ndarray, first: int) -> None:
-    """Raises UserError with the first label that is none of −1, 0, 1; `label` [n] are those that are not 0."""
+    """Raises UserError with the first label that is none of −1, 0, 1; `label` [n] are those that
+    are not 0.
+    """
     if len(wrong := np.flatnonzero((label != 1) & (label != -1))):
         at = wrong[0]
         raise UserError(

@@ -1,14 +1,17 @@
 """The four mAP protocols of the field, side by side, and micro F1@K.
 
-Each protocol takes a `Part` of all test images and a label set and returns AP [C] float64 with NaN for every category that its
-mean leaves out; `np.nanmean` of it is the mAP. Labels: −1 verified absent, +1 present, 0 not verified.
+Each protocol takes a `Part` of all test images and a label set and returns AP [C] float64 with NaN
+for every category that its mean leaves out; `np.nanmean` of it is the mAP. Labels: −1 verified
+absent, +1 present, 0 not verified.
 
-| name        | images                                | categories in the mean          | AP of category c                   |
+| name        | images                                | categories in the mean          | AP of
+category c                   |
 |-------------|---------------------------------------|---------------------------------|------------------------------------|
-| per_class   | with a positive in the label set      | with a positive                 | over images with label ±1 for c    |
-| lesa        | all                                   | all; no positive counts as 0    | over images with label ±1 for c    |
-| biam_legacy | with a positive in the label set      | with any ±1                     | over *all* verified labels of them |
-| dense       | all                                   | with a positive                 | 0 counts as −1                     |
+| per_class   | with a positive in the label set      | with a positive                 | over
+images with label ±1 for c    | | lesa        | all                                   | all; no
+positive counts as 0    | over images with label ±1 for c    | | biam_legacy | with a positive in
+the label set      | with any ±1                     | over *all* verified labels of them | | dense
+| all                                   | with a positive                 | 0 counts as −1 |
 """
 
 import math
@@ -24,11 +27,15 @@ PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
 IN_LABEL_SET = {label_set: 2 << position for position, label_set in enumerate(LABEL_SETS)}
 """Flag of an entry whose image has a positive in that label set."""
 FLATTENED_AT_ONCE = 1 << 20
-"""biam_legacy repeats an image's entries once per verified label; this many keys (8 bytes each) are held at a time."""
+"""biam_legacy repeats an image's entries once per verified label; this many keys (8 bytes each) are
+held at a time.
+"""
 
 
 def sorted_keys(part: Part) -> np.ndarray:
-    """The part's entries as sorted keys; every protocol over verified labels is a filter of them."""
+    """The part's entries as sorted keys; every protocol over verified labels is a filter of
+    them.
+    """
     of_image = np.zeros(part.images, np.uint8)
     for position, label_set in enumerate(LABEL_SETS):
         of_image |= (part.positives[:, position] > 0) * np.uint8(IN_LABEL_SET[label_set])
@@ -47,12 +54,16 @@ def keys_of(label_set: str, seen: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def per_class(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
-    """The headline: AP over the verified labels of images that have a positive in the label set; NaN without a positive."""
+    """The headline: AP over the verified labels of images that have a positive in the label set;
+    NaN without a positive.
+    """
     return average_precision(keys_of(label_set, seen, keys), len(seen), IN_LABEL_SET[label_set])
 
 
 def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
-    """LESA's: AP over the verified labels of all images; a category without a positive is 0 and in the mean."""
+    """LESA's: AP over the verified labels of all images; a category without a positive is 0 and in
+    the mean.
+    """
     found = average_precision(keys_of(label_set, seen, keys), len(seen))
     return only(columns_of(label_set, seen), np.nan_to_num(found, nan=0.0))
 
@@ -60,16 +71,20 @@ def lesa(keys: np.ndarray, seen: np.ndarray, label_set: str) -> np.ndarray:
 def dense(
     thresholds: Thresholds, at_least: np.ndarray, seen: np.ndarray, label_set: str
 ) -> np.ndarray:
-    """Every image counts for every category, not verified as absent; `at_least` from `Thresholds.count` over all images."""
+    """Every image counts for every category, not verified as absent; `at_least` from
+    `Thresholds.count` over all images.
+    """
     return only(columns_of(label_set, seen), thresholds.average_precision(at_least))
 
 
 def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
-    """What BiAM's released `compute_AP` returns (util_openimages.py), ties grouped. It is *not* the AP of a category.
+    """What BiAM's released `compute_AP` returns (util_openimages.py), ties grouped. It is *not* the
+    AP of a category.
 
-    It selects the rows with y_c ≠ 0 and then forgets to select the column: the "AP of c" ranks every verified label (of the
-    label set) of those images. Hence a column with −1 only still gets a value; rows without any positive would give 0, but
-    images without a positive were left out before. Kept only to read published tables.
+    It selects the rows with y_c ≠ 0 and then forgets to select the column: the "AP of c" ranks
+    every verified label (of the label set) of those images. Hence a column with −1 only still gets
+    a value; rows without any positive would give 0, but images without a positive were left out
+    before. Kept only to read published tables.
     """
     with_positive = part.positives[:, LABEL_SETS.index(label_set)] > 0
     inside = columns_of(label_set, seen)[part.category] & np.repeat(with_positive, part.verified)
@@ -95,7 +110,9 @@ def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
 
 
 def chunks_of_categories(category: np.ndarray, length: np.ndarray) -> Iterator[slice]:
-    """Slices of anchors sorted by category: whole categories, at least one, up to about FLATTENED_AT_ONCE repeated entries."""
+    """Slices of anchors sorted by category: whole categories, at least one, up to about
+    FLATTENED_AT_ONCE repeated entries.
+    """
     ends = np.append(np.flatnonzero(np.diff(category)) + 1, len(category))
     total = length.cumsum()[ends - 1] if len(category) else ()
     begin = taken = 0
@@ -113,10 +130,12 @@ def only(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
 def f1_at_k(
     part: Part, label_set: str, topk: tuple[int, ...], every_image: bool = False
 ) -> dict[str, dict[str, float]]:
-    """{"F1@K": {"P", "R", "F1"}} over the images with a positive in the label set (as `per_class`), or over every image.
+    """{"F1@K": {"P", "R", "F1"}} over the images with a positive in the label set (as `per_class`),
+    or over every image.
 
-    Micro: P = TP / (images · K), R = TP / positives. A label 0 or −1 among the K best is a false positive; ties at the
-    K-th place share it (`expected_hits`). The sum over images is exact (`math.fsum`), so their order cannot matter.
+    Micro: P = TP / (images · K), R = TP / positives. A label 0 or −1 among the K best is a false
+    positive; ties at the K-th place share it (`expected_hits`). The sum over images is exact
+    (`math.fsum`), so their order cannot matter.
     """
     position = LABEL_SETS.index(label_set)
     positives = part.positives[:, position]

@@ -3,18 +3,21 @@
 results.json (fractions 0–1; null where nothing can be measured):
 
     {"checkpoint": str | null, "vocabulary": hash | null, "images": N,
-     "zsl": {"mAP": {"per_class", "lesa", "biam_legacy", "dense"},       the protocols of protocols.py that were asked for
-             "F1@10": {"P", "R", "F1"}, …,                               over the images with a positive in the label set
-             "positives_per_image",                                       of the same images; equals K·P@K / R@K
-             "images",                                                    how many those are
-             "categories": {"all", "verified", "positive"},               with any label ±1, with a label +1
-             "all_images": {"F1@10": …, "positives_per_image"},           the same over every image (NUS-WIDE's tables)
-             "ci95": {"mAP": {"per_class": [low, high], "lesa"}, "F1@10": {"P", "R", "F1"}, …}},   absent without draws
-     "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}, "bootstrap": {"draws", "seed"} | null,
-     "published": {"zsl", "gzsl": positives per image, "over": "all" | "positive"} | null,
-     "given_away": ["unseen/seen name", …],                              the last two from a vocabulary (known.py)
-     "warnings": ["…", …],                                               sentences: figures that look surer than they are
-     "files": {"per_category.csv": SHA-256}}                              of the table that belongs to these results
+     "zsl": {"mAP": {"per_class", "lesa", "biam_legacy", "dense"},       the protocols of
+     protocols.py that were asked for
+             "F1@10": {"P", "R", "F1"}, …,                               over the images with a
+             positive in the label set "positives_per_image",
+             of the same images; equals K·P@K / R@K "images",
+             how many those are "categories": {"all", "verified", "positive"},               with
+             any label ±1, with a label +1 "all_images": {"F1@10": …, "positives_per_image"},
+             the same over every image (NUS-WIDE's tables) "ci95": {"mAP": {"per_class": [low,
+             high], "lesa"}, "F1@10": {"P", "R", "F1"}, …}},   absent without draws
+     "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}, "bootstrap":
+     {"draws", "seed"} | null, "published": {"zsl", "gzsl": positives per image, "over": "all" |
+     "positive"} | null, "given_away": ["unseen/seen name", …],                              the
+     last two from a vocabulary (known.py) "warnings": ["…", …],
+     sentences: figures that look surer than they are "files": {"per_category.csv": SHA-256}}
+     of the table that belongs to these results
 """
 
 import json
@@ -46,14 +49,18 @@ Figure = Annotated[float, Within(ge=-1e15, le=1e15)] | None
 Score = dict[Literal["P", "R", "F1"], Figure]
 F1 = re.compile(r"F1@[0-9]{1,9}")
 FEW = 30
-"""Categories, or images, below which a mean is called an anecdote. APs of categories differ by about 0.3
-(one standard deviation), so a mean over 30 of them is off by 0.3 / √30, 5 points: three times what the
-paper's C²SRT and MKT lie apart on NUS-WIDE. Its 81 unseen categories are above the bound."""
+"""Categories, or images, below which a mean is called an anecdote. APs of categories differ by
+about 0.3 (one standard deviation), so a mean over 30 of them is off by 0.3 / √30, 5 points: three
+times what the paper's C²SRT and MKT lie apart on NUS-WIDE. Its 81 unseen categories are above the
+bound.
+"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured: seen [C] bool, the K of F1@K, the protocols of mAP; the bootstrap's draws (0: no intervals) and seed."""
+    """What is measured: seen [C] bool, the K of F1@K, the protocols of mAP; the bootstrap's draws
+    (0: no intervals) and seed.
+    """
 
     seen: np.ndarray
     topk: tuple[int, ...]
@@ -153,9 +160,11 @@ def read_results(folder: Path, made_by: Command | None = None) -> dict:
 def evaluate_part(
     part: Part, task: Task, thresholds: Thresholds | None, at_least: np.ndarray | None
 ) -> tuple[dict, pl.DataFrame]:
-    """The "images", "zsl", "gzsl", "isr", "bootstrap", "warnings" of results.json, and the per-category table [C rows].
+    """The "images", "zsl", "gzsl", "isr", "bootstrap", "warnings" of results.json, and the
+    per-category table [C rows].
 
-    `thresholds` and `at_least` only for the dense protocol. Raises UserError if no image has a positive label.
+    `thresholds` and `at_least` only for the dense protocol. Raises UserError if no image has a
+    positive label.
     """
     if not part.positive.any():
         raise UserError(
@@ -188,16 +197,19 @@ def evaluate_part(
 
 
 def warnings_of(values: dict, columns: dict[str, np.ndarray], task: Task) -> list[str]:
-    """A sentence for each label set that rests on too little, or on categories that every model gets right."""
+    """A sentence for each label set that rests on too little, or on categories that every model
+    gets right.
+    """
     found = []
     for label_set in LABEL_SETS:
         name, images = label_set.upper(), values[label_set]["images"]
         categories = values[label_set]["categories"]["positive"]
         if images and min(categories, images) < FEW:
             found.append(
-                f"{name} is measured over {counted(categories, 'category', 'categories')} and "
-                f"{counted(images, 'image')} with a positive: under {FEW} of either it is an anecdote, and an "
-                "interval over the images, however narrow, says nothing of other categories"
+                f"{name} is measured over {counted(categories, 'category', 'categories')} and"
+                f" {counted(images, 'image')} with a positive: under {FEW} of either it is an"
+                " anecdote, and an interval over the images, however narrow, says nothing of other"
+                " categories"
             )
         alone = (
             columns_of(label_set, task.seen)
@@ -206,8 +218,9 @@ def warnings_of(values: dict, columns: dict[str, np.ndarray], task: Task) -> lis
         )
         if alone.any() and set(task.protocols) & {"per_class", "lesa"}:
             found.append(
-                f"{int(alone.sum()):,} of the {counted(categories, 'category', 'categories')} of {name} with a "
-                "positive have no verified negative: their AP is 1 whatever the model"
+                f"{int(alone.sum()):,} of the {counted(categories, 'category', 'categories')} of"
+                f" {name} with a positive have no verified negative: their AP is 1 whatever the"
+                " model"
             )
     return found
 
@@ -262,13 +275,17 @@ def f1_summary(part: Part, task: Task, label_set: str, every_image: bool) -> dic
 
 
 def isr_statistics(part: Part) -> dict[str, float] | None:
-    """Patches that the ISR selects per image and category, and the share of pairs at its cap; None without ISR."""
+    """Patches that the ISR selects per image and category, and the share of pairs at its cap; None
+    without ISR.
+    """
     patches, capped, pairs = part.isr.sum(0).tolist()
     return {"mean_patches": patches / pairs, "capped_share": capped / pairs} if pairs else None
 
 
 def about(vocabulary: Vocabulary, split: str) -> dict:
-    """The "published" and "given_away" of results.json: what known.py knows of a vocabulary, the first of its test split only."""
+    """The "published" and "given_away" of results.json: what known.py knows of a vocabulary, the
+    first of its test split only.
+    """
     known: Published | None = published(vocabulary) if split == "test" else None
     constants = (
         {ZSL: known.zsl, GZSL: known.gzsl, "over": "all" if known.every_image else "positive"}
@@ -285,7 +302,9 @@ def about(vocabulary: Vocabulary, split: str) -> dict:
 
 
 def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
-    """Writes per_category.csv, then results.json, which vouches for it; the caller holds the folder."""
+    """Writes per_category.csv, then results.json, which vouches for it; the caller holds the
+    folder.
+    """
     texts = [name for name, kind in table.schema.items() if kind == pl.String]
     table = table.with_columns(pl.col(texts).map_elements(csv_cell, pl.String)) if texts else table
     withdraw(out / RESULTS)
@@ -295,7 +314,9 @@ def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
 
 
 def flat(results: dict) -> dict[str, float]:
-    """The label sets' numbers as {"zsl/mAP/per_class": …} without nulls and intervals: what a tracker records."""
+    """The label sets' numbers as {"zsl/mAP/per_class": …} without nulls and intervals: what a
+    tracker records.
+    """
     found, todo = {}, [(label_set, results[label_set]) for label_set in LABEL_SETS]
     for name, value in todo:
         if isinstance(value, dict):

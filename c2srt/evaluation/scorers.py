@@ -1,4 +1,5 @@
-"""What can be evaluated on shards: an exported model, CLIP zero-shot, and the class prior; one `scores(images)` for all.
+"""What can be evaluated on shards: an exported model, CLIP zero-shot, and the class prior; one
+`scores(images)` for all.
 
 Shapes: b images, S pixels a side, C categories, D joint width.
 """
@@ -27,9 +28,11 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip" or "prior".
+    """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip" or
+    "prior".
 
-    clip, text and form: CLIP zero-shot; prior [C]: the class prior; identity: `identity` of it when the command started.
+    clip, text and form: CLIP zero-shot; prior [C]: the class prior; identity: `identity` of it when
+    the command started.
     """
 
     checkpoint: str
@@ -56,7 +59,9 @@ class ModelScorer:
         )
 
     def scores(self, images: Tensor) -> tuple[np.ndarray, tuple[int, int, int] | None]:
-        """uint8 [b, 3, S, S] -> scores float32 [b, C]; ISR's (patches selected, pairs at the cap, pairs) or None."""
+        """uint8 [b, 3, S, S] -> scores float32 [b, C]; ISR's (patches selected, pairs at the cap,
+        pairs) or None.
+        """
         scores, counts = self.model.scores(images.to(self.device))
         isr = None
         if counts is not None:
@@ -69,9 +74,11 @@ class ModelScorer:
 
 
 class ClipScorer:
-    """The frozen CLIP, without training or relations. `form` cosine: that of the global image feature and the text features;
-    softmax: over all C categories at CLIP's own scale (100 for the released models), as its logarithm, which ranks alike and
-    cannot underflow. It ranks an image's categories as the cosine does, but not the images of a category."""
+    """The frozen CLIP, without training or relations. `form` cosine: that of the global image
+    feature and the text features; softmax: over all C categories at CLIP's own scale (100 for the
+    released models), as its logarithm, which ranks alike and cannot underflow. It ranks an image's
+    categories as the cosine does, but not the images of a category.
+    """
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
         clip = load_clip(subject.clip)
@@ -96,7 +103,9 @@ class ClipScorer:
 
 
 class PriorScorer:
-    """Every image gets the same scores: how often each category was positive in training (`prior_scores`)."""
+    """Every image gets the same scores: how often each category was positive in training
+    (`prior_scores`).
+    """
 
     size = 8  # pixels are not looked at
 
@@ -109,14 +118,18 @@ class PriorScorer:
 
 
 def load_scorer(subject: Subject, device: torch.device) -> ModelScorer | ClipScorer | PriorScorer:
-    """Loads what `subject` names. Raises UserError if it is absent, broken or of another vocabulary."""
+    """Loads what `subject` names. Raises UserError if it is absent, broken or of another
+    vocabulary.
+    """
     return {CLIP: ClipScorer, PRIOR: PriorScorer}.get(subject.checkpoint, ModelScorer)(
         subject, device
     )
 
 
 def identity(subject: Subject, index: ShardIndex) -> str:
-    """Changes when the scores of the same images would: the results carry it. Raises UserError if a file is absent."""
+    """Changes when the scores of the same images would: the results carry it. Raises UserError if a
+    file is absent.
+    """
     if subject.checkpoint == PRIOR:
         return hash_of([shard.sha256 for shard in index.split("train")])
     if subject.checkpoint == CLIP:
@@ -134,8 +147,9 @@ def identity(subject: Subject, index: ShardIndex) -> str:
 
 
 def find_export(path: str) -> Path:
-    """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises UserError if there is none, with
-    the models that are near."""
+    """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises
+    UserError if there is none, with the models that are near.
+    """
     for folder in (Path(path), Path(path) / "model"):
         if is_export(folder):
             return folder
@@ -144,7 +158,10 @@ def find_export(path: str) -> Path:
     if (training / "checkpoints").is_dir():
         advice = f"make one with `{Command('export', checkpoint=training, out=training / 'model')}`"
     elif near:
-        advice = f"there is {', '.join(map(str, near[:SHOWN]))}{' …' if len(near) > SHOWN else ''}: give one as checkpoint=…"
+        advice = (
+            f"there is {', '.join(map(str, near[:SHOWN]))}{' …' if len(near) > SHOWN else ''}: give"
+            " one as checkpoint=…"
+        )
     else:
         advice = "give the model/ or best/ folder that training writes"
     raise UserError(
@@ -157,7 +174,9 @@ def is_export(folder: Path) -> bool:
 
 
 def exports_below(folder: Path) -> list[Path]:
-    """The exports up to three folders below one, the shallowest first: where `c2srt demo`, `tables` and `train` put them."""
+    """The exports up to three folders below one, the shallowest first: where `c2srt demo`, `tables`
+    and `train` put them.
+    """
     if folder == folder.parent and folder.is_absolute():
         return []  # the whole machine is not near
     found = [
@@ -182,14 +201,18 @@ def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.
 
 
 def prior_of(counts: np.ndarray, images: int, vocabulary: Vocabulary) -> np.ndarray:
-    """Share of training images that are positive for each category, float32 [C]; unseen categories, never trained on, 0."""
+    """Share of training images that are positive for each category, float32 [C]; unseen categories,
+    never trained on, 0.
+    """
     prior = (counts / images).astype(np.float32)
     prior[vocabulary.seen_count :] = 0
     return prior
 
 
 def prior_scores(index: ShardIndex, vocabulary: Vocabulary, split: str = "train") -> np.ndarray:
-    """The class prior [C] of a training split: the same ranking for every image, the floor under any GZSL F1."""
+    """The class prior [C] of a training split: the same ranking for every image, the floor under
+    any GZSL F1.
+    """
     shards = index.split(split)
     counts = sum(class_counts(index, shard, vocabulary) for shard in shards)
     return prior_of(counts, sum(shard.count for shard in shards), vocabulary)

@@ -6,8 +6,9 @@ Shapes: b images, C categories, p positives of those images.
 import numpy as np
 
 GROUPS, FEW = 4, 64
-"""Maxima are halved while GROUPS of them are left for each score that is looked for: few more scores then reach their bound.
-Below FEW scores for each one that is looked for, that does not pay."""
+"""Maxima are halved while GROUPS of them are left for each score that is looked for: few more
+scores then reach their bound. Below FEW scores for each one that is looked for, that does not pay.
+"""
 SHORT = 1 << 10
 """Fewer bytes than that are not worth being looked at as words."""
 
@@ -15,8 +16,8 @@ SHORT = 1 << 10
 def nonzero(values: np.ndarray) -> np.ndarray:
     """Places of what is not zero in values [b, C], as ascending int64 into the flattened array.
 
-    One-byte values are nearly all zero (labels, rare flags): eight of them are looked at as one word, and of which words are not
-    zero again eight at once.
+    One-byte values are nearly all zero (labels, rare flags): eight of them are looked at as one
+    word, and of which words are not zero again eight at once.
     """
     flat = values.reshape(-1)
     whole = len(flat) // 8 * 8
@@ -33,8 +34,9 @@ def nonzero(values: np.ndarray) -> np.ndarray:
 def best(scores: np.ndarray, count: int) -> np.ndarray:
     """The `count` best scores of each image, ascending: [b, C] -> [b, count], 1 ≤ count ≤ C.
 
-    Take the maxima of pairs of an image's scores, of pairs of these, and so on: the count-th best of such maxima is a bound that
-    the count best scores reach, and hardly any other. Only what reaches it is sorted.
+    Take the maxima of pairs of an image's scores, of pairs of these, and so on: the count-th best
+    of such maxima is a bound that the count best scores reach, and hardly any other. Only what
+    reaches it is sorted.
     """
     if scores.shape[1] < FEW * count:
         found = np.partition(scores, scores.shape[1] - count, axis=1)[:, scores.shape[1] - count :]
@@ -61,11 +63,13 @@ def expected_hits(
     positive: np.ndarray,
     topk: tuple[int, ...],
 ) -> np.ndarray:
-    """Positives among the K best scores of each image, float64 [b, len(topk)]: scores [b, C], finite; their `best`, one more than
-    the largest K of them if there are as many; of the positives their image [p] and score [p].
+    """Positives among the K best scores of each image, float64 [b, len(topk)]: scores [b, C],
+    finite; their `best`, one more than the largest K of them if there are as many; of the positives
+    their image [p] and score [p].
 
-    Ties at the K-th place share what is left of it: with g scores above the K-th best one and m equal to it, each of the m
-    counts (K − g) / m. That is the mean over all orders of the ties, so the order of the columns cannot matter.
+    Ties at the K-th place share what is left of it: with g scores above the K-th best one and m
+    equal to it, each of the m counts (K − g) / m. That is the mean over all orders of the ties, so
+    the order of the columns cannot matter.
     """
     hits = np.empty((len(scores), len(topk)))
     for column, k in enumerate(topk):

@@ -1,4 +1,6 @@
-"""Figure 6(b): what the ISR changes in each category's AP, from two evaluations of `c2srt evaluate`."""
+"""Figure 6(b): what the ISR changes in each category's AP, from two evaluations of `c2srt
+evaluate`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ COLUMN = "gzsl_per_class"
 
 @dataclass(frozen=True)
 class ApChange:
-    """n categories with an AP in both evaluations: names, seen bool [n], AP without and with ISR [n], fractions."""
+    """n categories with an AP in both evaluations: names, seen bool [n], AP without and with ISR
+    [n], fractions.
+    """
 
     names: list[str]
     mids: list[str]
@@ -55,7 +59,9 @@ class ApChange:
 
 
 def folders(inputs: Inputs) -> dict[bool, Path]:
-    """The evaluation without (False) and with ISR: `with_isr`, else the one beside our model, else the last one."""
+    """The evaluation without (False) and with ISR: `with_isr`, else the one beside our model, else
+    the last one.
+    """
     config = inputs.config
     beside = inputs.model_folder.parent / "evaluation"
     last = beside if beside.exists() else inputs.work / "evaluation"
@@ -86,20 +92,23 @@ def made_from(inputs: Inputs) -> dict:
 
 
 def numbers(inputs: Inputs) -> ApChange:
-    """Raises UserError if the two differ in more than the ISR, or one of them is not what its key says."""
+    """Raises UserError if the two differ in more than the ISR, or one of them is not what its key
+    says.
+    """
     where = folders(inputs)
     results = {isr: read_results(folder, evaluation(folder)) for isr, folder in where.items()}
     for isr, key in ((True, "with_isr"), (False, "without_isr")):
         if (results[isr].get("isr") is not None) != isr:
             raise UserError(
-                f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name another one"
+                f"{key}={where[isr]} is an evaluation with{'out' if isr else ''} ISR: name"
+                " another one"
             )
     for what in ("vocabulary", "images"):
         one, other = (results[isr].get(what) for isr in (True, False))
         if one != other:
             raise UserError(
-                f"{where[True]} and {where[False]} differ in {what} ({one}, {other}): evaluate both on the same "
-                f"split, the second with `{evaluation(where[False])}`"
+                f"{where[True]} and {where[False]} differ in {what} ({one}, {other}): evaluate both"
+                f" on the same split, the second with `{evaluation(where[False])}`"
             )
     return joined(*(read_table(where[isr] / PER_CATEGORY) for isr in (False, True)))
 

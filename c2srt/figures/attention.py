@@ -1,4 +1,5 @@
-"""Figure 7: how much an unseen category listens to its seen neighbours (eq. 20, 22), in the first layer of the IST.
+"""Figure 7: how much an unseen category listens to its seen neighbours (eq. 20, 22), in the first
+layer of the IST.
 
 Shapes: n categories asked about, K neighbours, H heads, D width, d = D / H.
 """
@@ -26,8 +27,10 @@ ROWS, TOP, IMAGES = 12, 5, 50
 
 @dataclass(frozen=True)
 class Row:
-    """An unseen category: its neighbours heard most (at most TOP) with their weights, best first; the weight of itself (None
-    where the model has no self-loops), of all other neighbours (None where there are none); the images these are means over."""
+    """An unseen category: its neighbours heard most (at most TOP) with their weights, best first;
+    the weight of itself (None where the model has no self-loops), of all other neighbours (None
+    where there are none); the images these are means over.
+    """
 
     name: str
     neighbours: list[str]
@@ -39,7 +42,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Relations:
-    """The rows, the split whose images they are means over, and whether the model's graph is an oracle's."""
+    """The rows, the split whose images they are means over, and whether the model's graph is an
+    oracle's.
+    """
 
     rows: list[Row]
     split: str
@@ -60,12 +65,14 @@ def made_from(inputs: Inputs) -> dict:
 
 
 def numbers(inputs: Inputs) -> Relations:
-    """Raises UserError if the model has no IST, or a category that is asked for is seen, hears none or is in no image."""
+    """Raises UserError if the model has no IST, or a category that is asked for is seen, hears none
+    or is in no image.
+    """
     ours, vocabulary = inputs.ours, inputs.vocabulary
     if not ours.model.config.ist:
         raise UserError(
-            f"{inputs.model_folder} was trained with model.ist=false and has no relation weights: give another "
-            "model=…"
+            f"{inputs.model_folder} was trained with model.ist=false and has no relation weights:"
+            " give another model=…"
         )
     places, labels = inputs.photos.candidates
     rows = []
@@ -80,7 +87,9 @@ def numbers(inputs: Inputs) -> Relations:
 
 
 def hears_an_oracle(inputs: Inputs) -> bool:
-    """Whether the model's graph is the `llm` graph that is there, and that one says of itself that an oracle wrote it."""
+    """Whether the model's graph is the `llm` graph that is there, and that one says of itself that
+    an oracle wrote it.
+    """
     folder, table = Path(inputs.config.relations_folder) / "llm", inputs.ours.graph.table.cpu()
     try:
         provenance = read_json(folder / PROVENANCE, Command("relations"))
@@ -92,15 +101,17 @@ def hears_an_oracle(inputs: Inputs) -> bool:
 
 
 def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
-    """The categories asked for, or of the unseen ones with a neighbour the ROWS present in most images; present bool [n, C]."""
+    """The categories asked for, or of the unseen ones with a neighbour the ROWS present in most
+    images; present bool [n, C].
+    """
     seen, hears = inputs.vocabulary.seen_count, (inputs.ours.graph.table >= 0).any(1).cpu().numpy()
     count = present.sum(0)
     if inputs.categories is None:
         able = [column for column in range(seen, len(count)) if hears[column] and count[column]]
         if not able:
             raise UserError(
-                f"no unseen category with a neighbour is present in the {len(present):,} images looked at: nothing "
-                "to draw"
+                f"no unseen category with a neighbour is present in the {len(present):,} images"
+                " looked at: nothing to draw"
             )
         return sorted(able, key=lambda column: -count[column])[:ROWS]
     for column in inputs.categories:
@@ -111,13 +122,16 @@ def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:
         }
         if why := next((why for why, holds in faults.items() if holds), None):
             raise UserError(
-                f"categories: {inputs.vocabulary.titles[column]!r} {why}: name unseen ones with neighbours and images"
+                f"categories: {inputs.vocabulary.titles[column]!r} {why}: name unseen ones with"
+                " neighbours and images"
             )
     return inputs.categories
 
 
 def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.ndarray, list[int]]:
-    """α of one category, mean over images uint8 [b, 3, S, S] and heads, and the categories that it belongs to."""
+    """α of one category, mean over images uint8 [b, 3, S, S] and heads, and the categories that it
+    belongs to.
+    """
     table = with_self_loops(ours.graph.table, ours.model.config.self_loops)[column].tolist()
     graph, categories = subgraph(ours.graph, [column], 1)
     with torch.no_grad():
@@ -133,7 +147,9 @@ def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.nda
 
 
 def first_attention(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -> Tensor:
-    """α [C, K, H] of the first layer for one image: patches [P, D], global_ [D]. K counts the self-loop; absent neighbours: 0."""
+    """α [C, K, H] of the first layer for one image: patches [P, D], global_ [D]. K counts the
+    self-loop; absent neighbours: 0.
+    """
     from c2srt.model.literal import input_features, local_features  # PyG takes seconds to import
 
     tensors = {name: parameter.to(patches.dtype) for name, parameter in head.named_parameters()}

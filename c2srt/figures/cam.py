@@ -1,7 +1,8 @@
 """Table 2: where in the photo CLIP, MKT and ours find a category (Grad-CAM, Selvaraju et al. 2017).
 
-The layer is the output of the last but one block for all three, since nothing of CLIP's final patch features reaches its score.
-The target is the category's score, ours through ISR and IST; which patches the ISR takes is a choice without gradient.
+The layer is the output of the last but one block for all three, since nothing of CLIP's final patch
+features reaches its score. The target is the category's score, ours through ISR and IST; which
+patches the ISR takes is a choice without gradient.
 
 This is the only file that imports pytorch_grad_cam.
 
@@ -28,8 +29,9 @@ PHOTOS = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One photo [side, side, 3]: its categories' columns, names and labels in −1/0/1, and for each model a map a category,
-    float32 [rows, columns of patches], not scaled."""
+    """One photo [side, side, 3]: its categories' columns, names and labels in −1/0/1, and for each
+    model a map a category, float32 [rows, columns of patches], not scaled.
+    """
 
     image: str
     photo: np.ndarray
@@ -65,7 +67,9 @@ def made_from(inputs: Inputs) -> dict:
 
 
 def numbers(inputs: Inputs) -> Cams:
-    """A row a photo. Raises UserError if a chosen photo has no present or no absent category and none is named."""
+    """A row a photo. Raises UserError if a chosen photo has no present or no absent category and
+    none is named.
+    """
     rows = []
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
         shown = {column for row in rows for column in row.columns}
@@ -91,8 +95,9 @@ def numbers(inputs: Inputs) -> Cams:
 
 
 def tempting(sample: Sample, viewers: list[Viewer], shown: set[int]) -> list[int]:
-    """The verified present and the verified absent category that the models rank best on average, no model before another; one
-    that is not `shown` yet, where there is one."""
+    """The verified present and the verified absent category that the models rank best on average,
+    no model before another; one that is not `shown` yet, where there is one.
+    """
     ranks = np.mean(
         [
             ranks_of(viewer.scores(centre_pixels(sample.image, viewer.size)[None])[0])
@@ -105,7 +110,8 @@ def tempting(sample: Sample, viewers: list[Viewer], shown: set[int]) -> list[int
         columns = np.flatnonzero(sample.labels == label)
         if not len(columns):
             raise UserError(
-                f"image {sample.id} has no category that is verified as {word}: name some with 'categories=[…]'"
+                f"image {sample.id} has no category that is verified as {word}: name some with"
+                " 'categories=[…]'"
             )
         chosen.append(int(min(columns, key=lambda column: (column in shown, ranks[column]))))
     return chosen
@@ -123,7 +129,8 @@ class OneScore(nn.Module):
 
 
 def class_activation(viewer: Viewer, image: Tensor, column: int) -> np.ndarray:
-    """ReLU(Σ_w mean over patches(∂score/∂A_w) · A_w) of one uint8 image [3, S, S]: float32 [rows, columns], not scaled.
+    """ReLU(Σ_w mean over patches(∂score/∂A_w) · A_w) of one uint8 image [3, S, S]: float32 [rows,
+    columns], not scaled.
 
     Raises UserError if the ViT has fewer than two blocks.
     """

@@ -1,6 +1,7 @@
 """Figures 4, 5 and 9: mAP and F1@K over K, α and λ, from the sweeps that `c2srt tables` writes.
 
-<tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials": [{"clip", "seed", "values":
+<tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials":
+[{"clip", "seed", "values":
                               {"zsl/mAP/per_class": fraction, "gzsl/F1@10/F1": …}}]}]}
 """
 
@@ -25,7 +26,9 @@ MAP = "mAP/per_class"
 
 @dataclass(frozen=True)
 class Curves:
-    """`values[label set][metric][i]` are the trials' fractions at x[i], in ascending order of x; metrics: mAP, F1@K …"""
+    """`values[label set][metric][i]` are the trials' fractions at x[i], in ascending order of x;
+    metrics: mAP, F1@K …
+    """
 
     name: str
     axis: str
@@ -41,7 +44,9 @@ def path_of(inputs: Inputs, name: str) -> Path:
 
 
 def made_from(inputs: Inputs, name: str) -> dict:
-    """Raises Missing without the table, or while it holds too few values of x, as `tables train=false` leaves it."""
+    """Raises Missing without the table, or while it holds too few values of x, as `tables
+    train=false` leaves it.
+    """
     table = sha256_of_file(need(path_of(inputs, name), made_by(inputs, name)))
     numbers(inputs, name)
     return {"table": table}
@@ -56,7 +61,9 @@ def made_by(inputs: Inputs, name: str) -> Command:
 
 
 def numbers(inputs: Inputs, name: str) -> Curves:
-    """Raises UserError if the file is no such table, Missing if it has fewer than two values of x."""
+    """Raises UserError if the file is no such table, Missing if it has fewer than two values of
+    x.
+    """
     path = path_of(inputs, name)
     content = read_json(path, made_by(inputs, name))
     try:
@@ -68,7 +75,8 @@ def numbers(inputs: Inputs, name: str) -> Curves:
         x = [float(row["x"]) for row in rows]
         if len(x) < 2:
             raise Missing(
-                f"{path} holds {len(x)} values of x: a curve needs two, run `{made_by(inputs, name)}` again"
+                f"{path} holds {len(x)} values of x: a curve needs two, run"
+                f" `{made_by(inputs, name)}` again"
             )
         values = {
             label_set: {

@@ -1,4 +1,6 @@
-"""Figure 10: the relation graphs of one category, kinds side by side (numbers and drawing as in `c2srt relations report`)."""
+"""Figure 10: the relation graphs of one category, kinds side by side (numbers and drawing as in
+`c2srt relations report`).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +44,16 @@ def kinds_of(inputs: Inputs) -> list[str]:
     found = [kind for kind in KINDS if kind != "none" and (folder / kind / PROVENANCE).is_file()]
     if not found:
         raise Missing(
-            f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …"
+            f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`,"
+            " graph=similarity, …"
         )
     return found
 
 
 def made_from(inputs: Inputs) -> dict:
-    """All files of the graphs are hashed, those that are there; `load_graphs` refuses damaged ones."""
+    """All files of the graphs are hashed, those that are there; `load_graphs` refuses damaged
+    ones.
+    """
     folder = Path(inputs.config.relations_folder)
     files = [
         folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)

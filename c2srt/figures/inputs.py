@@ -39,7 +39,9 @@ def need(path: Path, command: Command | str) -> Path:
 
 
 class Inputs:
-    """Shards, models and settings of one call. Raises Missing or UserError at the first use of what is absent or wrong."""
+    """Shards, models and settings of one call. Raises Missing or UserError at the first use of what
+    is absent or wrong.
+    """
 
     def __init__(self, config: "Config") -> None:
         self.config, self.work = config, Path(config.work)
@@ -113,17 +115,22 @@ class Inputs:
         return [*found, self.ours]
 
     def load(self, folder: Path, kind: str):
-        """The export in a folder. Raises UserError if it is another kind of network or of another vocabulary."""
+        """The export in a folder. Raises UserError if it is another kind of network or of another
+        vocabulary.
+        """
         exported = load_export(folder)
         check_same_vocabulary(self.vocabulary, exported.vocabulary.hash, folder, Command("train"))
         if exported.model.config.kind != kind:
             raise UserError(
-                f"{folder} holds a model of kind {exported.model.config.kind} where one of kind {kind} belongs"
+                f"{folder} holds a model of kind {exported.model.config.kind} where one of kind"
+                f" {kind} belongs"
             )
         return exported
 
     def made_from(self) -> dict:
-        """Identity of the photos: shards, split, and what decides the choice. Raises UserError on what the split lacks."""
+        """Identity of the photos: shards, split, and what decides the choice. Raises UserError on
+        what the split lacks.
+        """
         config = self.config
         self.photos.places_of(config.images or [])
         return {
@@ -150,13 +157,16 @@ class Inputs:
 
 
 def export_at(folder: Path, verb: str, *overrides: str) -> Path:
-    """The folder of an export, its parent's `model` too. Raises Missing, with the command that trains it."""
+    """The folder of an export, its parent's `model` too. Raises Missing, with the command that
+    trains it.
+    """
     for place in (folder, folder / "model"):
         if is_export(place):
             return place
     training = folder.parent if folder.name == "model" else folder
     raise Missing(
-        f"there is no trained model in {folder}: make it with `{Command(verb, *overrides, out=training)}`"
+        f"there is no trained model in {folder}: make it with"
+        f" `{Command(verb, *overrides, out=training)}`"
     )
 
 

@@ -1,8 +1,10 @@
-"""Figure 6(a): with how many patches each category is recognised best, and how many the adaptive ISR takes.
+"""Figure 6(a): with how many patches each category is recognised best, and how many the adaptive
+ISR takes.
 
-The model is scored again with an ISR that takes exactly the k best patches of every category, for each k; nothing is trained.
-Images stream through, in pieces that wait on disk, so that an interrupted run goes on: kept are verified entries
-(c2srt/evaluation/part.py) and two sums a category.
+The model is scored again with an ISR that takes exactly the k best patches of every category, for
+each k; nothing is trained. Images stream through, in pieces that wait on disk, so that an
+interrupted run goes on: kept are verified entries (c2srt/evaluation/part.py) and two sums a
+category.
 
 Shapes: b images of a batch, C categories, T values of k.
 """
@@ -29,15 +31,19 @@ from c2srt.progress import Progress
 NEVER = 2.0
 """A threshold that no sum of softmax scores reaches."""
 PIECE_IMAGES, PIECES = 128, "isr-patches-pieces"
-"""How many images an interrupted run loses at most, and where in `out` what is counted waits until the figure is drawn."""
+"""How many images an interrupted run loses at most, and where in `out` what is counted waits until
+the figure is drawn.
+"""
 POSITIVES = 5
 """A category with fewer present images has no place in the distribution: its AP is chance."""
 
 
 @dataclass(frozen=True)
 class PatchCounts:
-    """k tried [T], AP [T, C] and the adaptive ISR's [C] (NaN without a positive), best k [C] (0: left out), mean patches taken
-    where the category is present [C] (NaN: nowhere), present images [C], seen [C] bool, and how many images."""
+    """k tried [T], AP [T, C] and the adaptive ISR's [C] (NaN without a positive), best k [C] (0:
+    left out), mean patches taken where the category is present [C] (NaN: nowhere), present images
+    [C], seen [C] bool, and how many images.
+    """
 
     tried: list[int]
     ap: np.ndarray
@@ -78,12 +84,15 @@ def made_from(inputs: Inputs) -> dict:
 
 
 def numbers(inputs: Inputs) -> PatchCounts:
-    """Scores the split (or `statistics` images of it) once a k. Raises UserError if no k fits or nothing is present."""
+    """Scores the split (or `statistics` images of it) once a k. Raises UserError if no k fits or
+    nothing is present.
+    """
     ours, seen = with_isr(inputs), np.arange(len(inputs.vocabulary)) < inputs.vocabulary.seen_count
     tried = [k for k in sorted(set(inputs.config.fixed)) if k <= inputs.ours.model.patch_count]
     if not tried:
         raise UserError(
-            f"fixed={inputs.config.fixed}: an image has {ours.model.patch_count} patches, so none of these can be taken"
+            f"fixed={inputs.config.fixed}: an image has {ours.model.patch_count} patches, so none"
+            " of these can be taken"
         )
     heads = [ours.model.head, *(fixed(ours.model.head, k) for k in tried)]
     places = inputs.photos.some(inputs.config.statistics)
@@ -93,8 +102,8 @@ def numbers(inputs: Inputs) -> PatchCounts:
     )
     if not present.any():
         raise UserError(
-            f"none of the {len(places):,} images of split {inputs.config.split} has a positive label: nothing can be "
-            "measured"
+            f"none of the {len(places):,} images of split {inputs.config.split} has a positive"
+            " label: nothing can be measured"
         )
     parts = [merge([piece.parts[place] for piece in pieces]) for place in range(len(heads))]
     adaptive, *ap = [per_class(sorted_keys(part), seen, GZSL) for part in parts]
@@ -113,7 +122,9 @@ def numbers(inputs: Inputs) -> PatchCounts:
 
 @dataclass(frozen=True)
 class Piece:
-    """What some images leave: a Part for each head, the adaptive one's patches where a category is present [C], how often [C]."""
+    """What some images leave: a Part for each head, the adaptive one's patches where a category is
+    present [C], how often [C].
+    """
 
     parts: list[Part]
     taken: np.ndarray
@@ -144,7 +155,9 @@ def load_piece(path: Path, heads: int) -> Piece:
 
 
 def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator[Piece]:
-    """Counts the images in pieces of whole batches; those that an interrupted run has left in <out> are read."""
+    """Counts the images in pieces of whole batches; those that an interrupted run has left in <out>
+    are read.
+    """
     config = inputs.config
     images = -(-PIECE_IMAGES // config.batch) * config.batch
     folder = unfinished(
@@ -190,7 +203,9 @@ def fixed(head: Head, k: int) -> Head:
 
 
 def best_of(ap: np.ndarray, tried: list[int], positives: np.ndarray) -> np.ndarray:
-    """The k [C] of the greatest AP [T, C], the smallest of equals; 0 for categories with few positives or one AP at every k."""
+    """The k [C] of the greatest AP [T, C], the smallest of equals; 0 for categories with few
+    positives or one AP at every k.
+    """
     told = (positives >= POSITIVES) & ~np.isnan(ap).any(0)
     told[told] = ap[:, told].max(0) > ap[:, told].min(0)
     return np.where(told, np.array(tried)[np.argmax(np.nan_to_num(ap), 0)], 0)

@@ -22,8 +22,9 @@ PHOTOS = 4
 
 @dataclass(frozen=True)
 class Choice:
-    """One category in one photo: `taken` bool and `softmax` float [rows, columns] of patches, its label in −1/0/1, its rank
-    (1 the best of C) and whether it is unseen."""
+    """One category in one photo: `taken` bool and `softmax` float [rows, columns] of patches, its
+    label in −1/0/1, its rank (1 the best of C) and whether it is unseen.
+    """
 
     column: int
     name: str
@@ -92,14 +93,16 @@ def with_isr(inputs: Inputs) -> OurViewer:
     """Our model. Raises UserError if it has no ISR."""
     if not inputs.ours.model.config.isr:
         raise UserError(
-            f"{inputs.model_folder} was trained with model.isr=false and chooses no patches: give another model=…"
+            f"{inputs.model_folder} was trained with model.isr=false and chooses no patches: give"
+            " another model=…"
         )
     return inputs.ours
 
 
 def telling(labels: np.ndarray, ranks: np.ndarray, seen: int) -> list[int]:
-    """The best ranked present seen category, unseen category (a present one, if there is one) and absent category of an image:
-    labels [C] in −1/0/1, ranks [C]."""
+    """The best ranked present seen category, unseen category (a present one, if there is one) and
+    absent category of an image: labels [C] in −1/0/1, ranks [C].
+    """
     unseen = np.arange(len(labels)) >= seen
     groups = (
         (labels == 1) & ~unseen,
@@ -118,7 +121,9 @@ def telling(labels: np.ndarray, ranks: np.ndarray, seen: int) -> list[int]:
 def chosen_patches(
     ours: OurViewer, image: Tensor, columns: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [3, S, S] -> the patches that the model's own ISR takes, bool, and all softmax scores, float: [n, rows, columns]."""
+    """uint8 [3, S, S] -> the patches that the model's own ISR takes, bool, and all softmax scores,
+    float: [n, rows, columns].
+    """
     head, config = ours.model.head, ours.model.config
     patches, _ = ours.model.tower(ours.pixels(image[None]))
     text = ours.graph.text[columns].to(patches.dtype)

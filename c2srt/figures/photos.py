@@ -1,4 +1,5 @@
-"""Which images of a split are shown, and reading them: a few for pictures, many in batches for statistics.
+"""Which images of a split are shown, and reading them: a few for pictures, many in batches for
+statistics.
 
 Shapes: n images, C categories, S pixels a side.
 """
@@ -21,7 +22,9 @@ CANDIDATES = 2000
 
 
 class Photos:
-    """The images of a split by place (0 … total − 1, in index order). Raises UserError if the split has none."""
+    """The images of a split by place (0 … total − 1, in index order). Raises UserError if the split
+    has none.
+    """
 
     def __init__(self, index: ShardIndex, vocabulary: Vocabulary, split: str, seed: int) -> None:
         shards = index.split(split)
@@ -38,7 +41,9 @@ class Photos:
         return shard, int(place - self.starts[shard])
 
     def some(self, count: int | None) -> np.ndarray:
-        """Ascending places of `count` images, drawn by the seed; of all where there are no more, or `count` is None."""
+        """Ascending places of `count` images, drawn by the seed; of all where there are no more, or
+        `count` is None.
+        """
         if count is None or count >= self.total:
             return np.arange(self.total)
         return np.sort(np.random.default_rng(self.seed).choice(self.total, count, replace=False))
@@ -56,8 +61,10 @@ class Photos:
         return places, np.stack(labels)
 
     def choose(self, ids: list[str] | None, count: int) -> list[Sample]:
-        """The images of `ids`, or `count` chosen ones: first those with a present seen, a present unseen and an absent category,
-        among them those with most verified labels, equal ones in an order that the seed decides."""
+        """The images of `ids`, or `count` chosen ones: first those with a present seen, a present
+        unseen and an absent category, among them those with most verified labels, equal ones in an
+        order that the seed decides.
+        """
         if ids is not None:
             return [self.read(place) for place in self.places_of(ids)]
         places, labels = self.candidates
@@ -75,8 +82,8 @@ class Photos:
             wanted |= {name: int(start) + here.index(name) for name in set(ids).intersection(here)}
         if lacking := next((name for name in ids if name not in wanted), None):
             raise UserError(
-                f"images: split {self.split} has no image {lacking!r} (an id of digits alone needs quotes: "
-                "'images=[\"0123\"]')"
+                f"images: split {self.split} has no image {lacking!r} (an id of digits alone needs"
+                " quotes: 'images=[\"0123\"]')"
             )
         return [wanted[name] for name in ids]
 
@@ -99,5 +106,7 @@ class Photos:
 
 
 def framed(sample: Sample) -> np.ndarray:
-    """What the model sees of an image, at the resolution of the shard: [side, side, 3] uint8, the centre square."""
+    """What the model sees of an image, at the resolution of the shard: [side, side, 3] uint8, the
+    centre square.
+    """
     return centre_pixels(sample.image, min(sample.image.shape[:2])).permute(1, 2, 0).numpy()

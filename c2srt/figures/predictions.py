@@ -1,4 +1,6 @@
-"""Figures 8 and 11: the five best categories of each model for some photos, against the verified labels."""
+"""Figures 8 and 11: the five best categories of each model for some photos, against the verified
+labels.
+"""
 
 from dataclasses import dataclass
 
@@ -13,8 +15,9 @@ PHOTOS, BEST = 8, 5
 
 @dataclass(frozen=True)
 class Label:
-    """A predicted category: `label` 1 right (verified present), −1 wrong (verified absent), 0 not verified; `novel`: unseen in
-    training."""
+    """A predicted category: `label` 1 right (verified present), −1 wrong (verified absent), 0 not
+    verified; `novel`: unseen in training.
+    """
 
     name: str
     column: int
@@ -57,7 +60,9 @@ def numbers(inputs: Inputs) -> Predictions:
 def best_labels(
     scores: np.ndarray, labels: np.ndarray, names: tuple[str, ...], seen: int
 ) -> list[Label]:
-    """The BEST categories of scores [C], with labels [C] in −1/0/1; equal scores in the order of the columns."""
+    """The BEST categories of scores [C], with labels [C] in −1/0/1; equal scores in the order of
+    the columns.
+    """
     order = np.argsort(-scores, kind="stable")[:BEST].tolist()
     return [
         Label(names[column], column, float(scores[column]), int(labels[column]), column >= seen)

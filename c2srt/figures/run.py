@@ -1,9 +1,10 @@
 """`c2srt figures`: draws what is missing or out of date.
 
-<out>/<figure>.png (300 dpi), <figure>.pdf    a figure
-<out>/isr-patches-pieces-<key>/               what an interrupted run has counted (patch_counts.py)
-<out>/<figure>.json                           {"made_from": {…}, "numbers": {…}, "files": {…}}: its sources, the numbers that
-                                              it shows, and the record of the two pictures (c2srt/artefact.py)
+<out>/<figure>.png (300 dpi), <figure>.pdf    a figure <out>/isr-patches-pieces-<key>/
+what an interrupted run has counted (patch_counts.py) <out>/<figure>.json
+{"made_from": {…}, "numbers": {…}, "files": {…}}: its sources, the numbers that
+                                              it shows, and the record of the two pictures
+                                              (c2srt/artefact.py)
 """
 
 from collections.abc import Callable
@@ -115,7 +116,9 @@ def part_of(stem: str) -> Part:
 
 
 def run(config: Config) -> None:
-    """Draws the figures. Raises UserError on bad input, and when one that was named lacks its inputs."""
+    """Draws the figures. Raises UserError on bad input, and when one that was named lacks its
+    inputs.
+    """
     from c2srt.figures.inputs import Inputs
 
     inputs, out, todo = Inputs(config), Path(config.out), []
@@ -124,11 +127,13 @@ def run(config: Config) -> None:
             todo.append((stem, *found))
     if not todo:
         raise UserError(
-            f"no figure can be drawn from {config.work}: see the lines above, or start with `{Command('demo')}`"
+            f"no figure can be drawn from {config.work}: see the lines above, or start with"
+            f" `{Command('demo')}`"
         )
     if inputs.lacks_mkt() and (two := [stem for stem, _, _ in todo if stem in WITH_MKT]):
         print(
-            f"{', '.join(two)}: without MKT, which `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains"
+            f"{', '.join(two)}: without MKT, which"
+            f" `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains"
         )
     left = [
         (stem, part, made_from)
@@ -151,7 +156,9 @@ def pieces_of(stem: str) -> str:
 
 
 def sources_of(stem: str, inputs: Any) -> tuple[Part, dict] | None:
-    """The part and what it is made from; None, said aloud, where that is missing and `figures` was left at its default."""
+    """The part and what it is made from; None, said aloud, where that is missing and `figures` was
+    left at its default.
+    """
     from c2srt.figures.inputs import Missing
 
     part = part_of(stem)

@@ -1,4 +1,5 @@
-"""CLIP, MKT and ours behind one face: scores of whole images, and one category's score as a function of the pixels.
+"""CLIP, MKT and ours behind one face: scores of whole images, and one category's score as a
+function of the pixels.
 
 Shapes: B images, S pixels a side, C categories, D joint width, P patches.
 """
@@ -14,7 +15,9 @@ from c2srt.model.head import Graph
 
 
 class Viewer(nn.Module):
-    """A model that is compared: `name` as printed, `size` S of its input, tower `vit`, `grid` (rows, columns) of patches."""
+    """A model that is compared: `name` as printed, `size` S of its input, tower `vit`, `grid`
+    (rows, columns) of patches.
+    """
 
     def __init__(self, name: str, clip: Clip, vit: nn.Module, device: torch.device) -> None:
         super().__init__()
@@ -91,7 +94,9 @@ class MktViewer(ExportViewer):
 
 
 class OurViewer(ExportViewer):
-    """C²SRT. One category's score needs only the categories that it hears, so the head's literal form runs on those."""
+    """C²SRT. One category's score needs only the categories that it hears, so the head's literal
+    form runs on those.
+    """
 
     def __init__(self, exported: Exported, device: torch.device) -> None:
         super().__init__("C²SRT (ours)", exported, device)
@@ -112,9 +117,11 @@ def ranks_of(scores: np.ndarray) -> np.ndarray:
 
 
 def subgraph(graph: Graph, columns: list[int], hops: int) -> tuple[Graph, list[int]]:
-    """The graph of `columns` (first, in order) and all that they hear within `hops`, and which categories those are.
+    """The graph of `columns` (first, in order) and all that they hear within `hops`, and which
+    categories those are.
 
-    What is further away is absent from the table; after `hops` layers nothing of that reaches `columns`.
+    What is further away is absent from the table; after `hops` layers nothing of that reaches
+    `columns`.
     """
     kept, rim = dict.fromkeys(columns), list(columns)
     for _ in range(hops):

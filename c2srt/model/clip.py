@@ -1,4 +1,5 @@
-"""The frozen CLIP that everything starts from, through open_clip (this is the only file that imports it).
+"""The frozen CLIP that everything starts from, through open_clip (this is the only file that
+imports it).
 
 Shapes: B images, P patches, D joint width.
 """
@@ -44,8 +45,10 @@ Size = Annotated[int, Within(ge=1, le=1 << 16)]
 
 @dataclass
 class ClipConfig:
-    """Which CLIP: `name` an open_clip model or the path of a model config (.json); `pretrained` an open_clip tag, the
-    path of a weights file (safetensors, or a tensors-only torch file), or `random` (seeded; tests and benchmarks)."""
+    """Which CLIP: `name` an open_clip model or the path of a model config (.json); `pretrained` an
+    open_clip tag, the path of a weights file (safetensors, or a tensors-only torch file), or
+    `random` (seeded; tests and benchmarks).
+    """
 
     name: str = "ViT-B-16"
     pretrained: str = "openai"
@@ -53,7 +56,9 @@ class ClipConfig:
 
 @dataclass
 class Clip:
-    """A loaded CLIP in eval mode with frozen parameters, and what is needed to build and feed it again."""
+    """A loaded CLIP in eval mode with frozen parameters, and what is needed to build and feed it
+    again.
+    """
 
     model: nn.Module
     model_config: dict
@@ -89,7 +94,9 @@ class Clip:
 
     @cached_property
     def hash(self) -> str:
-        """First 16 hex digits of the SHA-256 over the model config, preprocessing and every weight."""
+        """First 16 hex digits of the SHA-256 over the model config, preprocessing and every
+        weight.
+        """
         digest = hashlib.sha256(
             json.dumps([self.model_config, self.mean, self.std], sort_keys=True).encode()
         )
@@ -100,7 +107,9 @@ class Clip:
 
     @property
     def causal_text(self) -> bool:
-        """Whether the text tower is the first CLIP models' own: causal, read out at the end-of-text token, the highest id."""
+        """Whether the text tower is the first CLIP models' own: causal, read out at the end-of-text
+        token, the highest id.
+        """
         model = self.model
         causal = (
             getattr(model, "attn_mask", None) is not None
@@ -117,8 +126,8 @@ class Clip:
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[n, L] token ids -> [n, D] raw text features (not normalised).
 
-        A causal tower never looks past the end-of-text token, so the padding behind the longest text is cut: the same
-        features, about six times cheaper for category names.
+        A causal tower never looks past the end-of-text token, so the padding behind the longest
+        text is cut: the same features, about six times cheaper for category names.
         """
         if not self.causal_text:
             return self.model.encode_text(tokens)
@@ -130,7 +139,8 @@ class Clip:
         return self.model.token_embedding(tokens)
 
     def encode_embedded(self, embedded: Tensor, ends: Tensor) -> Tensor:
-        """Token embeddings [n, L, W] of texts whose last tokens are at `ends` [n] -> [n, D] raw features, differentiable.
+        """Token embeddings [n, L, W] of texts whose last tokens are at `ends` [n] -> [n, D] raw
+        features, differentiable.
 
         For a causal text tower; L may be shorter than its context.
         """
@@ -142,7 +152,8 @@ class Clip:
         return model.ln_final(hidden)[torch.arange(len(embedded)), ends] @ model.text_projection
 
     def tokenize(self, texts: list[str], length: int | None = None) -> Tensor:
-        """Texts -> [n, L] token ids of open_clip's byte-pair vocabulary, 0 after the end; longer texts are cut, as CLIP does.
+        """Texts -> [n, L] token ids of open_clip's byte-pair vocabulary, 0 after the end; longer
+        texts are cut, as CLIP does.
 
         L is the tower's context length, or `length` (to find out what would be cut).
         """
@@ -151,12 +162,16 @@ class Clip:
 
 @cache
 def tokenizer() -> open_clip.SimpleTokenizer:
-    """open_clip's byte-pair tokenizer; building it takes a quarter of a second, so once a process."""
+    """open_clip's byte-pair tokenizer; building it takes a quarter of a second, so once a
+    process.
+    """
     return open_clip.SimpleTokenizer()
 
 
 def load_clip(config: ClipConfig) -> Clip:
-    """Builds the model and loads its weights. Raises UserError on an unknown name, tag or unreadable file."""
+    """Builds the model and loads its weights. Raises UserError on an unknown name, tag or
+    unreadable file.
+    """
     model_config, tag = find_architecture(config)
     model = build_model(model_config)
     if config.pretrained == RANDOM:
@@ -168,7 +183,8 @@ def load_clip(config: ClipConfig) -> Clip:
     else:
         known = ", ".join(open_clip.list_pretrained_tags_by_model(config.name)) or "none"
         raise UserError(
-            f"clip.pretrained={config.pretrained} is neither a file nor a tag of {config.name} (tags: {known})"
+            f"clip.pretrained={config.pretrained} is neither a file nor a tag of {config.name}"
+            f" (tags: {known})"
         )
     mean = tag.get("mean") or open_clip.OPENAI_DATASET_MEAN
     std = tag.get("std") or open_clip.OPENAI_DATASET_STD
@@ -185,7 +201,9 @@ def find_architecture(config: ClipConfig) -> tuple[dict, dict]:
 
 
 def build_outline(config: ClipConfig) -> nn.Module:
-    """The model on torch's meta device: shapes without memory, so that sizes can be told without weights."""
+    """The model on torch's meta device: shapes without memory, so that sizes can be told without
+    weights.
+    """
     with torch.device("meta"):
         model = build_model(find_architecture(config)[0])
     return check_vit(model)
@@ -213,18 +231,21 @@ def find_model_config(name: str) -> dict:
             return read_json(Path(name), "give a JSON file, or a name such as ViT-B-16")
         except UserError as error:
             raise UserError(
-                f"clip.name={name} is not a readable open_clip model config ({without(Path(name), error)})"
+                f"clip.name={name} is not a readable open_clip model config"
+                f" ({without(Path(name), error)})"
             ) from error
     config = open_clip.get_model_config(name)
     if config is None:
         raise UserError(
-            f"clip.name={name} is not an open_clip model (python -c 'import open_clip; print(open_clip.list_models())')"
+            f"clip.name={name} is not an open_clip model (python -c 'import open_clip;"
+            " print(open_clip.list_models())')"
         )
     return config
 
 
 def build_model(model_config: dict) -> nn.Module:
-    """Builds an open_clip CLIP from its config dict, always with the same weights (seed 0), leaving torch's RNG alone.
+    """Builds an open_clip CLIP from its config dict, always with the same weights (seed 0), leaving
+    torch's RNG alone.
 
     A fixed seed makes `pretrained=random` mean one model in every process of a job.
     """
@@ -238,8 +259,8 @@ def build_model(model_config: dict) -> nn.Module:
             return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
     except Exception as error:  # open_clip and torch assert, and raise whatever odd sizes lead to
         raise UserError(
-            f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}): take one of "
-            "open_clip's, such as ViT-B-16"
+            f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}):"
+            " take one of open_clip's, such as ViT-B-16"
         ) from error
 
 
@@ -258,10 +279,12 @@ class ModelFile:
 
 
 def check_config(model_config: dict) -> None:
-    """Raises UserError unless a config describes a CLIP that can be built from itself alone, of a size that exists.
+    """Raises UserError unless a config describes a CLIP that can be built from itself alone, of a
+    size that exists.
 
-    A config is data: one that came with an export must not choose what is fetched from a hub or read from a folder, as the
-    keys for timm and Hugging Face do (`hf-hub:…`, `local-dir:…`), nor how much memory or time it takes.
+    A config is data: one that came with an export must not choose what is fetched from a hub or
+    read from a folder, as the keys for timm and Hugging Face do (`hf-hub:…`, `local-dir:…`), nor
+    how much memory or time it takes.
     """
     vision = model_config.get("vision_cfg")
     if isinstance(vision, dict) and (
@@ -279,7 +302,8 @@ def check_config(model_config: dict) -> None:
         unlike = f"{parameters:,} parameters are more than any CLIP has"
     if unlike:
         raise UserError(
-            f"the open_clip model config is not what it should be ({unlike}): take one of open_clip's, such as ViT-B-16"
+            f"the open_clip model config is not what it should be ({unlike}): take one of"
+            " open_clip's, such as ViT-B-16"
         )
 
 
@@ -299,7 +323,9 @@ def odd_size(model_config: dict) -> str:
 
 
 def count_parameters(model_config: dict) -> int:
-    """About how many parameters a ViT-CLIP of this config has, in the transformers and the embeddings."""
+    """About how many parameters a ViT-CLIP of this config has, in the transformers and the
+    embeddings.
+    """
     vision, text, joint = (
         model_config["vision_cfg"],
         model_config["text_cfg"],
@@ -320,32 +346,39 @@ def count_parameters(model_config: dict) -> int:
 
 
 def check_tokenizer(model_config: dict) -> None:
-    """Raises UserError if the text tower reads the tokens of another tokenizer than CLIP's own, whose ids would mean nothing to it,
-    or is a model of the Hugging Face hub, which would be fetched from there."""
+    """Raises UserError if the text tower reads the tokens of another tokenizer than CLIP's own,
+    whose ids would mean nothing to it, or is a model of the Hugging Face hub, which would be
+    fetched from there.
+    """
     text = model_config.get("text_cfg")
     text = text if isinstance(text, dict) else {}
     if other := text.get("hf_model_name"):
         raise UserError(
-            f"this CLIP's text tower is a Hugging Face model ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16"
+            f"this CLIP's text tower is a Hugging Face model ({other}): take an open_clip ViT with"
+            " CLIP's own, such as ViT-B-16"
         )
     if other := text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs"):
         raise UserError(
-            f"this CLIP's text tower needs another tokenizer ({other}): take an open_clip ViT with CLIP's own, such as ViT-B-16"
+            f"this CLIP's text tower needs another tokenizer ({other}): take an open_clip ViT with"
+            " CLIP's own, such as ViT-B-16"
         )
     if isinstance(size := text.get("vocab_size"), int) and size < VOCABULARY:
         raise UserError(
-            f"this CLIP's text tower knows {size:,} tokens, CLIP's tokenizer has {VOCABULARY:,}: take an open_clip ViT, such as "
-            "ViT-B-16"
+            f"this CLIP's text tower knows {size:,} tokens, CLIP's tokenizer has {VOCABULARY:,}:"
+            " take an open_clip ViT, such as ViT-B-16"
         )
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """Loads a full CLIP state dict, strictly; pickles are refused except for plain tensors (weights_only)."""
+    """Loads a full CLIP state dict, strictly; pickles are refused except for plain tensors
+    (weights_only).
+    """
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} does not hold the weights of this CLIP model ({reason(error)}): give the right file"
+            f"{path} does not hold the weights of this CLIP model ({reason(error)}): give the right"
+            " file"
         ) from error
 
 
@@ -355,15 +388,18 @@ def download(tag: dict, config: ClipConfig) -> str:
         return download_pretrained(tag)
     except Exception as error:
         raise UserError(
-            f"the weights {config.pretrained} of {config.name} could not be downloaded ({type(error).__name__}): "
-            "on a machine without internet give clip.pretrained=<path of the weights file>"
+            f"the weights {config.pretrained} of {config.name} could not be downloaded"
+            f" ({type(error).__name__}): on a machine without internet give clip.pretrained=<path"
+            " of the weights file>"
         ) from error
 
 
 def patches_and_global(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 1: [B, 3, S, S] normalised pixels -> patch features [B, P, D] and global feature [B, D], both raw.
+    """Eq. 1: [B, 3, S, S] normalised pixels -> patch features [B, P, D] and global feature [B, D],
+    both raw.
 
-    Patch features are the final block's tokens through ln_post and proj, like the class token's (MKT's choice).
+    Patch features are the final block's tokens through ln_post and proj, like the class token's
+    (MKT's choice).
     """
     pooled, tokens = visual(pixels)
     return tokens @ visual.proj, pooled

@@ -1,10 +1,13 @@
-"""With `unverified: ignore` an image's loss reads only its verified categories: which nodes do their scores need?
+"""With `unverified: ignore` an image's loss reads only its verified categories: which nodes do
+their scores need?
 
-A category's score needs itself and, a layer deeper each time, its neighbours' neighbours: about 63 of 7,186 nodes for the
-three verified labels of an Open Images photo with two layers of 4 neighbours. Such a closure is a small graph of its own,
-on which the head runs unchanged: nodes at its rim lack neighbours, but nothing that is scored hears what comes of them.
+A category's score needs itself and, a layer deeper each time, its neighbours' neighbours: about 63
+of 7,186 nodes for the three verified labels of an Open Images photo with two layers of 4
+neighbours. Such a closure is a small graph of its own, on which the head runs unchanged: nodes at
+its rim lack neighbours, but nothing that is scored hears what comes of them.
 
-Shapes: B images, b images of a tile, n nodes an image, C categories, K neighbours (self-loop included).
+Shapes: B images, b images of a tile, n nodes an image, C categories, K neighbours (self-loop
+included).
 """
 
 from dataclasses import dataclass
@@ -15,8 +18,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Closure:
-    """Images `images` [b] of the batch, the categories each of them computes [b, n], which of those places hold a category
-    [b, n] (images need different numbers), and their neighbours as places of the same image [b, n, K], −1 absent."""
+    """Images `images` [b] of the batch, the categories each of them computes [b, n], which of those
+    places hold a category [b, n] (images need different numbers), and their neighbours as places of
+    the same image [b, n, K], −1 absent.
+    """
 
     images: Tensor
     categories: Tensor
@@ -25,7 +30,9 @@ class Closure:
 
 
 def needed(labels: Tensor, table: Tensor, layers: int) -> Tensor:
-    """[B, C] bool: the nodes that the scores of the verified categories need; labels [B, C] in −1/0/1, table [C, K]."""
+    """[B, C] bool: the nodes that the scores of the verified categories need; labels [B, C] in
+    −1/0/1, table [C, K].
+    """
     mask = labels != 0
     for _ in range(layers):
         image, category = mask.nonzero(as_tuple=True)
@@ -35,10 +42,11 @@ def needed(labels: Tensor, table: Tensor, layers: int) -> Tensor:
 
 
 def closures(mask: Tensor, table: Tensor, largest: int) -> list[Closure]:
-    """Cuts images that need few nodes into tiles of at most `largest` places (at least one image), fewest nodes first.
+    """Cuts images that need few nodes into tiles of at most `largest` places (at least one image),
+    fewest nodes first.
 
-    `mask` [B, C] from `needed`. Left out: images that need nothing, and those that need more than half of the categories,
-    for which `dense` is quicker.
+    `mask` [B, C] from `needed`. Left out: images that need nothing, and those that need more than
+    half of the categories, for which `dense` is quicker.
     """
     counts = mask.sum(1)
     order = counts.argsort(stable=True).tolist()

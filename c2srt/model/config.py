@@ -1,11 +1,12 @@
-"""What the paper fixes and what it leaves open about the network and the loss; defaults are in DECISIONS.md."""
+"""What the paper fixes and what it leaves open about the network and the loss; defaults are in
+DECISIONS.md.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from c2srt.errors import UserError
 from c2srt.shown import shown
-
 
 DEEPEST = 32  # layers of the head; the paper has 2
 
@@ -21,14 +22,19 @@ class ModelConfig:
     """The student and its head; every row of the paper's ablations is a value here."""
 
     kind: str = "c2srt"
-    """c2srt, or a baseline (c2srt/model/baselines): mkt, lesa, biam, zs_sdl, qks. To a baseline only `trainable_blocks` and
-    `tile_mib` of the fields below mean something, and `baseline`."""
+    """c2srt, or a baseline (c2srt/model/baselines): mkt, lesa, biam, zs_sdl, qks. To a baseline
+    only `trainable_blocks` and `tile_mib` of the fields below mean something, and `baseline`.
+    """
     baseline: dict[str, Any] = field(default_factory=dict)
     """What a baseline has of its own (its `Settings`), where not the original's."""
     isr: bool = True
-    """Intra-category semantic refinement (sec. 3.3); off: the image feature of every category is the global one."""
+    """Intra-category semantic refinement (sec. 3.3); off: the image feature of every category is
+    the global one.
+    """
     ist: bool = True
-    """Inter-category semantic transfer (sec. 3.4); off: a category is scored by its own image feature."""
+    """Inter-category semantic transfer (sec. 3.4); off: a category is scored by its own image
+    feature.
+    """
     form: str = "tiled"
     """tiled: bounded memory; literal: the paper's steps in plain torch and PyG, to compare with."""
     threshold: float = 0.5
@@ -52,13 +58,18 @@ class ModelConfig:
     residual: bool = True
     """h + σ(…) instead of eq. 23's σ(…) alone, so that layers can start as the identity."""
     init: str = "clip"
-    """clip: step 0 scores like CLIP (W_out = 0, FFN_in = [I | 0]); literal: random, as the text reads."""
+    """clip: step 0 scores like CLIP (W_out = 0, FFN_in = [I | 0]); literal: random, as the text
+    reads.
+    """
     score_scale: float = 8.0
     """Multiplies the cosine of eq. 10; margin 1 is met only when it exceeds 1."""
     trainable_blocks: Optional[int] = 2
-    """Last blocks of the ViT that train, with ln_post and proj (2: MKT's choice); None: the whole ViT."""
+    """Last blocks of the ViT that train, with ln_post and proj (2: MKT's choice); None: the whole
+    ViT.
+    """
     tile_mib: Optional[int] = None
-    """Memory for one tile of the head, MiB; None: 256 on a CPU, a quarter of what is free on a GPU."""
+    """Memory for one tile of the head, MiB; None: 256 on a CPU, a quarter of what is free on a GPU.
+    """
 
     def __post_init__(self) -> None:
         check_choice("model.kind", self.kind, ("c2srt", "mkt", "lesa", "biam", "zs_sdl", "qks"))
@@ -67,15 +78,18 @@ class ModelConfig:
         check_choice("model.init", self.init, ("clip", "literal"))
         if self.baseline and self.kind == "c2srt":
             raise UserError(
-                "model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt"
+                "model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline,"
+                " such as model=mkt"
             )
         if not 0 < self.threshold <= 1:
             raise UserError(
-                f"model.threshold={self.threshold} is outside (0, 1]: for no local features set model.isr=false"
+                f"model.threshold={self.threshold} is outside (0, 1]: for no local features set"
+                " model.isr=false"
             )
         if self.init == "clip" and self.ist and not self.residual:
             raise UserError(
-                "model.init=clip needs model.residual=true: without it W_out = 0 would score nothing"
+                "model.init=clip needs model.residual=true: without it W_out = 0 would score"
+                " nothing"
             )
         for name, most in (
             ("max_patches", 1 << 16),
@@ -100,9 +114,13 @@ class LossConfig:
     """Eq. 11, 2 and 12."""
 
     unverified: str = "negative"
-    """negative: every category that is not positive (eq. 11); ignore: only categories verified as absent."""
+    """negative: every category that is not positive (eq. 11); ignore: only categories verified as
+    absent.
+    """
     reduction: str = "violations"
-    """violations: sum of an image's violating pairs / their number (MKT); sum: the paper's plain sum. Mean over images."""
+    """violations: sum of an image's violating pairs / their number (MKT); sum: the paper's plain
+    sum. Mean over images.
+    """
     margin: float = 1.0
     distillation: float = 1.0
     """λ of eq. 12."""

@@ -1,12 +1,15 @@
 """A learned prompt template (table 5's prompt tuning; the second stage of MKT, He et al. 2023).
 
-Every token of the template gets an embedding of its own, first CLIP's, then learned; the start and end tokens and the tokens of
-the category's name keep CLIP's. One context serves every name, also words that no list holds.
+Every token of the template gets an embedding of its own, first CLIP's, then learned; the start and
+end tokens and the tokens of the category's name keep CLIP's. One context serves every name, also
+words that no list holds.
 
-The text tower runs over a chunk of prompts at a time, without gradients; what the loss says of the features is then sent through
-the same chunks again, one after the other. The gradient is that of one pass over all prompts, and memory is a chunk's.
+The text tower runs over a chunk of prompts at a time, without gradients; what the loss says of the
+features is then sent through the same chunks again, one after the other. The gradient is that of
+one pass over all prompts, and memory is a chunk's.
 
-Shapes: n names, u distinct prompts, L tokens, E context tokens, W width of the text tower, D joint width.
+Shapes: n names, u distinct prompts, L tokens, E context tokens, W width of the text tower, D joint
+width.
 """
 
 from dataclasses import dataclass
@@ -25,15 +28,18 @@ FROZEN = -1
 
 @dataclass
 class Prompts:
-    """The prompts of n names, each distinct one once, short ones first: tokens [u, L], the context row at each place [u, L]
-    (−1: CLIP's own embedding), and which prompt each name has, place [n]."""
+    """The prompts of n names, each distinct one once, short ones first: tokens [u, L], the context
+    row at each place [u, L] (−1: CLIP's own embedding), and which prompt each name has, place [n].
+    """
 
     tokens: Tensor
     slots: Tensor
     place: Tensor
 
     def chunks(self, size: int, wanted: Tensor | None = None):
-        """(rows, tokens, slots) of at most `size` prompts, padding behind the longest cut; `wanted` [u] leaves others out."""
+        """(rows, tokens, slots) of at most `size` prompts, padding behind the longest cut; `wanted`
+        [u] leaves others out.
+        """
         rows = (
             torch.arange(len(self.tokens), device=self.tokens.device)
             if wanted is None
@@ -46,20 +52,23 @@ class Prompts:
 
 @dataclass
 class Context:
-    """`values` [E, W]: the embeddings of the template's tokens, in order, those before the name first."""
+    """`values` [E, W]: the embeddings of the template's tokens, in order, those before the name
+    first.
+    """
 
     template: str
     values: Tensor
 
     @staticmethod
     def of(clip: Clip, template: str) -> "Context":
-        """CLIP's own embeddings of the template. Raises UserError on a template that cannot be learned, or a text tower that
-        is not CLIP's causal transformer."""
+        """CLIP's own embeddings of the template. Raises UserError on a template that cannot be
+        learned, or a text tower that is not CLIP's causal transformer.
+        """
         check_templates([template])
         if not clip.causal_text:
             raise UserError(
-                "this CLIP's text tower is not the causal transformer of the first CLIP models: its prompts cannot "
-                "be tuned"
+                "this CLIP's text tower is not the causal transformer of the first CLIP models: its"
+                " prompts cannot be tuned"
             )
         ids = sum(template_ids(clip, template), [])
         if not ids:
@@ -71,8 +80,10 @@ class Context:
         )
 
     def prompts(self, clip: Clip, names: list[str]) -> Prompts:
-        """Prompts too long for the tower lose their end, as CLIP's do. Template and name are tokenised apart, so that a name
-        can never change the template's tokens (a name that ends in punctuation would, before a full stop)."""
+        """Prompts too long for the tower lose their end, as CLIP's do. Template and name are
+        tokenised apart, so that a name can never change the template's tokens (a name that ends in
+        punctuation would, before a full stop).
+        """
         before, after = template_ids(clip, self.template)
         distinct = list(dict.fromkeys(map(clean, names)))
         ids = dict(zip(distinct, token_ids(clip, distinct), strict=True))
@@ -110,7 +121,9 @@ class Context:
     def gradient(
         self, clip: Clip, prompts: Prompts, upstream: Tensor, chunk: int = CHUNK
     ) -> Tensor:
-        """The gradient [E, W] of `values`, given that of `features` [n, D]. Prompts without one are not run."""
+        """The gradient [E, W] of `values`, given that of `features` [n, D]. Prompts without one are
+        not run.
+        """
         of_prompts = upstream.new_zeros(len(prompts.tokens), upstream.shape[1]).index_add_(
             0, prompts.place, upstream
         )
@@ -135,7 +148,9 @@ def template_ids(clip: Clip, template: str) -> tuple[list[int], list[int]]:
 
 
 def token_ids(clip: Clip, texts: list[str]) -> list[list[int]]:
-    """Token ids without start, end and padding; what does not fit the tower is cut where the prompt is put together."""
+    """Token ids without start, end and padding; what does not fit the tower is cut where the prompt
+    is put together.
+    """
     return [row[1 : row.argmax()].tolist() for row in clip.tokenize(texts, clip.context_length + 2)]
 
 

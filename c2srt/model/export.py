@@ -1,9 +1,12 @@
 """The exported model: two files that need neither DeepSpeed nor the training config.
 
-model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen CLIP's other weights
-                    (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table` int32 [C, K]; after
-                    `c2srt tune` also `context`, the learned embeddings of the one template
-config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
+model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen
+CLIP's other weights
+                    (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table`
+                    int32 [C, K]; after `c2srt tune` also `context`, the learned embeddings of the
+                    one template
+config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"},
+"vocabulary": {…},
                     "templates": […], "made_from": {…}}
 """
 
@@ -91,10 +94,12 @@ class Exported:
     def graph_for(
         self, labels: list[str], find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None
     ) -> tuple[Graph, Tensor]:
-        """A graph that scores any words, and the columns [n] of `labels` in it; no training is needed.
+        """A graph that scores any words, and the columns [n] of `labels` in it; no training is
+        needed.
 
-        A label that is a vocabulary name (case aside; the first of homonyms, or the one whose MID it gives, as in
-        `Vocabulary.labels`) keeps its text feature and neighbours. For the others `find` (default: `by_similarity`) gives text features [n, D] and neighbours [n, K].
+        A label that is a vocabulary name (case aside; the first of homonyms, or the one whose MID
+        it gives, as in `Vocabulary.labels`) keeps its text feature and neighbours. For the others
+        `find` (default: `by_similarity`) gives text features [n, D] and neighbours [n, K].
         """
         known: dict[str, int] = {}
         for names in (self.vocabulary.names, self.vocabulary.titles):
@@ -117,7 +122,9 @@ class Exported:
         return embed(self.clip, words, self.templates)
 
     def by_similarity(self, words: list[str]) -> tuple[Tensor, Tensor]:
-        """Text features [n, D] of new words and their neighbours [n, K]: the seen categories of most similar text."""
+        """Text features [n, D] of new words and their neighbours [n, K]: the seen categories of
+        most similar text.
+        """
         text = self.embed(words)
         return text, similar_neighbours(
             text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1]
@@ -125,8 +132,9 @@ class Exported:
 
 
 def is_only_export(folder: Path) -> bool:
-    """Whether the folder holds an export of ours and nothing else, so that another may take its place: other programs' models
-    lie in files of the same names."""
+    """Whether the folder holds an export of ours and nothing else, so that another may take its
+    place: other programs' models lie in files of the same names.
+    """
     if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE}:
         return False
     with suppress(UserError):
@@ -145,8 +153,10 @@ def save_export(
     templates: list[str],
     made_from: dict,
 ) -> None:
-    """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered, any float type);
-    `clip` the frozen CLIP that it was made from; `made_from` hashes and settings for the record."""
+    """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered,
+    any float type); `clip` the frozen CLIP that it was made from; `made_from` hashes and settings
+    for the record.
+    """
     tower = {
         name.removeprefix("tower."): tensor
         for name, tensor in state.items()
@@ -198,8 +208,10 @@ def save_with_context(
     made_from: dict,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes the export in `source` again with a tuned template: its `text` [C, D] for all categories, and the context that
-    embeds new words. `check` raises if what was read of `source` is not what the context was tuned for."""
+    """Writes the export in `source` again with a tuned template: its `text` [C, D] for all
+    categories, and the context that embeds new words. `check` raises if what was read of `source`
+    is not what the context was tuned for.
+    """
     tensors, content = (
         read_tensors(source / MODEL_FILE, MADE_BY),
         read_json(source / CONFIG_FILE, MADE_BY),
@@ -218,10 +230,12 @@ def save_with_context(
 
 
 def load_export(folder: Path) -> Exported:
-    """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken or of another format.
+    """Builds the model of an export folder in eval mode. Raises UserError if it is absent, broken
+    or of another format.
 
-    Nothing in it is code, and nothing in it chooses what else is read: the config's types and sizes are checked first, then the
-    tensors' shapes, and only then is anything built that has their size.
+    Nothing in it is code, and nothing in it chooses what else is read: the config's types and sizes
+    are checked first, then the tensors' shapes, and only then is anything built that has their
+    size.
     """
     path, tensors_path = folder / CONFIG_FILE, folder / MODEL_FILE
     content = read_json(path, MADE_BY, ExportFile, FORMAT)
@@ -272,7 +286,9 @@ def shapes_of(clip_config: dict) -> dict[str, tuple[int, ...]]:
 def check_shapes(
     path: Path, expected: dict[str, tuple[int, ...]], vocabulary: Vocabulary, content: dict
 ) -> None:
-    """Raises UserError unless a file's tensors are those of the CLIP, of a head, and of a graph of the vocabulary."""
+    """Raises UserError unless a file's tensors are those of the CLIP, of a head, and of a graph of
+    the vocabulary.
+    """
     found, (categories, width) = (
         tensor_shapes(path, MADE_BY),
         (len(vocabulary), content["clip"]["config"]["embed_dim"]),

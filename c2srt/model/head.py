@@ -1,15 +1,18 @@
 """The head: ISR → FFN_in → GATv2 layers → cosine scores → ranking loss, streamed in tiles.
 
-The ranking loss is a sum over images, so in training the head runs forward *and backward* for a few images at a time,
-accumulating the gradients of patch features, global features and parameters; the ViT's backward follows once. To autograd
-all of it is one ordinary node (`Inline`), so every parameter's gradient hook fires once, after all tiles: that is what
-DeepSpeed's ZeRO stages rely on. Head memory does not depend on the batch.
+The ranking loss is a sum over images, so in training the head runs forward *and backward* for a few
+images at a time, accumulating the gradients of patch features, global features and parameters; the
+ViT's backward follows once. To autograd all of it is one ordinary node (`Inline`), so every
+parameter's gradient hook fires once, after all tiles: that is what DeepSpeed's ZeRO stages rely on.
+Head memory does not depend on the batch.
 
-Inside a tile everything over categories goes part by part, layer by layer, so that no part needs another part's neighbours
-in the same layer. FFN_in's first layer is affine and pooling is linear, so it is applied to P patch rows instead of C
-category rows; without a deeper FFN_in, the first GATv2 layer's projections go the same way (`plan.fold`; all exact).
+Inside a tile everything over categories goes part by part, layer by layer, so that no part needs
+another part's neighbours in the same layer. FFN_in's first layer is affine and pooling is linear,
+so it is applied to P patch rows instead of C category rows; without a deeper FFN_in, the first
+GATv2 layer's projections go the same way (`plan.fold`; all exact).
 
-Shapes: B images, b images of a tile, P patches, C categories, D width, H heads, K neighbours, L layers, d = D / H.
+Shapes: B images, b images of a tile, P patches, C categories, D width, H heads, K neighbours, L
+layers, d = D / H.
 """
 
 from collections.abc import Iterator
@@ -32,7 +35,9 @@ from c2srt.model.tile import Nodes, Tile, empty_sums, finish_sums
 
 @dataclass
 class Graph:
-    """The categories that are scored: unit text features [C, D] and neighbour table [C, K] (columns of C, −1 absent)."""
+    """The categories that are scored: unit text features [C, D] and neighbour table [C, K] (columns
+    of C, −1 absent).
+    """
 
     text: Tensor
     table: Tensor
@@ -46,7 +51,9 @@ class Graph:
 
 
 class Head(nn.Module):
-    """ISR and IST with their parameters, all direct members so that one ZeRO-3 gather brings the whole head."""
+    """ISR and IST with their parameters, all direct members so that one ZeRO-3 gather brings the
+    whole head.
+    """
 
     def __init__(self, width: int, config: ModelConfig, isr_scale: float) -> None:
         super().__init__()
@@ -70,7 +77,9 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Xavier-uniform matrices; with init=clip the head starts as the identity on the image feature."""
+        """Xavier-uniform matrices; with init=clip the head starts as the identity on the image
+        feature.
+        """
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 for matrix in parameter.view(-1, *parameter.shape[-2:]):
@@ -91,13 +100,16 @@ class Head(nn.Module):
         loss: LossConfig,
         plan: Plan,
     ) -> tuple[Tensor, Tensor]:
-        """Mean of weights × ranking loss, and [mean patches, capped share] of the ISR: patches [B, P, D], global_ [B, D],
-        labels [B, C] in −1/0/1, weights [B]. Features that are not finite give a loss of NaN, which the training loop leaves out."""
+        """Mean of weights × ranking loss, and [mean patches, capped share] of the ISR: patches [B,
+        P, D], global_ [B, D], labels [B, C] in −1/0/1, weights [B]. Features that are not finite
+        give a loss of NaN, which the training loop leaves out.
+        """
         if not len(patches):
             raise UserError("the head was given no image: a batch needs at least one")
         if labels.shape != (len(patches), len(graph.text)):
             raise UserError(
-                f"the labels are {tuple(labels.shape)}, not {len(patches)} images × {len(graph.text)} categories"
+                f"the labels are {tuple(labels.shape)}, not {len(patches)} images ×"
+                f" {len(graph.text)} categories"
             )
         tensors, statistics = (
             self.tensors(patches.dtype, plan.fold),
@@ -134,7 +146,9 @@ class Head(nn.Module):
         plan: Plan,
         statistics: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The loss, and its gradients for patches, global_ and every one of `tensors`, tile by tile."""
+        """The loss, and its gradients for patches, global_ and every one of `tensors`, tile by
+        tile.
+        """
         compute = self.compute_dtype(patches.dtype)
         if not (patches.isfinite().all() and global_.isfinite().all()):
             return not_a_number(compute, patches, global_, *tensors.values())
@@ -161,7 +175,9 @@ class Head(nn.Module):
         plan: Plan,
         kind: type[Tile] = Tile,
     ) -> Iterator[tuple[Tensor, Tile, Tensor, Tensor]]:
-        """(images, their tile, its share of the loss, the gradient of its scores), tile after tile, each ready for `backward`."""
+        """(images, their tile, its share of the loss, the gradient of its scores), tile after tile,
+        each ready for `backward`.
+        """
         compute, buffers = self.compute_dtype(patches.dtype), Buffers()
         for images, nodes in self.tiles(graph, labels, loss, plan, tensors):
             tile = kind(
@@ -184,7 +200,9 @@ class Head(nn.Module):
     def tiles(
         self, graph: Graph, labels: Tensor, loss: LossConfig, plan: Plan, tensors: dict[str, Tensor]
     ) -> Iterator[tuple[Tensor, Nodes]]:
-        """(images of the batch, their nodes), tile after tile: everything, or what the verified categories need."""
+        """(images of the batch, their nodes), tile after tile: everything, or what the verified
+        categories need.
+        """
         table, rows = (
             with_self_loops(graph.table, self.config.self_loops),
             self.text_rows(tensors, graph),
@@ -207,7 +225,9 @@ class Head(nn.Module):
     def scores(
         self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan
     ) -> tuple[Tensor, Tensor | None]:
-        """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without ISR)."""
+        """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without
+        ISR).
+        """
         tensors, table = (
             self.tensors(patches.dtype, plan.fold),
             with_self_loops(graph.table, self.config.self_loops),
@@ -244,8 +264,9 @@ class Head(nn.Module):
         return torch.float32 if dtype == torch.float16 else dtype
 
     def tensors(self, dtype: torch.dtype, fold: bool) -> dict[str, Tensor]:
-        """What the tiles compute with, by name, in the compute type; FFN_in's first layer and what is folded into it become
-        one map `affine` [E, 2 D + 1] of image feature, text feature and 1."""
+        """What the tiles compute with, by name, in the compute type; FFN_in's first layer and what
+        is folded into it become one map `affine` [E, 2 D + 1] of image feature, text feature and 1.
+        """
         compute = self.compute_dtype(dtype)
         if not self.config.ist:
             return {}
@@ -268,7 +289,9 @@ class Head(nn.Module):
         }
 
     def text_rows(self, tensors: dict[str, Tensor], graph: Graph) -> Tensor | None:
-        """What `affine` makes of the categories' text [C, E], the part that no image changes; None without IST."""
+        """What `affine` makes of the categories' text [C, E], the part that no image changes; None
+        without IST.
+        """
         if not self.config.ist:
             return None
         affine, width = tensors["affine"], graph.text.shape[1]
@@ -280,7 +303,9 @@ class Head(nn.Module):
 def whole_tiles(
     images: Tensor, text: Tensor, rows: Tensor | None, table: Tensor, size: int
 ) -> Iterator[tuple[Tensor, Nodes]]:
-    """Tiles of `size` images with every category; those of one size share what follows from the table."""
+    """Tiles of `size` images with every category; those of one size share what follows from the
+    table.
+    """
     nodes, many = (
         None,
         images.shape[0],
@@ -298,7 +323,9 @@ def not_a_number(dtype: torch.dtype, *inputs: Tensor) -> tuple[Tensor, list[Tens
 
 
 class Inline(torch.autograd.Function):
-    """A scalar whose gradients are computed together with it: apply(compute, *inputs), compute(*inputs) -> (value, gradients)."""
+    """A scalar whose gradients are computed together with it: apply(compute, *inputs),
+    compute(*inputs) -> (value, gradients).
+    """
 
     @staticmethod
     def forward(ctx, compute, *inputs):

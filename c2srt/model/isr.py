@@ -14,11 +14,13 @@ from c2srt.model import kernels
 def assignment(
     patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool
 ) -> Tensor:
-    """The pooling matrix A [B, C, P] with f_L = A · F_p: row c holds 1/n at the n patches chosen for category c.
+    """The pooling matrix A [B, C, P] with f_L = A · F_p: row c holds 1/n at the n patches chosen
+    for category c.
 
-    patches [B, P, D] raw, text [C, D] (or [B, C, D]) unit rows. The n best patches by softmax(scale · cosine) are taken, n
-    the smallest number whose scores sum to `threshold`, at most `max_patches`. With `weighted`, the chosen patches' softmax
-    scores, renormalised, stand in place of 1/n. The choice is discrete, so A carries no gradient.
+    patches [B, P, D] raw, text [C, D] (or [B, C, D]) unit rows. The n best patches by softmax(scale
+    · cosine) are taken, n the smallest number whose scores sum to `threshold`, at most
+    `max_patches`. With `weighted`, the chosen patches' softmax scores, renormalised, stand in place
+    of 1/n. The choice is discrete, so A carries no gradient.
     """
     if kernels.supported(patches):
         return kernels.assignment(patches, text, scale, threshold, max_patches, weighted)

@@ -1,16 +1,20 @@
-"""Inter-category semantic transfer: GATv2 over a fixed-degree neighbour table (eq. 6-10, 19-23), forward and backward.
+"""Inter-category semantic transfer: GATv2 over a fixed-degree neighbour table (eq. 6-10, 19-23),
+forward and backward.
 
-Shapes: N nodes (a node is one category of one image, the images of a tile one after the other), m nodes of a part, D width,
-H heads, K neighbours (self-loop included), d = D / H.
+Shapes: N nodes (a node is one category of one image, the images of a tile one after the other), m
+nodes of a part, D width, H heads, K neighbours (self-loop included), d = D / H.
 
 One layer, for every node i and head h, over the neighbours j of i:
-    s_j = W_source x_j,  t_i = W_target x_i                 (per-head slices of D × D projections, once a node)
-    e_ij = a_h · LeakyReLU(t_i + s_j),  α_i = softmax_j(e_ij)          (eq. 20, 22)
-    x'_i = [x_i +] ‖_h ELU(W_out^h Σ_j α_ij s_j)                       (eq. 23; W_out commutes with the sum)
-This is PyG's GATv2Conv (lin_l = W_source, lin_r = W_target) followed by W_out, σ and the optional residual.
+    s_j = W_source x_j,  t_i = W_target x_i                 (per-head slices of D × D projections,
+    once a node) e_ij = a_h · LeakyReLU(t_i + s_j),  α_i = softmax_j(e_ij)          (eq. 20, 22)
+    x'_i = [x_i +] ‖_h ELU(W_out^h Σ_j α_ij s_j)                       (eq. 23; W_out commutes with
+    the sum)
+This is PyG's GATv2Conv (lin_l = W_source, lin_r = W_target) followed by W_out, σ and the optional
+residual.
 
-The gradient is written out by hand, part by part: no tensor of [N, K, D] exists, and only s, t, α and the layer's input are
-kept for it. On a GPU the fused kernels of `kernels` take over between the projections.
+The gradient is written out by hand, part by part: no tensor of [N, K, D] exists, and only s, t, α
+and the layer's input are kept for it. On a GPU the fused kernels of `kernels` take over between the
+projections.
 """
 
 from collections.abc import Callable
@@ -30,7 +34,9 @@ NEGATIVE_SLOPE = 0.2
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's parameters, or the sums of their gradients: source, target [D, D], attention [H, d], output [H, d, d]."""
+    """One layer's parameters, or the sums of their gradients: source, target [D, D], attention [H,
+    d], output [H, d, d].
+    """
 
     source: Tensor
     target: Tensor
@@ -39,7 +45,9 @@ class Layer:
 
 
 class Table:
-    """Neighbour table `heard` [N, K] of node numbers, −1 where one is missing, and what follows from it."""
+    """Neighbour table `heard` [N, K] of node numbers, −1 where one is missing, and what follows
+    from it.
+    """
 
     def __init__(self, heard: Tensor) -> None:
         self.heard = heard
@@ -71,7 +79,9 @@ class Table:
 
 
 class DenseInputs:
-    """A layer's input as rows [N, D]; `kept` holds t, later its gradient, and `gradient` that of the rows after the backward."""
+    """A layer's input as rows [N, D]; `kept` holds t, later its gradient, and `gradient` that of
+    the rows after the backward.
+    """
 
     def __init__(self, rows: Tensor, layer: Layer, kept: Tensor, gradient: Tensor) -> None:
         self.values, self.layer, self.kept, self.gradient = rows, layer, kept, gradient
@@ -87,13 +97,16 @@ class DenseInputs:
         return self.values[part.flat]
 
     def add(self, part: Part, grad_rows: Tensor | None, grad_targets: Tensor) -> None:
-        """Takes the gradients of rows(part) (None: there is none) and targets(part), whose place it takes."""
+        """Takes the gradients of rows(part) (None: there is none) and targets(part), whose place it
+        takes.
+        """
         self.kept[part.flat] = grad_targets
         self.gradient[part.flat] = 0 if grad_rows is None else grad_rows
 
     def add_sources(self, grad_sources: Tensor, sums: Layer) -> None:
-        """Takes the gradient of sources(), after all parts, and adds the projections' to `sums`: whole products are faster than
-        those of parts."""
+        """Takes the gradient of sources(), after all parts, and adds the projections' to `sums`:
+        whole products are faster than those of parts.
+        """
         for name, grad in (("target", self.kept), ("source", grad_sources)):
             self.gradient.addmm_(grad, getattr(self.layer, name))
             add_product(getattr(sums, name), grad.T, self.values)
@@ -101,10 +114,12 @@ class DenseInputs:
 
 @dataclass
 class Transfer:
-    """One GATv2 layer over the parts of a tile; keeps s [N, D] and α [N, K, H] between forward and backward.
+    """One GATv2 layer over the parts of a tile; keeps s [N, D] and α [N, K, H] between forward and
+    backward.
 
-    `inputs` gives sources, targets and rows and takes their gradients (DenseInputs, or pool.PooledInputs for the first
-    layer); `table` [N, K] holds node numbers, −1 where a neighbour is missing; a node without any aggregates zeros.
+    `inputs` gives sources, targets and rows and takes their gradients (DenseInputs, or
+    pool.PooledInputs for the first layer); `table` [N, K] holds node numbers, −1 where a neighbour
+    is missing; a node without any aggregates zeros.
     """
 
     number: int
@@ -177,7 +192,9 @@ class Transfer:
     def unfinished(
         self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer
     ) -> tuple[Tensor | None, Tensor]:
-        """The way back: the gradient of the residual's rows, if there is one, and of the aggregate [m, D]; adds that of W_out."""
+        """The way back: the gradient of the residual's rows, if there is one, and of the aggregate
+        [m, D]; adds that of W_out.
+        """
         aggregated = self.gather_sum(alpha, part)
         mixed = mix(aggregated, self.layer.output)
         grad = upstream(part, lambda: self.output(part, mixed))
@@ -188,8 +205,10 @@ class Transfer:
     def backward(
         self, upstream: Callable[[Part, Callable[[], Tensor]], Tensor], sums: Layer
     ) -> None:
-        """upstream(part, output) gives the gradient [m, D] of a part's x', which output() computes again; adds the
-        parameters' gradients to `sums` (float32 or wider) and the inputs' to `inputs`."""
+        """upstream(part, output) gives the gradient [m, D] of a part's x', which output() computes
+        again; adds the parameters' gradients to `sums` (float32 or wider) and the inputs' to
+        `inputs`.
+        """
         sources = self.sources
         grad_sources = self.buffers.take(
             "grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)
@@ -211,9 +230,11 @@ class Transfer:
         grad_sources: Tensor,
         grad_attention: Tensor,
     ) -> Tensor:
-        """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D] and grad_attention [H, d].
+        """The gradient of targets [m, D], given that of the aggregate; adds to grad_sources [N, D]
+        and grad_attention [H, d].
 
-        Rows are added in the order of the table: deterministic on a CPU, and on a GPU through index_put_, which sorts.
+        Rows are added in the order of the table: deterministic on a CPU, and on a GPU through
+        index_put_, which sorts.
         """
         attention, targets = self.layer.attention, self.inputs.targets(part)
         if self.fused:
@@ -246,7 +267,9 @@ class Transfer:
 
 
 def attention_logits(heard: Tensor, targets: Tensor, attention: Tensor) -> Tensor:
-    """e_ij = a · LeakyReLU(t_i + s_j) [m, K, H] in float32 or wider; heard [m, K, H, d] is overwritten."""
+    """e_ij = a · LeakyReLU(t_i + s_j) [m, K, H] in float32 or wider; heard [m, K, H, d] is
+    overwritten.
+    """
     before = heard.add_(split_heads(targets, attention)[:, None])
     return (
         F.leaky_relu_(before, NEGATIVE_SLOPE)

@@ -28,5 +28,7 @@ def build_student(
     seen_count: int,
     online_teacher: bool = False,
 ) -> Student:
-    """The network of a configuration; arguments as `C2SRT`. Raises UserError when they do not fit each other."""
+    """The network of a configuration; arguments as `C2SRT`. Raises UserError when they do not fit
+    each other.
+    """
     return KINDS[config.kind](clip, config, loss, graph, seen_count, online_teacher)

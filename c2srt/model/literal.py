@@ -1,7 +1,9 @@
-"""The head as the paper's text reads, image by image: the slow twin that the tiled head is tested and timed against.
+"""The head as the paper's text reads, image by image: the slow twin that the tiled head is tested
+and timed against.
 
-Sort, cumulate and gather for ISR (algorithm 1); FFN_in on the concatenation (eq. 6); PyG's GATv2Conv for eq. 19-22. This
-is the only file that imports torch_geometric. It runs on the tiled head's own parameters.
+Sort, cumulate and gather for ISR (algorithm 1); FFN_in on the concatenation (eq. 6); PyG's
+GATv2Conv for eq. 19-22. This is the only file that imports torch_geometric. It runs on the tiled
+head's own parameters.
 """
 
 import torch
@@ -18,7 +20,9 @@ from c2srt.model.ist import NEGATIVE_SLOPE, with_self_loops
 def literal_scores(
     head: Head, patches: Tensor, global_: Tensor, graph: Graph
 ) -> tuple[Tensor, Tensor | None]:
-    """Scores [B, C] and patch counts [B, C] (None without ISR) of patches [B, P, D] and global features [B, D]."""
+    """Scores [B, C] and patch counts [B, C] (None without ISR) of patches [B, P, D] and global
+    features [B, D].
+    """
     compute = head.compute_dtype(patches.dtype)
     tensors = {name: parameter.to(compute) for name, parameter in head.named_parameters()}
     images = [image_scores(head, tensors, p, g, graph) for p, g in zip(patches, global_)]

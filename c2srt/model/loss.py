@@ -10,10 +10,11 @@ from c2srt.model.config import LossConfig
 
 
 def ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
-    """Per-image hinge over all (positive, negative) pairs: scores [B, C], labels [B, C] in −1/0/1 -> [B].
+    """Per-image hinge over all (positive, negative) pairs: scores [B, C], labels [B, C] in −1/0/1
+    -> [B].
 
-    Σ_{p,n} max(margin + s_n − s_p, 0); `violations` divides by the number of violating pairs + 1e-8. Images without a
-    positive or without a negative contribute 0.
+    Σ_{p,n} max(margin + s_n − s_p, 0); `violations` divides by the number of violating pairs +
+    1e-8. Images without a positive or without a negative contribute 0.
     """
     positive = labels == 1
     negative = ~positive if config.unverified == "negative" else labels == -1
@@ -21,9 +22,10 @@ def ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
 
 
 class Hinges(torch.autograd.Function):
-    """`ranking_loss` and its gradient in O(C log p): an image's positives are sorted once, and each negative finds by binary
-    search how many of them it violates. That number is the negative's gradient; how many negatives reach at least the r-th
-    positive is the positive's, with a minus; and the loss is their sum over scores and margins.
+    """`ranking_loss` and its gradient in O(C log p): an image's positives are sorted once, and each
+    negative finds by binary search how many of them it violates. That number is the negative's
+    gradient; how many negatives reach at least the r-th positive is the positive's, with a minus;
+    and the loss is their sum over scores and margins.
     """
 
     @staticmethod
@@ -59,8 +61,9 @@ class Hinges(torch.autograd.Function):
 def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     """The literal twin of `ranking_loss`, image by image over the [p, n] matrix of pairs.
 
-    A pair exactly at the margin violates nothing: its hinge and its gradient are 0, as `ranking_loss` counts. Written as a
-    product, since the gradient of `clamp` at its bound is 0 in some versions of torch and 1 in others.
+    A pair exactly at the margin violates nothing: its hinge and its gradient are 0, as
+    `ranking_loss` counts. Written as a product, since the gradient of `clamp` at its bound is 0 in
+    some versions of torch and 1 in others.
     """
     losses = []
     for image_scores, image_labels in zip(scores, labels):

@@ -1,4 +1,5 @@
-"""C²SRT as one module: student ViT, head, loss; and what any student shares. It knows nothing of training, data or ranks.
+"""C²SRT as one module: student ViT, head, loss; and what any student shares. It knows nothing of
+training, data or ranks.
 
 Shapes: B images, P patches, C categories (the S seen ones first), D width.
 """
@@ -28,7 +29,8 @@ class ImageTower(nn.Module):
         super().__init__()
         if visual.proj is None:
             raise UserError(
-                "this CLIP's image tower has no projection to the joint space: take a ViT model of open_clip"
+                "this CLIP's image tower has no projection to the joint space: take a ViT model of"
+                " open_clip"
             )
         self.proj = visual.proj
         self.vit = visual
@@ -40,11 +42,14 @@ class ImageTower(nn.Module):
         return tokens @ self.proj, pooled @ self.proj
 
     def freeze(self, trainable_blocks: int | None) -> None:
-        """Leaves gradients on for the last blocks, ln_post and proj; on for everything when None."""
+        """Leaves gradients on for the last blocks, ln_post and proj; on for everything when
+        None.
+        """
         blocks = self.vit.transformer.resblocks
         if trainable_blocks is not None and not 0 <= trainable_blocks <= len(blocks):
             raise UserError(
-                f"model.trainable_blocks={trainable_blocks} is outside 0…{len(blocks)}, the blocks of this ViT"
+                f"model.trainable_blocks={trainable_blocks} is outside 0…{len(blocks)}, the blocks"
+                " of this ViT"
             )
         self.requires_grad_(trainable_blocks is None)
         if trainable_blocks is not None:
@@ -58,10 +63,11 @@ class ImageTower(nn.Module):
 
 
 class Student(nn.Module):
-    """What every trained model shares: the tower that learns, the teacher, the categories. `graph` holds all C of them; training
-    uses its first `seen_count`, which hear only each other.
+    """What every trained model shares: the tower that learns, the teacher, the categories. `graph`
+    holds all C of them; training uses its first `seen_count`, which hear only each other.
 
-    Raises UserError when text features and CLIP disagree in width, or a seen category hears an unseen one.
+    Raises UserError when text features and CLIP disagree in width, or a seen category hears an
+    unseen one.
     """
 
     def __init__(
@@ -88,7 +94,9 @@ class Student(nn.Module):
         self._teacher = [clip.visual] if online_teacher else []
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised pixels in the tower's type; the constants stay float32 whatever the engine casts."""
+        """Normalised pixels in the tower's type; the constants stay float32 whatever the engine
+        casts.
+        """
         mean, std = self._mean.to(images.device), self._std.to(images.device)
         return normalise(images, mean, std).to(self.tower.proj.dtype)
 
@@ -105,8 +113,9 @@ class Student(nn.Module):
         return self._graph
 
     def parameter_depth(self, name: str) -> int:
-        """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1 for the last block, …,
-        blocks + 1 for the embeddings (BEiT's rule, which MKT uses)."""
+        """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1
+        for the last block, …, blocks + 1 for the embeddings (BEiT's rule, which MKT uses).
+        """
         blocks = len(self.tower.vit.transformer.resblocks)
         if match := re.match(r"tower\.vit\.transformer\.resblocks\.(\d+)\.", name):
             return blocks - int(match[1])
@@ -131,11 +140,12 @@ class C2SRT(Student):
     def forward(
         self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor
     ) -> dict[str, Tensor]:
-        """One training micro-batch: images uint8 [B, 3, S, S], labels [B, S] in −1/0/1, teacher's raw global features
-        [B, D] or None (computed online if the model was built so), weights [B].
+        """One training micro-batch: images uint8 [B, 3, S, S], labels [B, S] in −1/0/1, teacher's
+        raw global features [B, D] or None (computed online if the model was built so), weights [B].
 
-        Returns scalars: loss (mean of weights × per-image loss, eq. 12), and for the record ranking, distillation, drift
-        (mean |f_G − f_G^CLIP| per dimension), mean_patches, capped_share.
+        Returns scalars: loss (mean of weights × per-image loss, eq. 12), and for the record
+        ranking, distillation, drift (mean |f_G − f_G^CLIP| per dimension), mean_patches,
+        capped_share.
         """
         pixels = self.pixels(images)
         patches, global_ = self.tower(pixels)
@@ -157,15 +167,17 @@ class C2SRT(Student):
             }
         elif self.loss.distillation > 0:
             raise UserError(
-                f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
-                "teacher=online"
+                "loss.distillation > 0 needs a teacher: build the cache with"
+                f" `{Command('teacher')}`, or set teacher=online"
             )
         return values
 
     def ranking(
         self, patches: Tensor, global_: Tensor, labels: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Weighted mean ranking loss over the seen categories, and the ISR's [mean patches, capped share]."""
+        """Weighted mean ranking loss over the seen categories, and the ISR's [mean patches, capped
+        share].
+        """
         graph = self.graph_on(patches.device).first(self.seen_count)
         if self.config.form == "tiled":
             return self.head(
@@ -195,8 +207,9 @@ class C2SRT(Student):
 
     @torch.no_grad()
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
-        """uint8 images [B, 3, S, S] -> scores [B, C] and the ISR's patch counts [B, C] (None without ISR), for the model's
-        own categories or another `graph`."""
+        """uint8 images [B, 3, S, S] -> scores [B, C] and the ISR's patch counts [B, C] (None
+        without ISR), for the model's own categories or another `graph`.
+        """
         patches, global_ = self.tower(self.pixels(images))
         graph = graph.to(patches.device) if graph is not None else self.graph_on(patches.device)
         if self.config.form == "literal":
@@ -208,7 +221,9 @@ class C2SRT(Student):
         )
 
     def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
-        """The tile plan for one micro-batch; a program that is traced for any number of images has one tile."""
+        """The tile plan for one micro-batch; a program that is traced for any number of images has
+        one tile.
+        """
         if torch.compiler.is_exporting():
             return Plan(
                 images, len(graph.text), 0, self.config.ist and self.config.input_layers == 1
@@ -225,7 +240,9 @@ class C2SRT(Student):
     def training_plan(
         self, images: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[str, dict[str, float]]:
-        """The tiles that training will use, their bytes and FLOPs: as a line, and as numbers for the tracker."""
+        """The tiles that training will use, their bytes and FLOPs: as a line, and as numbers for
+        the tracker.
+        """
         shape = self.shape(self.seen_count, device, dtype)
         plan = make_plan(shape, self.config, images, budget_bytes(self.config, device))
         return plan.describe(shape, self.config), plan.numbers(shape, self.config)
@@ -235,7 +252,8 @@ def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) 
     """Refuses text or a neighbour table that does not fit, before any work."""
     if not len(graph.text) or not seen_count:
         raise UserError(
-            f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to score; see the vocabulary"
+            f"there are {len(graph.text)} categories, {seen_count} of them seen: nothing to score;"
+            " see the vocabulary"
         )
     if not graph.text.isfinite().all():
         raise UserError(f"the text features hold NaN or infinity: run `{Command('text')}` again")
@@ -246,13 +264,13 @@ def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) 
         )
     if len(graph.table) != len(graph.text):
         raise UserError(
-            f"the relation graph has {len(graph.table)} categories, the text features {len(graph.text)}: "
-            f"run `{Command('relations')}`"
+            f"the relation graph has {len(graph.table)} categories, the text features"
+            f" {len(graph.text)}: run `{Command('relations')}`"
         )
     if graph.table.shape[1] < config.neighbours and config.ist and config.kind == "c2srt":
         raise UserError(
-            f"model.neighbours={config.neighbours} but the relation graph keeps {graph.table.shape[1]}: "
-            f"run `{Command('relations', neighbours=config.neighbours)}`"
+            f"model.neighbours={config.neighbours} but the relation graph keeps"
+            f" {graph.table.shape[1]}: run `{Command('relations', neighbours=config.neighbours)}`"
         )
     if (
         graph.table.numel()

@@ -1,4 +1,6 @@
-"""How the nodes of a tile (one category of one image each) are walked through in parts, and the memory that tiles share."""
+"""How the nodes of a tile (one category of one image each) are walked through in parts, and the
+memory that tiles share.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Part:
-    """Categories `columns` of images `images`, which are nodes `flat` of the tile: several whole images, or a run of one."""
+    """Categories `columns` of images `images`, which are nodes `flat` of the tile: several whole
+    images, or a run of one.
+    """
 
     images: slice
     columns: slice
@@ -31,7 +35,9 @@ def cut(images: int, columns: int, largest: int) -> list[Part]:
 
 
 class Buffers:
-    """Large tensors that every tile uses again, by name: fresh ones page-fault, a tenth of the head's time on a CPU."""
+    """Large tensors that every tile uses again, by name: fresh ones page-fault, a tenth of the
+    head's time on a CPU.
+    """
 
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}

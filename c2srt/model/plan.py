@@ -1,7 +1,8 @@
-"""How the head is cut into (image × category) tiles so that its memory fits a byte budget whatever the batch.
+"""How the head is cut into (image × category) tiles so that its memory fits a byte budget whatever
+the batch.
 
-Shapes: B images, P patches, C categories, D width, H heads, K neighbours with the self-loop, L layers, E = D, or 3 D when the
-first layer is folded into the pool.
+Shapes: B images, P patches, C categories, D width, H heads, K neighbours with the self-loop, L
+layers, E = D, or 3 D when the first layer is folded into the pool.
 """
 
 from dataclasses import dataclass
@@ -15,14 +16,18 @@ from c2srt.model.config import ModelConfig
 MIB = 2**20
 SMALLEST_PART = 64
 CPU_PART = 512 * 512
-"""Values of one [m, D] tensor of a part on a CPU: larger ones leave the caches, smaller ones wait for Python."""
+"""Values of one [m, D] tensor of a part on a CPU: larger ones leave the caches, smaller ones wait
+for Python.
+"""
 CPU_DEFAULT_MIB = 256
 GPU_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that decide the head's memory and work; `part` is the most nodes that are worked on at once, None: no limit."""
+    """The sizes that decide the head's memory and work; `part` is the most nodes that are worked on
+    at once, None: no limit.
+    """
 
     categories: int
     patches: int
@@ -33,8 +38,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tiles of `images` × `categories` (parts of fewer categories are taken one image at a time); `fold`: the first layer's
-    projections go through the pool. `bytes` is the estimated peak, forward and backward."""
+    """Tiles of `images` × `categories` (parts of fewer categories are taken one image at a time);
+    `fold`: the first layer's projections go through the pool. `bytes` is the estimated peak,
+    forward and backward.
+    """
 
     images: int
     categories: int
@@ -44,8 +51,9 @@ class Plan:
     def describe(self, shape: Shape, config: ModelConfig) -> str:
         forward, backward = flops_per_image(shape, config, self.fold)
         return (
-            f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of {shape.categories:,} categories, "
-            f"{self.bytes / MIB:,.0f} MiB at most, {forward / 1e9:.3g} GFLOP an image forward and {backward / 1e9:.3g} backward"
+            f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of"
+            f" {shape.categories:,} categories, {self.bytes / MIB:,.0f} MiB at most,"
+            f" {forward / 1e9:.3g} GFLOP an image forward and {backward / 1e9:.3g} backward"
         )
 
     def numbers(self, shape: Shape, config: ModelConfig) -> dict[str, float]:
@@ -66,7 +74,9 @@ def columns(shape: Shape, config: ModelConfig, fold: bool) -> int:
 
 
 def bytes_of_batch(shape: Shape, config: ModelConfig, fold: bool) -> int:
-    """What is kept once for all tiles: the affine text rows and their gradient [C, E], the parameters' gradients."""
+    """What is kept once for all tiles: the affine text rows and their gradient [C, E], the
+    parameters' gradients.
+    """
     if not config.ist:
         return 0
     wide, width = max(4, shape.itemsize), shape.width
@@ -79,8 +89,10 @@ def bytes_of_batch(shape: Shape, config: ModelConfig, fold: bool) -> int:
 
 
 def bytes_per_image(shape: Shape, config: ModelConfig, fold: bool) -> int:
-    """What stays alive for one image of a tile: A [C, P]; s a layer and its gradient once, and for every layer that is not
-    folded its input, t and the input's gradient, all [C, D]; α [C, K, H] a layer."""
+    """What stays alive for one image of a tile: A [C, P]; s a layer and its gradient once, and for
+    every layer that is not folded its input, t and the input's gradient, all [C, D]; α [C, K, H] a
+    layer.
+    """
     if not config.ist:
         return shape.itemsize * shape.categories * shape.patches
     rows = config.layers + 1 + 3 * (config.layers - fold)
@@ -89,14 +101,18 @@ def bytes_per_image(shape: Shape, config: ModelConfig, fold: bool) -> int:
 
 
 def bytes_per_node(shape: Shape, config: ModelConfig) -> int:
-    """What one node needs while its part is worked on: the selection over P, or two gathered [K, D] and about eight rows [D]."""
+    """What one node needs while its part is worked on: the selection over P, or two gathered [K, D]
+    and about eight rows [D].
+    """
     selection = 3 * shape.patches + 2 * min(config.max_patches, shape.patches)
     slots = config.neighbours + config.self_loops if config.ist else 0
     return max(4, shape.itemsize) * max(selection, (2 * slots + 8) * shape.width)
 
 
 def flops_per_image(shape: Shape, config: ModelConfig, fold: bool) -> tuple[float, float]:
-    """Floating-point operations of ISR and IST for one image, forward and backward (a multiply-add counts 2)."""
+    """Floating-point operations of ISR and IST for one image, forward and backward (a multiply-add
+    counts 2).
+    """
     c, p, d = shape.categories, shape.patches * config.isr or 1, shape.width
     pool, dense, edges = (
         2 * c * p * d,
@@ -143,7 +159,8 @@ def part_limit(width: int, device: torch.device) -> int | None:
 
 
 def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Plan:
-    """The fastest tiling within `budget` bytes: folded if that fits, as many whole images as fit, else a part of one image.
+    """The fastest tiling within `budget` bytes: folded if that fits, as many whole images as fit,
+    else a part of one image.
 
     Raises UserError when not even the smallest part of one image fits.
     """
@@ -175,6 +192,6 @@ def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Pl
         + SMALLEST_PART * bytes_per_node(shape, config)
     )
     raise UserError(
-        f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,} categories, "
-        f"the budget is {budget // MIB} MiB: raise model.tile_mib"
+        f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,}"
+        f" categories, the budget is {budget // MIB} MiB: raise model.tile_mib"
     )

@@ -1,10 +1,13 @@
-"""The image side of every node, pooled from patch rows: A · X_i + r_c, with an affine map already applied to X and r.
+"""The image side of every node, pooled from patch rows: A · X_i + r_c, with an affine map already
+applied to X and r.
 
-f_img = (f_L + f_G) / 2 with f_L = A · F, and the rows of A sum to 1: so f_img = A · (F + f_G) / 2. Whatever is affine in f_img is
-therefore applied to P patch rows instead of C category rows, and what it does to the category's text once per batch: FFN_in's
-first layer (eq. 6), and on top of it the first GATv2 layer's source and target projections.
+f_img = (f_L + f_G) / 2 with f_L = A · F, and the rows of A sum to 1: so f_img = A · (F + f_G) / 2.
+Whatever is affine in f_img is therefore applied to P patch rows instead of C category rows, and
+what it does to the category's text once per batch: FFN_in's first layer (eq. 6), and on top of it
+the first GATv2 layer's source and target projections.
 
-Shapes: b images of a tile, n categories an image, P patches, C categories, D width, E = D (rows), or 3 D (rows, targets, sources).
+Shapes: b images of a tile, n categories an image, P patches, C categories, D width, E = D (rows),
+or 3 D (rows, targets, sources).
 """
 
 from dataclasses import dataclass
@@ -29,7 +32,9 @@ class Pooled:
     categories: Tensor | None
 
     def rows(self, part: Part, columns: slice = slice(None), out: Tensor | None = None) -> Tensor:
-        """A · X + r for a part's nodes [m, e] and some of the E columns, written into `out` if given."""
+        """A · X + r for a part's nodes [m, e] and some of the E columns, written into `out` if
+        given.
+        """
         pooling, values = (
             self.pooling[part.images, part.columns],
             self.values[part.images, :, columns],
@@ -41,7 +46,9 @@ class Pooled:
         return torch.baddbmm(text, pooling, values, out=out).flatten(0, 1)
 
     def begin_backward(self, grad_text: Tensor | None) -> None:
-        """`grad_text` [C, E] sums the gradient of r over the batch; that of X is found in `grad_values`."""
+        """`grad_text` [C, E] sums the gradient of r over the batch; that of X is found in
+        `grad_values`.
+        """
         self.grad_text, self.grad_values = grad_text, torch.zeros_like(self.values)
 
     def add(self, part: Part, gradient: Tensor, columns: slice = slice(None)) -> None:
@@ -64,7 +71,9 @@ class Pooled:
 
 
 class PooledInputs:
-    """The first GATv2 layer's input with its projections folded into the pool: E = 3 D columns rows | targets | sources."""
+    """The first GATv2 layer's input with its projections folded into the pool: E = 3 D columns rows
+    | targets | sources.
+    """
 
     def __init__(self, pooled: Pooled, parts: list[Part]) -> None:
         width = pooled.values.shape[2] // 3
@@ -87,6 +96,8 @@ class PooledInputs:
         self.pooled.add(part, grad_targets, self.columns[1])
 
     def add_sources(self, grad_sources: Tensor, sums: Layer) -> None:
-        """The projections' own gradients come from those of X and r, outside the tile: nothing is added to `sums`."""
+        """The projections' own gradients come from those of X and r, outside the tile: nothing is
+        added to `sums`.
+        """
         for part in self.parts:
             self.pooled.add(part, grad_sources[part.flat], self.columns[2])

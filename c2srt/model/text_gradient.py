@@ -1,8 +1,10 @@
-"""The ranking loss and its gradient for the categories' text features, through the tiled head and in its memory.
+"""The ranking loss and its gradient for the categories' text features, through the tiled head and
+in its memory.
 
-Text enters the model three times: in the cosine of the score (eq. 10), in FFN_in (eq. 6), and in ISR's choice of patches. The
-first two are differentiated, exactly; a choice has no gradient. Training never needs this (text is frozen there), so it stays
-beside the head: tiles find it for prompt tuning (c2srt/tune.py). On top of the tile planned come [C, D] of the sum and a part's.
+Text enters the model three times: in the cosine of the score (eq. 10), in FFN_in (eq. 6), and in
+ISR's choice of patches. The first two are differentiated, exactly; a choice has no gradient.
+Training never needs this (text is frozen there), so it stays beside the head: tiles find it for
+prompt tuning (c2srt/tune.py). On top of the tile planned come [C, D] of the sum and a part's.
 
 Shapes: B images, P patches, C categories, D width, b images of a tile, m nodes of a part.
 """
@@ -18,7 +20,9 @@ from c2srt.model.tile import Tile, empty_sums
 
 
 class TextTile(Tile):
-    """A tile whose `backward` also adds what the scores' own text gets to `grad_text` [C, D]; set it first."""
+    """A tile whose `backward` also adds what the scores' own text gets to `grad_text` [C, D]; set
+    it first.
+    """
 
     grad_text: Tensor
 
@@ -47,8 +51,9 @@ def text_gradient(
     loss: LossConfig,
     plan: Plan,
 ) -> tuple[Tensor, Tensor]:
-    """Mean of weights × ranking loss, as `Head.forward`, and its gradient [C, D] for `graph.text`, whose rows are taken to be
-    of unit length (the gradient includes their radial part)."""
+    """Mean of weights × ranking loss, as `Head.forward`, and its gradient [C, D] for `graph.text`,
+    whose rows are taken to be of unit length (the gradient includes their radial part).
+    """
     tensors, total, direct = head.tensors(patches.dtype, plan.fold), 0, None
     sums = empty_sums(tensors, len(graph.text))
     for _, tile, value, grad_scores in head.scored_tiles(

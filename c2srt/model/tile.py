@@ -1,7 +1,7 @@
 """One tile of images through the head, forward and backward.
 
-Shapes: b images, n categories an image, N = b · n nodes, P patches, C categories, D width, E columns of the folded affine map
-(D, or 3 D), K neighbours (self-loop included).
+Shapes: b images, n categories an image, N = b · n nodes, P patches, C categories, D width, E
+columns of the folded affine map (D, or 3 D), K neighbours (self-loop included).
 """
 
 from collections.abc import Callable
@@ -25,8 +25,10 @@ LAYER_NAMES = ("source", "target", "attention", "output")
 
 @dataclass
 class Nodes:
-    """The categories that a tile computes: unit text [1 or b, n, D], affine rows [1 or b, n, E] (None without IST), neighbour
-    table over the N nodes, and for closures the categories [b, n] and which of the places hold one."""
+    """The categories that a tile computes: unit text [1 or b, n, D], affine rows [1 or b, n, E]
+    (None without IST), neighbour table over the N nodes, and for closures the categories [b, n] and
+    which of the places hold one.
+    """
 
     images: int
     text: Tensor
@@ -156,7 +158,9 @@ class Tile:
         return self.scored.view(self.nodes.images, -1)
 
     def entrance(self) -> PooledInputs | DenseInputs:
-        """What the first layer hears: the pool itself when the layer's projections are folded into it."""
+        """What the first layer hears: the pool itself when the layer's projections are folded into
+        it.
+        """
         if self.folded:
             return PooledInputs(self.pooled, self.parts)
         rows = self.rows("rows", 0)
@@ -209,7 +213,9 @@ class Tile:
         )
 
     def backward(self, grad_scores: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Gradients of patches [b, P, D] and global_ [b, D] from that of the scores [b, n]; adds the parameters' to `sums`."""
+        """Gradients of patches [b, P, D] and global_ [b, D] from that of the scores [b, n]; adds
+        the parameters' to `sums`.
+        """
         self.pooled.begin_backward(sums.get("text"))
         grad_scores = grad_scores.flatten()
 
@@ -241,7 +247,9 @@ class Tile:
         self.pooled.add(part, gradient)
 
     def feature_gradients(self, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """From the pooled rows' gradient [b, P, E] to the features' and to the image columns of `affine`."""
+        """From the pooled rows' gradient [b, P, E] to the features' and to the image columns of
+        `affine`.
+        """
         grad, affine = self.pooled.grad_values, self.tensors.get("affine")
         if affine is not None:
             rows = (
@@ -288,7 +296,9 @@ def deeper(h: Tensor, weights: Tensor, biases: Tensor, residual: bool) -> Tensor
 
 
 def empty_sums(tensors: dict[str, Tensor], categories: int) -> dict[str, Tensor]:
-    """Zeros in float32 or wider for every tensor's gradient, and `text` [C, E] for that of the affine text rows."""
+    """Zeros in float32 or wider for every tensor's gradient, and `text` [C, E] for that of the
+    affine text rows.
+    """
     sums = {
         name: torch.zeros_like(tensor, dtype=softmax_dtype(tensor.dtype))
         for name, tensor in tensors.items()
@@ -299,7 +309,9 @@ def empty_sums(tensors: dict[str, Tensor], categories: int) -> dict[str, Tensor]
 
 
 def finish_sums(tensors: dict[str, Tensor], sums: dict[str, Tensor], text: Tensor) -> list[Tensor]:
-    """The gradients in the order of `tensors`, after all tiles: the text rows' goes on to the text columns of `affine`."""
+    """The gradients in the order of `tensors`, after all tiles: the text rows' goes on to the text
+    columns of `affine`.
+    """
     if "affine" in sums:
         width = text.shape[1]
         sums["affine"][:, width : 2 * width].addmm_(sums["text"].T, text.to(sums["text"].dtype))

@@ -1,10 +1,14 @@
-"""Measured rates of this machine for the configured model, as a small JSON file that later plans read.
+"""Measured rates of this machine for the configured model, as a small JSON file that later plans
+read.
 
-    {"kind": "cpu", "machine": "…", "date": "…", "torch": "…", "threads": 2, "values": {…fields of Cluster…},
-     "seconds": {piece: median seconds of a call}, "clip": "ViT-B-16", "precision": "fp32", "images": 2}
+    {"kind": "cpu", "machine": "…", "date": "…", "torch": "…", "threads": 2, "values": {…fields of
+    Cluster…},
+     "seconds": {piece: median seconds of a call}, "clip": "ViT-B-16", "precision": "fp32",
+     "images": 2}
 
-Timed in turns: a matrix product of the ViT's own shape, a copy, decoding, the ViT, ISR and the whole head alone for few
-images, and whole steps. An efficiency is what a piece reaches of the product rate; what it takes for no image is its overhead.
+Timed in turns: a matrix product of the ViT's own shape, a copy, decoding, the ViT, ISR and the
+whole head alone for few images, and whole steps. An efficiency is what a piece reaches of the
+product rate; what it takes for no image is its overhead.
 """
 
 import platform
@@ -26,7 +30,9 @@ from c2srt.plan.storage import Sizes
 from c2srt.train.config import Config as Training
 
 STEP, MOST = "step", 16
-"""Images at once of the larger one of the two timings of each part; lowered until it takes about a second."""
+"""Images at once of the larger one of the two timings of each part; lowered until it takes about a
+second.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,15 @@ def check_machine(cluster: Cluster) -> None:
     """Refuses to measure a GPU where there is none. Raises UserError."""
     if cluster.kind == GPU and not torch.cuda.is_available():
         raise UserError(
-            f"cluster={cluster.name} is of GPUs and torch finds none here: measure there, or take cluster=cpu"
+            f"cluster={cluster.name} is of GPUs and torch finds none here: measure there, or take"
+            " cluster=cpu"
         )
 
 
 def experiment(config: Training, images: int, cluster: Cluster) -> Training:
-    """The configured model on one worker with one micro-batch of `images` a step; batches are decoded by the worker itself."""
+    """The configured model on one worker with one micro-batch of `images` a step; batches are
+    decoded by the worker itself.
+    """
     gpus = float(cluster.kind == GPU)
     return replace(
         config, workers=1, batch=images, micro_batch=images, loader_workers=0, gpus_per_worker=gpus
@@ -56,7 +65,9 @@ def experiment(config: Training, images: int, cluster: Cluster) -> Training:
 
 
 def amounts(config: Training, shape: Outline, cluster: Cluster, seen: int) -> list[int]:
-    """Images at once to time: as many as one micro-batch has and the machine does in a second or so, and a quarter of them."""
+    """Images at once to time: as many as one micro-batch has and the machine does in a second or
+    so, and a quarter of them.
+    """
     rate = cluster.rate(config.precision) * (cluster.cores if cluster.kind == CPU else 1)
     image = work_of(config, shape, head_shape(config, shape, cluster, seen), None).image
     many = max(2, min(MOST, config.deal.micro_batch, int(rate / image)))
@@ -129,7 +140,9 @@ def step_seconds(config: Training, shape: Outline, cluster: Cluster, sizes: Size
 def slope(
     seconds: dict[str, float], piece: str, few: int, many: int, ideal: dict[int, float]
 ) -> tuple[float, float]:
-    """How many times the ideal a piece takes, and its seconds for no work; without a sensible line, all is work."""
+    """How many times the ideal a piece takes, and its seconds for no work; without a sensible line,
+    all is work.
+    """
     first, second = seconds[f"{piece}-{few}"], seconds[f"{piece}-{many}"]
     factor = (second - first) / (ideal[many] - ideal[few])
     fixed = second - factor * ideal[many]
@@ -139,7 +152,9 @@ def slope(
 
 
 def measure(rigs: list[Rig], turns: int, note=print) -> dict[str, float]:
-    """Median seconds of each piece of every rig; every turn calls each of them once, after one call that does not count."""
+    """Median seconds of each piece of every rig; every turn calls each of them once, after one call
+    that does not count.
+    """
     found: dict[str, list[float]] = {piece: [] for rig in rigs for piece in rig.pieces}
     for turn in range(turns + 1):
         note(f"  turn {turn} of {turns}" if turn else "  warm-up", flush=True)

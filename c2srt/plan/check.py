@@ -1,6 +1,8 @@
-"""`c2srt plan check=true`: calibrates on one configuration of a model, predicts others, measures them in the same turns.
+"""`c2srt plan check=true`: calibrates on one configuration of a model, predicts others, measures
+them in the same turns.
 
-What is measured are real steps (engine, loader, model, gradient sync between processes) on synthetic pictures.
+What is measured are real steps (engine, loader, model, gradient sync between processes) on
+synthetic pictures.
 """
 
 import json
@@ -45,7 +47,9 @@ class Family:
 
 
 def families(config, folder: Path) -> list[Family]:
-    """The miniature's ViT with its 286 seen categories, and ViT-B/16 with the 7,186 of Open Images."""
+    """The miniature's ViT with its 286 seen categories, and ViT-B/16 with the 7,186 of Open
+    Images.
+    """
     from c2srt.demo.pretrain import MODEL
 
     write_json(folder / "model.json", MODEL)
@@ -109,8 +113,9 @@ def families(config, folder: Path) -> list[Family]:
 
 
 def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]:
-    """Measures a family's calibration and cases in turns -> the content of a calibration file, and rows of predicted and
-    measured seconds a step."""
+    """Measures a family's calibration and cases in turns -> the content of a calibration file, and
+    rows of predicted and measured seconds a step.
+    """
     shape = outline(family.config.clip, family.config.model)
     images = amounts(
         replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen
@@ -170,7 +175,8 @@ def table(rows: list[dict]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['model']} | {row['case']} | {row['predicted_s']:.3f} | {row['measured_s']:.3f} | {row['error']:+.0%} |"
+        f"| {row['model']} | {row['case']} | {row['predicted_s']:.3f} | {row['measured_s']:.3f} |"
+        f" {row['error']:+.0%} |"
         for row in rows
     ]
     off = sum(abs(row["error"]) > BAR for row in rows)

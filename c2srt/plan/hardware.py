@@ -29,7 +29,9 @@ Measured = dict[str, Amount | dict[str, Amount]]
 
 @dataclass
 class Cluster:
-    """configs/cluster/h200.yaml explains every field; on a CPU `tflops` is of a core and `per_node` counts workers."""
+    """configs/cluster/h200.yaml explains every field; on a CPU `tflops` is of a core and `per_node`
+    counts workers.
+    """
 
     name: str = ""
     kind: str = GPU
@@ -70,10 +72,13 @@ class Cluster:
             raise UserError(f"cluster.tflops.{bad[0]}={self.tflops[bad[0]]} must be above 0")
 
     def rate(self, precision: str) -> float:
-        """Floating-point operations a second of matrix products, of a GPU or of a core. Raises UserError if not given."""
+        """Floating-point operations a second of matrix products, of a GPU or of a core. Raises
+        UserError if not given.
+        """
         if precision not in self.tflops:
             raise UserError(
-                f"cluster {self.name} has no rate for precision={precision}: give cluster.tflops.{precision}=…"
+                f"cluster {self.name} has no rate for precision={precision}: give"
+                f" cluster.tflops.{precision}=…"
             )
         return self.tflops[precision] * 1e12
 
@@ -101,8 +106,8 @@ def calibrated(cluster: Cluster, path: str | None) -> Cluster:
         )
     if content.get("kind") != cluster.kind:
         raise UserError(
-            f"{path} was measured on a {shown(content.get('kind'))}, cluster={cluster.name} is a {cluster.kind}: take "
-            "a cluster=… of its kind, or calibrate there"
+            f"{path} was measured on a {shown(content.get('kind'))}, cluster={cluster.name} is a"
+            f" {cluster.kind}: take a cluster=… of its kind, or calibrate there"
         )
     return replace(cluster, **values | {"tflops": cluster.tflops | values.get("tflops", {})})
 

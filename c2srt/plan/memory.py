@@ -16,14 +16,17 @@ from c2srt.train.memory import BYTES, engine_bytes
 
 GIB = 2**30
 BUCKET = 500_000_000
-"""Elements of DeepSpeed 0.19's reduce bucket, which ZeRO 1-3 allocate whole (zero/config.py), and of stage 0's flat copies."""
+"""Elements of DeepSpeed 0.19's reduce bucket, which ZeRO 1-3 allocate whole (zero/config.py), and
+of stage 0's flat copies.
+"""
 OFFLOADED = ("master weights", "AdamW's moments")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part on a worker's device and in its node's CPU memory (offload), what the worker may use, and the head's tiles
-    (None: not even one fits)."""
+    """Bytes by part on a worker's device and in its node's CPU memory (offload), what the worker
+    may use, and the head's tiles (None: not even one fits).
+    """
 
     parts: dict[str, float]
     host: dict[str, float]
@@ -48,7 +51,9 @@ class Memory:
 
 
 def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> Memory:
-    """What a worker needs; the head's tiles take what `model.tile_mib` or the device's default allows of what is left."""
+    """What a worker needs; the head's tiles take what `model.tile_mib` or the device's default
+    allows of what is left.
+    """
     size, images = BYTES[config.precision], config.deal.micro_batch
     engine = engine_bytes(
         config.precision, config.zero, config.workers, outline.parameters, outline.trained
@@ -110,8 +115,10 @@ def local_workers(config: Config, cluster: Cluster) -> int:
 
 
 def bucket_bytes(config: Config, outline: Outline) -> float:
-    """DeepSpeed's communication buffers. Stage 0 flattens the gradients once more; stages 1-3 hold a bucket of fixed size, in
-    stage 1 of float32 sums (read in deepspeed 0.19.8, zero/stage_1_and_2.py and stage3.py)."""
+    """DeepSpeed's communication buffers. Stage 0 flattens the gradients once more; stages 1-3 hold
+    a bucket of fixed size, in stage 1 of float32 sums (read in deepspeed 0.19.8,
+    zero/stage_1_and_2.py and stage3.py).
+    """
     if config.zero == 0:
         return BYTES[config.precision] * min(BUCKET, outline.trained) if config.workers > 1 else 0
     return BUCKET * (4 if config.zero == 1 else BYTES[config.precision])
@@ -143,7 +150,9 @@ def tile_budget(config: Config, cluster: Cluster, free: float) -> int:
 
 
 def helpful(config: Config, outline: Outline, cluster: Cluster, seen: int) -> list[str]:
-    """Changes of keys, cheapest first, each of which makes an experiment fit that does not; [] if none of them does alone."""
+    """Changes of keys, cheapest first, each of which makes an experiment fit that does not; [] if
+    none of them does alone.
+    """
     tries: list[dict] = []
     micro = config.deal.micro_batch
     while micro > 1:

@@ -1,4 +1,5 @@
-"""What the architecture alone says: parameters, FLOPs and saved activations of the student, from a model without memory.
+"""What the architecture alone says: parameters, FLOPs and saved activations of the student, from a
+model without memory.
 
 Shapes: B images, T tokens (P patches and the class token), W the ViT's width, D joint width.
 """
@@ -16,7 +17,9 @@ from c2srt.model.network import ImageTower
 
 @dataclass(frozen=True)
 class Outline:
-    """Sizes of the ViT, and elements of parameters: of the whole CLIP, the tower, what of it trains, the head (all trains)."""
+    """Sizes of the ViT, and elements of parameters: of the whole CLIP, the tower, what of it
+    trains, the head (all trains).
+    """
 
     image_size: int
     patches: int
@@ -47,7 +50,9 @@ class Outline:
         return self.tower_trained + self.head_parameters
 
     def block_flops(self) -> tuple[int, int]:
-        """FLOPs of one block and image: with weights (qkv, out, MLP), and in attention (QKᵀ, AV); a multiply-add is 2."""
+        """FLOPs of one block and image: with weights (qkv, out, MLP), and in attention (QKᵀ, AV); a
+        multiply-add is 2.
+        """
         t, w = self.tokens, self.width
         return 2 * t * w * (4 * w + 2 * self.mlp), 4 * t * t * w
 
@@ -62,8 +67,10 @@ class Outline:
         )
 
     def backward_flops(self) -> int:
-        """Two products for each of the forward's, in the trained blocks and the projection; attention computes its scores
-        once more (5 for 2); the patch embedding has no input to differentiate."""
+        """Two products for each of the forward's, in the trained blocks and the projection;
+        attention computes its scores once more (5 for 2); the patch embedding has no input to
+        differentiate.
+        """
         linear, attention = self.block_flops()
         embedding = 2 * self.patches * self.patch_values * self.width * self.embeddings_train
         return (
@@ -73,9 +80,11 @@ class Outline:
         )
 
     def saved_bytes(self, images: int, itemsize: int) -> int:
-        """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms' outputs, q, k, v, attention's
-        output, the sum after it (8 rows of W), and the MLP's hidden row before and behind the activation (and once more inside
-        QuickGELU); float32 statistics of norms and softmax. Behind the blocks: ln_post's input and output, proj's input."""
+        """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms'
+        outputs, q, k, v, attention's output, the sum after it (8 rows of W), and the MLP's hidden
+        row before and behind the activation (and once more inside QuickGELU); float32 statistics of
+        norms and softmax. Behind the blocks: ln_post's input and output, proj's input.
+        """
         rows = 8 * self.width + (3 if self.quick_gelu else 2) * self.mlp
         statistics = 4 * (4 + self.attention_heads)
         blocks = self.trained_blocks * (rows * itemsize + statistics)
@@ -85,8 +94,9 @@ class Outline:
         return values
 
     def working_bytes(self, images: int, itemsize: int) -> int:
-        """Most that one block holds besides: its input and norm, and the MLP's hidden row before and behind the activation; going
-        back, the gradients of as much."""
+        """Most that one block holds besides: its input and norm, and the MLP's hidden row before
+        and behind the activation; going back, the gradients of as much.
+        """
         return (
             images
             * self.tokens
@@ -96,7 +106,9 @@ class Outline:
 
 
 def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
-    """Builds the model without memory for its weights and counts it. Raises UserError on a CLIP that cannot be trained."""
+    """Builds the model without memory for its weights and counts it. Raises UserError on a CLIP
+    that cannot be trained.
+    """
     whole = build_outline(clip)
     clip_parameters = count(whole)
     tower = ImageTower(whole.visual)

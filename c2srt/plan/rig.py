@@ -1,7 +1,9 @@
-"""The real training step on synthetic pictures, in processes of its own, and the pieces that a calibration times.
+"""The real training step on synthetic pictures, in processes of its own, and the pieces that a
+calibration times.
 
-A rig's processes are what Ray's workers are in a training: torch.distributed, the engine, the loader with its decoding
-processes. They wait between two calls, so that several rigs can take turns on one machine.
+A rig's processes are what Ray's workers are in a training: torch.distributed, the engine, the
+loader with its decoding processes. They wait between two calls, so that several rigs can take turns
+on one machine.
 """
 
 import multiprocessing
@@ -39,9 +41,10 @@ WALL, CPU_TIME = "wall", "cpu"
 
 
 class Rig:
-    """Processes that repeat training steps of `cases` (by name; all of one number of workers). `pieces`: images at once of the
-    parts of the first case to time as well ([]: none). `clock`: wall, or cpu: the CPU time of each process by its threads, which
-    other jobs on the machine do not change much.
+    """Processes that repeat training steps of `cases` (by name; all of one number of workers).
+    `pieces`: images at once of the parts of the first case to time as well ([]: none). `clock`:
+    wall, or cpu: the CPU time of each process by its threads, which other jobs on the machine do
+    not change much.
 
     Use it as a context. Raises UserError if a process dies.
     """
@@ -84,7 +87,9 @@ class Rig:
         self.folder.cleanup()
 
     def seconds(self, piece: str) -> float:
-        """One call of a piece (or one step of a case) on all processes at the same time: the slowest one's seconds."""
+        """One call of a piece (or one step of a case) on all processes at the same time: the
+        slowest one's seconds.
+        """
         for pipe in self.pipes:
             pipe.send(piece)
         return max(self.answer())
@@ -96,7 +101,8 @@ class Rig:
             raise UserError("a process of the measurement died: its message is above") from None
         if any(one is None for one in found):
             raise UserError(
-                f"a process of the measurement did not answer within {START_S} s: this machine is too busy"
+                f"a process of the measurement did not answer within {START_S} s: this machine is"
+                " too busy"
             )
         return found
 
@@ -110,7 +116,9 @@ def serve(
     images: list[int],
     clock: str,
 ) -> None:
-    """One process of a rig: says which pieces it has, then times what it is asked for, until the pipe closes."""
+    """One process of a rig: says which pieces it has, then times what it is asked for, until the
+    pipe closes.
+    """
     config = next(iter(cases.values()))
     size, cuda = config.workers, torch.cuda.is_available() and config.gpus_per_worker > 0
     os.environ.update(
@@ -186,7 +194,9 @@ def step_call(config: Config, sizes: Sizes) -> Callable[[], None]:
 
 
 def picture(sizes: Sizes, seed: int) -> bytes:
-    """A JPEG of 4:3 with the short side of packed images, whose coarse and fine noise make it about as large in bytes."""
+    """A JPEG of 4:3 with the short side of packed images, whose coarse and fine noise make it about
+    as large in bytes.
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
     height, width = sizes.short_side, sizes.short_side * 4 // 3
     coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, 12, 16)).astype(np.float32))
@@ -238,8 +248,9 @@ def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[B
 def piece_calls(
     config: Config, sizes: Sizes, images: list[int], device: torch.device
 ) -> dict[str, Callable[[], object]]:
-    """ "gemm", "copy", "decode", and for each B of `images` "tower-B", "isr-B", "head-B": the parts of a step alone, forward and
-    backward, on the same device and in the same type as the training."""
+    """ "gemm", "copy", "decode", and for each B of `images` "tower-B", "isr-B", "head-B": the parts
+    of a step alone, forward and backward, on the same device and in the same type as the training.
+    """
     from c2srt.train.report import DTYPES
 
     student, clip, graph = make_student(config, sizes)

@@ -1,4 +1,6 @@
-"""`c2srt plan`: what an experiment will cost on a cluster, before anyone pays. Needs no data, no weights and no GPU."""
+"""`c2srt plan`: what an experiment will cost on a cluster, before anyone pays. Needs no data, no
+weights and no GPU.
+"""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -171,7 +173,9 @@ class Estimate:
 def estimate(
     config: train.Config, cluster: Cluster, sizes: Sizes, shape: Outline | None = None
 ) -> Estimate:
-    """Counts one experiment. Raises UserError on a model that does not exist, or a cluster without a rate for its precision."""
+    """Counts one experiment. Raises UserError on a model that does not exist, or a cluster without
+    a rate for its precision.
+    """
     shape = shape or outline(config.clip, config.model)
     memory = memory_of(config, shape, cluster, sizes.seen)
     work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
@@ -181,7 +185,9 @@ def estimate(
 
 
 def run(config: Config) -> int:
-    """Prints the plan; returns 1 where the experiment does not fit. Raises UserError on bad input."""
+    """Prints the plan; returns 1 where the experiment does not fit. Raises UserError on bad
+    input.
+    """
     if config.check:
         from c2srt.plan.check import check
 

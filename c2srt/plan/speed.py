@@ -1,10 +1,12 @@
-"""Seconds of a step, part by part: matrix products at a measured rate, passes over memory at a measured bandwidth.
+"""Seconds of a step, part by part: matrix products at a measured rate, passes over memory at a
+measured bandwidth.
 
-A part's products take FLOPs / (rate × efficiency). The head's passes over gathered rows are added (its kernels run one after the
-other); the ViT is bound by its products or by its bytes, whichever takes longer. On a GPU Python and launches hide behind the
-work, on a CPU they come on top.
+A part's products take FLOPs / (rate × efficiency). The head's passes over gathered rows are added
+(its kernels run one after the other); the ViT is bound by its products or by its bytes, whichever
+takes longer. On a GPU Python and launches hide behind the work, on a CPU they come on top.
 
-Shapes: B images of a micro-batch, S seen categories, D joint width, K neighbours (self-loop included).
+Shapes: B images of a micro-batch, S seen categories, D joint width, K neighbours (self-loop
+included).
 """
 
 import math
@@ -19,7 +21,9 @@ from c2srt.train.config import ONLINE, Config
 from c2srt.train.memory import BYTES
 
 EDGE_PASSES = 8
-"""Passes over a layer's gathered rows [S, K, D], forward and backward (counted in c2srt/BENCHMARKS.md)."""
+"""Passes over a layer's gathered rows [S, K, D], forward and backward (counted in
+c2srt/BENCHMARKS.md).
+"""
 SELECTION_PASSES = 6
 """Passes over the patch scores [S, P]."""
 ADAMW_BYTES = 28
@@ -28,7 +32,9 @@ ADAMW_BYTES = 28
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of one image by part, forward and backward, and bytes that the head's passes move for one image."""
+    """FLOPs of one image by part, forward and backward, and bytes that the head's passes move for
+    one image.
+    """
 
     vit_forward: float
     vit_backward: float
@@ -47,7 +53,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a step by part, for one worker; `loader` is how long its loader processes need for as many images."""
+    """Seconds of a step by part, for one worker; `loader` is how long its loader processes need for
+    as many images.
+    """
 
     parts: dict[str, float]
     loader: float
@@ -64,7 +72,9 @@ class Speed:
 
     @property
     def step(self) -> float:
-        """Loader processes work beside the training: the slower of the two decides, and on a CPU the cores that both share."""
+        """Loader processes work beside the training: the slower of the two decides, and on a CPU
+        the cores that both share.
+        """
         if self.loader_workers == 0:
             return self.computing + self.loader
         shared = (
@@ -85,7 +95,9 @@ class Speed:
 
 
 def work_of(config: Config, outline: Outline, shape: Shape, tiles: Plan | None) -> Work:
-    """Counts of one image; a loss over verified categories only (`unverified=ignore`) is counted as over all of them."""
+    """Counts of one image; a loss over verified categories only (`unverified=ignore`) is counted as
+    over all of them.
+    """
     model, fold = config.model, bool(tiles and tiles.fold)
     head = sum(flops_per_image(shape, model, fold))
     isr = sum(flops_per_image(shape, replace(model, ist=False), False))
@@ -111,13 +123,17 @@ def work_of(config: Config, outline: Outline, shape: Shape, tiles: Plan | None) 
 
 
 def once(shape: Shape, model: ModelConfig, fold: bool) -> float:
-    """Text rows [S, E] and the gradient of their map; with the fold two more products of [D, 2 D + 1], and their gradients."""
+    """Text rows [S, E] and the gradient of their map; with the fold two more products of [D, 2 D +
+    1], and their gradients.
+    """
     width, columns = shape.width, 3 if fold else 1
     return 4 * shape.categories * width**2 * columns + fold * 12 * width**2 * (2 * width + 1)
 
 
 def worker_rate(config: Config, cluster: Cluster) -> tuple[float, float, int, float]:
-    """Of one worker: matrix products (FLOP/s), memory bandwidth (bytes/s), threads and cores (0 of both on a GPU)."""
+    """Of one worker: matrix products (FLOP/s), memory bandwidth (bytes/s), threads and cores (0 of
+    both on a GPU).
+    """
     rate, bandwidth = cluster.rate(config.precision), cluster.bandwidth_gb_s * 1e9
     if cluster.kind == CPU:
         local = local_workers(config, cluster)
@@ -131,7 +147,9 @@ def worker_rate(config: Config, cluster: Cluster) -> tuple[float, float, int, fl
 def compute_seconds(
     config: Config, outline: Outline, cluster: Cluster, work: Work, images: int
 ) -> dict[str, float]:
-    """Of one micro-batch of `images`: {"ViT", "ISR and loss", "IST", "Python and launches", "online teacher"}."""
+    """Of one micro-batch of `images`: {"ViT", "ISR and loss", "IST", "Python and launches", "online
+    teacher"}.
+    """
     rate, bandwidth, _, _ = worker_rate(config, cluster)
     size = BYTES[config.precision]
     products = images * (work.vit_forward + work.vit_backward) / (rate * cluster.vit_efficiency)
@@ -161,8 +179,10 @@ def compute_seconds(
 
 
 def sync_bytes(config: Config, outline: Outline) -> float:
-    """Bytes that a worker sends for a step: 2 Ψ (N − 1) / N of gradients (an all-reduce, or reduce and gather); ZeRO-2 reduces
-    every micro-batch; ZeRO-3 gathers all weights for each forward and backward besides (Rajbhandari et al., ZeRO, sec. 7)."""
+    """Bytes that a worker sends for a step: 2 Ψ (N − 1) / N of gradients (an all-reduce, or reduce
+    and gather); ZeRO-2 reduces every micro-batch; ZeRO-3 gathers all weights for each forward and
+    backward besides (Rajbhandari et al., ZeRO, sec. 7).
+    """
     size, count, parts = BYTES[config.precision], config.workers, config.deal.accumulation
     values = {
         0: 2 * outline.trained,
@@ -174,7 +194,9 @@ def sync_bytes(config: Config, outline: Outline) -> float:
 
 
 def sync_seconds(config: Config, outline: Outline, cluster: Cluster) -> float:
-    """Rings within the nodes and a tree between them: the slowest link decides; between nodes it is the node's network."""
+    """Rings within the nodes and a tree between them: the slowest link decides; between nodes it is
+    the node's network.
+    """
     if config.workers == 1:
         return 0.0
     local = local_workers(config, cluster)
@@ -188,7 +210,9 @@ def sync_seconds(config: Config, outline: Outline, cluster: Cluster) -> float:
 
 
 def update_seconds(config: Config, outline: Outline, cluster: Cluster) -> tuple[float, float]:
-    """AdamW over the worker's share of the state, and with offload the way of gradients and weights to CPU memory and back."""
+    """AdamW over the worker's share of the state, and with offload the way of gradients and weights
+    to CPU memory and back.
+    """
     owned = outline.trained / (config.workers if config.zero >= 1 else 1)
     if not config.offload:
         return ADAMW_BYTES * owned / worker_rate(config, cluster)[1], 0.0

@@ -17,7 +17,9 @@ from c2srt.vocabulary import load_vocabulary
 
 @dataclass
 class Sizes:
-    """Images of each split, categories, and bytes an image (configs/sizes/openimages.yaml); a shard folder's own replace them."""
+    """Images of each split, categories, and bytes an image (configs/sizes/openimages.yaml); a shard
+    folder's own replace them.
+    """
 
     train: int = 0
     trained: Optional[int] = None
@@ -35,7 +37,9 @@ class Sizes:
 
 
 def find_sizes(sizes: Sizes, shards: Path, images: int | None) -> tuple[Sizes, str]:
-    """The sizes to plan with and where they come from. Raises UserError when neither shards nor published sizes are there."""
+    """The sizes to plan with and where they come from. Raises UserError when neither shards nor
+    published sizes are there.
+    """
     found, source = Sizes(**vars(sizes)), "published sizes (configs/sizes)"
     if (shards / FILE).is_file():
         index = load_index(shards)
@@ -58,15 +62,16 @@ def find_sizes(sizes: Sizes, shards: Path, images: int | None) -> tuple[Sizes, s
         found.train, found.trained, source = images, None, f"images={images} and {source}"
     if found.train < 1 or found.seen < 1:
         raise UserError(
-            f"the sizes of this data set are not known ({shards / FILE} is not there): give sizes.train=… and "
-            "sizes.seen=…"
+            f"the sizes of this data set are not known ({shards / FILE} is not there): give"
+            " sizes.train=… and sizes.seen=…"
         )
     return found, source
 
 
 def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
-    """Bytes by artefact. A checkpoint holds float32 weights and two moments of what trains; one more than is kept lies there
-    while it is written."""
+    """Bytes by artefact. A checkpoint holds float32 weights and two moments of what trains; one
+    more than is kept lies there while it is written.
+    """
     categories = sizes.seen + sizes.unseen
     views = max(config.views.count, 1)
     disk = {"shards": sizes.images * sizes.packed_bytes}
@@ -75,9 +80,11 @@ def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
     disk |= {
         "text and graph": categories * (4 * outline.joint + 4 * config.model.neighbours),
         "checkpoints": 12 * outline.trained * (config.keep_last + 1),
-        "export" + (" and best" if config.validate_every else ""): 4
-        * (outline.clip_parameters + outline.head_parameters)
-        * (2 if config.validate_every else 1),
+        "export" + (" and best" if config.validate_every else ""): (
+            4
+            * (outline.clip_parameters + outline.head_parameters)
+            * (2 if config.validate_every else 1)
+        ),
     }
     return disk
 
@@ -97,7 +104,9 @@ def shard_seconds(sizes: Sizes, cluster: Cluster, nodes: int) -> float:
 def teacher_seconds(
     config: Config, outline: Outline, cluster: Cluster, work: Work, sizes: Sizes, nodes: int
 ) -> float:
-    """`c2srt teacher` on all workers, in TF32 on a GPU; every core decodes for some task. 0 without a cache."""
+    """`c2srt teacher` on all workers, in TF32 on a GPU; every core decodes for some task. 0 without
+    a cache.
+    """
     if not config.uses_teacher:
         return 0.0
     views = sizes.train * max(config.views.count, 1)

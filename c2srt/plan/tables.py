@@ -33,11 +33,17 @@ def heading(plan: Estimate, config: Config) -> list[str]:
         else ""
     )
     return [
-        f"{config.data_name}: {plan.sizes.train:,} training images, {plan.sizes.seen:,} seen + {plan.sizes.unseen:,} unseen "
-        f"categories; {train.clip.name}, {shape.parameters / 1e6:.1f} M parameters, {shape.trained / 1e6:.1f} M train",
-        f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes} node{'s' * (plan.nodes > 1)}): "
-        f"batch {train.batch} = {deal.micro_batch} × {train.workers} workers × {deal.accumulation} accumulated{padding}; "
-        f"{train.precision}, ZeRO {train.zero}{', offload' if train.offload else ''}",
+        (
+            f"{config.data_name}: {plan.sizes.train:,} training images, {plan.sizes.seen:,} seen +"
+            f" {plan.sizes.unseen:,} unseen categories; {train.clip.name},"
+            f" {shape.parameters / 1e6:.1f} M parameters, {shape.trained / 1e6:.1f} M train"
+        ),
+        (
+            f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes}"
+            f" node{'s' * (plan.nodes > 1)}): batch {train.batch} = {deal.micro_batch} ×"
+            f" {train.workers} workers × {deal.accumulation} accumulated{padding};"
+            f" {train.precision}, ZeRO {train.zero}{', offload' if train.offload else ''}"
+        ),
     ]
 
 
@@ -99,8 +105,8 @@ def verdict(plan: Estimate) -> list[str]:
     if plan.speed.waiting > 0.02 * plan.speed.step:
         share = plan.speed.waiting / plan.speed.step
         lines.append(
-            f"The training waits for data {share:.0%} of the time: loader_workers={needed} would feed a worker "
-            f"({plan.loader_cores:.1f} cores)."
+            f"The training waits for data {share:.0%} of the time: loader_workers={needed} would"
+            f" feed a worker ({plan.loader_cores:.1f} cores)."
         )
     if plan.cores_asked > cluster.cores:
         lines.append(
@@ -109,8 +115,9 @@ def verdict(plan: Estimate) -> list[str]:
     hidden = plan.speed.parts["Python and launches"]
     if cluster.kind != CPU and hidden > 0.3 * plan.speed.step:
         lines.append(
-            f"{hidden / plan.speed.step:.0%} of a step is launches that no work hides ({config.deal.micro_batch} images at "
-            "once): fewer GPUs or a larger batch would use them better."
+            f"{hidden / plan.speed.step:.0%} of a step is launches that no work hides"
+            f" ({config.deal.micro_batch} images at once): fewer GPUs or a larger batch would use"
+            " them better."
         )
     return lines
 
@@ -207,9 +214,11 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
             f"{plan.devices:,}",
             f"{plan.nodes}",
             f"{plan.config.deal.micro_batch} × {plan.config.deal.accumulation}",
-            size(plan.memory.total)
-            if plan.memory.fits
-            else f"**{size(plan.memory.total)}: does not fit**",
+            (
+                size(plan.memory.total)
+                if plan.memory.fits
+                else f"**{size(plan.memory.total)}: does not fit**"
+            ),
             seconds(plan.speed.step),
             f"{plan.speed.images_s:,.0f}",
             f"{plan.speed.images_s / plan.config.workers:,.0f}",
@@ -224,8 +233,9 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
         for plan in plans
     ]
     head = (
-        f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch {one.config.batch}, {one.config.precision}, "
-        f"ZeRO {one.config.zero}, {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:"
+        f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch"
+        f" {one.config.batch}, {one.config.precision}, ZeRO {one.config.zero},"
+        f" {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:"
     )
     lines = [
         head,
@@ -238,8 +248,9 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
     for before, after in zip(plans, plans[1:]):
         if after.speed.images_s < 1.1 * before.speed.images_s:
             lines.append(
-                f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few images at once "
-                f"({after.config.deal.micro_batch}) each waits for launches. Take a larger batch or fewer of them."
+                f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few"
+                f" images at once ({after.config.deal.micro_batch}) each waits for launches. Take a"
+                " larger batch or fewer of them."
             )
     lines += [
         f"- {plan.devices:,} {unit}: {line}"
@@ -257,26 +268,37 @@ def assumptions(plan: Estimate, config: Config, source: str) -> list[str]:
     rates = (
         f"Rates come from {config.calibration}, measured on the machine named there"
         if config.calibration
-        else f"Rates are those of configs/cluster/{cluster.name.lower()}.yaml, whose comments say which are measured, which assumed; "
-        "no step of ours was ever timed on a GPU"
-        if cluster.kind != CPU
-        else "Rates are assumptions of configs/cluster/cpu.yaml: calibrate=true measures this machine"
+        else (
+            f"Rates are those of configs/cluster/{cluster.name.lower()}.yaml, whose comments say"
+            " which are measured, which assumed; no step of ours was ever timed on a GPU"
+            if cluster.kind != CPU
+            else (
+                "Rates are assumptions of configs/cluster/cpu.yaml: calibrate=true measures this"
+                " machine"
+            )
+        )
     )
     lines = [
         rates + ".",
-        f"{cluster.rate(plan.config.precision) / 1e12:g} TFLOP/s {plan.config.precision} products"
-        f"{' a core' if cluster.kind == CPU else ''}, {cluster.vit_efficiency:.2f} of it in the ViT, "
-        f"{cluster.isr_efficiency:.2f} in ISR, {cluster.ist_efficiency:.2f} in IST; memory {cluster.bandwidth_gb_s:,.0f} GB/s; "
-        f"all-reduce {cluster.link_gb_s:g} GB/s in a node, {cluster.network_gb_s:g} between nodes, not hidden behind the backward.",
+        (
+            f"{cluster.rate(plan.config.precision) / 1e12:g} TFLOP/s {plan.config.precision}"
+            f" products{' a core' if cluster.kind == CPU else ''}, {cluster.vit_efficiency:.2f} of"
+            f" it in the ViT, {cluster.isr_efficiency:.2f} in ISR, {cluster.ist_efficiency:.2f} in"
+            f" IST; memory {cluster.bandwidth_gb_s:,.0f} GB/s; all-reduce {cluster.link_gb_s:g}"
+            f" GB/s in a node, {cluster.network_gb_s:g} between nodes, not hidden behind the"
+            " backward."
+        ),
         f"Sizes: {source}; {sizes.packed_bytes / 1e3:.1f} kB a packed image.",
     ]
     if sizes.trained:
         lines.append(
-            f"An epoch is every one of {sizes.train:,} images, an upper bound: sharding leaves out those without a "
-            f"verified label, and {sizes.trained:,} ({sizes.trained / sizes.train:.0%}) have one of a seen category."
+            f"An epoch is every one of {sizes.train:,} images, an upper bound: sharding leaves out"
+            f" those without a verified label, and {sizes.trained:,}"
+            f" ({sizes.trained / sizes.train:.0%}) have one of a seen category."
         )
     lines.append(
-        "Left out: start-up, validation, checkpoint writes, failures and requeues, and the file system's caches."
+        "Left out: start-up, validation, checkpoint writes, failures and requeues, and the file"
+        " system's caches."
     )
     return ["Assumptions:", *[f"- {line}" for line in lines]]
 

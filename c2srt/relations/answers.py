@@ -4,11 +4,13 @@ A relations file is JSONL, a line a category:
 
     {"mid", "name", "split": "seen" | "unseen", "related": [{"mid", "name", "type", "strength"}…]}
 
-`strength` is high, medium or low (3, 2, 1), or a number in (0, 3]: the mean over several queries, a query that does not name
-the category counting 0 (supplement B.3). A first line {"provenance": {…}} may say where the relations come from. Where the data
-set has no MIDs (NUS-WIDE) `mid` is left out and the name is the key.
+`strength` is high, medium or low (3, 2, 1), or a number in (0, 3]: the mean over several queries, a
+query that does not name the category counting 0 (supplement B.3). A first line {"provenance": {…}}
+may say where the relations come from. Where the data set has no MIDs (NUS-WIDE) `mid` is left out
+and the name is the key.
 
-Order of a category's neighbours: stronger first; equal strengths in the file's order. Letters: C categories, K neighbours.
+Order of a category's neighbours: stronger first; equal strengths in the file's order. Letters: C
+categories, K neighbours.
 """
 
 import gzip
@@ -35,7 +37,10 @@ STRONGEST = 3
 SHIPPED = ("relations_openimages_v4.jsonl.gz", "relations_nuswide.jsonl.gz")
 SHIPPED_PROVENANCE = "relations_provenance.json"
 A_LINE = "a relations line"
-AGAIN = "a line needs mid or name, and related with mid or name and a strength of high, medium, low or a number up to 3"
+AGAIN = (
+    "a line needs mid or name, and related with mid or name and a strength of high, medium, low or"
+    " a number up to 3"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,9 @@ class Line:
 
 
 class Relation(NamedTuple):
-    """One answer: the related seen category's key (MID, or name without MIDs), its strength in (0, 3], its relation type."""
+    """One answer: the related seen category's key (MID, or name without MIDs), its strength in (0,
+    3], its relation type.
+    """
 
     key: str
     strength: float
@@ -67,8 +74,10 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True)
 class Answers:
-    """Mined relations. `related`: category key -> relations in the file's order. `provenance` is what the file's first line,
-    or the project for its own files, says of model, prompt and queries. `hash` identifies the content."""
+    """Mined relations. `related`: category key -> relations in the file's order. `provenance` is
+    what the file's first line, or the project for its own files, says of model, prompt and queries.
+    `hash` identifies the content.
+    """
 
     source: str
     related: dict[str, list[Relation]]
@@ -85,14 +94,16 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
         if 2 * sum(mid in answers.related for mid in vocabulary.mids) >= len(vocabulary) > 0:
             return answers
     raise UserError(
-        "no shipped relations fit this vocabulary (they know less than half of its categories): give mined ones with "
-        f"relations_file=<file.jsonl> (`{flag('relations-mine', '--help')}` says how to make them), or choose "
-        "graph=similarity"
+        "no shipped relations fit this vocabulary (they know less than half of its categories):"
+        f" give mined ones with relations_file=<file.jsonl> (`{flag('relations-mine', '--help')}`"
+        " says how to make them), or choose graph=similarity"
     )
 
 
 def shipped_answers(name: str) -> Answers:
-    """Relations that ship with the project, with the provenance that `relations_provenance.json` records for them."""
+    """Relations that ship with the project, with the provenance that `relations_provenance.json`
+    records for them.
+    """
     folder = files("c2srt").joinpath("data_files")
     answers = parse_answers(
         gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}", None
@@ -102,16 +113,21 @@ def shipped_answers(name: str) -> Answers:
 
 
 def read_answers(path: Path) -> Answers:
-    """Reads a relations JSONL, gzip-compressed if its name ends in .gz. Raises UserError naming the line that is wrong."""
+    """Reads a relations JSONL, gzip-compressed if its name ends in .gz. Raises UserError naming the
+    line that is wrong.
+    """
     if not path.exists():
         raise UserError(
-            f"the relations file {path} cannot be read: there is none; `{Command('relations-mine')}` makes one"
+            f"the relations file {path} cannot be read: there is none;"
+            f" `{Command('relations-mine')}` makes one"
         )
     return parse_answers(b"".join(line for _, line in read_lines(path, AGAIN)), str(path))
 
 
 def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Answers:
-    """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the line, which must have `shape`."""
+    """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the
+    line, which must have `shape`.
+    """
     related, provenance = {}, {}
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
@@ -130,14 +146,17 @@ def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Ans
             ) from None
         if key in related:
             raise UserError(
-                f"{source}, line {number:,}: category {shown(key)} was answered before; keep one line a category"
+                f"{source}, line {number:,}: category {shown(key)} was answered before; keep one"
+                " line a category"
             )
         related[key] = found
     return Answers(source, related, provenance, hashlib.sha256(content).hexdigest()[:16])
 
 
 def relation(answer: dict) -> Relation:
-    """One entry of `related` that fits `Entry`. Raises KeyError on another word for its strength, or without a name."""
+    """One entry of `related` that fits `Entry`. Raises KeyError on another word for its strength,
+    or without a name.
+    """
     strength = answer["strength"]
     value = STRENGTH[strength.lower()] if isinstance(strength, str) else float(strength)
     return Relation(key_of(answer), value, str(answer.get("type") or ""))
@@ -150,7 +169,9 @@ def key_of(row: dict) -> str:
 def llm_neighbours(
     answers: Answers, vocabulary: Vocabulary, k: int
 ) -> tuple[Neighbours, dict[str, int]]:
-    """The k strongest relations of every category, equal strengths in the file's order; and the counts of what was dropped."""
+    """The k strongest relations of every category, equal strengths in the file's order; and the
+    counts of what was dropped.
+    """
     empty, counts = no_neighbours(len(vocabulary), k), Counter()
     table, strengths, types = (
         empty.table,

@@ -1,4 +1,6 @@
-"""Asking all questions: many at once, within a budget, at the pace that the endpoint allows, every attempt in the ledger."""
+"""Asking all questions: many at once, within a budget, at the pace that the endpoint allows, every
+attempt in the ledger.
+"""
 
 import asyncio
 import itertools
@@ -42,7 +44,8 @@ class Pace:
     async def after(self, fault: Again, attempt: int) -> None:
         """Sleeps, or makes everybody sleep, before the next attempt.
 
-        Rate limits of requests that were under way when a pause began belong to that pause: they do not double it.
+        Rate limits of requests that were under way when a pause began belong to that pause: they do
+        not double it.
         """
         if fault.limited and fault.wait is None and time.monotonic() < self.resume_at:
             return
@@ -63,10 +66,12 @@ class Pace:
     repr=False
 )  # asyncio prints a task's result when it restores the SIGINT handler: half a minute for these fields
 class Asker:
-    """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint that refuses `json` is asked for
-    `text`. `limit` is the key that caps a reply. `attempts` replies a question, `tries` requests a reply. `counts` says what
-    happened in this run, `refused` which prompts the endpoint would not take, `last_fault` what came last instead of a reply,
-    `unread` why the last reply that could not be read was none."""
+    """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint
+    that refuses `json` is asked for `text`. `limit` is the key that caps a reply. `attempts`
+    replies a question, `tries` requests a reply. `counts` says what happened in this run, `refused`
+    which prompts the endpoint would not take, `last_fault` what came last instead of a reply,
+    `unread` why the last reply that could not be read was none.
+    """
 
     questions: Questions
     ledger: Ledger
@@ -90,7 +95,9 @@ class Asker:
     cut_in_a_row: int = 0
 
     async def ask_all(self, at_once: int) -> None:
-        """Asks every question without an answer; the first alone, so that a wrong address or key costs one request."""
+        """Asks every question without an answer; the first alone, so that a wrong address or key
+        costs one request.
+        """
         todo = (asked for asked in self.questions if asked.id not in self.ledger.state.final)
         await self.work(itertools.islice(todo, 1), first=True)
         try:
@@ -101,7 +108,9 @@ class Asker:
             raise group.exceptions[0] from None
 
     async def work(self, todo: Iterator[Question], first: bool = False) -> None:
-        """One of the workers: takes questions until there are none, or no money. Raises UserError."""
+        """One of the workers: takes questions until there are none, or no money. Raises
+        UserError.
+        """
         for asked in todo:
             if self.out_of_budget:
                 return
@@ -111,7 +120,9 @@ class Asker:
                 self.out_of_budget = True
 
     async def answer(self, asked: Question, first: bool = False) -> None:
-        """Asks until a reply is clean, or `attempts` replies were not; then the best of them is taken, if any can be read."""
+        """Asks until a reply is clean, or `attempts` replies were not; then the best of them is
+        taken, if any can be read.
+        """
         state, candidates = self.ledger.state, self.questions.candidates(asked)
         if (
             asked.id not in state.best and state.attempts.get(asked.id, 0) >= self.attempts
@@ -133,17 +144,22 @@ class Asker:
         self.progress.update(1, f"{self.purse.spent:.2f} USD")
 
     def give_up(self) -> None:
-        """Counts a question that only faults answered. Raises UserError when that becomes the rule."""
+        """Counts a question that only faults answered. Raises UserError when that becomes the
+        rule.
+        """
         self.counts["questions given up after faults"] += 1
         self.given_up_in_a_row += 1
         if self.given_up_in_a_row >= HOPELESS:
             raise UserError(
-                f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row, {self.tries} tries "
-                f"each; last: {self.last_fault}): run the same command again when it does; nothing is lost"
+                f"{self.endpoint.url} does not answer any more ({HOPELESS} questions in a row,"
+                f" {self.tries} tries each; last: {self.last_fault}): run the same command again"
+                " when it does; nothing is lost"
             )
 
     def refuse(self, asked: Question, fault: Refused) -> None:
-        """Notes a prompt that the endpoint does not take. Raises UserError when it has never taken any."""
+        """Notes a prompt that the endpoint does not take. Raises UserError when it has never taken
+        any.
+        """
         self.counts["questions that the endpoint refuses"] += 1
         self.refused.append(f"{shown(self.questions.labels.shown[asked.row])}: {fault}")
         self.given_up_in_a_row += not fault.content
@@ -153,7 +169,9 @@ class Asker:
             )
 
     def notes(self) -> list[str]:
-        """Why questions stay open: the first refusals, the last fault, the last reply that was none."""
+        """Why questions stay open: the first refusals, the last fault, the last reply that was
+        none.
+        """
         notes = [f"refused: {words}" for words in self.refused[:REFUSALS_SHOWN]]
         if self.counts["questions given up after faults"]:
             notes.append(f"the last fault: {self.last_fault}")
@@ -170,7 +188,9 @@ class Asker:
     async def reply(
         self, asked: Question, candidates: np.ndarray, first: bool
     ) -> tuple[Reply | None, float]:
-        """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead. Raises Refused, UserError."""
+        """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead.
+        Raises Refused, UserError.
+        """
         attempt, doubtful = 1, False
         while attempt <= self.tries:
             await self.pace.wait()
@@ -223,8 +243,9 @@ class Asker:
         return None, 0.0
 
     def adapt(self, fault: Unsupported) -> bool:
-        """Leaves out what the endpoint does not know; True where it may be this one prompt that it refuses, so that only this
-        question is tried in the other form. Raises Refused, UserError."""
+        """Leaves out what the endpoint does not know; True where it may be this one prompt that it
+        refuses, so that only this question is tried in the other form. Raises Refused, UserError.
+        """
         if fault.key == LIMIT:
             if self.limit == LIMIT:
                 print(
@@ -267,7 +288,9 @@ class Asker:
     async def record(
         self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float, first: bool
     ) -> None:
-        """Reads one reply and writes it down, clean or not. Raises UserError if the endpoint cuts prompts off."""
+        """Reads one reply and writes it down, clean or not. Raises UserError if the endpoint cuts
+        prompts off.
+        """
         cost = self.prices.cost(reply, bound)
         event = reply_event(
             asked,
@@ -286,13 +309,15 @@ class Asker:
         self.cut_in_a_row = self.cut_in_a_row + 1 if event["verdict"] == PROMPT_CUT else 0
         if self.cut_in_a_row >= (1 if first else HOPELESS):
             raise UserError(
-                f"{self.endpoint.url} cuts prompts off ({event['reason']}): give the server a longer context "
-                "(num_ctx of Ollama, --max-model-len of vLLM, -c of llama.cpp), or ask about fewer categories at "
-                "once with size=…"
+                f"{self.endpoint.url} cuts prompts off ({event['reason']}): give the server a"
+                " longer context (num_ctx of Ollama, --max-model-len of vLLM, -c of llama.cpp), or"
+                " ask about fewer categories at once with size=…"
             )
 
     def write(self, event: dict) -> None:
-        """Without the key: a reply may hold it in escapes of its own, which only reading it undoes."""
+        """Without the key: a reply may hold it in escapes of its own, which only reading it
+        undoes.
+        """
         event = self.endpoint.masked(event)
         self.ledger.append(event)
         self.ledger.state.take(event)

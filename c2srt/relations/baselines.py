@@ -1,4 +1,5 @@
-"""Graphs to compare the mined one with, and new words' neighbours: `similarity` of text features, and `random`.
+"""Graphs to compare the mined one with, and new words' neighbours: `similarity` of text features,
+and `random`.
 
 Letters: C categories, S seen, K neighbours, D width.
 """
@@ -13,13 +14,16 @@ from c2srt.progress import Progress
 from c2srt.relations.table import ABSENT
 from c2srt.vocabulary import Vocabulary
 
-SAME_TO = 1_000_000  # cosines that agree to six decimals are ties: duplicate names must not be ordered by rounding noise
+# cosines that agree to six decimals are ties: duplicate names must not be ordered by rounding noise
+SAME_TO = 1_000_000
 
 
 def random_neighbours(vocabulary: Vocabulary, k: int, seed: int) -> np.ndarray:
-    """Table [C, k]: k seen categories drawn without replacement, a pure function of (seed, MID, S, own column).
+    """Table [C, k]: k seen categories drawn without replacement, a pure function of (seed, MID, S,
+    own column).
 
-    Each category has its own generator, so adding or reordering unseen categories changes no other row.
+    Each category has its own generator, so adding or reordering unseen categories changes no other
+    row.
     """
     seen = vocabulary.seen_count
     table = np.full((len(vocabulary), k), ABSENT, np.int32)
@@ -32,7 +36,9 @@ def random_neighbours(vocabulary: Vocabulary, k: int, seed: int) -> np.ndarray:
 
 
 def text_neighbours(features: Tensor, seen_count: int, k: int) -> np.ndarray:
-    """Table [C, k] from text features [C, D] (L2-normalised): the k most similar other seen categories."""
+    """Table [C, k] from text features [C, D] (L2-normalised): the k most similar other seen
+    categories.
+    """
     progress = Progress("similarity", len(features), "categories")
     table = np.full((len(features), k), ABSENT, np.int32)
     step = rows_per_chunk(seen_count)
@@ -47,15 +53,18 @@ def text_neighbours(features: Tensor, seen_count: int, k: int) -> np.ndarray:
 
 
 def rows_per_chunk(columns: int, budget: int = 128 << 20) -> int:
-    """Rows of a similarity chunk so that cosines and integer keys (about 24 bytes a pair) stay within `budget` bytes."""
+    """Rows of a similarity chunk so that cosines and integer keys (about 24 bytes a pair) stay
+    within `budget` bytes.
+    """
     return max(1, budget // (24 * max(columns, 1)))
 
 
 def most_similar(queries: Tensor, seen: Tensor, k: int, excluded: Tensor) -> Tensor:
-    """Columns [n, min(k, S)] of the most similar `seen` [S, D] for `queries` [n, D], −1 where all others are excluded [n, S].
+    """Columns [n, min(k, S)] of the most similar `seen` [S, D] for `queries` [n, D], −1 where all
+    others are excluded [n, S].
 
-    Ties (cosines that agree to six decimals) go to the lower column. Cosine and column are packed in one integer, so
-    that top-k has no ties left to break.
+    Ties (cosines that agree to six decimals) go to the lower column. Cosine and column are packed
+    in one integer, so that top-k has no ties left to break.
     """
     cosine = (queries.float() @ seen.float().T).mul_(SAME_TO).round_().long() + 2 * SAME_TO
     keys = (cosine * len(seen) + (len(seen) - 1 - torch.arange(len(seen)))).masked_fill_(
@@ -72,10 +81,12 @@ def similar_neighbours(
     new_names: list[str] | None = None,
     seen_names: list[str] | None = None,
 ) -> Tensor:
-    """Neighbours of words outside the vocabulary: [n, k] int64 columns of seen categories, best first, −1 absent.
+    """Neighbours of words outside the vocabulary: [n, k] int64 columns of seen categories, best
+    first, −1 absent.
 
-    `new` [n, D] and `seen` [S, D] are L2-normalised text features. With both lists of names a word is no neighbour of
-    a category of the same name (letter case aside): that would be a self-loop, which is the model's switch.
+    `new` [n, D] and `seen` [S, D] are L2-normalised text features. With both lists of names a word
+    is no neighbour of a category of the same name (letter case aside): that would be a self-loop,
+    which is the model's switch.
     """
     same = torch.zeros(len(new), len(seen), dtype=torch.bool)
     if new_names is not None and seen_names is not None:
@@ -94,7 +105,9 @@ def similar_neighbours(
 
 
 def cosines(features: Tensor, table: np.ndarray) -> np.ndarray:
-    """Cosine of every edge: `features` [C, D] and a table [C, K] -> float32 [C, K], NaN where absent."""
+    """Cosine of every edge: `features` [C, D] and a table [C, K] -> float32 [C, K], NaN where
+    absent.
+    """
     values = np.full(table.shape, np.nan, np.float32)
     for row in range(
         len(table)

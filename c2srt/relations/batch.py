@@ -1,9 +1,11 @@
-"""Mining by file: the batch API's form, for services that answer big files within a day at a lower price.
+"""Mining by file: the batch API's form, for services that answer big files within a day at a lower
+price.
 
-Export writes JSONL files of requests, {"custom_id", "method": "POST", "url": "/v1/chat/completions", "body": {…}}, each within
-the API's limits. Import reads the result files, {"custom_id", "response": {"status_code", "body"}, "error"}, into the same
-ledger that `c2srt relations mine` keeps, so what a batch leaves open can be exported again or asked directly. `custom_id` is the
-question's id, so results for another label list or other settings are noticed.
+Export writes JSONL files of requests, {"custom_id", "method": "POST", "url":
+"/v1/chat/completions", "body": {…}}, each within the API's limits. Import reads the result files,
+{"custom_id", "response": {"status_code", "body"}, "error"}, into the same ledger that `c2srt
+relations mine` keeps, so what a batch leaves open can be exported again or asked directly.
+`custom_id` is the question's id, so results for another label list or other settings are noticed.
 """
 
 import json
@@ -59,7 +61,8 @@ def export(
     with making(folder):
         if any(folder.glob(FILE.replace("{:03}", "*"))):
             raise UserError(
-                f"{folder} holds batch files already: choose an empty folder, or remove them if they were never sent"
+                f"{folder} holds batch files already: choose an empty folder, or remove them if"
+                " they were never sent"
             )
         with whole_folder(folder) as temporary:
             return write_files(
@@ -111,10 +114,12 @@ def write(path: Path, lines: list[bytes]) -> None:
 
 
 def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices) -> Counter:
-    """Takes the results of batches into the ledger; counts what became of them. Results taken before are passed over.
+    """Takes the results of batches into the ledger; counts what became of them. Results taken
+    before are passed over.
 
-    A reply that names categories beyond its list is not final: export again, or ask directly, then the better one is taken.
-    Raises UserError if a file cannot be read, or if no result belongs to these questions.
+    A reply that names categories beyond its list is not final: export again, or ask directly, then
+    the better one is taken. Raises UserError if a file cannot be read, or if no result belongs to
+    these questions.
     """
     wanted = {asked.id: asked for asked in questions}
     taken = {event["batch"] for event in events(ledger.path) if "batch" in event}
@@ -130,8 +135,9 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
                 counts[take(row, asked, questions, ledger, prices)] += 1
     if strangers and not counts:
         raise UserError(
-            f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a question of this "
-            "run: they belong to another label list, or to other settings (model, size, seed, …)"
+            f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a"
+            " question of this run: they belong to another label list, or to other settings"
+            " (model, size, seed, …)"
         )
     counts["results about unknown targets, passed over"] += sum(strangers.values())
     return counts

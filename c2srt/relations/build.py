@@ -1,9 +1,10 @@
 """`c2srt relations [build]`: the neighbour table of one kind of graph.
 
-`llm` reads the relations that come with the data set, mined from a large language model (paper B.3), `mined` those of a file of
-one's own (`c2srt relations mine`), so that the two never replace each other; `similarity` takes the most similar text features,
-`cooccurrence` counts the training labels, `random` and `none` are the controls that show what a graph is worth.
-Letters: C categories, K neighbours.
+`llm` reads the relations that come with the data set, mined from a large language model (paper
+B.3), `mined` those of a file of one's own (`c2srt relations mine`), so that the two never replace
+each other; `similarity` takes the most similar text features, `cooccurrence` counts the training
+labels, `random` and `none` are the controls that show what a graph is worth. Letters: C categories,
+K neighbours.
 """
 
 from dataclasses import dataclass
@@ -59,11 +60,13 @@ class Config:
     def __post_init__(self) -> None:
         if self.graph not in KINDS:
             raise UserError(
-                f"graph={self.graph} is not a kind of relation graph: choose one of {', '.join(KINDS)}"
+                f"graph={self.graph} is not a kind of relation graph: choose one of"
+                f" {', '.join(KINDS)}"
             )
         if self.neighbours < 1:
             raise UserError(
-                f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without any)"
+                f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without"
+                " any)"
             )
         if self.relations_file and self.graph == LLM:
             self.graph = MINED
@@ -109,8 +112,9 @@ def answers_for(config: Config, vocabulary: Vocabulary) -> Answers | None:
     answers = read_answers(Path(config.relations_file))
     if not any(mid in answers.related for mid in vocabulary.mids):
         raise UserError(
-            f"{answers.source} answers for none of the {len(vocabulary):,} categories of {config.shards}: give the "
-            "data set that it belongs to (data=…), or the file of this one"
+            f"{answers.source} answers for none of the {len(vocabulary):,} categories of"
+            f" {config.shards}: give the data set that it belongs to (data=…), or the file of"
+            " this one"
         )
     return answers
 

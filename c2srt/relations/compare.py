@@ -18,7 +18,9 @@ QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class Graph:
-    """One kind's graph: `table` int64 [C, K], and its `edges` (c2srt/relations/table.py) cut to the same K."""
+    """One kind's graph: `table` int64 [C, K], and its `edges` (c2srt/relations/table.py) cut to the
+    same K.
+    """
 
     kind: str
     table: np.ndarray
@@ -83,7 +85,9 @@ def top_share(heard: np.ndarray) -> float:
 
 
 def reciprocal(table: np.ndarray, seen: int) -> float | None:
-    """Share of the edges between seen categories whose reverse is an edge too; None without edges."""
+    """Share of the edges between seen categories whose reverse is an edge too; None without
+    edges.
+    """
     rows, places = np.nonzero(table[:seen] != ABSENT)
     forward = rows * seen + table[rows, places]
     backward = table[rows, places] * seen + rows
@@ -91,7 +95,9 @@ def reciprocal(table: np.ndarray, seen: int) -> float | None:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Mean share of a category's neighbours in `one` that it also has in `other`, over categories with neighbours in `one`."""
+    """Mean share of a category's neighbours in `one` that it also has in `other`, over categories
+    with neighbours in `one`.
+    """
     degree = (one != ABSENT).sum(1)
     common = ((one[:, :, None] == other[:, None, :]) & (one != ABSENT)[:, :, None]).any(2).sum(1)
     kept = degree > 0

@@ -1,12 +1,13 @@
 """Kind `cooccurrence`: how often two seen categories are verified in one training image.
 
-Counted by columnar code in bounded memory: blocks of images pass through a join and a group-by, and only the symmetric count
-matrix [S, S] (int32, 4·S² bytes) stays. The labels are those of `<shards>/inputs/train.parquet`, which `c2srt shard` leaves;
-where that is gone (shards copied from elsewhere), those inside the tars. An edge's strength is P(source | target), the share
-of the target's images that also show the source. Letters: C categories, S seen, K neighbours.
+Counted by columnar code in bounded memory: blocks of images pass through a join and a group-by, and
+only the symmetric count matrix [S, S] (int32, 4·S² bytes) stays. The labels are those of
+`<shards>/inputs/train.parquet`, which `c2srt shard` leaves; where that is gone (shards copied from
+elsewhere), those inside the tars. An edge's strength is P(source | target), the share of the
+target's images that also show the source. Letters: C categories, S seen, K neighbours.
 
-Unseen categories get no neighbours: their labels are never training labels, which is the weakness of this kind (section 1
-of the paper).
+Unseen categories get no neighbours: their labels are never training labels, which is the weakness
+of this kind (section 1 of the paper).
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,9 @@ PAIRS = 1 << 23  # joined rows held at once; one image has p² of them
 
 @dataclass(frozen=True)
 class Counts:
-    """`together` int32 [S, S]: images with both, symmetric, zero diagonal; `alone` int64 [S]: images with the category."""
+    """`together` int32 [S, S]: images with both, symmetric, zero diagonal; `alone` int64 [S]:
+    images with the category.
+    """
 
     together: np.ndarray
     alone: np.ndarray
@@ -41,7 +44,9 @@ class Counts:
 
 
 def labels_identity(shards: Path, vocabulary: Vocabulary) -> str:
-    """Changes when the training labels do. Raises UserError if there are none, or for another vocabulary."""
+    """Changes when the training labels do. Raises UserError if there are none, or for another
+    vocabulary.
+    """
     if (shards / LABELS).is_file():
         return sha256_of_file(shards / LABELS)
     index = load_index(shards)
@@ -50,7 +55,9 @@ def labels_identity(shards: Path, vocabulary: Vocabulary) -> str:
 
 
 def count_labels(shards: Path, vocabulary: Vocabulary) -> Counts:
-    """Counts the verified positives of the training images. Raises UserError if the labels cannot be read."""
+    """Counts the verified positives of the training images. Raises UserError if the labels cannot
+    be read.
+    """
     seen = vocabulary.seen_count
     columns = pl.DataFrame(
         {"mid": vocabulary.mids[:seen], "column": np.arange(seen, dtype=np.uint32)},
@@ -73,7 +80,9 @@ def count_labels(shards: Path, vocabulary: Vocabulary) -> Counts:
 
 
 def bounded(known: pl.DataFrame) -> list[pl.DataFrame]:
-    """Cuts (image, column) rows between images, so that the pairs of a part are about PAIRS at most (or one image's)."""
+    """Cuts (image, column) rows between images, so that the pairs of a part are about PAIRS at most
+    (or one image's).
+    """
     sizes = (
         known.group_by("image")
         .len()
@@ -88,7 +97,9 @@ def bounded(known: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def add_pairs(known: pl.DataFrame, together: np.ndarray) -> None:
-    """Adds the pairs (lower column, higher column) of (image, column) rows into the upper triangle."""
+    """Adds the pairs (lower column, higher column) of (image, column) rows into the upper
+    triangle.
+    """
     pairs = known.join(known, on="image").filter(pl.col("column") < pl.col("column_right"))
     counted = pairs.group_by("column", "column_right").len()
     together[counted["column"].to_numpy(), counted["column_right"].to_numpy()] += (
@@ -127,13 +138,17 @@ def packed_blocks(shards: Path) -> Iterator[pl.DataFrame]:
 
 
 def most_together(together: np.ndarray, k: int) -> np.ndarray:
-    """The k categories with the most common images, from one row of counts [S]; ties go to the lower column."""
+    """The k categories with the most common images, from one row of counts [S]; ties go to the
+    lower column.
+    """
     columns = np.flatnonzero(together)
     return columns[np.lexsort((columns, -together[columns]))][:k]
 
 
 def cooccurrence_neighbours(counts: Counts, categories: int, k: int) -> Neighbours:
-    """The k seen categories that most often come with each seen one; ties go to the lower column. Unseen rows stay empty."""
+    """The k seen categories that most often come with each seen one; ties go to the lower column.
+    Unseen rows stay empty.
+    """
     found = no_neighbours(categories, k)
     for row, together in enumerate(counts.together):
         best = most_together(together, k)

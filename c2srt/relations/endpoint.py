@@ -1,8 +1,9 @@
 """One attempt at an OpenAI-compatible chat endpoint: the only file that imports openai.
 
-Address, model and key come from OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY (the first two may be given in the config);
-vLLM, Ollama, llama.cpp and hosted services all speak the protocol. The client's own retries are off: the caller records every
-attempt. What the endpoint says is kept without the key, should it ever echo it.
+Address, model and key come from OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY (the first two may
+be given in the config); vLLM, Ollama, llama.cpp and hosted services all speak the protocol. The
+client's own retries are off: the caller records every attempt. What the endpoint says is kept
+without the key, should it ever echo it.
 """
 
 import asyncio
@@ -43,9 +44,11 @@ PLAIN = {"Accept-Encoding": "identity"}
 
 
 class Again(Exception):
-    """This attempt failed, another may not. `wait`: seconds the endpoint asks for, or None. `limited`: a rate limit, which
-    holds for all requests. `billed`: the request may have been charged although no reply came. `told`: in the endpoint's own
-    words, so that its address is right."""
+    """This attempt failed, another may not. `wait`: seconds the endpoint asks for, or None.
+    `limited`: a rate limit, which holds for all requests. `billed`: the request may have been
+    charged although no reply came. `told`: in the endpoint's own words, so that its address is
+    right.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,9 @@ class Again(Exception):
 
 
 class Unsupported(Exception):
-    """The endpoint refuses a key of the request. `sure`: it names the key; else it may be this prompt that it refuses."""
+    """The endpoint refuses a key of the request. `sure`: it names the key; else it may be this
+    prompt that it refuses.
+    """
 
     def __init__(self, reason: str, key: str, sure: bool) -> None:
         super().__init__(reason)
@@ -68,7 +73,9 @@ class Unsupported(Exception):
 
 
 class Refused(Exception):
-    """The endpoint refuses this request, others it may answer. `content`: a filter refuses what it is about."""
+    """The endpoint refuses this request, others it may answer. `content`: a filter refuses what it
+    is about.
+    """
 
     def __init__(self, reason: str, content: bool = False) -> None:
         super().__init__(reason)
@@ -87,19 +94,22 @@ def key_of_environment() -> str:
     key = os.environ.get(KEY, "").strip()
     if not key:
         raise UserError(
-            f"no key: set {KEY} in the environment (any word will do for a local server that checks none)"
+            f"no key: set {KEY} in the environment (any word will do for a local server that checks"
+            " none)"
         )
     for place, letter in enumerate(key, 1):
         if not "!" <= letter <= "~":
             raise UserError(
-                f"{KEY} holds a character that no key has (character {place}, U+{ord(letter):04X}): copy the key "
-                "again, whole"
+                f"{KEY} holds a character that no key has (character {place}, U+{ord(letter):04X}):"
+                " copy the key again, whole"
             )
     return key
 
 
 def address_of(url: str | None) -> str | None:
-    """The address of the API that config or environment give; None: OpenAI's own. Raises UserError if it is none."""
+    """The address of the API that config or environment give; None: OpenAI's own. Raises UserError
+    if it is none.
+    """
     name, address = ("url", url) if url else (URL, os.environ.get(URL, "").strip())
     if not address:
         return None
@@ -135,8 +145,9 @@ class Bounded(httpx2.AsyncByteStream):
 
 
 async def bound(response: httpx2.Response) -> None:
-    """Called with every answer before its body is read. Raises Malformed where it is packed: nobody asked for that, and what it
-    unpacks to has no bound."""
+    """Called with every answer before its body is read. Raises Malformed where it is packed: nobody
+    asked for that, and what it unpacks to has no bound.
+    """
     if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) not in (
         "",
         "identity",
@@ -148,7 +159,8 @@ async def bound(response: httpx2.Response) -> None:
 class Endpoint:
     """Opens the connection pool; `await endpoint.close()` closes it.
 
-    Raises UserError if key, model or address are missing or none, or if the environment's proxies cannot be used.
+    Raises UserError if key, model or address are missing or none, or if the environment's proxies
+    cannot be used.
     """
 
     def __init__(self, model: str | None, url: str | None, timeout_s: float) -> None:
@@ -170,13 +182,15 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, body: dict) -> Reply:
-        """Sends one chat request. Raises Again, Unsupported, Refused, or UserError where no request can be answered.
+        """Sends one chat request. Raises Again, Unsupported, Refused, or UserError where no request
+        can be answered.
 
         The client's own timeout is between two pieces of an answer; this one is for all of it.
         """
         try:
             async with asyncio.timeout(self.timeout_s):
-                # `post` instead of `chat.completions.create`: the latter walks every typed field, half of the client's CPU time.
+                # `post` instead of `chat.completions.create`: the latter walks every typed field,
+                # half of the client's CPU time.
                 answer = await self._client.post(
                     "/chat/completions", body=body, cast_to=httpx2.Response
                 )
@@ -203,13 +217,16 @@ class Endpoint:
             raise Again(
                 self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent
             ) from error
-        except Exception as error:  # whatever a client makes of one odd answer or header must not end the other questions
+        # whatever a client makes of one odd answer or header must not end the other questions
+        except Exception as error:
             raise Again(
                 shown(self.clean(f"{type(error).__name__} {error}"), SHOWN), billed=True
             ) from error
 
     def reply(self, content: bytes) -> Reply:
-        """The body of a chat completion. Raises Complaint, or Malformed if it is none (cut off, or a web page)."""
+        """The body of a chat completion. Raises Complaint, or Malformed if it is none (cut off, or
+        a web page).
+        """
         text = content.decode(errors="replace")
         try:
             return parse_completion(self.masked(parse_json(text)), self.model)
@@ -235,11 +252,13 @@ class Endpoint:
             return Again(words, wait, limited=True, told=True)
         if status in (401, 403):
             return UserError(
-                f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it may use"
+                f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it"
+                " may use"
             )
         if status == 404:
             return UserError(
-                f"{self.url} has no model {self.model!r}, or it is not the address of the API (status {words})"
+                f"{self.url} has no model {self.model!r}, or it is not the address of the API"
+                f" (status {words})"
             )
         if status in (400, 422):
             return self.refusal(said, body, words)
@@ -248,7 +267,9 @@ class Endpoint:
         return UserError(f"{self.url} refuses the request (status {words})")
 
     def refusal(self, said: Complaint, body: dict, words: str) -> Exception:
-        """Status 400 or 422: a key that the server does not know, if it names one, or this one request."""
+        """Status 400 or 422: a key that the server does not know, if it names one, or this one
+        request.
+        """
         if LIMIT in body and said.names(LIMIT):
             return Unsupported(words, LIMIT, True)
         if FORMAT in body:
@@ -260,7 +281,9 @@ class Endpoint:
         return printable(self.masked(text))
 
     def masked(self, value: Any) -> Any:
-        """A parsed value without the key, which an escape in the JSON may have hidden before. It is nested as `parse_json` allows."""
+        """A parsed value without the key, which an escape in the JSON may have hidden before. It is
+        nested as `parse_json` allows.
+        """
         if len(self._key) < SECRET:
             return value
         if isinstance(value, dict):
@@ -271,7 +294,9 @@ class Endpoint:
 
 
 def retry_after(headers) -> float | None:
-    """Seconds that a Retry-After header asks for (a number, or a date: RFC 9110, 10.2.3); None without a usable one."""
+    """Seconds that a Retry-After header asks for (a number, or a date: RFC 9110, 10.2.3); None
+    without a usable one.
+    """
     value = headers.get("retry-after")
     if value is None:
         return None

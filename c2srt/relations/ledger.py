@@ -1,19 +1,24 @@
-"""The ledger of a mining run: JSONL, append-only, one line an event, so that a run killed at any moment can go on.
+"""The ledger of a mining run: JSONL, append-only, one line an event, so that a run killed at any
+moment can go on.
 
-    {"ledger": 1, "identity": {…}, "hash": "…"}                  the first line: what the questions depend on
-    {"event": "ask", "id", "target", "query", "page", "attempt", "time", "bound", "prompt", …}   written before a request is sent
-    {"event": "fault", "id", "attempt", "time", "reason", "billed"}                    it failed on the way
-    {"event": "reply", "id", "attempt", "time", "final", "verdict", "text", "endpoint", "model", "finish",
+    {"ledger": 1, "identity": {…}, "hash": "…"}                  the first line: what the questions
+    depend on {"event": "ask", "id", "target", "query", "page", "attempt", "time", "bound",
+    "prompt", …}   written before a request is sent {"event": "fault", "id", "attempt", "time",
+    "reason", "billed"}                    it failed on the way {"event": "reply", "id", "attempt",
+    "time", "final", "verdict", "text", "endpoint", "model", "finish",
      "tokens": [in, out], "cost", "related", "unusable"}
-    {"event": "settle", "id", "time", "final", "related"}                              an earlier reply is taken after all
+    {"event": "settle", "id", "time", "final", "related"}                              an earlier
+    reply is taken after all
 
-A request's id is the hash of (identity, target, query, page). Its answer is the one event with `final` true: a reply that cannot
-be read or invents names is kept, with `final` false, and the question asked again; when that was done often enough, the one
-with the most usable names is taken. `related` is [[column, relation type, strength 1–3]…] in the order of the reply. An `ask`
-without `fault` or `reply` was under way when a run died; its `bound` counts as spent. Costs and bounds are in USD.
+A request's id is the hash of (identity, target, query, page). Its answer is the one event with
+`final` true: a reply that cannot be read or invents names is kept, with `final` false, and the
+question asked again; when that was done often enough, the one with the most usable names is taken.
+`related` is [[column, relation type, strength 1–3]…] in the order of the reply. An `ask` without
+`fault` or `reply` was under way when a run died; its `bound` counts as spent. Costs and bounds are
+in USD.
 
-A torn last line, from a kill in the middle of a write, is cut off on opening. Lines reach the operating system at once (a killed
-process loses none) and the disk every second.
+A torn last line, from a kill in the middle of a write, is cut off on opening. Lines reach the
+operating system at once (a killed process loses none) and the disk every second.
 """
 
 import fcntl
@@ -93,9 +98,10 @@ Event = Annotated[Ask | Fault | Heard | Settled, Field(discriminator="event")]
 
 @dataclass
 class State:
-    """What the events so far add up to. `final`: ids that have their answer; `attempts`: replies had by those that have none;
-    `heard`: replies in all; `best`: the most useful of the unclean ones, if any could be read; `open`: bounds of requests under
-    way; `spent` in USD."""
+    """What the events so far add up to. `final`: ids that have their answer; `attempts`: replies
+    had by those that have none; `heard`: replies in all; `best`: the most useful of the unclean
+    ones, if any could be read; `open`: bounds of requests under way; `spent` in USD.
+    """
 
     final: set[str] = field(default_factory=set)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -139,9 +145,11 @@ def better(one: dict | None, other: dict) -> dict:
 
 
 class Ledger:
-    """Appends to `path` while holding its lock; `state` is what was there. Use it as a context manager.
+    """Appends to `path` while holding its lock; `state` is what was there. Use it as a context
+    manager.
 
-    Raises UserError if another run holds it, if it is of another label list or other settings, or damaged before its last line.
+    Raises UserError if another run holds it, if it is of another label list or other settings, or
+    damaged before its last line.
     """
 
     def __init__(self, path: Path, identity: dict) -> None:
@@ -193,8 +201,9 @@ class Ledger:
             raise
 
     def _resume(self) -> None:
-        """Takes what earlier runs left; empties a ledger that cost nothing and taught nothing, so that a first try with a wrong
-        model or key does not bind the next one."""
+        """Takes what earlier runs left; empties a ledger that cost nothing and taught nothing, so
+        that a first try with a wrong model or key does not bind the next one.
+        """
         old = read_header(self.path)
         for event in events(self.path):
             self.state.take(event)
@@ -218,7 +227,8 @@ class Ledger:
         if end < size:
             os.truncate(self._file, end)
             print(
-                f"{self.path}: cut off {size - end:,} bytes of a line that a killed run left unfinished"
+                f"{self.path}: cut off {size - end:,} bytes of a line that a killed run left"
+                " unfinished"
             )
 
 
@@ -242,7 +252,8 @@ def read_header(path: Path) -> dict:
         raise UserError(f"{path} is not a ledger of relations mine: choose another out=…")
     if header["ledger"] != FORMAT:
         raise UserError(
-            f"{path} has ledger format {shown(header['ledger'])}, this version reads {FORMAT}: choose another out=…"
+            f"{path} has ledger format {shown(header['ledger'])}, this version reads {FORMAT}:"
+            " choose another out=…"
         )
     return header["identity"]
 
@@ -251,14 +262,15 @@ def check_identity(path: Path, old: dict, identity: dict) -> None:
     """Raises UserError unless the ledger's questions are those of `identity`."""
     if old.get("vocabulary") != identity["vocabulary"]:
         raise UserError(
-            f"{path} was mined for another label list (vocabulary {shown(old.get('vocabulary'))}, not "
-            f"{identity['vocabulary']}): choose another out=…, or give the label list it was mined for"
+            f"{path} was mined for another label list (vocabulary {shown(old.get('vocabulary'))},"
+            f" not {identity['vocabulary']}): choose another out=…, or give the label list it was"
+            " mined for"
         )
     if changed := sorted(key for key in {*old, *identity} if old.get(key) != identity.get(key)):
         key = changed[0]
         raise UserError(
-            f"{path} was mined with {shown(key)}={shown(old.get(key))}, not {shown(identity.get(key))}: choose another "
-            f"out=…, or keep {shown(key)}"
+            f"{path} was mined with {shown(key)}={shown(old.get(key))}, not"
+            f" {shown(identity.get(key))}: choose another out=…, or keep {shown(key)}"
         )
 
 

@@ -1,7 +1,8 @@
-"""`c2srt relations mine`: asks a language model which seen categories each category is related to (supplement B.3).
+"""`c2srt relations mine`: asks a language model which seen categories each category is related to
+(supplement B.3).
 
-Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/ledger.py); `relations.jsonl`, the relations file
-that `c2srt relations` reads (c2srt/relations/answers.py).
+Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/ledger.py);
+`relations.jsonl`, the relations file that `c2srt relations` reads (c2srt/relations/answers.py).
 """
 
 import math
@@ -82,7 +83,8 @@ class Config:
             )
         if not 0 < self.budget < math.inf:
             raise UserError(
-                f"budget={self.budget} must be an amount of USD above zero: it is the most that mining may cost"
+                f"budget={self.budget} must be an amount of USD above zero: it is the most that"
+                " mining may cost"
             )
         if min(self.backoff_s, self.timeout_s) <= 0:
             raise UserError(
@@ -96,7 +98,8 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Asks what has not been answered yet (or exports it, or imports answers), then writes the relations file.
+    """Asks what has not been answered yet (or exports it, or imports answers), then writes the
+    relations file.
 
     Returns 1 if questions stay without an answer.
 
@@ -126,8 +129,8 @@ def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
     if config.price_input is not None and config.price_output is not None:
         print(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))
     print(
-        f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results to the same command with "
-        "'batch_import=[results.jsonl]' instead of batch_export"
+        f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results"
+        " to the same command with 'batch_import=[results.jsonl]' instead of batch_export"
     )
     return 0
 
@@ -189,8 +192,8 @@ def prices_of(config: Config) -> Prices:
         or min(config.price_input, config.price_output) < 0
     ):
         raise UserError(
-            "say what a million tokens cost in USD, price_input=… price_output=… (0 for a model of your own): "
-            "the budget is kept with them"
+            "say what a million tokens cost in USD, price_input=… price_output=… (0 for a model of"
+            " your own): the budget is kept with them"
         )
     return Prices(config.price_input, config.price_output, config.max_output)
 
@@ -212,8 +215,8 @@ def estimate_line(
     tokens = total_bytes / max(sampled, 1) / BYTES_PER_TOKEN
     estimate = left * (tokens * prices.input + REPLY_TOKENS * prices.output) / MILLION
     line = (
-        f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD, {spent:,.2f} USD spent so "
-        f"far, budget {config.budget:,.2f} USD"
+        f"{left:,} questions to ask, about {tokens:,.0f} tokens each: about {estimate:,.2f} USD,"
+        f" {spent:,.2f} USD spent so far, budget {config.budget:,.2f} USD"
     )
     if spent + estimate <= config.budget:
         return line
@@ -239,16 +242,19 @@ def finish(
         f" (and {summary['others']:,} others that were asked before)" if summary["others"] else ""
     )
     print(
-        f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories answered{earlier}, "
-        f"{summary['relations']:,} relations, {summary['provenance']['spent_usd']:.2f} USD"
+        f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories"
+        f" answered{earlier}, {summary['relations']:,} relations,"
+        f" {summary['provenance']['spent_usd']:.2f} USD"
     )
     if spent_up:
         print(
-            f"the budget of {config.budget:.2f} USD is used up: to go on, run `{Command('relations-mine', budget=2 * config.budget)}`"
+            f"the budget of {config.budget:.2f} USD is used up: to go on, run"
+            f" `{Command('relations-mine', budget=2 * config.budget)}`"
         )
     if summary["open"]:
         print(
-            f"{summary['open']:,} questions have no answer: ask them again with `{Command('relations-mine')}`"
+            f"{summary['open']:,} questions have no answer: ask them again with"
+            f" `{Command('relations-mine')}`"
         )
         return INCOMPLETE
     print(f"build the graph from it with `{Command('relations', relations_file=out / RELATIONS)}`")

@@ -1,7 +1,8 @@
 """Ledger → relations file: several queries and pages of a target become one line.
 
-The strength of a relation is its mean over the target's answered queries, 0 where a query does not name it (supplement B.3).
-Order: mean strength, then how many queries name it, then its mean place in their answers, then the column.
+The strength of a relation is its mean over the target's answered queries, 0 where a query does not
+name it (supplement B.3). Order: mean strength, then how many queries name it, then its mean place
+in their answers, then the column.
 """
 
 import json
@@ -19,24 +20,31 @@ from c2srt.relations.questions import Questions
 
 
 def check_before(ledger: Path, path: Path, questions: Questions) -> None:
-    """Raises UserError, before a question is paid for, if the relations file has answers that would be lost."""
+    """Raises UserError, before a question is paid for, if the relations file has answers that would
+    be lost.
+    """
     if path.exists():
         found, _, _ = collect(ledger, everything(questions))
         check_others(path, {*found, *questions.rows}, questions)
 
 
 def check_others(path: Path, rows: Iterable[int], questions: Questions) -> None:
-    """Raises UserError if a relations file that is to be written anew has answers for other targets than `rows`."""
+    """Raises UserError if a relations file that is to be written anew has answers for other targets
+    than `rows`.
+    """
     known = {questions.vocabulary.mids[row] for row in rows}
     if others := [mid for mid in answered_in(path) if mid not in known]:
         raise UserError(
-            f"{path} was left as it is: it has answers for {len(others):,} categories, such as {others[0]}, that the "
-            "ledger beside it has not; choose another out=…, or ask about them, too"
+            f"{path} was left as it is: it has answers for {len(others):,} categories, such as"
+            f" {others[0]}, that the ledger beside it has not; choose another out=…, or ask about"
+            " them, too"
         )
 
 
 def answered_in(path: Path) -> Iterable[str]:
-    """The MIDs that a relations file answers for; none where it cannot be read: it is about to be made anew."""
+    """The MIDs that a relations file answers for; none where it cannot be read: it is about to be
+    made anew.
+    """
     with suppress(UserError):
         return read_answers(path).related if path.exists() else ()
     return ()
@@ -48,11 +56,11 @@ def everything(questions: Questions) -> Questions:
 
 
 def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
-    """Writes the relations file; returns {"answered": targets of these questions, "others": the file's further lines, "open":
-    questions without an answer, "relations", "provenance"}.
+    """Writes the relations file; returns {"answered": targets of these questions, "others": the
+    file's further lines, "open": questions without an answer, "relations", "provenance"}.
 
-    Every target of which the ledger has an answer gets a line, even an empty one, whether this run asks about it or not: a
-    trial on a few categories takes nothing out of a file that holds more.
+    Every target of which the ledger has an answer gets a line, even an empty one, whether this run
+    asks about it or not: a trial on a few categories takes nothing out of a file that holds more.
     """
     found, answered, facts = collect(ledger, everything(questions))
     check_others(path, found, questions)
@@ -97,7 +105,9 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
 def collect(
     ledger: Path, questions: Questions
 ) -> tuple[dict[int, dict[tuple[int, int], list]], set[str], "Facts"]:
-    """Answers of these questions in the ledger: row → (query, page) → related; the ids that have one; the ledger's facts."""
+    """Answers of these questions in the ledger: row → (query, page) → related; the ids that have
+    one; the ledger's facts.
+    """
     wanted = {asked.id: asked for asked in questions}
     found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
     answered: set[str] = set()
@@ -118,8 +128,9 @@ def collect(
 
 
 def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float]]:
-    """(query, page) -> its relations, in the ledger's form, becomes (column, most frequent type, mean strength) of every category
-    named, in the order of this module's docstring."""
+    """(query, page) -> its relations, in the ledger's form, becomes (column, most frequent type,
+    mean strength) of every category named, in the order of this module's docstring.
+    """
     queries = len({query for query, _ in answers})
     strengths, places, types = defaultdict(float), defaultdict(list), defaultdict(Counter)
     for _, related in sorted(answers.items()):

@@ -1,4 +1,6 @@
-"""A page, one file without a server, in which a person looks a category up: its neighbours in every graph, who hears it."""
+"""A page, one file without a server, in which a person looks a category up: its neighbours in every
+graph, who hears it.
+"""
 
 import json
 from pathlib import Path
@@ -89,7 +91,9 @@ def write_page(path: Path, graphs: list[Graph], vocabulary: Vocabulary) -> None:
 
 
 def page_edges(graph: Graph, vocabulary: Vocabulary, types: list[str]) -> list[list[list]]:
-    """For each category its [source column, strength or null, index of the type or null], best first."""
+    """For each category its [source column, strength or null, index of the type or null], best
+    first.
+    """
     rows: list[list[list]] = [[] for _ in vocabulary.mids]
     place = {kind: number for number, kind in enumerate(types)}
     for target, source, strength, kind in (

@@ -1,4 +1,6 @@
-"""Pictures of relation graphs: figure 10 (one category, the kinds side by side) and how often categories are heard."""
+"""Pictures of relation graphs: figure 10 (one category, the kinds side by side) and how often
+categories are heard.
+"""
 
 import warnings
 from pathlib import Path
@@ -27,11 +29,11 @@ def neighbourhood(path: Path, graphs: list[Graph], row: int, vocabulary: Vocabul
 def neighbourhood_figure(
     graphs: list[Graph], row: int, vocabulary: Vocabulary, across: int, scale: float = 1.0
 ) -> plt.Figure:
-    """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has edges, `across` panels a line,
-    each 5 × `scale` inches wide.
+    """Figure 10: the category `row` (orange) with its neighbours (blue) in every graph that has
+    edges, `across` panels a line, each 5 × `scale` inches wide.
 
-    Red edges carry information into it, their width is the edge's strength where the kind has one; grey edges run among the
-    others; a node grows with its edges.
+    Red edges carry information into it, their width is the edge's strength where the kind has one;
+    grey edges run among the others; a node grows with its edges.
     """
     drawn = [graph for graph in graphs if len(graph.edges)] or graphs
     across = min(across, len(drawn))
@@ -119,8 +121,9 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
 def write_name(
     axis: plt.Axes, name: str, across: float, up: float, radius: float, size: float
 ) -> None:
-    """A node's name, outside of the ring, so that names at one height run away from each other: `radius` of the node and
-    `size` of the letters in points."""
+    """A node's name, outside of the ring, so that names at one height run away from each other:
+    `radius` of the node and `size` of the letters in points.
+    """
     side = 0 if abs(across) < 0.3 else int(np.sign(across))
     shift = (side * (radius + 3), size * up) if side else (0, np.sign(up) * (radius + size))
     axis.annotate(

@@ -1,8 +1,10 @@
-"""The question about one category, and the strict reading of its answer (supplement B.3 of the paper).
+"""The question about one category, and the strict reading of its answer (supplement B.3 of the
+paper).
 
-Two answer forms: `json` (structured output, `SCHEMA`) and `text` (the paper's "Related Category [Number]: …" blocks). A reply
-is read in whichever of the two it is written in. A category is named by its label: its display name, with the MID behind it
-where several categories of the vocabulary share the name.
+Two answer forms: `json` (structured output, `SCHEMA`) and `text` (the paper's "Related Category
+[Number]: …" blocks). A reply is read in whichever of the two it is written in. A category is named
+by its label: its display name, with the MID behind it where several categories of the vocabulary
+share the name.
 """
 
 import json
@@ -39,8 +41,9 @@ FORMS = ("json", "text")
 NONE = "No related categories"
 BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d{1,9})[^\w\n]*?:")
 
-# How models mark what they think aloud: <think>, <thinking>, <seed:think>, ◁think▷, [THINK], <|begin_of_thought|>, and the
-# channels of harmony (<|channel|>analysis … <|channel|>final<|message|>). Some servers' templates swallow the opening mark.
+# How models mark what they think aloud: <think>, <thinking>, <seed:think>, ◁think▷, [THINK],
+# <|begin_of_thought|>, and the channels of harmony (<|channel|>analysis …
+# <|channel|>final<|message|>). Some servers' templates swallow the opening mark.
 _ALOUD = r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|analysis|scratchpad|(?:inner|internal)_monologue)"
 THINKING = re.compile(
     rf"<{_ALOUD}(?:\s[^<>]*)?>|◁{_ALOUD}▷|<\|(?:begin_of_)?{_ALOUD}\|>|<\|channel\|>\s*(?:analysis|commentary)"
@@ -102,10 +105,13 @@ List of known categories, one a line:
 Focus on associations that would be most relevant for understanding or classifying "{target}", the strongest first."""
 
 INSTRUCTIONS = {
-    "json": """Answer with one JSON object and nothing else:
+    "json": (
+        """Answer with one JSON object and nothing else:
 {"related": [{"category": "natural", "type": "Synonymy/Similarity", "strength": "High", "explanation": "…"}, …]}
-The list is empty if no category of the list is related.""",
-    "text": """Provide the information for each related category in the following format, and write nothing else:
+The list is empty if no category of the list is related."""
+    ),
+    "text": (
+        """Provide the information for each related category in the following format, and write nothing else:
 
 Related Category [Number]: [Category Name]
 - Type of Relationship: [Relationship Type]
@@ -121,7 +127,8 @@ Related Category 1: natural
 created by humans.
 
 If no category of the list is related, write: """
-    + NONE,
+        + NONE
+    ),
 }
 
 
@@ -131,7 +138,9 @@ class Unparsable(ValueError):
 
 @dataclass(frozen=True)
 class Labels:
-    """How the prompt names the categories: `shown` [C] (str objects) by column, and `column` from the normalised label."""
+    """How the prompt names the categories: `shown` [C] (str objects) by column, and `column` from
+    the normalised label.
+    """
 
     shown: np.ndarray
     column: dict[str, int]
@@ -143,7 +152,8 @@ def make_labels(vocabulary: Vocabulary) -> Labels:
     if "" in names:
         mid = vocabulary.mids[names.index("")]
         raise UserError(
-            f"category {mid!r} of the label list has an empty name: give it one, a language model cannot guess it"
+            f"category {mid!r} of the label list has an empty name: give it one, a language model"
+            " cannot guess it"
         )
     shared = Counter(map(normalised, names))
     shown = [
@@ -157,7 +167,9 @@ def make_labels(vocabulary: Vocabulary) -> Labels:
 
 
 def normalised(label: str) -> str:
-    """What two spellings of one label have in common: case, width, white space and quotes around it are ignored."""
+    """What two spellings of one label have in common: case, width, white space and quotes around it
+    are ignored.
+    """
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split()).strip("\"'“”‘’«»` ")
 
 
@@ -172,7 +184,8 @@ def question(target: str, candidates: list[str], form: str) -> str:
 
 
 def read_reply(text: str) -> list[tuple[str, str, str]]:
-    """(label as written, relation type, strength word) of each related category, in order. Raises Unparsable.
+    """(label as written, relation type, strength word) of each related category, in order. Raises
+    Unparsable.
 
     What a model thinks aloud before it answers is no part of the answer.
     """
@@ -187,7 +200,9 @@ def read_reply(text: str) -> list[tuple[str, str, str]]:
 
 
 def spoken(text: str) -> str:
-    """What stands behind the last end of thinking. Raises Unparsable where thinking has no end, or nothing follows it."""
+    """What stands behind the last end of thinking. Raises Unparsable where thinking has no end, or
+    nothing follows it.
+    """
     ends = list(THOUGHT.finditer(text))
     answer = text[ends[-1].end() :] if ends else text
     if THINKING.search(answer):
@@ -198,7 +213,9 @@ def spoken(text: str) -> str:
 
 
 def read_object(text: str) -> list[tuple[str, str, str]]:
-    """The `json` form: one whole object; text before and behind it (a code fence) is allowed, a second object is not."""
+    """The `json` form: one whole object; text before and behind it (a code fence) is allowed, a
+    second object is not.
+    """
     try:
         found, end = json.JSONDecoder(object_pairs_hook=once).raw_decode(text, text.index("{"))
     except (ValueError, RecursionError) as error:
@@ -222,14 +239,17 @@ def once(pairs: list[tuple[str, object]]) -> dict:
 
 
 def read_blocks(text: str) -> list[tuple[str, str, str]]:
-    """The `text` form; markdown's stars, hashes and list marks are ignored, text round the blocks is allowed.
+    """The `text` form; markdown's stars, hashes and list marks are ignored, text round the blocks
+    is allowed.
 
-    The blocks are numbered from 1: a second list, or one of the other form, would be a draft, and a missing number is a loss.
+    The blocks are numbered from 1: a second list, or one of the other form, would be a draft, and a
+    missing number is a loss.
     """
     numbers = [int(number) for number in BLOCK.findall(text)]
     if numbers != list(range(1, len(numbers) + 1)):
         raise Unparsable(
-            f"related categories numbered {', '.join(map(str, numbers[:9]))}: a second list, or a part of one"
+            f"related categories numbered {', '.join(map(str, numbers[:9]))}: a second list, or a"
+            " part of one"
         )
     if re.search(r'\{\s*"related"', text):
         raise Unparsable("both a JSON object and 'Related Category 1: …'")

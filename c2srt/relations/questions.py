@@ -1,7 +1,8 @@
 """What a mining run asks: targets × queries × pages, each a pure function of the settings.
 
-`candidates=shortlist` shows each target the `size` most promising seen categories in one prompt; `candidates=pages` shows it the
-whole list, `size` at a time. Either way the list is shuffled anew for every query. Letters: C categories, S seen.
+`candidates=shortlist` shows each target the `size` most promising seen categories in one prompt;
+`candidates=pages` shows it the whole list, `size` at a time. Either way the list is shuffled anew
+for every query. Letters: C categories, S seen.
 """
 
 import hashlib
@@ -37,7 +38,9 @@ class Question:
 
 @dataclass(frozen=True, repr=False)
 class Questions:
-    """All questions of a run. `pools`: each target's candidates before shuffling, by row; `identity` fixes them all."""
+    """All questions of a run. `pools`: each target's candidates before shuffling, by row;
+    `identity` fixes them all.
+    """
 
     vocabulary: Vocabulary
     labels: Labels
@@ -69,7 +72,9 @@ class Questions:
         return everyone[everyone != row]
 
     def __iter__(self) -> Iterator[Question]:
-        """Query by query, so that a run that the budget stops has asked about every target once before any twice."""
+        """Query by query, so that a run that the budget stops has asked about every target once
+        before any twice.
+        """
         base = hash_of(self.identity)
         for query in range(self.queries):
             for row in self.rows:
@@ -93,7 +98,9 @@ class Questions:
 
 
 def label_list(shards: str, seen: str | None, unseen: str | None) -> Vocabulary:
-    """The vocabulary of the shards, or that of two lists with a name, or `MID<tab>name`, a line. Raises UserError."""
+    """The vocabulary of the shards, or that of two lists with a name, or `MID<tab>name`, a line.
+    Raises UserError.
+    """
     if seen is None:
         if unseen is not None:
             raise UserError("unseen=… needs seen=… too: only seen categories can be related")
@@ -104,7 +111,9 @@ def label_list(shards: str, seen: str | None, unseen: str | None) -> Vocabulary:
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
-    """(MID, name) of each line; without a tab the name is its own MID. Raises UserError on an empty name or file."""
+    """(MID, name) of each line; without a tab the name is its own MID. Raises UserError on an empty
+    name or file.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -114,7 +123,8 @@ def read_list(path: Path) -> list[tuple[str, str]]:
         mid, tab, name = line.partition("\t")
         if not (name if tab else mid).strip() or not mid.strip():
             raise UserError(
-                f"{path}, line {number}: an empty name; write a name, or MID<tab>name, on every line"
+                f"{path}, line {number}: an empty name; write a name, or MID<tab>name, on every"
+                " line"
             )
         found.append((mid.strip(), (name if tab else mid).strip()))
     if not found:
@@ -123,7 +133,9 @@ def read_list(path: Path) -> list[tuple[str, str]]:
 
 
 def find_rows(vocabulary: Vocabulary, targets: list[str] | None) -> list[int]:
-    """Columns of the targets (MIDs or names; None: all). A name stands for every category that bears it. Raises UserError."""
+    """Columns of the targets (MIDs or names; None: all). A name stands for every category that
+    bears it. Raises UserError.
+    """
     if targets is None:
         return list(range(len(vocabulary)))
     rows: dict[int, None] = {}

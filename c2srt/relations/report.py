@@ -1,6 +1,8 @@
-"""`c2srt relations report`: the graphs of a data set in numbers, pictures, and a page to look categories up.
+"""`c2srt relations report`: the graphs of a data set in numbers, pictures, and a page to look
+categories up.
 
-Writes report.json (everything), report.md (the same for reading), listeners.png, figure10-<category>.png, lookup.html.
+Writes report.json (everything), report.md (the same for reading), listeners.png,
+figure10-<category>.png, lookup.html.
 """
 
 from dataclasses import dataclass, field
@@ -75,12 +77,15 @@ def run(config: Config) -> None:
 
 
 def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
-    """The graphs asked for, or all that are there, each cut to the same K. Raises UserError if one is absent or damaged."""
+    """The graphs asked for, or all that are there, each cut to the same K. Raises UserError if one
+    is absent or damaged.
+    """
     folder = Path(config.folder)
     kinds = config.graphs or [kind for kind in KINDS if (folder / kind / PROVENANCE).is_file()]
     if not kinds:
         raise UserError(
-            f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`, graph=similarity, …"
+            f"{folder} has no relation graph: make some with `{Command('relations', graph='llm')}`,"
+            " graph=similarity, …"
         )
     kept = {
         kind: read_json(folder / kind / PROVENANCE, Command("relations", graph=kind), Provenance)
@@ -172,9 +177,10 @@ def shortlist_coverage(config: Config, vocabulary: Vocabulary, graphs: list[Grap
 def summary_lines(report: dict) -> list[str]:
     """A line a graph."""
     return [
-        f"{report['titles'][kind]}: {facts['mean_neighbours']:.1f} neighbours, {percent(facts['coverage']['all'])} covered, "
-        f"{percent(facts['reciprocal'])} reciprocal, greatest hub {shown(facts['hubs'][0]['name']) if facts['hubs'] else 'none'}, "
-        f"{len(facts['unreached']):,} unreached"
+        f"{report['titles'][kind]}: {facts['mean_neighbours']:.1f} neighbours,"
+        f" {percent(facts['coverage']['all'])} covered, {percent(facts['reciprocal'])} reciprocal,"
+        f" greatest hub {shown(facts['hubs'][0]['name']) if facts['hubs'] else 'none'},"
+        f" {len(facts['unreached']):,} unreached"
         for kind, facts in report["graphs"].items()
     ]
 
@@ -203,7 +209,10 @@ def as_markdown(report: dict, figures: list[str]) -> str:
         ),
         ("seen categories that nobody hears", lambda facts: f"{len(facts['unreached']):,}"),
     ]
-    size = f"{report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']} neighbours"
+    size = (
+        f"{report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']}"
+        " neighbours"
+    )
     lines = [
         f"# Relation graphs of {size}",
         "",
@@ -229,13 +238,19 @@ def as_markdown(report: dict, figures: list[str]) -> str:
         lines += [f"Hubs: {', '.join(hubs) or 'none'}.", ""]
         if facts["types"]:
             lines += [
-                f"Relation types: {', '.join(f'{name_of(name)} {count:,}' for name, count in facts['types'].items())}.",
+                (
+                    "Relation types:"
+                    f" {', '.join(f'{name_of(name)} {count:,}' for name, count in facts['types'].items())}."
+                ),
                 "",
             ]
         for what in ("unreached", "without_neighbours"):
             if facts[what]:
                 lines += [
-                    f"{what.replace('_', ' ').capitalize()} ({len(facts[what]):,}): {some(facts[what])}.",
+                    (
+                        f"{what.replace('_', ' ').capitalize()} ({len(facts[what]):,}):"
+                        f" {some(facts[what])}."
+                    ),
                     "",
                 ]
     if report["shortlist"]:
@@ -244,7 +259,10 @@ def as_markdown(report: dict, figures: list[str]) -> str:
             [name, *map(percent, found.values())] for name, found in report["shortlist"].items()
         ]
         lines += [
-            "## Share of the llm neighbours that a mining shortlist shows (text similarity and shared words)",
+            (
+                "## Share of the llm neighbours that a mining shortlist shows (text similarity and"
+                " shared words)"
+            ),
             "",
             *table(["size", *sizes], rows),
             "",

@@ -1,11 +1,12 @@
 """Which seen categories a language model is shown for a target: 7,186 names fit no prompt.
 
-A shortlist of size S merges ranked sources: text similarity, shared words, co-occurrence (seen targets only). They take turns:
-a candidate's place is the best place that any source gives it, the earlier source first among equals. Places that the sources
-leave free (names that share no word with any other) are drawn from the rest at random, with a fixed seed.
+A shortlist of size S merges ranked sources: text similarity, shared words, co-occurrence (seen
+targets only). They take turns: a candidate's place is the best place that any source gives it, the
+earlier source first among equals. Places that the sources leave free (names that share no word with
+any other) are drawn from the rest at random, with a fixed seed.
 
-`coverage` measures, against relations that are known, what share of the true neighbours a shortlist holds.
-Letters: C categories, S seen, n size.
+`coverage` measures, against relations that are known, what share of the true neighbours a shortlist
+holds. Letters: C categories, S seen, n size.
 """
 
 import math
@@ -28,7 +29,9 @@ WORD = re.compile(r"[^\W_]+")
 
 
 def merge(rankings: Iterable[np.ndarray], size: int) -> np.ndarray:
-    """One target's rankings (columns, best first, −1 = none) -> at most `size` different columns, sources taking turns."""
+    """One target's rankings (columns, best first, −1 = none) -> at most `size` different columns,
+    sources taking turns.
+    """
     rankings = list(rankings)
     depth = max((len(ranking) for ranking in rankings), default=0)
     turns = np.full((depth, len(rankings)), ABSENT, np.int64)
@@ -43,9 +46,11 @@ def merge(rankings: Iterable[np.ndarray], size: int) -> np.ndarray:
 def by_similarity(
     features: Tensor, seen_count: int, rows: list[int], depth: int
 ) -> list[np.ndarray]:
-    """The `depth` most similar other seen categories of each row, from text features [C, D]; ties go to the lower column.
+    """The `depth` most similar other seen categories of each row, from text features [C, D]; ties
+    go to the lower column.
 
-    As `most_similar` of baselines.py, but numpy's partition is several times faster than a top-k of a thousand.
+    As `most_similar` of baselines.py, but numpy's partition is several times faster than a top-k of
+    a thousand.
     """
     found, seen = [], features[:seen_count].float()
     columns = np.arange(seen_count)
@@ -75,7 +80,8 @@ def by_cooccurrence(counts: Counts, rows: list[int], depth: int) -> list[np.ndar
 
 
 def by_words(vocabulary: Vocabulary, rows: list[int], depth: int) -> list[np.ndarray]:
-    """Seen categories whose names share words with the row's, rare words weighing more (cosine of idf weights).
+    """Seen categories whose names share words with the row's, rare words weighing more (cosine of
+    idf weights).
 
     Words are compared without case and without a plural's ending; ties go to the lower column.
     """
@@ -118,7 +124,9 @@ def shortlists(
     counts: Counts | None = None,
     words: bool = True,
 ) -> list[np.ndarray]:
-    """For each row at most `size` columns of seen categories, most promising first; sources that are not given are left out."""
+    """For each row at most `size` columns of seen categories, most promising first; sources that
+    are not given are left out.
+    """
     sources = []
     if features is not None:
         sources.append(
@@ -150,7 +158,9 @@ def coverage(
     answers: Answers,
     sizes: Iterable[int],
 ) -> dict[int, float]:
-    """Share of the known relations (seen ones, of these rows) that the first n candidates hold, for each n of `sizes`."""
+    """Share of the known relations (seen ones, of these rows) that the first n candidates hold, for
+    each n of `sizes`.
+    """
     places, total = [], 0
     for row, candidates in zip(rows, lists, strict=True):
         place = {int(column): number for number, column in enumerate(candidates)}

@@ -1,8 +1,10 @@
 """The neighbour table on disk.
 
-    <relations>/neighbours.npy   int32 [C, K] of vocabulary columns, best first, −1 absent: all that training reads
-    <relations>/edges.parquet    the same edges for people and reports: target and source (MIDs), place (0 = best), strength
-                                 (float32: mean answer 0–3, cosine, or co-occurrence probability; null for random), type (str)
+    <relations>/neighbours.npy   int32 [C, K] of vocabulary columns, best first, −1 absent: all that
+    training reads <relations>/edges.parquet    the same edges for people and reports: target and
+    source (MIDs), place (0 = best), strength
+                                 (float32: mean answer 0–3, cosine, or co-occurrence probability;
+                                 null for random), type (str)
     <relations>/relations.json   provenance, the record of both (c2srt/artefact.py)
 
 Letters: C categories, K neighbours.
@@ -51,8 +53,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """A graph in memory: `table` int32 [C, K]; `strengths` float32 [C, K], NaN where absent or unknown; `types` str [C, K]
-    or None for kinds without relation types."""
+    """A graph in memory: `table` int32 [C, K]; `strengths` float32 [C, K], NaN where absent or
+    unknown; `types` str [C, K] or None for kinds without relation types.
+    """
 
     table: np.ndarray
     strengths: np.ndarray
@@ -77,8 +80,9 @@ def is_current(out: Path, made_from: dict) -> bool:
 
 
 def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
-    """Raises UserError if the graph would replace one that reaches far more of its categories: a trial, or a file of another
-    data set, must not destroy it in passing."""
+    """Raises UserError if the graph would replace one that reaches far more of its categories: a
+    trial, or a file of another data set, must not destroy it in passing.
+    """
     try:
         old = (open_npy(out / TABLE, "", "i") != ABSENT).any(1)
     except (UserError, ValueError):  # there is none, or none that is worth keeping
@@ -86,9 +90,10 @@ def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:
     new = (neighbours.table != ABSENT).any(1)
     if new.mean() < FAR_LESS * old.mean():
         raise UserError(
-            f"{out / TABLE} has neighbours for {old.sum():,} of {len(old):,} categories, {source} would leave "
-            f"{new.sum():,} of {len(new):,} with any: nothing was written; mine the others first, give the data "
-            f"set that the file belongs to (data=…), write elsewhere with out=…, or remove {out / TABLE}"
+            f"{out / TABLE} has neighbours for {old.sum():,} of {len(old):,} categories, {source}"
+            f" would leave {new.sum():,} of {len(new):,} with any: nothing was written; mine the"
+            " others first, give the data set that the file belongs to (data=…), write elsewhere"
+            f" with out=…, or remove {out / TABLE}"
         )
 
 
@@ -119,7 +124,8 @@ def save(
 
 
 def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> None:
-    import polars as pl  # here, because forked loader workers import this module and must not inherit a thread pool
+    # here, because forked loader workers import this module and must not inherit a thread pool
+    import polars as pl
 
     rows, places = np.nonzero(neighbours.table != ABSENT)
     mids = np.array(vocabulary.mids, dtype=object)
@@ -143,22 +149,25 @@ def write_edges(path: Path, neighbours: Neighbours, vocabulary: Vocabulary) -> N
 
 
 def titled(kind: str, provenance: dict) -> str:
-    """A kind of graph as people are shown it: what an oracle wrote, by its relations file's own word, is called so."""
+    """A kind of graph as people are shown it: what an oracle wrote, by its relations file's own
+    word, is called so.
+    """
     return f"{kind} (oracle graph)" if provenance.get("oracle") else kind
 
 
 def summary(table: np.ndarray, out: Path, kind: str) -> str:
     degree = (table != ABSENT).sum(1)
     return (
-        f"{out / TABLE}: {kind}, {len(table):,} categories, "
-        f"{degree.mean():.1f} neighbours each ({degree.min()}–{degree.max()}), {(degree == 0).sum():,} without any"
+        f"{out / TABLE}: {kind}, {len(table):,} categories, {degree.mean():.1f} neighbours each"
+        f" ({degree.min()}–{degree.max()}), {(degree == 0).sum():,} without any"
     )
 
 
 def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
     """The first k neighbours of every category: int64 [C, k], −1 absent.
 
-    Raises UserError if the graph is absent, of another vocabulary, damaged, or holds fewer than k neighbours.
+    Raises UserError if the graph is absent, of another vocabulary, damaged, or holds fewer than k
+    neighbours.
     """
     content = read_json(folder / PROVENANCE, Command("relations"), Provenance)
     made_from, sha256 = content["made_from"], content[FILES].get(TABLE)
@@ -170,18 +179,20 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
     )
     if k > made_from["neighbours"]:
         raise UserError(
-            f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked for: "
-            f"rebuild it with `{again}`"
+            f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked"
+            f" for: rebuild it with `{again}`"
         )
     if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
         raise UserError(
-            f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with `{again}`"
+            f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with"
+            f" `{again}`"
         )
     table = open_npy(folder / TABLE, again, "i")
     if table.ndim != 2 or len(table) != len(vocabulary) or table.shape[1] < k:
         raise wrong(
             folder / TABLE,
-            f"has shape {list(table.shape)}, not {len(vocabulary):,} categories with {k} neighbours",
+            f"has shape {list(table.shape)}, not {len(vocabulary):,} categories with {k}"
+            " neighbours",
             again,
         )
     if table.size and not ABSENT <= table.min() <= table.max() < len(vocabulary):

@@ -1,13 +1,16 @@
 """Words outside the vocabulary at inference: text feature and neighbours are found once and kept.
 
-`similarity` needs no network: the K seen categories of most similar text. `llm` asks a language model as `c2srt relations mine`
-does, and takes the similar ones for a word that it leaves without an answer. Either way the model needs no training.
+`similarity` needs no network: the K seen categories of most similar text. `llm` asks a language
+model as `c2srt relations mine` does, and takes the similar ones for a word that it leaves without
+an answer. Either way the model needs no training.
 
-    <cache>/words-<hash>.jsonl   {"word", "feature": base64 of float32 [D], "similar": [column…]}, a line a word
-    <cache>/mined-<hash>.jsonl   the ledger (c2srt/relations/ledger.py) of the questions about words
+    <cache>/words-<hash>.jsonl   {"word", "feature": base64 of float32 [D], "similar": [column…]}, a
+    line a word <cache>/mined-<hash>.jsonl   the ledger (c2srt/relations/ledger.py) of the questions
+    about words
 
-The hashes cover what the lines depend on: vocabulary, text features, templates, K; model and shortlist for the ledger. Where the
-folder cannot be written, words are kept for the life of the process. Letters: C categories, S seen, K neighbours, D width.
+The hashes cover what the lines depend on: vocabulary, text features, templates, K; model and
+shortlist for the ledger. Where the folder cannot be written, words are kept for the life of the
+process. Letters: C categories, S seen, K neighbours, D width.
 """
 
 import asyncio
@@ -51,7 +54,9 @@ class Line:
 
 @dataclass
 class WordsConfig:
-    """How new words find their neighbours; the keys of `llm` are those of `c2srt relations mine`."""
+    """How new words find their neighbours; the keys of `llm` are those of `c2srt relations
+    mine`.
+    """
 
     neighbours: str = "similarity"
     cache: Optional[str] = None
@@ -71,8 +76,8 @@ class WordsConfig:
 
 
 class NewWords:
-    """Finds and keeps. `text` [C, D] are the vocabulary's features; `similar` gives those of words and their K most similar seen
-    categories (`Exported.by_similarity`); `folder` is the cache.
+    """Finds and keeps. `text` [C, D] are the vocabulary's features; `similar` gives those of words
+    and their K most similar seen categories (`Exported.by_similarity`); `folder` is the cache.
 
     `find` is what `Exported.graph_for` takes.
     """
@@ -109,7 +114,9 @@ class NewWords:
         return self.folder / f"words-{self.identity}.jsonl"
 
     def find(self, words: list[str]) -> tuple[Tensor, Tensor]:
-        """Text features [n, D] and neighbours [n, K] (columns of seen categories, best first, −1 absent). Raises UserError."""
+        """Text features [n, D] and neighbours [n, K] (columns of seen categories, best first, −1
+        absent). Raises UserError.
+        """
         known = self.known()
         if missing := [word for word in words if word not in known]:
             text, table = self.similar(missing)
@@ -133,7 +140,9 @@ class NewWords:
         return self._known
 
     def take(self, row: dict) -> None:
-        """A kept word, unless what was kept of it cannot be: its feature a unit vector, its neighbours seen categories."""
+        """A kept word, unless what was kept of it cannot be: its feature a unit vector, its
+        neighbours seen categories.
+        """
         with contextlib.suppress(ValueError):
             feature = torch.from_numpy(
                 np.frombuffer(base64.b64decode(row["feature"]), np.float32).copy()
@@ -169,7 +178,9 @@ class NewWords:
                 file.write(("\n" + "\n".join(lines) + "\n").encode(errors="backslashreplace"))
 
     def mine(self, words: list[str], text: Tensor) -> dict[str, Tensor]:
-        """Neighbours [K] of the words that a language model has an answer for. Raises UserError as `c2srt relations mine`."""
+        """Neighbours [K] of the words that a language model has an answer for. Raises UserError as
+        `c2srt relations mine`.
+        """
         from c2srt.relations.endpoint import (
             model_name,
         )  # openai takes a second to import, and only this needs it
@@ -194,8 +205,8 @@ class NewWords:
             os.W_OK,
         ):
             raise UserError(
-                f"{self.folder} cannot be written, and what the language model answers must be kept: give "
-                "words.cache=…"
+                f"{self.folder} cannot be written, and what the language model answers must be"
+                " kept: give words.cache=…"
             )
         with (
             Ledger(path, questions.identity) as ledger,
@@ -223,7 +234,9 @@ class NewWords:
         return torch.tensor(kept + [ABSENT] * (self.k - len(kept)), dtype=torch.long)
 
     def questions(self, words: list[str], text: Tensor, model: str):
-        """Questions about words as further unseen categories; a word's question does not depend on the others asked with it."""
+        """Questions about words as further unseen categories; a word's question does not depend on
+        the others asked with it.
+        """
         from c2srt.relations.prompt import VERSION, make_labels
         from c2srt.relations.questions import Questions
         from c2srt.relations.shortlist import shortlists

@@ -24,7 +24,9 @@ GROUP = "group"
 
 @dataclass
 class Collected:
-    """`rows`: table → row → trial → figures; `missing`: the results that are not there; `made_from`: what all have in common."""
+    """`rows`: table → row → trial → figures; `missing`: the results that are not there;
+    `made_from`: what all have in common.
+    """
 
     rows: dict[str, dict[str, Trials]]
     missing: list[Path] = field(default_factory=list)
@@ -66,13 +68,16 @@ def check_same(collected: Collected, results: dict, folder: Path, first: Path) -
     for name in SAME:
         if made_from[name] != collected.made_from[name]:
             raise UserError(
-                f"{folder / RESULTS} has another {name} ({shown(made_from[name])}) than {first / RESULTS} "
-                f"({shown(collected.made_from[name])}): results are compared under one only; evaluate one of them again"
+                f"{folder / RESULTS} has another {name} ({shown(made_from[name])}) than"
+                f" {first / RESULTS} ({shown(collected.made_from[name])}): results are compared"
+                " under one only; evaluate one of them again"
             )
 
 
 def read_groups(path: Path) -> dict[str, list[str]]:
-    """Group → MIDs, from a CSV with the columns mid and group. Raises UserError if it has no such columns."""
+    """Group → MIDs, from a CSV with the columns mid and group. Raises UserError if it has no such
+    columns.
+    """
     if not path.exists():
         raise UserError(f"groups={path} does not exist")
     try:
@@ -88,7 +93,9 @@ def read_groups(path: Path) -> dict[str, list[str]]:
 
 
 def of_groups(folder: Path, groups: dict[str, list[str]]) -> Values:
-    """ZSL mAP over the unseen categories of each group, under each protocol that the evaluation measured."""
+    """ZSL mAP over the unseen categories of each group, under each protocol that the evaluation
+    measured.
+    """
     if not groups:
         return {}
     path, again = folder / PER_CATEGORY, Command("evaluate")

@@ -1,9 +1,11 @@
-"""What the rows need, as commands that a person could type: features and graphs once a CLIP, then a training and an evaluation a trial.
+"""What the rows need, as commands that a person could type: features and graphs once a CLIP, then a
+training and an evaluation a trial.
 
 Folders, below the work folder (a further CLIP n has one of its own, <work>/clip-<n>):
-    text, text-simple, relations/<graph>, teacher    what `c2srt text`, `relations` and `teacher` write
-    evaluation-<untrained>                           results of CLIP and of the class prior
-    <run>/seed-<n>                                   a training; its evaluation/ and row.json, which says what it was made with
+    text, text-simple, relations/<graph>, teacher    what `c2srt text`, `relations` and `teacher`
+    write evaluation-<untrained>                           results of CLIP and of the class prior
+    <run>/seed-<n>                                   a training; its evaluation/ and row.json, which
+    says what it was made with
 """
 
 import os
@@ -34,8 +36,9 @@ class Command:
 class Place:
     """Where everything lies, and what every command of these experiments is given.
 
-    `given` are overrides for every verb (data=…, workers=…), `commands` further ones by verb, `clips` further ones by CLIP; `root`
-    is the raw input's folder, if it is known, and `packed` that of the shards, if it is not the usual one.
+    `given` are overrides for every verb (data=…, workers=…), `commands` further ones by verb,
+    `clips` further ones by CLIP; `root` is the raw input's folder, if it is known, and `packed`
+    that of the shards, if it is not the usual one.
     """
 
     work: Path
@@ -51,7 +54,9 @@ class Place:
         return self.work if clip == 0 else self.work / f"clip-{clip}"
 
     def text(self, clip: int, prompt: str) -> Path:
-        """The folder of a prompt's text features; the ensemble's is the one that every verb takes by default."""
+        """The folder of a prompt's text features; the ensemble's is the one that every verb takes
+        by default.
+        """
         return self.of_clip(clip) / ("text" if prompt == ENSEMBLE else f"text-{prompt}")
 
     def trial(self, run: str, trial: Trial) -> Path:
@@ -111,7 +116,9 @@ def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
 
 
 def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
-    """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends on."""
+    """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends
+    on.
+    """
     clip, seed = trial
     folder = place.trial(row.run, trial)
     common = [
@@ -144,7 +151,9 @@ def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
 
 
 def steps_for(place: Place, row: Row, trial: Trial) -> int:
-    """How many steps of the run `steps_of` take as long as the whole run `seconds_of`. Raises UserError if one is missing."""
+    """How many steps of the run `steps_of` take as long as the whole run `seconds_of`. Raises
+    UserError if one is missing.
+    """
     own, other = (
         read_json(place.trial(run, trial) / SUMMARY, hints.Command("train"))
         for run in (row.steps_of, row.seconds_of)
@@ -153,7 +162,9 @@ def steps_for(place: Place, row: Row, trial: Trial) -> int:
 
 
 def key_of(place: Place, row: Row, trial: Trial) -> str:
-    """Changes when the row would come out otherwise, as far as the row, the commands and the shards decide it."""
+    """Changes when the row would come out otherwise, as far as the row, the commands and the shards
+    decide it.
+    """
     commands = [
         place.commands.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")
     ]

@@ -1,4 +1,6 @@
-"""Tables as Markdown and LaTeX (mean ± spread, in percent, the published row below ours), CSV (every trial) and JSON."""
+"""Tables as Markdown and LaTeX (mean ± spread, in percent, the published row below ours), CSV
+(every trial) and JSON.
+"""
 
 import csv
 import io
@@ -14,8 +16,9 @@ from c2srt.tables.rows import Table
 PUBLISHED_TOPK = {"nuswide": (3, 5), "openimages": (10, 20)}
 """The K of the published F1."""
 ORACLE_NOTE = (
-    "*Oracle graph*: the `llm` graph of this data set is written by the program that draws it, and lists each event's defining "
-    "companions first: no language model would, and what it brings is the most that a graph can bring."
+    "*Oracle graph*: the `llm` graph of this data set is written by the program that draws it, and"
+    " lists each event's defining companions first: no language model would, and what it brings is"
+    " the most that a graph can bring."
 )
 Columns = dict[str, str]
 """Name in the results → heading."""
@@ -93,7 +96,9 @@ LATEX = Style(
 
 
 def columns_of(topk: list[int], protocol: str, f1_over: str, groups: list[str]) -> Columns:
-    """The figures of a table in the paper's order: mAP of both label sets, then F1 at each K; groups of unseen categories beside ZSL."""
+    """The figures of a table in the paper's order: mAP of both label sets, then F1 at each K;
+    groups of unseen categories beside ZSL.
+    """
     inside = "" if f1_over == "positive" else "all_images/"
     found = {f"zsl/mAP/{protocol}": "ZSL mAP"} | {
         f"{GROUP}/{group}/{protocol}": f"{group} mAP" for group in groups
@@ -114,7 +119,9 @@ def text_of(
     columns: Columns,
     published: str | None,
 ) -> str:
-    """One table. `published`: the data set whose published row stands below ours, None: no such rows."""
+    """One table. `published`: the data set whose published row stands below ours, None: no such
+    rows.
+    """
     lines = style.head(
         style.escape(caption), [style.escape(heading) for heading in ("row", *columns.values())]
     )
@@ -146,7 +153,9 @@ def published_headings(data: str) -> list[str]:
 
 
 def cell(trials: Trials, name: str, style: Style = MARKDOWN) -> str:
-    """Percent; with several trials the mean ± half the range over fine-tuning seeds, and ± half the range over CLIPs."""
+    """Percent; with several trials the mean ± half the range over fine-tuning seeds, and ± half the
+    range over CLIPs.
+    """
     of_seeds = [
         100 * values[name] for (clip, _), values in trials.items() if clip == 0 and name in values
     ]
@@ -211,6 +220,6 @@ def spread_note(every: int) -> str:
     if every == 1:
         return "One trial."
     return (
-        f"Mean of {every} trials ± half the range over fine-tuning seeds (first CLIP) ± half the range over CLIPs (first fine-tuning "
-        "seed); a single ± is the one of the two that varies."
+        f"Mean of {every} trials ± half the range over fine-tuning seeds (first CLIP) ± half the"
+        " range over CLIPs (first fine-tuning seed); a single ± is the one of the two that varies."
     )

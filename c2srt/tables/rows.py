@@ -1,6 +1,8 @@
-"""What a table holds: its rows, and which of them are trained, with which overrides of `c2srt train`, graph and prompt.
+"""What a table holds: its rows, and which of them are trained, with which overrides of `c2srt
+train`, graph and prompt.
 
-The experiments themselves are the files of configs/tables/. A trial is (CLIP, fine-tuning seed), both counted from 0.
+The experiments themselves are the files of configs/tables/. A trial is (CLIP, fine-tuning seed),
+both counted from 0.
 """
 
 from dataclasses import dataclass, field, replace
@@ -13,19 +15,25 @@ PRIOR, CLIP, CLIP_SOFTMAX = UNTRAINED = ("prior", "clip", "clip-softmax")
 SIMPLE, ENSEMBLE = "simple", "ensemble"
 Trial = tuple[int, int]
 ORACLE = {"miniature": "oracle graph"}
-"""Data sets whose `llm` graph no language model made, and what it is called in every table (c2srt/demo/knowledge.py)."""
+"""Data sets whose `llm` graph no language model made, and what it is called in every table
+(c2srt/demo/knowledge.py).
+"""
 
 
 @dataclass
 class Row:
-    """One row: trained, tuned from another row's model, trained as long as another one, or not trained at all."""
+    """One row: trained, tuned from another row's model, trained as long as another one, or not
+    trained at all.
+    """
 
     name: str
     """As printed."""
     name_on: dict[str, str] = field(default_factory=dict)
     """By data set, as printed there instead."""
     run: str = ""
-    """Folder below the work folder. Rows of several tables with the same run are the same row, trained once."""
+    """Folder below the work folder. Rows of several tables with the same run are the same row,
+    trained once.
+    """
     untrained: str = ""
     """prior, clip or clip-softmax, instead of `run`."""
     train: list[str] = field(default_factory=list)
@@ -38,15 +46,18 @@ class Row:
     tuned: str = ""
     """The run whose model `c2srt tune` goes on from (MKT's second stage)."""
     steps_of: str = ""
-    """The run that this row repeats, with as many steps as fit into the training seconds of the run `seconds_of`."""
+    """The run that this row repeats, with as many steps as fit into the training seconds of the run
+    `seconds_of`.
+    """
     seconds_of: str = ""
     x: Optional[float] = None
     """The row's place on the table's axis."""
     only: list[str] = field(default_factory=list)
     """Data sets for which the row is there; empty: all."""
     published: dict[str, list[float]] = field(default_factory=dict)
-    """By data set, in percent as printed in the paper: ZSL and GZSL mAP, ZSL and GZSL F1 at the first K, both at the second K (3 and 5 on
-    NUS-WIDE, 10 and 20 on Open Images)."""
+    """By data set, in percent as printed in the paper: ZSL and GZSL mAP, ZSL and GZSL F1 at the
+    first K, both at the second K (3 and 5 on NUS-WIDE, 10 and 20 on Open Images).
+    """
 
     def __post_init__(self) -> None:
         if bool(self.run) == bool(self.untrained):
@@ -60,7 +71,8 @@ class Row:
             self.published
         ) <= {"nuswide", "openimages"}:
             raise UserError(
-                f"row {self.name!r}: published needs six numbers for nuswide or openimages: ZSL and GZSL mAP, then F1 at both K"
+                f"row {self.name!r}: published needs six numbers for nuswide or openimages: ZSL and"
+                " GZSL mAP, then F1 at both K"
             )
 
     @property
@@ -84,7 +96,9 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows that are compared. `axis` names what `x` of the rows is: the table is a sweep, and a figure's curve."""
+    """Rows that are compared. `axis` names what `x` of the rows is: the table is a sweep, and a
+    figure's curve.
+    """
 
     caption: str = ""
     rows: list[Row] = field(default_factory=list)
@@ -95,12 +109,15 @@ class Table:
             raise UserError(f"the table {self.caption!r} has no rows")
         if self.axis is not None and any(row.x is None for row in self.rows):
             raise UserError(
-                f"the table {self.caption!r} has the axis {self.axis}, so each of its rows needs x=…"
+                f"the table {self.caption!r} has the axis {self.axis}, so each of its rows"
+                " needs x=…"
             )
 
 
 def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
-    """The tables without the rows, and rows without the overrides, of other data sets; captions name a graph that is an oracle."""
+    """The tables without the rows, and rows without the overrides, of other data sets; captions
+    name a graph that is an oracle.
+    """
 
     def of_data(row: Row) -> Row:
         return replace(
@@ -131,7 +148,8 @@ def trained_rows(tables: dict[str, Table]) -> list[Row]:
     for row in (row for table in tables.values() for row in table.rows if row.run):
         if found.setdefault(row.run, row).recipe != row.recipe:
             raise UserError(
-                f"rows {found[row.run].name!r} and {row.name!r} are different, and both are run={row.run}"
+                f"rows {found[row.run].name!r} and {row.name!r} are different, and both are"
+                f" run={row.run}"
             )
     ordered: dict[str, Row] = {}
 

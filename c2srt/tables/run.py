@@ -22,7 +22,9 @@ from c2srt.tables.rows import ORACLE, Row, Table, Trial, for_data, groups_of, tr
 from c2srt.tables.walk import Walk, prepare_clips, train_missing
 
 PUBLISHED = {"miniature": "nuswide"}
-"""Whose published rows stand beside a data set that no paper knows: their order can be compared, their values cannot."""
+"""Whose published rows stand beside a data set that no paper knows: their order can be compared,
+their values cannot.
+"""
 
 
 @dataclass
@@ -53,7 +55,8 @@ class Config:
         check_choice("f1_over", self.f1_over, ("positive", "all"))
         if self.seeds < 1 or not self.clips:
             raise UserError(
-                f"seeds={self.seeds} must be at least 1, and clips needs an entry for each CLIP ([] for the first)"
+                f"seeds={self.seeds} must be at least 1, and clips needs an entry for each CLIP ([]"
+                " for the first)"
             )
         if not self.tables:
             raise UserError("tables=[] leaves nothing to do: name some of configs/tables")
@@ -65,7 +68,8 @@ class Config:
         number, slash, of = (self.part or "1/1").partition("/")
         if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
             raise UserError(
-                f"part={self.part} must be like 2/8: the second of eight processes that share the rows"
+                f"part={self.part} must be like 2/8: the second of eight processes that share the"
+                " rows"
             )
         return int(number), int(of)
 
@@ -98,7 +102,9 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Trains what is missing (unless train=false), then writes the tables, unless this process had only a part of the rows."""
+    """Trains what is missing (unless train=false), then writes the tables, unless this process had
+    only a part of the rows.
+    """
     tables = for_data(config.tables, config.data["name"])
     every, rows, walk = (
         trials(config.seeds, len(config.clips)),
@@ -112,7 +118,8 @@ def run(config: Config) -> None:
         train_missing(walk, config.place, todo_of(config, rows, every))
     if config.part:
         print(
-            f"\nthis was part {config.part}; when all parts are through, run `{Command('tables', part=None)}` for the tables"
+            f"\nthis was part {config.part}; when all parts are through, run"
+            f" `{Command('tables', part=None)}` for the tables"
         )
         return
     if config.train:
@@ -140,7 +147,8 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     """All files, and the tables on the terminal. Raises UserError if no result is there."""
     if not any(trials for rows in collected.rows.values() for trials in rows.values()):
         raise UserError(
-            f"none of the {len(collected.missing)} results is there, such as {collected.missing[0]}: run `{Command('tables', train=None)}`"
+            f"none of the {len(collected.missing)} results is there, such as"
+            f" {collected.missing[0]}: run `{Command('tables', train=None)}`"
         )
     out, data = Path(config.out), config.data["name"]
     groups = sorted(read_groups(Path(config.groups))) if config.groups else []
@@ -168,11 +176,13 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     print("\n" + "\n\n".join([*texts.values(), how]))
     if kept:
         print(
-            f"\ntables.md also keeps what earlier calls wrote: {', '.join(name for name, _, _ in kept)}"
+            "\ntables.md also keeps what earlier calls wrote:"
+            f" {', '.join(name for name, _, _ in kept)}"
         )
     if collected.missing:
         print(
-            f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}: `{Command('tables', train=None, part=None)}` trains them"
+            f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}:"
+            f" `{Command('tables', train=None, part=None)}` trains them"
         )
     print(f"\nwritten to {out}/")
 
@@ -211,4 +221,7 @@ def note(config: Config, every: int, published: str) -> str:
         else "."
     )
     graph = f" {render.ORACLE_NOTE}" if config.data["name"] in ORACLE else ""
-    return f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)} {theirs}{graph}"
+    return (
+        f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)}"
+        f" {theirs}{graph}"
+    )

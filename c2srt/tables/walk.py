@@ -1,4 +1,6 @@
-"""Runs commands one after the other in this process: each is announced as a person would type it, and timed."""
+"""Runs commands one after the other in this process: each is announced as a person would type it,
+and timed.
+"""
 
 import fcntl
 import time
@@ -35,14 +37,17 @@ class Walk:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, command: Command) -> None:
-        """One command. Raises UserError if it fails, and ends the process with its status if a training was told to stop and saved."""
+        """One command. Raises UserError if it fails, and ends the process with its status if a
+        training was told to stop and saved.
+        """
         with self.step(command.verb, hints.typed(command.verb, command.overrides)):
             status = run_verb(command.verb, command.overrides)
             if status in (SAVED, INTERRUPTED):
                 raise SystemExit(status)
             if status:
                 raise UserError(
-                    f"{command.verb} ended with status {status}: see its message above, then run `{self.again}` again"
+                    f"{command.verb} ended with status {status}: see its message above, then run"
+                    f" `{self.again}` again"
                 )
 
     @contextmanager
@@ -57,7 +62,9 @@ class Walk:
 
 
 def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -> None:
-    """Features and graphs of each CLIP; processes that share the folders do it one after the other, the later ones find it done."""
+    """Features and graphs of each CLIP; processes that share the folders do it one after the other,
+    the later ones find it done.
+    """
     for clip in clips:
         with held(place.of_clip(clip) / LOCK):
             for command in prepare(place, clip, rows):
@@ -85,7 +92,8 @@ def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> No
             else ""
         )
         print(
-            f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed {trial[1]}",
+            f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed"
+            f" {trial[1]}",
             flush=True,
         )
         for command in train_and_evaluate(place, row, trial):

@@ -1,8 +1,9 @@
 """The record of a run in MLflow. A store that is down or slow neither stops nor slows the work.
 
-What is to be recorded is appended to a journal in the run's folder (journal.py), which costs microseconds; a thread sends it
-(sender.py) to the store (store.py, the only file that imports mlflow). What could not be sent stays in the journal, and the
-next `Tracker` on that folder sends it, with its original times.
+What is to be recorded is appended to a journal in the run's folder (journal.py), which costs
+microseconds; a thread sends it (sender.py) to the store (store.py, the only file that imports
+mlflow). What could not be sent stays in the journal, and the next `Tracker` on that folder sends
+it, with its original times.
 """
 
 import os
@@ -34,13 +35,16 @@ __all__ = [
     "unsent",
 ]
 WAIT_S, WAIT_DOWN_S, LONGEST_S, BYTES_PER_S = 30.0, 5.0, 300.0, 10e6
-"""How long `close` waits for the next thing to be sent: with a store that answers, with one that did not, and in all; and the
-slowest transfer of a model that is waited for."""
+"""How long `close` waits for the next thing to be sent: with a store that answers, with one that
+did not, and in all; and the slowest transfer of a model that is waited for.
+"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run to be opened. `key` tells it from another run in the same folder. `parent`: the name of the run it is a child of."""
+    """A run to be opened. `key` tells it from another run in the same folder. `parent`: the name of
+    the run it is a child of.
+    """
 
     experiment: str
     name: str | None
@@ -54,9 +58,10 @@ class Run:
 class Tracker:
     """One MLflow run, recorded in `folder`.
 
-    With `run`, the run that this folder already holds under the same key goes on, else a new one is opened; `run_id`: the run
-    to go on with where the folder does not know (a checkpoint does). Without `run`, entries are added to the folder's run,
-    whatever its state, and `uri` is that run's by default. No method waits for the store but `close`, and none raises for it. Use it as:
+    With `run`, the run that this folder already holds under the same key goes on, else a new one is
+    opened; `run_id`: the run to go on with where the folder does not know (a checkpoint does).
+    Without `run`, entries are added to the folder's run, whatever its state, and `uri` is that
+    run's by default. No method waits for the store but `close`, and none raises for it. Use it as:
 
         tracker = Tracker(folder, uri, Run("openimages", "full", params, tags, key))
         tracker.metrics({"loss": 0.5}, step)
@@ -101,7 +106,9 @@ class Tracker:
     def _open(self, run: Run, recorded: list[dict[str, Any]], elsewhere: bool) -> None:
         """Records what opens the run, unless it is `recorded`, and what a further attempt adds.
 
-        Another experiment than the recorded one counts as long as the run is in none: that one may have been deleted."""
+        Another experiment than the recorded one counts as long as the run is in none: that one may
+        have been deleted.
+        """
         tags = {name: str(value) for name, value in run.tags.items()}
         if recorded and recorded[-1]["experiment"] != run.experiment:
             self._append({"open": recorded[-1] | {"experiment": run.experiment}})
@@ -150,11 +157,14 @@ class Tracker:
         )
 
     def model(self, path: Path, step: int, register: str | None = None) -> None:
-        """Logs an export folder as an MLflow model, registered under a name if one is given; once for each step and name."""
+        """Logs an export folder as an MLflow model, registered under a name if one is given; once
+        for each step and name.
+        """
         self._append({"model": self.journal.relative(path), "step": step, "register": register})
 
     def close(self, status: str | None = "FINISHED") -> None:
-        """FINISHED, FAILED, or KILLED (stopped early, goes on later); None leaves the run's status alone.
+        """FINISHED, FAILED, or KILLED (stopped early, goes on later); None leaves the run's status
+        alone.
 
         Waits for the rest to be sent, a bounded time, and says in one line what remains.
         """
@@ -179,8 +189,8 @@ class Tracker:
                 f" after this: {self.sender.helps}" if self.sender.helps else ""
             )
             print(
-                f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept in {self.journal.path} and "
-                f"{when}",
+                f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept"
+                f" in {self.journal.path} and {when}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -195,7 +205,8 @@ class Tracker:
         except OSError as error:  # a full disk: whoever writes what matters will say so
             if not self._warned:
                 print(
-                    f"tracking: {self.journal.path} cannot be written ({error.strerror}): the record has a gap",
+                    f"tracking: {self.journal.path} cannot be written ({error.strerror}): the"
+                    " record has a gap",
                     file=sys.stderr,
                 )
             self._warned = True
@@ -208,13 +219,17 @@ def unsent(folder: Path) -> bool:
 
 
 def send_rest(folder: Path) -> None:
-    """Sends what MLflow lacks of the run recorded in `folder`, if there is such a thing; the run's status stays."""
+    """Sends what MLflow lacks of the run recorded in `folder`, if there is such a thing; the run's
+    status stays.
+    """
     if unsent(folder):
         Tracker(folder).close(None)
 
 
 def with_credentials(uri: str, environment: Mapping[str, str]) -> str:
-    """A store's address as it was before its password was left out of run.json: that of MLFLOW_TRACKING_URI, if it is that one."""
+    """A store's address as it was before its password was left out of run.json: that of
+    MLFLOW_TRACKING_URI, if it is that one.
+    """
     given = environment.get("MLFLOW_TRACKING_URI", uri)
     return given if redacted(given) == uri else uri
 

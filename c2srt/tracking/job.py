@@ -51,7 +51,9 @@ def user_name() -> str:
 
 @contextmanager
 def home_for_imports() -> Iterator[None]:
-    """A home folder for libraries that ask where it is when they are imported, where the user has none."""
+    """A home folder for libraries that ask where it is when they are imported, where the user has
+    none.
+    """
     try:
         Path.home()
     except RuntimeError:

@@ -1,18 +1,20 @@
-"""The journal of a run: what MLflow is to hold, in a file of the run's own folder, and how much of it was sent.
+"""The journal of a run: what MLflow is to hold, in a file of the run's own folder, and how much of
+it was sent.
 
     <folder>/tracking.jsonl   one entry a line, only ever appended to:
-                              {"open": {"token", "experiment", "name", "parent", "params", "tags", "time"}}
-                              once, and once more with another experiment
-                              {"tags": {…}}                             what a further attempt adds
-                              {"metrics": {name: value}, "step", "time"}
-                              {"artifact": path, "folder": str | null}  paths inside the folder are relative to it
-                              {"model": path, "register": name | null, "step"}
-                              a "mark" in an entry tells whoever wrote it that it need not be written again
-                              {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
-    <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the journal that MLflow has}
+                              {"open": {"token", "experiment", "name", "parent", "params", "tags",
+                              "time"}} once, and once more with another experiment {"tags": {…}}
+                              what a further attempt adds {"metrics": {name: value}, "step", "time"}
+                              {"artifact": path, "folder": str | null}  paths inside the folder are
+                              relative to it {"model": path, "register": name | null, "step"} a
+                              "mark" in an entry tells whoever wrote it that it need not be written
+                              again {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
+    <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the
+    journal that MLflow has}
 
-Times are milliseconds since 1970. Every entry may be sent twice without harm: a metric point is its name, step, time and
-value, the run is found again by its token, so a kill between sending and noting leaves no trace. Secrets are not written.
+Times are milliseconds since 1970. Every entry may be sent twice without harm: a metric point is its
+name, step, time and value, the run is found again by its token, so a kill between sending and
+noting leaves no trace. Secrets are not written.
 """
 
 import json
@@ -29,7 +31,9 @@ READ_AT_ONCE = 1 << 20
 
 
 class Journal:
-    """The two files in `folder`, which exists. One process writes; a second one may append (an evaluation while training)."""
+    """The two files in `folder`, which exists. One process writes; a second one may append (an
+    evaluation while training).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / JOURNAL
@@ -63,7 +67,9 @@ class Journal:
             )
 
     def read(self, start: int) -> list[tuple[dict[str, Any], int]]:
-        """Some entries from byte `start` on, each with the byte behind it; [] at the end. A broken line is an empty entry."""
+        """Some entries from byte `start` on, each with the byte behind it; [] at the end. A broken
+        line is an empty entry.
+        """
         if self.size <= start:
             return []
         with self.path.open("rb") as file:

@@ -1,4 +1,6 @@
-"""What must never be written: credentials in addresses, and the values of secret environment variables."""
+"""What must never be written: credentials in addresses, and the values of secret environment
+variables.
+"""
 
 import os
 import re
@@ -8,7 +10,8 @@ from typing import Any
 HIDDEN = "***"
 SECRET_NAME = re.compile(r"(KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS?)$")
 SHORTEST = 8
-"""Characters; a shorter value is a placeholder ("none"), and hiding it would spoil innocent text."""
+"""Characters; a shorter value is a placeholder ("none"), and hiding it would spoil innocent text.
+"""
 USER = re.compile(r"(?<=://)[^/\s\"'<>]+@")
 QUERY = re.compile(
     r"([?&][\w.-]*(?:token|key|secret|password|signature|credential)[\w.-]*=)[^&\s\"'#]+",
@@ -17,8 +20,10 @@ QUERY = re.compile(
 
 
 def redacted(value: Any, environment: Mapping[str, str] = os.environ) -> Any:
-    """`value` (a string, or lists and dicts of them) with each secret replaced by ***: user and password of an address, its
-    query arguments such as ?token=…, and wherever it stands the value of a variable named …KEY, …TOKEN, …PASSWORD, …SECRET."""
+    """`value` (a string, or lists and dicts of them) with each secret replaced by ***: user and
+    password of an address, its query arguments such as ?token=…, and wherever it stands the value
+    of a variable named …KEY, …TOKEN, …PASSWORD, …SECRET.
+    """
     secrets = [
         text
         for name, text in environment.items()

@@ -10,11 +10,15 @@ from c2srt.tracking.journal import Journal
 from c2srt.tracking.redact import redacted
 
 PAUSE_S = 5.0
-"""Between two looks at the journal: at most this old is what MLflow shows, and the thread takes little from the work."""
+"""Between two looks at the journal: at most this old is what MLflow shows, and the thread takes
+little from the work.
+"""
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 LONGEST_REASON = 300
 TRIES = 3
-"""At the end, with a store that answered so far; and of a file or model, with a store that takes everything else."""
+"""At the end, with a store that answered so far; and of a file or model, with a store that takes
+everything else.
+"""
 
 
 class NeedsHelp(Exception):
@@ -24,8 +28,9 @@ class NeedsHelp(Exception):
 class Sender(threading.Thread):
     """Sends until `closing` is set and the journal is empty, or the store fails once more.
 
-    `failing`: the last attempt failed. `moved`: when the store last took something (monotonic seconds). `helps`: what a person
-    must do before anything can be sent; None if trying again may be enough.
+    `failing`: the last attempt failed. `moved`: when the store last took something (monotonic
+    seconds). `helps`: what a person must do before anything can be sent; None if trying again may
+    be enough.
     """
 
     def __init__(self, journal: Journal, uri: str) -> None:
@@ -64,19 +69,22 @@ class Sender(threading.Thread):
             if self.failing:
                 print(f"tracking: {redacted(self.uri)} answers again", file=sys.stderr, flush=True)
             self.failing, self.helps = False, None
-        except Exception as error:  # whatever a store, a proxy, a driver or a full disk raises: the training matters more
+        # whatever a store, a proxy, a driver or a full disk raises: the training matters more
+        except Exception as error:
             self.helps = reason_of(error) if isinstance(error, NeedsHelp) else None
             if not self.failing:
                 print(
-                    f"tracking: {redacted(self.uri)} fails ({reason_of(error)}); the run goes on, its record waits in "
-                    f"{self.journal.path}",
+                    f"tracking: {redacted(self.uri)} fails ({reason_of(error)}); the run goes on,"
+                    f" its record waits in {self.journal.path}",
                     file=sys.stderr,
                     flush=True,
                 )
             self.failing = True
 
     def send(self, batch: list[dict[str, Any]]) -> None:
-        """One batch, to the run. Raises whatever the store does, but for what it refuses: that is left out with a warning."""
+        """One batch, to the run. Raises whatever the store does, but for what it refuses: that is
+        left out with a warning.
+        """
         try:
             self.store.send(self.run_id, batch)
             self.failures = 0
@@ -87,16 +95,20 @@ class Sender(threading.Thread):
                 raise
             self.failures = 0
             print(
-                f"tracking: {redacted(self.uri)} refuses {'/'.join(batch[0])} ({reason_of(error)}): left out",
+                f"tracking: {redacted(self.uri)} refuses {'/'.join(batch[0])} ({reason_of(error)}):"
+                " left out",
                 file=sys.stderr,
                 flush=True,
             )
 
     def join_run(self) -> None:
-        """Finds the run or opens it. A run that the store does not know is opened anew, with the whole record."""
+        """Finds the run or opens it. A run that the store does not know is opened anew, with the
+        whole record.
+        """
         if self.run_id and not self.store.knows(self.run_id):
             print(
-                f"tracking: {redacted(self.uri)} does not know run {self.run_id}; a new run is opened",
+                f"tracking: {redacted(self.uri)} does not know run {self.run_id}; a new run is"
+                " opened",
                 file=sys.stderr,
                 flush=True,
             )

@@ -7,10 +7,13 @@ PLAIN, WITH_DRIVER = "sqlite:///", "sqlite+pysqlite:///"
 
 
 def address_of(path: Path) -> str:
-    """The address of a file, absolute. In an address ? begins the options and % an escape, so both are escaped."""
+    """The address of a file, absolute. In an address ? begins the options and % an escape, so both
+    are escaped.
+    """
     place = str(path.absolute())
     escaped = place.replace("%", "%25").replace("?", "%3F")
-    # MLflow makes the folder that a plain address spells, escapes and all; with the driver's name it leaves that to others.
+    # MLflow makes the folder that a plain address spells, escapes and all; with the driver's name
+    # it leaves that to others.
     return f"{PLAIN}{place}" if escaped == place else f"{WITH_DRIVER}{escaped}"
 
 

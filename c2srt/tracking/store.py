@@ -1,5 +1,5 @@
-"""MLflow's side of a run (the only file that imports mlflow): everything goes through a client with an address of its own.
-Every method may be repeated without harm.
+"""MLflow's side of a run (the only file that imports mlflow): everything goes through a client with
+an address of its own. Every method may be repeated without harm.
 """
 
 import logging
@@ -16,10 +16,12 @@ from typing import Any
 from c2srt.opened import read_json
 from c2srt.tracking.job import home_for_imports, user_name
 
-# Sensible only for a sender that tries again itself: a request that is not answered is given up after seconds.
+# Sensible only for a sender that tries again itself: a request that is not answered is given up
+# after seconds.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-# MLflow asks where home is as soon as it is imported; a container's user may have neither HOME nor a name.
+# MLflow asks where home is as soon as it is imported; a container's user may have neither HOME nor
+# a name.
 with home_for_imports():
     import mlflow
     import mlflow.pyfunc
@@ -42,9 +44,11 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema
 METRICS_AT_ONCE, PARAMS_AT_ONCE, VALUE_LENGTH = 1000, 100, 500
 TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Makes MLflow's pages those of model training: else they guess that this is about language models."""
+"""Makes MLflow's pages those of model training: else they guess that this is about language models.
+"""
 SETTLE_S = 1.0
-"""How long after making a parent run one looks whether another training made it at the same time."""
+"""How long after making a parent run one looks whether another training made it at the same time.
+"""
 REFUSALS = (
     "INVALID_PARAMETER_VALUE",
     "RESOURCE_DOES_NOT_EXIST",
@@ -88,7 +92,8 @@ class Store:
     def refused(self, error: Exception) -> bool:
         """Whether an error is due to what was sent, and sending it again would not help.
 
-        A server's own errors are RestExceptions: a proxy's page of a server that is away is not taken for its word.
+        A server's own errors are RestExceptions: a proxy's page of a server that is away is not
+        taken for its word.
         """
         if isinstance(error, FileNotFoundError):
             return True
@@ -128,15 +133,18 @@ class Store:
         return run_id
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment, made if absent; next to a sqlite file its artifacts lie beside the file.
+        """Id of the experiment, made if absent; next to a sqlite file its artifacts lie beside the
+        file.
 
-        Raises NeedsHelp if it was deleted: its name stays taken."""
+        Raises NeedsHelp if it was deleted: its name stays taken.
+        """
         if found := self.client.get_experiment_by_name(name):
             if found.lifecycle_stage != "active":
                 restore = shell("mlflow", "experiments", "restore", "-x", found.experiment_id)
                 raise NeedsHelp(
-                    f"the experiment {name!r} was deleted in MLflow: bring it back with `MLFLOW_TRACKING_URI="
-                    f"{shlex.quote(redacted(self.uri))} {restore}`, or choose another: tracking.experiment=…"
+                    f"the experiment {name!r} was deleted in MLflow: bring it back with"
+                    f" `MLFLOW_TRACKING_URI={shlex.quote(redacted(self.uri))} {restore}`, or choose"
+                    " another: tracking.experiment=…"
                 )
             return found.experiment_id
         file = path_of(self.uri)
@@ -149,10 +157,11 @@ class Store:
             raise
 
     def parent(self, experiment: str, name: str, time_ms: int) -> str:
-        """Id of the run that groups the trainings of one name: made once, also by several that start together.
+        """Id of the run that groups the trainings of one name: made once, also by several that
+        start together.
 
-        MLflow has no "create unless it exists": whoever makes one looks again a little later, and all take the first of those
-        that they see then; who made another one deletes it.
+        MLflow has no "create unless it exists": whoever makes one looks again a little later, and
+        all take the first of those that they see then; who made another one deletes it.
         """
         value = hash_of(name)
         made = self.find_or_create(experiment, GROUP, value, name, {}, time_ms)
@@ -192,7 +201,9 @@ class Store:
     def batches(
         self, entries: list[tuple[dict[str, Any], int]]
     ) -> Iterator[tuple[list[dict[str, Any]], int]]:
-        """Neighbouring metrics together, everything else one by one; with the byte behind each batch."""
+        """Neighbouring metrics together, everything else one by one; with the byte behind each
+        batch.
+        """
         batch, end, count = [], 0, 0
         for entry, place in entries:
             size = len(entry.get("metrics", ())) or METRICS_AT_ONCE
@@ -244,7 +255,9 @@ class Store:
     # --- the model
 
     def model(self, run_id: str, export: Path, step: int, register: str | None) -> None:
-        """Logs an export once for each step, as an MLflow model of this run, and registers it once for each name."""
+        """Logs an export once for each step, as an MLflow model of this run, and registers it once
+        for each name.
+        """
         run = self.client.get_run(run_id)
         found = self.client.search_logged_models(
             [run.info.experiment_id], f"source_run_id = '{run_id}'"
@@ -301,15 +314,19 @@ class Store:
 
 
 def remove_uploading(artifact_uri: str, folder: str | None) -> None:
-    """Removes what a killed upload into a local store has left: MLflow itself hides it, and keeps it."""
+    """Removes what a killed upload into a local store has left: MLflow itself hides it, and keeps
+    it.
+    """
     if is_local_uri(artifact_uri):
         for path in Path(local_file_uri_to_path(artifact_uri), folder or "").glob(f"{UPLOADING}*"):
             path.unlink(missing_ok=True)
 
 
 def point_mlflow_at(uri: str) -> None:
-    """Sets MLflow's store for this process, since registering a model asks it whatever the client's address is; and not for the
-    processes started from here, as MLflow would: they would take it for the user's MLFLOW_TRACKING_URI."""
+    """Sets MLflow's store for this process, since registering a model asks it whatever the client's
+    address is; and not for the processes started from here, as MLflow would: they would take it for
+    the user's MLFLOW_TRACKING_URI.
+    """
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     if before is None:
@@ -319,9 +336,11 @@ def point_mlflow_at(uri: str) -> None:
 
 
 def save_model(folder: Path, export: Path, model: Model | None = None) -> None:
-    """Writes an export folder as an MLflow model: the two files, and this package's source, which loads them.
+    """Writes an export folder as an MLflow model: the two files, and this package's source, which
+    loads them.
 
-    Nothing is pickled: `c2srt.serving` builds the model from safetensors and JSON. The requirements are names and versions.
+    Nothing is pickled: `c2srt.serving` builds the model from safetensors and JSON. The requirements
+    are names and versions.
     """
     from c2srt import serving  # brings torch and open_clip, which only a model needs
 

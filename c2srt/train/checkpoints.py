@@ -1,13 +1,16 @@
-"""Checkpoints on disk: whole or absent, the newest few kept, and resumed only by the run that they belong to.
+"""Checkpoints on disk: whole or absent, the newest few kept, and resumed only by the run that they
+belong to.
 
     <out>/checkpoints/step-00000100/
         weights.safetensors     the trainable parameters, whole, float32 (`c2srt export` reads it)
-        optimizer.safetensors   AdamW's two moments of each: exp_avg.<name> and exp_avg_sq.<name>, whole, float32
-        complete.json           `Record`; the folder is renamed from its temporary name once this is on disk
+        optimizer.safetensors   AdamW's two moments of each: exp_avg.<name> and exp_avg_sq.<name>,
+        whole, float32 complete.json           `Record`; the folder is renamed from its temporary
+        name once this is on disk
 
-Any number of workers, micro-batch, ZeRO stage and offload goes on from it, and nothing in it is code. A folder under a
-temporary name, or without complete.json, was cut short: it is ignored, and removed by the next run. A file that is not the one
-that was written makes the checkpoint before it count.
+Any number of workers, micro-batch, ZeRO stage and offload goes on from it, and nothing in it is
+code. A folder under a temporary name, or without complete.json, was cut short: it is ignored, and
+removed by the next run. A file that is not the one that was written makes the checkpoint before it
+count.
 """
 
 import json
@@ -96,7 +99,8 @@ def complete(root: Path) -> list[Path]:
 
 
 def newest(root: Path) -> Path | None:
-    """The newest whole checkpoint whose files are as they were written; damaged ones are passed over with a line each.
+    """The newest whole checkpoint whose files are as they were written; damaged ones are passed
+    over with a line each.
 
     Raises UserError if there are checkpoints and all are damaged.
     """
@@ -108,7 +112,8 @@ def newest(root: Path) -> Path | None:
         print(f"checkpoint {folder} is damaged and left out: {reason}", flush=True)
     if found:
         raise UserError(
-            f"every checkpoint in {root} is damaged: restore one, or remove the folder to start again from step 0"
+            f"every checkpoint in {root} is damaged: restore one, or remove the folder to start"
+            " again from step 0"
         )
     return None
 
@@ -151,13 +156,17 @@ def read_record(folder: Path) -> Record:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The trainable parameters of a checkpoint by name. Raises UserError if the file is absent or damaged."""
+    """The trainable parameters of a checkpoint by name. Raises UserError if the file is absent or
+    damaged.
+    """
     with readable(folder / WEIGHTS):
         return load_file(folder / WEIGHTS)
 
 
 def open_moments(folder: Path) -> Callable[[str], Tensor]:
-    """A reader of the optimizer's tensors, one at a time, by name. Raises UserError if the file, or one in it, is absent."""
+    """A reader of the optimizer's tensors, one at a time, by name. Raises UserError if the file, or
+    one in it, is absent.
+    """
     path = folder / OPTIMIZER
     with readable(path):
         file = safe_open(path, "pt")
@@ -176,15 +185,17 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} cannot be read ({reason(error)}): remove {path.parent} and run `{MADE_BY}` again"
+            f"{path} cannot be read ({reason(error)}): remove {path.parent} and run `{MADE_BY}`"
+            " again"
         ) from error
 
 
 def write(root: Path, engine, record: Record) -> Path:
-    """Writes the engine's state and `record` as a whole folder; all ranks call it together, rank 0 writes.
+    """Writes the engine's state and `record` as a whole folder; all ranks call it together, rank 0
+    writes.
 
-    Rank 0 holds the weights, then both moments, in host memory: at most 8 bytes for each trainable parameter. Raises
-    UserError when the disk is full or not writable.
+    Rank 0 holds the weights, then both moments, in host memory: at most 8 bytes for each trainable
+    parameter. Raises UserError when the disk is full or not writable.
     """
     final = folder_of(root, record.step)
     temporary = final.with_name(f"{final.name}{TEMPORARY}writing")
@@ -215,8 +226,9 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def prune(root: Path, keep: int, step: int) -> None:
-    """Removes all but the newest `keep` whole checkpoints up to `step` (later ones are damaged, or they would have been gone on
-    from), renaming first so that a kill leaves no half one."""
+    """Removes all but the newest `keep` whole checkpoints up to `step` (later ones are damaged, or
+    they would have been gone on from), renaming first so that a kill leaves no half one.
+    """
     for folder in [
         folder for folder in complete(root) if folder.name <= folder_of(root, step).name
     ][:-keep]:
@@ -234,8 +246,13 @@ def clean(root: Path) -> None:
 
 
 def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str, str]) -> None:
-    """Refuses to go on from another run's checkpoint, naming the first thing that differs. Raises UserError."""
-    instead = f"give the old value, or train into another folder with out=… ({folder} holds the earlier run)"
+    """Refuses to go on from another run's checkpoint, naming the first thing that differs. Raises
+    UserError.
+    """
+    instead = (
+        f"give the old value, or train into another folder with out=… ({folder} holds the earlier"
+        " run)"
+    )
     before, now = flat(record.config), flat(config)
     for name in sorted(before | now):
         if before.get(name) != now.get(name):
@@ -245,8 +262,8 @@ def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str
         if record.inputs.get(name) != inputs.get(name):
             hashes = f"hash {shown(record.inputs.get(name))}, now {inputs.get(name)}"
             raise UserError(
-                f"the checkpoint was trained on another {shown(name)} ({hashes}): restore it, or train into another folder "
-                f"with out=… ({folder} holds the earlier run)"
+                f"the checkpoint was trained on another {shown(name)} ({hashes}): restore it, or"
+                f" train into another folder with out=… ({folder} holds the earlier run)"
             )
 
 

@@ -21,8 +21,9 @@ STOP_FILE, SUMMARY = "stop", "train.json"
 FINISHED, STOPPED = "finished", "stopped"
 """States of a run, in its summary."""
 
-# Changing these does not change what a finished step was, nor which samples the next ones take; every other difference to a
-# checkpoint is refused. Folders are compared by the hash of what lies in them.
+# Changing these does not change what a finished step was, nor which samples the next ones take;
+# every other difference to a checkpoint is refused. Folders are compared by the hash of what lies
+# in them.
 HARMLESS = (
     "epochs",
     "steps",
@@ -65,23 +66,29 @@ class TrackingConfig:
     name: Optional[str] = None
     """Name of the run; None: MLflow invents one."""
     parent: Optional[str] = None
-    """Name of a run that this one becomes a child of, made if absent: seeds and ablations of one table."""
+    """Name of a run that this one becomes a child of, made if absent: seeds and ablations of one
+    table.
+    """
     model: bool = True
-    """Whether the finished model is logged, a copy of <out>/model that `mlflow models serve` takes."""
+    """Whether the finished model is logged, a copy of <out>/model that `mlflow models serve` takes.
+    """
     register: Optional[str] = None
     """Name under which the model is registered, too."""
 
     def __post_init__(self) -> None:
         if self.uri and has_credentials(self.uri):
             raise UserError(
-                f"tracking.uri={redacted(self.uri)} holds a password, and settings are written down: leave it out there and "
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI as a whole"
+                f"tracking.uri={redacted(self.uri)} holds a password, and settings are written"
+                " down: leave it out there and set MLFLOW_TRACKING_USERNAME and"
+                " MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI as a whole"
             )
         if self.register and not self.model:
             raise UserError(f"tracking.register={self.register} needs tracking.model=true")
 
     def store(self, work: str, environment: Mapping[str, str]) -> str:
-        """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work` (absolute)."""
+        """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work`
+        (absolute).
+        """
         return (
             self.uri
             or environment.get("MLFLOW_TRACKING_URI")
@@ -91,7 +98,9 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """Configuration of the verb `train`; configs/train.yaml explains every field and holds the defaults."""
+    """Configuration of the verb `train`; configs/train.yaml explains every field and holds the
+    defaults.
+    """
 
     shards: str
     text: str
@@ -168,13 +177,15 @@ class Config:
                 raise UserError(f"{name}={getattr(self, name)} must be above 0")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise UserError(
-                f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null for all of them"
+                f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null"
+                " for all of them"
             )
         if self.steps is not None and self.steps < 1:
             raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
         if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:
             raise UserError(
-                f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in [0, 1)"
+                f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in"
+                " [0, 1)"
             )
         self.deal  # refuses more workers than images of a batch at once
 

@@ -1,8 +1,10 @@
-"""The training engine: DeepSpeed, configured from our own config. The only file that imports deepspeed.
+"""The training engine: DeepSpeed, configured from our own config. The only file that imports
+deepspeed.
 
-What it promises whatever the ZeRO stage and precision: gradients are the mean over the global batch; no update is made
-when the loss or a gradient is non-finite on any rank; `full_weights` are the float32 master weights; and together with
-`full_moments` and `counters` they are all that another engine needs to go on, on any number of ranks and ZeRO stage.
+What it promises whatever the ZeRO stage and precision: gradients are the mean over the global
+batch; no update is made when the loss or a gradient is non-finite on any rank; `full_weights` are
+the float32 master weights; and together with `full_moments` and `counters` they are all that
+another engine needs to go on, on any number of ranks and ZeRO stage.
 """
 
 import math
@@ -36,8 +38,8 @@ logger.setLevel(
     "ERROR"
 )  # it announces every setting and every skipped step; the loop says what matters
 
-# On a CPU DeepSpeed would compile its own all-reduce over shared memory: a minute on a fresh machine, and segments in
-# /dev/shm that a killed job leaves behind. Without it gloo reduces.
+# On a CPU DeepSpeed would compile its own all-reduce over shared memory: a minute on a fresh
+# machine, and segments in /dev/shm that a killed job leaves behind. Without it gloo reduces.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -49,7 +51,8 @@ def check_device(precision: str) -> None:
     """Refuses a precision that DeepSpeed does not run on this worker's device. Raises UserError."""
     if precision == "fp16" and not get_accelerator().is_fp16_supported():
         raise UserError(
-            "precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take bf16 or fp32"
+            "precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take bf16 or"
+            " fp32"
         )
     if precision == "bf16" and not get_accelerator().is_bf16_supported():
         raise UserError(
@@ -58,11 +61,12 @@ def check_device(precision: str) -> None:
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that clips, and leaves parameters and state alone when the gradient's norm is not finite.
+    """AdamW that clips, and leaves parameters and state alone when the gradient's norm is not
+    finite.
 
-    DeepSpeed's wrappers for ZeRO and 16-bit types do this; its plain fp32 path does not. `overflow` and
-    `_global_grad_norm` are what its engine reads from any optimizer after a step. Gradients are reduced by then, so
-    every rank decides alike.
+    DeepSpeed's wrappers for ZeRO and 16-bit types do this; its plain fp32 path does not. `overflow`
+    and `_global_grad_norm` are what its engine reads from any optimizer after a step. Gradients are
+    reduced by then, so every rank decides alike.
     """
 
     def __init__(self, groups: list[dict], clip_grad_norm: float) -> None:
@@ -80,7 +84,9 @@ class GuardedAdamW(torch.optim.AdamW):
 
 @dataclass
 class Update:
-    """One optimizer step over a global batch: this rank's mean of the model's scalars, and what came of it."""
+    """One optimizer step over a global batch: this rank's mean of the model's scalars, and what
+    came of it.
+    """
 
     values: dict[str, float]
     applied: bool
@@ -88,7 +94,9 @@ class Update:
 
 
 class Engine:
-    """A model under DeepSpeed. torch.distributed must be initialised; every method is called by all ranks together."""
+    """A model under DeepSpeed. torch.distributed must be initialised; every method is called by all
+    ranks together.
+    """
 
     def __init__(self, model: nn.Module, groups: list[dict], config: EngineConfig) -> None:
         check_device(config.precision)
@@ -107,8 +115,9 @@ class Engine:
         self._restore_masters(exact)
 
     def train_step(self, micro_batches: Iterable[tuple], factor: float) -> Update:
-        """Forward and backward over one global batch's micro-batches of this rank (exactly `accumulation` of them), then one
-        update at `factor` times each group's peak learning rate."""
+        """Forward and backward over one global batch's micro-batches of this rank (exactly
+        `accumulation` of them), then one update at `factor` times each group's peak learning rate.
+        """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         sums: dict[str, Tensor] = {}
@@ -130,22 +139,27 @@ class Engine:
         )
 
     def full_weights(self, everywhere: bool = False) -> dict[str, Tensor]:
-        """The trainable parameters by name, whole, in float32, on the CPU; the ranks other than 0 get {} unless `everywhere`.
+        """The trainable parameters by name, whole, in float32, on the CPU; the ranks other than 0
+        get {} unless `everywhere`.
 
-        Frozen parameters are left out: they are the CLIP's own, and DeepSpeed's copies are rounded to the training precision
-        or, under ZeRO-1, missing (DeepSpeed#5439).
+        Frozen parameters are left out: they are the CLIP's own, and DeepSpeed's copies are rounded
+        to the training precision or, under ZeRO-1, missing (DeepSpeed#5439).
         """
         return self._gather(None, everywhere)
 
     def full_moments(self) -> dict[str, Tensor]:
-        """AdamW's state as {"exp_avg.<name>", "exp_avg_sq.<name>"}, whole, in float32, on rank 0's CPU ({} elsewhere)."""
+        """AdamW's state as {"exp_avg.<name>", "exp_avg_sq.<name>"}, whole, in float32, on rank 0's
+        CPU ({} elsewhere).
+        """
         self._allocate(0)
         return {
             f"{key}.{name}": whole for key in MOMENTS for name, whole in self._gather(key).items()
         }
 
     def counters(self) -> dict:
-        """The rest of the optimizer's state, as plain numbers: updates applied, and in fp16 the loss scaler's."""
+        """The rest of the optimizer's state, as plain numbers: updates applied, and in fp16 the
+        loss scaler's.
+        """
         applied = [int(state["step"]) for state in self._adamw.state.values()]
         found = {"applied": max(applied, default=0)}
         if self.config.precision == "fp16":
@@ -154,7 +168,8 @@ class Engine:
         return found
 
     def restore(self, moments: Callable[[str], Tensor], counters: dict) -> None:
-        """Goes on from the `full_moments` (one by one, by name) and `counters` of an engine with any ranks and ZeRO stage.
+        """Goes on from the `full_moments` (one by one, by name) and `counters` of an engine with
+        any ranks and ZeRO stage.
 
         For a new engine, made of a model that already had that engine's `full_weights`.
         """
@@ -174,8 +189,9 @@ class Engine:
         ]
 
     def _gather(self, key: str | None, everywhere: bool = False) -> dict[str, Tensor]:
-        """By name, the trainable parameters' float32 weights (None) or the moment `key`; each rank holds one at a time, and
-        those asked for in the end all."""
+        """By name, the trainable parameters' float32 weights (None) or the moment `key`; each rank
+        holds one at a time, and those asked for in the end all.
+        """
         found = {}
         for name, parameter in self._trainable():
             if self._masters:
@@ -200,19 +216,25 @@ class Engine:
             self.config.zero == 3
         ):  # DeepSpeed's setter of whole values fails where the ranks do not divide them
             part = own_part(whole, parameter.ds_tensor.numel())
-            safe_set_local_fp32_param(
-                parameter, part
-            ) if key is None else safe_set_local_optimizer_state(parameter, part, key)
+            (
+                safe_set_local_fp32_param(parameter, part)
+                if key is None
+                else safe_set_local_optimizer_state(parameter, part, key)
+            )
         else:
-            safe_set_full_fp32_param(
-                parameter, whole
-            ) if key is None else safe_set_full_optimizer_state(parameter, whole, key)
+            (
+                safe_set_full_fp32_param(parameter, whole)
+                if key is None
+                else safe_set_full_optimizer_state(parameter, whole, key)
+            )
 
     def _restore_masters(self, exact: dict[str, Tensor]) -> None:
-        """Sets the float32 master weights to `exact`, by name: DeepSpeed makes them from weights already rounded to 16 bits.
+        """Sets the float32 master weights to `exact`, by name: DeepSpeed makes them from weights
+        already rounded to 16 bits.
 
-        Its bf16 wrapper of stage 0 even takes an optimizer step with zero gradients to allocate state: AdamW would count
-        it in the bias correction and decay the weights, so that state is thrown away.
+        Its bf16 wrapper of stage 0 even takes an optimizer step with zero gradients to allocate
+        state: AdamW would count it in the bias correction and decay the weights, so that state is
+        thrown away.
         """
         if exact and self.config.zero == 0:
             self._adamw.state.clear()
@@ -221,7 +243,9 @@ class Engine:
                 self._set(parameter, exact[name], None)
 
     def _allocate(self, applied: int) -> None:
-        """Gives every tensor that AdamW updates zero moments and a step count, as its first step would (where it has none)."""
+        """Gives every tensor that AdamW updates zero moments and a step count, as its first step
+        would (where it has none).
+        """
         adamw, wrapper = self._adamw, self._engine.optimizer
         plain_number = not isinstance(adamw, torch.optim.AdamW)  # DeepSpeed's own counts in an int
         for tensor in self._updated_tensors():
@@ -238,7 +262,9 @@ class Engine:
             wrapper._lazy_init_hp_params_optimizer_state()
 
     def _updated_tensors(self) -> list[Tensor]:
-        """What the innermost optimizer updates on this rank: float32 weights, in ZeRO flattened and cut."""
+        """What the innermost optimizer updates on this rank: float32 weights, in ZeRO flattened and
+        cut.
+        """
         wrapper = self._engine.optimizer
         if self.config.zero == 3:
             return list(wrapper.fp32_partitioned_groups_flat)
@@ -252,7 +278,9 @@ class Engine:
         return self._engine.optimizer if self.config.plain else self._engine.optimizer.optimizer
 
     def _unwrapped_masters(self) -> dict[nn.Parameter, Tensor]:
-        """Float32 weights where ZeRO does not keep them (stage 0): the parameters themselves, or the bf16 wrapper's copies."""
+        """Float32 weights where ZeRO does not keep them (stage 0): the parameters themselves, or
+        the bf16 wrapper's copies.
+        """
         if self.config.plain:
             return {parameter: parameter for parameter in self._engine.module.parameters()}
         if self.config.zero == 0:
@@ -263,7 +291,9 @@ class Engine:
 
 
 def own_part(whole: Tensor, size: int) -> Tensor:
-    """This rank's `size` elements of a tensor that ZeRO-3 flattens, fills up with zeros and cuts."""
+    """This rank's `size` elements of a tensor that ZeRO-3 flattens, fills up with zeros and
+    cuts.
+    """
     part = whole.flatten()[size * torch.distributed.get_rank() :][:size]
     return torch.cat([part, part.new_zeros(size - len(part))])
 
@@ -278,7 +308,9 @@ def float32_copies(model: nn.Module) -> dict[str, Tensor]:
 
 
 def make_adamw(groups: list[dict], config: EngineConfig) -> torch.optim.Optimizer:
-    """torch's AdamW, which DeepSpeed wraps; with offload on a GPU machine DeepSpeed's AVX form (compiled on first use)."""
+    """torch's AdamW, which DeepSpeed wraps; with offload on a GPU machine DeepSpeed's AVX form
+    (compiled on first use).
+    """
     if config.offload and torch.cuda.is_available():
         return deepspeed.ops.adam.DeepSpeedCPUAdam(groups, betas=BETAS, eps=EPS, adamw_mode=True)
     return torch.optim.AdamW(groups, betas=BETAS, eps=EPS)
@@ -287,7 +319,8 @@ def make_adamw(groups: list[dict], config: EngineConfig) -> torch.optim.Optimize
 def poisoned(loss: Tensor) -> Tensor:
     """The loss as it is when finite, else one whose every gradient is NaN.
 
-    A loss may be infinite while its gradients are finite. Poisoned, it meets the one check there is (the gradient norm
-    over all ranks), and ranks stay in step: each makes the same collective calls.
+    A loss may be infinite while its gradients are finite. Poisoned, it meets the one check there is
+    (the gradient norm over all ranks), and ranks stay in step: each makes the same collective
+    calls.
     """
     return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan).to(loss.dtype)

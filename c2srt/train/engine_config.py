@@ -1,4 +1,6 @@
-"""The engine's settings, apart from engine.py so that a command line can check them without importing DeepSpeed."""
+"""The engine's settings, apart from engine.py so that a command line can check them without
+importing DeepSpeed.
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +18,8 @@ def check_combination(precision: str, zero: int, offload: bool) -> None:
         )
     if precision == "fp16" and zero == 0:
         raise UserError(
-            "precision=fp16 needs zero=1, 2 or 3: at stage 0 DeepSpeed unscales gradients that it never scaled"
+            "precision=fp16 needs zero=1, 2 or 3: at stage 0 DeepSpeed unscales gradients that it"
+            " never scaled"
         )
 
 
@@ -36,16 +39,18 @@ class EngineConfig:
         return self.zero == 0 and self.precision == "fp32"
 
     def deepspeed(self) -> dict:
-        """DeepSpeed's own config, derived: the batch size has one source (its own counts the padding too)."""
+        """DeepSpeed's own config, derived: the batch size has one source (its own counts the
+        padding too).
+        """
         values = {
             "train_batch_size": self.deal.padded,
             "train_micro_batch_size_per_gpu": self.deal.micro_batch,
             "gradient_accumulation_steps": self.deal.accumulation,
             "zero_optimization": {"stage": self.zero},
             "zero_force_ds_cpu_optimizer": False,
-            "gradient_clipping": 0.0
-            if self.plain
-            else self.clip_grad_norm,  # plain: GuardedAdamW clips (the default is 1)
+            "gradient_clipping": (
+                0.0 if self.plain else self.clip_grad_norm
+            ),  # plain: GuardedAdamW clips (the default is 1)
             "steps_per_print": 1 << 60,
         }
         if self.offload:

@@ -13,10 +13,12 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
 ) -> list[dict]:
-    """AdamW groups [{"params", "lr", "peak_lr", "weight_decay"}] of the trainable parameters, in a fixed order.
+    """AdamW groups [{"params", "lr", "peak_lr", "weight_decay"}] of the trainable parameters, in a
+    fixed order.
 
-    `head.*` trains at `head_lr`; a parameter of the tower at lr · layer_decay^depth, `depth` being its distance from the
-    output (BEiT, Bao et al. 2022, app. H). Vectors and biases (norm scales among them) are not decayed.
+    `head.*` trains at `head_lr`; a parameter of the tower at lr · layer_decay^depth, `depth` being
+    its distance from the output (BEiT, Bao et al. 2022, app. H). Vectors and biases (norm scales
+    among them) are not decayed.
     """
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():

@@ -1,4 +1,6 @@
-"""What a training reads from disk, checked against each other, and the model that it makes of it."""
+"""What a training reads from disk, checked against each other, and the model that it makes of
+it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +33,9 @@ TRAIN, VALIDATION = "train", "validation"
 class Inputs:
     """Everything that a training reads but the images.
 
-    `hashes` names the identity of each artefact, `teacher_key` what a teacher cache must have been made from, `image_size`
-    is S in pixels. `clip` may be set to None once the model is built: it holds the text tower too.
+    `hashes` names the identity of each artefact, `teacher_key` what a teacher cache must have been
+    made from, `image_size` is S in pixels. `clip` may be set to None once the model is built: it
+    holds the text tower too.
     """
 
     vocabulary: Vocabulary
@@ -46,7 +49,9 @@ class Inputs:
 
 
 def load_inputs(config: Config) -> Inputs:
-    """Loads and checks the artefacts. Raises UserError naming the one that is absent or does not fit, and its command."""
+    """Loads and checks the artefacts. Raises UserError naming the one that is absent or does not
+    fit, and its command.
+    """
     shards, text, relations = Path(config.shards), Path(config.text), Path(config.relations)
     index, vocabulary = load_index(shards), load_vocabulary(shards)
     check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
@@ -66,11 +71,13 @@ def load_inputs(config: Config) -> Inputs:
         "clip": clip.hash,
         "text": made["text"][FILES][FEATURES],
         "relations": made["relations"][FILES][TABLE],
-        "teacher": hash_of(teacher)
-        if config.uses_teacher
-        else ONLINE
-        if config.loss.distillation > 0
-        else "none",
+        "teacher": (
+            hash_of(teacher)
+            if config.uses_teacher
+            else ONLINE
+            if config.loss.distillation > 0
+            else "none"
+        ),
     }
     templates = made["text"]["made_from"]["templates"]
     return Inputs(
@@ -109,8 +116,9 @@ def load_trained(model: Student, weights: dict[str, Tensor], source: Path | str)
     if shapes != found:
         odd = sorted(name for name in shapes | found if shapes.get(name) != found.get(name))
         raise UserError(
-            f"{source} is the checkpoint of another model: {odd[0]} is {found.get(odd[0], 'absent')} there and "
-            f"{shapes.get(odd[0], 'absent')} here, {len(odd)} differ"
+            f"{source} is the checkpoint of another model: {odd[0]} is"
+            f" {found.get(odd[0], 'absent')} there and {shapes.get(odd[0], 'absent')} here,"
+            f" {len(odd)} differ"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -120,7 +128,9 @@ def load_trained(model: Student, weights: dict[str, Tensor], source: Path | str)
 def export_weights(
     folder: Path, config: Config, weights: dict[str, Tensor], made_from: dict
 ) -> None:
-    """Writes the plain export: the CLIP's own frozen weights, exact, with the trained ones in place of theirs."""
+    """Writes the plain export: the CLIP's own frozen weights, exact, with the trained ones in place
+    of theirs.
+    """
     inputs = load_inputs(config)
     model = build_model(config, inputs)
     load_trained(model, weights, folder)

@@ -1,4 +1,6 @@
-"""The training loop, for one rank. Everything that a step depends on is a pure function of (config, inputs, step)."""
+"""The training loop, for one rank. Everything that a step depends on is a pure function of (config,
+inputs, step).
+"""
 
 import time
 from collections.abc import Iterator
@@ -25,10 +27,11 @@ from c2srt.train.world import World
 
 
 def train(config: Config, world: World) -> str:
-    """Trains to the end, or to the next step's end once `<out>/stop` exists; returns FINISHED or STOPPED.
+    """Trains to the end, or to the next step's end once `<out>/stop` exists; returns FINISHED or
+    STOPPED.
 
-    Resumes from the newest whole checkpoint of the same run, whatever its number of workers. Raises UserError on bad input,
-    a checkpoint of another run, or too many non-finite updates in a row.
+    Resumes from the newest whole checkpoint of the same run, whatever its number of workers. Raises
+    UserError on bad input, a checkpoint of another run, or too many non-finite updates in a row.
     """
     config = replace(config, workers=world.size)
     set_up(config, world)
@@ -36,7 +39,8 @@ def train(config: Config, world: World) -> str:
     model = build_model(config, inputs)
     inputs.clip = None  # the model has its own image tower, and the text tower is not needed
     record, found = resume(config, world, inputs)
-    if found:  # before the engine is made: its low-precision copies are then the rounded weights, as they were
+    # before the engine is made: its low-precision copies are then the rounded weights, as they were
+    if found:
         load_trained(model, checkpoints.read_weights(found), found)
     validator = Validator(config, inputs, model) if config.validate_every else None
     groups = parameter_groups(
@@ -76,7 +80,9 @@ def run_steps(
     recorder: Recorder,
     validator: Validator | None,
 ) -> Record:
-    """Takes steps until the last one or a wish to stop; returns the record of the last checkpoint."""
+    """Takes steps until the last one or a wish to stop; returns the record of the last
+    checkpoint.
+    """
     warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
     first = record.step + 1
     for step in range(first, steps + 1):  # finished updates once this one is done
@@ -124,7 +130,9 @@ def set_up(config: Config, world: World) -> None:
 
 
 def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path | None]:
-    """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None. Raises UserError on another run's."""
+    """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None. Raises
+    UserError on another run's.
+    """
     record, found = (
         Record(0, world.size, config.identity(), inputs.hashes, config.settings()),
         find_checkpoint(config, world),
@@ -142,7 +150,9 @@ def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path |
 
 
 def find_checkpoint(config: Config, world: World) -> Path | None:
-    """The newest sound checkpoint, as rank 0 sees it: one reads and checks the files, and all take the same."""
+    """The newest sound checkpoint, as rank 0 sees it: one reads and checks the files, and all take
+    the same.
+    """
     found, problem = None, None
     if world.first:
         try:
@@ -166,8 +176,9 @@ def count_nonfinite(config: Config, update: Update, before: int, step: int) -> i
     count = 0 if update.applied else before + 1
     if count >= config.max_nonfinite:
         raise UserError(
-            f"{count} updates in a row, up to step {step}, met a non-finite loss or gradient; weights are as before "
-            "them: lower lr, set clip_grad_norm, or take precision=bf16 or fp32"
+            f"{count} updates in a row, up to step {step}, met a non-finite loss or gradient;"
+            " weights are as before them: lower lr, set clip_grad_norm, or take precision=bf16 or"
+            " fp32"
         )
     return count
 
@@ -181,7 +192,9 @@ def validate(
     step: int,
     best: dict | None,
 ) -> dict:
-    """Measures the current weights on the validation split; exports them to `<out>/best` when they are the best so far."""
+    """Measures the current weights on the validation split; exports them to `<out>/best` when they
+    are the best so far.
+    """
     weights = engine.full_weights(everywhere=True)
     values = validator.measure(weights, world)
     recorder.write({f"validation/{name}": value for name, value in values.items()}, step)

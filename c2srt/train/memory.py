@@ -1,4 +1,6 @@
-"""What the engine holds on a worker between steps, apart from report.py so that it can be told without MLflow or DeepSpeed."""
+"""What the engine holds on a worker between steps, apart from report.py so that it can be told
+without MLflow or DeepSpeed.
+"""
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -6,10 +8,12 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 def engine_bytes(
     precision: str, zero: int, workers: int, total: int, trainable: int
 ) -> dict[str, float]:
-    """Bytes on one worker by part, activations and buckets left out, for parameters of `total` elements, `trainable` of them trained.
+    """Bytes on one worker by part, activations and buckets left out, for parameters of `total`
+    elements, `trainable` of them trained.
 
-    Weights in the training type (sharded by ZeRO-3), gradients (by 2), float32 master weights when they are not the
-    weights themselves, and AdamW's two moments (by 1). Source: Rajbhandari et al., ZeRO (2020), sec. 3.
+    Weights in the training type (sharded by ZeRO-3), gradients (by 2), float32 master weights when
+    they are not the weights themselves, and AdamW's two moments (by 1). Source: Rajbhandari et al.,
+    ZeRO (2020), sec. 3.
     """
     size = BYTES[precision]
     masters = 4 if precision != "fp32" or zero > 0 else 0

@@ -1,6 +1,8 @@
-"""What a node is doing, for MLflow's page "System metrics": read by one rank of each node, recorded by rank 0.
+"""What a node is doing, for MLflow's page "System metrics": read by one rank of each node, recorded
+by rank 0.
 
-Through rank 0 since a sqlite store must not be opened by several hosts, and so that an absent store loses nothing.
+Through rank 0 since a sqlite store must not be opened by several hosts, and so that an absent store
+loses nothing.
 """
 
 import contextlib
@@ -12,7 +14,9 @@ MIB = 2**20
 
 
 class Node:
-    """The machine of this process. `read` gives means since the last call, under MLflow's own names."""
+    """The machine of this process. `read` gives means since the last call, under MLflow's own
+    names.
+    """
 
     def __init__(self) -> None:
         self.name, self._gpus = socket.gethostname(), gpus()
@@ -55,12 +59,15 @@ def gpus() -> list:
             pynvml.nvmlDeviceGetHandleByIndex(number)
             for number in range(pynvml.nvmlDeviceGetCount())
         ]
-    except Exception:  # no driver, no permission, a container without the device: then there is nothing to say of GPUs
+    # no driver, no permission, a container without the device: then there is nothing to say of GPUs
+    except Exception:
         return []
 
 
 def read_gpu(gpu) -> dict[str, float]:
-    """Utilisation, memory and power of one GPU; what this GPU does not tell (a MIG slice, a passively cooled one) is left out."""
+    """Utilisation, memory and power of one GPU; what this GPU does not tell (a MIG slice, a
+    passively cooled one) is left out.
+    """
     import pynvml
 
     values = {}

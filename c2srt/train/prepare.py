@@ -12,7 +12,9 @@ EXPORTS = ("model", "best")
 
 
 def check_before_start(config: Config) -> int:
-    """Loads and checks every input and an earlier run's checkpoint; returns the steps of the whole run. Raises UserError."""
+    """Loads and checks every input and an earlier run's checkpoint; returns the steps of the whole
+    run. Raises UserError.
+    """
     inputs = load_inputs(config)
     check_sources(config, inputs)
     found = checkpoints.newest(config.folder / "checkpoints")
@@ -24,7 +26,9 @@ def check_before_start(config: Config) -> int:
 
 
 def check_exports(config: Config) -> None:
-    """Raises UserError if the end of the training would find something else where its exports go."""
+    """Raises UserError if the end of the training would find something else where its exports
+    go.
+    """
     for name in EXPORTS:
         check_replaceable(config.folder / name, is_only_export)
 

@@ -1,4 +1,6 @@
-"""What is written down while training runs: progress line, metrics file, MLflow, summary, loss curve."""
+"""What is written down while training runs: progress line, metrics file, MLflow, summary, loss
+curve.
+"""
 
 import json
 import resource
@@ -23,7 +25,9 @@ Item = TypeVar("Item")
 
 
 def peak_rss_mib() -> float:
-    """The most memory this process ever held (resident, MiB); loader workers are processes of their own."""
+    """The most memory this process ever held (resident, MiB); loader workers are processes of their
+    own.
+    """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -32,10 +36,11 @@ def peak_gpu_mib() -> float:
 
 
 class Recorder:
-    """Collects updates between two `flush`es. Every rank has one and calls the same methods; rank 0 writes.
+    """Collects updates between two `flush`es. Every rank has one and calls the same methods; rank 0
+    writes.
 
-    Metrics are means over ranks and over the updates since the last flush. `images` counts padding too. The first rank of each
-    node reads what its machine is doing.
+    Metrics are means over ranks and over the updates since the last flush. `images` counts padding
+    too. The first rank of each node reads what its machine is doing.
     """
 
     def __init__(
@@ -94,7 +99,9 @@ class Recorder:
             )
 
     def flush(self, step: int) -> None:
-        """Writes the metrics of the updates since the last flush as those of `step` (finished updates)."""
+        """Writes the metrics of the updates since the last flush as those of `step` (finished
+        updates).
+        """
         names = sorted(self.sums)
         elapsed = time.monotonic() - self.mark
         count = self.updates + self.left_out
@@ -130,8 +137,9 @@ class Recorder:
         self.track(values, step)
 
     def track(self, values: dict[str, float], step: int) -> None:
-        """Gives values to the tracker (rank 0), but for those of a step that a killed attempt had recorded before: it is done
-        again, and MLflow would show it twice."""
+        """Gives values to the tracker (rank 0), but for those of a step that a killed attempt had
+        recorded before: it is done again, and MLflow would show it twice.
+        """
         if self.tracker:
             self.tracker.metrics(
                 {
@@ -148,7 +156,9 @@ class Recorder:
         return self.tracker.run_id if self.tracker else None
 
     def summary(self, state: str, step: int, more: dict[str, Any]) -> None:
-        """Writes train.json, and at the end of the run closes the progress line and draws the curve."""
+        """Writes train.json, and at the end of the run closes the progress line and draws the
+        curve.
+        """
         memory = self.world.gather((peak_rss_mib(), peak_gpu_mib()))
         if not self.world.first:
             return
@@ -176,13 +186,17 @@ class Recorder:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drops metrics of steps that a killed run did after its last checkpoint: they are done again."""
+    """Drops metrics of steps that a killed run did after its last checkpoint: they are done
+    again.
+    """
     lines = read_metrics(path)
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics file, a last line cut short by a kill left out; [] without the file."""
+    """The lines of a metrics file, a last line cut short by a kill left out; [] without the
+    file.
+    """
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:

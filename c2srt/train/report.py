@@ -19,18 +19,22 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def announce(
     config: Config, world: World, model: C2SRT, steps: int, start: int, tracker: Tracker | None
 ) -> None:
-    """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step; the tracker gets the tiles."""
+    """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step;
+    the tracker gets the tiles.
+    """
     if not world.first:
         return
     total = sum(count_of(p) for p in model.parameters())
     trainable = sum(count_of(p) for p in model.parameters() if p.requires_grad)
     print(
-        f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained; {model.seen_count:,} seen categories"
+        f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained;"
+        f" {model.seen_count:,} seen categories"
     )
     deal = config.deal
     padding = f", {deal.padded - deal.batch} of them padding" if deal.padded > deal.batch else ""
     print(
-        f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers × {deal.accumulation} accumulated{padding}"
+        f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers ×"
+        f" {deal.accumulation} accumulated{padding}"
     )
     print(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])
@@ -39,8 +43,9 @@ def announce(
         tracker.metrics(numbers, start)
     offloaded = ", optimizer offloaded" if config.offload else ""
     print(
-        f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type}; weights, gradients and optimizer take "
-        f"about {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker",
+        f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type};"
+        " weights, gradients and optimizer take about"
+        f" {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker",
         flush=True,
     )
 
@@ -58,7 +63,9 @@ def engine_mib(config: Config, workers: int, total: int, trainable: int) -> floa
 
 
 def open_tracker(config: Config, world: World, record: Record) -> Tracker | None:
-    """Rank 0's tracker: the run of this folder goes on, or of the checkpoint; else a new one is opened."""
+    """Rank 0's tracker: the run of this folder goes on, or of the checkpoint; else a new one is
+    opened.
+    """
     if not world.first:
         return None
     uri, settings = config.tracking.store(config.work, os.environ), redacted(config.settings())
@@ -92,8 +99,9 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
 def note(config: Config) -> str:
     """The run's description in MLflow."""
     return (
-        f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch}, {config.precision}, ZeRO {config.zero}. "
-        f"Run the same command again to go on; an evaluation adds its results here."
+        f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch},"
+        f" {config.precision}, ZeRO {config.zero}. Run the same command again to go on; an"
+        " evaluation adds its results here."
     )
 
 
@@ -105,7 +113,9 @@ def close_tracker(config: Config, tracker: Tracker, step: int, finished: bool) -
 
 
 def send_rest(config: Config, step: int) -> None:
-    """For a training that is finished: sends what MLflow missed, and registers the model if that is asked for by now."""
+    """For a training that is finished: sends what MLflow missed, and registers the model if that is
+    asked for by now.
+    """
     journal, name = Journal(config.folder), config.tracking.register
     wanted = name is not None and not any(entry.get("register") == name for entry in journal.all())
     if not journal.path.exists() or not (wanted or unsent(config.folder)):

@@ -1,10 +1,11 @@
 """A record of the samples that a training consumed, for audits: `record_samples=true`.
 
-    <out>/samples/rank-<r>.jsonl    one line an update: {"step": finished updates, "ids": real samples, in order}
+    <out>/samples/rank-<r>.jsonl    one line an update: {"step": finished updates, "ids": real
+    samples, in order}
 
-Ranks take runs of the global batch, so the ids of a step are those of its ranks one after another, whatever their number.
-A step's lines are written when its samples are handed over; a step that a kill undid is dropped by the attempt that does it
-again. A finished run thus holds each step once.
+Ranks take runs of the global batch, so the ids of a step are those of its ranks one after another,
+whatever their number. A step's lines are written when its samples are handed over; a step that a
+kill undid is dropped by the attempt that does it again. A finished run thus holds each step once.
 """
 
 import json
@@ -21,7 +22,9 @@ SAMPLES = "samples"
 def recorded(
     batches: Iterator[Batch], folder: Path, rank: int, accumulation: int
 ) -> Iterator[Batch]:
-    """Passes a rank's micro-batches on, and appends a line as soon as the last one of an update is asked for."""
+    """Passes a rank's micro-batches on, and appends a line as soon as the last one of an update is
+    asked for.
+    """
     folder.mkdir(exist_ok=True)
     ids: list[str] = []
     with file_of(folder, rank).open("a", encoding="utf-8") as file:
@@ -39,7 +42,9 @@ def recorded(
 
 
 def forget_samples_after(folder: Path, step: int) -> None:
-    """Drops the lines of steps that are done again, of all ranks of earlier attempts. For one process, while none appends."""
+    """Drops the lines of steps that are done again, of all ranks of earlier attempts. For one
+    process, while none appends.
+    """
     for path in sorted(folder.glob("rank-*.jsonl")):
         with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(
@@ -48,7 +53,9 @@ def forget_samples_after(folder: Path, step: int) -> None:
 
 
 def read_samples(folder: Path) -> dict[int, list[str]]:
-    """The ids of every step, in the order of the global batch. Raises UserError where a rank has a step twice."""
+    """The ids of every step, in the order of the global batch. Raises UserError where a rank has a
+    step twice.
+    """
     found: dict[int, dict[int, list[str]]] = {}
     for path in folder.glob("rank-*.jsonl"):
         rank = int(path.stem.removeprefix("rank-"))
@@ -56,7 +63,8 @@ def read_samples(folder: Path) -> dict[int, list[str]]:
             ranks = found.setdefault(line["step"], {})
             if rank in ranks:
                 raise UserError(
-                    f"{path} has step {line['step']} twice: two runs wrote into {folder.parent} at the same time"
+                    f"{path} has step {line['step']} twice: two runs wrote into {folder.parent} at"
+                    " the same time"
                 )
             ranks[rank] = line["ids"]
     return {

@@ -16,7 +16,9 @@ from c2srt.train.world import World
 
 
 def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
-    """The loader gives up before the ranks that wait for this one: the failure should name the cause."""
+    """The loader gives up before the ranks that wait for this one: the failure should name the
+    cause.
+    """
     return LoaderConfig(
         size=inputs.image_size,
         batch=config.batch,
@@ -35,14 +37,18 @@ def steps_per_epoch(config: Config, inputs: Inputs) -> int:
 
 
 def teacher_cache(config: Config, inputs: Inputs) -> TeacherCache | None:
-    """The teacher's features, checked against CLIP, views, seed and shards; None when no cache is used. Raises UserError."""
+    """The teacher's features, checked against CLIP, views, seed and shards; None when no cache is
+    used. Raises UserError.
+    """
     return (
         TeacherCache.open(Path(config.teacher), inputs.teacher_key) if config.uses_teacher else None
     )
 
 
 def check_sources(config: Config, inputs: Inputs) -> None:
-    """Refuses a teacher cache or validation split that does not fit, before any worker starts. Raises UserError."""
+    """Refuses a teacher cache or validation split that does not fit, before any worker starts.
+    Raises UserError.
+    """
     teacher_cache(config, inputs)
     if config.validate_every:
         inputs.index.split(VALIDATION)
@@ -72,7 +78,9 @@ def training_batches(
 def validation_batches(
     config: Config, inputs: Inputs, world: World
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, labels [b, C]) of this rank's share of the validation split, at most `validation_images` over all ranks."""
+    """(images, labels [b, C]) of this rank's share of the validation split, at most
+    `validation_images` over all ranks.
+    """
     most = -(-config.validation_images // (world.size * config.micro_batch))
     batches = evaluation_batches(
         loader_config(config, inputs),

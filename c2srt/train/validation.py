@@ -1,6 +1,7 @@
 """mAP on the validation split while training: chooses `<out>/best`.
 
-The choice looks at seen categories only: choosing by unseen ones would not be zero-shot. Theirs is recorded beside it.
+The choice looks at seen categories only: choosing by unseen ones would not be zero-shot. Theirs is
+recorded beside it.
 """
 
 import copy
@@ -19,13 +20,17 @@ from c2srt.train.world import World
 
 
 class Validator:
-    """Holds a plain float32 copy of the model (never wrapped, so nothing is sharded) and scores the split's share of a rank."""
+    """Holds a plain float32 copy of the model (never wrapped, so nothing is sharded) and scores the
+    split's share of a rank.
+    """
 
     def __init__(self, config: Config, inputs: Inputs, model: C2SRT) -> None:
         self.config, self.inputs, self.model = config, inputs, copy.deepcopy(model)
 
     def measure(self, weights: dict[str, Tensor], world: World) -> dict[str, float]:
-        """{"mAP" (per_class over seen categories), "unseen_mAP" (if any), "images"} of all ranks together."""
+        """{"mAP" (per_class over seen categories), "unseen_mAP" (if any), "images"} of all ranks
+        together.
+        """
         load_trained(self.model, weights, "the engine")
         model = self.model.to(world.device).eval()
         seen = np.arange(len(self.inputs.vocabulary)) < self.inputs.vocabulary.seen_count
@@ -38,7 +43,8 @@ class Validator:
         precision = per_class(sorted_keys(whole), seen, "gzsl")
         if not np.isfinite(precision[seen]).any():
             raise UserError(
-                "no validation image has a positive of a seen category: set validate_every=0, or pack more of the split"
+                "no validation image has a positive of a seen category: set validate_every=0, or"
+                " pack more of the split"
             )
         values = {
             "mAP": mean(precision[seen]),

@@ -1,4 +1,6 @@
-"""The words for a job's processes: `rank` of `size` in the whole job, `local_size` of them on this node."""
+"""The words for a job's processes: `rank` of `size` in the whole job, `local_size` of them on this
+node.
+"""
 
 import os
 from dataclasses import dataclass, field
@@ -25,7 +27,9 @@ class World:
         return self.rank == 0
 
     def set_threads(self, loader_workers: int) -> int:
-        """Gives this process its share of the node's cores, less one a busy loader worker when there are enough."""
+        """Gives this process its share of the node's cores, less one a busy loader worker when
+        there are enough.
+        """
         cores = len(os.sched_getaffinity(0)) // self.local_size
         threads = max(1, cores - (loader_workers if cores > 2 * loader_workers else 0))
         torch.set_num_threads(threads)
@@ -56,7 +60,8 @@ class World:
 def limit_waits(seconds: float) -> None:
     """Lets the process groups made from now on give up on a silent peer after `seconds`.
 
-    Those that DeepSpeed makes would take torch's defaults instead of the first group's timeout: 30 minutes on gloo, 10 on NCCL.
+    Those that DeepSpeed makes would take torch's defaults instead of the first group's timeout: 30
+    minutes on gloo, 10 on NCCL.
     """
     constants = dist.distributed_c10d
     constants.default_pg_timeout = constants.default_pg_nccl_timeout = timedelta(seconds=seconds)

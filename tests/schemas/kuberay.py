@@ -1,7 +1,9 @@
-"""What KubeRay's CRD accepts, for the fields that cluster/kuberay.yaml uses, as a JSON schema; unknown fields are refused.
+"""What KubeRay's CRD accepts, for the fields that cluster/kuberay.yaml uses, as a JSON schema;
+unknown fields are refused.
 
-Taken by hand from ray-project/kuberay: helm-chart/kuberay-operator/crds/ray.io_rayjobs.yaml (names, types, required fields) and
-ray-operator/apis/ray/v1/{rayjob,raycluster}_types.go (authOptions, enumerations). Kubernetes itself drops unknown fields.
+Taken by hand from ray-project/kuberay: helm-chart/kuberay-operator/crds/ray.io_rayjobs.yaml (names,
+types, required fields) and ray-operator/apis/ray/v1/{rayjob,raycluster}_types.go (authOptions,
+enumerations). Kubernetes itself drops unknown fields.
 """
 
 TEXT, WHOLE, FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
@@ -11,7 +13,9 @@ QUANTITY = {
         WHOLE,
         {
             "type": "string",
-            "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
+            "pattern": (
+                r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+            ),
         },
     ]
 }

@@ -1,9 +1,9 @@
-"""Kept pages: what a check found on a card, a folder each, `<date>-<card>`, with check.json, check.txt and, from a full run,
-calibration.json and cluster.yaml.
+"""Kept pages: what a check found on a card, a folder each, `<date>-<card>`, with check.json,
+check.txt and, from a full run, calibration.json and cluster.yaml.
 
-    c2srt check keep out=runs/check       copies a finished record here
-    c2srt plan calibration=<folder> …     plans with a kept calibration
-    c2srt bench head                      prints what kept pages say of the same part below its own table
+    c2srt check keep out=runs/check       copies a finished record here c2srt plan
+    calibration=<folder> …     plans with a kept calibration c2srt bench head
+    prints what kept pages say of the same part below its own table
 
 No GPU was at hand until 2026-11-29: none is kept yet.
 """
@@ -43,7 +43,9 @@ class Page:
 
 
 def keep(out: Path, folder: Path = FOLDER) -> Path:
-    """Copies a finished record into a folder named after its date and card. Raises UserError without one, or if it is kept."""
+    """Copies a finished record into a folder named after its date and card. Raises UserError
+    without one, or if it is kept.
+    """
     machine = read_json(out / PAGE, Command("check")).get("machine")
     if not isinstance(machine, dict) or "capability" not in machine:
         raise UserError(f"{out / PAGE} was made without a GPU: only what a card showed is kept")

@@ -12,7 +12,9 @@ NAMED = 3
 
 
 def draw(found: ApChange) -> Figure:
-    """Seen and unseen categories, each sorted by the change; the panels share the scale and are as wide as is legible."""
+    """Seen and unseen categories, each sorted by the change; the panels share the scale and are as
+    wide as is legible.
+    """
     groups = [
         ("seen", SEEN, np.flatnonzero(found.seen)),
         ("unseen", UNSEEN, np.flatnonzero(~found.seen)),
@@ -31,8 +33,8 @@ def draw(found: ApChange) -> Figure:
     axes[0, 0].set_ylabel("change of AP by the ISR (points)")
     note(
         figure,
-        "AP of each category with the ISR minus AP without, in percentage points (per_class, GZSL); dashed: the mean. "
-        "Named: the greatest gains and losses.",
+        "AP of each category with the ISR minus AP without, in percentage points (per_class, GZSL);"
+        " dashed: the mean. Named: the greatest gains and losses.",
     )
     return figure
 

@@ -13,7 +13,9 @@ SCALE = "Blues"
 
 
 def draw(relations: Relations) -> Figure:
-    """A row an unseen category, a cell a neighbour with its name and weight; itself and the other neighbours in columns apart."""
+    """A row an unseen category, a cell a neighbour with its name and weight; itself and the other
+    neighbours in columns apart.
+    """
     rows, most = relations.rows, max(len(row.neighbours) for row in relations.rows)
     extra = [
         title
@@ -53,9 +55,10 @@ def draw(relations: Relations) -> Figure:
     bar.set_label("attention weight")
     note(
         figure,
-        "How much an unseen category (left) listens to its seen neighbours: attention weights of the IST's first layer, "
-        f"mean over heads and over images of split {relations.split} that contain the category. A row sums to 1."
-        f"{' Neighbours are those of an oracle graph.' if relations.oracle else ''}",
+        "How much an unseen category (left) listens to its seen neighbours: attention weights of"
+        f" the IST's first layer, mean over heads and over images of split {relations.split} that"
+        " contain the category. A row sums to"
+        f" 1.{' Neighbours are those of an oracle graph.' if relations.oracle else ''}",
     )
     return figure
 

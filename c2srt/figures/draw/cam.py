@@ -44,9 +44,10 @@ def draw(cams: Cams) -> Figure:
         )
     note(
         figure,
-        f"Grad-CAM of a category's score at the output of the last block but one. {legend_of_marks()}. Every map has a "
-        "scale of its own, from nothing to its peak; the number says how high that is, in percent of the model's highest "
-        "peak on the photo, and 0 that no patch speaks for the category.",
+        "Grad-CAM of a category's score at the output of the last block but one."
+        f" {legend_of_marks()}. Every map has a scale of its own, from nothing to its peak; the"
+        " number says how high that is, in percent of the model's highest peak on the photo, and 0"
+        " that no patch speaks for the category.",
     )
     return figure
 

@@ -20,7 +20,9 @@ TITLES = {"zsl": "(a) ZSL", "gzsl": "(b) GZSL"}
 
 
 def draw(curves: Curves) -> Figure:
-    """mAP above F1@K, ZSL beside GZSL: every trial a point, their mean a line, their range a band."""
+    """mAP above F1@K, ZSL beside GZSL: every trial a point, their mean a line, their range a
+    band.
+    """
     figure, axes = plt.subplots(
         2, 2, figsize=(WIDTH, 3.6), sharex=True, gridspec_kw={"hspace": 0.12, "wspace": 0.18}
     )

@@ -14,7 +14,9 @@ KINDS = (("seen", SEEN, None), ("unseen", UNSEEN, "////"))
 
 
 def draw(counts: PatchCounts) -> Figure:
-    """Two distributions over categories: the best fixed k, and the mean number that the adaptive ISR takes."""
+    """Two distributions over categories: the best fixed k, and the mean number that the adaptive
+    ISR takes.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.5), gridspec_kw={"wspace": 0.28})
     draw_best(axes[0], counts)
     draw_taken(axes[1], counts)
@@ -33,10 +35,10 @@ def draw(counts: PatchCounts) -> Figure:
     )
     note(
         figure,
-        f"{counts.images:,} images. (a): {told:,} of {every:,} categories: those with at least {POSITIVES} positives whose "
-        "AP depends on k; equal APs count for the smaller k. "
-        f"mAP (%, GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f}. "
-        "(b): mean over the images in which the category is present.",
+        f"{counts.images:,} images. (a): {told:,} of {every:,} categories: those with at least"
+        f" {POSITIVES} positives whose AP depends on k; equal APs count for the smaller k. mAP (%,"
+        f" GZSL, per_class): {', '.join(each)}, adaptive: {adaptive:.1f}. (b): mean over the images"
+        " in which the category is present.",
     )
     return figure
 

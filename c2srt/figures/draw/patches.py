@@ -15,7 +15,9 @@ TICKS = tuple(step * 10.0**power for power in (-3, -2, -1) for step in (1, 1.5, 
 
 
 def draw(chosen: Chosen) -> Figure:
-    """A row a photo, a panel a category: taken patches are outlined and coloured by their softmax score, the rest is dimmed."""
+    """A row a photo, a panel a category: taken patches are outlined and coloured by their softmax
+    score, the rest is dimmed.
+    """
     most = max(map(len, chosen.choices.values()))
     side = min(WIDTH / (1 + most), 1.75)
     figure, axes = plt.subplots(
@@ -41,8 +43,8 @@ def draw(chosen: Chosen) -> Figure:
     bar.set_label("softmax score of a patch that is taken (logarithmic)")
     note(
         figure,
-        f"Patches that the ISR takes for a category; Σ: their softmax scores together. {legend_of_marks()}. "
-        "Yellow: a category that is unseen in training.",
+        "Patches that the ISR takes for a category; Σ: their softmax scores together."
+        f" {legend_of_marks()}. Yellow: a category that is unseen in training.",
     )
     return figure
 

@@ -1,7 +1,7 @@
 """What all figures share: fonts, sizes in inches, colours, marks, saving at print resolution.
 
-Colours are Okabe & Ito's, told apart by every kind of colour vision, and never the only sign: right, wrong and not verified have
-a mark each, seen and unseen a hatch, a weight or a place.
+Colours are Okabe & Ito's, told apart by every kind of colour vision, and never the only sign:
+right, wrong and not verified have a mark each, seen and unseen a hatch, a weight or a place.
 """
 
 import re
@@ -39,9 +39,13 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW = (
 INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
 SEEN, UNSEEN = BLUE, ORANGE
 NOVEL = "#FBEFB0"
-"""Background of unseen categories: a pale YELLOW, on which the colours of MARKS keep a contrast of 4.4 : 1 at least."""
+"""Background of unseen categories: a pale YELLOW, on which the colours of MARKS keep a contrast of
+4.4 : 1 at least.
+"""
 MARKS = {1: ("✓", BLUE), -1: ("✗", "#B84A00"), 0: ("?", "#5A5A5A")}
-"""By label: sign and colour of right, wrong (a darker VERMILION, for small letters) and not verified."""
+"""By label: sign and colour of right, wrong (a darker VERMILION, for small letters) and not
+verified.
+"""
 MEANING = {1: "present", -1: "absent", 0: "not verified"}
 SETTINGS = {
     "font.family": "DejaVu Sans",
@@ -86,12 +90,16 @@ def save(figure: Figure, folder: Path, stem: str) -> None:
 
 
 def short(name: str, letters: int) -> str:
-    """A category's name, cut to a number of letters, that matplotlib does not take for a formula."""
+    """A category's name, cut to a number of letters, that matplotlib does not take for a
+    formula.
+    """
     return plain(cut(name, letters))
 
 
 def cut(name: str, letters: int) -> str:
-    """At most so many letters of a name; what stands in brackets at its end stays, as it may be all that tells two names apart."""
+    """At most so many letters of a name; what stands in brackets at its end stays, as it may be all
+    that tells two names apart.
+    """
     if len(name) <= letters:
         return name
     bracket = re.search(r" \([^()]*\)$", name)

@@ -1,4 +1,6 @@
-"""Multi-head attention of plain linear layers, which ZeRO-3 gathers one by one (torch's own reaches into its output layer)."""
+"""Multi-head attention of plain linear layers, which ZeRO-3 gathers one by one (torch's own reaches
+into its output layer).
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +9,9 @@ from c2srt.errors import UserError
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / √d) v for `heads` heads of d = width / heads: queries [B, Q, width], sources [B, R, source_width] ->
-    [B, Q, width]. Raises UserError when the heads do not divide the width."""
+    """softmax(q kᵀ / √d) v for `heads` heads of d = width / heads: queries [B, Q, width], sources
+    [B, R, source_width] -> [B, Q, width]. Raises UserError when the heads do not divide the width.
+    """
 
     def __init__(self, width: int, heads: int, source_width: int | None = None) -> None:
         super().__init__()

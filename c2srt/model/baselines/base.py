@@ -1,10 +1,12 @@
-"""What the baselines share: they take the student's place in the training loop, the evaluator, the export and `predict`.
+"""What the baselines share: they take the student's place in the training loop, the evaluator, the
+export and `predict`.
 
-A baseline sees the same pixels, the same image tower and the same text features as C²SRT (the originals: VGG-19 or TResNet
-features and GloVe vectors), has a head and losses of its own, and no use for the relation graph. Every term of its loss is a
-value per image, weighted and averaged as C²SRT's: an image of weight 0 (padding) changes nothing, nor does the way that a batch
-is dealt to ranks and micro-batches. So there is no dropout and no batch statistic in any of them: a step is a function of
-configuration, inputs and step number alone, and parameters are a model's whole state.
+A baseline sees the same pixels, the same image tower and the same text features as C²SRT (the
+originals: VGG-19 or TResNet features and GloVe vectors), has a head and losses of its own, and no
+use for the relation graph. Every term of its loss is a value per image, weighted and averaged as
+C²SRT's: an image of weight 0 (padding) changes nothing, nor does the way that a batch is dealt to
+ranks and micro-batches. So there is no dropout and no batch statistic in any of them: a step is a
+function of configuration, inputs and step number alone, and parameters are a model's whole state.
 
 Optimizer and schedule are the loop's own (AdamW, half a cosine) for all of them.
 """
@@ -33,11 +35,15 @@ class Settings:
 
 
 class Baseline(Student):
-    """A student with another head. Raises UserError on a key of `model.baseline` that this kind does not have."""
+    """A student with another head. Raises UserError on a key of `model.baseline` that this kind
+    does not have.
+    """
 
     Settings: ClassVar[type] = Settings
     trains_tower: ClassVar[bool] = False
-    """Whether the tower trains (model.trainable_blocks); else it stays CLIP's, as the original's backbone did."""
+    """Whether the tower trains (model.trainable_blocks); else it stays CLIP's, as the original's
+    backbone did.
+    """
     distils: ClassVar[bool] = False
     tunes_prompts: ClassVar[bool] = False
 
@@ -57,17 +63,23 @@ class Baseline(Student):
         self.head = self.make_head(clip)
 
     def make_head(self, clip: Clip) -> nn.Module:
-        """The head: called with `features`, text [C, D] and a budget in bytes, it returns (scores [B, C], *what terms need)."""
+        """The head: called with `features`, text [C, D] and a budget in bytes, it returns (scores
+        [B, C], *what terms need).
+        """
         raise NotImplementedError
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
-        """The loss from what the head returned for text [S, D]: by name, (factor, value per image [B])."""
+        """The loss from what the head returned for text [S, D]: by name, (factor, value per image
+        [B]).
+        """
         raise NotImplementedError
 
     def forward(
         self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor
     ) -> dict[str, Tensor]:
-        """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms without factors."""
+        """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms
+        without factors.
+        """
         if self.loss.distillation > 0 and not self.distils:
             raise UserError(
                 f"model.kind={self.config.kind} has no distillation: set loss.distillation=0"
@@ -82,8 +94,8 @@ class Baseline(Student):
             teacher = self.teacher_features(images) if self._teacher else teacher
             if teacher is None:
                 raise UserError(
-                    f"loss.distillation > 0 needs a teacher: build the cache with `{Command('teacher')}`, or set "
-                    "teacher=online"
+                    "loss.distillation > 0 needs a teacher: build the cache with"
+                    f" `{Command('teacher')}`, or set teacher=online"
                 )
             terms["distillation"] = (
                 self.loss.distillation,
@@ -93,13 +105,17 @@ class Baseline(Student):
         return values | {"loss": sum(factor * values[name] for name, (factor, _) in terms.items())}
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the head reads of uint8 images [B, 3, S, S]: patch features [B, P, D] and the global feature [B, D], raw."""
+        """What the head reads of uint8 images [B, 3, S, S]: patch features [B, P, D] and the global
+        feature [B, D], raw.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_tower):
             return self.tower(self.pixels(images))
 
     @torch.no_grad()
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, None]:
-        """As `C2SRT.scores`: scores [B, C], and None, for there is no ISR. Of `graph` only the text features count."""
+        """As `C2SRT.scores`: scores [B, C], and None, for there is no ISR. Of `graph` only the text
+        features count.
+        """
         features = self.features(images)
         text = (graph or self.graph_on(images.device)).text.to(features[0])
         return self.head(*features, text, self.budget(images.device))[0], None
@@ -107,7 +123,9 @@ class Baseline(Student):
     def text_gradient(
         self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
-        """Mean of weights × ranking loss with text features [S, D], and its gradient for them (prompt tuning)."""
+        """Mean of weights × ranking loss with text features [S, D], and its gradient for them
+        (prompt tuning).
+        """
         raise UserError(
             f"model.kind={self.config.kind} has no prompt tuning: tune a C²SRT or an MKT"
         )
@@ -124,7 +142,10 @@ class Baseline(Student):
             sum(getattr(p, "ds_numel", p.numel()) for p in self.head.parameters()),
             self.budget(device) / MIB,
         )
-        line = f"head of {self.config.kind}: {parameters:,} parameters; categories are scored within {mib:,.0f} MiB at a time"
+        line = (
+            f"head of {self.config.kind}: {parameters:,} parameters; categories are scored within"
+            f" {mib:,.0f} MiB at a time"
+        )
         return line, {"head/parameters": parameters, "head/tile_mib": mib}
 
 
@@ -133,7 +154,8 @@ def read_settings(kind: type, config: ModelConfig) -> Settings:
     known = [field.name for field in fields(kind)]
     if unknown := sorted(set(config.baseline) - set(known)):
         raise UserError(
-            f"model.baseline.{unknown[0]} is no setting of model.kind={config.kind}, which has {', '.join(known)}"
+            f"model.baseline.{unknown[0]} is no setting of model.kind={config.kind}, which has"
+            f" {', '.join(known)}"
         )
     return kind(**config.baseline)
 

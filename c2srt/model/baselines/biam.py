@@ -1,14 +1,18 @@
-"""BiAM: Narayan et al., Discriminative Region-based Multi-Label Zero-Shot Learning, ICCV 2021; code akshitac8/BiAM (model.py).
+"""BiAM: Narayan et al., Discriminative Region-based Multi-Label Zero-Shot Learning, ICCV 2021; code
+akshitac8/BiAM (model.py).
 
-h = norm(ReLU(3×3 convolution)) of the regions, to 256 channels. Region block: multi-head self-attention over the regions, then a
-residual feed-forward of twice the width. Scene block: v = LReLU(1×1 h), gate g = σ(mean_r v ∘ W_g x_G) by the image's global
-feature x_G, c = g ∘ v, and c + norm(ReLU(3×3 c)). Both side by side pass a 1×1 convolution and LReLU: e_r. A category's score is
-the mean of its 6 best regions' ⟨e_r, W v_c + b⟩. Ranking loss (mean over violating pairs, margin 1).
+h = norm(ReLU(3×3 convolution)) of the regions, to 256 channels. Region block: multi-head
+self-attention over the regions, then a residual feed-forward of twice the width. Scene block: v =
+LReLU(1×1 h), gate g = σ(mean_r v ∘ W_g x_G) by the image's global feature x_G, c = g ∘ v, and c +
+norm(ReLU(3×3 c)). Both side by side pass a 1×1 convolution and LReLU: e_r. A category's score is
+the mean of its 6 best regions' ⟨e_r, W v_c + b⟩. Ranking loss (mean over violating pairs, margin
+1).
 
-Deviations: regions and global feature are the frozen CLIP's (VGG-19's conv5 and its fc7 of 4096), words its text features
-(GloVe). BatchNorm is a LayerNorm over each region's channels, and there is no dropout (0.1 and 0.2 in the release): see base.py.
-The release leaves out training images without a positive, whose loss is 0 here, and on Open Images those with more than 40.
-AdamW instead of Adam with L2 5e-4.
+Deviations: regions and global feature are the frozen CLIP's (VGG-19's conv5 and its fc7 of 4096),
+words its text features (GloVe). BatchNorm is a LayerNorm over each region's channels, and there is
+no dropout (0.1 and 0.2 in the release): see base.py. The release leaves out training images without
+a positive, whose loss is 0 here, and on Open Images those with more than 40. AdamW instead of Adam
+with L2 5e-4.
 """
 
 from dataclasses import dataclass
@@ -55,7 +59,9 @@ class Biam(Baseline):
 
 
 class BiamHead(nn.Module):
-    """patches [B, P, D], global_ [B, G], text [C, W] -> (scores [B, C],). `grid`: rows and columns of the P patches."""
+    """patches [B, P, D], global_ [B, G], text [C, W] -> (scores [B, C],). `grid`: rows and columns
+    of the P patches.
+    """
 
     def __init__(
         self,

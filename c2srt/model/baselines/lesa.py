@@ -1,18 +1,21 @@
-"""LESA: Huynh and Elhamifar, A Shared Multi-Attention Framework for Multi-Label Zero-Shot Learning, CVPR 2020; code
-hbdat/cvpr20_LESA (core/model_share_attention.py, zeroshot_experiments/).
+"""LESA: Huynh and Elhamifar, A Shared Multi-Attention Framework for Multi-Label Zero-Shot Learning,
+CVPR 2020; code hbdat/cvpr20_LESA (core/model_share_attention.py, zeroshot_experiments/).
 
-Regions pass a 2×2 convolution, normalisation and ReLU: f_r. T = 10 attentions that all categories share, with the logits
-e_r = W₂ᵀ[tanh(W₁ᵀ[f_r; 1]); 1] and α = softmax over regions, give T features h_t = Σ_r α_tr f_r; a category's vector is W v_c
-and its score max_t ⟨h_t, W v_c⟩. Losses: ranking (mean over violating pairs, margin 1)
-+ 0.1 distribution: mean_t (Σ_{positive c} softmax_t ⟨h_t, W v_c⟩)², which spreads an image's positives over the attentions
-+ 0.001 global: Σ_c max(0, −y_c (s_c − ⟨mean_r f_r, W v_c⟩)), y in −1/0/1: attention should tell more than the mean of all regions
-+ 0.01 span: ‖E Eᵀ without its diagonal‖, the rows of E being the attentions' logits e, each of unit length over the regions.
+Regions pass a 2×2 convolution, normalisation and ReLU: f_r. T = 10 attentions that all categories
+share, with the logits e_r = W₂ᵀ[tanh(W₁ᵀ[f_r; 1]); 1] and α = softmax over regions, give T features
+h_t = Σ_r α_tr f_r; a category's vector is W v_c and its score max_t ⟨h_t, W v_c⟩. Losses: ranking
+(mean over violating pairs, margin 1) + 0.1 distribution: mean_t (Σ_{positive c} softmax_t ⟨h_t, W
+v_c⟩)², which spreads an image's positives over the attentions + 0.001 global: Σ_c max(0, −y_c (s_c
+− ⟨mean_r f_r, W v_c⟩)), y in −1/0/1: attention should tell more than the mean of all regions + 0.01
+span: ‖E Eᵀ without its diagonal‖, the rows of E being the attentions' logits e, each of unit length
+over the regions.
 
-Deviations: regions are the frozen CLIP's patch features (VGG-19's conv5), words its text features (300-d GloVe). BatchNorm is a
-LayerNorm over each region's channels, with as many parameters: its running statistics would be state that no checkpoint of
-parameters holds, and batch statistics would change with padding, micro-batch and ranks. The release sums `global` over its batch
-of 32 and takes one norm of `span` over it; per image that is 32 and √32 times the weight, which is what the factors here are.
-AdamW instead of RMSProp 1e-3.
+Deviations: regions are the frozen CLIP's patch features (VGG-19's conv5), words its text features
+(300-d GloVe). BatchNorm is a LayerNorm over each region's channels, with as many parameters: its
+running statistics would be state that no checkpoint of parameters holds, and batch statistics would
+change with padding, micro-batch and ranks. The release sums `global` over its batch of 32 and takes
+one norm of `span` over it; per image that is 32 and √32 times the weight, which is what the factors
+here are. AdamW instead of RMSProp 1e-3.
 """
 
 import math
@@ -71,8 +74,10 @@ class Lesa(Baseline):
 
 
 class LesaHead(nn.Module):
-    """patches [B, P, D], text [C, W] -> (scores [B, C], attended features [B, T, D], class vectors [C, D], mean region [B, D],
-    attention logits [B, T, P]). `grid`: rows and columns of the P patches."""
+    """patches [B, P, D], text [C, W] -> (scores [B, C], attended features [B, T, D], class vectors
+    [C, D], mean region [B, D], attention logits [B, T, P]). `grid`: rows and columns of the P
+    patches.
+    """
 
     def __init__(self, width: int, word_width: int, attentions: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -94,7 +99,9 @@ class LesaHead(nn.Module):
 
 
 def distribution(attended: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
-    """mean_t (Σ over the positives of softmax_t)² per image [B]; only the positives' products [·, T] are computed."""
+    """mean_t (Σ over the positives of softmax_t)² per image [B]; only the positives' products [·,
+    T] are computed.
+    """
     image, category = (labels == 1).nonzero(as_tuple=True)
     products = torch.einsum("ntd,nd->nt", attended[image], classes[category])
     shares = products.to(wide(products)).softmax(1)

@@ -1,14 +1,18 @@
-"""MKT: He et al., Open-Vocabulary Multi-Label Classification via Multi-Modal Knowledge Transfer, AAAI 2023; code sunanhe/MKT
-(models/clip_vit.py, engine_nus_first_stage.py, engine_nus_second_stage.py).
+"""MKT: He et al., Open-Vocabulary Multi-Label Classification via Multi-Modal Knowledge Transfer,
+AAAI 2023; code sunanhe/MKT (models/clip_vit.py, engine_nus_first_stage.py,
+engine_nus_second_stage.py).
 
-Two streams of plain products with the text features: per category the mean over its 16 best patches, and the class token's.
-Each is divided by its L2 norm over the categories of the image, and the score is their mean. First stage: ranking loss (mean over
-violating pairs, margin 1) + L1 distillation (mean over D) of weight 1; the last two blocks, ln_post and proj train, with layer
-decay. Second stage: `c2srt tune`, the ranking loss alone, for the template. The head has no parameter.
+Two streams of plain products with the text features: per category the mean over its 16 best
+patches, and the class token's. Each is divided by its L2 norm over the categories of the image, and
+the score is their mean. First stage: ranking loss (mean over violating pairs, margin 1) + L1
+distillation (mean over D) of weight 1; the last two blocks, ln_post and proj train, with layer
+decay. Second stage: `c2srt tune`, the ranking loss alone, for the template. The head has no
+parameter.
 
-Deviations: text features are of unit length (the release multiplies by raw ones). The norm over the categories is that over all C
-of the list that is scored, for ZSL too, where the release scores the unseen ones again alone; so a score depends on the list that
-it is part of. CLIP's own pixel statistics (the release: ImageNet's). In the second stage the release trains the rows of the whole
+Deviations: text features are of unit length (the release multiplies by raw ones). The norm over the
+categories is that over all C of the list that is scored, for ZSL too, where the release scores the
+unseen ones again alone; so a score depends on the list that it is part of. CLIP's own pixel
+statistics (the release: ImageNet's). In the second stage the release trains the rows of the whole
 token embedding, names set back to theirs; here the template's positions.
 """
 

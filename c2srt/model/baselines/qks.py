@@ -1,14 +1,18 @@
-"""QKS: Zhu et al., Query-Based Knowledge Sharing for Open-Vocabulary Multi-Label Classification, ACM TOMM 2025, arXiv
-2401.01181; code jasonseu/QKS (models/qks.py, lib/losses.py, README; its BERT, models/utils, is not in what we could read of it).
+"""QKS: Zhu et al., Query-Based Knowledge Sharing for Open-Vocabulary Multi-Label Classification,
+ACM TOMM 2025, arXiv 2401.01181; code jasonseu/QKS (models/qks.py, lib/losses.py, README; its BERT,
+models/utils, is not in what we could read of it).
 
-Learned queries (22 on Open Images, 12 on NUS-WIDE) pass BERT layers (8; 7), each self-attention among the queries,
-cross-attention to all tokens of the frozen CLIP (the class token too) before its projection, and a feed-forward of four times
-the width, each with the norm behind the residual sum. CLIP's projection, trained, takes them to the joint space; a category's
-score is the best query's ⟨q, t_c⟩. Loss on Open Images: binary cross-entropy, mean over the categories, an unverified one being a
-negative; on NUS-WIDE the asymmetric loss (γ₋ = 4, γ₊ = 0, its focusing factor without gradient, × 1000).
+Learned queries (22 on Open Images, 12 on NUS-WIDE) pass BERT layers (8; 7), each self-attention
+among the queries, cross-attention to all tokens of the frozen CLIP (the class token too) before its
+projection, and a feed-forward of four times the width, each with the norm behind the residual sum.
+CLIP's projection, trained, takes them to the joint space; a category's score is the best query's
+⟨q, t_c⟩. Loss on Open Images: binary cross-entropy, mean over the categories, an unverified one
+being a negative; on NUS-WIDE the asymmetric loss (γ₋ = 4, γ₊ = 0, its focusing factor without
+gradient, × 1000).
 
-Deviations: text features are of unit length (raw in the release). No dropout (0.1 in BERT): see base.py. The layers are as wide
-as the ViT (the release fixes both at 768). With `loss.unverified=ignore` the mean is over an image's verified categories.
+Deviations: text features are of unit length (raw in the release). No dropout (0.1 in BERT): see
+base.py. The layers are as wide as the ViT (the release fixes both at 768). With
+`loss.unverified=ignore` the mean is over an image's verified categories.
 """
 
 from dataclasses import dataclass
@@ -118,8 +122,9 @@ def cross_entropy(scores: Tensor, positive: Tensor) -> Tensor:
 
 
 def asymmetric(scores: Tensor, positive: Tensor) -> Tensor:
-    """The asymmetric loss (Ridnik et al. 2021) of every score [B, C], as the release sets it: a negative counts by its
-    probability to the power of 4, which has no gradient."""
+    """The asymmetric loss (Ridnik et al. 2021) of every score [B, C], as the release sets it: a
+    negative counts by its probability to the power of 4, which has no gradient.
+    """
     probability = scores.sigmoid()
     likelihood = torch.where(positive, probability, 1 - probability).clamp(min=FLOOR)
     focus = torch.where(positive, 1.0, probability.detach() ** FOCUS)

@@ -1,8 +1,9 @@
-"""Scores that are the mean of a category's best rows: the products [B, R, C] are never held whole, in neither direction.
+"""Scores that are the mean of a category's best rows: the products [B, R, C] are never held whole,
+in neither direction.
 
-Rows are patches (MKT, BiAM: the best 16 or 6 of P), attended features (LESA), rows of a matrix (ZS-SDL) or queries (QKS: the best
-one). The chosen places [B, count, C] are kept, two bytes each; products and the gradient's choice are made for as many categories
-at a time as the budget holds.
+Rows are patches (MKT, BiAM: the best 16 or 6 of P), attended features (LESA), rows of a matrix
+(ZS-SDL) or queries (QKS: the best one). The chosen places [B, count, C] are kept, two bytes each;
+products and the gradient's choice are made for as many categories at a time as the budget holds.
 
 Shapes: B images, R rows of an image, D width, C categories.
 """
@@ -11,20 +12,26 @@ import torch
 from torch import Tensor
 
 BYTES = 12
-"""Of one product and what topk and scatter hold beside it, in float32: 5 measured on a CPU, and room for a copy elsewhere."""
+"""Of one product and what topk and scatter hold beside it, in float32: 5 measured on a CPU, and
+room for a copy elsewhere.
+"""
 
 
 def top_mean(rows: Tensor, classes: Tensor, count: int, budget: int) -> Tensor:
-    """rows [B, R, D], classes [C, D] -> scores [B, C] in float32 or wider: the mean of the `count` best products ⟨row, class⟩.
+    """rows [B, R, D], classes [C, D] -> scores [B, C] in float32 or wider: the mean of the `count`
+    best products ⟨row, class⟩.
 
-    Fewer rows than `count` are all taken. `budget` bounds, in bytes, what is held besides arguments, scores and gradients.
+    Fewer rows than `count` are all taken. `budget` bounds, in bytes, what is held besides
+    arguments, scores and gradients.
     """
     part = max(1, min(len(classes), budget // max(1, BYTES * rows.shape[0] * rows.shape[1])))
     return TopMean.apply(rows, classes, min(count, rows.shape[1]), part)
 
 
 class TopMean(torch.autograd.Function):
-    """`top_mean` for `part` categories at a time; a choice has no gradient, the chosen products share the score's."""
+    """`top_mean` for `part` categories at a time; a choice has no gradient, the chosen products
+    share the score's.
+    """
 
     @staticmethod
     def forward(ctx, rows, classes, count, part):

@@ -1,14 +1,16 @@
-"""ZS-SDL: Ben-Cohen et al., Semantic Diversity Learning for Zero-Shot Multi-label Classification, ICCV 2021; code
-Alibaba-MIIL/ZS_SDL (src/loss_functions/SDL_loss.py, src/models/utils/factory.py; its training script was not released).
+"""ZS-SDL: Ben-Cohen et al., Semantic Diversity Learning for Zero-Shot Multi-label Classification,
+ICCV 2021; code Alibaba-MIIL/ZS_SDL (src/loss_functions/SDL_loss.py, src/models/utils/factory.py;
+its training script was not released).
 
-One linear layer takes the image feature to a matrix A of M = 7 rows in the words' space; a category's score is max_m ⟨A_m, v_c⟩.
-Loss of an image with positives P and negatives N, w = 0.3:
-2 ((1 − w) (1 + D) Σ_{p, n} log(1 + exp(s_n − s_p)) / |P| + w ‖var_m A‖₁), where D, the semantic diversity, is the variance of the
-positives' word vectors, summed over dimensions (0 for one), and var_m the variance over the rows of A; both unbiased.
-An unverified category is a negative.
+One linear layer takes the image feature to a matrix A of M = 7 rows in the words' space; a
+category's score is max_m ⟨A_m, v_c⟩. Loss of an image with positives P and negatives N, w = 0.3: 2
+((1 − w) (1 + D) Σ_{p, n} log(1 + exp(s_n − s_p)) / |P| + w ‖var_m A‖₁), where D, the semantic
+diversity, is the variance of the positives' word vectors, summed over dimensions (0 for one), and
+var_m the variance over the rows of A; both unbiased. An unverified category is a negative.
 
-Deviations: the image feature is the student's global one, and its tower trains like C²SRT's (TResNet-M or -L, end to end); words
-are CLIP's text features of unit length (300-d word vectors). An image without positives or negatives costs only its regulariser.
+Deviations: the image feature is the student's global one, and its tower trains like C²SRT's
+(TResNet-M or -L, end to end); words are CLIP's text features of unit length (300-d word vectors).
+An image without positives or negatives costs only its regulariser.
 """
 
 from dataclasses import dataclass
@@ -73,7 +75,9 @@ class ZsSdlHead(nn.Module):
 
 
 def diversity(labels: Tensor, text: Tensor) -> Tensor:
-    """Variance of the positives' text features [C, D], summed over dimensions, per image [B]: (Σ ‖v‖² − ‖Σ v‖² / n) / (n − 1)."""
+    """Variance of the positives' text features [C, D], summed over dimensions, per image [B]: (Σ
+    ‖v‖² − ‖Σ v‖² / n) / (n − 1).
+    """
     positive, text = (labels == 1).to(text.dtype), text.detach()
     count = positive.sum(1)
     within = positive @ text.square().sum(1) - (positive @ text).square().sum(1) / count.clamp(
@@ -83,8 +87,9 @@ def diversity(labels: Tensor, text: Tensor) -> Tensor:
 
 
 class SoftplusPairs(torch.autograd.Function):
-    """Σ_{p, n} log(1 + exp(s_n − s_p)) / |P| per image [B] of scores [B, C] and bool masks, one positive of every image at a
-    time: memory is a few [B, C], whatever the number of positives."""
+    """Σ_{p, n} log(1 + exp(s_n − s_p)) / |P| per image [B] of scores [B, C] and bool masks, one
+    positive of every image at a time: memory is a few [B, C], whatever the number of positives.
+    """
 
     @staticmethod
     def forward(ctx, scores, positive, negative):

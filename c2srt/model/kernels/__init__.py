@@ -1,14 +1,18 @@
-"""Fused Triton kernels for ISR and for the core of the GATv2 layer, behind the functions that the torch path also offers.
+"""Fused Triton kernels for ISR and for the core of the GATv2 layer, behind the functions that the
+torch path also offers.
 
-**Not run or timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and compiled for sm_90 (with
-Triton 3.9, in bfloat16 at P = 196, D = 512, H = 8: wgmma, no register spilled). No GPU was at hand: block sizes are reasoned, not
-tuned, and nothing here says that they are faster than the torch path.
+**Not run or timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and
+compiled for sm_90 (with Triton 3.9, in bfloat16 at P = 196, D = 512, H = 8: wgmma, no register
+spilled). No GPU was at hand: block sizes are reasoned, not tuned, and nothing here says that they
+are faster than the torch path.
 
-Block sizes follow from the shapes. Autotuning picks by timing, another pick adds in another order, and two runs of one
-training would differ. Triton is imported by this package's `isr` and `gat` only, when a function is first called: a machine
-without Triton or CUDA asks `supported`, hears no, and takes the torch path.
+Block sizes follow from the shapes. Autotuning picks by timing, another pick adds in another order,
+and two runs of one training would differ. Triton is imported by this package's `isr` and `gat`
+only, when a function is first called: a machine without Triton or CUDA asks `supported`, hears no,
+and takes the torch path.
 
-Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighbours, M targets, N sources, E edges.
+Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighbours, M targets, N
+sources, E edges.
 """
 
 import os
@@ -19,15 +23,18 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 
-MOST_PATCH_BYTES = 2048  # P values: the smallest tile, 16 columns, then fits the shared memory of every card since 2020
+# P values: the smallest tile, 16 columns, then fits the shared memory of every card since 2020
+MOST_PATCH_BYTES = 2048
 MOST_WIDTH = 4096
 MOST_NEIGHBOURS = 64  # the slots are unrolled
 
 
 def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> bool:
-    """Whether the kernels can run on this tensor, float32 or bfloat16, on a GPU of compute capability 8 or more (or under
-    TRITON_INTERPRET=1), in a program that is not traced for export: the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of table
-    slots as `neighbours`, the nodes [N, D] of `attention_forward`, d a power of two from 16."""
+    """Whether the kernels can run on this tensor, float32 or bfloat16, on a GPU of compute
+    capability 8 or more (or under TRITON_INTERPRET=1), in a program that is not traced for export:
+    the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of
+    table slots as `neighbours`, the nodes [N, D] of `attention_forward`, d a power of two from 16.
+    """
     if (
         tensor.dtype not in (torch.float32, torch.bfloat16)
         or torch.compiler.is_exporting()
@@ -61,18 +68,21 @@ def runs_on(device: torch.device) -> bool:
 
 
 def interpreted() -> bool:
-    """Whether Triton's kernels run on the CPU, in its interpreter. The variable must be set before Triton is first imported."""
+    """Whether Triton's kernels run on the CPU, in its interpreter. The variable must be set before
+    Triton is first imported.
+    """
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def assignment(
     patches: Tensor, text: Tensor, scale: float, threshold: float, max_patches: int, weighted: bool
 ) -> Tensor:
-    """`c2srt.model.isr.assignment`: the pooling matrix A [B, C, P] of patches [B, P, D] raw and text [C, D]
-    (or [B, C, D]) unit rows.
+    """`c2srt.model.isr.assignment`: the pooling matrix A [B, C, P] of patches [B, P, D] raw and
+    text [C, D] (or [B, C, D]) unit rows.
 
-    Cosines, softmax and sums are float32. The torch path rounds bfloat16 cosines to bfloat16, so there the two choose
-    differently where a score is within that rounding of the boundary. Of equal scores the lower patch index is taken.
+    Cosines, softmax and sums are float32. The torch path rounds bfloat16 cosines to bfloat16, so
+    there the two choose differently where a score is within that rounding of the boundary. Of equal
+    scores the lower patch index is taken.
     """
     from c2srt.model.kernels import isr
 
@@ -82,11 +92,12 @@ def assignment(
 def attention_forward(
     target: Tensor, source: Tensor, attention: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """GATv2's attention over a neighbour table: e_ijm = a_m · LeakyReLU(t_i + s_j), α = softmax_j e, ‖_m Σ_j α_ijm s_jm.
+    """GATv2's attention over a neighbour table: e_ijm = a_m · LeakyReLU(t_i + s_j), α = softmax_j
+    e, ‖_m Σ_j α_ijm s_jm.
 
-    target [M, D], source [N, D], attention [H, d], table [M, K] rows of source or −1 -> aggregated [M, D] in source's type,
-    α [M, K, H] float32 (0 where missing). A target without a neighbour gets zeros. Indices are not checked here:
-    `reversed_adjacency` does that once.
+    target [M, D], source [N, D], attention [H, d], table [M, K] rows of source or −1 -> aggregated
+    [M, D] in source's type, α [M, K, H] float32 (0 where missing). A target without a neighbour
+    gets zeros. Indices are not checked here: `reversed_adjacency` does that once.
     """
     from c2srt.model.kernels import gat
 
@@ -102,10 +113,11 @@ def attention_backward(
     table: Tensor,
     reversed: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of target [M, D], source [N, D] and attention [H, d] (float32) for the upstream gradient [M, D] of aggregated.
+    """Gradients of target [M, D], source [N, D] and attention [H, d] (float32) for the upstream
+    gradient [M, D] of aggregated.
 
-    `alpha` is attention_forward's, `reversed` is reversed_adjacency(table, N). Deterministic: no atomics, every sum has one
-    fixed order that depends on the shapes only.
+    `alpha` is attention_forward's, `reversed` is reversed_adjacency(table, N). Deterministic: no
+    atomics, every sum has one fixed order that depends on the shapes only.
     """
     from c2srt.model.kernels import gat
 
@@ -115,20 +127,23 @@ def attention_backward(
 def reversed_adjacency(table: Tensor, sources: int) -> tuple[Tensor, Tensor]:
     """Who listens to each source: offsets int32 [N + 1], edges int32 [E].
 
-    edges[offsets[j] : offsets[j + 1]] are the flat indices i · K + k of the entries of `table` [M, K] that name source j, in
-    increasing order. Raises UserError for an index that is not below `sources`.
+    edges[offsets[j] : offsets[j + 1]] are the flat indices i · K + k of the entries of `table` [M,
+    K] that name source j, in increasing order. Raises UserError for an index that is not below
+    `sources`.
     """
     flat = table.flatten()
     if flat.numel() >= 2**31:
         raise UserError(
-            f"{flat.numel():,} edges in one tile are more than 32 bits can count: lower model.tile_mib"
+            f"{flat.numel():,} edges in one tile are more than 32 bits can count: lower"
+            " model.tile_mib"
         )
     largest, missing = (
         torch.stack([flat.max(), (flat < 0).sum()]).tolist() if len(flat) else (-1, 0)
     )
     if largest >= sources:
         raise UserError(
-            f"the neighbour table names row {largest} of {sources} sources: build the relations for this vocabulary"
+            f"the neighbour table names row {largest} of {sources} sources: build the relations for"
+            " this vocabulary"
         )
     order = flat.argsort(stable=True)[missing:]
     bounds = torch.arange(sources + 1, device=table.device, dtype=flat.dtype)

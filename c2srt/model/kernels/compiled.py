@@ -1,4 +1,6 @@
-"""Compiles the kernels for GPUs that are not there, exactly as a call would launch them, and reads what ptxas says of each."""
+"""Compiles the kernels for GPUs that are not there, exactly as a call would launch them, and reads
+what ptxas says of each.
+"""
 
 import re
 from contextlib import redirect_stdout
@@ -19,7 +21,9 @@ SLOTS, ROWS = 5, 40
 
 @dataclass(frozen=True)
 class Compiled:
-    """`registers` of a thread, `spilled` bytes of a thread (stores and loads), `shared` bytes of a program."""
+    """`registers` of a thread, `spilled` bytes of a thread (stores and loads), `shared` bytes of a
+    program.
+    """
 
     kernel: str
     registers: int
@@ -30,7 +34,9 @@ class Compiled:
 
 
 class Absent:
-    """Stands in for the driver of a GPU of compute capability `capability` (90 for 9.0): says what to compile for."""
+    """Stands in for the driver of a GPU of compute capability `capability` (90 for 9.0): says what
+    to compile for.
+    """
 
     def __init__(self, capability: int) -> None:
         self.target = GPUTarget("cuda", capability, 32)
@@ -48,10 +54,11 @@ class Absent:
 def compile_kernels(
     capability: int, patches: int, width: int, heads: int, dtype: torch.dtype
 ) -> list[Compiled]:
-    """All kernels that a head of these sizes launches: the ISR's, and the GATv2's where d = width / heads has one.
+    """All kernels that a head of these sizes launches: the ISR's, and the GATv2's where d = width /
+    heads has one.
 
-    In a process of its own: the driver is replaced, and Triton keeps what it compiled, for whichever card. Raises what Triton
-    raises if a kernel does not compile.
+    In a process of its own: the driver is replaced, and Triton keeps what it compiled, for
+    whichever card. Raises what Triton raises if a kernel does not compile.
     """
     driver.set_active(Absent(capability))
     found: list[Compiled] = []

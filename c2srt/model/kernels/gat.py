@@ -1,11 +1,13 @@
 """GATv2's attention over a fixed-degree neighbour table, forward and backward.
 
-One program holds a tile of rows × heads × d in registers and walks the neighbour slots, unrolled: no [M, K, D] tensor exists.
-The forward's softmax is the online one, so each source row is read once. The backward has a kernel over targets and
-one over sources, which walks the reversed adjacency: nothing is scattered, nothing is atomic. See the package's docstring
-for what was tested and what was not timed.
+One program holds a tile of rows × heads × d in registers and walks the neighbour slots, unrolled:
+no [M, K, D] tensor exists. The forward's softmax is the online one, so each source row is read
+once. The backward has a kernel over targets and one over sources, which walks the reversed
+adjacency: nothing is scattered, nothing is atomic. See the package's docstring for what was tested
+and what was not timed.
 
-Shapes: M targets, N sources, H heads, d = D / H, K neighbours, E edges (present entries of the table).
+Shapes: M targets, N sources, H heads, d = D / H, K neighbours, E edges (present entries of the
+table).
 """
 
 import torch
@@ -14,7 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 NEGATIVE_SLOPE = tl.constexpr(0.2)
-WARP_VALUES = 512  # of a tile that one warp holds, 16 registers a thread: a row of D = 512 then needs no barrier at all
+# of a tile that one warp holds, 16 registers a thread: a row of D = 512 then needs no barrier at
+# all
+WARP_VALUES = 512
 EDGE_VALUES = 1024  # the same for the walk over edges, which needs fewer tiles at once
 MOST_WARPS = 8
 LARGEST_PARTIALS = (
@@ -80,7 +84,9 @@ def backward_targets(
     table: Tensor,
     sizes: dict[str, int | bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """grad_target [M, D], grad_attention [H, d] float32 and the logits' gradient [M, K, H] float32."""
+    """grad_target [M, D], grad_attention [H, d] float32 and the logits' gradient [M, K, H]
+    float32.
+    """
     targets, block = len(table), rows_of(WARP_VALUES, sizes)
     grad_target, grad_logit = torch.empty_like(target), torch.empty_like(alpha)
     blocks = triton.cdiv(targets, block)
@@ -119,8 +125,9 @@ def backward_sources(
     edges: Tensor,
     sizes: dict[str, int | bool],
 ) -> Tensor:
-    """grad_source [N, D]. Segments of the edge list that belong to one source are added first, by a program each, so that a
-    hub's list is not one program's long walk."""
+    """grad_source [N, D]. Segments of the edge list that belong to one source are added first, by a
+    program each, so that a hub's list is not one program's long walk.
+    """
     grad_source = torch.empty_like(source)
     segments = len(edges) // SEGMENT
     sums = torch.empty(segments, source.shape[1], dtype=torch.float32, device=source.device)
@@ -135,7 +142,9 @@ def backward_sources(
 
 
 def constants(attention: Tensor, table: Tensor) -> dict[str, int | bool]:
-    """The kernels' constants K, H, d, H rounded up to a power of two, and the compiler's options."""
+    """The kernels' constants K, H, d, H rounded up to a power of two, and the compiler's
+    options.
+    """
     heads, width = attention.shape
     padded = triton.next_power_of_2(heads)
     warps = min(MOST_WARPS, max(1, padded * width // WARP_VALUES))
@@ -268,7 +277,9 @@ def target_kernel(
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    """`turns` blocks of targets: grad_target [M, D], grad_logit [M, K, H], and this program's part of grad_attention."""
+    """`turns` blocks of targets: grad_target [M, D], grad_logit [M, K, H], and this program's part
+    of grad_attention.
+    """
     D: tl.constexpr = H * WIDTH
     column, real = head_columns(H, WIDTH, HEADS)
     head = tl.arange(0, HEADS)
@@ -322,7 +333,9 @@ def edge_sum(
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    """What edges[start:stop], all of one source s [HEADS, d], give its gradient: Σ α u_i + ∂e a · LeakyReLU'(t_i + s)."""
+    """What edges[start:stop], all of one source s [HEADS, d], give its gradient: Σ α u_i + ∂e a ·
+    LeakyReLU'(t_i + s).
+    """
     total = tl.zeros([HEADS, WIDTH], tl.float32)
     for first in range(start, stop, EDGES):
         place = first + tl.arange(0, EDGES)
@@ -356,7 +369,9 @@ def segment_kernel(
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    """sums[b] [D] of the b-th segment of LENGTH edges, where all of them are one source's; else nothing, and nobody reads it."""
+    """sums[b] [D] of the b-th segment of LENGTH edges, where all of them are one source's; else
+    nothing, and nobody reads it.
+    """
     segment = tl.program_id(0)
     node = tl.load(table + tl.load(edges + segment * LENGTH))
     if node == tl.load(table + tl.load(edges + segment * LENGTH + LENGTH - 1)):
@@ -405,7 +420,9 @@ def source_kernel(
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    """grad_source [N, D] of one source: the edges before its first whole segment, the segments' sums, the edges after."""
+    """grad_source [N, D] of one source: the edges before its first whole segment, the segments'
+    sums, the edges after.
+    """
     D: tl.constexpr = H * WIDTH
     node = tl.program_id(0)
     column, real = head_columns(H, WIDTH, HEADS)

@@ -1,10 +1,13 @@
-"""Triton's interpreter on a NumPy that is newer than it. Only where kernels run on a CPU: compiled ones never come here."""
+"""Triton's interpreter on a NumPy that is newer than it. Only where kernels run on a CPU: compiled
+ones never come here.
+"""
 
 from triton.runtime import interpreter
 
 
 def mend_index() -> None:
-    """Lets the interpreter count a loop: Triton 3.6 makes a scalar of a one-element array by `int`, which NumPy 2.5 refuses.
+    """Lets the interpreter count a loop: Triton 3.6 makes a scalar of a one-element array by `int`,
+    which NumPy 2.5 refuses.
 
     Newer versions do what this does. Where the interpreter has another shape, nothing is changed.
     """

@@ -1,8 +1,10 @@
-"""The ISR kernel: cosines, softmax, selection and pooling weights of one block of categories in one pass.
+"""The ISR kernel: cosines, softmax, selection and pooling weights of one block of categories in one
+pass.
 
-The shape is flash attention's: the queries are a block of text rows, the keys all patches of one image, and the scores never
-leave the chip. No sort: the boundary score is found by bisection over the scores' bit patterns (order-preserving for
-floats ≥ 0), in registers. See the package's docstring for what was tested and what was not timed.
+The shape is flash attention's: the queries are a block of text rows, the keys all patches of one
+image, and the scores never leave the chip. No sort: the boundary score is found by bisection over
+the scores' bit patterns (order-preserving for floats ≥ 0), in registers. See the package's
+docstring for what was tested and what was not timed.
 
 Shapes: B images, P patches, C categories, D width.
 """
@@ -85,8 +87,10 @@ def assignment_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One block of categories of one image: unit patches [B, P, D], text [C, D] (or, with a stride, [B, C, D]) -> pooling
-    [B, C, P]. WIDEN: bfloat16 is widened before the products, for the interpreter."""
+    """One block of categories of one image: unit patches [B, P, D], text [C, D] (or, with a stride,
+    [B, C, D]) -> pooling [B, C, P]. WIDEN: bfloat16 is widened before the products, for the
+    interpreter.
+    """
     category = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     patch = tl.arange(0, PADDED)
     image = tl.program_id(1).to(tl.int64)
@@ -130,8 +134,9 @@ def unit_products(
     COLUMNS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """left[row] · right[column]ᵀ in float32: [ROWS, COLUMNS], zeros outside. float32 inputs are multiplied as three TF32
-    products: plain TF32 would move patches over the boundary."""
+    """left[row] · right[column]ᵀ in float32: [ROWS, COLUMNS], zeros outside. float32 inputs are
+    multiplied as three TF32 products: plain TF32 would move patches over the boundary.
+    """
     left_rows = left + row[:, None] * D
     right_rows = right + column[None, :] * D
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -153,12 +158,13 @@ def unit_products(
 
 @triton.jit
 def choose(scores, threshold, max_patches, index, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Which scores of each row are taken: one is, while the better ones sum to less than `threshold` and are fewer than
-    `max_patches`; of equal scores the lower index counts as better. scores [ROWS, COLUMNS] ≥ 0, or −1 for padding.
+    """Which scores of each row are taken: one is, while the better ones sum to less than
+    `threshold` and are fewer than `max_patches`; of equal scores the lower index counts as better.
+    scores [ROWS, COLUMNS] ≥ 0, or −1 for padding.
 
-    Bisection for the last score that is taken, the smallest after whose betters there is still room: after all scores above
-    `high` there is, after all above `low` there is none (−1, below the zeros, counts as such). It ends when (low, high] holds
-    at most one score, or equal ones.
+    Bisection for the last score that is taken, the smallest after whose betters there is still
+    room: after all scores above `high` there is, after all above `low` there is none (−1, below the
+    zeros, counts as such). It ends when (low, high] holds at most one score, or equal ones.
     """
     bits = scores.to(tl.int32, bitcast=True)
     low, high = tl.full([ROWS], -1, tl.int32), tl.max(bits, 1)
@@ -192,7 +198,9 @@ def choose(scores, threshold, max_patches, index, ROWS: tl.constexpr, COLUMNS: t
 
 @triton.jit
 def nth_index(mask, n, index, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Index of the n-th true entry of each row, or COLUMNS − 1 where there are fewer: bisection over the index."""
+    """Index of the n-th true entry of each row, or COLUMNS − 1 where there are fewer: bisection
+    over the index.
+    """
     before = tl.full([ROWS], -1, tl.int32)
     last = tl.full([ROWS], COLUMNS - 1, tl.int32)
     while tl.max(last - before, 0) > 1:
