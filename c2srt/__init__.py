@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from c2srt.predict import Predictor
-    from c2srt.relations.words import WordsConfig
+    from c2srt.relations.config import WordsConfig
 
 
 def load(path: "str | Path", words: "WordsConfig | None" = None) -> "Predictor":

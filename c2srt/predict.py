@@ -27,8 +27,9 @@ from c2srt.finding import find_images, has_lone_bytes, printable, summary
 from c2srt.model.export import Exported, load_export
 from c2srt.model.head import Graph
 from c2srt.pictures import Limits, Rejected
+from c2srt.relations.config import WordsConfig
 from c2srt.relations.words import FOLDER as NEW_WORDS
-from c2srt.relations.words import NewWords, WordsConfig
+from c2srt.relations.words import NewWords
 from c2srt.views import centre_pixels
 
 LIMITS = Limits(

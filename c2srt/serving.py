@@ -31,7 +31,7 @@ from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.pictures import magic
 from c2srt.predict import Encoded, Prediction, Predictor, check_labels, load
-from c2srt.relations.words import WordsConfig
+from c2srt.relations.config import WordsConfig
 
 TOPK = 5
 PARAMETERS = ("labels", "topk")

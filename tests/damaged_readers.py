@@ -26,6 +26,7 @@ from c2srt.model.export import load_export
 from c2srt.relations import batch, ledger, mined
 from c2srt.relations.answers import read_answers
 from c2srt.relations.completion import Complaint, Malformed
+from c2srt.relations.config import WordsConfig
 from c2srt.relations.endpoint import Again, Endpoint, Refused
 from c2srt.relations.prompt import make_labels
 from c2srt.relations.purse import Prices
@@ -33,7 +34,7 @@ from c2srt.relations.questions import Questions, read_list
 from c2srt.relations.table import load_relations, no_neighbours
 from c2srt.relations.table import save as save_relations
 from c2srt.relations.verdicts import reply_event
-from c2srt.relations.words import NewWords, WordsConfig
+from c2srt.relations.words import NewWords
 from c2srt.shards import ShardReader, load_index
 from c2srt.tables.collect import of_groups, read_groups
 from c2srt.teacher import TeacherCache

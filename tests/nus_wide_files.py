@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from c2srt.relations import shipped_answers
+from c2srt.relations.answers import shipped_answers
 from tests.raw_images import jpeg
 
 UNTAGGED = ("computer", "fire", "map", "swimmers", "tattoo", "whales")

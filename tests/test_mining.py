@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from c2srt.cli import main
-from c2srt.relations import load_relations
 from c2srt.relations.answers import read_answers, shipped_answers
 from c2srt.relations.endpoint import retry_after
 from c2srt.relations.mined import averaged
 from c2srt.relations.mine import Config
 from c2srt.relations.prompt import make_labels, normalised
 from c2srt.relations.questions import make_questions
+from c2srt.relations.table import load_relations
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.llm_server import KEY, LIST, MODEL, TARGET, LlmServer, as_json, relations_by_label
 from tests.mining_case import (
@@ -75,7 +75,7 @@ def test_the_same_command_again_asks_nothing_and_needs_no_key(words, monkeypatch
 
 
 def test_a_graph_is_built_from_the_mined_file(words):
-    from c2srt.relations import llm_neighbours
+    from c2srt.relations.answers import llm_neighbours
 
     with LlmServer(RELATED) as server:
         assert mine(words, server) == 0
@@ -878,7 +878,7 @@ def test_three_kills_leave_every_answer_of_open_images_exactly_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_graph_of_nus_wide_mined_is_the_graph_of_the_shipped_answers(words):
-    from c2srt.relations import llm_neighbours
+    from c2srt.relations.answers import llm_neighbours
 
     with LlmServer(
         RELATED, fault=lambda target, nth: "500" if nth == 0 and len(target) == 4 else None

@@ -14,7 +14,7 @@ import c2srt
 from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.model.export import load_export
-from c2srt.relations.words import WordsConfig
+from c2srt.relations.config import WordsConfig
 from tests.llm_server import KEY, MODEL, LlmServer
 from tests.tiny import tiny_export
 

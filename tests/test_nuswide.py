@@ -14,7 +14,8 @@ import yaml
 
 from c2srt.cli import main
 from c2srt.errors import UserError
-from c2srt.relations import load_relations, shipped_answers
+from c2srt.relations.answers import shipped_answers
+from c2srt.relations.table import load_relations
 from c2srt.samples import Samples
 from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, load_vocabulary

@@ -247,7 +247,7 @@ def test_shortlists_take_turns_and_their_coverage_is_counted():
         for row, found in zip([0, 2, 5], map(list, lists), strict=True)
     )
     assert words_of("Cherry-Blossoms of the Cities'") == {"cherry", "blossom", "of", "the", "city"}
-    from c2srt.relations import parse_answers
+    from c2srt.relations.answers import parse_answers
 
     answers = parse_answers(
         b'{"mid": "/m/a", "related": [{"mid": "/m/b", "strength": 3}, {"mid": "/m/d", "strength":'

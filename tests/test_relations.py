@@ -18,18 +18,11 @@ from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, write_json
 from c2srt.opened import read_json
-from c2srt.relations import (
-    Answers,
-    llm_neighbours,
-    load_relations,
-    parse_answers,
-    shipped_answers,
-    similar_neighbours,
-    text_neighbours,
-)
-from c2srt.relations.baselines import random_neighbours
+from c2srt.relations.answers import Answers, llm_neighbours, parse_answers, shipped_answers
+from c2srt.relations.baselines import random_neighbours, similar_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import count_labels
 from c2srt.relations.prompt import TYPES
+from c2srt.relations.table import load_relations
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.shard_folder import make_shards, make_vocabulary

@@ -12,7 +12,7 @@ from c2srt.bench.run import Config
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
-from c2srt.relations import llm_neighbours, shipped_answers
+from c2srt.relations.answers import llm_neighbours, shipped_answers
 from c2srt.vocabulary import open_images_v4
 
 CLIP_SCALE = 100.0

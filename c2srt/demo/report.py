@@ -15,7 +15,7 @@ from c2srt.files import write_json, write_text
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip
 from c2srt.opened import read_json
-from c2srt.relations import load_relations
+from c2srt.relations.table import load_relations
 from c2srt.tables.collect import Trials
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import CLIP, PRIOR, Table, trained_rows, trials

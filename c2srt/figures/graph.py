@@ -9,9 +9,10 @@ from c2srt.figures.inputs import Inputs, Missing
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
 from c2srt.relations.compare import Graph
-from c2srt.relations.report import Config as ReportConfig
+from c2srt.relations.config import ReportConfig
+from c2srt.relations.kinds import KINDS
 from c2srt.relations.report import load_graphs, most_heard
-from c2srt.relations.table import ABSENT, EDGES, KINDS, PROVENANCE, TABLE
+from c2srt.relations.table import ABSENT, EDGES, PROVENANCE, TABLE
 from c2srt.vocabulary import Vocabulary
 
 

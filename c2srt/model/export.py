@@ -32,7 +32,7 @@ from c2srt.model.head import Graph
 from c2srt.model.kinds import build_student
 from c2srt.model.network import Student
 from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
-from c2srt.relations import similar_neighbours
+from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
 from c2srt.text import embed
 from c2srt.vocabulary import Vocabulary

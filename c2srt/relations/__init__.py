@@ -1,8 +1,9 @@
 """The relation graph of the IST module as a neighbour table: which seen categories inform which
 category.
 
-Reading order: `answers.py` (mined relations, and their table), `baselines.py` and `cooccurrence.py`
-(the kinds to compare with), `table.py` (the format on disk), `build.py` (the verb `relations`);
+Reading order: `kinds.py` and `config.py` (which graphs there are, the verbs' keys), `answers.py`
+(mined relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to compare
+with), `table.py` (the format on disk), `build.py` (the verb `relations`);
 `shortlist.py`, `prompt.py`, `questions.py` (what is asked), `ledger.py`, `completion.py` and
 `endpoint.py` (what a server says), `purse.py`, `verdicts.py`, `asking.py`, `mined.py`, `mine.py`
 (the verb `relations mine`), `batch.py` (the same by file); `compare.py`, `pictures.py`, `page.py`,
@@ -17,29 +18,3 @@ Rules that hold for every kind:
 
 Letters: C categories, S seen, K neighbours, D width.
 """
-
-from c2srt.relations.answers import (
-    Answers,
-    Relation,
-    llm_neighbours,
-    parse_answers,
-    read_answers,
-    shipped_answers,
-)
-from c2srt.relations.baselines import similar_neighbours, text_neighbours
-from c2srt.relations.table import ABSENT, KINDS, Neighbours, load_relations
-
-__all__ = [
-    "ABSENT",
-    "KINDS",
-    "Answers",
-    "Neighbours",
-    "Relation",
-    "llm_neighbours",
-    "load_relations",
-    "parse_answers",
-    "read_answers",
-    "shipped_answers",
-    "similar_neighbours",
-    "text_neighbours",
-]

@@ -7,7 +7,6 @@ labels, `random` and `none` are the controls that show what a graph is worth. Le
 K neighbours.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,10 @@ from c2srt.relations.answers import (
     read_answers,
 )
 from c2srt.relations.baselines import cosines, random_neighbours, text_neighbours
+from c2srt.relations.config import GraphConfig as Config
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels, labels_identity
+from c2srt.relations.kinds import LLM, MINED
 from c2srt.relations.table import (
-    KINDS,
-    LLM,
-    MINED,
     TABLE,
     Neighbours,
     check_coverage,
@@ -37,45 +35,6 @@ from c2srt.relations.table import (
     titled,
 )
 from c2srt.vocabulary import Vocabulary, load_vocabulary
-
-RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt relations`, explained in configs/relations.yaml.
-
-    A `relations_file` makes the graph `mined`, in a folder of that name beside `llm`.
-    """
-
-    graph: str = "llm"
-    neighbours: int = 8
-    relations_file: str | None = None
-    root: str | None = None
-    shards: str = ""
-    text: str = ""
-    out: str = ""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.graph not in KINDS:
-            raise UserError(
-                f"graph={self.graph} is not a kind of relation graph: choose one of"
-                f" {', '.join(KINDS)}"
-            )
-        if self.neighbours < 1:
-            raise UserError(
-                f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without"
-                " any)"
-            )
-        if self.relations_file and self.graph == LLM:
-            self.graph = MINED
-            if Path(self.out).name == LLM:  # `out` follows from `graph`
-                self.out = str(Path(self.out).with_name(MINED))
-        if self.relations_file and self.graph != MINED:
-            raise UserError(f"graph={self.graph} reads no relations_file: leave out one of the two")
-        if self.graph == MINED and not self.relations_file:
-            self.relations_file = str(Path(self.out) / RELATIONS)
 
 
 def run(config: Config) -> None:

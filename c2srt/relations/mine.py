@@ -5,11 +5,8 @@ Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/led
 `relations.jsonl`, the relations file that `c2srt relations` reads (c2srt/relations/answers.py).
 """
 
-import math
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
 
 from c2srt.artefact import writing
 from c2srt.errors import UserError
@@ -18,83 +15,19 @@ from c2srt.interrupts import run_tasks
 from c2srt.progress import Progress
 from c2srt.relations import batch
 from c2srt.relations.asking import Asker, Pace
-from c2srt.relations.build import RELATIONS
+from c2srt.relations.config import RELATIONS
+from c2srt.relations.config import MineConfig as Config
 from c2srt.relations.endpoint import Endpoint, model_name
 from c2srt.relations.ledger import Ledger
 from c2srt.relations.mined import check_before, write_relations
-from c2srt.relations.prompt import FORMS
 from c2srt.relations.purse import MILLION, Prices, Purse
-from c2srt.relations.questions import MODES, Questions, make_questions
-from c2srt.relations.shortlist import SOURCES
+from c2srt.relations.questions import Questions, make_questions
 
 LEDGER = "ledger.jsonl"
 INCOMPLETE = 1
 SAMPLE = 50  # prompts that the estimate looks at
 BYTES_PER_TOKEN = 3.5  # of a list of English names; only the estimate uses it
 REPLY_TOKENS = 600  # about ten relations with a short explanation each; only the estimate uses it
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt relations mine`, explained in configs/relations-mine.yaml."""
-
-    model: Optional[str] = None
-    url: Optional[str] = None
-    price_input: Optional[float] = None
-    price_output: Optional[float] = None
-    budget: float = 10.0
-    seen: Optional[str] = None
-    unseen: Optional[str] = None
-    targets: Optional[list[str]] = None
-    candidates: str = "shortlist"
-    size: int = 1000
-    sources: list[str] = field(default_factory=lambda: ["similarity", "words"])
-    queries: int = 1
-    form: str = "auto"
-    temperature: Optional[float] = None
-    max_output: int = 4000
-    concurrency: int = 16
-    attempts: int = 3
-    tries: int = 8
-    backoff_s: float = 1.0
-    timeout_s: float = 120.0
-    batch_export: Optional[str] = None
-    batch_import: Any = None
-    shards: str = ""
-    text: str = ""
-    out: str = ""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("size", "queries", "max_output", "concurrency", "attempts", "tries"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name, value, choices in (
-            ("candidates", self.candidates, MODES),
-            ("form", self.form, ("auto", *FORMS)),
-        ):
-            if value not in choices:
-                raise UserError(f"{name}={value} is not known: choose one of {', '.join(choices)}")
-        if bad := next((source for source in self.sources if source not in SOURCES), None):
-            raise UserError(f"sources: {bad} is not known: choose among {', '.join(SOURCES)}")
-        if self.candidates == "shortlist" and not self.sources:
-            raise UserError(
-                f"sources is empty: choose among {', '.join(SOURCES)}, or set candidates=pages"
-            )
-        if not 0 < self.budget < math.inf:
-            raise UserError(
-                f"budget={self.budget} must be an amount of USD above zero: it is the most that"
-                " mining may cost"
-            )
-        if min(self.backoff_s, self.timeout_s) <= 0:
-            raise UserError(
-                f"backoff_s={self.backoff_s} and timeout_s={self.timeout_s} must be above zero"
-            )
-        self.batch_import = (
-            [self.batch_import] if isinstance(self.batch_import, str) else self.batch_import
-        )
-        if self.batch_export and self.batch_import:
-            raise UserError("batch_export and batch_import are two steps: give one of them")
 
 
 def run(config: Config) -> int:

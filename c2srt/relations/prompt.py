@@ -37,7 +37,6 @@ READ_AS = {
     "cooccurrence": "co-occurrence",
     "part-whole": "part-whole",
 }
-FORMS = ("json", "text")
 NONE = "No related categories"
 BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d{1,9})[^\w\n]*?:")
 

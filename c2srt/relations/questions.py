@@ -9,21 +9,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of
+from c2srt.relations.config import SOURCES, MineConfig
 from c2srt.relations.cooccurrence import count_labels, labels_identity
 from c2srt.relations.prompt import VERSION, Labels, make_labels, question
-from c2srt.relations.shortlist import SOURCES, shortlists
+from c2srt.relations.shortlist import shortlists
 from c2srt.vocabulary import Vocabulary, load_vocabulary
-
-if TYPE_CHECKING:
-    from c2srt.relations.mine import Config
-
-MODES = ("shortlist", "pages")
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ def find_rows(vocabulary: Vocabulary, targets: list[str] | None) -> list[int]:
     return list(rows)
 
 
-def make_questions(config: "Config", model: str) -> Questions:
+def make_questions(config: MineConfig, model: str) -> Questions:
     """The questions of a mining config. Raises UserError."""
     vocabulary = label_list(config.shards, config.seen, config.unseen)
     labels, rows = make_labels(vocabulary), find_rows(vocabulary, config.targets)
@@ -181,7 +176,7 @@ def make_questions(config: "Config", model: str) -> Questions:
 
 
 def shortlisted(
-    config: "Config", vocabulary: Vocabulary, rows: list[int]
+    config: MineConfig, vocabulary: Vocabulary, rows: list[int]
 ) -> tuple[dict[int, np.ndarray], dict]:
     """Each row's shortlist, and what the lists were made from."""
     made_from: dict[str, str] = {source: "" for source in SOURCES if source in config.sources}

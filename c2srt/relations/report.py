@@ -5,9 +5,7 @@ Writes report.json (everything), report.md (the same for reading), listeners.png
 figure10-<category>.png, lookup.html.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import polars as pl
@@ -19,34 +17,15 @@ from c2srt.hints import Command
 from c2srt.opened import INTEGER, NUMBER, TEXT, read_json, read_parquet
 from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
+from c2srt.relations.config import ReportConfig as Config
+from c2srt.relations.kinds import KINDS, LLM
 from c2srt.relations.questions import find_rows
-from c2srt.relations.table import EDGES, KINDS, PROVENANCE, Provenance, load_relations
+from c2srt.relations.table import EDGES, PROVENANCE, Provenance, load_relations
 from c2srt.shown import file_name, markdown, shown
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 SHORTLISTS = (100, 300, 1000, 2000)
 NAMES = 12  # of a list, in report.md
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt relations report`, explained in configs/relations-report.yaml."""
-
-    graphs: Optional[list[str]] = None
-    folder: str = ""
-    neighbours: Optional[int] = None
-    draw: list[str] = field(default_factory=list)
-    shards: str = ""
-    text: str = ""
-    out: str = ""
-
-    def __post_init__(self) -> None:
-        if self.neighbours is not None and self.neighbours < 1:
-            raise UserError(f"neighbours={self.neighbours} must be at least 1")
-        if bad := next((kind for kind in self.graphs or () if kind not in KINDS), None):
-            raise UserError(
-                f"graphs: {bad} is not a kind of relation graph: choose among {', '.join(KINDS)}"
-            )
 
 
 def run(config: Config) -> None:
@@ -140,7 +119,7 @@ def shortlist_coverage(config: Config, vocabulary: Vocabulary, graphs: list[Grap
 
     None without an llm graph or text features.
     """
-    mined = next((graph for graph in graphs if graph.kind == "llm"), None)
+    mined = next((graph for graph in graphs if graph.kind == LLM), None)
     if (
         mined is None
         or not (Path(config.text) / "text.json").is_file()

@@ -23,7 +23,6 @@ from c2srt.relations.cooccurrence import Counts, most_together
 from c2srt.relations.table import ABSENT
 from c2srt.vocabulary import Vocabulary
 
-SOURCES = ("similarity", "words", "cooccurrence")
 ROWS = 256  # of the similarity matrix held at once
 WORD = re.compile(r"[^\W_]+")
 

@@ -25,11 +25,10 @@ from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.opened import open_npy, read_json, wrong
+from c2srt.relations.kinds import KINDS
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
-LLM, MINED = "llm", "mined"  # relations that came with the data set; relations mined by its user
-KINDS = (LLM, MINED, "similarity", "cooccurrence", "random", "none")
 ABSENT = -1
 FAR_LESS = 0.5  # of the share of categories with neighbours that the graph in the same folder has
 

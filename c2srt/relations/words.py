@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -35,10 +35,10 @@ from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.opened import misfit, parse_json, read_lines
+from c2srt.relations.config import MineConfig, WordsConfig
 from c2srt.relations.table import ABSENT
 from c2srt.vocabulary import Vocabulary
 
-KINDS = ("similarity", "llm")
 FOLDER = "new-words"
 NEARLY = 1e-3
 
@@ -50,29 +50,6 @@ class Line:
     word: str
     feature: str
     similar: list[Annotated[int, Within(ge=ABSENT, le=2**31)]]
-
-
-@dataclass
-class WordsConfig:
-    """How new words find their neighbours; the keys of `llm` are those of `c2srt relations
-    mine`.
-    """
-
-    neighbours: str = "similarity"
-    cache: Optional[str] = None
-    model: Optional[str] = None
-    url: Optional[str] = None
-    price_input: Optional[float] = None
-    price_output: Optional[float] = None
-    budget: float = 1.0
-    size: int = 1000
-    queries: int = 1
-
-    def __post_init__(self) -> None:
-        if self.neighbours not in KINDS:
-            raise UserError(
-                f"words.neighbours={self.neighbours} is not known: choose one of {', '.join(KINDS)}"
-            )
 
 
 class NewWords:
@@ -185,11 +162,11 @@ class NewWords:
             model_name,
         )  # openai takes a second to import, and only this needs it
         from c2srt.relations.ledger import Ledger
-        from c2srt.relations.mine import Config, ask, unanswered
+        from c2srt.relations.mine import ask, unanswered
         from c2srt.relations.mined import averaged, collect
 
         own = self.config
-        config = Config(
+        config = MineConfig(
             model=own.model,
             url=own.url,
             price_input=own.price_input,

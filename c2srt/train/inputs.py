@@ -18,8 +18,7 @@ from c2srt.model.head import Graph
 from c2srt.model.kinds import build_student
 from c2srt.model.network import Student
 from c2srt.opened import read_json
-from c2srt.relations import load_relations
-from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE
+from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE, load_relations
 from c2srt.shards import ShardIndex, load_index
 from c2srt.teacher import cache_key
 from c2srt.text import FEATURES, PROVENANCE as TEXT_RECORD, load_text
