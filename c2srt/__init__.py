@@ -1,5 +1,6 @@
-"""C²SRT: open-vocabulary multi-label recognition. `c2srt.load(path).predict(images, labels)` needs
-nothing else.
+"""C²SRT: open-vocabulary multi-label recognition.
+
+`c2srt.load(path).predict(images, labels)` needs nothing else.
 """
 
 from typing import TYPE_CHECKING

@@ -7,7 +7,7 @@ memory of the old one; a picture whose processes die TRIES times is `crashed`. S
 picture depends on nothing but the picture, and nothing need be written down.
 
     python -m c2srt.apart c2srt.pictures:decode 300     what it runs: the function, and the CPU
-    seconds that a call may take
+                                                        seconds that a call may take
 """
 
 import ctypes

@@ -2,11 +2,11 @@
 current only as a whole.
 
     <folder>/<record>           a JSON object, written last and removed first: what the files were
-    made from, and under "files"
-                                the SHA-256 of each, so that files of two runs never pass for one
-                                artefact
+                                made from, and under "files" the SHA-256 of each, so that files of
+                                two runs never pass for one artefact
     <folder>/<name>-<key>/      what a run that was killed keeps for the next one to go on from;
-    gone once the record is there <folder>/lock               only while a command writes
+                                gone once the record is there
+    <folder>/lock               only while a command writes
     <folder>/*.tmp-<pid>        what a killed run left; gone with the next one
 
 A verb that finds its artefact current still finishes what a killed run did not: `tidy`.

@@ -1,5 +1,4 @@
-"""`c2srt <verb> [key=value …]`: composes the verb's YAML with Hydra, turns it into the verb's
-dataclass, runs it.
+"""`c2srt <verb> [key=value …]`: composes a verb's YAML, makes its dataclass of it, runs it.
 
 This is the only file that imports hydra or omegaconf. A verb is a module with a `Config` dataclass
 and `run(config)`; it is named here as a string and imported when called, so that `c2srt --help` is

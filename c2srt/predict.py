@@ -1,5 +1,4 @@
-"""`c2srt predict`, and `c2srt.load(path).predict(images, labels)`: any photo, any list of words,
-ranked.
+"""`c2srt predict`, and `c2srt.load(path).predict(images, labels)`: any photo, any words, ranked.
 
 A word of the model's vocabulary keeps its text feature and neighbours; any other gets a text
 feature from the exported text tower and neighbours by text similarity or from a language model,

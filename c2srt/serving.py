@@ -1,8 +1,8 @@
 """An export behind `mlflow models serve`: pictures come in as base64, ranked labels go out.
 
     POST /invocations  {"inputs": [{"image": "<base64 of a JPEG, PNG, …>"}], "params": {"labels":
-    ["dog", "red car"], "topk": 5}} →                  {"predictions": [{"labels": [{"label": "dog",
-    "score": 7.1}, …]}]}
+                       ["dog", "red car"], "topk": 5}}
+    →                  {"predictions": [{"labels": [{"label": "dog", "score": 7.1}, …]}]}
 
 Without "labels" the model's vocabulary is ranked. A picture that cannot be read has "labels": []
 and an "error"; a request that makes no sense, or is larger than c2srt/serving_limits.py says, is

@@ -1,10 +1,12 @@
 """The shard folder: what `c2srt shard` writes and everything downstream reads.
 
     <shards>/index.json                 this file's `ShardIndex`; written last, so its presence
-    means "complete" <shards>/vocabulary.json            c2srt/vocabulary.py
+                                        means "complete"
+    <shards>/vocabulary.json            c2srt/vocabulary.py
     <shards>/<split>-000000.tar         POSIX tar readable by webdataset: `<id>.jpg`, `<id>.json`,
-    adjacent, sorted by id <shards>/<split>-000000.parquet     the shard's sidecar: a row for
-    *every* input image, packed or not
+                                        adjacent, sorted by id
+    <shards>/<split>-000000.parquet     the shard's sidecar: a row for *every* input image, packed
+                                        or not
 
 `<id>.json` = {"id", "positive": [MID…], "negative": [MID…], "width", "height" (of the packed JPEG,
 pixels), "source": {…where the image came from}, "attribution": {"author", "license", "landing_url",

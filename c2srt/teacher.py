@@ -2,11 +2,11 @@
 need not run it.
 
     <teacher>/<shard>.npy    float16 [V', count, D], V' = max(views.count, 1), aligned to the
-    shard's samples; memory-mapped <teacher>/<shard>.json   {"key": hash, "sha256": of the shard,
-    "bytes": of the .npy}; written after the .npy, so it marks a
-                             finished shard
+                             shard's samples; memory-mapped
+    <teacher>/<shard>.json   {"key": hash, "sha256": of the shard, "bytes": of the .npy}; written
+                             after the .npy, so it marks a finished shard
     <teacher>/teacher.json   what the cache was made from; written last, so its presence means
-    "complete"
+                             "complete"
 
 A feature is a pure function of (CLIP weights and preprocessing, view settings, seed, the shard's
 bytes): those are the key, and a cache of another key is refused. D is the joint width.

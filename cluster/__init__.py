@@ -1,5 +1,6 @@
-"""The jobs, as Ray and DeepSpeed run them; `python -m cluster.<job>` is what `ray job submit` and
-the Slurm scripts call.
+"""The jobs, as Ray and DeepSpeed run them.
+
+`python -m cluster.<job>` is what `ray job submit` and the Slurm scripts call.
 """
 
 import sys

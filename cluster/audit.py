@@ -1,6 +1,4 @@
-"""`c2srt audit`: re-reads every shard against the index, the sidecars and the CSVs, in parallel;
-exit 1 on any disagreement.
-"""
+"""`c2srt audit`: re-reads every shard against index, sidecars and CSVs; exit 1 on disagreement."""
 
 import itertools
 import json

@@ -1,5 +1,4 @@
-"""`c2srt evaluate`: scores the test shards in pieces under Ray, merges what they leave behind,
-writes results.json.
+"""`c2srt evaluate`: scores the test shards in pieces under Ray, merges them into results.json.
 
 A piece is a fixed run of images, the same for any number of workers, and waits on disk when done,
 so a killed run goes on.

@@ -1,8 +1,7 @@
-"""`c2srt export`: one plain safetensors + config from a training checkpoint, whatever its ZeRO
-stage and number of workers.
+"""`c2srt export`: one plain safetensors + config from a checkpoint of any ZeRO stage and workers.
 
-c2srt export checkpoint=runs/miniature/train out=my_model                       the newest
-checkpoint c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…    that one
+c2srt export checkpoint=runs/miniature/train out=my_model      the newest checkpoint
+c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…   that one
 """
 
 import sys

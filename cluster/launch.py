@@ -1,12 +1,13 @@
 """Starts Ray over a Slurm allocation, runs one job on it and takes everything down: what the
 scripts in slurm/ end in.
 
-    exec python -m cluster.launch train data=openimages … -- "$@"       keys of the script, then
-    those of the command line
+    exec python -m cluster.launch train data=openimages … -- "$@"
 
-    launcher (batch script, first node) ── srun ──> cluster.launch_node on every node ──> `ray
-    start`
-             └──> python -m cluster.train …  once every node has joined
+(keys of the script, then those of the command line)
+
+    launcher (batch script, first node)
+        ├── srun ──> cluster.launch_node on every node ──> `ray start`
+        └──> python -m cluster.train …  once every node has joined
 
 The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs,
 GPUs), "n1 joined", "n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says

@@ -1,5 +1,4 @@
-"""`c2srt shard`: raw images + label CSVs → the shard folder that c2srt/shards.py specifies, one Ray
-task a shard.
+"""`c2srt shard`: raw images + label CSVs → c2srt/shards.py's shard folder, one Ray task a shard.
 
 A run killed at any moment is repeated with the same command: finished shards stay, the rest is
 made. index.json comes last.

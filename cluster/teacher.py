@@ -1,5 +1,4 @@
-"""`c2srt teacher`: caches the frozen CLIP's global feature of every image and view, one Ray task a
-shard.
+"""`c2srt teacher`: caches the frozen CLIP's feature of every image and view, a Ray task a shard.
 
 A run killed at any moment is repeated with the same command: finished shards stay. Their features
 are specified in c2srt/teacher.py. `teacher.json` comes last.

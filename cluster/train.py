@@ -1,8 +1,8 @@
-"""`c2srt train`: DeepSpeed ranks as the workers of Ray Train's TorchTrainer; a failure starts them
-again (cluster/attempts.py).
+"""`c2srt train`: DeepSpeed ranks as workers of Ray Train; failures start them again (attempts.py).
 
-    c2srt train data=miniature workers=2 ray job submit --working-dir . -- python -m cluster.train
-    data=openimages work=/shared/c2srt workers=8 gpus_per_worker=1
+    c2srt train data=miniature workers=2
+    ray job submit --working-dir . -- python -m cluster.train data=openimages \\
+        work=/shared/c2srt workers=8 gpus_per_worker=1
 
 Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go
 on), 130 by Ctrl-C likewise (a second one ends at once), 2 bad input, a full disk, too few nodes or

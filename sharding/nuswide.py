@@ -1,10 +1,11 @@
 r"""NUS-WIDE as it lies on disk → the same parquet as sharding/annotations.py writes, so that all
 that follows is shared.
 
-    ImageList/{Train,Test}Imagelist.txt                             an image a line:
-    `actor\0001_2124494179.jpg`, CRLF NUS_WID_Tags/TagList1k.txt, {Train,Test}_Tags1k.dat
-    the user tags: a line an image, a column a tag, 0 or 1 ConceptsList/Concepts81.txt,
-    Groundtruth/TrainTestLabels/Labels_<concept>_Test.txt     what people judged: 0 or 1 a line
+    ImageList/{Train,Test}Imagelist.txt      an image a line: `actor\0001_2124494179.jpg`, CRLF
+    NUS_WID_Tags/TagList1k.txt, {Train,Test}_Tags1k.dat    the user tags: a line an image, a column
+                                                           a tag, 0 or 1
+    ConceptsList/Concepts81.txt, Groundtruth/TrainTestLabels/Labels_<concept>_Test.txt
+                                             what people judged: 0 or 1 a line
     Flickr/<folder>/<name>.jpg
 
 Seen categories are the tags that are no concept (925 of 1,000), unseen ones the 81 concepts; there

@@ -4,10 +4,12 @@
 A new command in README, slurm/README.md, c2srt/*.md, docs/, a YAML or Slurm comment, or in the
 code, fails the test until it has a row here.
 
-run       by a shell, on a small miniature (paths substituted) stub      the same, against a model
-server of the tests long      the same, over a minute: `pytest -m long`, by hand composed  read by
-zsh and sh, composed by Hydra and checked by the verb's dataclass; the reason says why no more shell
-read by `bash -n`; the reason says what runs it
+run       by a shell, on a small miniature (paths substituted)
+stub      the same, against a model server of the tests
+long      the same, over a minute: `pytest -m long`, by hand
+composed  read by zsh and sh, composed by Hydra and checked by the verb's dataclass; the reason says
+          why no more
+shell     read by `bash -n`; the reason says what runs it
 """
 
 RUN, STUB, LONG, COMPOSED, SHELL = "run", "stub", "long", "composed", "shell"

@@ -2,13 +2,16 @@
 as it reads the real one.
 
 <root>/2018_04/class-descriptions.csv, classes-trainable.txt (= seen), classes-seen.txt,
-classes-unseen.txt <root>/2018_04/train/train-images-boxable-with-rotation.csv,
-train-annotations-human-imagelabels.csv (and so on) <root>/images/<split>/<16 hex>.jpg
+               classes-unseen.txt
+<root>/2018_04/train/train-images-boxable-with-rotation.csv,
+                     train-annotations-human-imagelabels.csv (and so on)
+<root>/images/<split>/<16 hex>.jpg
 <root>/relations.jsonl            the `llm` graph, an oracle (c2srt/demo/knowledge.py)
 <root>/groups.csv                 mid, group of each unseen category: its words explain it ("words")
-or not ("opaque") <root>/truth.npz                  ids and every true label of each split: what
-real data never have; evaluation only <root>/miniature.json             written last: what the
-folder was made from
+                                  or not ("opaque")
+<root>/truth.npz                  ids and every true label of each split: what real data never have;
+                                  evaluation only
+<root>/miniature.json             written last: what the folder was made from
 """
 
 import base64

@@ -1,5 +1,4 @@
-"""`c2srt demo`: draws the miniature Open Images, pre-trains its CLIP, then walks the whole road
-with the ordinary commands.
+"""`c2srt demo`: draws the miniature, pre-trains its CLIP, walks the road with ordinary commands.
 
 Every step is printed as the command that does the same; nothing here is done that a person could
 not type. Run again it goes on where it stopped: each command knows what it has finished.

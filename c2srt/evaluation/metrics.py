@@ -2,8 +2,9 @@
 
 Shapes: n entries (one verified image-category pair each), C categories. An entry is one uint64 key:
 
-    bits 63…40 category · 39…8 rank of the score, best first · 7…0 flags (bit 0 positive, the rest
-    the caller's)
+    bits 63…40  category
+         39…8   rank of the score, best first
+         7…0    flags (bit 0 positive, the rest the caller's)
 
 so one sort of plain integers brings the entries of every category together, best score first, and
 equal scores side by side. Nothing but the keys decides the result, hence it is bit-equal for any

@@ -4,14 +4,14 @@ Each protocol takes a `Part` of all test images and a label set and returns AP [
 for every category that its mean leaves out; `np.nanmean` of it is the mAP. Labels: −1 verified
 absent, +1 present, 0 not verified.
 
-| name        | images                                | categories in the mean          | AP of
-category c                   |
-|-------------|---------------------------------------|---------------------------------|------------------------------------|
-| per_class   | with a positive in the label set      | with a positive                 | over
-images with label ±1 for c    | | lesa        | all                                   | all; no
-positive counts as 0    | over images with label ±1 for c    | | biam_legacy | with a positive in
-the label set      | with any ±1                     | over *all* verified labels of them | | dense
-| all                                   | with a positive                 | 0 counts as −1 |
+| name        | images           | categories in the mean   | AP of category c                   |
+|-------------|------------------|--------------------------|------------------------------------|
+| per_class   | with a positive  | with a positive          | over images with label ±1 for c    |
+| lesa        | all              | all; no positive is 0    | over images with label ±1 for c    |
+| biam_legacy | with a positive  | with any ±1              | over *all* verified labels of them |
+| dense       | all              | with a positive          | 0 counts as −1                     |
+
+An image "with a positive" has one in the label set.
 """
 
 import math

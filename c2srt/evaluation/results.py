@@ -3,21 +3,23 @@
 results.json (fractions 0–1; null where nothing can be measured):
 
     {"checkpoint": str | null, "vocabulary": hash | null, "images": N,
-     "zsl": {"mAP": {"per_class", "lesa", "biam_legacy", "dense"},       the protocols of
-     protocols.py that were asked for
-             "F1@10": {"P", "R", "F1"}, …,                               over the images with a
-             positive in the label set "positives_per_image",
-             of the same images; equals K·P@K / R@K "images",
-             how many those are "categories": {"all", "verified", "positive"},               with
-             any label ±1, with a label +1 "all_images": {"F1@10": …, "positives_per_image"},
-             the same over every image (NUS-WIDE's tables) "ci95": {"mAP": {"per_class": [low,
-             high], "lesa"}, "F1@10": {"P", "R", "F1"}, …}},   absent without draws
-     "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…}, "bootstrap":
-     {"draws", "seed"} | null, "published": {"zsl", "gzsl": positives per image, "over": "all" |
-     "positive"} | null, "given_away": ["unseen/seen name", …],                              the
-     last two from a vocabulary (known.py) "warnings": ["…", …],
-     sentences: figures that look surer than they are "files": {"per_category.csv": SHA-256}}
-     of the table that belongs to these results
+     "zsl": {"mAP": {"per_class", "lesa", "biam_legacy", "dense"},   those protocols of protocols.py
+                                                                     that were asked for
+             "F1@10": {"P", "R", "F1"}, …,                   over the images with a positive in the
+                                                             label set
+             "positives_per_image",                          of the same images; equals K·P@K / R@K
+             "images",                                       how many those are
+             "categories": {"all", "verified", "positive"},  with any label ±1, with a label +1
+             "all_images": {"F1@10": …, "positives_per_image"},      the same over every image
+                                                                     (NUS-WIDE's tables)
+             "ci95": {"mAP": {"per_class": [low, high], "lesa"},     absent without draws
+                      "F1@10": {"P", "R", "F1"}, …}},
+     "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…},
+     "bootstrap": {"draws", "seed"} | null,
+     "published": {"zsl", "gzsl": positives per image, "over": "all" | "positive"} | null,
+     "given_away": ["unseen/seen name", …],       the last two from a vocabulary (known.py)
+     "warnings": ["…", …],                        sentences: figures that look surer than they are
+     "files": {"per_category.csv": SHA-256}}      of the table that belongs to these results
 """
 
 import json

@@ -1,8 +1,8 @@
 """Figures 4, 5 and 9: mAP and F1@K over K, α and λ, from the sweeps that `c2srt tables` writes.
 
-<tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x", "trials":
-[{"clip", "seed", "values":
-                              {"zsl/mAP/per_class": fraction, "gzsl/F1@10/F1": …}}]}]}
+<tables_folder>/<name>.json   {"table", "caption", "axis", "rows": [{"name", "x",
+                              "trials": [{"clip", "seed", "values": {"zsl/mAP/per_class": fraction,
+                              "gzsl/F1@10/F1": …}}]}]}
 """
 
 import re

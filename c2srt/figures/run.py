@@ -1,10 +1,10 @@
 """`c2srt figures`: draws what is missing or out of date.
 
-<out>/<figure>.png (300 dpi), <figure>.pdf    a figure <out>/isr-patches-pieces-<key>/
-what an interrupted run has counted (patch_counts.py) <out>/<figure>.json
-{"made_from": {…}, "numbers": {…}, "files": {…}}: its sources, the numbers that
-                                              it shows, and the record of the two pictures
-                                              (c2srt/artefact.py)
+<out>/<figure>.png (300 dpi), <figure>.pdf    a figure
+<out>/isr-patches-pieces-<key>/               what an interrupted run has counted (patch_counts.py)
+<out>/<figure>.json                           {"made_from": {…}, "numbers": {…}, "files": {…}}: its
+                                              sources, the numbers that it shows, and the record of
+                                              the two pictures (c2srt/artefact.py)
 """
 
 from collections.abc import Callable

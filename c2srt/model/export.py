@@ -1,13 +1,11 @@
 """The exported model: two files that need neither DeepSpeed nor the training config.
 
 model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen
-CLIP's other weights
-                    (text tower, logit_scale; open_clip names), `text` [C, D] unit rows, `table`
-                    int32 [C, K]; after `c2srt tune` also `context`, the learned embeddings of the
-                    one template
+                    CLIP's other weights (text tower, logit_scale; open_clip names), `text` [C, D]
+                    unit rows, `table` int32 [C, K]; after `c2srt tune` also `context`, the learned
+                    embeddings of the one template
 config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"},
-"vocabulary": {…},
-                    "templates": […], "made_from": {…}}
+                    "vocabulary": {…}, "templates": […], "made_from": {…}}
 """
 
 from collections.abc import Callable

@@ -5,10 +5,10 @@ Shapes: N nodes (a node is one category of one image, the images of a tile one a
 nodes of a part, D width, H heads, K neighbours (self-loop included), d = D / H.
 
 One layer, for every node i and head h, over the neighbours j of i:
-    s_j = W_source x_j,  t_i = W_target x_i                 (per-head slices of D × D projections,
-    once a node) e_ij = a_h · LeakyReLU(t_i + s_j),  α_i = softmax_j(e_ij)          (eq. 20, 22)
-    x'_i = [x_i +] ‖_h ELU(W_out^h Σ_j α_ij s_j)                       (eq. 23; W_out commutes with
-    the sum)
+    s_j = W_source x_j,  t_i = W_target x_i         (per-head slices of D × D projections, once a
+                                                     node)
+    e_ij = a_h · LeakyReLU(t_i + s_j),  α_i = softmax_j(e_ij)      (eq. 20, 22)
+    x'_i = [x_i +] ‖_h ELU(W_out^h Σ_j α_ij s_j)    (eq. 23; W_out commutes with the sum)
 This is PyG's GATv2Conv (lin_l = W_source, lin_r = W_target) followed by W_out, σ and the optional
 residual.
 

@@ -1,10 +1,9 @@
 """Measured rates of this machine for the configured model, as a small JSON file that later plans
 read.
 
-    {"kind": "cpu", "machine": "…", "date": "…", "torch": "…", "threads": 2, "values": {…fields of
-    Cluster…},
-     "seconds": {piece: median seconds of a call}, "clip": "ViT-B-16", "precision": "fp32",
-     "images": 2}
+    {"kind": "cpu", "machine": "…", "date": "…", "torch": "…", "threads": 2,
+     "values": {…fields of Cluster…}, "seconds": {piece: median seconds of a call},
+     "clip": "ViT-B-16", "precision": "fp32", "images": 2}
 
 Timed in turns: a matrix product of the ViT's own shape, a copy, decoding, the ViT, ISR and the
 whole head alone for few images, and whole steps. An efficiency is what a piece reaches of the

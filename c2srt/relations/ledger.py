@@ -1,14 +1,16 @@
 """The ledger of a mining run: JSONL, append-only, one line an event, so that a run killed at any
 moment can go on.
 
-    {"ledger": 1, "identity": {…}, "hash": "…"}                  the first line: what the questions
-    depend on {"event": "ask", "id", "target", "query", "page", "attempt", "time", "bound",
-    "prompt", …}   written before a request is sent {"event": "fault", "id", "attempt", "time",
-    "reason", "billed"}                    it failed on the way {"event": "reply", "id", "attempt",
-    "time", "final", "verdict", "text", "endpoint", "model", "finish",
-     "tokens": [in, out], "cost", "related", "unusable"}
-    {"event": "settle", "id", "time", "final", "related"}                              an earlier
-    reply is taken after all
+    {"ledger": 1, "identity": {…}, "hash": "…"}
+        the first line: what the questions depend on
+    {"event": "ask", "id", "target", "query", "page", "attempt", "time", "bound", "prompt", …}
+        written before a request is sent
+    {"event": "fault", "id", "attempt", "time", "reason", "billed"}
+        it failed on the way
+    {"event": "reply", "id", "attempt", "time", "final", "verdict", "text", "endpoint", "model",
+     "finish", "tokens": [in, out], "cost", "related", "unusable"}
+    {"event": "settle", "id", "time", "final", "related"}
+        an earlier reply is taken after all
 
 A request's id is the hash of (identity, target, query, page). Its answer is the one event with
 `final` true: a reply that cannot be read or invents names is kept, with `final` false, and the

@@ -1,10 +1,10 @@
 """The neighbour table on disk.
 
     <relations>/neighbours.npy   int32 [C, K] of vocabulary columns, best first, −1 absent: all that
-    training reads <relations>/edges.parquet    the same edges for people and reports: target and
-    source (MIDs), place (0 = best), strength
-                                 (float32: mean answer 0–3, cosine, or co-occurrence probability;
-                                 null for random), type (str)
+                                 training reads
+    <relations>/edges.parquet    the same edges for people and reports: target and source (MIDs),
+                                 place (0 = best), strength (float32: mean answer 0–3, cosine, or
+                                 co-occurrence probability; null for random), type (str)
     <relations>/relations.json   provenance, the record of both (c2srt/artefact.py)
 
 Letters: C categories, K neighbours.

@@ -5,8 +5,8 @@ model as `c2srt relations mine` does, and takes the similar ones for a word that
 an answer. Either way the model needs no training.
 
     <cache>/words-<hash>.jsonl   {"word", "feature": base64 of float32 [D], "similar": [column…]}, a
-    line a word <cache>/mined-<hash>.jsonl   the ledger (c2srt/relations/ledger.py) of the questions
-    about words
+                                 line a word
+    <cache>/mined-<hash>.jsonl   the ledger (c2srt/relations/ledger.py) of the questions about words
 
 The hashes cover what the lines depend on: vocabulary, text features, templates, K; model and
 shortlist for the ledger. Where the folder cannot be written, words are kept for the life of the

@@ -3,9 +3,10 @@ training and an evaluation a trial.
 
 Folders, below the work folder (a further CLIP n has one of its own, <work>/clip-<n>):
     text, text-simple, relations/<graph>, teacher    what `c2srt text`, `relations` and `teacher`
-    write evaluation-<untrained>                           results of CLIP and of the class prior
+                                                     write
+    evaluation-<untrained>                           results of CLIP and of the class prior
     <run>/seed-<n>                                   a training; its evaluation/ and row.json, which
-    says what it was made with
+                                                     says what it was made with
 """
 
 import os

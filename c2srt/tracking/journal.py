@@ -3,14 +3,17 @@ it was sent.
 
     <folder>/tracking.jsonl   one entry a line, only ever appended to:
                               {"open": {"token", "experiment", "name", "parent", "params", "tags",
-                              "time"}} once, and once more with another experiment {"tags": {…}}
-                              what a further attempt adds {"metrics": {name: value}, "step", "time"}
-                              {"artifact": path, "folder": str | null}  paths inside the folder are
-                              relative to it {"model": path, "register": name | null, "step"} a
-                              "mark" in an entry tells whoever wrote it that it need not be written
-                              again {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
+                               "time"}}    once, and once more with another experiment
+                              {"tags": {…}}    what a further attempt adds
+                              {"metrics": {name: value}, "step", "time"}
+                              {"artifact": path, "folder": str | null}    paths inside the folder
+                                                                          are relative to it
+                              {"model": path, "register": name | null, "step"}
+                              a "mark" in an entry tells whoever wrote it that it need not be
+                              written again
+                              {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
     <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the
-    journal that MLflow has}
+                              journal that MLflow has}
 
 Times are milliseconds since 1970. Every entry may be sent twice without harm: a metric point is its
 name, step, time and value, the run is found again by its token, so a kill between sending and

@@ -4,8 +4,9 @@ belong to.
     <out>/checkpoints/step-00000100/
         weights.safetensors     the trainable parameters, whole, float32 (`c2srt export` reads it)
         optimizer.safetensors   AdamW's two moments of each: exp_avg.<name> and exp_avg_sq.<name>,
-        whole, float32 complete.json           `Record`; the folder is renamed from its temporary
-        name once this is on disk
+                                whole, float32
+        complete.json           `Record`; the folder is renamed from its temporary name once this is
+                                on disk
 
 Any number of workers, micro-batch, ZeRO stage and offload goes on from it, and nothing in it is
 code. A folder under a temporary name, or without complete.json, was cut short: it is ignored, and

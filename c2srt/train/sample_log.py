@@ -1,7 +1,7 @@
 """A record of the samples that a training consumed, for audits: `record_samples=true`.
 
     <out>/samples/rank-<r>.jsonl    one line an update: {"step": finished updates, "ids": real
-    samples, in order}
+                                    samples, in order}
 
 Ranks take runs of the global batch, so the ids of a step are those of its ranks one after another,
 whatever their number. A step's lines are written when its samples are handed over; a step that a

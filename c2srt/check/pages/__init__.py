@@ -1,9 +1,10 @@
 """Kept pages: what a check found on a card, a folder each, `<date>-<card>`, with check.json,
 check.txt and, from a full run, calibration.json and cluster.yaml.
 
-    c2srt check keep out=runs/check       copies a finished record here c2srt plan
-    calibration=<folder> …     plans with a kept calibration c2srt bench head
-    prints what kept pages say of the same part below its own table
+    c2srt check keep out=runs/check       copies a finished record here
+    c2srt plan calibration=<folder> …     plans with a kept calibration
+    c2srt bench head                      prints what kept pages say of the same part below its own
+                                          table
 
 No GPU was at hand until 2026-11-29: none is kept yet.
 """
