@@ -21,7 +21,7 @@ from c2srt.errors import UserError
 from c2srt.order import Deal, Order
 from c2srt.samples import Sample, Samples
 from c2srt.shards import ShardIndex
-from c2srt.teacher import TeacherCache
+from c2srt.teacher.cache import TeacherCache
 from c2srt.views import ViewConfig, centre_pixels, view_pixels
 from c2srt.vocabulary import Vocabulary
 

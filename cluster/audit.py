@@ -4,7 +4,6 @@ import itertools
 import json
 import shutil
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2srt.errors import UserError
@@ -17,26 +16,12 @@ from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
-from sharding.config import DataConfig
+from sharding.config import AuditConfig as Config
 from sharding.inputs import Reader, inputs_path
 from sharding.readers import find_reader
 
 REPORT = "audit.jsonl"
 PRINTED = 20
-
-
-@dataclass
-class Config:
-    """The verb; configs/audit.yaml explains each key."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    shards: str = ""
-    out: str = ""
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UserError(f"workers={self.workers} must be at least 1")
 
 
 def run(config: Config) -> int:

@@ -9,9 +9,9 @@ so a killed run goes on.
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,11 +21,10 @@ import torch
 from c2srt.artefact import remove_unfinished, tidy, unfinished, vouched, writing
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
-from c2srt.evaluation.bootstrap import LEAST_DRAWS
+from c2srt.evaluation.config import PROTOCOLS, Config
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import check_topk, load_part, measure, merge
-from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.evaluation.results import (
     PER_CATEGORY,
     RESULTS,
@@ -38,9 +37,7 @@ from c2srt.evaluation.results import (
 )
 from c2srt.evaluation.scorers import (
     CLIP,
-    COSINE,
     PRIOR,
-    SOFTMAX,
     Subject,
     class_counts,
     find_export,
@@ -51,8 +48,6 @@ from c2srt.evaluation.scorers import (
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
-from c2srt.model.clip import ClipConfig
-from c2srt.model.config import check_choice
 from c2srt.model.export import CONFIG_FILE
 from c2srt.opened import open_npy, read_json
 from c2srt.progress import Progress
@@ -65,53 +60,6 @@ from cluster.session import connect, run_tasks
 
 PIECE_IMAGES, LEAST_PIECES = 512, 8
 PIECES = "pieces"
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt evaluate`, explained in configs/evaluate.yaml."""
-
-    out: str
-    shards: str = ""
-    text: str = ""
-    checkpoint: str = ""
-    split: str = "test"
-    scores: Optional[str] = None
-    labels: Optional[str] = None
-    seen: Optional[str] = None
-    topk: list[int] = field(default_factory=lambda: [10, 20])
-    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
-    bootstrap: int = 200
-    seed: int = 0
-    clip_scores: str = COSINE
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    workers: int = 2
-    batch: int = 32
-    loader_workers: int = 1
-
-    def __post_init__(self) -> None:
-        check_choice("clip_scores", self.clip_scores, (COSINE, SOFTMAX))
-        if unknown := set(self.protocols) - set(PROTOCOLS):
-            raise UserError(f"protocol {sorted(unknown)[0]!r} is not one of {', '.join(PROTOCOLS)}")
-        if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:
-            raise UserError(
-                f"topk={self.topk} must be different numbers from 1, such as 'topk=[10,20]'"
-            )
-        if min(self.workers, self.batch) < 1 or self.loader_workers < 0:
-            raise UserError(
-                f"workers={self.workers} and batch={self.batch} must be at least 1, "
-                f"loader_workers={self.loader_workers} at least 0"
-            )
-        if self.seed < 0 or self.bootstrap < 0 or 0 < self.bootstrap < LEAST_DRAWS:
-            raise UserError(
-                f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS}"
-                f" draws, and seed={self.seed} at least 0"
-            )
-        given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
-        if given and len(given) < 3:
-            raise UserError(
-                f"{given[0]}=… is given, so scores, labels and seen are needed, all three"
-            )
 
 
 @dataclass(frozen=True)

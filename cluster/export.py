@@ -5,24 +5,14 @@ c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…  
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.artefact import making
 from c2srt.errors import UserError
 from c2srt.files import check_replaceable
 from c2srt.train import checkpoints
+from c2srt.train.export_config import Config
 from cluster.paths import check_lasting
-
-
-@dataclass
-class Config:
-    """Configuration of the verb `export`."""
-
-    checkpoint: str
-    """A checkpoint's folder, or the folder of a training (its newest checkpoint)."""
-    out: str
-    """Folder written."""
 
 
 def run(config: Config) -> None:

@@ -1,16 +1,14 @@
 """`c2srt teacher`: caches the frozen CLIP's feature of every image and view, a Ray task a shard.
 
 A run killed at any moment is repeated with the same command: finished shards stay. Their features
-are specified in c2srt/teacher.py. `teacher.json` comes last.
+are specified in c2srt/teacher/cache.py. `teacher.json` comes last.
 """
 
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Optional
 
 import ray
 import torch
@@ -22,7 +20,7 @@ from c2srt.model.clip import Clip, ClipConfig, load_clip
 from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
-from c2srt.teacher import (
+from c2srt.teacher.cache import (
     FILE,
     MADE_BY,
     cache_key,
@@ -32,31 +30,10 @@ from c2srt.teacher import (
     shard_marker,
     write_shard,
 )
-from c2srt.views import ViewConfig
+from c2srt.teacher.config import Config
 from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
-
-
-@dataclass
-class Config:
-    """Configuration of the verb `teacher`; configs/teacher.yaml explains every field."""
-
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
-    shards: str = "shards"
-    out: str = "teacher"
-    splits: list[str] = field(default_factory=lambda: ["train"])
-    seed: int = 0
-    workers: int = 2
-    batch: int = 64
-    gpus_per_worker: Optional[float] = None
-
-    def __post_init__(self) -> None:
-        if self.workers < 1 or self.batch < 1:
-            raise UserError(f"workers={self.workers} and batch={self.batch} must be at least 1")
-        if not self.splits:
-            raise UserError("splits=[] names nothing to cache: take 'splits=[train]'")
 
 
 def run(config: Config) -> None:

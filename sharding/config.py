@@ -103,3 +103,17 @@ class Config:
         """
         names = ("images_per_shard", "resize", "quality", "unlabelled", "max_pixels", "max_bytes")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class AuditConfig:
+    """What `c2srt audit` can be told; configs/audit.yaml explains each key."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    shards: str = ""
+    out: str = ""
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"workers={self.workers} must be at least 1")

@@ -37,7 +37,7 @@ from c2srt.relations.verdicts import reply_event
 from c2srt.relations.words import NewWords
 from c2srt.shards import ShardReader, load_index
 from c2srt.tables.collect import of_groups, read_groups
-from c2srt.teacher import TeacherCache
+from c2srt.teacher.cache import TeacherCache
 from c2srt.text import load_text
 from c2srt.train import checkpoints
 from c2srt.vocabulary import Vocabulary, load_vocabulary

@@ -209,7 +209,7 @@ def profiled(case: Case, call: Callable[[], None]) -> tuple[dict[str, int], dict
 
 def throughput(case: Case) -> Iterator[dict]:
     """Teacher features of uint8 images, and scores over all categories, at the largest batch."""
-    from c2srt.teacher import global_features
+    from c2srt.teacher.cache import global_features
 
     sizes, batch = case.sizes, case.sizes.batches[0]
     student = make_student(case, sizes.base, unseen=sizes.unseen)

@@ -23,8 +23,6 @@ from c2srt.evaluation.metrics import best_first, inside_category, precision_of_g
 from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
 DRAWS_AT_ONCE, ENTRIES_AT_ONCE = 64, 1 << 16
-LEAST_DRAWS = 40
-"""Below, no draw lies beyond the 2.5th percentile."""
 PROTOCOLS = ("per_class", "lesa")
 HIGH = 32
 

@@ -1,8 +1,8 @@
 """results.json as a table in percent, with a sentence for whatever a reader could misunderstand."""
 
+from c2srt.evaluation.config import PROTOCOLS
 from c2srt.evaluation.known import NUS_WIDE, OPEN_IMAGES
 from c2srt.evaluation.part import GZSL, LABEL_SETS
-from c2srt.evaluation.protocols import PROTOCOLS
 from c2srt.shown import printable, shown
 
 EXAMPLES = 3

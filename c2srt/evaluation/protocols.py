@@ -19,11 +19,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from c2srt.evaluation.config import PROTOCOLS
 from c2srt.evaluation.dense import Thresholds
 from c2srt.evaluation.metrics import CATEGORY_BIT, average_precision, best_first, entry_keys
 from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
-PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
 IN_LABEL_SET = {label_set: 2 << position for position, label_set in enumerate(LABEL_SETS)}
 """Flag of an entry whose image has a positive in that label set."""
 FLATTENED_AT_ONCE = 1 << 20

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt.errors import UserError
+from c2srt.evaluation.config import COSINE, SOFTMAX
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
@@ -22,7 +23,6 @@ from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 CLIP, PRIOR = "clip", "prior"
-COSINE, SOFTMAX = "cosine", "softmax"
 SHOWN = 3
 
 

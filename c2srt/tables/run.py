@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from c2srt.artefact import FILES, vouch, vouched, withdraw, writing
 from c2srt.errors import UserError
-from c2srt.evaluation.protocols import PROTOCOLS
+from c2srt.evaluation.config import PROTOCOLS
 from c2srt.files import write_text
 from c2srt.hints import Command
 from c2srt.model.config import check_choice

@@ -20,7 +20,7 @@ from c2srt.model.network import Student
 from c2srt.opened import read_json
 from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE, load_relations
 from c2srt.shards import ShardIndex, load_index
-from c2srt.teacher import cache_key
+from c2srt.teacher.cache import cache_key
 from c2srt.text import FEATURES, PROVENANCE as TEXT_RECORD, load_text
 from c2srt.train.config import ONLINE, Config
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary

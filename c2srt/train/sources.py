@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from c2srt.loader import LoaderConfig, evaluation_batches, train_batches, training_order
-from c2srt.teacher import TeacherCache
+from c2srt.teacher.cache import TeacherCache
 from c2srt.train.config import Config
 from c2srt.train.inputs import TRAIN, VALIDATION, Inputs
 from c2srt.train.sample_log import SAMPLES, recorded

@@ -1,0 +1,4 @@
+"""The frozen CLIP's features of the training images, computed once.
+
+Reading order: `config` (the verb), `cache` (the files: reading, writing one shard).
+"""
