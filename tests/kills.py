@@ -481,7 +481,7 @@ def served(folder: Path) -> str:
 if __name__ == "__main__":
     import torch
 
-    for name in ("c2srt.cli", "c2srt.tracking.store", "cluster.evaluate", "cluster.teacher"):
+    for name in ("c2srt.cli", "c2srt.tracking.mlflow_sink", "cluster.evaluate", "cluster.teacher"):
         import_module(name)  # so that no forked process has to
     torch.set_num_threads(1)
     os.environ |= {"OPENAI_API_KEY": "sk-loopback-0123456789"}

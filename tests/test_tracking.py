@@ -22,7 +22,7 @@ from c2srt.errors import UserError
 from c2srt.tracking import Run, Tracker, git_commit, job_tags, sender, unsent
 from c2srt.tracking.redact import has_credentials, redacted
 from c2srt.tracking.sqlite import address_of, path_of
-from c2srt.tracking.store import UPLOADING, Store
+from c2srt.tracking.mlflow_sink import UPLOADING, MLflowSink
 from c2srt.train.config import TrackingConfig
 from tests.mlflow_server import Server
 from tests.ranks import run_ranks
@@ -388,14 +388,14 @@ def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(
 
 def test_no_call_waits_for_what_is_being_sent(uri, tmp_path, monkeypatch):
     """The first batch is on its way, and stays so, while more is recorded."""
-    send, sending, answered = Store.send, Event(), Event()
+    send, sending, answered = MLflowSink.send, Event(), Event()
 
     def held(*arguments) -> None:
         sending.set()
         answered.wait()
         send(*arguments)
 
-    monkeypatch.setattr(Store, "send", held)
+    monkeypatch.setattr(MLflowSink, "send", held)
     monkeypatch.setattr(sender, "PAUSE_S", 0.05)
     tracker = Tracker(folder(tmp_path), uri, run())
     tracker.metrics({"loss": 1.0}, 1)

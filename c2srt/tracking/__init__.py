@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from c2srt.hints import shell
 from c2srt.tracking.job import git_commit, job_tags
 from c2srt.tracking.journal import JOURNAL, RUN, Journal
 from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import Sender
+from c2srt.tracking.sinks import how_to_open
 
 __all__ = [
     "JOURNAL",
@@ -242,13 +242,3 @@ def now() -> int:
 def size_of(folder: Path) -> int:
     """Bytes of the files in a folder; 0 without it."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def how_to_open(uri: str) -> str:
-    """The line that shows the runs in a browser: a command, or the server's address."""
-    shown = redacted(uri)
-    return (
-        shown
-        if shown.startswith("http")
-        else shell("mlflow", "ui", "--backend-store-uri", shown, "--port", "5000")
-    )

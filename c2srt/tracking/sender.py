@@ -1,28 +1,29 @@
-"""The thread that sends a run's journal to MLflow: in order, in batches, as often as it takes."""
+"""The thread that sends a run's journal to its tracker: in order, in batches, as often as it takes."""
 
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from c2srt.tracking.journal import Journal
 from c2srt.tracking.redact import redacted
+from c2srt.tracking.sink import NeedsHelp, Sink
+from c2srt.tracking.sinks import kind_of
 
 PAUSE_S = 5.0
-"""Between two looks at the journal: at most this old is what MLflow shows, and the thread takes
+"""Between two looks at the journal: at most this old is what the tracker shows, and the thread takes
 little from the work.
 """
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 LONGEST_REASON = 300
+METRICS_AT_ONCE = 1000
+"""Points; MLflow takes no more in one request."""
 TRIES = 3
 """At the end, with a store that answered so far; and of a file or model, with a store that takes
 everything else.
 """
-
-
-class NeedsHelp(Exception):
-    """Nothing can be sent before a person has done what the message says."""
 
 
 class Sender(threading.Thread):
@@ -36,7 +37,7 @@ class Sender(threading.Thread):
     def __init__(self, journal: Journal, uri: str) -> None:
         super().__init__(name="c2srt-tracking", daemon=True)
         self.journal, self.uri = journal, uri
-        self.store, self.unusable = opened(uri, journal.folder)
+        self.opened = opened(uri, journal.folder)
         state = journal.state()
         self.run_id: str | None = state["run_id"]
         self.sent: int = state["sent"]
@@ -57,13 +58,12 @@ class Sender(threading.Thread):
     def attempt(self) -> None:
         """Sends all that is there, and notes after each batch how far it came."""
         try:
-            if self.unusable:
-                raise self.unusable
+            sink = self.sink
             if not self.joined:
-                self.join_run()
+                self.join_run(sink)
             while entries := self.journal.read(self.sent):
-                for batch, end in self.store.batches(entries):
-                    self.send(batch)
+                for batch, end in batches(entries):
+                    self.send(sink, batch)
                     self.sent, self.moved = end, time.monotonic()
                     self.journal.note(sent=end, run_id=self.run_id)
             if self.failing:
@@ -81,17 +81,24 @@ class Sender(threading.Thread):
                 )
             self.failing = True
 
-    def send(self, batch: list[dict[str, Any]]) -> None:
-        """One batch, to the run. Raises whatever the store does, but for what it refuses: that is
+    @property
+    def sink(self) -> Sink:
+        """Raises what kept it from being made."""
+        if isinstance(self.opened, Exception):
+            raise self.opened
+        return self.opened
+
+    def send(self, sink: Sink, batch: list[dict[str, Any]]) -> None:
+        """One batch, to the run. Raises whatever the sink does, but for what it refuses: that is
         left out with a warning.
         """
         try:
-            self.store.send(self.run_id, batch)
+            sink.send(self.run_id, batch)
             self.failures = 0
         except Exception as error:
             self.failures += 1
             stuck = self.failures >= TRIES and ("artifact" in batch[0] or "model" in batch[0])
-            if not self.store.refused(error) and not (stuck and self.store.knows(self.run_id)):
+            if not sink.refused(error) and not (stuck and sink.knows(self.run_id)):
                 raise
             self.failures = 0
             print(
@@ -101,11 +108,11 @@ class Sender(threading.Thread):
                 flush=True,
             )
 
-    def join_run(self) -> None:
-        """Finds the run or opens it. A run that the store does not know is opened anew, with the
+    def join_run(self, sink: Sink) -> None:
+        """Finds the run or opens it. A run that the sink does not know is opened anew, with the
         whole record.
         """
-        if self.run_id and not self.store.knows(self.run_id):
+        if self.run_id and not sink.knows(self.run_id):
             print(
                 f"tracking: {redacted(self.uri)} does not know run {self.run_id}; a new run is"
                 " opened",
@@ -118,21 +125,32 @@ class Sender(threading.Thread):
         )
         if self.run_id is None and opening is None:
             raise LookupError("no run was ever opened for this folder")
-        self.run_id = self.run_id or self.store.open(opening)
+        self.run_id = self.run_id or sink.open(opening)
         self.joined = True
         self.journal.note(run_id=self.run_id)
 
 
-def opened(uri: str, folder: Path) -> tuple[Any, Exception | None]:
-    """The store, or why there is none: one that cannot even be imported is one that fails."""
+def opened(uri: str, folder: Path) -> Sink | Exception:
+    """The sink, or why there is none: one that cannot even be imported is one that fails."""
     try:
-        from c2srt.tracking.store import (
-            Store,
-        )  # mlflow takes seconds to import, and a fork must not meet them half done
-
-        return Store(uri, folder), None
+        return kind_of(uri).sink(uri, folder)
     except Exception as error:
-        return None, error
+        return error
+
+
+def batches(
+    entries: list[tuple[dict[str, Any], int]],
+) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """Neighbouring metrics together, everything else one by one; with the byte behind each batch."""
+    batch, end, count = [], 0, 0
+    for entry, place in entries:
+        size = len(entry.get("metrics", ())) or METRICS_AT_ONCE
+        if batch and count + size > METRICS_AT_ONCE:
+            yield batch, end
+            batch, count = [], 0
+        batch, end, count = [*batch, entry], place, count + size
+    if batch:
+        yield batch, end
 
 
 def reason_of(error: Exception) -> str:

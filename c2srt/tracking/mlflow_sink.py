@@ -8,7 +8,6 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,12 +35,12 @@ from mlflow.utils.uri import is_local_uri
 from c2srt.files import hash_of
 from c2srt.hints import Command, shell
 from c2srt.tracking.redact import redacted
-from c2srt.tracking.sender import NeedsHelp
+from c2srt.tracking.sink import NeedsHelp
 from c2srt.tracking.sqlite import path_of
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema migration
 
-METRICS_AT_ONCE, PARAMS_AT_ONCE, VALUE_LENGTH = 1000, 100, 500
+PARAMS_AT_ONCE, VALUE_LENGTH = 100, 500
 TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow's pages those of model training: else they guess that this is about language models.
@@ -74,7 +73,7 @@ UPLOADING = ".artifact.uploading."
 """How MLflow's LocalArtifactRepository names a file that is not whole yet."""
 
 
-class Store:
+class MLflowSink:
     """An MLflow store; the paths of journal entries are relative to `folder`."""
 
     def __init__(self, uri: str, folder: Path) -> None:
@@ -197,22 +196,6 @@ class Store:
         ]
 
     # --- entries
-
-    def batches(
-        self, entries: list[tuple[dict[str, Any], int]]
-    ) -> Iterator[tuple[list[dict[str, Any]], int]]:
-        """Neighbouring metrics together, everything else one by one; with the byte behind each
-        batch.
-        """
-        batch, end, count = [], 0, 0
-        for entry, place in entries:
-            size = len(entry.get("metrics", ())) or METRICS_AT_ONCE
-            if batch and count + size > METRICS_AT_ONCE:
-                yield batch, end
-                batch, count = [], 0
-            batch, end, count = [*batch, entry], place, count + size
-        if batch:
-            yield batch, end
 
     def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
         first = batch[0]
