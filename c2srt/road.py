@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from c2srt.hints import RUNNING, Command, key_of
+from c2srt.model.kinds import KINDS
 from c2srt.opened import read_json
 
 STARTING = {
@@ -65,9 +66,10 @@ def after(verb: str, config: Any) -> Command | None:
     if (
         verb == "evaluate"
         and config.scores is None
-        and (key := {"c2srt": "model", "mkt": "mkt"}.get(kind_of(config.checkpoint)))
+        and (kind := KINDS.get(kind_of(config.checkpoint) or ""))
+        and kind.figures
     ):
-        return Command("figures", values={key: config.checkpoint})
+        return Command("figures", values={kind.figures: config.checkpoint})
     if verb == "plan" and not config.calibrate and not config.check:
         return Command("train", *trained_with(config))
     return None

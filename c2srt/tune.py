@@ -32,7 +32,6 @@ from c2srt.files import check_replaceable, hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.interrupts import patiently
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
-from c2srt.model.baselines.base import Baseline
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
 from c2srt.model.export import (
@@ -43,8 +42,6 @@ from c2srt.model.export import (
     load_export,
     save_with_context,
 )
-from c2srt.model.head import Graph
-from c2srt.model.text_gradient import text_gradient
 from c2srt.opened import read_json
 from c2srt.order import Deal
 from c2srt.progress import Progress
@@ -241,7 +238,7 @@ def template_of(config: Config, exported: Exported) -> str:
     """The template to start from. Raises UserError where that is not clear, or the model has no
     prompt tuning.
     """
-    if isinstance(exported.model, Baseline) and not exported.model.tunes_prompts:
+    if not exported.model.tunes_prompts:
         raise UserError(
             f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which"
             " has no prompt tuning: give a C²SRT or an MKT"
@@ -343,15 +340,8 @@ def loss_and_gradient(
     exported: Exported, text: Tensor, batch: Batch, loss: LossConfig
 ) -> tuple[float, Tensor]:
     """The ranking loss of a micro-batch with text features [S, D], and its gradient for them."""
-    model = exported.model
-    graph = Graph(text, model.graph_on(text.device).table[: len(text)])
-    if isinstance(model, Baseline):
-        value, gradient = model.text_gradient(batch.images, batch.labels, batch.weights, text, loss)
-        return value.item(), gradient
-    patches, global_ = model.tower(model.pixels(batch.images))
-    plan = model.plan(len(patches), graph, patches)
-    value, gradient = text_gradient(
-        model.head, patches, global_, batch.labels, batch.weights, graph, loss, plan
+    value, gradient = exported.model.text_gradient(
+        batch.images, batch.labels, batch.weights, text, loss
     )
     return value.item(), gradient
 

@@ -252,7 +252,7 @@ def make_world(world: Path) -> int:
     from c2srt.model.config import LossConfig, ModelConfig
     from c2srt.model.export import save_export
     from c2srt.model.head import Graph
-    from c2srt.model.kinds import build_student
+    from c2srt.model.build import build_student
     from c2srt.relations import build
     from c2srt.tracking import Run, Tracker
     from c2srt.train import checkpoints

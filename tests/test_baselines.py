@@ -19,17 +19,16 @@ from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ClipScorer, ModelScorer, Subject
 from c2srt.loader import train_batches
 from c2srt.model.baselines.biam import BiamHead
-from c2srt.model.baselines.biam import Settings as BiamSettings
 from c2srt.model.baselines.lesa import LesaHead, distribution, span
 from c2srt.model.baselines.mkt import MktHead
 from c2srt.model.baselines.qks import Layer, QksHead, asymmetric, cross_entropy
-from c2srt.model.baselines.qks import Settings as QksSettings
 from c2srt.model.baselines.top import top_mean
 from c2srt.model.baselines.zs_sdl import SoftplusPairs, ZsSdlHead, diversity
+from c2srt.model.build import build_student, network_of
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.export import load_export, save_export
 from c2srt.model.head import Graph
-from c2srt.model.kinds import KINDS, build_student
+from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.shards import load_index
 from c2srt.text import embed
@@ -552,7 +551,7 @@ def test_an_export_loads_with_equal_scores_and_takes_new_words(clip, kind, tmp_p
     )
     exported = load_export(tmp_path / "model")
     images, _ = batch(2)
-    assert type(exported.model) is KINDS[kind] and asdict(exported.model.config) == asdict(
+    assert type(exported.model) is network_of(kind) and asdict(exported.model.config) == asdict(
         model.config
     )
     assert torch.equal(exported.scores(images)[0], model.scores(images)[0])
@@ -629,7 +628,7 @@ def test_model_equals_a_word_on_the_command_line(kind):
 
     config = to_config(Config, compose_verb("train", [f"model={kind}"]))
     assert config.model.kind == kind and config.loss.distillation == float(kind == "mkt")
-    settings = KINDS[kind].Settings()
+    settings = KINDS[kind].settings()
     assert config.model.baseline == asdict(settings)  # the YAML says what the original's values are
     assert compose_verb("relations-mine", ["model=some-llm"]).model == "some-llm"
 

@@ -59,6 +59,7 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
     allowed = (
         "c2srt.model",
         "c2srt.amounts",
+        "c2srt.choices",
         "c2srt.errors",
         "c2srt.files",
         "c2srt.hints",

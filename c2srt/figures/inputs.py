@@ -14,6 +14,7 @@ from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.model.clip import load_clip
 from c2srt.model.export import CONFIG_FILE, MODEL_FILE, load_export
+from c2srt.model.kinds import DRAWN
 from c2srt.relations.questions import find_rows
 from c2srt.shards import FILE as INDEX
 from c2srt.shards import ShardIndex, load_index
@@ -99,7 +100,7 @@ class Inputs:
 
     @cached_property
     def ours(self) -> OurViewer:
-        return OurViewer(self.load(self.model_folder, "c2srt"), self.device)
+        return OurViewer(self.load(self.model_folder, DRAWN["model"]), self.device)
 
     @cached_property
     def viewers(self) -> list[Viewer]:
@@ -111,7 +112,7 @@ class Inputs:
             )
         ]
         if self.mkt_folder:
-            found.append(MktViewer(self.load(self.mkt_folder, "mkt"), self.device))
+            found.append(MktViewer(self.load(self.mkt_folder, DRAWN["mkt"]), self.device))
         return [*found, self.ours]
 
     def load(self, folder: Path, kind: str):

@@ -5,28 +5,62 @@ DECISIONS.md.
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from c2srt.choices import Option, check_choice
 from c2srt.errors import UserError
+from c2srt.model.kinds import KINDS, Settings, read_settings
 from c2srt.shown import shown
 
 DEEPEST = 32  # layers of the head; the paper has 2
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises UserError when a config value is none of its choices."""
-    if value not in choices:
-        raise UserError(f"{name}='{shown(value)}' is not one of {', '.join(choices)}")
+class Form(Option):
+    """How the head computes."""
+
+    TILED = "tiled"
+    """Bounded memory."""
+    LITERAL = "literal"
+    """The paper's steps in plain torch and PyG, to compare with."""
+
+
+class Pooling(Option):
+    """A category's weights over its chosen patches. They sum to 1, whichever is taken: the head
+    applies to the patches what is affine in their mean (c2srt/model/pool.py).
+    """
+
+    MEAN = "mean"
+    WEIGHTED = "weighted"
+    """By their softmax scores."""
+
+
+class Init(Option):
+    """How the head starts."""
+
+    CLIP = "clip"
+    """Step 0 scores like CLIP (W_out = 0, FFN_in = [I | 0])."""
+    LITERAL = "literal"
+    """Random, as the paper's text reads."""
 
 
 @dataclass
-class ModelConfig:
-    """The student and its head; every row of the paper's ablations is a value here."""
+class KindConfig:
+    """Which network it is."""
 
     kind: str = "c2srt"
-    """c2srt, or a baseline (c2srt/model/baselines): mkt, lesa, biam, zs_sdl, qks. To a baseline
-    only `trainable_blocks` and `tile_mib` of the fields below mean something, and `baseline`.
-    """
+    """c2srt, or a baseline: the names in c2srt/model/kinds.py."""
     baseline: dict[str, Any] = field(default_factory=dict)
-    """What a baseline has of its own (its `Settings`), where not the original's."""
+    """What a baseline has of its own (its settings there), where not the original's."""
+
+    def settings(self) -> Settings:
+        """What a baseline has of its own, whole. Raises UserError on what it has not."""
+        return read_settings(self.kind, self.baseline)
+
+
+@dataclass
+class HeadConfig:
+    """The head of C²SRT; every row of the paper's ablations is a value here. To a baseline only
+    `neighbours` means something: how much of the graph its export keeps.
+    """
+
     isr: bool = True
     """Intra-category semantic refinement (sec. 3.3); off: the image feature of every category is
     the global one.
@@ -35,16 +69,14 @@ class ModelConfig:
     """Inter-category semantic transfer (sec. 3.4); off: a category is scored by its own image
     feature.
     """
-    form: str = "tiled"
-    """tiled: bounded memory; literal: the paper's steps in plain torch and PyG, to compare with."""
+    form: str = Form.TILED
     threshold: float = 0.5
     """α: patches are taken until their softmax scores sum to it."""
     max_patches: int = 32
     """N: at most this many patches a category."""
     isr_scale: Optional[float] = None
     """Logit scale inside the patch softmax; None: CLIP's own (100 for the released models)."""
-    pooling: str = "mean"
-    """mean of the chosen patches, or `weighted` by their softmax scores."""
+    pooling: str = Pooling.MEAN
     input_layers: int = 1
     """Depth of FFN_in (eq. 6); from the second layer on with GELU between."""
     layers: int = 2
@@ -57,40 +89,31 @@ class ModelConfig:
     """Whether a category also hears itself."""
     residual: bool = True
     """h + σ(…) instead of eq. 23's σ(…) alone, so that layers can start as the identity."""
-    init: str = "clip"
-    """clip: step 0 scores like CLIP (W_out = 0, FFN_in = [I | 0]); literal: random, as the text
-    reads.
-    """
+    init: str = Init.CLIP
     score_scale: float = 8.0
     """Multiplies the cosine of eq. 10; margin 1 is met only when it exceeds 1."""
-    trainable_blocks: Optional[int] = 2
-    """Last blocks of the ViT that train, with ln_post and proj (2: MKT's choice); None: the whole
-    ViT.
-    """
-    tile_mib: Optional[int] = None
-    """Memory for one tile of the head, MiB; None: 256 on a CPU, a quarter of what is free on a GPU.
-    """
 
     def __post_init__(self) -> None:
-        check_choice("model.kind", self.kind, ("c2srt", "mkt", "lesa", "biam", "zs_sdl", "qks"))
-        check_choice("model.form", self.form, ("tiled", "literal"))
-        check_choice("model.pooling", self.pooling, ("mean", "weighted"))
-        check_choice("model.init", self.init, ("clip", "literal"))
-        if self.baseline and self.kind == "c2srt":
-            raise UserError(
-                "model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline,"
-                " such as model=mkt"
-            )
+        self.form = Form.read("model.form", self.form)
+        self.pooling = Pooling.read("model.pooling", self.pooling)
+        self.init = Init.read("model.init", self.init)
         if not 0 < self.threshold <= 1:
             raise UserError(
                 f"model.threshold={self.threshold} is outside (0, 1]: for no local features set"
                 " model.isr=false"
             )
-        if self.init == "clip" and self.ist and not self.residual:
+        if self.init == Init.CLIP and self.ist and not self.residual:
             raise UserError(
                 "model.init=clip needs model.residual=true: without it W_out = 0 would score"
                 " nothing"
             )
+        self.check_sizes()
+        if self.neighbours < 0 or self.neighbours == 0 and not self.self_loops:
+            raise UserError("model.neighbours must be at least 1, or 0 with model.self_loops=true")
+        if self.score_scale <= 0 or self.isr_scale is not None and self.isr_scale <= 0:
+            raise UserError("model.score_scale and model.isr_scale must be above 0")
+
+    def check_sizes(self) -> None:
         for name, most in (
             ("max_patches", 1 << 16),
             ("input_layers", DEEPEST),
@@ -103,33 +126,71 @@ class ModelConfig:
                 raise UserError(
                     f"model.{name}={shown(getattr(self, name))} must be at most {most:,}"
                 )
-        if self.neighbours < 0 or self.neighbours == 0 and not self.self_loops:
-            raise UserError("model.neighbours must be at least 1, or 0 with model.self_loops=true")
-        if self.score_scale <= 0 or self.isr_scale is not None and self.isr_scale <= 0:
-            raise UserError("model.score_scale and model.isr_scale must be above 0")
+
+
+@dataclass
+class ModelConfig(HeadConfig, KindConfig):
+    """The student: its kind, C²SRT's head, and what every kind has. Files list the fields flat, in
+    this order: kind, baseline, the head's, these.
+    """
+
+    trainable_blocks: Optional[int] = 2
+    """Last blocks of the ViT that train, with ln_post and proj (2: MKT's choice); None: the whole
+    ViT.
+    """
+    tile_mib: Optional[int] = None
+    """Memory for one tile of the head, MiB; None: 256 on a CPU, a quarter of what is free on a GPU.
+    """
+
+    def __post_init__(self) -> None:
+        check_choice("model.kind", self.kind, tuple(KINDS))
+        self.settings()
+        super().__post_init__()
+
+
+class Unverified(Option):
+    """What the loss takes a category for that nobody verified."""
+
+    NEGATIVE = "negative"
+    """A negative: every category that is not positive (eq. 11)."""
+    IGNORE = "ignore"
+    """Nothing: only categories verified as absent are negatives."""
+
+
+class Reduction(Option):
+    """What an image's hinges become; the mean over images is taken of it."""
+
+    VIOLATIONS = "violations"
+    """Their sum / the number of violating pairs (MKT)."""
+    SUM = "sum"
+    """The paper's plain sum."""
+
+
+class DistillationReduction(Option):
+    """What the |differences| of a feature's D values become."""
+
+    MEAN = "mean"
+    """Over D (MKT)."""
+    NORM = "norm"
+    """Eq. 2's L1 norm, D times larger."""
 
 
 @dataclass
 class LossConfig:
     """Eq. 11, 2 and 12."""
 
-    unverified: str = "negative"
-    """negative: every category that is not positive (eq. 11); ignore: only categories verified as
-    absent.
-    """
-    reduction: str = "violations"
-    """violations: sum of an image's violating pairs / their number (MKT); sum: the paper's plain
-    sum. Mean over images.
-    """
+    unverified: str = Unverified.NEGATIVE
+    reduction: str = Reduction.VIOLATIONS
     margin: float = 1.0
     distillation: float = 1.0
     """λ of eq. 12."""
-    distillation_reduction: str = "mean"
-    """mean over D (MKT), or `norm`: eq. 2's L1 norm, D times larger."""
+    distillation_reduction: str = DistillationReduction.MEAN
 
     def __post_init__(self) -> None:
-        check_choice("loss.unverified", self.unverified, ("negative", "ignore"))
-        check_choice("loss.reduction", self.reduction, ("violations", "sum"))
-        check_choice("loss.distillation_reduction", self.distillation_reduction, ("mean", "norm"))
+        self.unverified = Unverified.read("loss.unverified", self.unverified)
+        self.reduction = Reduction.read("loss.reduction", self.reduction)
+        self.distillation_reduction = DistillationReduction.read(
+            "loss.distillation_reduction", self.distillation_reduction
+        )
         if self.margin < 0 or self.distillation < 0:
             raise UserError("loss.margin and loss.distillation must be at least 0")

@@ -27,8 +27,8 @@ from c2srt.model.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.head import Graph
-from c2srt.model.kinds import build_student
-from c2srt.model.network import Student
+from c2srt.model.build import build_student
+from c2srt.model.network import Network
 from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
 from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
@@ -77,7 +77,7 @@ class ExportFile:
 class Exported:
     """A loaded model with everything that predicting needs."""
 
-    model: Student
+    model: Network
     clip: Clip
     vocabulary: Vocabulary
     templates: list[str]
@@ -144,7 +144,7 @@ def is_only_export(folder: Path) -> bool:
 
 def save_export(
     folder: Path,
-    model: Student,
+    model: Network,
     state: dict[str, Tensor],
     clip: Clip,
     vocabulary: Vocabulary,

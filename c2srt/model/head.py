@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from c2srt.errors import UserError
 from c2srt.model.closure import closures, dense, needed
-from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.config import HeadConfig, Init, LossConfig, Unverified
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import with_self_loops
 from c2srt.model.loss import ranking_loss
@@ -55,7 +55,7 @@ class Head(nn.Module):
     whole head.
     """
 
-    def __init__(self, width: int, config: ModelConfig, isr_scale: float) -> None:
+    def __init__(self, width: int, config: HeadConfig, isr_scale: float) -> None:
         super().__init__()
         if config.ist and width % config.heads:
             raise UserError(f"model.heads={config.heads} does not divide the joint width {width}")
@@ -84,7 +84,7 @@ class Head(nn.Module):
             if parameter.dim() > 1:
                 for matrix in parameter.view(-1, *parameter.shape[-2:]):
                     nn.init.xavier_uniform_(matrix)
-        if self.config.init == "clip":
+        if self.config.init == Init.CLIP:
             self.input_image.copy_(torch.eye(len(self.input_image)))
             for name in ("input_text", "output", "hidden_weight"):
                 if hasattr(self, name):
@@ -208,7 +208,7 @@ class Head(nn.Module):
             self.text_rows(tensors, graph),
         )
         everyone = list(range(len(labels)))
-        if loss.unverified == "ignore":
+        if loss.unverified == Unverified.IGNORE:
             mask = needed(labels, table, self.config.layers if self.config.ist else 0)
             for closure in closures(mask, table, plan.images * len(table)):
                 yield closure.images, Nodes.some(graph.text, rows, closure)

@@ -1,34 +1,152 @@
-"""Which network `model.kind` names."""
+"""What `model.kind` names: C²SRT and the baselines, each with the settings of its own
+(`model.baseline`), where its network is, and what other verbs know of it.
 
-from c2srt.model.baselines.biam import Biam
-from c2srt.model.baselines.lesa import Lesa
-from c2srt.model.baselines.mkt import Mkt
-from c2srt.model.baselines.qks import Qks
-from c2srt.model.baselines.zs_sdl import ZsSdl
-from c2srt.model.clip import Clip
-from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
-from c2srt.model.network import C2SRT, Student
+A new baseline needs: its settings and its line in `KINDS` here, its network in
+c2srt/model/baselines/<kind>.py, and configs/networks/model/<kind>.yaml with the original's values.
 
-KINDS: dict[str, type[Student]] = {
-    "c2srt": C2SRT,
-    "mkt": Mkt,
-    "lesa": Lesa,
-    "biam": Biam,
-    "zs_sdl": ZsSdl,
-    "qks": Qks,
+Nothing here imports torch: a wrong key is refused before anything is loaded.
+"""
+
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from c2srt.choices import Option
+from c2srt.errors import UserError
+from c2srt.shown import shown
+
+
+@dataclass
+class Settings:
+    """What `model.baseline` sets; the original's values where it does not."""
+
+
+@dataclass
+class MktSettings(Settings):
+    """MKT's."""
+
+    topk: int = 16
+    """Patches that a category's local score is the mean of."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "topk")
+
+
+@dataclass
+class LesaSettings(Settings):
+    """LESA's."""
+
+    attentions: int = 10
+    """T."""
+    distribution: float = 0.1
+    global_: float = 0.001
+    span: float = 0.01
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "attentions")
+        at_least(self, 0, "distribution", "global_", "span")
+
+
+@dataclass
+class BiamSettings(Settings):
+    """BiAM's."""
+
+    channels: int = 256
+    heads: int = 8
+    """8 in the release's script for NUS-WIDE, 16 in the one for Open Images."""
+    topk: int = 6
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "channels", "heads", "topk")
+
+
+@dataclass
+class ZsSdlSettings(Settings):
+    """ZS-SDL's."""
+
+    rows: int = 7
+    """M."""
+    regulariser: float = 0.3
+    """w."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "rows")  # one row has no variance
+        if not 0 <= self.regulariser < 1:
+            raise UserError(f"model.baseline.regulariser={self.regulariser} is outside [0, 1)")
+
+
+class QksLoss(Option):
+    """Binary cross-entropy, or the asymmetric loss of the NUS-WIDE experiment."""
+
+    BCE = "bce"
+    ASL = "asl"
+
+
+@dataclass
+class QksSettings(Settings):
+    """QKS's."""
+
+    queries: int = 22
+    layers: int = 8
+    loss: str = QksLoss.BCE
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "queries", "layers")
+        self.loss = QksLoss.read("model.baseline.loss", self.loss)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of network."""
+
+    network: str
+    """Its class, as `module:name` below c2srt.model; c2srt/model/build.py imports it."""
+    settings: type[Settings] = Settings
+    figures: str | None = None
+    """The key by which `c2srt figures` takes an export of it; None: it draws none."""
+    planned: bool = False
+    """Whether `c2srt plan` can count its head."""
+
+
+KINDS = {
+    "c2srt": Kind("network:C2SRT", figures="model", planned=True),
+    "mkt": Kind("baselines.mkt:Mkt", MktSettings, figures="mkt"),
+    "lesa": Kind("baselines.lesa:Lesa", LesaSettings),
+    "biam": Kind("baselines.biam:Biam", BiamSettings),
+    "zs_sdl": Kind("baselines.zs_sdl:ZsSdl", ZsSdlSettings),
+    "qks": Kind("baselines.qks:Qks", QksSettings),
 }
+DRAWN = {kind.figures: name for name, kind in KINDS.items() if kind.figures}
+"""The kind that each key of `c2srt figures` takes."""
+WORDS = {int: "a whole number", float: "a number", str: "text"}
 
 
-def build_student(
-    clip: Clip,
-    config: ModelConfig,
-    loss: LossConfig,
-    graph: Graph,
-    seen_count: int,
-    online_teacher: bool = False,
-) -> Student:
-    """The network of a configuration; arguments as `C2SRT`. Raises UserError when they do not fit
-    each other.
+def read_settings(name: str, given: dict[str, Any]) -> Settings:
+    """`model.baseline` as the settings of one kind. Raises UserError on a key that it does not
+    have, or a value that it cannot take.
     """
-    return KINDS[config.kind](clip, config, loss, graph, seen_count, online_teacher)
+    known = get_type_hints(KINDS[name].settings)
+    if given and not known:
+        raise UserError(
+            f"model.baseline is set, but model.kind={name} has nothing of it: take a baseline,"
+            " such as model=mkt"
+        )
+    if unknown := sorted(set(given) - set(known)):
+        raise UserError(
+            f"model.baseline.{unknown[0]} is no setting of model.kind={name}, which has"
+            f" {', '.join(known)}"
+        )
+    for key, value in given.items():
+        wanted = known[key]
+        taken = (int, float) if wanted is float else wanted
+        if isinstance(value, bool) or not isinstance(value, taken):
+            raise UserError(f"model.baseline.{key}={shown(value)} must be {WORDS[wanted]}")
+    return KINDS[name].settings(**given)
+
+
+def at_least(settings: Settings, least: int, *names: str) -> None:
+    """Raises UserError when one of the named settings is below `least`."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise UserError(
+                f"model.baseline.{name}={getattr(settings, name)} must be at least {least}"
+            )

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch_geometric.nn import GATv2Conv
 
+from c2srt.model.config import Pooling
 from c2srt.model.head import Graph, Head
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import NEGATIVE_SLOPE, with_self_loops
@@ -63,7 +64,7 @@ def local_features(head: Head, patches: Tensor, text: Tensor) -> tuple[Tensor, T
         chosen = index[category, : counts[category]]
         weights = (
             ordered[category, : counts[category]]
-            if config.pooling == "weighted"
+            if config.pooling == Pooling.WEIGHTED
             else torch.ones_like(chosen, dtype=ordered.dtype)
         )
         rows.append((weights / weights.sum()).to(patches.dtype) @ patches[chosen])

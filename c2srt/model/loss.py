@@ -6,7 +6,12 @@ Shapes: B images, C categories, D width, p positives of an image.
 import torch
 from torch import Tensor
 
-from c2srt.model.config import LossConfig
+from c2srt.model.config import DistillationReduction, LossConfig, Reduction, Unverified
+
+
+def negatives(labels: Tensor, config: LossConfig) -> Tensor:
+    """Which categories count as absent: labels in −1/0/1 -> bool of their shape."""
+    return labels != 1 if config.unverified == Unverified.NEGATIVE else labels == -1
 
 
 def ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
@@ -16,9 +21,8 @@ def ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     Σ_{p,n} max(margin + s_n − s_p, 0); `violations` divides by the number of violating pairs +
     1e-8. Images without a positive or without a negative contribute 0.
     """
-    positive = labels == 1
-    negative = ~positive if config.unverified == "negative" else labels == -1
-    return Hinges.apply(scores, positive, negative, config.margin, config.reduction == "violations")
+    mean = config.reduction == Reduction.VIOLATIONS
+    return Hinges.apply(scores, labels == 1, negatives(labels, config), config.margin, mean)
 
 
 class Hinges(torch.autograd.Function):
@@ -67,7 +71,7 @@ def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) ->
     """
     losses = []
     for image_scores, image_labels in zip(scores, labels):
-        negative = image_labels != 1 if config.unverified == "negative" else image_labels == -1
+        negative = negatives(image_labels, config)
         pairs = (
             config.margin
             + image_scores[negative][None, :]
@@ -76,7 +80,7 @@ def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) ->
         hinge = (pairs * (pairs > 0)).sum() + 0 * image_scores.sum()
         losses.append(
             hinge
-            if config.reduction == "sum"
+            if config.reduction == Reduction.SUM
             else hinge / ((pairs > 0).sum().to(hinge.dtype) + 1e-8)
         )
     return torch.stack(losses)
@@ -85,4 +89,5 @@ def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) ->
 def distillation_loss(features: Tensor, teacher: Tensor, config: LossConfig) -> Tensor:
     """Eq. 2 per image: raw global features [B, D] of student and teacher -> [B]."""
     distance = (features.float() - teacher.float()).abs()
-    return distance.mean(1) if config.distillation_reduction == "mean" else distance.sum(1)
+    mean = config.distillation_reduction == DistillationReduction.MEAN
+    return distance.mean(1) if mean else distance.sum(1)

@@ -6,6 +6,7 @@ Shapes: B images, P patches, C categories (the S seen ones first), D width.
 
 import copy
 import re
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.model.clip import Clip, normalise, patches_and_global
-from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.config import Form, LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.loss import distillation_loss, ranking_loss
 from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
+from c2srt.model.student import Student
+from c2srt.model.text_gradient import text_gradient
 
 
 class ImageTower(nn.Module):
@@ -62,13 +65,15 @@ class ImageTower(nn.Module):
         return {f"visual.{name.removeprefix('vit.')}": tensor for name, tensor in state.items()}
 
 
-class Student(nn.Module):
-    """What every trained model shares: the tower that learns, the teacher, the categories. `graph`
+class Network(nn.Module, Student):
+    """What every `Student` shares: the tower that learns, the teacher, the categories. `graph`
     holds all C of them; training uses its first `seen_count`, which hear only each other.
 
     Raises UserError when text features and CLIP disagree in width, or a seen category hears an
     unseen one.
     """
+
+    tunes_prompts: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Student(nn.Module):
         online_teacher: bool = False,
     ) -> None:
         super().__init__()
-        check_graph(graph, clip.width, seen_count, config)
+        check_graph(graph, clip.width, seen_count, self.neighbours_read(config))
         self.config, self.loss, self.seen_count, self.patch_count = (
             config,
             loss,
@@ -92,6 +97,11 @@ class Student(nn.Module):
         self._graph = Graph(graph.text, graph.table[:, : config.neighbours])
         self._mean, self._std = torch.tensor(clip.mean), torch.tensor(clip.std)
         self._teacher = [clip.visual] if online_teacher else []
+
+    @staticmethod
+    def neighbours_read(config: ModelConfig) -> int:
+        """How many neighbours of a category the network reads."""
+        return 0
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised pixels in the tower's type; the constants stay float32 whatever the engine
@@ -122,8 +132,10 @@ class Student(nn.Module):
         return 0 if name.startswith(("head.", "tower.proj", "tower.vit.ln_post.")) else blocks + 1
 
 
-class C2SRT(Student):
+class C2SRT(Network):
     """C²SRT: the student whose head is ISR and IST."""
+
+    tunes_prompts = True
 
     def __init__(
         self,
@@ -137,15 +149,15 @@ class C2SRT(Student):
         super().__init__(clip, config, loss, graph, seen_count, online_teacher)
         self.head = Head(clip.width, config, clip.logit_scale)
 
+    @staticmethod
+    def neighbours_read(config: ModelConfig) -> int:
+        return config.neighbours if config.ist else 0
+
     def forward(
         self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor
     ) -> dict[str, Tensor]:
-        """One training micro-batch: images uint8 [B, 3, S, S], labels [B, S] in −1/0/1, teacher's
-        raw global features [B, D] or None (computed online if the model was built so), weights [B].
-
-        Returns scalars: loss (mean of weights × per-image loss, eq. 12), and for the record
-        ranking, distillation, drift (mean |f_G − f_G^CLIP| per dimension), mean_patches,
-        capped_share.
+        """As `Student.forward` (eq. 12); for the record ranking, distillation, drift (mean |f_G −
+        f_G^CLIP| per dimension), mean_patches, capped_share.
         """
         pixels = self.pixels(images)
         patches, global_ = self.tower(pixels)
@@ -166,10 +178,7 @@ class C2SRT(Student):
                 "loss": ranking + self.loss.distillation * distillation,
             }
         elif self.loss.distillation > 0:
-            raise UserError(
-                "loss.distillation > 0 needs a teacher: build the cache with"
-                f" `{Command('teacher')}`, or set teacher=online"
-            )
+            raise no_teacher()
         return values
 
     def ranking(
@@ -179,7 +188,7 @@ class C2SRT(Student):
         share].
         """
         graph = self.graph_on(patches.device).first(self.seen_count)
-        if self.config.form == "tiled":
+        if self.config.form == Form.TILED:
             return self.head(
                 patches,
                 global_,
@@ -207,18 +216,26 @@ class C2SRT(Student):
 
     @torch.no_grad()
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
-        """uint8 images [B, 3, S, S] -> scores [B, C] and the ISR's patch counts [B, C] (None
-        without ISR), for the model's own categories or another `graph`.
-        """
+        """As `Student.scores`."""
         patches, global_ = self.tower(self.pixels(images))
         graph = graph.to(patches.device) if graph is not None else self.graph_on(patches.device)
-        if self.config.form == "literal":
+        if self.config.form == Form.LITERAL:
             from c2srt.model.literal import literal_scores
 
             return literal_scores(self.head, patches, global_, graph)
         return self.head.scores(
             patches, global_, graph, self.plan(patches.shape[0], graph, patches)
         )
+
+    @torch.no_grad()
+    def text_gradient(
+        self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor, loss: LossConfig
+    ) -> tuple[Tensor, Tensor]:
+        """As `Student.text_gradient`."""
+        graph = Graph(text, self.graph_on(text.device).table[: len(text)])
+        patches, global_ = self.tower(self.pixels(images))
+        plan = self.plan(len(patches), graph, patches)
+        return text_gradient(self.head, patches, global_, labels, weights, graph, loss, plan)
 
     def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
         """The tile plan for one micro-batch; a program that is traced for any number of images has
@@ -240,15 +257,20 @@ class C2SRT(Student):
     def training_plan(
         self, images: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[str, dict[str, float]]:
-        """The tiles that training will use, their bytes and FLOPs: as a line, and as numbers for
-        the tracker.
-        """
+        """As `Student.training_plan`: the tiles, their bytes and FLOPs."""
         shape = self.shape(self.seen_count, device, dtype)
         plan = make_plan(shape, self.config, images, budget_bytes(self.config, device))
         return plan.describe(shape, self.config), plan.numbers(shape, self.config)
 
 
-def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) -> None:
+def no_teacher() -> UserError:
+    return UserError(
+        "loss.distillation > 0 needs a teacher: build the cache with"
+        f" `{Command('teacher')}`, or set teacher=online"
+    )
+
+
+def check_graph(graph: Graph, width: int, seen_count: int, neighbours: int) -> None:
     """Refuses text or a neighbour table that does not fit, before any work."""
     if not len(graph.text) or not seen_count:
         raise UserError(
@@ -267,10 +289,10 @@ def check_graph(graph: Graph, width: int, seen_count: int, config: ModelConfig) 
             f"the relation graph has {len(graph.table)} categories, the text features"
             f" {len(graph.text)}: run `{Command('relations')}`"
         )
-    if graph.table.shape[1] < config.neighbours and config.ist and config.kind == "c2srt":
+    if graph.table.shape[1] < neighbours:
         raise UserError(
-            f"model.neighbours={config.neighbours} but the relation graph keeps"
-            f" {graph.table.shape[1]}: run `{Command('relations', neighbours=config.neighbours)}`"
+            f"model.neighbours={neighbours} but the relation graph keeps"
+            f" {graph.table.shape[1]}: run `{Command('relations', neighbours=neighbours)}`"
         )
     if (
         graph.table.numel()

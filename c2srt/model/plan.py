@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from c2srt.errors import UserError
-from c2srt.model.config import ModelConfig
+from c2srt.model.config import HeadConfig, ModelConfig
 
 MIB = 2**20
 SMALLEST_PART = 64
@@ -48,7 +48,7 @@ class Plan:
     bytes: int
     fold: bool = False
 
-    def describe(self, shape: Shape, config: ModelConfig) -> str:
+    def describe(self, shape: Shape, config: HeadConfig) -> str:
         forward, backward = flops_per_image(shape, config, self.fold)
         return (
             f"head tiles of {self.images} image{'s' * (self.images > 1)} × {self.categories:,} of"
@@ -56,7 +56,7 @@ class Plan:
             f" {forward / 1e9:.3g} GFLOP an image forward and {backward / 1e9:.3g} backward"
         )
 
-    def numbers(self, shape: Shape, config: ModelConfig) -> dict[str, float]:
+    def numbers(self, shape: Shape, config: HeadConfig) -> dict[str, float]:
         """The same for the tracker."""
         forward, backward = flops_per_image(shape, config, self.fold)
         return {
@@ -68,12 +68,12 @@ class Plan:
         }
 
 
-def columns(shape: Shape, config: ModelConfig, fold: bool) -> int:
+def columns(shape: Shape, config: HeadConfig, fold: bool) -> int:
     """E: how many columns come out of the pool."""
     return shape.width * (3 if fold else 1)
 
 
-def bytes_of_batch(shape: Shape, config: ModelConfig, fold: bool) -> int:
+def bytes_of_batch(shape: Shape, config: HeadConfig, fold: bool) -> int:
     """What is kept once for all tiles: the affine text rows and their gradient [C, E], the
     parameters' gradients.
     """
@@ -88,7 +88,7 @@ def bytes_of_batch(shape: Shape, config: ModelConfig, fold: bool) -> int:
     ) + parameters * (shape.itemsize + wide)
 
 
-def bytes_per_image(shape: Shape, config: ModelConfig, fold: bool) -> int:
+def bytes_per_image(shape: Shape, config: HeadConfig, fold: bool) -> int:
     """What stays alive for one image of a tile: A [C, P]; s a layer and its gradient once, and for
     every layer that is not folded its input, t and the input's gradient, all [C, D]; α [C, K, H] a
     layer.
@@ -100,7 +100,7 @@ def bytes_per_image(shape: Shape, config: ModelConfig, fold: bool) -> int:
     return shape.categories * (shape.itemsize * (rows * shape.width + shape.patches) + alpha)
 
 
-def bytes_per_node(shape: Shape, config: ModelConfig) -> int:
+def bytes_per_node(shape: Shape, config: HeadConfig) -> int:
     """What one node needs while its part is worked on: the selection over P, or two gathered [K, D]
     and about eight rows [D].
     """
@@ -109,7 +109,7 @@ def bytes_per_node(shape: Shape, config: ModelConfig) -> int:
     return max(4, shape.itemsize) * max(selection, (2 * slots + 8) * shape.width)
 
 
-def flops_per_image(shape: Shape, config: ModelConfig, fold: bool) -> tuple[float, float]:
+def flops_per_image(shape: Shape, config: HeadConfig, fold: bool) -> tuple[float, float]:
     """Floating-point operations of ISR and IST for one image, forward and backward (a multiply-add
     counts 2).
     """
@@ -158,7 +158,7 @@ def part_limit(width: int, device: torch.device) -> int | None:
     return max(SMALLEST_PART, CPU_PART // width) if device.type == "cpu" else None
 
 
-def make_plan(shape: Shape, config: ModelConfig, images: int, budget: int) -> Plan:
+def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Plan:
     """The fastest tiling within `budget` bytes: folded if that fits, as many whole images as fit,
     else a part of one image.
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt.model.closure import Closure
-from c2srt.model.config import ModelConfig
+from c2srt.model.config import HeadConfig, Pooling
 from c2srt.model.isr import assignment, count_patches, softmax_dtype
 from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, add_product
 from c2srt.model.parts import Buffers, Part, cut
@@ -82,7 +82,7 @@ class Tile:
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: HeadConfig,
         isr_scale: float,
         tensors: dict[str, Tensor],
         nodes: Nodes,
@@ -120,7 +120,7 @@ class Tile:
                 self.isr_scale,
                 config.threshold,
                 config.max_patches,
-                config.pooling == "weighted",
+                config.pooling == Pooling.WEIGHTED,
             )
         return pooling
 

@@ -10,6 +10,7 @@ from typing import Optional
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.model.config import check_choice
+from c2srt.model.kinds import KINDS
 from c2srt.plan.hardware import CPU, Cluster, calibrated
 from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
 from c2srt.plan.outline import Outline, outline
@@ -45,7 +46,7 @@ class Config(train.Config):
         if self.images is not None and self.images < 1 or self.turns < 1:
             raise UserError(f"images={self.images} and turns={self.turns} must be at least 1")
         check_choice("clock", self.clock, ("wall", "cpu"))
-        if self.model.kind != "c2srt":
+        if not KINDS[self.model.kind].planned:
             raise UserError(
                 f"model={self.model.kind}: only C²SRT's own head is counted; time a few steps of "
                 f"`{Command('train', model=self.model.kind, steps=20)}` instead"

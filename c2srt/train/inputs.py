@@ -15,8 +15,8 @@ from c2srt.hints import Command
 from c2srt.model.clip import Clip, load_clip
 from c2srt.model.export import save_export
 from c2srt.model.head import Graph
-from c2srt.model.kinds import build_student
-from c2srt.model.network import Student
+from c2srt.model.build import build_student
+from c2srt.model.network import Network
 from c2srt.opened import read_json
 from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE, load_relations
 from c2srt.shards import ShardIndex, load_index
@@ -91,7 +91,7 @@ def records(text: Path, relations: Path) -> dict[str, dict]:
     }
 
 
-def build_model(config: Config, inputs: Inputs) -> Student:
+def build_model(config: Config, inputs: Inputs) -> Network:
     """The model before its first step: the same on every rank, for one seed."""
     torch.manual_seed(config.seed)
     return build_student(
@@ -104,7 +104,7 @@ def build_model(config: Config, inputs: Inputs) -> Student:
     )
 
 
-def load_trained(model: Student, weights: dict[str, Tensor], source: Path | str) -> None:
+def load_trained(model: Network, weights: dict[str, Tensor], source: Path | str) -> None:
     """Sets the trainable parameters. Raises UserError when `weights` are those of another model."""
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad

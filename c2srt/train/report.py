@@ -5,7 +5,7 @@ import os
 import torch
 
 from c2srt.files import write_json
-from c2srt.model.network import C2SRT
+from c2srt.model.network import Network
 from c2srt.tracking import Journal, Run, Tracker, how_to_open, job_tags, redacted, unsent
 from c2srt.train.checkpoints import Record, flat
 from c2srt.train.config import Config
@@ -17,7 +17,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def announce(
-    config: Config, world: World, model: C2SRT, steps: int, start: int, tracker: Tracker | None
+    config: Config, world: World, model: Network, steps: int, start: int, tracker: Tracker | None
 ) -> None:
     """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step;
     the tracker gets the tiles.

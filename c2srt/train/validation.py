@@ -12,7 +12,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.evaluation.part import merge, measure
 from c2srt.evaluation.protocols import per_class, sorted_keys
-from c2srt.model.network import C2SRT
+from c2srt.model.network import Network
 from c2srt.train.config import Config
 from c2srt.train.inputs import Inputs, load_trained
 from c2srt.train.sources import validation_batches
@@ -24,7 +24,7 @@ class Validator:
     split's share of a rank.
     """
 
-    def __init__(self, config: Config, inputs: Inputs, model: C2SRT) -> None:
+    def __init__(self, config: Config, inputs: Inputs, model: Network) -> None:
         self.config, self.inputs, self.model = config, inputs, copy.deepcopy(model)
 
     def measure(self, weights: dict[str, Tensor], world: World) -> dict[str, float]:

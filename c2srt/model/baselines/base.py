@@ -11,41 +11,34 @@ function of configuration, inputs and step number alone, and parameters are a mo
 Optimizer and schedule are the loop's own (AdamW, half a cosine) for all of them.
 """
 
-from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from c2srt.errors import UserError
-from c2srt.hints import Command
 from c2srt.model.clip import Clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph
+from c2srt.model.kinds import Settings
 from c2srt.model.loss import distillation_loss
-from c2srt.model.network import Student
+from c2srt.model.network import Network, no_teacher
 from c2srt.model.plan import MIB, budget_bytes
 
 Terms = dict[str, tuple[float, Tensor]]
 
 
-@dataclass
-class Settings:
-    """What `model.baseline` sets; the original's values where it does not."""
-
-
-class Baseline(Student):
-    """A student with another head. Raises UserError on a key of `model.baseline` that this kind
-    does not have.
+class Baseline(Network):
+    """A student with another head; a subclass reads its `settings` (c2srt/model/kinds.py) and says
+    which head it has, and its terms of the loss.
     """
 
-    Settings: ClassVar[type] = Settings
     trains_tower: ClassVar[bool] = False
     """Whether the tower trains (model.trainable_blocks); else it stays CLIP's, as the original's
     backbone did.
     """
     distils: ClassVar[bool] = False
-    tunes_prompts: ClassVar[bool] = False
+    settings: Settings
 
     def __init__(
         self,
@@ -59,7 +52,7 @@ class Baseline(Student):
         super().__init__(clip, config, loss, graph, seen_count, online_teacher and self.distils)
         if not self.trains_tower:
             self.tower.requires_grad_(False)
-        self.settings = read_settings(self.Settings, config)
+        self.settings = config.settings()
         self.head = self.make_head(clip)
 
     def make_head(self, clip: Clip) -> nn.Module:
@@ -77,9 +70,7 @@ class Baseline(Student):
     def forward(
         self, images: Tensor, labels: Tensor, teacher: Tensor | None, weights: Tensor
     ) -> dict[str, Tensor]:
-        """One training micro-batch of seen categories, as `C2SRT.forward`: the loss, and its terms
-        without factors.
-        """
+        """As `Student.forward`; the terms are without their factors."""
         if self.loss.distillation > 0 and not self.distils:
             raise UserError(
                 f"model.kind={self.config.kind} has no distillation: set loss.distillation=0"
@@ -93,10 +84,7 @@ class Baseline(Student):
         if self.loss.distillation > 0:
             teacher = self.teacher_features(images) if self._teacher else teacher
             if teacher is None:
-                raise UserError(
-                    "loss.distillation > 0 needs a teacher: build the cache with"
-                    f" `{Command('teacher')}`, or set teacher=online"
-                )
+                raise no_teacher()
             terms["distillation"] = (
                 self.loss.distillation,
                 distillation_loss(features[1], teacher, self.loss),
@@ -113,9 +101,7 @@ class Baseline(Student):
 
     @torch.no_grad()
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, None]:
-        """As `C2SRT.scores`: scores [B, C], and None, for there is no ISR. Of `graph` only the text
-        features count.
-        """
+        """As `Student.scores`, without an ISR. Of `graph` only the text features count."""
         features = self.features(images)
         text = (graph or self.graph_on(images.device)).text.to(features[0])
         return self.head(*features, text, self.budget(images.device))[0], None
@@ -123,9 +109,7 @@ class Baseline(Student):
     def text_gradient(
         self, images: Tensor, labels: Tensor, weights: Tensor, text: Tensor, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
-        """Mean of weights × ranking loss with text features [S, D], and its gradient for them
-        (prompt tuning).
-        """
+        """As `Student.text_gradient`; most baselines have none."""
         raise UserError(
             f"model.kind={self.config.kind} has no prompt tuning: tune a C²SRT or an MKT"
         )
@@ -137,7 +121,7 @@ class Baseline(Student):
     def training_plan(
         self, images: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[str, dict[str, float]]:
-        """As `C2SRT.training_plan`."""
+        """As `Student.training_plan`."""
         parameters, mib = (
             sum(getattr(p, "ds_numel", p.numel()) for p in self.head.parameters()),
             self.budget(device) / MIB,
@@ -147,28 +131,3 @@ class Baseline(Student):
             f" {mib:,.0f} MiB at a time"
         )
         return line, {"head/parameters": parameters, "head/tile_mib": mib}
-
-
-def read_settings(kind: type, config: ModelConfig) -> Settings:
-    """`model.baseline` as the settings of one kind. Raises UserError on an unknown key."""
-    known = [field.name for field in fields(kind)]
-    if unknown := sorted(set(config.baseline) - set(known)):
-        raise UserError(
-            f"model.baseline.{unknown[0]} is no setting of model.kind={config.kind}, which has"
-            f" {', '.join(known)}"
-        )
-    return kind(**config.baseline)
-
-
-def at_least(settings: Settings, least: int, *names: str) -> None:
-    """Raises UserError when one of the named settings is below `least`."""
-    for name in names:
-        if getattr(settings, name) < least:
-            raise UserError(
-                f"model.baseline.{name}={getattr(settings, name)} must be at least {least}"
-            )
-
-
-def negatives(labels: Tensor, config: LossConfig) -> Tensor:
-    """Which categories count as absent: bool like labels."""
-    return labels != 1 if config.unverified == "negative" else labels == -1

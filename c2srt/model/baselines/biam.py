@@ -15,39 +15,24 @@ a positive, whose loss is 0 here, and on Open Images those with more than 40. Ad
 with L2 5e-4.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.model.baselines import base
 from c2srt.model.baselines.attention import Attention
-from c2srt.model.baselines.base import Baseline, Terms, at_least
+from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean
 from c2srt.model.clip import Clip
+from c2srt.model.kinds import BiamSettings
 from c2srt.model.loss import ranking_loss
 
 SLOPE = 0.2
 
 
-@dataclass
-class Settings(base.Settings):
-    """BiAM's; see configs/networks/model/biam.yaml."""
-
-    channels: int = 256
-    heads: int = 8
-    """8 in the release's script for NUS-WIDE, 16 in the one for Open Images."""
-    topk: int = 6
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "channels", "heads", "topk")
-
-
 class Biam(Baseline):
     """BiAM on a frozen tower."""
 
-    Settings = Settings
+    settings: BiamSettings
 
     def make_head(self, clip: Clip) -> nn.Module:
         return BiamHead(
@@ -69,7 +54,7 @@ class BiamHead(nn.Module):
         global_width: int,
         word_width: int,
         grid: tuple[int, int],
-        settings: Settings,
+        settings: BiamSettings,
     ) -> None:
         super().__init__()
         channels, self.topk = settings.channels, settings.topk

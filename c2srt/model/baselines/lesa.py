@@ -19,40 +19,23 @@ here are. AdamW instead of RMSProp 1e-3.
 """
 
 import math
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.model.baselines import base
-from c2srt.model.baselines.base import Baseline, Terms, at_least
+from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean, wide
 from c2srt.model.clip import Clip
+from c2srt.model.kinds import LesaSettings
 from c2srt.model.loss import ranking_loss
 
 RELEASED_BATCH = 32
 
 
-@dataclass
-class Settings(base.Settings):
-    """LESA's; see configs/networks/model/lesa.yaml."""
-
-    attentions: int = 10
-    """T."""
-    distribution: float = 0.1
-    global_: float = 0.001
-    span: float = 0.01
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "attentions")
-        at_least(self, 0, "distribution", "global_", "span")
-
-
 class Lesa(Baseline):
     """LESA on a frozen tower."""
 
-    Settings = Settings
+    settings: LesaSettings
 
     def make_head(self, clip: Clip) -> nn.Module:
         return LesaHead(

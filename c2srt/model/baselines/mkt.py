@@ -16,35 +16,22 @@ statistics (the release: ImageNet's). In the second stage the release trains the
 token embedding, names set back to theirs; here the template's positions.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.model.baselines import base
-from c2srt.model.baselines.base import Baseline, Terms, at_least
+from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean, wide
 from c2srt.model.clip import Clip
+from c2srt.model.kinds import MktSettings
 from c2srt.model.config import LossConfig
 from c2srt.model.loss import ranking_loss
-
-
-@dataclass
-class Settings(base.Settings):
-    """MKT's; see configs/networks/model/mkt.yaml."""
-
-    topk: int = 16
-    """Patches that a category's local score is the mean of."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "topk")
 
 
 class Mkt(Baseline):
     """MKT's first stage, and the gradient that its second needs."""
 
-    Settings = Settings
+    settings: MktSettings
     trains_tower = distils = tunes_prompts = True
 
     def make_head(self, clip: Clip) -> nn.Module:

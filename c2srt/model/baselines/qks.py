@@ -15,42 +15,26 @@ base.py. The layers are as wide as the ViT (the release fixes both at 768). With
 `loss.unverified=ignore` the mean is over an image's verified categories.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.model.baselines import base
 from c2srt.model.baselines.attention import Attention
-from c2srt.model.baselines.base import Baseline, Terms, at_least, negatives
+from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean
 from c2srt.model.clip import Clip
-from c2srt.model.config import check_choice
+from c2srt.model.kinds import QksLoss, QksSettings
+from c2srt.model.loss import negatives
 
 HEAD_WIDTH, EPSILON, DEVIATION = 64, 1e-12, 0.02
 FOCUS, SCALE, FLOOR = 4, 1000, 1e-5
 """Of the asymmetric loss: γ₋, its factor, and the least probability inside the logarithm."""
 
 
-@dataclass
-class Settings(base.Settings):
-    """QKS's; see configs/networks/model/qks.yaml."""
-
-    queries: int = 22
-    layers: int = 8
-    loss: str = "bce"
-    """bce, or asl: the asymmetric loss of the NUS-WIDE experiment."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "queries", "layers")
-        check_choice("model.baseline.loss", self.loss, ("bce", "asl"))
-
-
 class Qks(Baseline):
     """QKS on a frozen tower; the head has the projection that trains, a copy of the tower's."""
 
-    Settings = Settings
+    settings: QksSettings
 
     def make_head(self, clip: Clip) -> nn.Module:
         return QksHead(self.tower.proj.detach(), self.settings)
@@ -63,9 +47,10 @@ class Qks(Baseline):
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         positive, negative = labels == 1, negatives(labels, self.loss)
-        each = (asymmetric if self.settings.loss == "asl" else cross_entropy)(found[0], positive)
+        cost = asymmetric if self.settings.loss == QksLoss.ASL else cross_entropy
+        each = cost(found[0], positive)
         return {
-            self.settings.loss: (
+            str(self.settings.loss): (
                 1.0,
                 (each * (positive | negative)).sum(1) / (positive | negative).sum(1).clamp(min=1),
             )
@@ -75,7 +60,7 @@ class Qks(Baseline):
 class QksHead(nn.Module):
     """tokens [B, R, W], text [C, D] -> (scores [B, C],)."""
 
-    def __init__(self, projection: Tensor, settings: Settings) -> None:
+    def __init__(self, projection: Tensor, settings: QksSettings) -> None:
         super().__init__()
         width = len(projection)
         self.queries = nn.Parameter(torch.empty(settings.queries, width))

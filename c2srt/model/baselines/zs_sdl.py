@@ -13,38 +13,21 @@ Deviations: the image feature is the student's global one, and its tower trains 
 An image without positives or negatives costs only its regulariser.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.errors import UserError
-from c2srt.model.baselines import base
-from c2srt.model.baselines.base import Baseline, Terms, at_least, negatives
+from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean, wide
 from c2srt.model.clip import Clip
-
-
-@dataclass
-class Settings(base.Settings):
-    """ZS-SDL's; see configs/networks/model/zs_sdl.yaml."""
-
-    rows: int = 7
-    """M."""
-    regulariser: float = 0.3
-    """w."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 2, "rows")  # one row has no variance
-        if not 0 <= self.regulariser < 1:
-            raise UserError(f"model.baseline.regulariser={self.regulariser} is outside [0, 1)")
+from c2srt.model.kinds import ZsSdlSettings
+from c2srt.model.loss import negatives
 
 
 class ZsSdl(Baseline):
     """ZS-SDL with the student's tower."""
 
-    Settings = Settings
+    settings: ZsSdlSettings
     trains_tower = True
 
     def make_head(self, clip: Clip) -> nn.Module:
