@@ -14,7 +14,7 @@ A verb that finds its artefact current still finishes what a killed run did not:
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,34 @@ class Record:
     """What every record must have."""
 
     files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing that decides an artefact: `identity` says in JSON which one it is at this moment,
+    `value` is what the artefact is built from.
+
+    A builder that is given the values of its inputs, and no config, cannot depend on what its
+    record leaves out.
+    """
+
+    identity: Callable[[], Any]
+    value: Callable[[], Any]
+
+
+def setting(value: Any) -> Input:
+    """A number or text of the config, which is its own identity."""
+    return Input(lambda: value, lambda: value)
+
+
+def identities(inputs: Mapping[str, Input]) -> dict[str, Any]:
+    """Which inputs these are, by name. Raises what they raise."""
+    return {name: each.identity() for name, each in inputs.items()}
+
+
+def values(inputs: Mapping[str, Input]) -> dict[str, Any]:
+    """The inputs themselves, by name. Raises what they raise."""
+    return {name: each.value() for name, each in inputs.items()}
 
 
 @contextmanager
@@ -88,6 +116,20 @@ def vouched(record: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, UserError):
         return None
     return content if whole else None
+
+
+def is_current(record: Path, made_from: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Whether the files `names` are whole beside their record and were made from this.
+
+    An identity that has a "key" is compared by that alone, any other as a whole.
+    """
+    content = vouched(record)
+    if content is None or not set(names) <= set(content[FILES]):
+        return False
+    old = content.get("made_from")
+    if "key" in made_from:
+        return isinstance(old, dict) and old.get("key") == made_from["key"]
+    return old == made_from
 
 
 def is_plain(name: str) -> bool:

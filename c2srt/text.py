@@ -21,11 +21,11 @@ from torch.nn.functional import normalize
 
 from c2srt.artefact import (
     FILES,
+    is_current,
     remove_unfinished,
     tidy,
     unfinished,
     vouch,
-    vouched,
     withdraw,
     writing,
 )
@@ -112,7 +112,7 @@ def run(config: Config) -> None:
     )
     clip = load_clip(config.clip)
     made_from = {"vocabulary": vocabulary.hash, "clip": clip.hash, "templates": templates}
-    if is_current(out, made_from):
+    if is_current(out / PROVENANCE, made_from, [FEATURES]):
         tidy(out, UNFINISHED)
         print(f"{out / FEATURES} is up to date")
         return
@@ -162,14 +162,6 @@ def versions() -> dict[str, str]:
         package: importlib.metadata.version(package)
         for package in ("torch", "open_clip_torch", "c2srt")
     }
-
-
-def is_current(out: Path, made_from: dict) -> bool:
-    """True when `out` holds whole text features with this identity."""
-    content = vouched(out / PROVENANCE)
-    return (
-        content is not None and content.get("made_from") == made_from and FEATURES in content[FILES]
-    )
 
 
 def embed_blocks(

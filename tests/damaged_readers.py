@@ -31,7 +31,8 @@ from c2srt.relations.endpoint import Again, Endpoint, Refused
 from c2srt.relations.prompt import make_labels
 from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Questions, read_list
-from c2srt.relations.table import load_relations, no_neighbours
+from c2srt.relations.neighbours import no_neighbours
+from c2srt.relations.table import load_relations
 from c2srt.relations.table import save as save_relations
 from c2srt.relations.verdicts import reply_event
 from c2srt.relations.words import NewWords

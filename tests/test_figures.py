@@ -42,7 +42,7 @@ from c2srt.model.export import load_export, save_export
 from c2srt.model.head import Graph
 from c2srt.model.build import build_student
 from c2srt.model.literal import image_scores, local_features
-from c2srt.relations.table import ABSENT
+from c2srt.relations.neighbours import ABSENT
 from c2srt.shards import load_index
 from c2srt.text import Config as TextConfig
 from c2srt.text import load_text

@@ -1,9 +1,10 @@
 """The relation graph of the IST module as a neighbour table: which seen categories inform which
 category.
 
-Reading order: `kinds.py` and `config.py` (which graphs there are, the verbs' keys), `answers.py`
-(mined relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to compare
-with), `table.py` (the format on disk), `build.py` (the verb `relations`);
+Reading order: `neighbours.py` (a graph in memory), `kinds.py` (which graphs there are, what decides
+each, and where a new one is added), `config.py` (the other verbs' keys), `answers.py` (mined
+relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to compare with),
+`table.py` (the format on disk), `build.py` (the verb `relations`);
 `shortlist.py`, `prompt.py`, `questions.py` (what is asked), `ledger.py`, `completion.py` and
 `endpoint.py` (what a server says), `purse.py`, `verdicts.py`, `asking.py`, `mined.py`, `mine.py`
 (the verb `relations mine`), `batch.py` (the same by file); `compare.py`, `pictures.py`, `page.py`,

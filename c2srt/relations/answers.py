@@ -28,7 +28,7 @@ from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag
 from c2srt.opened import check_line, json_line, read_lines, wrong_line
-from c2srt.relations.table import Neighbours, no_neighbours
+from c2srt.relations.neighbours import Neighbours, no_neighbours
 from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
 
@@ -98,6 +98,19 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
         f" give mined ones with relations_file=<file.jsonl> (`{flag('relations-mine', '--help')}`"
         " says how to make them), or choose graph=similarity"
     )
+
+
+def answers_about(path: Path, vocabulary: Vocabulary, shards: str) -> Answers:
+    """The relations of one's own file; `shards` is where the vocabulary came from. Raises UserError,
+    also if they are about none of its categories.
+    """
+    answers = read_answers(path)
+    if not any(mid in answers.related for mid in vocabulary.mids):
+        raise UserError(
+            f"{answers.source} answers for none of the {len(vocabulary):,} categories of {shards}:"
+            " give the data set that it belongs to (data=…), or the file of this one"
+        )
+    return answers
 
 
 def shipped_answers(name: str) -> Answers:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from c2srt.progress import Progress
-from c2srt.relations.table import ABSENT
+from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
 
 # cosines that agree to six decimals are ties: duplicate names must not be ordered by rounding noise

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from c2srt.relations.table import ABSENT, titled
+from c2srt.relations.neighbours import ABSENT
+from c2srt.relations.table import titled
 from c2srt.vocabulary import Vocabulary
 
 HUBS = 15

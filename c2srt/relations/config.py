@@ -1,58 +1,20 @@
-"""The keys of the verbs `relations`, `relations mine` and `relations report`, and of new words.
+"""The keys of the verbs `relations mine` and `relations report`, and of new words; those of
+`relations` stand beside the kinds of graphs (c2srt/relations/kinds.py).
 
 Nothing heavy is imported here: what reads a config need not load what it configures.
 """
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional
 
 from c2srt.errors import UserError
-from c2srt.relations.kinds import KINDS, LLM, MINED
+from c2srt.relations.kinds import KINDS
 
-RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
 CANDIDATES = ("shortlist", "pages")
 SOURCES = ("similarity", "words", "cooccurrence")  # of a shortlist
 FORMS = ("json", "text")  # of a reply
 WORD_KINDS = ("similarity", "llm")
-
-
-@dataclass
-class GraphConfig:
-    """Keys of `c2srt relations`, explained in configs/relations.yaml.
-
-    A `relations_file` makes the graph `mined`, in a folder of that name beside `llm`.
-    """
-
-    graph: str = "llm"
-    neighbours: int = 8
-    relations_file: str | None = None
-    root: str | None = None
-    shards: str = ""
-    text: str = ""
-    out: str = ""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.graph not in KINDS:
-            raise UserError(
-                f"graph={self.graph} is not a kind of relation graph: choose one of"
-                f" {', '.join(KINDS)}"
-            )
-        if self.neighbours < 1:
-            raise UserError(
-                f"neighbours={self.neighbours} must be at least 1 (graph=none is the graph without"
-                " any)"
-            )
-        if self.relations_file and self.graph == LLM:
-            self.graph = MINED
-            if Path(self.out).name == LLM:  # `out` follows from `graph`
-                self.out = str(Path(self.out).with_name(MINED))
-        if self.relations_file and self.graph != MINED:
-            raise UserError(f"graph={self.graph} reads no relations_file: leave out one of the two")
-        if self.graph == MINED and not self.relations_file:
-            self.relations_file = str(Path(self.out) / RELATIONS)
 
 
 @dataclass

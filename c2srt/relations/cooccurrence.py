@@ -22,7 +22,7 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.progress import Progress
-from c2srt.relations.table import Neighbours, no_neighbours
+from c2srt.relations.neighbours import Neighbours, no_neighbours
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 

@@ -15,9 +15,9 @@ from c2srt.interrupts import run_tasks
 from c2srt.progress import Progress
 from c2srt.relations import batch
 from c2srt.relations.asking import Asker, Pace
-from c2srt.relations.config import RELATIONS
 from c2srt.relations.config import MineConfig as Config
 from c2srt.relations.endpoint import Endpoint, model_name
+from c2srt.relations.kinds import RELATIONS
 from c2srt.relations.ledger import Ledger
 from c2srt.relations.mined import check_before, write_relations
 from c2srt.relations.purse import MILLION, Prices, Purse

@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from c2srt.files import whole_file
 from c2srt.relations.compare import Graph
-from c2srt.relations.table import ABSENT
+from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
 
 TARGET, OTHER, INTO, AMONG = "#f28e2b", "#6baed6", "#d62728", "#bdbdbd"

@@ -20,7 +20,7 @@ from torch import Tensor
 from c2srt.relations.answers import Answers
 from c2srt.relations.baselines import SAME_TO
 from c2srt.relations.cooccurrence import Counts, most_together
-from c2srt.relations.table import ABSENT
+from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
 
 ROWS = 256  # of the similarity matrix held at once

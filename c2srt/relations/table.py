@@ -13,23 +13,23 @@ Letters: C categories, K neighbours.
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from c2srt.amounts import Count
-from c2srt.artefact import FILES, vouch, vouched, withdraw
+from c2srt.artefact import FILES, vouch, withdraw
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.opened import open_npy, read_json, wrong
 from c2srt.relations.kinds import KINDS
+from c2srt.relations.neighbours import ABSENT, Neighbours
+from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
-ABSENT = -1
 FAR_LESS = 0.5  # of the share of categories with neighbours that the graph in the same folder has
 
 
@@ -37,9 +37,13 @@ FAR_LESS = 0.5  # of the share of categories with neighbours that the graph in t
 class MadeFrom:
     """What a graph must say of what it was made from."""
 
-    kind: Literal[KINDS]
+    kind: str
     neighbours: Count
     vocabulary: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"made_from.kind: {shown(self.kind)} is not one of {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -48,34 +52,6 @@ class Provenance:
 
     made_from: MadeFrom
     files: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """A graph in memory: `table` int32 [C, K]; `strengths` float32 [C, K], NaN where absent or
-    unknown; `types` str [C, K] or None for kinds without relation types.
-    """
-
-    table: np.ndarray
-    strengths: np.ndarray
-    types: np.ndarray | None = None
-
-
-def no_neighbours(categories: int, k: int) -> Neighbours:
-    """The graph without edges."""
-    return Neighbours(
-        np.full((categories, k), ABSENT, np.int32), np.full((categories, k), np.nan, np.float32)
-    )
-
-
-def is_current(out: Path, made_from: dict) -> bool:
-    """True when `out` holds a whole table with this identity."""
-    content = vouched(out / PROVENANCE)
-    return (
-        content is not None
-        and content.get("made_from") == made_from
-        and set(content[FILES]) == {TABLE, EDGES}
-    )
 
 
 def check_coverage(out: Path, neighbours: Neighbours, source: str) -> None:

@@ -36,7 +36,7 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.opened import misfit, parse_json, read_lines
 from c2srt.relations.config import MineConfig, WordsConfig
-from c2srt.relations.table import ABSENT
+from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
 
 FOLDER = "new-words"
