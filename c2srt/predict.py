@@ -21,9 +21,9 @@ from PIL import Image
 from c2srt import pictures
 from c2srt.apart import Apart
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import find_export
+from c2srt.export.files import find_export
 from c2srt.finding import find_images, has_lone_bytes, printable, summary
-from c2srt.model.export import Exported, load_export
+from c2srt.export.read import Exported, load_export
 from c2srt.model.head import Graph
 from c2srt.pictures import Limits, Rejected
 from c2srt.relations.config import WordsConfig

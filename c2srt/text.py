@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from c2srt.artefact import (
     FILES,
@@ -32,7 +31,10 @@ from c2srt.artefact import (
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
-from c2srt.model.clip import Clip, ClipConfig, load_clip
+from c2srt.backbone.prompts import check_templates, clean
+from c2srt.backbone.ensemble import count_cut, embed
+from c2srt.backbone.clip import Clip, load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.opened import read_json, read_tensors
 from c2srt.progress import Progress
 from c2srt.shown import shown
@@ -40,7 +42,6 @@ from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
 FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
 MADE_BY = Command("text")
-SLOT = "{}"
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,6 @@ class Config:
                 " or give a list, templates='[\"a photo of a {}.\"]'"
             )
         return self.prompts[self.templates]
-
-
-def check_templates(templates: list[str]) -> None:
-    """Raises UserError unless there is a template and each has exactly one place for the name."""
-    if not templates:
-        raise UserError("templates is empty: give at least one, such as 'a photo of a {}.'")
-    for template in templates:
-        if not isinstance(template, str) or template.count(SLOT) != 1:
-            raise UserError(
-                f"template {template!r} must contain {SLOT} exactly once, where the category's name"
-                " goes"
-            )
 
 
 def run(config: Config) -> None:
@@ -198,62 +187,6 @@ def load_block(path: Path) -> Tensor | None:
         return read_tensors(path, MADE_BY, "features")["features"]
     except UserError:
         return None
-
-
-def embed(
-    clip: Clip,
-    names: list[str],
-    templates: list[str],
-    batch: int = 256,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Eq. 3: names -> text features [n, D] float32 on the CPU, L2-normalised; `batch` prompts pass
-    the tower at a time.
-    """
-    device = next(clip.model.parameters()).device
-    texts = prompts_of(names, templates)
-    sums = torch.zeros(len(names), clip.width)
-    for start in range(0, len(texts), batch):
-        part = texts[start : start + batch]
-        embeddings = normalize(
-            clip.encode_text(clip.tokenize(part).to(device)).float(), dim=-1
-        ).cpu()
-        owner = torch.arange(start, start + len(part)) // len(templates)
-        sums.index_add_(0, owner, embeddings)
-        if progress:
-            progress.update(len(part))
-    return normalize(sums, dim=-1)
-
-
-def prompts_of(names: list[str], templates: list[str]) -> list[str]:
-    """Every template of the first name, then of the second, …"""
-    return [template.replace(SLOT, clean(name)) for name in names for template in templates]
-
-
-def clean(name: str) -> str:
-    """The name as it enters a prompt: underscores become spaces, nothing else changes."""
-    return name.replace("_", " ")
-
-
-def count_cut(clip: Clip, names: list[str], templates: list[str], step: int = 1024) -> int:
-    """How many names have a prompt longer than the tower's context, whose end is therefore not
-    read.
-
-    Tokens of the name and of the template add up, so the longest template decides.
-    """
-    longest = [
-        max(
-            templates,
-            key=lambda template: clip.tokenize([template], 4 * clip.context_length).count_nonzero(),
-        )
-    ]
-    cut = 0
-    for start in range(0, len(names), step):
-        tokens = clip.tokenize(
-            prompts_of(names[start : start + step], longest), clip.context_length + 1
-        )
-        cut += int((tokens[:, -1] != 0).sum())
-    return cut
 
 
 def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> Tensor:

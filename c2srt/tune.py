@@ -27,21 +27,16 @@ from torch import Tensor
 
 from c2srt.artefact import tidy, writing
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import find_export
+from c2srt.export.files import find_export
 from c2srt.files import check_replaceable, hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.interrupts import patiently
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
-from c2srt.model.export import (
-    CONFIG_FILE,
-    MODEL_FILE,
-    Exported,
-    is_only_export,
-    load_export,
-    save_with_context,
-)
+from c2srt.export.files import CONFIG_FILE, MODEL_FILE, is_only_export
+from c2srt.export.read import Exported, load_export
+from c2srt.export.write import save_with_context
 from c2srt.opened import read_json
 from c2srt.order import Deal
 from c2srt.progress import Progress

@@ -20,7 +20,7 @@ def run(config: Config) -> None:
     is absent or changed.
     """
     check_lasting(config.out)
-    from c2srt.model.export import is_only_export
+    from c2srt.export.files import is_only_export
 
     folder = find_checkpoint(Path(config.checkpoint))
     check_replaceable(Path(config.out), is_only_export)

@@ -21,8 +21,9 @@ from c2srt.evaluation.part import load_part, measure
 from c2srt.evaluation.results import Task, evaluate_part, flat, read_results, write_results
 from c2srt.figures.ap_change import read_table
 from c2srt.files import sha256_of_file, write_json
-from c2srt.model.clip import ClipConfig, load_clip
-from c2srt.model.export import load_export
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
+from c2srt.export.read import load_export
 from c2srt.relations import batch, ledger, mined
 from c2srt.relations.answers import read_answers
 from c2srt.relations.completion import Complaint, Malformed

@@ -248,9 +248,9 @@ def make_world(world: Path) -> int:
 
     from c2srt import text
     from c2srt.files import sha256_of_file, write_json
-    from c2srt.model.clip import load_clip
+    from c2srt.backbone.clip import load_clip
     from c2srt.model.config import LossConfig, ModelConfig
-    from c2srt.model.export import save_export
+    from c2srt.export.write import save_export
     from c2srt.model.head import Graph
     from c2srt.model.build import build_student
     from c2srt.relations import build

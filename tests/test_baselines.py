@@ -26,12 +26,13 @@ from c2srt.model.baselines.top import top_mean
 from c2srt.model.baselines.zs_sdl import SoftplusPairs, ZsSdlHead, diversity
 from c2srt.model.build import build_student, network_of
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.export import load_export, save_export
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.model.head import Graph
 from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.shards import load_index
-from c2srt.text import embed
+from c2srt.backbone.ensemble import embed
 from c2srt.train.config import TrackingConfig
 from c2srt.views import ViewConfig
 from c2srt.vocabulary import Vocabulary

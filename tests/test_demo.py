@@ -21,7 +21,8 @@ from c2srt.demo.words import SCENES, SHAPES, categories
 from c2srt.errors import UserError
 from tests.test_commands import paste
 from c2srt.tables.rows import Row, Table, trials
-from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
+from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.config import ClipConfig
 
 IMAGES = {"train": 30, "validation": 6, "test": 12}
 
@@ -190,7 +191,7 @@ def test_scattered_embedding_gives_the_features_of_the_compact_one():
     model, compact, used = pretrain.compact_model(captions)
     model.eval()
     state = pretrain.full_state(model, used)
-    from c2srt.model.clip import build_model
+    from c2srt.backbone.clip import build_model
 
     full = build_model(pretrain.MODEL)
     full.load_state_dict(state)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.model.clip import ClipConfig, load_clip
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
 from c2srt.order import Deal

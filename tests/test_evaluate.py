@@ -15,9 +15,10 @@ from c2srt.evaluation.describe import describe
 from c2srt.evaluation.results import about
 from c2srt.evaluation.scorers import ClipScorer, Subject, prior_scores
 from c2srt.loader import LoaderConfig, evaluation_batches
-from c2srt.model.clip import load_clip
+from c2srt.backbone.clip import load_clip
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.export import load_export, save_export
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.model.network import C2SRT
 from c2srt.shards import ShardReader, load_index
 from c2srt.text import Config as TextConfig

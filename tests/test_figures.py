@@ -36,9 +36,10 @@ from c2srt.figures.photos import Photos
 from c2srt.figures.run import Config, sources_of
 from c2srt.figures.viewers import ranks_of, subgraph
 from c2srt.loader import LoaderConfig, evaluation_batches
-from c2srt.model.clip import load_clip
+from c2srt.backbone.clip import load_clip
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.export import load_export, save_export
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.model.head import Graph
 from c2srt.model.build import build_student
 from c2srt.model.literal import image_scores, local_features

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from c2srt.errors import UserError
-from c2srt.model.clip import (
-    ClipConfig,
+from c2srt.backbone.clip import (
     build_outline,
     check_tokenizer,
     load_clip,
     normalise,
     patches_and_global,
 )
+from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.export import load_export, save_export
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.model.head import Graph
 from c2srt.model.isr import assignment
 from c2srt.model.network import C2SRT

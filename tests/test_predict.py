@@ -18,7 +18,7 @@ import c2srt
 from c2srt.cli import main
 from c2srt.apart import Apart
 from c2srt.errors import UserError
-from c2srt.model.export import load_export
+from c2srt.export.read import load_export
 from c2srt.finding import find_images, printable
 from c2srt.predict import LIMITS, Encoded, read_image
 from tests.tiny import tiny_export

@@ -17,7 +17,8 @@ from c2srt.evaluation.scorers import ModelScorer, Subject
 from c2srt.loader import train_batches
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
-from c2srt.model.export import load_export, save_export
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.model.head import Graph, Head
 from c2srt.model.literal import literal_scores
 from c2srt.model.loss import pairwise_ranking_loss
@@ -25,7 +26,7 @@ from c2srt.model.network import C2SRT
 from c2srt.model.plan import Plan
 from c2srt.model.text_gradient import text_gradient
 from c2srt.shards import load_index
-from c2srt.text import embed
+from c2srt.backbone.ensemble import embed
 from c2srt.tune import Config, loss_and_gradient, run
 from c2srt.views import ViewConfig
 from c2srt.vocabulary import Vocabulary

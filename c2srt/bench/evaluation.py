@@ -24,7 +24,8 @@ from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge, verified_part
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
-from c2srt.model.clip import ClipConfig, load_clip
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT

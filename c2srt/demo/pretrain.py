@@ -23,7 +23,7 @@ from c2srt.demo.draw import SIZE
 from c2srt.demo.raw import chunks, in_processes
 from c2srt.demo.words import categories
 from c2srt.files import hash_of, whole_file, write_json
-from c2srt.model.clip import build_model, frozen_clip, normalise
+from c2srt.backbone.clip import build_model, frozen_clip, normalise
 from c2srt.progress import Progress
 
 MODEL = {

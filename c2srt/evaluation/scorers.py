@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.errors import UserError
 from c2srt.evaluation.config import COSINE, SOFTMAX
-from c2srt.files import hash_of, sha256_of_file
+from c2srt.files import hash_of
 from c2srt.hints import Command
-from c2srt.model.clip import ClipConfig, load_clip, normalise, patches_and_global
-from c2srt.model.export import CONFIG_FILE, MODEL_FILE, load_export
+from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.config import ClipConfig
+from c2srt.export.files import identity as export_identity
+from c2srt.export.read import load_export
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 CLIP, PRIOR = "clip", "prior"
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -141,50 +141,7 @@ def identity(subject: Subject, index: ShardIndex) -> str:
                 *[subject.form] * (subject.form != COSINE),
             ]
         )
-    return hash_of(
-        [sha256_of_file(Path(subject.checkpoint) / name) for name in (CONFIG_FILE, MODEL_FILE)]
-    )
-
-
-def find_export(path: str) -> Path:
-    """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises
-    UserError if there is none, with the models that are near.
-    """
-    for folder in (Path(path), Path(path) / "model"):
-        if is_export(folder):
-            return folder
-    near = next(filter(None, map(exports_below, (Path(path), *Path(path).parents[:2]))), [])
-    training = Path(path).parent if Path(path).name == "model" else Path(path)
-    if (training / "checkpoints").is_dir():
-        advice = f"make one with `{Command('export', checkpoint=training, out=training / 'model')}`"
-    elif near:
-        advice = (
-            f"there is {', '.join(map(str, near[:SHOWN]))}{' …' if len(near) > SHOWN else ''}: give"
-            " one as checkpoint=…"
-        )
-    else:
-        advice = "give the model/ or best/ folder that training writes"
-    raise UserError(
-        f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}"
-    )
-
-
-def is_export(folder: Path) -> bool:
-    return (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file()
-
-
-def exports_below(folder: Path) -> list[Path]:
-    """The exports up to three folders below one, the shallowest first: where `c2srt demo`, `tables`
-    and `train` put them.
-    """
-    if folder == folder.parent and folder.is_absolute():
-        return []  # the whole machine is not near
-    found = [
-        path.parent
-        for depth in range(4)
-        for path in sorted(folder.glob("/".join(["*"] * depth + [MODEL_FILE])))
-    ]
-    return [path for path in found if is_export(path)]
+    return export_identity(Path(subject.checkpoint))
 
 
 def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.ndarray:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from c2srt.errors import UserError
-from c2srt.evaluation.scorers import is_export
+from c2srt.export.files import identity, is_export
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
-from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
-from c2srt.model.clip import load_clip
-from c2srt.model.export import CONFIG_FILE, MODEL_FILE, load_export
+from c2srt.backbone.clip import load_clip
+from c2srt.export.read import load_export
 from c2srt.model.kinds import DRAWN
 from c2srt.relations.questions import find_rows
 from c2srt.shards import FILE as INDEX
@@ -169,8 +168,3 @@ def export_at(folder: Path, verb: str, *overrides: str) -> Path:
         f"there is no trained model in {folder}: make it with"
         f" `{Command(verb, *overrides, out=training)}`"
     )
-
-
-def identity(folder: Path) -> str:
-    """Changes when an export changes."""
-    return hash_of([sha256_of_file(folder / name) for name in (CONFIG_FILE, MODEL_FILE)])

@@ -17,7 +17,7 @@ from c2srt.artefact import remove_unfinished, tidy, vouch, vouched, withdraw, wr
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.hints import Command
-from c2srt.model.clip import ClipConfig
+from c2srt.backbone.config import ClipConfig
 
 FIGURES = {
     "cam": ("cam",),

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.model.clip import Clip, normalise, patches_and_global
-from c2srt.model.export import Exported
+from c2srt.backbone.clip import Clip, normalise, patches_and_global
+from c2srt.export.read import Exported
 from c2srt.model.head import Graph
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from c2srt.errors import UserError
-from c2srt.model.clip import Clip
-from c2srt.text import SLOT, check_templates, clean
+from c2srt.backbone.clip import Clip
+from c2srt.backbone.prompts import SLOT, check_templates, clean
 
 CHUNK = 256
 FROZEN = -1
@@ -137,7 +137,7 @@ class Context:
         return total
 
     def embed(self, clip: Clip, names: list[str]) -> Tensor:
-        """As `c2srt.text.embed`: text features [n, D] float32 on the CPU."""
+        """As `c2srt.backbone.ensemble.embed`: text features [n, D] float32 on the CPU."""
         return self.features(clip, self.prompts(clip, names)).float().cpu()
 
 

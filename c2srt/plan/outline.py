@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from c2srt.model.clip import ClipConfig, build_outline
+from c2srt.backbone.clip import build_outline
+from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
 from c2srt.model.network import ImageTower

@@ -24,7 +24,8 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.interrupts import unheard
 from c2srt.loader import Batch, LoaderConfig, collate, iterate
-from c2srt.model.clip import RANDOM, Clip, load_clip
+from c2srt.backbone.clip import Clip, load_clip
+from c2srt.backbone.config import RANDOM
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.network import C2SRT

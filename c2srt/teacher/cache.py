@@ -24,7 +24,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, write_json
 from c2srt.hints import Command
-from c2srt.model.clip import Clip, normalise, patches_and_global
+from c2srt.backbone.clip import Clip, normalise, patches_and_global
 from c2srt.opened import open_npy, read_json, wrong
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.shown import shown

@@ -7,7 +7,7 @@ from typing import Optional
 
 from c2srt.errors import UserError
 from c2srt.files import hash_of
-from c2srt.model.clip import ClipConfig
+from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
 from c2srt.order import Deal
 from c2srt.tracking.redact import has_credentials, redacted

@@ -1,29 +1,17 @@
-"""The exported model: two files that need neither DeepSpeed nor the training config.
-
-model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the frozen
-                    CLIP's other weights (text tower, logit_scale; open_clip names), `text` [C, D]
-                    unit rows, `table` int32 [C, K]; after `c2srt tune` also `context`, the learned
-                    embeddings of the one template
-config.json         {"format": 1, "model": ModelConfig, "clip": {"config", "mean", "std", "hash"},
-                    "vocabulary": {…}, "templates": […], "made_from": {…}}
-"""
+"""Reading the exported model; the format is in files.py."""
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from annotated_types import Len
-from safetensors.torch import save_file
 from torch import Tensor
 
 from c2srt.amounts import Within
 from c2srt.errors import UserError
-from c2srt.files import whole_folder, write_json
-from c2srt.hints import Command
-from c2srt.model.clip import Clip, build_model, frozen_clip
+from c2srt.backbone.clip import Clip, build_model, frozen_clip
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.head import Graph
@@ -32,13 +20,9 @@ from c2srt.model.network import Network
 from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
 from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
-from c2srt.text import embed
+from c2srt.backbone.ensemble import embed
+from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE
 from c2srt.vocabulary import Vocabulary
-
-FORMAT = 1
-MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
-MADE_BY = Command("export")
-
 
 Three = Annotated[list[Annotated[float, Within(ge=-1e6, le=1e6)]], Len(3, 3)]
 
@@ -126,104 +110,6 @@ class Exported:
         text = self.embed(words)
         return text, similar_neighbours(
             text, self.graph.text[: self.vocabulary.seen_count], self.graph.table.shape[1]
-        )
-
-
-def is_only_export(folder: Path) -> bool:
-    """Whether the folder holds an export of ours and nothing else, so that another may take its
-    place: other programs' models lie in files of the same names.
-    """
-    if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE}:
-        return False
-    with suppress(UserError):
-        return {"format", "model", "clip", "vocabulary"} <= read_json(
-            folder / CONFIG_FILE, MADE_BY
-        ).keys()
-    return False
-
-
-def save_export(
-    folder: Path,
-    model: Network,
-    state: dict[str, Tensor],
-    clip: Clip,
-    vocabulary: Vocabulary,
-    templates: list[str],
-    made_from: dict,
-) -> None:
-    """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered,
-    any float type); `clip` the frozen CLIP that it was made from; `made_from` hashes and settings
-    for the record.
-    """
-    tower = {
-        name.removeprefix("tower."): tensor
-        for name, tensor in state.items()
-        if name.startswith("tower.")
-    }
-    tensors = model.tower.clip_state(tower) | {
-        name: tensor for name, tensor in state.items() if name.startswith("head.")
-    }
-    tensors |= {
-        name: tensor
-        for name, tensor in clip.model.state_dict().items()
-        if not name.startswith("visual.")
-    }
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in tensors.items()
-    }
-    graph = model.graph_on(torch.device("cpu"))
-    tensors |= {
-        "text": graph.text.float().contiguous(),
-        "table": graph.table.to(torch.int32).contiguous(),
-    }
-    described = {"config": clip.model_config, "mean": clip.mean, "std": clip.std, "hash": clip.hash}
-    listed = {
-        "mids": vocabulary.mids,
-        "names": vocabulary.names,
-        "seen_count": vocabulary.seen_count,
-    }
-    with whole_folder(folder, is_only_export) as temporary:
-        save_file(tensors, temporary / MODEL_FILE)
-        write_json(
-            temporary / CONFIG_FILE,
-            {
-                "format": FORMAT,
-                "model": asdict(model.config),
-                "clip": described,
-                "vocabulary": listed,
-                "templates": templates,
-                "made_from": made_from,
-            },
-        )
-
-
-def save_with_context(
-    folder: Path,
-    source: Path,
-    text: Tensor,
-    context: Context,
-    made_from: dict,
-    check: Callable[[], None] = lambda: None,
-) -> None:
-    """Writes the export in `source` again with a tuned template: its `text` [C, D] for all
-    categories, and the context that embeds new words. `check` raises if what was read of `source`
-    is not what the context was tuned for.
-    """
-    tensors, content = (
-        read_tensors(source / MODEL_FILE, MADE_BY),
-        read_json(source / CONFIG_FILE, MADE_BY),
-    )
-    check()
-    tensors |= {
-        "text": text.float().cpu().contiguous(),
-        "context": context.values.detach().float().cpu().contiguous(),
-    }
-    with whole_folder(folder, is_only_export) as temporary:
-        save_file(tensors, temporary / MODEL_FILE)
-        write_json(
-            temporary / CONFIG_FILE,
-            content | {"templates": [context.template], "made_from": made_from},
         )
 
 

@@ -19,11 +19,11 @@ from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
 from c2srt.amounts import Within
+from c2srt.backbone.config import RANDOM, ClipConfig
 from c2srt.errors import UserError
 from c2srt.opened import misfit, read_json, reason, without
 from c2srt.shown import shown
 
-RANDOM = "random"
 VOCABULARY = 49408  # tokens of CLIP's own byte-pair tokenizer
 MOST_PARAMETERS = 6 * 10**9  # EVA02-E-14-plus has 5.0 · 10⁹
 SIZES = {
@@ -41,17 +41,6 @@ SIZES = {
 }
 """Least and most of what decides time and memory, far beyond every model that there is."""
 Size = Annotated[int, Within(ge=1, le=1 << 16)]
-
-
-@dataclass
-class ClipConfig:
-    """Which CLIP: `name` an open_clip model or the path of a model config (.json); `pretrained` an
-    open_clip tag, the path of a weights file (safetensors, or a tensors-only torch file), or
-    `random` (seeded; tests and benchmarks).
-    """
-
-    name: str = "ViT-B-16"
-    pretrained: str = "openai"
 
 
 @dataclass
