@@ -150,7 +150,7 @@ def joined(arguments: list[str]) -> list[str]:
                 lambda word: "=" not in word and not word.startswith(("-", "~")), arguments[1:]
             )
         )
-        named = [f"{key}={word}" for key, word in zip(WORDS[arguments[0]], words)]
+        named = [f"{key}={word}" for key, word in zip(WORDS[arguments[0]], words, strict=False)]
         return [arguments[0], *named, *arguments[1 + len(named) :]]
     if arguments[1:2] == ["build"] and arguments[0] == "relations":
         return [arguments[0], *arguments[2:]]

@@ -475,4 +475,5 @@ def tensor_shapes(path: Path, remedy: Remedy) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
     with opening(path, "safetensors", remedy), safe_open(path, "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}

@@ -22,13 +22,12 @@ from c2srt import pictures
 from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.export.files import find_export
-from c2srt.finding import find_images, has_lone_bytes, printable, summary
 from c2srt.export.read import Exported, load_export
+from c2srt.finding import find_images, has_lone_bytes, printable, summary
 from c2srt.model.head import Graph
 from c2srt.pictures import Limits, Rejected
 from c2srt.relations.config import WordsConfig
-from c2srt.relations.words import FOLDER as NEW_WORDS
-from c2srt.relations.words import NewWords
+from c2srt.relations.words import FOLDER as NEW_WORDS, NewWords
 from c2srt.views import centre_pixels
 
 LIMITS = Limits(

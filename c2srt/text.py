@@ -28,13 +28,13 @@ from c2srt.artefact import (
     withdraw,
     writing,
 )
+from c2srt.backbone.clip import Clip, load_clip
+from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.ensemble import count_cut, embed
+from c2srt.backbone.prompts import check_templates, clean
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
-from c2srt.backbone.prompts import check_templates, clean
-from c2srt.backbone.ensemble import count_cut, embed
-from c2srt.backbone.clip import Clip, load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.opened import read_json, read_tensors
 from c2srt.progress import Progress
 from c2srt.shown import shown

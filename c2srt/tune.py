@@ -27,16 +27,15 @@ from torch import Tensor
 
 from c2srt.artefact import tidy, writing
 from c2srt.errors import UserError
-from c2srt.export.files import find_export
+from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export, is_only_export
+from c2srt.export.read import Exported, load_export
+from c2srt.export.write import save_with_context
 from c2srt.files import check_replaceable, hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.interrupts import patiently
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
-from c2srt.export.files import CONFIG_FILE, MODEL_FILE, is_only_export
-from c2srt.export.read import Exported, load_export
-from c2srt.export.write import save_with_context
 from c2srt.opened import read_json
 from c2srt.order import Deal
 from c2srt.progress import Progress
@@ -319,10 +318,10 @@ def take_step(
         total += loss / count
         gradient += found / count
     if not torch.isfinite(gradient).all():
+        look = Command("evaluate", checkpoint=config.checkpoint, out=Path(config.out) / "before")
         raise UserError(
             f"the loss or its gradient is not finite at lr={config.lr}: lower it, or check the"
-            " checkpoint with "
-            f"`{Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')}`"
+            f" checkpoint with `{look}`"
         )
     context.values.grad = context.gradient(exported.clip, prompts, gradient, config.chunk)
     optimizer.param_groups[0]["lr"] = config.lr * factor

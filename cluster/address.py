@@ -35,7 +35,7 @@ def check_address() -> None:
     host, port = split_address(found_on_this_host() if address == "auto" else address)
     try:
         with socket.create_connection((host, port), ANSWER_S) as connection:
-            if not os.environ.get("RAY_USE_TLS", "0") in ("1", "true") and not speaks_http2(
+            if os.environ.get("RAY_USE_TLS", "0") not in ("1", "true") and not speaks_http2(
                 connection
             ):
                 raise UserError(

@@ -44,11 +44,10 @@ from c2srt.evaluation.scorers import (
     load_scorer,
     prior_of,
 )
-from c2srt.export.files import find_export
+from c2srt.export.files import CONFIG_FILE, find_export
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.loader import LoaderConfig, evaluation_batches
-from c2srt.export.files import CONFIG_FILE
 from c2srt.opened import open_npy, read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index

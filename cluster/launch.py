@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -145,9 +146,8 @@ def array_keys(job: str, task: int, rows: str | None, own: dict[str, str]) -> li
     what that training wrote, and tables share their rows.
     """
     if job == "tables":
-        return [
-            f"part={task - int(os.environ['SLURM_ARRAY_TASK_MIN']) + 1}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"
-        ]
+        place = task - int(os.environ["SLURM_ARRAY_TASK_MIN"]) + 1
+        return [f"part={place}/{os.environ['SLURM_ARRAY_TASK_COUNT']}"]
     name, keys = (f"seed-{task}", [f"seed={task}"]) if rows is None else row(rows, task)
     parent = own.get(
         "out",
@@ -371,10 +371,8 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         begun = time.monotonic()
-        try:
+        with suppress(BrokenPipeError):
             self.srun.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self.srun.wait(20)
         except subprocess.TimeoutExpired:

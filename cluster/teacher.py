@@ -14,10 +14,10 @@ import ray
 import torch
 
 from c2srt.artefact import tidy, writing
-from c2srt.errors import UserError
-from c2srt.files import hash_of, write_json
 from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.config import ClipConfig
+from c2srt.errors import UserError
+from c2srt.files import hash_of, write_json
 from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index

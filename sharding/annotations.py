@@ -258,8 +258,7 @@ class InputReport:
                 self.unknown_mids,
                 (
                     "{} categories of the labels are not in class-descriptions.csv: kept in the"
-                    " labels "
-                    f"({', '.join(self.unknown_examples)}{', …' if self.unknown_mids > EXAMPLES else ''})"
+                    f" labels ({listed(self.unknown_examples, self.unknown_mids)})"
                 ),
             ),
             (
@@ -272,8 +271,8 @@ class InputReport:
             (
                 self.malformed_ids,
                 (
-                    "{} rows are left out because their ImageID is not 16 hex digits "
-                    f"({', '.join(self.malformed_examples)}{', …' if self.malformed_ids > EXAMPLES else ''})"
+                    "{} rows are left out because their ImageID is not 16 hex digits"
+                    f" ({listed(self.malformed_examples, self.malformed_ids)})"
                 ),
             ),
         ]
@@ -285,6 +284,10 @@ class InputReport:
         )
         said = [text.replace("{}", f"{count:,}", 1) for count, text in oddities if count]
         return [f"{self.split}: {line}" for line in [first, *said]]
+
+
+def listed(examples: list[str], count: int) -> str:
+    return ", ".join(examples) + (", …" if count > EXAMPLES else "")
 
 
 def write_inputs(

@@ -156,7 +156,8 @@ def as_the_loader(task: AuditTask) -> Iterator[tuple[str, str]]:
     image_id = ""
     try:
         reader = ShardReader(Path(task.folder), task.shard)
-        for sample, image_id in enumerate(reader.ids):
+        for sample in range(len(reader.ids)):
+            image_id = reader.ids[sample]
             reader.jpeg(sample)
             reader.labels(sample)
     except UserError as error:

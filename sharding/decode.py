@@ -47,12 +47,15 @@ class Converted:
     original: dict
 
 
+LIMITS = Limits()
+
+
 def convert(
     data: bytes,
     rotation: int | None = None,
     resize: int | None = 256,
     quality: int = 90,
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
     exif_first: bool = False,
 ) -> Converted:
     """Makes an upright sRGB JPEG, 4:2:0, without metadata, its short side reduced to `resize`
@@ -180,5 +183,5 @@ def refuse_placeholder(image: Image.Image) -> None:
     )
     greys = np.bincount(small[:, :, 1].ravel(), minlength=256)
     colourless = (small.max(2) - small.min(2)).max() <= 8
-    if colourless and greys.max() > small.shape[0] * small.shape[1] / 2 and 32 < greys.argmax():
+    if colourless and greys.max() > small.shape[0] * small.shape[1] / 2 and greys.argmax() > 32:
         raise Rejected("placeholder", "a grey PNG, as Flickr answers for a removed photo")

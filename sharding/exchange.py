@@ -28,9 +28,10 @@ import httpx
 from c2srt.clients import making_client
 
 HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
-OVERHEAD = (
-    1 << 20
-)  # bytes of handshakes, headers and framing, over a whole exchange; a single header has at most 100 kB (h11)
+OVERHEAD = 1 << 20
+"""Bytes of handshakes, headers and framing, over a whole exchange; a single header has at most
+100 kB (h11).
+"""
 REDIRECTS = 20
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 CURRENT = threading.local()

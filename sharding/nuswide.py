@@ -29,16 +29,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from c2srt.errors import UserError
-from c2srt.evaluation.known import NUS_WIDE, given_away
-from c2srt.evaluation.known import NUS_WIDE_VOCABULARY as PUBLISHED
+from c2srt.evaluation.known import NUS_WIDE, NUS_WIDE_VOCABULARY as PUBLISHED, given_away
 from c2srt.files import whole_file
 from c2srt.opened import check_regular
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
+from sharding import csvs
 from sharding.annotations import SCHEMA, TEXTS
 from sharding.config import Config
 from sharding.counts import Acceptance, Count
-from sharding import csvs
 from sharding.csvs import damaged
 from sharding.folders import read
 from sharding.outcome import Outcome
@@ -352,7 +351,7 @@ def wrong_line(path: Path, block: list[bytes], before: int, columns: int) -> Use
 def write_rows(out: Path, images: pl.DataFrame, present: np.ndarray, names: list[str]) -> None:
     """The parquet of FILE_SCHEMA, sorted `images` with `present` bool [images, sorted names]."""
     dictionary = pa.array(names)
-    empty = {name: "" for name in TEXTS[:-1]}
+    empty = dict.fromkeys(TEXTS[:-1], "")
     with (
         whole_file(out) as temporary,
         pa.parquet.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer,

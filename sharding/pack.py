@@ -24,8 +24,7 @@ from c2srt.shards import MADE_BY, Shard
 from c2srt.tracking.redact import redacted
 from sharding.config import Config
 from sharding.outcome import Outcome
-from sharding.staging import FOLDER as STAGING
-from sharding.staging import write_table
+from sharding.staging import FOLDER as STAGING, write_table
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 KEY = "c2srt"
@@ -132,27 +131,29 @@ def write_tar(
     fixed time, owner and mode.
     """
     records, member = [], 0
-    with path.open("wb") as file:
-        with webdataset.TarWriter(
+    with (
+        path.open("wb") as file,
+        webdataset.TarWriter(
             file, mtime=0, user="c2srt", group="c2srt", mode=0o644, encoder=False
-        ) as writer:
-            for row, outcome in zip(rows.iter_rows(named=True), results, strict=True):
-                records.append(record(row["id"], task.split, outcome))
-                if outcome.status != "ok":
-                    continue
-                text = json.dumps(
-                    metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True
-                ).encode()
-                offset = writer.tarstream.offset
-                records[-1] |= {
-                    "member": member,
-                    "jpg_offset": offset + BLOCK,
-                    "jpg_bytes": len(outcome.jpeg),
-                    "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)),
-                    "json_bytes": len(text),
-                }
-                writer.write({"__key__": row["id"], "jpg": outcome.jpeg, "json": text})
-                member += 1
+        ) as writer,
+    ):
+        for row, outcome in zip(rows.iter_rows(named=True), results, strict=True):
+            records.append(record(row["id"], task.split, outcome))
+            if outcome.status != "ok":
+                continue
+            text = json.dumps(
+                metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True
+            ).encode()
+            offset = writer.tarstream.offset
+            records[-1] |= {
+                "member": member,
+                "jpg_offset": offset + BLOCK,
+                "jpg_bytes": len(outcome.jpeg),
+                "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)),
+                "json_bytes": len(text),
+            }
+            writer.write({"__key__": row["id"], "jpg": outcome.jpeg, "json": text})
+            member += 1
     return pl.DataFrame(records, schema=COLUMNS)
 
 

@@ -4,7 +4,7 @@ which settings.
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,13 @@ def only_writer(out: Path) -> Iterator[None]:
     """Holds the folder's lock, so that two runs never write into one folder. Raises UserError if
     another run has it.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = open(out / LOCK, "w", encoding="utf-8")
-    except OSError as error:
-        raise_if_storage(error, out)
-        raise
-    with file:
+    with ExitStack() as opened:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context(open(out / LOCK, "w", encoding="utf-8"))
+        except OSError as error:
+            raise_if_storage(error, out)
+            raise
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

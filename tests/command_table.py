@@ -46,11 +46,17 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt figures": (RUN, ""),
     "c2srt figures 'figures=[predictions]' 'images=[0a1b2c3d4e5f6071]'": (RUN, ""),
     "c2srt figures 'figures=[cam,patches]' 'categories=[Dog,\"Red car\"]'": (RUN, ""),
-    "c2srt predict checkpoint=runs/miniature/full/seed-0/model 'images=[holiday/,dog.jpg]' 'labels=[dog,\"red car\",\"birthday party\"]'": (
+    (
+        "c2srt predict checkpoint=runs/miniature/full/seed-0/model "
+        "'images=[holiday/,dog.jpg]' 'labels=[dog,\"red car\",\"birthday party\"]'"
+    ): (
         RUN,
         "",
     ),
-    "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' 'labels=[dog,\"red car\"]'": (
+    (
+        "c2srt predict checkpoint=runs/x/train 'images=[photo.jpg,holiday/]' "
+        "'labels=[dog,\"red car\"]'"
+    ): (
         RUN,
         "",
     ),
@@ -73,11 +79,17 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt train model=mkt out=runs/miniature/mkt": (RUN, ""),
     "c2srt relations mine data=openimages price_input=0.15 price_output=0.60 budget=20": (STUB, ""),
     "c2srt relations mine 'targets=[Dog,Festival]' …": (STUB, ""),
-    "c2srt relations data=openimages relations_file=runs/openimages/relations/mined/relations.jsonl": (
+    (
+        "c2srt relations data=openimages "
+        "relations_file=runs/openimages/relations/mined/relations.jsonl"
+    ): (
         RUN,
         "",
     ),
-    "c2srt relations build data=openimages relations_file=runs/openimages/relations/mined/relations.jsonl": (
+    (
+        "c2srt relations build data=openimages "
+        "relations_file=runs/openimages/relations/mined/relations.jsonl"
+    ): (
         RUN,
         "",
     ),
@@ -88,7 +100,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt plan calibration=here.json cluster=cpu …": (LONG, "reads what the last one wrote"),
     "c2srt demo": (LONG, "tests/test_demo.py runs a small one"),
     # the real data set
-    "c2srt train data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 precision=bf16 loader_workers=4": (
+    (
+        "c2srt train data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 "
+        "precision=bf16 loader_workers=4"
+    ): (
         COMPOSED,
         FULL,
     ),
@@ -100,15 +115,24 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         FULL,
     ),
-    "c2srt train data=openimages data.root=… text=runs/openimages/text-simple out=runs/openimages/simple": (
+    (
+        "c2srt train data=openimages data.root=… text=runs/openimages/text-simple "
+        "out=runs/openimages/simple"
+    ): (
         COMPOSED,
         FULL,
     ),
-    "c2srt tune data=openimages data.root=… checkpoint=runs/openimages/simple out=runs/openimages/tuned": (
+    (
+        "c2srt tune data=openimages data.root=… checkpoint=runs/openimages/simple "
+        "out=runs/openimages/tuned"
+    ): (
         COMPOSED,
         FULL,
     ),
-    "c2srt evaluate data=openimages data.root=… checkpoint=runs/openimages/tuned out=runs/openimages/tuned/evaluation": (
+    (
+        "c2srt evaluate data=openimages data.root=… checkpoint=runs/openimages/tuned "
+        "out=runs/openimages/tuned/evaluation"
+    ): (
         COMPOSED,
         FULL,
     ),
@@ -127,7 +151,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         FULL,
     ),
-    "c2srt tables data=openimages data.root=… gpus_per_worker=1 'commands.train=[\"precision=bf16\"]'": (
+    (
+        "c2srt tables data=openimages data.root=… gpus_per_worker=1 "
+        "'commands.train=[\"precision=bf16\"]'"
+    ): (
         COMPOSED,
         FULL,
     ),
@@ -167,11 +194,17 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "evaluation repeats=2 warmup=1",
         )
     },
-    "c2srt bench tracking clip=runs/miniature/clip/model.json trainable_blocks=null categories=60 neighbours=4 batch=32": (
+    (
+        "c2srt bench tracking clip=runs/miniature/clip/model.json trainable_blocks=null "
+        "categories=60 neighbours=4 batch=32"
+    ): (
         COMPOSED,
         BENCH,
     ),
-    "c2srt bench tracking clip=…/clip/model.json trainable_blocks=null categories=60 neighbours=4 batch=32": (
+    (
+        "c2srt bench tracking clip=…/clip/model.json trainable_blocks=null categories=60 "
+        "neighbours=4 batch=32"
+    ): (
         COMPOSED,
         BENCH,
     ),
@@ -196,15 +229,25 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt <verb> --help": (SHELL, "`c2srt train --help` is above, tests/test_cli.py runs all"),
     "c2srt bench <what>": (SHELL, FORM),
     # installing and tests
-    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e . && .venv/bin/c2srt demo": (
+    (
+        "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q "
+        "--system-certs -c constraints.txt -e . && .venv/bin/c2srt demo"
+    ): (
         SHELL,
         "downloads; .ci/run does it on a clean checkout",
     ),
-    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile": (
+    (
+        "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q "
+        "--system-certs -c constraints.txt -e '.[test]' && .venv/bin/pytest -n 2 --dist "
+        "loadfile"
+    ): (
         SHELL,
         "downloads; .ci/run does it on a clean checkout",
     ),
-    "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q --system-certs -c constraints.txt -e .": (
+    (
+        "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q "
+        "--system-certs -c constraints.txt -e ."
+    ): (
         SHELL,
         "downloads; .ci/run does it on a clean checkout",
     ),
@@ -236,12 +279,20 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     },
     "c2srt plan calibration=…": (COMPOSED, FORM),
     "c2srt plan calibration=<date>-<card>": (SHELL, FORM),
-    "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg pydantic pydantic-core annotated-types typing-inspection": (
+    (
+        "pip download --no-deps --only-binary=:all: --python-version 3.12 --platform "
+        "manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform "
+        "manylinux2014_x86_64 -d wheels open_clip_torch ftfy wcwidth simplejpeg pydantic "
+        "pydantic-core annotated-types typing-inspection"
+    ): (
         SHELL,
         ELSEWHERE,
     ),
     "pip wheel --no-deps -w wheels deepspeed": (SHELL, ELSEWHERE),
-    "python -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site": (
+    (
+        "python -m pip install --no-index --no-deps --target site wheels/*.whl && export "
+        "PYTHONPATH=$PWD/site"
+    ): (
         SHELL,
         ELSEWHERE,
     ),
@@ -255,14 +306,22 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_serving.py serves a model",
     ),
-    'printf \'{"inputs": [{"image": "%s"}], "params": {"labels": ["dog", "red car"], "topk": 5}}\' "$(base64 -w0 dog.jpg)" | curl -s 127.0.0.1:5001/invocations -H \'Content-Type: application/json\' -d @-': (
+    (
+        'printf \'{"inputs": [{"image": "%s"}], "params": {"labels": ["dog", "red car"], '
+        '"topk": 5}}\' "$(base64 -w0 dog.jpg)" | curl -s 127.0.0.1:5001/invocations -H '
+        "'Content-Type: application/json' -d @-"
+    ): (
         SHELL,
         "tests/test_serving.py asks the served model",
     ),
     "export MLFLOW_TRACKING_URI=sqlite:///runs/openimages/mlflow.db": (SHELL, SITE),
     "export OPENAI_API_KEY=… OPENAI_BASE_URL=https://…/v1 OPENAI_MODEL=…": (SHELL, SITE),
     "export RAY_ADDRESS=http://head:8265 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=…": (SHELL, SITE),
-    "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m cluster.train data=openimages data.root=/shared/openimages work=/shared/c2srt workers=16 gpus_per_worker=1": (
+    (
+        "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m "
+        "cluster.train data=openimages data.root=/shared/openimages work=/shared/c2srt "
+        "workers=16 gpus_per_worker=1"
+    ): (
         SHELL,
         "tests/test_ray_jobs.py submits jobs",
     ),
@@ -272,11 +331,17 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "ray start --block": (SHELL, ELSEWHERE),
     # Slurm
     "slurm/pipeline.sh": (SHELL, SLURM),
-    "slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- precision=fp32 epochs=1": (
+    (
+        "slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- "
+        "precision=fp32 epochs=1"
+    ): (
         SHELL,
         SLURM,
     ),
-    'SHARD="--nodes=4 --cpus-per-task=32" TRAIN="--nodes=4 --cpus-per-task=48" slurm/pipeline.sh graph=llm -- epochs=8 batch=512': (
+    (
+        'SHARD="--nodes=4 --cpus-per-task=32" TRAIN="--nodes=4 --cpus-per-task=48" '
+        "slurm/pipeline.sh graph=llm -- epochs=8 batch=512"
+    ): (
         SHELL,
         SLURM,
     ),
@@ -397,7 +462,10 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('tables', part=None)": (COMPOSED, TRAINS),
     "Command('tables', train=None)": (COMPOSED, TRAINS),
     "Command('tables', train=None, part=None)": (COMPOSED, TRAINS),
-    "Command('tables', tables=[name], values={} if folder == inputs.work / 'tables' else {'out': folder})": (
+    (
+        "Command('tables', tables=[name], values={} if folder == inputs.work / 'tables' else "
+        "{'out': folder})"
+    ): (
         COMPOSED,
         TRAINS,
     ),
@@ -410,7 +478,10 @@ PRINTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         NEXT,
     ),
-    "Command('evaluate', values={'checkpoint': f'{config.out}/model' if verb == 'train' else config.out, 'out': f'{config.out}/evaluation'} if own else None)": (
+    (
+        "Command('evaluate', values={'checkpoint': f'{config.out}/model' if verb == 'train' "
+        "else config.out, 'out': f'{config.out}/evaluation'} if own else None)"
+    ): (
         COMPOSED,
         NEXT,
     ),
@@ -421,21 +492,24 @@ PRINTED: dict[str, tuple[str, str]] = {
 BY_HAND = {
     "c2srt/bench/tracking.py: `mlflow server` did not start: see": "a name",
     "c2srt/cli.py: usage: c2srt <verb> [key=value …] [--help | --cfg job]": "a form",
-    "c2srt/cli.py: `c2srt <verb> --help` explains a verb's keys; run a command again to resume it.": (
-        "a form"
-    ),
+    (
+        "c2srt/cli.py: `c2srt <verb> --help` explains a verb's keys; run a command again to "
+        "resume it."
+    ): ("a form"),
     "c2srt/cli.py: c2srt": "the start of an error's line",
     "c2srt/road.py: c2srt": "the start of the first line",
     "c2srt/check/__main__.py: c2srt check:": "the start of an error's line",
     "c2srt/interrupts.py: c2srt": "the start of an error's line",
     "c2srt/surroundings.py: , and c2srt has a package of that name: leave": "a name",
     "c2srt/demo/raw.py: c2srt demo": "the author of the drawn pictures",
-    "c2srt/model/config.py: model.baseline is set, but model.kind=c2srt has nothing of it: take a baseline, such as model=mkt": (
-        "a key"
-    ),
-    "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 slurm/openimages.sh --rows slurm/ablations.txt": (
-        "documented"
-    ),
+    (
+        "c2srt/model/config.py: model.baseline is set, but model.kind=c2srt has nothing of "
+        "it: take a baseline, such as model=mkt"
+    ): ("a key"),
+    (
+        "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 "
+        "slurm/openimages.sh --rows slurm/ablations.txt"
+    ): ("documented"),
     "cluster/launch.py: ; submit the same line to go on": "words",
     "cluster/launch.py: ); submit the same line to go on": "words",
     "cluster/launch.py: inside a Slurm job: python -m cluster.launch": (

@@ -14,27 +14,26 @@ import torch
 from safetensors.torch import save_file
 
 from c2srt.artefact import vouch
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.part import load_part, measure
 from c2srt.evaluation.results import Task, evaluate_part, flat, read_results, write_results
+from c2srt.export.read import load_export
 from c2srt.figures.ap_change import read_table
 from c2srt.files import sha256_of_file, write_json
-from c2srt.backbone.clip import load_clip
-from c2srt.backbone.config import ClipConfig
-from c2srt.export.read import load_export
 from c2srt.relations import batch, ledger, mined
 from c2srt.relations.answers import read_answers
 from c2srt.relations.completion import Complaint, Malformed
 from c2srt.relations.config import WordsConfig
 from c2srt.relations.endpoint import Again, Endpoint, Refused
+from c2srt.relations.neighbours import no_neighbours
 from c2srt.relations.prompt import make_labels
 from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Questions, read_list
-from c2srt.relations.neighbours import no_neighbours
-from c2srt.relations.table import load_relations
-from c2srt.relations.table import save as save_relations
+from c2srt.relations.table import load_relations, save as save_relations
 from c2srt.relations.verdicts import reply_event
 from c2srt.relations.words import NewWords
 from c2srt.shards import ShardReader, load_index

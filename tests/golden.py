@@ -160,10 +160,8 @@ def made(folder: Path) -> dict[str, object]:
 def differences(before: dict[str, object], after: dict[str, object], what: str) -> int:
     odd = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
     for name in odd:
-        print(
-            f"{what}: {name}"
-            f" {'is missing' if name not in after else 'is new' if name not in before else 'differs'}"
-        )
+        state = "differs" if name in before and name in after else "is new"
+        print(f"{what}: {name} {state if name in after else 'is missing'}")
     print(f"{what}: {len(before)} files, {len(odd)} differences")
     return len(odd)
 
@@ -184,7 +182,8 @@ def main(commit: str, place: str) -> int:
         content = subprocess.run(
             ["git", "archive", commit], cwd=ROOT, check=True, capture_output=True
         ).stdout
-        tarfile.open(fileobj=io.BytesIO(content)).extractall(old, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(old, filter="data")
         (start / "draw.py").write_text(DRAW)
         run(old, start, ["draw.py"])
         walk(old, before, start)

@@ -247,12 +247,12 @@ def make_world(world: Path) -> int:
     from safetensors.torch import save_file
 
     from c2srt import text
-    from c2srt.files import sha256_of_file, write_json
     from c2srt.backbone.clip import load_clip
-    from c2srt.model.config import LossConfig, ModelConfig
     from c2srt.export.write import save_export
-    from c2srt.model.head import Graph
+    from c2srt.files import sha256_of_file, write_json
     from c2srt.model.build import build_student
+    from c2srt.model.config import LossConfig, ModelConfig
+    from c2srt.model.head import Graph
     from c2srt.relations import build
     from c2srt.tracking import Run, Tracker
     from c2srt.train import checkpoints
@@ -297,7 +297,7 @@ def make_world(world: Path) -> int:
                 {"mid": vocabulary.mids[(row + 1) % SEEN], "type": "synonymy", "strength": 3}
             ],
         }
-        for row, (mid, name) in enumerate(zip(vocabulary.mids, vocabulary.names))
+        for row, (mid, name) in enumerate(zip(vocabulary.mids, vocabulary.names, strict=True))
     ]
     lines = "".join(
         json.dumps(line) + "\n"

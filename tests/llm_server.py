@@ -248,7 +248,8 @@ async def half(server, writer, text, prompt):
     """The connection ends in the middle of the body."""
     body = server.completion(text, prompt)
     writer.write(
-        f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % len(body)
         + body[: len(body) // 2]
     )
     return False

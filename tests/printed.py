@@ -17,8 +17,8 @@ MARKDOWN = [
 COMMENTED = [*sorted((ROOT / "configs").rglob("*.yaml")), *sorted((ROOT / "slurm").glob("*.sh"))]
 PROGRAM = re.compile(
     r"(?:[A-Z0-9_]+=(?:\"[^\"]*\"|\S*)"
-    r" )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|export|"
-    r"source|git|tail|ssh|kubectl|docker|slurm/\S+\.sh|\.venv/bin/\S+)(?: |$)"
+    r" )*(c2srt|sbatch|srun|scancel|squeue|scontrol|python3?|pip|pytest|mlflow|curl|printf|ray|uv|"
+    r"export|source|git|tail|ssh|kubectl|docker|slurm/\S+\.sh|\.venv/bin/\S+)(?: |$)"
 )
 OUTPUT = re.compile(r"\d\d:\d\d:\d\d |\d{4}-\d\d-\d\d |batch: |train  |…$|import |c2srt\.load\(")
 """Lines of code blocks that nobody types into a shell: logs and Python."""

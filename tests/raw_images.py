@@ -11,10 +11,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HEADER = (
-    "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,"
-    "Thumbnail300KURL,Rotation"
-).split(",")
+HEADER = [
+    "ImageID",
+    "Subset",
+    "OriginalURL",
+    "OriginalLandingURL",
+    "License",
+    "AuthorProfileURL",
+    "Author",
+    "Title",
+    "OriginalSize",
+    "OriginalMD5",
+    "Thumbnail300KURL",
+    "Rotation",
+]
 CLASSES = {"/m/01": "Cat", "/m/02": "Dog", "/g/03": "Snow, fresh"}
 
 

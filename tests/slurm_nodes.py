@@ -50,8 +50,10 @@ MessageTimeout=10
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=n[1-{count}] CPUs=4 RealMemory=8000 Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=main Nodes=n[1-{count}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
-PartitionName=urgent Nodes=n[1-{count}] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=n[1-{count}] Default=YES MaxTime=INFINITE State=UP \
+PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=n[1-{count}] MaxTime=INFINITE State=UP \
+PriorityTier=10 PreemptMode=OFF
 """
 
 GPUS = 2
@@ -59,9 +61,10 @@ GPUS = 2
 
 CONTROL = """
 hostname control; mount --bind {work}/hosts /etc/hosts
-ip link set lo up; ip link add bridge type bridge; ip addr add 10.77.0.254/24 dev bridge; ip link set bridge up
-runuser -u munge -- munged --key-file={work}/munge/key --socket={work}/munge/sock --pid-file={work}/munge/pid \
-    --log-file={work}/munge/log --seed-file={work}/munge/seed
+ip link set lo up; ip link add bridge type bridge; ip addr add 10.77.0.254/24 dev bridge; \
+ip link set bridge up
+runuser -u munge -- munged --key-file={work}/munge/key --socket={work}/munge/sock \
+--pid-file={work}/munge/pid     --log-file={work}/munge/log --seed-file={work}/munge/seed
 slurmctld -D -f {work}/slurm.conf -c & wait
 """
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from c2srt.errors import UserError
 from c2srt.vocabulary import Vocabulary, open_images_v4

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -81,10 +82,8 @@ def test_it_ends_with_its_parent():
     child = int(
         subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
     )
-    try:
+    with suppress(psutil.NoSuchProcess):
         psutil.Process(child).wait(60)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def test_nothing_to_run_is_a_sentence():

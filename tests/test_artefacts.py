@@ -10,9 +10,9 @@ import pytest
 
 from c2srt import artefact
 from c2srt.errors import UserError
+from c2srt.export.files import CONFIG_FILE, MODEL_FILE, is_only_export
 from c2srt.files import raise_if_storage, remove_leftovers, whole_folder, write_json
 from c2srt.lock import LOCK
-from c2srt.export.files import CONFIG_FILE, MODEL_FILE, is_only_export
 
 GONE = (1 << 22) + 1
 """A process number that Linux gives to none."""

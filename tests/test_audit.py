@@ -40,10 +40,20 @@ def write_raw(root: Path) -> None:
     write_csv(root / "2018_04/class-descriptions.csv", [(mid, mid[3:]) for mid in MIDS])
     (root / "2018_04/classes-seen.txt").write_text("/m/cat\n/m/dog\n")
     (root / "2018_04/classes-unseen.txt").write_text("/m/owl\n")
-    header = (
-        "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,"
-        "Thumbnail300KURL,Rotation"
-    ).split(",")
+    header = [
+        "ImageID",
+        "Subset",
+        "OriginalURL",
+        "OriginalLandingURL",
+        "License",
+        "AuthorProfileURL",
+        "Author",
+        "Title",
+        "OriginalSize",
+        "OriginalMD5",
+        "Thumbnail300KURL",
+        "Rotation",
+    ]
     for split in ("train", "test"):
         rows = [
             (name, split, "", "", "CC BY", "", "Ann", f"Title\n{n}", "", "", "", "")

@@ -14,9 +14,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from c2srt import tune
+from c2srt.backbone.ensemble import embed
 from c2srt.bench.measure import allocator_peak
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ClipScorer, ModelScorer, Subject
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.loader import train_batches
 from c2srt.model.baselines.biam import BiamHead
 from c2srt.model.baselines.lesa import LesaHead, distribution, span
@@ -26,13 +29,10 @@ from c2srt.model.baselines.top import top_mean
 from c2srt.model.baselines.zs_sdl import SoftplusPairs, ZsSdlHead, diversity
 from c2srt.model.build import build_student, network_of
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.export.read import load_export
-from c2srt.export.write import save_export
 from c2srt.model.head import Graph
 from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.shards import load_index
-from c2srt.backbone.ensemble import embed
 from c2srt.train.config import TrackingConfig
 from c2srt.views import ViewConfig
 from c2srt.vocabulary import Vocabulary
@@ -313,7 +313,7 @@ def test_zs_sdl_s_pairs_are_the_literal_ones_with_their_gradient():
                 image.sum() * 0,
             )
             / max(1, int(ps.sum()))
-            for image, ps, ns in zip(scores, positive, negative)
+            for image, ps, ns in zip(scores, positive, negative, strict=True)
         ]
     )
     found = SoftplusPairs.apply(scores, positive, negative)
@@ -329,7 +329,9 @@ def test_zs_sdl_s_loss_is_the_release_s(clip):
     images, labels = batch(2)
     text = model.graph_on(images.device).text[:SEEN]
     expected = 0
-    for scores, matrix, image in zip(*model.head(*model.features(images), text, ROOMY), labels):
+    for scores, matrix, image in zip(
+        *model.head(*model.features(images), text, ROOMY), labels, strict=True
+    ):
         pairs = scores[image != 1][None] - scores[image == 1][:, None]
         ranking = (
             (1 + text[image == 1].var(0).sum())
@@ -355,7 +357,7 @@ def test_qks_layer_is_torch_s_post_norm_decoder_layer():
             theirs.out_proj.load_state_dict(ours.output.state_dict())
         twin.linear1.load_state_dict(layer.wider.state_dict())
         twin.linear2.load_state_dict(layer.narrower.state_dict())
-        for norm, theirs in zip(layer.norms, (twin.norm1, twin.norm2, twin.norm3)):
+        for norm, theirs in zip(layer.norms, (twin.norm1, twin.norm2, twin.norm3), strict=True):
             theirs.load_state_dict(norm.state_dict())
     hidden, tokens = (
         torch.randn(2, 3, 128, dtype=torch.double),

@@ -11,9 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from c2srt.bench import evaluation
-from c2srt.bench import head as cases
-from c2srt.bench import loss as loss_cases
+from c2srt.bench import evaluation, head as cases, loss as loss_cases
 from c2srt.bench.measure import Side, Watch, allocator_peak, measure
 from c2srt.bench.run import CASES, Config
 from c2srt.bench.sizes import make_inputs

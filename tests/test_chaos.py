@@ -69,7 +69,9 @@ def planned(number: int) -> list[Kill]:
     choose.shuffle(targets)
     return [
         Kill(target, step)
-        for target, step in zip(targets, sorted(choose.sample(range(2, STEPS - 30), len(targets))))
+        for target, step in zip(
+            targets, sorted(choose.sample(range(2, STEPS - 30), len(targets))), strict=True
+        )
     ]
 
 
@@ -119,7 +121,7 @@ def await_victim(
         chosen = victim(process, kill.target, choose)
         if chosen:
             wait_until(
-                lambda: begun(out) >= kill.step or gone(process, chosen),
+                lambda chosen=chosen: begun(out) >= kill.step or gone(process, chosen),
                 f"step {kill.step}",
                 seconds=600,
             )

@@ -455,7 +455,8 @@ import sys
 from c2srt.cli import main
 from c2srt.demo import pretrain
 pretrain.IMAGES, pretrain.STEPS, pretrain.BATCH = 512, 10, 32
-sys.exit(main(["demo", "images={train:120,validation:20,test:60}", "workers=1", 'commands.train=["steps=2"]']))
+sys.exit(main(["demo", "images={train:120,validation:20,test:60}", "workers=1", \
+'commands.train=["steps=2"]']))
 """
 
 

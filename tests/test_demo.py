@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, picture, pretrain, run, table
 from c2srt.demo.captions import captioned_chunk, captioned_picture
 from c2srt.demo.draw import SIZE, random_picture, render
@@ -19,10 +21,8 @@ from c2srt.demo.labels import truth, verified
 from c2srt.demo.raw import IMAGE_FILES, raw_key, write_raw
 from c2srt.demo.words import SCENES, SHAPES, categories
 from c2srt.errors import UserError
-from tests.test_commands import paste
 from c2srt.tables.rows import Row, Table, trials
-from c2srt.backbone.clip import load_clip, normalise, patches_and_global
-from c2srt.backbone.config import ClipConfig
+from tests.test_commands import paste
 
 IMAGES = {"train": 30, "validation": 6, "test": 12}
 
@@ -235,7 +235,7 @@ def test_the_table_shows_both_spreads():
     names = table.columns([3, 10])
     values = {
         trial: dict.fromkeys(names, value)
-        for trial, value in zip(trials(3, 3), (0.1, 0.2, 0.3, 0.4, 0.5))
+        for trial, value in zip(trials(3, 3), (0.1, 0.2, 0.3, 0.4, 0.5), strict=False)
     }
     both = {"prior only": {(0, 0): dict.fromkeys(names, 0.25)}, "full": values}
     text = table.markdown("The caption", both, [3, 10])

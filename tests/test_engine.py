@@ -3,15 +3,16 @@ with the literal head in one process.
 """
 
 import itertools
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from c2srt.errors import UserError
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
+from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
 from c2srt.order import Deal
@@ -88,7 +89,7 @@ def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def micro_batches(step: int, rank: int, size: int) -> list[tuple]:
     parts = [tensor.split(MICRO) for tensor in global_batch(step)]
-    return list(zip(*parts))[rank::size]
+    return list(zip(*parts, strict=True))[rank::size]
 
 
 def plain_torch(folder: Path) -> tuple[list[float], list[float], dict[str, Tensor]]:
@@ -252,7 +253,7 @@ def check_weights(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 def test_two_ranks_train_like_plain_torch_on_the_whole_batch(two_ranks, reference, combination):
     losses, norms, weights = reference
     ranks = two_ranks[combination]
-    updates = list(zip(*(rank["updates"] for rank in ranks)))
+    updates = list(zip(*(rank["updates"] for rank in ranks), strict=True))
     found = [sum(update.values["loss"] for update in step) / RANKS for step in updates]
     if combination[0] == "fp16":  # the first steps may look for the loss scale
         assert found[0] == pytest.approx(losses[0], rel=0.01) and updates[-1][0].applied
@@ -338,7 +339,7 @@ def test_learning_rate_warms_up_and_falls_to_nearly_nothing():
         and factors[9] == pytest.approx(1.0)
         and max(factors) == factors[9] == factors[10]
     )
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:])) and 0 < factors[-1] < 0.001
+    assert all(a >= b for a, b in pairwise(factors[10:])) and 0 < factors[-1] < 0.001
     assert learning_rate_factor(0, 1, 0) == 1.0
 
 

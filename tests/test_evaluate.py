@@ -10,19 +10,18 @@ import polars as pl
 import pytest
 import torch
 
+from c2srt.backbone.clip import load_clip
 from c2srt.cli import main
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.results import about
 from c2srt.evaluation.scorers import ClipScorer, Subject, prior_scores
-from c2srt.loader import LoaderConfig, evaluation_batches
-from c2srt.backbone.clip import load_clip
-from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.export.read import load_export
 from c2srt.export.write import save_export
+from c2srt.loader import LoaderConfig, evaluation_batches
+from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
 from c2srt.shards import ShardReader, load_index
-from c2srt.text import Config as TextConfig
-from c2srt.text import run as write_text
+from c2srt.text import Config as TextConfig, run as write_text
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.nus_wide_files import NAMES
 from tests.shard_folder import make_shards, make_vocabulary
@@ -117,8 +116,8 @@ def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
             assert f1 == pytest.approx(2 * p * r / (p + r)) and k * p / r == pytest.approx(
                 values["positives_per_image"]
             )
-        for values in (values["ci95"]["mAP"], values["ci95"]["F1@2"], values["ci95"]["F1@3"]):
-            assert all(0 <= low < high <= 1 for low, high in values.values())
+        for name in ("mAP", "F1@2", "F1@3"):
+            assert all(0 <= low < high <= 1 for low, high in values["ci95"][name].values())
     printed = capsys.readouterr().out
     assert (
         "mAP per_class" in printed
@@ -544,7 +543,7 @@ def results_with(positives: list[float], about_: dict, unseen: int) -> dict:
                 "categories": {"all": unseen, "positive": 3},
                 "all_images": {"positives_per_image": value},
             }
-            for label_set, value in zip(("zsl", "gzsl"), positives)
+            for label_set, value in zip(("zsl", "gzsl"), positives, strict=True)
         },
     }
 

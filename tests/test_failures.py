@@ -20,8 +20,8 @@ import pytest
 
 from c2srt.cli import compose_verb, to_config
 from c2srt.errors import UserError
-from c2srt.train.config import Config
 from c2srt.lock import LOCK, only_command
+from c2srt.train.config import Config
 from cluster.lock import hold_as_rank, wait_for_earlier_ranks
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank

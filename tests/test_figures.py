@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from c2srt.backbone.clip import load_clip
 from c2srt.cli import compose_verb, main, to_config
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.figures import (
     ap_change,
     attention,
@@ -29,25 +32,19 @@ from c2srt.figures import (
     predictions,
 )
 from c2srt.figures.draw import style
-from c2srt.figures.draw.style import MARKS
-from c2srt.figures.draw.style import save as save_figure
+from c2srt.figures.draw.style import MARKS, save as save_figure
 from c2srt.figures.inputs import Inputs, Missing
 from c2srt.figures.photos import Photos
 from c2srt.figures.run import Config, sources_of
 from c2srt.figures.viewers import ranks_of, subgraph
 from c2srt.loader import LoaderConfig, evaluation_batches
-from c2srt.backbone.clip import load_clip
-from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.export.read import load_export
-from c2srt.export.write import save_export
-from c2srt.model.head import Graph
 from c2srt.model.build import build_student
+from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.head import Graph
 from c2srt.model.literal import image_scores, local_features
 from c2srt.relations.neighbours import ABSENT
 from c2srt.shards import load_index
-from c2srt.text import Config as TextConfig
-from c2srt.text import load_text
-from c2srt.text import run as write_text
+from c2srt.text import Config as TextConfig, load_text, run as write_text
 from c2srt.train import config as train
 from c2srt.views import centre_pixels
 from tests.shard_folder import make_shards, make_vocabulary
@@ -344,7 +341,7 @@ def test_a_map_is_grad_cam_s_formula_and_differs_between_categories(inputs, numb
         kept = []
         block = viewer.vit.transformer.resblocks[1]
         hook = block.register_forward_hook(
-            lambda *call: kept.append(call[2]) or call[2].retain_grad()
+            lambda *call, kept=kept: kept.append(call[2]) or call[2].retain_grad()
         )
         viewer.score_of(viewer.pixels(image[None]).requires_grad_(), column).sum().backward()
         hook.remove()

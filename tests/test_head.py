@@ -89,7 +89,7 @@ def test_values_and_gradients_equal_the_literal_head(changes, plan):
     found = torch.autograd.grad(tiled, leaves, allow_unused=True)
 
     assert tiled.item() == pytest.approx(literal.item(), abs=1e-12)
-    for mine, theirs, leaf in zip(found, expected, leaves):
+    for mine, theirs, leaf in zip(found, expected, leaves, strict=True):
         zero = torch.zeros_like(leaf)
         torch.testing.assert_close(
             zero if mine is None else mine, zero if theirs is None else theirs, rtol=0, atol=1e-9
@@ -121,7 +121,7 @@ def test_the_plain_sum_over_pairs_too(unverified):
         leaves,
         allow_unused=True,
     )
-    for mine, theirs in zip(found, expected):
+    for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-9)
 
 
@@ -136,7 +136,7 @@ def test_gradients_scale_with_the_upstream_gradient():
     scaled = torch.autograd.grad(
         1024 * head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source]
     )
-    for one, many in zip(once, scaled):
+    for one, many in zip(once, scaled, strict=True):
         assert one.abs().max() > 0
         torch.testing.assert_close(1024 * one, many, rtol=1e-12, atol=0)
 
@@ -209,7 +209,7 @@ def test_isr_takes_the_fewest_best_patches_that_reach_the_threshold():
     patches = torch.randn(2, 8, 6, dtype=torch.double)
     pooling = assignment(patches, text, 5.0, 0.6, 8, weighted=False)
     softmax = (5 * F.normalize(patches, dim=-1) @ text.T).transpose(1, 2).softmax(-1)
-    for scores, row in zip(softmax.flatten(0, 1), pooling.flatten(0, 1)):
+    for scores, row in zip(softmax.flatten(0, 1), pooling.flatten(0, 1), strict=True):
         order, taken = scores.argsort(descending=True), []
         while scores[taken].sum() < 0.6:
             taken.append(order[len(taken)].item())
@@ -252,7 +252,7 @@ IGNORE = LossConfig(unverified="ignore")
 def sparse_labels(verified: list[int]) -> torch.Tensor:
     """[B, C] with so many verified categories an image, half of them present."""
     labels = torch.zeros(len(verified), C, dtype=torch.long)
-    for row, count in zip(labels, verified):
+    for row, count in zip(labels, verified, strict=True):
         row[torch.randperm(C)[:count]] = torch.tensor([1, -1])[torch.arange(count) % 2]
     return labels
 
@@ -289,7 +289,7 @@ def test_closures_of_verified_categories_give_the_dense_values_and_gradients(
     tiled, _ = head(patches, global_, labels, weights, graph, IGNORE, plan)
     assert tiled.item() == pytest.approx(literal.item(), abs=1e-12)
     for mine, theirs, leaf in zip(
-        torch.autograd.grad(tiled, leaves, allow_unused=True), expected, leaves
+        torch.autograd.grad(tiled, leaves, allow_unused=True), expected, leaves, strict=True
     ):
         torch.testing.assert_close(
             mine, torch.zeros_like(leaf) if theirs is None else theirs, rtol=0, atol=1e-9
@@ -302,7 +302,7 @@ def test_a_closure_holds_what_the_scores_need_and_no_more():
     labels = torch.zeros(2, 200, dtype=torch.long)
     labels[0, 17], labels[1, 3] = 1, -1
     mask = needed(labels, table, 2)
-    for row, start in zip(mask, (17, 3)):
+    for row, start in zip(mask, (17, 3), strict=True):
         heard = {start}
         for _ in range(2):
             heard |= {int(j) for i in heard for j in table[i] if j >= 0}
@@ -310,10 +310,10 @@ def test_a_closure_holds_what_the_scores_need_and_no_more():
     tiles = closures(mask, table, 1000)
     assert [tile.images.numel() for tile in tiles] == [2]
     for image, categories, present, places in zip(
-        tiles[0].images, tiles[0].categories, tiles[0].present, tiles[0].table
+        tiles[0].images, tiles[0].categories, tiles[0].present, tiles[0].table, strict=True
     ):
         assert categories[present].tolist() == mask[image].nonzero().flatten().tolist()
-        for category, row in zip(categories[present], places[present]):
+        for category, row in zip(categories[present], places[present], strict=True):
             inside = [int(j) for j in table[category] if j >= 0 and mask[image, j]]
             assert categories[row[row >= 0]].tolist() == inside
     assert not mask.all() and dense(torch.ones(2, 5, dtype=torch.bool)) == [0, 1]

@@ -10,6 +10,7 @@ import copy
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import pairwise
 from multiprocessing import get_context
 
 import pytest
@@ -200,17 +201,20 @@ def check_attention(device, sizes, dtype, index_dtype):
     got = both()
     assert [tensor.dtype for tensor in got] == [dtype, torch.float32, dtype, dtype, torch.float32]
     for name, value, expected in zip(
-        ("aggregated", "alpha", "grad_target", "grad_source", "grad_attention"), got, want
+        ("aggregated", "alpha", "grad_target", "grad_source", "grad_attention"),
+        got,
+        want,
+        strict=True,
     ):
         torch.testing.assert_close(
             value.double(),
             expected.detach(),
             rtol=RELATIVE[value.dtype],
             atol=1e-5 * expected.abs().max().item(),
-            msg=lambda text: f"{name}: {text}",
+            msg=lambda text, name=name: f"{name}: {text}",
         )
     assert not got[0][[3, -1]].any() and not got[1][[3, -1]].any() and not got[3][-1].any()
-    assert all(torch.equal(one, other) for one, other in zip(got, both()))
+    assert all(torch.equal(one, other) for one, other in zip(got, both(), strict=True))
 
 
 @needs_triton
@@ -273,7 +277,7 @@ def test_reversed_adjacency_lists_every_edge_once():
         [i for i, node in enumerate(table.flatten().tolist()) if node == source]
         for source in range(12)
     ]
-    assert [edges[a:b].tolist() for a, b in zip(offsets, offsets[1:])] == lists
+    assert [edges[a:b].tolist() for a, b in pairwise(offsets)] == lists
     assert offsets.dtype == edges.dtype == torch.int32
     with pytest.raises(UserError, match="names row 10 of 10 sources"):
         kernels.reversed_adjacency(table, 10)
@@ -372,7 +376,7 @@ def check_head(device, fold):
             plan,
         )
         found.append([loss, *torch.autograd.grad(loss, [*leaves, *head.parameters()])])
-    for want, got in zip(*found):
+    for want, got in zip(*found, strict=True):
         assert (got.double() - want).norm() <= 2e-5 * want.norm()
 
 

@@ -66,10 +66,27 @@ def test_an_option_is_its_word_wherever_it_is_written_down():
 
 
 def test_files_list_the_fields_in_the_order_that_they_always_had():
-    assert [field.name for field in fields(ModelConfig)] == (
-        "kind baseline isr ist form threshold max_patches isr_scale pooling input_layers layers"
-        " heads neighbours self_loops residual init score_scale trainable_blocks tile_mib"
-    ).split()
+    assert [field.name for field in fields(ModelConfig)] == [
+        "kind",
+        "baseline",
+        "isr",
+        "ist",
+        "form",
+        "threshold",
+        "max_patches",
+        "isr_scale",
+        "pooling",
+        "input_layers",
+        "layers",
+        "heads",
+        "neighbours",
+        "self_loops",
+        "residual",
+        "init",
+        "score_scale",
+        "trainable_blocks",
+        "tile_mib",
+    ]
 
 
 @pytest.mark.parametrize(

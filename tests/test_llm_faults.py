@@ -54,9 +54,7 @@ def test_one_refused_prompt_costs_one_question(words, capsys, fault, place):
                 "questions that the endpoint refuses: 1" in printed
                 and "asking in the text form" not in printed
             )
-        assert Counter(target for target, _ in server.served) == {
-            target: 1 for target in TARGETS
-        } | {
+        assert Counter(target for target, _ in server.served) == dict.fromkeys(TARGETS, 1) | {
             TARGETS[place]: 4 if fault == "odd" else 2
         }  # what may be due to the form is tried in the other one
     assert_same_relations(mined(words), [target for target in TARGETS if target != TARGETS[place]])

@@ -11,7 +11,8 @@ Related Category 1: natural
 
 - **Type of Relationship:** Synonymy/Similarity
 - **Association Strength:** High
-- **Explanation:** "Natural" is conceptually very similar to "nature": both refer to the physical world.
+- **Explanation:** "Natural" is conceptually very similar to "nature": both refer to the \
+physical world.
 
 **Related Category 2: fauna**
 

@@ -283,12 +283,14 @@ def test_batches_larger_than_a_pipe_arrive_whole_and_may_be_written_to():
 
 
 WITHOUT_SHARED_MEMORY = """
-import sys; from pathlib import Path; from c2srt.loader import *; from c2srt.shards import load_index
+import sys; from pathlib import Path; from c2srt.loader import *
+from c2srt.shards import load_index
 from tests.shard_folder import make_vocabulary
 from tests.train_command import wait_until
 config, index = LoaderConfig(32, 8, 4, workers=2), load_index(Path(sys.argv[1]))
 print(sum(len(batch.ids) for batch in train_batches(config, index, make_vocabulary(), stop_step=5)))
-print(sum(len(batch.ids) for batch in evaluation_batches(config, index, make_vocabulary(), "test", batch=4)))
+batches = evaluation_batches(config, index, make_vocabulary(), "test", batch=4)
+print(sum(len(batch.ids) for batch in batches))
 """
 
 

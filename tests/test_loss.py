@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from c2srt.model.config import LossConfig
 from c2srt.model.loss import distillation_loss, pairwise_ranking_loss, ranking_loss

@@ -47,11 +47,11 @@ def draw(seed, images=60, categories=14, unseen=5, levels=None, dtype=np.float32
 
 
 CASES = [
-    dict(seed=0),
-    dict(seed=1, levels=2),
-    dict(seed=2, levels=1),
-    dict(seed=3, dtype=np.float64),
-    dict(seed=4, levels=3, dtype=np.float16),
+    {"seed": 0},
+    {"seed": 1, "levels": 2},
+    {"seed": 2, "levels": 1},
+    {"seed": 3, "dtype": np.float64},
+    {"seed": 4, "levels": 3, "dtype": np.float16},
 ]
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ import pytest
 from c2srt.cli import main
 from c2srt.relations.answers import read_answers, shipped_answers
 from c2srt.relations.endpoint import retry_after
-from c2srt.relations.mined import averaged
 from c2srt.relations.mine import Config
+from c2srt.relations.mined import averaged
 from c2srt.relations.prompt import make_labels, normalised
 from c2srt.relations.questions import make_questions
 from c2srt.relations.table import load_relations
@@ -217,7 +218,7 @@ def test_retry_after_holds_everybody_back(words):
 
     with LlmServer(RELATED, fault=fault, delay_s=0.02) as server:
         assert mine(words, server, "concurrency=4") == 0
-    gaps = [later - earlier for earlier, later in zip(times[8:], times[9:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times[8:])]
     assert max(gaps) > 0.25  # the server asked for 0.3 s; the first back-off alone would be 0.01 s
 
 

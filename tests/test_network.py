@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from c2srt.errors import UserError
 from c2srt.backbone.clip import (
     build_outline,
     check_tokenizer,
@@ -17,9 +16,10 @@ from c2srt.backbone.clip import (
     patches_and_global,
 )
 from c2srt.backbone.config import ClipConfig
-from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.export.write import save_export
+from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.isr import assignment
 from c2srt.model.network import C2SRT
@@ -264,7 +264,7 @@ def test_micro_batches_accumulate_to_the_full_gradient(clip):
     whole(pixels, labels, teacher, weights)["loss"].backward()
     for half in (slice(0, 2), slice(2, 4)):
         (parts(pixels[half], labels[half], teacher[half], weights[half])["loss"] / 2).backward()
-    for (name, one), other in zip(whole.named_parameters(), parts.parameters()):
+    for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6, msg=name)
 
 

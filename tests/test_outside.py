@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from c2srt.backbone.clip import build_model
 from c2srt.errors import UserError
 from c2srt.evaluation.results import write_results
-from c2srt.backbone.clip import build_model
 from c2srt.export.read import load_export
 from c2srt.opened import BoundedHeader, open_npy, parse_json, read_json
 from c2srt.relations.endpoint import MOST_BYTES, Again, Endpoint

@@ -206,7 +206,10 @@ def test_folders_are_found_where_people_put_them(tmp_path, layout):
 
 def test_folders_come_before_packs_before_urls(tmp_path):
     config, out = prepared(tmp_path, [{"id": name(0)}])
-    kind = lambda: choose_source(config, find_root(tmp_path / "raw")).kind  # noqa: E731
+
+    def kind():
+        return choose_source(config, find_root(tmp_path / "raw")).kind
+
     assert kind() == "urls"
     write_pack(tmp_path / "raw/train_0.tar.gz", [(f"train_0/{name(0)}.jpg", jpeg(0))])
     assert kind() == "packs"

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import c2srt
-from c2srt.cli import main
 from c2srt.apart import Apart
+from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.finding import find_images, printable

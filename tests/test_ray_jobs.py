@@ -88,7 +88,8 @@ def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours()
     groups = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
     assert config.workers == sum(
-        group["replicas"] * limit["nvidia.com/gpu"] for group, limit in zip(groups, limits)
+        group["replicas"] * limit["nvidia.com/gpu"]
+        for group, limit in zip(groups, limits, strict=True)
     )
     assert all(
         int(limit["cpu"]) >= limit["nvidia.com/gpu"] * config.cpus_per_worker for limit in limits
@@ -229,7 +230,9 @@ def head(tmp_path_factory) -> Iterator[Head]:
     try:
         for _ in range(4):  # Ray gives itself 30 s to start, whatever the machine is busy with
             wait_until(
-                lambda: process.poll() is not None or answers(found), "the jobs API", seconds=180
+                lambda process=process: process.poll() is not None or answers(found),
+                "the jobs API",
+                seconds=180,
             )
             if process.poll() is None:
                 break

@@ -3,16 +3,17 @@
 import json
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from c2srt.backbone.clip import build_model
+from c2srt.backbone.config import ClipConfig
 from c2srt.bench.measure import allocator_peak
 from c2srt.cli import compose_verb, main, to_config
 from c2srt.errors import UserError
-from c2srt.backbone.clip import build_model
-from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
 from c2srt.model.network import ImageTower
@@ -164,8 +165,12 @@ def test_engine_bytes_are_those_of_real_tensors():
     state = sum(tensor.nbytes for tensor in optimizer.state[parameter].values() if tensor.dim())
     parts = engine_bytes("fp32", 0, 4, 1000, 1000)
     names = ("weights", "gradients", "master weights", "AdamW's moments")
-    assert parts == dict(zip(names, (parameter.nbytes, parameter.grad.nbytes, 0, state)))
-    assert engine_bytes("bf16", 3, 4, 1000, 400) == dict(zip(names, (500, 200, 400, 800)))
+    assert parts == dict(
+        zip(names, (parameter.nbytes, parameter.grad.nbytes, 0, state), strict=True)
+    )
+    assert engine_bytes("bf16", 3, 4, 1000, 400) == dict(
+        zip(names, (500, 200, 400, 800), strict=True)
+    )
 
 
 def test_zero_and_offload_move_memory():
@@ -194,9 +199,7 @@ def test_more_gpus_are_never_slower(cluster):
             batch = 64 * workers if scaled else 4096
             changes = {"workers": workers, "batch": batch, "precision": "bf16", "loader_workers": 4}
             speeds.append(plan_of(f"cluster={cluster}", **changes).speed.images_s)
-        assert all(
-            after >= 0.98 * before for before, after in zip(speeds, speeds[1:])
-        )  # 2 %: latency
+        assert all(after >= 0.98 * before for before, after in pairwise(speeds))  # 2 %: latency
         assert speeds[3] > 5 * speeds[0]
 
 

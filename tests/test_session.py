@@ -129,7 +129,8 @@ START = """
 import os, ray
 from cluster.session import join, run_tasks
 join(1)
-print("FOUND", [result for _, result in run_tasks(lambda item: item + 1, [1, 2], 1)], ray._private.worker._global_node.get_session_dir_path())
+results = [result for _, result in run_tasks(lambda item: item + 1, [1, 2], 1)]
+print("FOUND", results, ray._private.worker._global_node.get_session_dir_path())
 try:
     list(run_tasks(lambda item: os.kill(os.getpid(), 9), [1], 1, retries=1))
 except Exception as error:

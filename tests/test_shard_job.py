@@ -107,9 +107,9 @@ def test_the_folder_is_whole(finished_run):
     )
     assert sorted(rows["id"]) == sorted(name(number) for number in range(60))
     statuses = dict(rows.select("id", "status").iter_rows())
-    assert {number: statuses[name(number)] for number in range(10)} == {
-        number: "ok" for number in range(10)
-    } | {
+    assert {number: statuses[name(number)] for number in range(10)} == dict.fromkeys(
+        range(10), "ok"
+    ) | {
         4: "no_labels",
         7: "missing",
         8: "corrupt",

@@ -72,14 +72,14 @@ def test_an_array_task_has_its_seed_and_folder(no_array, monkeypatch):
 
 
 def test_array_tasks_share_the_rows_of_the_tables(no_array, monkeypatch):
-    for name, value in (("ID", "5"), ("MIN", "4"), ("COUNT", "8")):
-        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    for key, value in (("ID", "5"), ("MIN", "4"), ("COUNT", "8")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{key}", value)
     assert launch.job_keys("tables", ["work=/w"], ["seeds=3"]) == ["work=/w", "seeds=3", "part=2/8"]
 
 
 def test_folders_of_dead_jobs_are_removed(tmp_path):
-    for name in ("r1", "r2", "r3", "rest", "ray"):
-        (tmp_path / name).mkdir()
+    for kept in ("r1", "r2", "r3", "rest", "ray"):
+        (tmp_path / kept).mkdir()
     states = {"1": "RUNNING", "2": "NODE_FAIL", "3": "FORGOTTEN"}
     launch_node.remove_what_dead_jobs_left(tmp_path, states.__getitem__)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r1", "ray", "rest"]
@@ -195,8 +195,9 @@ def slurm() -> Iterator[SlurmNodes]:
 def write_site(work: Path) -> None:
     (work / "site.sh").write_text(f"""
 export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT}
-export C2SRT_TMP={work}/tmp C2SRT_LOGS={work}/logs C2SRT_DATA={work}/no-data C2SRT_WORK={work}/no-work C2SRT_JOIN_SECONDS=600
-export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false RAY_worker_niceness=0
+export C2SRT_TMP={work}/tmp C2SRT_LOGS={work}/logs C2SRT_DATA={work}/no-data
+export C2SRT_WORK={work}/no-work C2SRT_JOIN_SECONDS=600 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+export MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false RAY_worker_niceness=0
 export C2SRT_DASHBOARD_HOST=none
 """)
 

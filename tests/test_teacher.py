@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from c2srt.teacher import cache as teacher
+from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.loader import LoaderConfig, train_batches
-from c2srt.backbone.clip import load_clip, normalise, patches_and_global
-from c2srt.backbone.config import ClipConfig
 from c2srt.shards import ShardReader, load_index
+from c2srt.teacher import cache as teacher
 from c2srt.teacher.cache import FILE, TeacherCache, cache_key, write_shard
 from c2srt.views import ViewConfig, centre_pixels, decode
 from cluster.session import connect

@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from c2srt.errors import UserError
 from c2srt.backbone.clip import load_clip
+from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.train import checkpoints
 from c2srt.train.config import Config

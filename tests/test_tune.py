@@ -10,15 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
+from c2srt.backbone.ensemble import embed
 from c2srt.bench.measure import allocator_peak
 from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ModelScorer, Subject
+from c2srt.export.read import load_export
+from c2srt.export.write import save_export
 from c2srt.loader import train_batches
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
-from c2srt.export.read import load_export
-from c2srt.export.write import save_export
 from c2srt.model.head import Graph, Head
 from c2srt.model.literal import literal_scores
 from c2srt.model.loss import pairwise_ranking_loss
@@ -26,7 +27,6 @@ from c2srt.model.network import C2SRT
 from c2srt.model.plan import Plan
 from c2srt.model.text_gradient import text_gradient
 from c2srt.shards import load_index
-from c2srt.backbone.ensemble import embed
 from c2srt.tune import Config, loss_and_gradient, run
 from c2srt.views import ViewConfig
 from c2srt.vocabulary import Vocabulary
@@ -112,7 +112,7 @@ def test_names_and_marks_get_no_update(clip):
     for one in (context, moved(context)):
         encode = type(clip).encode_embedded
         try:
-            type(clip).encode_embedded = lambda self, embedded, ends: (
+            type(clip).encode_embedded = lambda self, embedded, ends, encode=encode: (
                 seen.append(embedded),
                 encode(self, embedded, ends),
             )[1]

@@ -531,12 +531,8 @@ def test_an_encoding_is_refused_before_it_is_undone(raw_server, encoding):
 
 
 def test_the_word_identity_is_no_encoding(raw_server):
-    assert (
-        fetch(
-            f"{raw_server(answer('200 OK' + chr(13) + chr(10) + 'Content-Encoding: Identity', GOOD))}/x.jpg"
-        ).status
-        == "ok"
-    )
+    server = raw_server(answer("200 OK\r\nContent-Encoding: Identity", GOOD))
+    assert fetch(f"{server}/x.jpg").status == "ok"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -132,10 +133,8 @@ def loaders(process: psutil.Process) -> list[psutil.Process]:
 def end(process: psutil.Popen) -> None:
     """Kills what is left of a command and its family."""
     for member in family(process):
-        try:
+        with suppress(psutil.NoSuchProcess):
             member.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            pass
     process.wait()
 
 

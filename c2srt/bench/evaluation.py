@@ -12,11 +12,14 @@ Shapes: N images, C categories, c of them compared.
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.bench.measure import Side, Watch
 from c2srt.bench.run import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
@@ -24,8 +27,6 @@ from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge, verified_part
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
-from c2srt.backbone.clip import load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
@@ -324,10 +325,19 @@ def stream(
             buffers[0][: len(labels)],
             [slice(first, first + BLOCK) for first in range(0, len(labels), BLOCK)],
         )
-        list(pool.map(lambda block: split.scores(start + block.start, out=scores[block]), blocks))
+
+        def score(block: slice, start: int = start, scores: np.ndarray = scores) -> None:
+            split.scores(start + block.start, out=scores[block])
+
+        list(pool.map(score, blocks))
         with watch:
             parts += pool.map(
-                lambda block: measure(scores[block], labels[block], split.seen, topk, start), blocks
+                measure,
+                [scores[block] for block in blocks],
+                [labels[block] for block in blocks],
+                repeat(split.seen),
+                repeat(topk),
+                repeat(start),
             )
 
 

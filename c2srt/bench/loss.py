@@ -80,7 +80,7 @@ def all_pairs(scores: Tensor, positive: Tensor) -> Tensor:
 def loop(scores: Tensor, positive: Tensor) -> Tensor:
     """One positive after the other against all negatives of its image."""
     total = scores.new_zeros(())
-    for row, chosen in zip(scores, positive):
+    for row, chosen in zip(scores, positive, strict=True):
         negatives = row[~chosen]
         hinges = [(LOSS.margin + negatives - value).clamp(min=0) for value in row[chosen]]
         total = total + sum(hinge.sum() for hinge in hinges) / (

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.bench.measure import Side
 from c2srt.bench.run import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
-from c2srt.backbone.clip import load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT

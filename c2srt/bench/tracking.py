@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.bench.measure import Side
 from c2srt.bench.run import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.bench.step import inputs, train_step
 from c2srt.errors import UserError
-from c2srt.backbone.clip import load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT

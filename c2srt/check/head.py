@@ -10,8 +10,7 @@ from torch import Tensor
 
 from c2srt.bench.head import labels, tiled_step
 from c2srt.bench.measure import MIB, Side, peak_of
-from c2srt.bench.run import DTYPES
-from c2srt.bench.run import Config as Bench
+from c2srt.bench.run import DTYPES, Config as Bench
 from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
 from c2srt.check.case import Case, median_seconds
 from c2srt.check.config import Shape
@@ -101,7 +100,7 @@ def gradients(inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
     found = torch.autograd.grad(loss, list(leaves.values()))
     return {
         "loss": loss.detach().double(),
-        **{name: one.double() for name, one in zip(leaves, found)},
+        **{name: one.double() for name, one in zip(leaves, found, strict=True)},
     }
 
 

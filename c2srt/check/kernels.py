@@ -11,13 +11,13 @@ sources.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.bench.run import DTYPES
-from c2srt.bench.run import Config as Bench
+from c2srt.bench.run import DTYPES, Config as Bench
 from c2srt.bench.sizes import neighbour_table
 from c2srt.check.case import Case, Skip, random, sentence
 from c2srt.check.config import Shape
@@ -46,7 +46,7 @@ def isr(case: Case) -> Iterator[dict]:
                     f"assignment, {shape.name}, {precision}, {'weighted' if weighted else 'mean'}"
                 )
                 yield compared(
-                    case, what, precision, lambda: assignment_values(case, shape, dtype, weighted)
+                    case, what, precision, partial(assignment_values, case, shape, dtype, weighted)
                 )
 
 
@@ -57,7 +57,7 @@ def gat(case: Case) -> Iterator[dict]:
         for precision, dtype in DTYPES.items():
             for way, values in (("forward", forward_values), ("backward", backward_values)):
                 what = f"attention {way}, {shape.name}, {precision}"
-                yield compared(case, what, precision, lambda: values(case, shape, dtype, table))
+                yield compared(case, what, precision, partial(values, case, shape, dtype, table))
 
 
 def compared(
@@ -99,7 +99,7 @@ class NotRepeated(Exception):
 def twice(call: Callable[[], tuple[Tensor, ...]], names: tuple[str, ...]) -> tuple[Tensor, ...]:
     """The results of one call. Raises NotRepeated if another differs."""
     first, second = call(), call()
-    for name, one, other in zip(names, first, second):
+    for name, one, other in zip(names, first, second, strict=True):
         if not torch.equal(one.nan_to_num(), other.nan_to_num()):
             raise NotRepeated(f"{name} differs between two calls")
     return first
@@ -203,7 +203,7 @@ def forward_values(
     names = ("aggregated", "alpha")
     got = twice(lambda: kernels.attention_forward(target, source, attention, table), names)
     want = literal_attention(target.double(), source.double(), attention.double(), table)
-    yield from zip(names, got, want)
+    yield from zip(names, got, want, strict=True)
 
 
 def backward_values(
@@ -224,7 +224,7 @@ def backward_values(
         ),
         names,
     )
-    yield from zip(names, got, want)
+    yield from zip(names, got, want, strict=True)
 
 
 def literal_attention(

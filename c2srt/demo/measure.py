@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.backbone.clip import Clip, normalise, patches_and_global
 from c2srt.demo.words import categories
 from c2srt.errors import UserError
 from c2srt.evaluation.part import GZSL, ZSL, measure
 from c2srt.evaluation.protocols import f1_at_k, per_class, sorted_keys
+from c2srt.export.read import load_export
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
-from c2srt.export.read import load_export
 from c2srt.opened import read_npz
 from c2srt.shards import SampleLabels, ShardReader, load_index
 from c2srt.vocabulary import load_vocabulary

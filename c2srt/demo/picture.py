@@ -13,7 +13,7 @@ from c2srt.demo.words import categories
 from c2srt.files import whole_file
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  the backend comes first: no display is needed
+from matplotlib import pyplot  # the backend comes first: no display is needed
 
 RIGHT, WRONG, BOX = "#0072B2", "#D55E00", "#E69F00"
 SHOWN, LINES = 8, 10

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from c2srt.backbone.clip import build_model, frozen_clip, normalise
 from c2srt.demo.captions import FORMS, ICONIC, captioned_chunk
 from c2srt.demo.draw import SIZE
 from c2srt.demo.raw import chunks, in_processes
 from c2srt.demo.words import categories
 from c2srt.files import hash_of, whole_file, write_json
-from c2srt.backbone.clip import build_model, frozen_clip, normalise
 from c2srt.progress import Progress
 
 MODEL = {

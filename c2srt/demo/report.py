@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, table
 from c2srt.demo.picture import draw_predictions
 from c2srt.demo.words import categories
 from c2srt.files import write_json, write_text
 from c2srt.hints import Command
-from c2srt.backbone.clip import load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.opened import read_json
 from c2srt.relations.table import load_relations
 from c2srt.tables.collect import Trials

@@ -160,7 +160,7 @@ def categories() -> tuple[Category, ...]:
         *product(COLOURS, FAMILIES),
     )
     unseen_pairs = set(chooser.sample(pairs, UNSEEN_PAIRS))
-    events = dict(zip(EVENTS, companions(chooser)))
+    events = dict(zip(EVENTS, companions(chooser), strict=True))
     unseen_events = set(chooser.sample(EVENTS, UNSEEN_EVENTS))
     every = [Category(word, "atom", (word,)) for word in atoms]
     every += [Category(pair_name(*pair), "pair", pair, pair not in unseen_pairs) for pair in pairs]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Optional
 
-from c2srt.errors import UserError
 from c2srt.backbone.config import ClipConfig
+from c2srt.errors import UserError
 from c2srt.model.config import check_choice
 
 PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.evaluation.config import COSINE, SOFTMAX
-from c2srt.files import hash_of
-from c2srt.hints import Command
 from c2srt.backbone.clip import load_clip, normalise, patches_and_global
 from c2srt.backbone.config import ClipConfig
+from c2srt.evaluation.config import COSINE, SOFTMAX
 from c2srt.export.files import identity as export_identity
 from c2srt.export.read import load_export
+from c2srt.files import hash_of
+from c2srt.hints import Command
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary

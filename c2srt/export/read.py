@@ -10,18 +10,18 @@ from annotated_types import Len
 from torch import Tensor
 
 from c2srt.amounts import Within
-from c2srt.errors import UserError
 from c2srt.backbone.clip import Clip, build_model, frozen_clip
+from c2srt.backbone.ensemble import embed
+from c2srt.errors import UserError
+from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE
+from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.head import Graph
-from c2srt.model.build import build_student
 from c2srt.model.network import Network
 from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
 from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
-from c2srt.backbone.ensemble import embed
-from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE
 from c2srt.vocabulary import Vocabulary
 
 Three = Annotated[list[Annotated[float, Within(ge=-1e6, le=1e6)]], Len(3, 3)]

@@ -139,7 +139,7 @@ def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.nda
         alpha = torch.stack(
             [
                 first_attention(ours.model.head, p, g, graph)[0].mean(-1)
-                for p, g in zip(patches, global_)
+                for p, g in zip(patches, global_, strict=True)
             ]
         )
     weights = alpha.double().mean(0).cpu().numpy()

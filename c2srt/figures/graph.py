@@ -11,8 +11,8 @@ from c2srt.hints import Command
 from c2srt.relations.compare import Graph
 from c2srt.relations.config import ReportConfig
 from c2srt.relations.kinds import KINDS
-from c2srt.relations.report import load_graphs, most_heard
 from c2srt.relations.neighbours import ABSENT
+from c2srt.relations.report import load_graphs, most_heard
 from c2srt.relations.table import EDGES, PROVENANCE, TABLE
 from c2srt.vocabulary import Vocabulary
 

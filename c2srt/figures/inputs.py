@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from c2srt.backbone.clip import load_clip
 from c2srt.errors import UserError
 from c2srt.export.files import identity, is_export
+from c2srt.export.read import load_export
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
 from c2srt.hints import Command
-from c2srt.backbone.clip import load_clip
-from c2srt.export.read import load_export
 from c2srt.model.kinds import DRAWN
 from c2srt.relations.questions import find_rows
-from c2srt.shards import FILE as INDEX
-from c2srt.shards import ShardIndex, load_index
+from c2srt.shards import FILE as INDEX, ShardIndex, load_index
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from c2srt.artefact import remove_unfinished, tidy, vouch, vouched, withdraw, writing
+from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.hints import Command
-from c2srt.backbone.config import ClipConfig
 
 FIGURES = {
     "cam": ("cam",),

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from c2srt.errors import UserError
 from c2srt.backbone.clip import Clip
 from c2srt.backbone.prompts import SLOT, check_templates, clean
+from c2srt.errors import UserError
 
 CHUNK = 256
 FROZEN = -1

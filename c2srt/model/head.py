@@ -120,7 +120,7 @@ class Head(nn.Module):
             patches: Tensor, global_: Tensor, *values: Tensor
         ) -> tuple[Tensor, list[Tensor]]:
             return self.gradients(
-                dict(zip(tensors, values)),
+                dict(zip(tensors, values, strict=True)),
                 patches,
                 global_,
                 labels,
@@ -256,7 +256,7 @@ class Head(nn.Module):
                 buffers,
             )
             found.append((tile.scores(keep=False), tile.patch_counts()))
-        scores, counts = zip(*found)
+        scores, counts = zip(*found, strict=True)
         return torch.cat(scores), torch.cat(counts) if self.config.isr else None
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
@@ -338,5 +338,5 @@ class Inline(torch.autograd.Function):
     def backward(ctx, upstream):
         return None, *[
             (gradient * upstream.to(gradient.dtype)).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]

@@ -26,8 +26,10 @@ def literal_scores(
     """
     compute = head.compute_dtype(patches.dtype)
     tensors = {name: parameter.to(compute) for name, parameter in head.named_parameters()}
-    images = [image_scores(head, tensors, p, g, graph) for p, g in zip(patches, global_)]
-    scores, counts = zip(*images)
+    images = [
+        image_scores(head, tensors, p, g, graph) for p, g in zip(patches, global_, strict=True)
+    ]
+    scores, counts = zip(*images, strict=True)
     return torch.stack(scores), torch.stack(counts) if head.config.isr else None
 
 
@@ -77,7 +79,9 @@ def input_features(head: Head, tensors: dict[str, Tensor], image: Tensor, text: 
     h = F.linear(
         both, torch.cat([tensors["input_image"], tensors["input_text"]], 1), tensors["input_bias"]
     )
-    for weight, bias in zip(tensors.get("hidden_weight", ()), tensors.get("hidden_bias", ())):
+    for weight, bias in zip(
+        tensors.get("hidden_weight", ()), tensors.get("hidden_bias", ()), strict=True
+    ):
         deeper = F.linear(F.gelu(h), weight, bias)
         h = h + deeper if head.config.residual else deeper
     return h

@@ -70,7 +70,7 @@ def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) ->
     some versions of torch and 1 in others.
     """
     losses = []
-    for image_scores, image_labels in zip(scores, labels):
+    for image_scores, image_labels in zip(scores, labels, strict=True):
         negative = negatives(image_labels, config)
         pairs = (
             config.margin

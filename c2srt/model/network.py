@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from c2srt.backbone.clip import Clip, normalise, patches_and_global
 from c2srt.errors import UserError
 from c2srt.hints import Command
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
 from c2srt.model.config import Form, LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.loss import distillation_loss, ranking_loss

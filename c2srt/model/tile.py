@@ -150,7 +150,9 @@ class Tile:
                 self.buffers,
             )
             rows = None if last else self.rows("rows", number + 1)
-            step.forward(self.score if last else lambda part, out: rows[part.flat].copy_(out))
+            step.forward(
+                self.score if last else lambda part, out, rows=rows: rows[part.flat].copy_(out)
+            )
             if keep:
                 self.steps.append(step)
             if not last:
@@ -242,7 +244,7 @@ class Tile:
                 gradient, *found = torch.autograd.grad(
                     deeper(*leaves, self.config.residual), leaves, gradient
                 )
-            for name, value in zip(HIDDEN_NAMES, found):
+            for name, value in zip(HIDDEN_NAMES, found, strict=True):
                 sums[name] += value
         self.pooled.add(part, gradient)
 
@@ -289,7 +291,7 @@ def rows_of(gradient: Tensor, part: Part, _: Callable[[], Tensor]) -> Tensor:
 
 def deeper(h: Tensor, weights: Tensor, biases: Tensor, residual: bool) -> Tensor:
     """The layers of FFN_in after the first, on rows [m, D]."""
-    for weight, bias in zip(weights, biases):
+    for weight, bias in zip(weights, biases, strict=True):
         further = F.linear(F.gelu(h), weight, bias)
         h = h + further if residual else further
     return h

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from c2srt.files import write_json
 from c2srt.backbone.config import ClipConfig
+from c2srt.files import write_json
 from c2srt.model.config import ModelConfig
 from c2srt.plan.calibrate import (
     STEP,

@@ -21,11 +21,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.backbone.clip import Clip, load_clip
+from c2srt.backbone.config import RANDOM
 from c2srt.errors import UserError
 from c2srt.interrupts import unheard
 from c2srt.loader import Batch, LoaderConfig, collate, iterate
-from c2srt.backbone.clip import Clip, load_clip
-from c2srt.backbone.config import RANDOM
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.network import C2SRT
@@ -235,7 +235,7 @@ def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[B
         ] = 1
         found = [
             Sample(str(number), image, row)
-            for number, (image, row) in enumerate(zip(images, labels))
+            for number, (image, row) in enumerate(zip(images, labels, strict=True))
         ]
         features = np.ones((count, width), np.float16) if config.uses_teacher else None
         return collate(found, images, features, np.ones(count, np.float32), position, 0, 0)

@@ -11,8 +11,7 @@ from c2srt.plan.speed import Work, worker_rate
 from c2srt.shards import FILE, load_index
 from c2srt.train.config import Config
 from c2srt.train.inputs import TRAIN
-from c2srt.vocabulary import FILE as VOCABULARY
-from c2srt.vocabulary import load_vocabulary
+from c2srt.vocabulary import FILE as VOCABULARY, load_vocabulary
 
 
 @dataclass

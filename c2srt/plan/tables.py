@@ -1,5 +1,7 @@
 """A plan as text: one experiment on one screen, or several sizes of it as a Markdown table."""
 
+from itertools import pairwise
+
 from c2srt.plan.hardware import CPU
 from c2srt.plan.memory import GIB
 from c2srt.plan.run import Config, Estimate
@@ -51,7 +53,9 @@ def beside(left: list[str], right: list[str]) -> list[str]:
     """Two blocks of lines in two columns."""
     rows = max(len(left), len(right))
     left, right = (lines + [""] * (rows - len(lines)) for lines in (left, right))
-    return [f"{one:<{WIDE + FIGURE + 4}}{two}".rstrip() for one, two in zip(left, right)]
+    return [
+        f"{one:<{WIDE + FIGURE + 4}}{two}".rstrip() for one, two in zip(left, right, strict=True)
+    ]
 
 
 def block(title: str, rows: list[tuple[str, str]]) -> list[str]:
@@ -92,7 +96,8 @@ def verdict(plan: Estimate) -> list[str]:
             f"a worker needs {size(memory.total)} and has {size(memory.limit)}"
             if memory.left < 0
             else memory.problem
-            or f"offload needs {size(sum(memory.host.values()))}, a node's CPU has {size(memory.host_limit)}"
+            or f"offload needs {size(sum(memory.host.values()))},"
+            f" a node's CPU has {size(memory.host_limit)}"
         )
         advice = (
             f"any of these would: {'; '.join(plan.help)}"
@@ -245,7 +250,7 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
         *["| " + " | ".join(row) + " |" for row in rows],
         "",
     ]
-    for before, after in zip(plans, plans[1:]):
+    for before, after in pairwise(plans):
         if after.speed.images_s < 1.1 * before.speed.images_s:
             lines.append(
                 f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few"

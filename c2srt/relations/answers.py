@@ -101,8 +101,8 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
 
 
 def answers_about(path: Path, vocabulary: Vocabulary, shards: str) -> Answers:
-    """The relations of one's own file; `shards` is where the vocabulary came from. Raises UserError,
-    also if they are about none of its categories.
+    """The relations of one's own file; `shards` is where the vocabulary came from. Raises
+    UserError, also if they are about none of its categories.
     """
     answers = read_answers(path)
     if not any(mid in answers.related for mid in vocabulary.mids):

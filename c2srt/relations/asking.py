@@ -62,9 +62,9 @@ class Pace:
         self.limited_in_a_row = 0
 
 
-@dataclass(
-    repr=False
-)  # asyncio prints a task's result when it restores the SIGINT handler: half a minute for these fields
+# No repr: asyncio prints a task's result when it restores the SIGINT handler, half a minute for
+# these fields.
+@dataclass(repr=False)
 class Asker:
     """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint
     that refuses `json` is asked for `text`. `limit` is the key that caps a reply. `attempts`

@@ -13,8 +13,7 @@ from typing import Any
 
 from c2srt.artefact import Input, identities, is_current, tidy, values, writing
 from c2srt.errors import UserError
-from c2srt.relations.kinds import KINDS, MINED
-from c2srt.relations.kinds import GraphConfig as Config
+from c2srt.relations.kinds import KINDS, MINED, GraphConfig as Config
 from c2srt.relations.table import (
     EDGES,
     PROVENANCE,

@@ -18,9 +18,19 @@ READ = 10_000  # characters of an error that are looked at
 NAME = 100  # characters of a model's own name, or of the reason why it ended
 MOST_TOKENS = 10**9  # a larger count is none
 TEXT = (None, "text", "output_text")  # types of the chunks that are the answer; thinking has others
-WHOLE = (
-    "none null stop stop_sequence end_turn eos eos_token complete completed finished done".split()
-)
+WHOLE = [
+    "none",
+    "null",
+    "stop",
+    "stop_sequence",
+    "end_turn",
+    "eos",
+    "eos_token",
+    "complete",
+    "completed",
+    "finished",
+    "done",
+]
 FILTERED = re.compile(
     r"content.?(filter|policy|management|moderation)|responsible.?ai|moderation|flagged|safety"
     r"|data.?inspection|inappropriate|prohibited.?content"

@@ -120,5 +120,6 @@ class WordsConfig:
     def __post_init__(self) -> None:
         if self.neighbours not in WORD_KINDS:
             raise UserError(
-                f"words.neighbours={self.neighbours} is not known: choose one of {', '.join(WORD_KINDS)}"
+                f"words.neighbours={self.neighbours} is not known: choose one of"
+                f" {', '.join(WORD_KINDS)}"
             )

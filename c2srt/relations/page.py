@@ -14,9 +14,11 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Relations of categories</title>
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; \
+padding: 0 1em; color: #222 }
 input { font: inherit; width: 24em; max-width: 100%; padding: .35em .6em }
-a { color: #1f5fa8; text-decoration: none; cursor: pointer } a:hover { text-decoration: underline }
+a { color: #1f5fa8; text-decoration: none; cursor: pointer } \
+a:hover { text-decoration: underline }
 .unseen { color: #b25b00 } small, .mid { color: #777 }
 #found a { display: inline-block; margin: .15em 1em .15em 0 }
 #graphs { display: flex; flex-wrap: wrap; gap: 1.5em }
@@ -24,34 +26,42 @@ table { border-collapse: collapse } td { padding: .15em .7em .15em 0 }
 h3 { margin: .6em 0 .2em } td:nth-child(3) { font-variant-numeric: tabular-nums }
 </style>
 <h1>Relations of categories</h1>
-<p><input id="query" placeholder="a category's name or MID" autofocus> <small id="count"></small></p>
+<p><input id="query" placeholder="a category's name or MID" autofocus> \
+<small id="count"></small></p>
 <p id="found"></p>
 <div id="category"></div>
 <script>
 const data = /*DATA*/;
 const get = id => document.getElementById(id), MATCHES = 40, LISTENERS = 60;
 const make = (tag, text, kind) => {
-  const node = document.createElement(tag); node.textContent = text; if (kind) node.className = kind; return node };
+  const node = document.createElement(tag); node.textContent = text; \
+if (kind) node.className = kind; return node };
 const link = row => {
   const node = make("a", data.names[row], row < data.seen ? "" : "unseen");
   node.href = "#" + encodeURIComponent(data.mids[row]); return node };
 const listeners = Object.fromEntries(data.kinds.map(kind => { const heard = {};
-  data.graphs[kind].forEach((edges, row) => edges.forEach(edge => (heard[edge[0]] ||= []).push(row))); return [kind, heard] }));
+  data.graphs[kind].forEach((edges, row) => \
+edges.forEach(edge => (heard[edge[0]] ||= []).push(row))); \
+return [kind, heard] }));
 function find() {
   const words = get("query").value.trim().toLowerCase(); get("found").replaceChildren();
-  if (!words) { get("count").textContent = data.names.length + " categories, " + data.seen + " of them seen"; return }
+  if (!words) { get("count").textContent = data.names.length + " categories, " + \
+data.seen + " of them seen"; return }
   const start = [], inside = [];
   data.names.forEach((name, row) => { const lower = name.toLowerCase();
-    if (lower.startsWith(words) || data.mids[row] === words) start.push(row); else if (lower.includes(words)) inside.push(row) });
+    if (lower.startsWith(words) || data.mids[row] === words) start.push(row); \
+else if (lower.includes(words)) inside.push(row) });
   const rows = start.concat(inside);
-  get("count").textContent = rows.length + " found" + (rows.length > MATCHES ? ", the first " + MATCHES + " shown" : "");
+  get("count").textContent = rows.length + " found" + \
+(rows.length > MATCHES ? ", the first " + MATCHES + " shown" : "");
   rows.slice(0, MATCHES).forEach(row => get("found").append(link(row)));
 }
 function show() {
   const row = data.mids.indexOf(decodeURIComponent(location.hash.slice(1)));
   get("category").replaceChildren(); if (row < 0) return;
   const title = make("h2", data.names[row] + " ");
-  title.append(make("span", data.mids[row], "mid"), make("small", row < data.seen ? " seen" : " unseen"));
+  title.append(make("span", data.mids[row], "mid"), \
+make("small", row < data.seen ? " seen" : " unseen"));
   const graphs = make("div", ""); graphs.id = "graphs"; get("category").append(title, graphs);
   data.kinds.forEach(kind => {
     const box = make("div", ""), table = make("table", ""), edges = data.graphs[kind][row];
@@ -59,11 +69,14 @@ function show() {
     if (!edges.length) box.append(make("p", "no neighbours"));
     edges.forEach(([column, strength, type], place) => { const line = table.insertRow();
       const kindOf = type === null ? "" : data.types[type];
-      line.append(make("td", place + 1), make("td", ""), make("td", strength ?? ""), make("td", kindOf));
+      line.append(make("td", place + 1), make("td", ""), \
+make("td", strength ?? ""), make("td", kindOf));
       line.cells[1].append(link(column)) });
     box.append(table);
-    const heard = listeners[kind][row] || []; const by = make("p", ""); by.style.maxWidth = "24em";
-    by.append(make("small", row < data.seen ? "heard by " + heard.length + (heard.length ? ": " : "") : "unseen: heard by none"));
+    const heard = listeners[kind][row] || []; \
+const by = make("p", ""); by.style.maxWidth = "24em";
+    by.append(make("small", row < data.seen ? \
+"heard by " + heard.length + (heard.length ? ": " : "") : "unseen: heard by none"));
     heard.slice(0, LISTENERS).forEach((other, place) => by.append(place ? ", " : "", link(other)));
     if (heard.length > LISTENERS) by.append(" …");
     box.append(by) });

@@ -43,9 +43,13 @@ BLOCK = re.compile(r"(?mi)^[^\w\n]*related category (\d{1,9})[^\w\n]*?:")
 # How models mark what they think aloud: <think>, <thinking>, <seed:think>, ◁think▷, [THINK],
 # <|begin_of_thought|>, and the channels of harmony (<|channel|>analysis …
 # <|channel|>final<|message|>). Some servers' templates swallow the opening mark.
-_ALOUD = r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|analysis|scratchpad|(?:inner|internal)_monologue)"
+_ALOUD = (
+    r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|analysis|scratchpad"
+    r"|(?:inner|internal)_monologue)"
+)
 THINKING = re.compile(
-    rf"<{_ALOUD}(?:\s[^<>]*)?>|◁{_ALOUD}▷|<\|(?:begin_of_)?{_ALOUD}\|>|<\|channel\|>\s*(?:analysis|commentary)"
+    rf"<{_ALOUD}(?:\s[^<>]*)?>|◁{_ALOUD}▷|<\|(?:begin_of_)?{_ALOUD}\|>"
+    r"|<\|channel\|>\s*(?:analysis|commentary)"
     r"|(?-i:\[THINK\])",
     re.IGNORECASE,
 )
@@ -85,9 +89,10 @@ SCHEMA = {
 }
 
 QUESTION = """\
-Based on the following list of known categories, please identify all categories that have a direct relationship with the new \
-category "{target}". For each related category, provide the type of relationship, the association strength (High, Medium, Low), \
-and a brief explanation. Copy the names from the list exactly as they stand there; use no other names.
+Based on the following list of known categories, please identify all categories that have a \
+direct relationship with the new category "{target}". For each related category, provide the type \
+of relationship, the association strength (High, Medium, Low), and a brief explanation. Copy the \
+names from the list exactly as they stand there; use no other names.
 
 Types of Relationships
 1. Synonymy/Similarity: Two categories are conceptually very similar or synonymous.
@@ -101,16 +106,19 @@ Types of Relationships
 List of known categories, one a line:
 {candidates}
 
-Focus on associations that would be most relevant for understanding or classifying "{target}", the strongest first."""
+Focus on associations that would be most relevant for understanding or classifying "{target}", the \
+strongest first."""
 
 INSTRUCTIONS = {
     "json": (
         """Answer with one JSON object and nothing else:
-{"related": [{"category": "natural", "type": "Synonymy/Similarity", "strength": "High", "explanation": "…"}, …]}
+{"related": [{"category": "natural", "type": "Synonymy/Similarity", "strength": "High", \
+"explanation": "…"}, …]}
 The list is empty if no category of the list is related."""
     ),
     "text": (
-        """Provide the information for each related category in the following format, and write nothing else:
+        """Provide the information for each related category in the following format, and write \
+nothing else:
 
 Related Category [Number]: [Category Name]
 - Type of Relationship: [Relationship Type]
@@ -122,8 +130,8 @@ For example, for the new category "nature":
 Related Category 1: natural
 - Type of Relationship: Synonymy/Similarity
 - Association Strength: High
-- Explanation: "Natural" is conceptually very similar to "nature" as both refer to elements of the physical world not \
-created by humans.
+- Explanation: "Natural" is conceptually very similar to "nature" as both refer to elements of the \
+physical world not created by humans.
 
 If no category of the list is related, write: """
         + NONE

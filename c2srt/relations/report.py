@@ -216,13 +216,8 @@ def as_markdown(report: dict, figures: list[str]) -> str:
         hubs = [f"{name_of(hub['name'])} ({hub['listeners']:,})" for hub in facts["hubs"]]
         lines += [f"Hubs: {', '.join(hubs) or 'none'}.", ""]
         if facts["types"]:
-            lines += [
-                (
-                    "Relation types:"
-                    f" {', '.join(f'{name_of(name)} {count:,}' for name, count in facts['types'].items())}."
-                ),
-                "",
-            ]
+            counts = (f"{name_of(name)} {count:,}" for name, count in facts["types"].items())
+            lines += [f"Relation types: {', '.join(counts)}.", ""]
         for what in ("unreached", "without_neighbours"):
             if facts[what]:
                 lines += [

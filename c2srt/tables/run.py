@@ -60,7 +60,7 @@ class Config:
             )
         if not self.tables:
             raise UserError("tables=[] leaves nothing to do: name some of configs/tables")
-        self.share  # refuses what is no part
+        _ = self.share  # refuses what is no part
 
     @property
     def share(self) -> tuple[int, int]:

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from c2srt.backbone.clip import Clip, normalise, patches_and_global
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, write_json
 from c2srt.hints import Command
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
 from c2srt.opened import open_npy, read_json, wrong
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.shown import shown

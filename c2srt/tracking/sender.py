@@ -1,4 +1,4 @@
-"""The thread that sends a run's journal to its tracker: in order, in batches, as often as it takes."""
+"""The thread that sends a run's journal to its tracker: in order, in batches, until it is there."""
 
 import sys
 import threading
@@ -13,8 +13,8 @@ from c2srt.tracking.sink import NeedsHelp, Sink
 from c2srt.tracking.sinks import kind_of
 
 PAUSE_S = 5.0
-"""Between two looks at the journal: at most this old is what the tracker shows, and the thread takes
-little from the work.
+"""Between two looks at the journal: at most this old is what the tracker shows, and the thread
+takes little from the work.
 """
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
 LONGEST_REASON = 300
@@ -141,7 +141,7 @@ def opened(uri: str, folder: Path) -> Sink | Exception:
 def batches(
     entries: list[tuple[dict[str, Any], int]],
 ) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Neighbouring metrics together, everything else one by one; with the byte behind each batch."""
+    """Neighbouring metrics together, all else one by one; with the byte behind each batch."""
     batch, end, count = [], 0, 0
     for entry, place in entries:
         size = len(entry.get("metrics", ())) or METRICS_AT_ONCE

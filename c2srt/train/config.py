@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.files import hash_of
-from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
 from c2srt.order import Deal
 from c2srt.tracking.redact import has_credentials, redacted
@@ -187,7 +187,7 @@ class Config:
                 f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in"
                 " [0, 1)"
             )
-        self.deal  # refuses more workers than images of a batch at once
+        _ = self.deal  # refuses more workers than images of a batch at once
 
     @property
     def deal(self) -> Deal:

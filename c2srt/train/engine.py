@@ -285,8 +285,12 @@ class Engine:
             return {parameter: parameter for parameter in self._engine.module.parameters()}
         if self.config.zero == 0:
             wrapper = self._engine.optimizer
-            pairs = zip(wrapper.fp16_groups, wrapper.fp32_groups)
-            return {low: master for lows, masters in pairs for low, master in zip(lows, masters)}
+            pairs = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
+            return {
+                low: master
+                for lows, masters in pairs
+                for low, master in zip(lows, masters, strict=True)
+            }
         return {}
 
 

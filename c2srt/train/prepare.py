@@ -1,7 +1,7 @@
 """What can be checked before any worker starts, so that bad input costs seconds."""
 
-from c2srt.files import check_replaceable
 from c2srt.export.files import is_only_export
+from c2srt.files import check_replaceable
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
 from c2srt.train.inputs import load_inputs

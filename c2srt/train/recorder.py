@@ -112,7 +112,7 @@ class Recorder:
         gathered = self.world.gather(
             (peak_rss_mib(), peak_gpu_mib(), self.node.read() if self.node else {})
         )
-        self.last = dict(zip(names, means)) | {
+        self.last = dict(zip(names, means, strict=True)) | {
             "images_per_s": count * self.batch / max(elapsed, 1e-9),
             "data_wait_share": waiting,
             "left_out_updates": float(self.left_out),
@@ -216,7 +216,7 @@ def draw_curve(metrics: Path, path: Path) -> None:
     for name in ("loss", "ranking", "distillation", "drift"):
         points = [(line["step"], line[name]) for line in lines if name in line]
         if points:
-            axes.plot(*zip(*points), label=name)
+            axes.plot(*zip(*points, strict=True), label=name)
     axes.set(xlabel="step", ylabel="loss terms", ylim=(0, None))
     if axes.lines:
         axes.legend()

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.evaluation.part import merge, measure
+from c2srt.evaluation.part import measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
 from c2srt.model.network import Network
 from c2srt.train.config import Config

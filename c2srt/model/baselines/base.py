@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from c2srt.errors import UserError
 from c2srt.backbone.clip import Clip
+from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.kinds import Settings

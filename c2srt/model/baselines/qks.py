@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from c2srt.backbone.clip import Clip
 from c2srt.model.baselines.attention import Attention
 from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean
-from c2srt.backbone.clip import Clip
 from c2srt.model.kinds import QksLoss, QksSettings
 from c2srt.model.loss import negatives
 

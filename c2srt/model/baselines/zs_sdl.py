@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from c2srt.backbone.clip import Clip
 from c2srt.model.baselines.base import Baseline, Terms
 from c2srt.model.baselines.top import top_mean, wide
-from c2srt.backbone.clip import Clip
 from c2srt.model.kinds import ZsSdlSettings
 from c2srt.model.loss import negatives
 
