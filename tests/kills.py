@@ -187,8 +187,10 @@ def command(arguments: list[str], world: Path, kill: str | None = None) -> int:
     """One verb, in this process, without Ray; killed at `kill` ("7 before")."""
     import cluster.evaluate
     import cluster.teacher
+    from c2srt import tracking
     from c2srt.cli import main
 
+    tracking.WAIT_S = PATIENCE_S  # on a crowded machine the rest would be left to the next command
     for module in (cluster.evaluate, cluster.teacher):
         module.connect = lambda *some, **more: None
         module.run_tasks = lambda function, items, *some, **more: (

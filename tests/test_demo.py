@@ -274,6 +274,7 @@ def test_bad_settings_get_a_sentence(wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     """Every verb, small, with the prompts' rows: figures as by `c2srt evaluate`, and the second run
     repeats nothing.
