@@ -15,7 +15,6 @@ from torch import nn
 
 from c2srt import tune
 from c2srt.backbone.ensemble import embed
-from c2srt.bench.measure import allocator_peak
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ClipScorer, ModelScorer, Subject
 from c2srt.export.read import load_export
@@ -32,6 +31,7 @@ from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
 from c2srt.model.loss import pairwise_ranking_loss
+from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
 from c2srt.train.config import TrackingConfig
 from c2srt.views import ViewConfig

@@ -31,11 +31,12 @@ from c2srt.figures import (
     patches,
     predictions,
 )
+from c2srt.figures.config import Config
 from c2srt.figures.draw import style
 from c2srt.figures.draw.style import MARKS, save as save_figure
 from c2srt.figures.inputs import Inputs, Missing
 from c2srt.figures.photos import Photos
-from c2srt.figures.run import Config, sources_of
+from c2srt.figures.run import sources_of
 from c2srt.figures.viewers import ranks_of, subgraph
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.build import build_student

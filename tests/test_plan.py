@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from c2srt.bench.measure import allocator_peak
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Head
@@ -19,6 +18,7 @@ from c2srt.model.plan import (
     make_plan,
     part_limit,
 )
+from c2srt.profiling import allocator_peak
 from tests.tiny import random_graph
 
 OPEN_IMAGES = Shape(7186, 196, 512, 4, 512)

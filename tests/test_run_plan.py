@@ -11,17 +11,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from c2srt.backbone.clip import build_model
 from c2srt.backbone.config import ClipConfig
-from c2srt.bench.measure import allocator_peak
 from c2srt.cli import compose_verb, main, to_config
 from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
 from c2srt.model.network import ImageTower
 from c2srt.plan.calibrate import slope
+from c2srt.plan.config import Config
+from c2srt.plan.estimate import Estimate, estimate
 from c2srt.plan.hardware import Cluster, calibrated, worker_threads
 from c2srt.plan.outline import Outline, count, outline
-from c2srt.plan.run import Config, Estimate, estimate
 from c2srt.plan.speed import sync_bytes
+from c2srt.profiling import allocator_peak
 from c2srt.train.memory import engine_bytes
 
 EVERYTHING = None

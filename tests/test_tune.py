@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from c2srt.backbone.ensemble import embed
-from c2srt.bench.measure import allocator_peak
 from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ModelScorer, Subject
@@ -26,6 +25,7 @@ from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.model.network import C2SRT
 from c2srt.model.plan import Plan
 from c2srt.model.text_gradient import text_gradient
+from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
 from c2srt.tune import Config, loss_and_gradient, run
 from c2srt.views import ViewConfig

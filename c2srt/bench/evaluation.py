@@ -20,8 +20,7 @@ import torch
 
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
-from c2srt.bench.measure import Side, Watch
-from c2srt.bench.run import Config
+from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
@@ -30,6 +29,7 @@ from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
+from c2srt.profiling import Side, Watch, device_of
 
 TOPK, BLOCK, AT_ONCE = (10, 20), 256, 1 << 24
 POSITIVE = 1_105_052 / 1_667_399
@@ -362,7 +362,7 @@ def shares(config: Config, split: Split) -> list[Side]:
         tile_mib=config.tile_mib,
     )
     graph = Graph(text, torch.cat([neighbour_table(config), of_unseen]))
-    device, batch = config.torch_device, config.batch
+    device, batch = device_of(config.device), config.batch
     student = C2SRT(clip, model, LOSS, graph, config.categories).eval().to(device)
     images = torch.randint(
         0, 256, (batch, 3, clip.image_size, clip.image_size), dtype=torch.uint8, device=device

@@ -6,8 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from c2srt.bench.measure import Side
-from c2srt.bench.run import Config
+from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
 from c2srt.model.config import LossConfig
 from c2srt.model.isr import assignment
@@ -16,6 +15,7 @@ from c2srt.model.loss import ranking_loss
 from c2srt.model.parts import Buffers, Part, cut
 from c2srt.model.plan import part_limit
 from c2srt.model.tile import LAYER_NAMES
+from c2srt.profiling import DTYPES, Side, device_of
 
 
 def head(config: Config) -> list[Side]:
@@ -71,7 +71,10 @@ def gat(config: Config) -> list[Side]:
     """
     inputs = make_inputs(config, 1, layers=1)
     rows = torch.randn(
-        config.categories, config.width, device=config.torch_device, dtype=config.torch_dtype
+        config.categories,
+        config.width,
+        device=device_of(config.device),
+        dtype=DTYPES[config.precision],
     )
     upstream, sides = torch.randn_like(rows), []
     for name, kind, literal in (
@@ -115,8 +118,8 @@ def isr(config: Config) -> list[Side]:
     features.
     """
     inputs = make_inputs(config, 1)
-    patches, text = inputs.patches.detach(), inputs.graph.text.to(config.torch_dtype)
-    pooled = config.categories * config.width * config.torch_dtype.itemsize
+    patches, text = inputs.patches.detach(), inputs.graph.text.to(DTYPES[config.precision])
+    pooled = config.categories * config.width * DTYPES[config.precision].itemsize
     return [
         Side(
             "sort + gather",

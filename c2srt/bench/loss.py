@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from c2srt.bench.measure import Side
-from c2srt.bench.run import Config
+from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS
 from c2srt.model.loss import ranking_loss
+from c2srt.profiling import Side, device_of
 
 PAIRS, LOOP = 2, 64
 """Batch of the [B, C, C] form (at 8 it no longer fits most machines), and positives of the loop's
@@ -22,7 +22,9 @@ def loss(config: Config) -> list[Side]:
     """Value and gradient of the same loss on the same scores."""
     torch.manual_seed(config.seed)
     scores = (
-        torch.randn(PAIRS, config.categories, device=config.torch_device).mul_(4).requires_grad_()
+        torch.randn(PAIRS, config.categories, device=device_of(config.device))
+        .mul_(4)
+        .requires_grad_()
     )
     few, many = (positives(config, count) for count in (config.present, LOOP))
     return [
@@ -53,7 +55,7 @@ def loss(config: Config) -> list[Side]:
 
 def positives(config: Config, count: int) -> Tensor:
     """bool [B, C]."""
-    order = torch.rand(PAIRS, config.categories, device=config.torch_device).argsort(1)
+    order = torch.rand(PAIRS, config.categories, device=device_of(config.device)).argsort(1)
     return order < count
 
 

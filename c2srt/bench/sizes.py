@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.bench.run import Config
+from c2srt.bench.config import Config
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
+from c2srt.profiling import DTYPES, device_of
 from c2srt.relations.answers import llm_neighbours, shipped_answers
 from c2srt.vocabulary import open_images_v4
 
@@ -51,7 +52,7 @@ def make_inputs(config: Config, batch: int, layers: int | None = None) -> Inputs
     """Deterministic for a seed. The head's W_out is random: with init=clip it would start as
     zero.
     """
-    device, dtype = config.torch_device, config.torch_dtype
+    device, dtype = device_of(config.device), DTYPES[config.precision]
     torch.manual_seed(config.seed)
     model = ModelConfig(
         layers=layers or config.layers,

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
-from c2srt.bench.measure import Side
-from c2srt.bench.run import Config
+from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
+from c2srt.profiling import DTYPES, Side, device_of
 
 
 def step(config: Config) -> list[Side]:
     """Forward and backward of ViT, head and loss at the batch; the ViT alone, so that the head's
     share can be told; and the literal head, at the literal batch.
     """
-    device = config.torch_device
+    device = device_of(config.device)
     clip = load_clip(ClipConfig(config.clip, "random"))
     torch.manual_seed(config.seed)
     text = torch.nn.functional.normalize(torch.randn(config.categories, clip.width), dim=-1)
@@ -37,7 +37,7 @@ def step(config: Config) -> list[Side]:
         )
         student = C2SRT(
             clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories
-        ).to(device, config.torch_dtype)
+        ).to(device, DTYPES[config.precision])
         batch_of = inputs(config, batch, clip.image_size, clip.width)
         sides.append(
             Side(
@@ -57,7 +57,7 @@ def step(config: Config) -> list[Side]:
 def inputs(
     config: Config, batch: int, size: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    device = config.torch_device
+    device = device_of(config.device)
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
     labels = torch.zeros(batch, config.categories, dtype=torch.int8, device=device)
     labels[:, : config.present] = 1

@@ -23,14 +23,14 @@ import torch.distributed as dist
 
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
-from c2srt.bench.measure import Side
-from c2srt.bench.run import Config
+from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.bench.step import inputs, train_step
 from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
+from c2srt.profiling import DTYPES, Side, device_of
 from c2srt.tracking import Run, Tracker
 from c2srt.train.engine import Update
 from c2srt.train.recorder import Recorder
@@ -51,7 +51,7 @@ def tracking(config: Config) -> list[Side]:
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
     uri = start_server(folder)
     student, batch = student_and_batch(config)
-    world, recorders = World(0, 1, 1, config.torch_device), {}
+    world, recorders = World(0, 1, 1, device_of(config.device)), {}
     for name in ("plain", "tracked", "alone", "sent"):
         (folder / name).mkdir()
         tracker = (
@@ -105,7 +105,7 @@ def send(tracker: Tracker, uri: str, steps: itertools.count) -> None:
 
 
 def student_and_batch(config: Config) -> tuple[C2SRT, tuple]:
-    device, clip = config.torch_device, load_clip(ClipConfig(config.clip, "random"))
+    device, clip = device_of(config.device), load_clip(ClipConfig(config.clip, "random"))
     torch.manual_seed(config.seed)
     text = torch.nn.functional.normalize(torch.randn(config.categories, clip.width), dim=-1)
     model = ModelConfig(
@@ -116,7 +116,7 @@ def student_and_batch(config: Config) -> tuple[C2SRT, tuple]:
         trainable_blocks=config.trainable_blocks,
     )
     student = C2SRT(clip, model, LOSS, Graph(text, neighbour_table(config)), config.categories).to(
-        device, config.torch_dtype
+        device, DTYPES[config.precision]
     )
     return student, inputs(config, config.batch, clip.image_size, clip.width)
 

@@ -9,9 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from c2srt.bench.measure import MIB, gemm_rate
-from c2srt.bench.run import DTYPES, machine
 from c2srt.check.case import Case, cuda_fault, median_seconds
+from c2srt.profiling import DTYPES, MIB, gemm_rate, machine
 
 VERSIONS = (
     "torch",

@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.bench.measure import synchronise
-from c2srt.bench.run import DTYPES
 from c2srt.check.config import REAL, TINY, Sizes
 from c2srt.model import kernels
+from c2srt.profiling import DTYPES, synchronise
 
 BF16_CAPABILITY = 8
 

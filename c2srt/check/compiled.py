@@ -9,12 +9,12 @@ from multiprocessing import get_context
 from os import sched_getaffinity
 from pathlib import Path
 
-from c2srt.bench.run import DTYPES
 from c2srt.check.case import sentence
 from c2srt.check.config import REAL, Config, Shape
 from c2srt.check.record import git_commit, open_folder
 from c2srt.errors import UserError
 from c2srt.files import write_json
+from c2srt.profiling import DTYPES
 
 CAPABILITIES = (80, 86, 90, 100)
 """A100, the RTX 30 series, H100 and H200, B200."""

@@ -16,12 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from c2srt.bench.measure import synchronise
 from c2srt.check.case import Case
 from c2srt.files import sha256_of_file
 from c2srt.loader import LoaderConfig, train_batches
 from c2srt.plan.rig import picture
-from c2srt.plan.storage import Sizes
+from c2srt.plan.sizes import Sizes
+from c2srt.profiling import synchronise
 from c2srt.shards import Shard, ShardIndex
 from c2srt.vocabulary import Vocabulary
 

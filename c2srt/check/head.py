@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from c2srt.bench.config import Config as Bench
 from c2srt.bench.head import labels, tiled_step
-from c2srt.bench.measure import MIB, Side, peak_of
-from c2srt.bench.run import DTYPES, Config as Bench
 from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
 from c2srt.check.case import Case, median_seconds
 from c2srt.check.config import Shape
 from c2srt.check.kernels import relative
 from c2srt.model import kernels
 from c2srt.model.head import Graph
+from c2srt.profiling import DTYPES, MIB, Side, peak_of
 
 NEAR, TIMES = {"fp32": 1e-3, "bf16": 6e-2}, 3
 """‖found − exact‖ / ‖exact‖ of loss and gradients may be so much, or so many times what the torch

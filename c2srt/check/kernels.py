@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.bench.run import DTYPES, Config as Bench
+from c2srt.bench.config import Config as Bench
 from c2srt.bench.sizes import neighbour_table
 from c2srt.check.case import Case, Skip, random, sentence
 from c2srt.check.config import Shape
 from c2srt.model import kernels
 from c2srt.model.ist import with_self_loops
 from c2srt.model.tile import offset
+from c2srt.profiling import DTYPES
 
 NEAR = {torch.float32: (2e-4, 2e-5), torch.bfloat16: (2**-7, 2**-12)}
 """By type: how much of its own size a value may be off, and how much of the largest value besides.

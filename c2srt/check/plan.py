@@ -16,7 +16,7 @@ from c2srt.files import write_json, write_text
 from c2srt.model.config import ModelConfig
 from c2srt.plan.check import BAR, Family, compare
 from c2srt.plan.hardware import Cluster
-from c2srt.plan.storage import Sizes
+from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
 
 NEAREST = {True: "h200", False: "cpu"}

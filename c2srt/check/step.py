@@ -13,14 +13,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.config import RANDOM, ClipConfig
-from c2srt.bench.measure import MIB, synchronise
-from c2srt.bench.run import Config as Bench
+from c2srt.bench.config import Config as Bench
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.check.case import Case, median_seconds
 from c2srt.check.config import Shape
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
+from c2srt.profiling import MIB, synchronise
 
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel")
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")

@@ -5,56 +5,18 @@ not type. Run again it goes on where it stopped: each command knows what it has 
 """
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from c2srt.demo.config import Config
 from c2srt.demo.raw import MARK, raw_key, write_raw
-from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.progress import clock
-from c2srt.tables.commands import Place, evaluate_untrained
-from c2srt.tables.rows import CLIP, PRIOR, Row, Table, for_data, trained_rows, trials
+from c2srt.tables.commands import evaluate_untrained
+from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
 from c2srt.tables.walk import Walk, prepare_clips, train_missing
 
 UNTRAINED = (Row(PRIOR, untrained=PRIOR), Row(CLIP, untrained=CLIP))
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt demo`, explained in configs/demo.yaml."""
-
-    work: str = ""
-    out: str = ""
-    seed: int = 0
-    workers: int = 2
-    tables: dict[str, Table] = field(default_factory=dict)
-    seeds: int = 1
-    topk: list[int] = field(default_factory=lambda: [3, 10])
-    images: dict[str, int] = field(default_factory=dict)
-    commands: dict[str, list[str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or self.workers < 1:
-            raise UserError(f"seeds={self.seeds} and workers={self.workers} must be at least 1")
-        if not self.tables:
-            raise UserError("tables=[] leaves nothing to show: name some of configs/tables")
-        if set(self.images) != {"train", "validation", "test"} or min(self.images.values()) < 1:
-            raise UserError(
-                f"images={self.images} must give at least one image to each of train, validation"
-                " and test"
-            )
-
-    @property
-    def place(self) -> Place:
-        return Place(
-            Path(self.work),
-            ["data=miniature", f"workers={self.workers}"],
-            self.commands,
-            [[]] * self.seeds,
-            self.seed,
-            f"{self.work}/raw",
-        )
 
 
 def run(config: Config) -> None:

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,6 +9,7 @@ from c2srt.backbone.clip import load_clip
 from c2srt.errors import UserError
 from c2srt.export.files import identity, is_export
 from c2srt.export.read import load_export
+from c2srt.figures.config import Config
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
 from c2srt.hints import Command
@@ -18,10 +18,6 @@ from c2srt.relations.questions import find_rows
 from c2srt.shards import FILE as INDEX, ShardIndex, load_index
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
-
-if TYPE_CHECKING:
-    from c2srt.figures.run import Config
-
 
 AUTO, USUAL_MKT = "auto", "mkt/seed-0/model"
 
@@ -42,7 +38,7 @@ class Inputs:
     is absent or wrong.
     """
 
-    def __init__(self, config: "Config") -> None:
+    def __init__(self, config: Config) -> None:
         self.config, self.work = config, Path(config.work)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -24,8 +24,8 @@ from c2srt.plan.hardware import CPU, GPU, MEASURED, Cluster, worker_threads
 from c2srt.plan.memory import head_shape, memory_of
 from c2srt.plan.outline import Outline, outline
 from c2srt.plan.rig import COPY_BYTES, DECODED, Rig, gemm_flops
+from c2srt.plan.sizes import Sizes
 from c2srt.plan.speed import compute_seconds, speed_of, work_of
-from c2srt.plan.storage import Sizes
 from c2srt.train.config import Config as Training
 
 STEP, MOST = "step", 16
@@ -185,7 +185,7 @@ def quiet(*_, **__) -> None:
 
 def record(config: Training, cluster: Cluster, seconds: dict[str, float], values: dict) -> dict:
     """The content of a calibration file."""
-    from c2srt.bench.run import machine
+    from c2srt.profiling import machine
 
     cuda = torch.cuda.is_available() and cluster.kind != CPU
     threads = worker_threads(cluster.cores, 1, 0) if cluster.kind == CPU else 0

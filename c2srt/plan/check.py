@@ -28,7 +28,7 @@ from c2srt.plan.calibrate import (
 from c2srt.plan.hardware import Cluster
 from c2srt.plan.outline import outline
 from c2srt.plan.rig import Rig
-from c2srt.plan.storage import Sizes
+from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
 from c2srt.views import ViewConfig
 

@@ -30,7 +30,7 @@ from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.network import C2SRT
 from c2srt.model.plan import budget_bytes, make_plan
-from c2srt.plan.storage import Sizes
+from c2srt.plan.sizes import Sizes
 from c2srt.samples import Sample
 from c2srt.train.config import ONLINE, Config
 from c2srt.train.world import World

@@ -2,9 +2,10 @@
 
 from itertools import pairwise
 
+from c2srt.plan.config import Config
+from c2srt.plan.estimate import Estimate
 from c2srt.plan.hardware import CPU
 from c2srt.plan.memory import GIB
-from c2srt.plan.run import Config, Estimate
 
 WIDE, FIGURE = 34, 12
 

@@ -15,13 +15,13 @@ Shapes: B images, P patches, C categories, D width, H heads, d = D / H, K neighb
 sources, E edges.
 """
 
-import os
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from c2srt.errors import UserError
+from c2srt.model.kernels.environment import interpreted
 
 # P values: the smallest tile, 16 columns, then fits the shared memory of every card since 2020
 MOST_PATCH_BYTES = 2048
@@ -65,13 +65,6 @@ def runs_on(device: torch.device) -> bool:
         and torch.version.cuda is not None
         and torch.cuda.get_device_capability(device)[0] >= 8
     )
-
-
-def interpreted() -> bool:
-    """Whether Triton's kernels run on the CPU, in its interpreter. The variable must be set before
-    Triton is first imported.
-    """
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def assignment(

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from c2srt.model.kernels import interpreted
+from c2srt.model.kernels.environment import interpreted
 
 SCORES_IN_REGISTERS = (
     16384  # of a program: 64 categories × 256 patches are 128 registers in each of 128 threads

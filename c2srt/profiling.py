@@ -6,11 +6,13 @@ on a busy machine only they tell anything.
 """
 
 import os
+import platform
 import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 os.environ.setdefault(
     "KINETO_LOG_LEVEL", "99"
@@ -20,6 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 MIB = 2**20
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -155,3 +158,18 @@ def gemm_rate(
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device, threads: int) -> str:
+    """What did the work, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {threads} threads"
+
+
+def device_of(choice: str) -> torch.device:
+    """The device that auto, cpu or cuda means here."""
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,132 @@
+"""One experiment on one cluster, counted: memory, time, disk and network."""
+
+from dataclasses import dataclass
+
+from c2srt.plan.hardware import CPU, Cluster
+from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
+from c2srt.plan.outline import Outline, outline
+from c2srt.plan.sizes import Sizes
+from c2srt.plan.speed import Speed, Work, speed_of, sync_bytes, work_of
+from c2srt.plan.storage import disk_of, read_rate, shard_seconds, teacher_seconds
+from c2srt.train.config import Config
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Everything about one experiment on one number of workers."""
+
+    config: Config
+    cluster: Cluster
+    sizes: Sizes
+    outline: Outline
+    work: Work
+    memory: Memory
+    speed: Speed
+    help: list[str]
+
+    @property
+    def devices(self) -> int:
+        """GPUs; on a CPU workers."""
+        share = self.config.gpus_per_worker if 0 < self.config.gpus_per_worker < 1 else 1
+        return (
+            self.config.workers
+            if self.cluster.kind == CPU
+            else max(1, round(self.config.workers * share))
+        )
+
+    @property
+    def nodes(self) -> int:
+        return self.cluster.nodes(self.devices)
+
+    @property
+    def steps(self) -> int:
+        return self.config.total_steps(-(-self.sizes.train // self.config.batch))
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * self.speed.step
+
+    @property
+    def loader_cores(self) -> float:
+        """Cores of a worker's loader that would just feed it."""
+        return (
+            self.config.batch
+            / self.config.workers
+            / self.speed.computing
+            / self.cluster.decode_images_s
+        )
+
+    @property
+    def cores_asked(self) -> int:
+        """Cores of a node that the workers and their loaders keep busy."""
+        local = -(-self.config.workers // self.nodes)
+        return local * (1 + self.config.loader_workers)
+
+    @property
+    def disk(self) -> dict[str, float]:
+        return disk_of(self.config, self.outline, self.sizes)
+
+    @property
+    def read(self) -> float:
+        """Bytes a second that each node reads while training."""
+        return read_rate(self.config, self.outline, self.sizes, self.speed.images_s, self.nodes)
+
+    @property
+    def sync(self) -> float:
+        return sync_bytes(self.config, self.outline)
+
+    @property
+    def shard_seconds(self) -> float:
+        return shard_seconds(self.sizes, self.cluster, self.nodes)
+
+    @property
+    def teacher_seconds(self) -> float:
+        return teacher_seconds(
+            self.config, self.outline, self.cluster, self.work, self.sizes, self.nodes
+        )
+
+    def numbers(self) -> dict:
+        """The estimate as plain values: bytes, seconds, FLOPs."""
+        return {
+            "gpus": self.devices,
+            "nodes": self.nodes,
+            "workers": self.config.workers,
+            "batch": self.config.batch,
+            "micro_batch": self.config.deal.micro_batch,
+            "accumulation": self.config.deal.accumulation,
+            "steps": self.steps,
+            "fits": self.memory.fits,
+            "help": self.help,
+            "memory_bytes": self.memory.parts,
+            "host_bytes": self.memory.host,
+            "memory_limit_bytes": self.memory.limit,
+            "parameters": self.outline.parameters,
+            "trained_parameters": self.outline.trained,
+            "flops_per_image": vars(self.work),
+            "step_seconds": self.speed.step,
+            "step_parts_seconds": self.speed.parts,
+            "loader_seconds": self.speed.loader,
+            "images_per_s": self.speed.images_s,
+            "hours": self.seconds / 3600,
+            "gpu_hours": self.devices * self.seconds / 3600,
+            "loader_cores_per_worker": self.loader_cores,
+            "disk_bytes": self.disk,
+            "read_bytes_per_s_per_node": self.read,
+            "sync_bytes_per_step": self.sync,
+            "shard_hours": self.shard_seconds / 3600,
+            "teacher_hours": self.teacher_seconds / 3600,
+        }
+
+
+def estimate(
+    config: Config, cluster: Cluster, sizes: Sizes, shape: Outline | None = None
+) -> Estimate:
+    """Counts one experiment. Raises UserError on a model that does not exist, or a cluster without
+    a rate for its precision.
+    """
+    shape = shape or outline(config.clip, config.model)
+    memory = memory_of(config, shape, cluster, sizes.seen)
+    work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
+    speed = speed_of(config, shape, cluster, work, memory)
+    advice = [] if memory.fits else helpful(config, shape, cluster, sizes.seen)
+    return Estimate(config, cluster, sizes, shape, work, memory, speed, advice)
