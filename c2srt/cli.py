@@ -1,8 +1,8 @@
 """`c2srt <verb> [key=value …]`: composes a verb's YAML, makes its dataclass of it, runs it.
 
-This is the only file that imports hydra or omegaconf. A verb is a module with a `Config` dataclass
-and `run(config)`; it is named here as a string and imported when called, so that `c2srt --help` is
-instant and this package does not import `cluster`.
+A verb is a module with a `Config` dataclass and `run(config)`. It is named here as a string and
+imported when called, so that `c2srt --help` is instant and this package does not import `cluster`;
+what it is told is composed and checked before (CONFIGS), so that a mistyped key costs no library.
 """
 
 import difflib
@@ -11,19 +11,10 @@ import sys
 from dataclasses import fields
 from importlib.resources import files
 from itertools import takewhile
-from typing import Any, get_args, get_origin, get_type_hints
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-from c2srt import hints, road
+from c2srt import hints
 from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, heard
-from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
-from c2srt.shown import shown
 from c2srt.surroundings import (
     check_surroundings,
     flush_stdout,
@@ -83,9 +74,23 @@ VERBS = {
     ),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
-NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
-"""Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so
-(relations-mine has one).
+CONFIGS = {
+    "text": "c2srt.text_config:Config",
+    "relations": "c2srt.relations.kinds:GraphConfig",
+    "relations-mine": "c2srt.relations.config:MineConfig",
+    "relations-report": "c2srt.relations.config:ReportConfig",
+    "teacher": "c2srt.teacher.config:Config",
+    "train": "c2srt.train.config:Config",
+    "tune": "c2srt.tune_config:Config",
+    "evaluate": "c2srt.evaluation.config:Config",
+    "export": "c2srt.train.export_config:Config",
+    "predict": "c2srt.predict_config:Config",
+    "check": "c2srt.check.config:Config",
+    "shard": "sharding.config:Config",
+    "audit": "sharding.config:AuditConfig",
+}
+"""Where a verb's dataclass lies, if not beside its `run`: what imports no torch, Ray or
+open_clip.
 """
 WORDS = {"bench": ("what",), "check": ("what", "length")}
 """Verbs whose first keys may be given as bare words."""
@@ -173,28 +178,32 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(help_of(verb))
         return 0
+    # Hydra and numpy take most of a second, which `c2srt --help` need not pay.
+    from c2srt import compose, road
+
     overrides, print_only = split_flags(arguments)
-    composed = compose_verb(verb, overrides)
+    composed = compose.compose_verb(verb, overrides)
     if print_only:
-        print(OmegaConf.to_yaml(composed, resolve=True), end="")
+        print(compose.as_yaml(composed), end="")
         return 0
     called = not hints.RUNNING  # by a person, not by another verb
     with hints.running(verb, overrides):
         if called and (line := road.starting(verb, composed)):
             print(line, file=sys.stderr, flush=True)
-        module = importlib.import_module(VERBS[verb][0])
-        if "given" in {field.name for field in fields(module.Config)}:
-            OmegaConf.update(
-                composed,
-                "given",
-                [override for override in overrides if is_shared(override)],
-                force_add=True,
-            )
-        config = to_config(module.Config, composed)
-        status = module.run(config) or 0
+        cls = config_class(verb)
+        if "given" in {field.name for field in fields(cls)}:
+            composed["given"] = [override for override in overrides if is_shared(override)]
+        config = compose.to_config(cls, composed)
+        status = importlib.import_module(VERBS[verb][0]).run(config) or 0
         if called and not status and (following := road.after(verb, config)):
             print(f"next: {following}")
     return status
+
+
+def config_class(verb: str) -> type:
+    """The dataclass of the verb's keys."""
+    module, _, name = CONFIGS.get(verb, f"{VERBS[verb][0]}:Config").partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def is_shared(override: str) -> bool:
@@ -228,170 +237,6 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
                 f" `{hints.flag(None, '--help')}`)"
             )
     return overrides, print_only
-
-
-def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
-    """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad
-    value.
-
-    Text is what was typed (c2srt/overrides.py).
-    """
-    GlobalHydra.instance().clear()
-    with initialize_config_module("configs", version_base="1.3"):
-        try:
-            defaults = leaves(defaults_of(verb, overrides))
-            typed = [
-                keep_text(override, lambda key: defaults.get(key, NO_TEXT))
-                for override in overrides
-            ]
-            refuse_resolvers(typed)
-            composed = compose(verb, [*NETWORKS.get(verb, ()), *typed])
-            composed = OmegaConf.create(literal(OmegaConf.to_container(composed, resolve=True)))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(readable(error, verb)) from error
-    return composed
-
-
-def refuse_resolvers(typed: list[str]) -> None:
-    """Raises UserError on `${oc.env:…}` and the like: a key may name another key, and nothing else
-    is looked up for it.
-    """
-    for override in typed:
-        if found := resolver_in(override):
-            raise UserError(
-                f"{split_key(override)[0]}: {shown(found)} is not looked up here: let the shell put"
-                f" the value in, or write '{shown(found).replace('$', chr(92) + '$', 1)}' for the"
-                " text itself"
-            )
-
-
-def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
-    """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as
-    in `overrides`.
-    """
-    plain = compose(verb, list(NETWORKS.get(verb, ())))
-    keys = leaves(plain)
-    typed = {override: split_key(override) for override in overrides}
-    groups = [
-        override
-        for override, (key, value) in typed.items()
-        if key and "." not in key and key not in keys and not value.startswith("{")
-    ]
-    return compose(verb, [*NETWORKS.get(verb, ()), *groups]) if groups else plain
-
-
-def readable(error: Exception, verb: str) -> str:
-    """Hydra's message as one sentence, with the nearest known key when a key is unknown."""
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={choice} does not exist: choose one of {', '.join(sorted(error.options))}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override!r} is not a valid override: write key=value, with odd values quoted"
-            " twice, 'key=\"a value\"'"
-        )
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    first = str(cause).strip().splitlines()[0].rstrip(".")
-    key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
-    if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(
-            str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5
-        )
-        return (
-            f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''}"
-            f" (`{hints.flag(verb, '--cfg job')}` prints all)"
-        )
-    return f"{first} (`{hints.flag(verb, '--cfg job')}` prints the defaults)"
-
-
-def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:
-    """Every key of a nested configuration as `a.b.c`, with its unresolved value (a list is one
-    value).
-    """
-    found = {}
-    for key in config:
-        node = config._get_node(key)
-        if isinstance(node, DictConfig):
-            found |= leaves(node, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = (
-                OmegaConf.to_container(node) if isinstance(node, ListConfig) else node._value()
-            )
-    return found
-
-
-def to_config(cls: type, composed: DictConfig) -> object:
-    """Fills the verb's dataclass; types are checked and unknown nested keys refused. Raises
-    UserError.
-
-    Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is
-    an error.
-    """
-    names = {field.name for field in fields(cls)}
-    shared = set(
-        OmegaConf.create(files("configs").joinpath("base.yaml").read_text(encoding="utf-8"))
-    ) | {"data", "clip", "topk"}
-    if unknown := set(composed) - names - shared:
-        raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
-    try:
-        values = {name: composed[name] for name in names if name in composed}
-        values = {
-            name: (
-                OmegaConf.to_container(value)
-                if isinstance(value, (DictConfig, ListConfig))
-                else literal(value)
-            )
-            for name, value in values.items()
-        }
-        return OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(cls), as_annotated(cls, values))
-        )
-    except MissingMandatoryValue as error:
-        raise UserError(
-            f"{missing_key(composed)}=… is needed: give it on the command line"
-        ) from error
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(
-            f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}"
-        ) from error
-
-
-def literal(value: object) -> object:
-    """A resolved value as OmegaConf must be given it again: `${` that are left are text."""
-    if isinstance(value, dict):
-        return {key: literal(below) for key, below in value.items()}
-    if isinstance(value, list):
-        return [literal(below) for below in value]
-    return uninterpolated(value, always=True) if isinstance(value, str) and "${" in value else value
-
-
-def as_annotated(cls: type, values: dict[str, object]) -> dict[str, object]:
-    """The values for a dataclass, where an annotation tells more than OmegaConf uses of it: `a,b`
-    for a list is [a, b], and what is text or a list of text (Any, None by default) has no numbers.
-    """
-    kinds, found = get_type_hints(cls), dict(values)
-    for key in fields(cls):
-        value, kind = found.get(key.name), kinds[key.name]
-        if list in (get_origin(part) for part in (kind, *get_args(kind))) and isinstance(
-            value, str
-        ):
-            found[key.name] = [part.strip() for part in value.split(",") if part.strip()]
-        elif kind is Any and key.default is None:
-            found[key.name] = only_text(value)
-    return found
-
-
-def only_text(value: object) -> object:
-    """Numbers as text, in lists too."""
-    if isinstance(value, (list, ListConfig)):
-        return [only_text(part) for part in value]
-    return str(value) if isinstance(value, (int, float)) else value
-
-
-def missing_key(composed: DictConfig) -> str:
-    """The first key that has no value yet (`???` in the YAML)."""
-    return next(iter(sorted(OmegaConf.missing_keys(composed))), "a key")
 
 
 def overview() -> str:

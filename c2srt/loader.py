@@ -22,7 +22,8 @@ from c2srt.order import Deal, Order
 from c2srt.samples import Sample, Samples
 from c2srt.shards import ShardIndex
 from c2srt.teacher.cache import TeacherCache
-from c2srt.views import ViewConfig, centre_pixels, view_pixels
+from c2srt.view_config import ViewConfig
+from c2srt.views import centre_pixels, view_pixels
 from c2srt.vocabulary import Vocabulary
 
 

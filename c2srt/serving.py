@@ -30,7 +30,8 @@ from c2srt import serving_limits as limits
 from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.pictures import magic
-from c2srt.predict import Encoded, Prediction, Predictor, check_labels, load
+from c2srt.predict import Encoded, Prediction, Predictor, load
+from c2srt.predict_config import check_labels
 from c2srt.relations.config import WordsConfig
 
 TOPK = 5

@@ -10,9 +10,8 @@ it was made from. Letters: C categories, D joint width.
 
 import importlib.metadata
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -29,15 +28,15 @@ from c2srt.artefact import (
     writing,
 )
 from c2srt.backbone.clip import Clip, load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.ensemble import count_cut, embed
-from c2srt.backbone.prompts import check_templates, clean
+from c2srt.backbone.prompts import clean
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file, whole_file
 from c2srt.hints import Command
 from c2srt.opened import read_json, read_tensors
 from c2srt.progress import Progress
 from c2srt.shown import shown
+from c2srt.text_config import Config
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
 FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
@@ -58,38 +57,6 @@ class Provenance:
 
     made_from: MadeFrom
     files: dict[str, str]
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt text`, explained in configs/text.yaml."""
-
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    templates: Any = "ensemble"
-    prompts: dict[str, list[str]] = field(default_factory=dict)
-    shards: str = ""
-    out: str = ""
-    batch: int = 256
-    block: int = 512
-
-    def __post_init__(self) -> None:
-        if min(self.batch, self.block) < 1:
-            raise UserError(f"batch={self.batch} and block={self.block} must be at least 1")
-        check_templates(self.chosen_templates)
-
-    @property
-    def chosen_templates(self) -> list[str]:
-        """The explicit list, or the list of `prompts` that `templates` names. Raises UserError on
-        an unknown name.
-        """
-        if isinstance(self.templates, list):
-            return self.templates
-        if self.templates not in self.prompts:
-            raise UserError(
-                f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)},"
-                " or give a list, templates='[\"a photo of a {}.\"]'"
-            )
-        return self.prompts[self.templates]
 
 
 def run(config: Config) -> None:

@@ -17,10 +17,9 @@ the text tower, in chunks again. Memory grows with S by a few rows [S, D] only.
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -41,68 +40,11 @@ from c2srt.order import Deal
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
 from c2srt.tracking import Journal, Run, Tracker, job_tags, send_rest
-from c2srt.train.config import TrackingConfig
 from c2srt.train.schedule import learning_rate_factor
-from c2srt.views import ViewConfig
+from c2srt.tune_config import HARMLESS, Config
 from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
 
 MODEL = "model"
-HARMLESS = (
-    "checkpoint",
-    "shards",
-    "out",
-    "work",
-    "micro_batch",
-    "chunk",
-    "loader_workers",
-    "log_every",
-    "tracking",
-    "epochs",
-    "steps",
-)
-"""What the key of a tuning takes by content, or what changes no step."""
-
-
-@dataclass
-class Config:
-    """Keys of `c2srt tune`, explained in configs/tune.yaml."""
-
-    checkpoint: str
-    shards: str
-    out: str
-    work: str = "."
-    template: Optional[str] = None
-    epochs: int = 1
-    steps: Optional[int] = None
-    batch: int = 64
-    micro_batch: int = 16
-    lr: float = 1e-3
-    chunk: int = 256
-    seed: int = 0
-    views: ViewConfig = field(default_factory=ViewConfig)
-    loader_workers: int = 1
-    log_every: int = 20
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "micro_batch", "chunk", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.steps is not None and self.steps < 1:
-            raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
-        if self.lr <= 0:
-            raise UserError(f"lr={self.lr} must be above 0")
-
-    def loader(self, size: int) -> LoaderConfig:
-        return LoaderConfig(
-            size,
-            self.batch,
-            self.micro_batch,
-            self.seed,
-            "train",
-            self.views,
-            workers=self.loader_workers,
-        )
 
 
 def run(config: Config) -> None:
@@ -111,7 +53,10 @@ def run(config: Config) -> None:
     """
     source, out = find_export(config.checkpoint), Path(config.out)
     index, vocabulary = load_index(Path(config.shards)), load_vocabulary(Path(config.shards))
-    steps = config.steps or config.epochs * training_order(config.loader(1), index).steps_per_epoch
+    steps = (
+        config.steps
+        or config.epochs * training_order(loader_config(config, 1), index).steps_per_epoch
+    )
     key = key_of(config, source, index, steps)
     if source.resolve() == (out / MODEL).resolve():
         raise UserError(
@@ -136,6 +81,19 @@ def run(config: Config) -> None:
     print(
         f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} →"
         f" {losses[-1][1]:.4f}"
+    )
+
+
+def loader_config(config: Config, size: int) -> LoaderConfig:
+    """Batches of the training split, of images of `size` pixels."""
+    return LoaderConfig(
+        size,
+        config.batch,
+        config.micro_batch,
+        config.seed,
+        "train",
+        config.views,
+        workers=config.loader_workers,
     )
 
 
@@ -270,7 +228,7 @@ def tune(
     prompts = context.prompts(clip, list(exported.vocabulary.names[:seen]))
     optimizer = torch.optim.Adam([context.values], config.lr)
     batches = train_batches(
-        config.loader(clip.image_size), index, exported.vocabulary, stop_step=steps
+        loader_config(config, clip.image_size), index, exported.vocabulary, stop_step=steps
     )
     progress, recent, losses = Progress("tune", steps, "steps"), [], []
     for step in range(1, steps + 1):

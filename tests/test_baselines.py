@@ -33,8 +33,8 @@ from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
-from c2srt.train.config import TrackingConfig
-from c2srt.views import ViewConfig
+from c2srt.tracking.config import TrackingConfig
+from c2srt.view_config import ViewConfig
 from c2srt.vocabulary import Vocabulary
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import random_graph, tiny_clip, tiny_clip_config
@@ -626,7 +626,7 @@ def test_mkt_is_distilled_from_a_cache_or_online(clip):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_model_equals_a_word_on_the_command_line(kind):
-    from c2srt.cli import compose_verb, to_config
+    from c2srt.compose import compose_verb, to_config
     from c2srt.train.config import Config
 
     config = to_config(Config, compose_verb("train", [f"model={kind}"]))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from c2srt import cli
+from c2srt import cli, compose
 from c2srt.check.case import bf16_fault, no_gpu, sentence
 from c2srt.check.config import Config, from_words
 from c2srt.check.kernels import excess
@@ -301,7 +301,7 @@ def test_words_and_keys():
     ]
     assert cli.joined(["bench", "head", "batch=4"]) == ["bench", "what=head", "batch=4"]
     assert (
-        cli.to_config(Config, cli.compose_verb("check", ["what=gpu", "length=full"])).length
+        compose.to_config(Config, compose.compose_verb("check", ["what=gpu", "length=full"])).length
         == "full"
     )
     for words, said in (

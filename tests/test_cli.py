@@ -13,7 +13,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from c2srt.cli import VERBS, compose_verb, leaves, main, to_config
+from c2srt.cli import VERBS, main
+from c2srt.compose import compose_verb, leaves, to_config
 from c2srt.errors import UserError
 
 WRITTEN = [verb for verb in VERBS if files("configs").joinpath(f"{verb}.yaml").is_file()]

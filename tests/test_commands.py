@@ -19,7 +19,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from c2srt import cli, hints, road
+from c2srt import cli, compose, hints, road
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag, override, running, shell, typed
 from c2srt.relations.answers import read_answers
@@ -61,10 +61,10 @@ def understood(arguments: list[str]) -> object:
     if "--help" in rest or "--cfg" in rest:
         return cli.run_verb(verb, rest)
     overrides, _ = cli.split_flags(rest)
-    composed = cli.compose_verb(verb, overrides)
+    composed = compose.compose_verb(verb, overrides)
     for key in OmegaConf.missing_keys(composed):
         OmegaConf.update(composed, key, "/given")
-    return cli.to_config(importlib.import_module(cli.VERBS[verb][0]).Config, composed)
+    return compose.to_config(importlib.import_module(cli.VERBS[verb][0]).Config, composed)
 
 
 def filled(command: str) -> str:
@@ -181,7 +181,7 @@ def test_any_text_reaches_the_verb_through_every_shell(value):
             "workers=3",
             override("out", value),
         ]
-        config = cli.compose_verb("text", arguments[1:])
+        config = compose.compose_verb("text", arguments[1:])
         assert config.out == value and config.data.root == "/a (raw) folder"
 
 
@@ -395,14 +395,14 @@ def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_road_goes_on_from_what_was_made(verb, overrides, expected):
-    composed = cli.compose_verb(verb, overrides)
+    composed = compose.compose_verb(verb, overrides)
     for key in OmegaConf.missing_keys(composed):
         OmegaConf.update(composed, key, "/given")
     config_of = importlib.import_module(cli.VERBS[verb][0]).Config
     if "given" in {field.name for field in fields(config_of)}:
         OmegaConf.update(composed, "given", [], force_add=True)
     with running(verb, overrides):
-        found = road.after(verb, cli.to_config(config_of, composed))
+        found = road.after(verb, compose.to_config(config_of, composed))
         assert (str(found) if found else None) == (f"c2srt {expected}" if expected else None)
     if expected:
         understood(words(f"c2srt {expected}", SHELLS[0])[0])
@@ -410,7 +410,7 @@ def test_the_road_goes_on_from_what_was_made(verb, overrides, expected):
 
 @pytest.mark.parametrize("verb", road.STARTING)
 def test_what_is_loaded_is_said_at_once(verb):
-    composed = cli.compose_verb(verb, ["work=/w"])
+    composed = compose.compose_verb(verb, ["work=/w"])
     assert road.starting(verb, composed).startswith(f"c2srt {verb}: loading ")
 
 

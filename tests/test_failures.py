@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from c2srt.cli import compose_verb, to_config
+from c2srt.compose import compose_verb, to_config
 from c2srt.errors import UserError
 from c2srt.lock import LOCK, only_command
 from c2srt.train.config import Config

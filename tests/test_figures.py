@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from c2srt.backbone.clip import load_clip
-from c2srt.cli import compose_verb, main, to_config
+from c2srt.cli import main
+from c2srt.compose import compose_verb, to_config
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results

@@ -29,7 +29,8 @@ from c2srt.loader import (
     training_order,
 )
 from c2srt.shards import ShardReader, load_index
-from c2srt.views import ViewConfig, centre_pixels, decode, view_pixels
+from c2srt.view_config import ViewConfig
+from c2srt.views import centre_pixels, decode, view_pixels
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.train_command import wait_until
 

@@ -81,7 +81,7 @@ def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours()
     jsonschema.validate(job, RAY_JOB)
     python, flag, module, *keys = job["spec"]["entrypoint"].split()
     assert (python, flag) == ("python", "-m") and module in {found for found, _ in VERBS.values()}
-    from c2srt.cli import compose_verb, to_config
+    from c2srt.compose import compose_verb, to_config
     from cluster.train import Config
 
     config = to_config(Config, compose_verb("train", keys))

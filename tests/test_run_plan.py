@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from c2srt.backbone.clip import build_model
 from c2srt.backbone.config import ClipConfig
-from c2srt.cli import compose_verb, main, to_config
+from c2srt.cli import main
+from c2srt.compose import compose_verb, to_config
 from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head

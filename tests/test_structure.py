@@ -43,7 +43,7 @@ def test_each_heavy_library_has_one_importer(package):
 
 
 def test_hydra_is_imported_by_the_command_line_only():
-    assert importers("hydra") | importers("omegaconf") == {"c2srt/cli.py"}
+    assert importers("hydra") | importers("omegaconf") == {"c2srt/compose.py"}
 
 
 def test_ray_stays_in_cluster():

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from c2srt import cli, hints
+from c2srt import cli, compose, hints
 from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
@@ -27,7 +27,9 @@ SEEN = np.arange(8) < 5
 
 
 def config_of(work: Path, *overrides: str) -> run.Config:
-    return cli.to_config(run.Config, cli.compose_verb("tables", [f"work={work}", *overrides]))
+    return compose.to_config(
+        run.Config, compose.compose_verb("tables", [f"work={work}", *overrides])
+    )
 
 
 # --- rows
@@ -161,9 +163,9 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
         *commands.prepare(place, 1, rows),
         *(command for row in rows for command in commands.train_and_evaluate(place, row, (1, 0))),
     ]:
-        config = cli.to_config(
+        config = compose.to_config(
             importlib.import_module(cli.VERBS[command.verb][0]).Config,
-            cli.compose_verb(command.verb, command.overrides),
+            compose.compose_verb(command.verb, command.overrides),
         )
         made.setdefault(command.verb, {})[config.out] = config
     assert set(made) == {"text", "relations", "teacher", "train", "tune", "evaluate"}
@@ -469,11 +471,11 @@ def test_paths_of_any_name_go_through_the_commands(tmp_path):
         *commands.prepare(place, 1, [Row("a", run="a", text="simple")]),
         *commands.train_and_evaluate(place, Row("a", run="a", text="simple"), (1, 0)),
     ):
-        composed = cli.compose_verb(command.verb, command.overrides)
+        composed = compose.compose_verb(command.verb, command.overrides)
         assert composed.work == str(work / "clip-1") and str(composed.out).startswith(str(work))
     assert composed.checkpoint == str(work / "clip-1/a/seed-0/model")
     for text in ('a"b', "a\\", "x,y", "/p", "null", "1e5"):
-        assert cli.compose_verb("text", [hints.override("out", text)]).out == text
+        assert compose.compose_verb("text", [hints.override("out", text)]).out == text
 
 
 def test_nothing_there_gets_a_sentence(tmp_path, capsys):

@@ -21,7 +21,8 @@ from c2srt.loader import LoaderConfig, train_batches
 from c2srt.shards import ShardReader, load_index
 from c2srt.teacher import cache as teacher
 from c2srt.teacher.cache import FILE, TeacherCache, cache_key, write_shard
-from c2srt.views import ViewConfig, centre_pixels, decode
+from c2srt.view_config import ViewConfig
+from c2srt.views import centre_pixels, decode
 from cluster.session import connect
 from cluster.teacher import Config, run
 from tests.shard_folder import make_shards, make_vocabulary

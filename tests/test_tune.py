@@ -28,7 +28,7 @@ from c2srt.model.text_gradient import text_gradient
 from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
 from c2srt.tune import Config, loss_and_gradient, run
-from c2srt.views import ViewConfig
+from c2srt.view_config import ViewConfig
 from c2srt.vocabulary import Vocabulary
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import random_graph, tiny_clip

@@ -15,7 +15,8 @@ from torchvision.transforms import InterpolationMode, functional as pillow_trans
 
 from c2srt import views
 from c2srt.errors import UserError
-from c2srt.views import View, ViewConfig, centre_pixels, decode, view_box, view_pixels
+from c2srt.view_config import ViewConfig
+from c2srt.views import View, centre_pixels, decode, view_box, view_pixels
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -155,7 +156,8 @@ def test_a_thin_image_takes_no_more_memory_than_a_square_one():
     code = """
 import resource
 import numpy as np
-from c2srt.views import ViewConfig, centre_pixels, view_pixels
+from c2srt.views import centre_pixels, view_pixels
+from c2srt.view_config import ViewConfig
 def highest(*shapes):
     for shape in shapes:
         image = np.full((*shape, 3), 7, np.uint8)

@@ -10,8 +10,9 @@ import torch
 from c2srt import text
 from c2srt.model.config import ModelConfig
 from c2srt.relations import build
-from c2srt.train.config import ONLINE, Config, TrackingConfig
-from c2srt.views import ViewConfig
+from c2srt.tracking.config import TrackingConfig
+from c2srt.train.config import ONLINE, Config
+from c2srt.view_config import ViewConfig
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import tiny_clip_config
 

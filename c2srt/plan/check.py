@@ -30,7 +30,7 @@ from c2srt.plan.outline import outline
 from c2srt.plan.rig import Rig
 from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
-from c2srt.views import ViewConfig
+from c2srt.view_config import ViewConfig
 
 BAR = 0.2
 MISSED = 1

@@ -5,7 +5,7 @@ from typing import Optional
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
-from c2srt.views import ViewConfig
+from c2srt.view_config import ViewConfig
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Everything `c2srt train` is told, and the quantities that follow from it."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -10,10 +9,9 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
 from c2srt.order import Deal
-from c2srt.tracking.redact import has_credentials, redacted
-from c2srt.tracking.sqlite import address_of
+from c2srt.tracking.config import TrackingConfig
 from c2srt.train.engine_config import EngineConfig, check_combination
-from c2srt.views import ViewConfig
+from c2srt.view_config import ViewConfig
 
 ONLINE = "online"
 STOP_FILE, SUMMARY = "stop", "train.json"
@@ -54,46 +52,6 @@ HARMLESS = (
     "clip",
     "out",
 )
-
-
-@dataclass
-class TrackingConfig:
-    """Where MLflow records the run."""
-
-    uri: Optional[str] = None
-    """MLflow tracking URI; None: MLFLOW_TRACKING_URI, else a sqlite file in `work`."""
-    experiment: str = "c2srt"
-    name: Optional[str] = None
-    """Name of the run; None: MLflow invents one."""
-    parent: Optional[str] = None
-    """Name of a run that this one becomes a child of, made if absent: seeds and ablations of one
-    table.
-    """
-    model: bool = True
-    """Whether the finished model is logged, a copy of <out>/model that `mlflow models serve` takes.
-    """
-    register: Optional[str] = None
-    """Name under which the model is registered, too."""
-
-    def __post_init__(self) -> None:
-        if self.uri and has_credentials(self.uri):
-            raise UserError(
-                f"tracking.uri={redacted(self.uri)} holds a password, and settings are written"
-                " down: leave it out there and set MLFLOW_TRACKING_USERNAME and"
-                " MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI as a whole"
-            )
-        if self.register and not self.model:
-            raise UserError(f"tracking.register={self.register} needs tracking.model=true")
-
-    def store(self, work: str, environment: Mapping[str, str]) -> str:
-        """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work`
-        (absolute).
-        """
-        return (
-            self.uri
-            or environment.get("MLFLOW_TRACKING_URI")
-            or address_of(Path(work) / "mlflow.db")
-        )
 
 
 @dataclass
