@@ -1,9 +1,11 @@
 """HTTP clients are made of the environment too: proxies and certificates.
 
-What they cannot be made of is said in a sentence.
+What they cannot be made of is said in a sentence. And what an answer's header asks of them.
 """
 
+import email.utils
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,3 +54,19 @@ def without_user(url: str) -> str:
     """The address without a name and password in it, and without its query."""
     head, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
     return f"{head}{slashes}{rest.rpartition('@')[2].partition('?')[0].partition('#')[0]}"
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for (a number, or a date: RFC 9110, 10.2.3); None
+    where it is absent or says nothing.
+    """
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None

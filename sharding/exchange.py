@@ -15,15 +15,18 @@ No cookie is kept. A body comes as it is: an encoding was not asked for and is r
 import http.cookiejar
 import ipaddress
 import netrc
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-import httpcore
-import httpx
+import certifi
+import httpcore2
+import httpx2
 
 from c2srt.clients import making_client
 
@@ -102,16 +105,16 @@ def within(allowance: Allowance) -> Iterator[None]:
         del CURRENT.allowance
 
 
-class Stream(httpcore.NetworkStream):
+class Stream(httpcore2.NetworkStream):
     """A connection that takes what it reads from the allowance of the thread that reads."""
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self.stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             data = self.stream.read(max_bytes, CURRENT.allowance.seconds(timeout))
-        except httpcore.TimeoutException:
+        except httpcore2.TimeoutException:
             CURRENT.allowance.seconds(
                 None
             )  # says so if it is the whole exchange that took too long
@@ -136,13 +139,13 @@ class Stream(httpcore.NetworkStream):
         return self.stream.get_extra_info(info)
 
 
-class Backend(httpcore.NetworkBackend):
+class Backend(httpcore2.NetworkBackend):
     """Connects to the addresses that the thread's allowance permits; through a `proxy` to that
     alone, wherever it is.
     """
 
     def __init__(self, proxy: bool) -> None:
-        self.proxy, self.backend = proxy, httpcore.SyncBackend()
+        self.proxy, self.backend = proxy, httpcore2.SyncBackend()
 
     def connect_tcp(
         self,
@@ -160,7 +163,7 @@ class Backend(httpcore.NetworkBackend):
                 return Stream(
                     self.backend.connect_tcp(address, port, seconds, local_address, socket_options)
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 CURRENT.allowance.seconds(None)
                 if last:
                     raise
@@ -172,7 +175,7 @@ def marked(found: list[str]) -> Iterator[tuple[bool, str]]:
 
 
 def addresses(host: str, port: int) -> list[str]:
-    """Raises httpcore.ConnectError if the host has none."""
+    """Raises httpcore2.ConnectError if the host has none."""
     try:
         return list(
             dict.fromkeys(
@@ -180,10 +183,20 @@ def addresses(host: str, port: int) -> list[str]:
             )
         )
     except (OSError, OverflowError) as error:
-        raise httpcore.ConnectError(str(error)) from error
+        raise httpcore2.ConnectError(str(error)) from error
 
 
-def make_client(many: int, timeout: float) -> httpx.Client:
+def authorities() -> ssl.SSLContext:
+    """Who may vouch for a server: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's list, which is there
+    on a machine whose system has none. Raises OSError where a file is none.
+    """
+    file, folder = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    if file or folder:
+        return ssl.create_default_context(cafile=file, capath=None if file else folder)
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def make_client(many: int, timeout: float) -> httpx2.Client:
     """A client of `many` connections whose exchanges live on allowances; `~/.netrc` has its
     passwords.
 
@@ -192,25 +205,33 @@ def make_client(many: int, timeout: float) -> httpx.Client:
     nothing_kept = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     passwords = None
     with suppress(OSError, netrc.NetrcParseError):
-        passwords = httpx.NetRCAuth()
+        passwords = httpx2.NetRCAuth()
     with making_client():
-        client = httpx.Client(
+        client = httpx2.Client(
             timeout=timeout,
+            verify=authorities(),
             headers=HEADERS,
             cookies=nothing_kept,
             auth=passwords,
-            limits=httpx.Limits(max_connections=many, max_keepalive_connections=many),
+            limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),
         )
     for transport in filter(None, [client._transport, *client._mounts.values()]):
         pool = (
             transport._pool
         )  # neither library has a public way that leaves the environment's proxies in force
-        pool._network_backend = Backend(isinstance(pool, (httpcore.HTTPProxy, httpcore.SOCKSProxy)))
+        pool._network_backend = Backend(
+            isinstance(pool, (httpcore2.HTTPProxy, httpcore2.SOCKSProxy))
+        )
     return client
 
 
-def place_of(url: httpx.URL) -> tuple[str, int]:
-    """(host, port)"""
+def place_of(url: httpx2.URL) -> tuple[str, int]:
+    """(host, port). Raises httpx2.InvalidURL where the host is no name in Punycode that can be
+    read: httpx2 leaves it as it is, and the name service would be asked for it again and again.
+    """
+    unread = any(label.startswith("xn--") for label in url.host.split("."))
+    if unread and url.raw_host.startswith(b"xn--"):
+        raise httpx2.InvalidURL(f"Invalid IDNA hostname: {url.host!r}")
     return url.host, url.port or {"https": 443}.get(url.scheme, 80)
 
 
@@ -228,14 +249,14 @@ def literal(host: str) -> str | None:
 
 
 def own_host(url: str) -> tuple[str, int] | None:
-    """(host, port) of a URL that names an address itself, or localhost. Raises httpx.InvalidURL."""
-    host, port = place_of(httpx.URL(url))
+    """(host, port) of a URL that names an address itself, or localhost. Raises httpx2.InvalidURL."""
+    host, port = place_of(httpx2.URL(url))
     return (host, port) if literal(host) else None
 
 
 @contextmanager
-def answer_to(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
-    """The answer, its body not yet read, at the end of all redirects. Raises httpx.HTTPError,
+def answer_to(client: httpx2.Client, url: str) -> Iterator[httpx2.Response]:
+    """The answer, its body not yet read, at the end of all redirects. Raises httpx2.HTTPError,
     NoEnd, TooMuch, NotAllowed.
     """
     request = client.build_request("GET", url)
@@ -255,10 +276,10 @@ def answer_to(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
             request = answer.next_request
         finally:
             answer.close()
-    raise httpx.TooManyRedirects(f"more than {REDIRECTS} redirects", request=request)
+    raise httpx2.TooManyRedirects(f"more than {REDIRECTS} redirects", request=request)
 
 
-def body_of(answer: httpx.Response, most: int) -> bytes:
+def body_of(answer: httpx2.Response, most: int) -> bytes:
     """As it was sent. Raises TooMuch if it has, or promises, more than `most` bytes, NotAllowed if
     it is encoded.
     """

@@ -17,17 +17,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import polars as pl
 import tenacity
 
+from c2srt.clients import retry_after
 from c2srt.errors import UserError
 from c2srt.tracking.redact import HIDDEN, redacted
 from sharding.config import Config, DownloadConfig
@@ -163,7 +162,7 @@ class Downloader:
         try:
             with within(allowance), answer_to(self.client, url) as answer:
                 body = outcome_of(answer, MASKED in row["url"]) or body_of(answer, most)
-        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects):
+        except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects):
             raise
         except NotAllowed as error:
             return Outcome("refused", said(error))
@@ -175,7 +174,7 @@ class Downloader:
             raise TryAgain(
                 Outcome("unreachable", f"no end after {download.total_timeout:g} s")
             ) from None
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise TryAgain(
                 Outcome("unreachable", f"{type(error).__name__}: {said(error)}")
             ) from error
@@ -193,12 +192,13 @@ class Downloader:
         return body
 
 
-def outcome_of(answer: httpx.Response, masked: bool) -> Outcome | None:
+def outcome_of(answer: httpx2.Response, masked: bool) -> Outcome | None:
     """Of an answer that brings no image; `masked`: the URL held a password. Raises TryAgain."""
     status = answer.status_code
     if status in AGAIN:
         raise TryAgain(
-            Outcome("unreachable", f"HTTP {status}"), retry_after(answer.headers.get("Retry-After"))
+            Outcome("unreachable", f"HTTP {status}"),
+            retry_after(answer.headers.get("Retry-After")) or 0,
         )
     if status == 200:
         return None
@@ -254,20 +254,6 @@ def retrying(config: DownloadConfig) -> tenacity.Retrying:
         reraise=True,
         retry=tenacity.retry_if_exception_type(TryAgain),
     )
-
-
-def retry_after(header: str | None) -> float:
-    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3); 0 if absent
-    or malformed.
-    """
-    if not header:
-        return 0
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return 0
 
 
 def ahead(

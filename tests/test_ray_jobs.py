@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import jsonschema
 import pytest
 import yaml
@@ -246,8 +246,8 @@ def head(tmp_path_factory) -> Iterator[Head]:
 def answers(head: Head) -> bool:
     """Whether the jobs API does."""
     try:
-        httpx.get(head.dashboard, timeout=5)
-    except httpx.TransportError:
+        httpx2.get(head.dashboard, timeout=5)
+    except httpx2.TransportError:
         return False
     return "rror" not in head.ray("job", "list", "--address", head.dashboard, status=None)
 

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import mlflow
 import numpy as np
 import pandas as pd
@@ -366,9 +366,9 @@ def app(logged):
 def posted(app, content: bytes, kind: str | None = "application/json") -> tuple[int, str]:
     """(status, text) of its answer."""
 
-    async def post() -> httpx.Response:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://model"
+    async def post() -> httpx2.Response:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://model"
         ) as client:
             return await client.post(
                 "/invocations", content=content, headers={"Content-Type": kind} if kind else {}

@@ -11,21 +11,24 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import certifi
 import polars as pl
 import pytest
 from PIL import Image
 
+from c2srt.clients import retry_after
 from c2srt.errors import UserError
 from sharding.annotations import find_root
 from sharding.config import Config, DataConfig, DownloadConfig
-from sharding.exchange import is_public
+from sharding.exchange import authorities, is_public
 from sharding.inputs import prepare_inputs
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask, pack_shard
 from sharding.plan import plan_split
 from sharding.readers import OpenImages
-from sharding.urls import Downloader, TryAgain, UrlSource, retry_after, retrying
+from sharding.urls import Downloader, TryAgain, UrlSource, retrying
 from tests.raw_images import jpeg, md5, name, write_csvs
 
 GOOD = jpeg(0, 600, 400)
@@ -384,7 +387,7 @@ def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch)
     [(None, 0), ("7", 7), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-3", 0), ("²", 0)],
 )
 def test_retry_after_headers(header, seconds):
-    assert retry_after(header) == seconds
+    assert (retry_after(header) or 0) == seconds
 
 
 def test_a_senseless_download_configuration_is_refused():
@@ -671,3 +674,16 @@ def test_a_password_is_nowhere_and_netrc_has_it(raw_server, tmp_path, monkeypatc
         path for path in out.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()
     ]
     assert b"://***@127" in (out / "train-000000.tar").read_bytes()
+
+
+def test_who_may_vouch_for_a_server_is_said_by_the_environment_else_by_certifi(
+    monkeypatch, tmp_path
+):
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    end = "-----END CERTIFICATE-----\n"
+    known = Path(certifi.where()).read_text(encoding="utf-8")
+    assert authorities().cert_store_stats()["x509_ca"] == known.count(end) > 1
+    (tmp_path / "one.pem").write_text(known.partition(end)[0] + end, encoding="utf-8")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
+    assert authorities().cert_store_stats()["x509_ca"] == 1

@@ -7,16 +7,14 @@ without the key, should it ever echo it.
 """
 
 import asyncio
-import email.utils
 import os
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import openai
 
-from c2srt.clients import making_client, scheme, without_user
+from c2srt.clients import making_client, retry_after, scheme, without_user
 from c2srt.errors import UserError
 from c2srt.opened import parse_json
 from c2srt.relations.completion import (
@@ -244,7 +242,7 @@ class Endpoint:
         if status == 402 or said.names("insufficient_(quota|credit)"):
             return UserError(f"the account at {self.url} has no credit left: {words}")
         if status == 429:
-            wait = retry_after(headers or {})
+            wait = retry_after((headers or {}).get("retry-after"))
             if wait is not None and wait > LONGEST_WAIT_S:
                 return UserError(
                     f"{self.url} asks to wait {wait:,.0f} s: run the same command again after that"
@@ -263,7 +261,7 @@ class Endpoint:
         if status in (400, 422):
             return self.refusal(said, body, words)
         if status in (None, 408, 409, 425) or status >= 500:
-            return Again(words, retry_after(headers or {}), told=True)
+            return Again(words, retry_after((headers or {}).get("retry-after")), told=True)
         return UserError(f"{self.url} refuses the request (status {words})")
 
     def refusal(self, said: Complaint, body: dict, words: str) -> Exception:
@@ -291,19 +289,3 @@ class Endpoint:
         if isinstance(value, list):
             return [self.masked(below) for below in value]
         return value.replace(self._key, "[key]") if isinstance(value, str) else value
-
-
-def retry_after(headers) -> float | None:
-    """Seconds that a Retry-After header asks for (a number, or a date: RFC 9110, 10.2.3); None
-    without a usable one.
-    """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except (TypeError, ValueError, OverflowError):
-            return None
