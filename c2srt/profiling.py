@@ -84,12 +84,12 @@ def measure(
     for side in sides:
         for _ in range(warmup * side.timed):
             note(f"warm-up: {side.name}")
-            seconds_of(side, device)
+            seconds_of(side.call, device)
     for turn in range(repeats):
         for side in sides:
             if side.timed:
                 note(f"{side.name}, {turn + 1} of {repeats}")
-                watch = seconds_of(side, device)
+                watch = seconds_of(side.call, device)
                 side.seconds.append(watch.seconds)
                 side.cpu.append(watch.cpu)
     for side in sides:
@@ -97,13 +97,21 @@ def measure(
         side.peak = peak_of(side, device)
 
 
-def seconds_of(side: Side, device: torch.device) -> Watch:
+def seconds_of(call: Callable[[], object], device: torch.device) -> Watch:
+    """What one call takes, or what the `Watch` that it returns has seen."""
     watch = Watch()
     synchronise(device)
     with watch:
-        result = side.call()
+        result = call()
         synchronise(device)
     return result if isinstance(result, Watch) else watch
+
+
+def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Median seconds of a call after one that does not count."""
+    call()
+    found = sorted(seconds_of(call, device).seconds for _ in range(repeats))
+    return found[len(found) // 2]
 
 
 def peak_of(side: Side, device: torch.device) -> int:
@@ -150,8 +158,7 @@ def gemm_rate(
     best, measured in this run.
     """
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    side = Side("GEMM", lambda: left @ right)
-    measured = [seconds_of(side, device).seconds for _ in range(repeats + 1)]
+    measured = [seconds_of(lambda: left @ right, device).seconds for _ in range(repeats + 1)]
     return 2 * size**3 / min(measured[1:])
 
 

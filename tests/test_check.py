@@ -19,10 +19,10 @@ from c2srt.check.case import bf16_fault, no_gpu, sentence
 from c2srt.check.config import Config, from_words
 from c2srt.check.kernels import excess
 from c2srt.check.page import WIDTH, page
-from c2srt.check.pages import calibration_of, keep, kept, rows_of
 from c2srt.check.parts import PARTS, Part, chosen
 from c2srt.check.run import run_parts
 from c2srt.errors import UserError
+from c2srt.pages import calibration_of, keep, kept, rows_of
 from c2srt.plan.hardware import Cluster, calibrated
 
 ROOT = Path(__file__).parent.parent

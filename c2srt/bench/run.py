@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from c2srt.bench.config import Config
-from c2srt.check.page import row_line
-from c2srt.check.pages import rows_of
 from c2srt.errors import UserError
 from c2srt.files import write_json
+from c2srt.pages import rows_of
+from c2srt.pages.row import row_line
 from c2srt.profiling import DTYPES, MIB, Side, device_of, gemm_rate, machine, measure
 from c2srt.progress import clock
 

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from c2srt.check.case import Case, cuda_fault, median_seconds
-from c2srt.profiling import DTYPES, MIB, gemm_rate, machine
+from c2srt.check.case import Case, cuda_fault
+from c2srt.profiling import DTYPES, MIB, gemm_rate, machine, median_seconds
 
 VERSIONS = (
     "torch",
@@ -39,7 +39,7 @@ def rates(case: Case) -> Iterator[dict]:
         yield {"what": f"matrix product, {precision}", "TFLOP/s": rate / 1e12}
     source = torch.zeros(case.sizes.copy_mib * MIB, dtype=torch.uint8, device=case.device)
     target = torch.empty_like(source)
-    seconds = median_seconds(case, lambda: target.copy_(source), case.sizes.repeats)
+    seconds = median_seconds(lambda: target.copy_(source), case.sizes.repeats, case.device)
     yield {"what": "copy, read and written", "GB/s": 2 * source.numel() / seconds / 1e9}
     if case.triton:
         yield {"what": "kernels", "note": case.triton}

@@ -4,9 +4,7 @@ become sentences.
 
 import gc
 import re
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from c2srt.check.config import REAL, TINY, Sizes
 from c2srt.model import kernels
-from c2srt.profiling import DTYPES, synchronise
+from c2srt.profiling import DTYPES
 
 BF16_CAPABILITY = 8
 
@@ -153,16 +151,3 @@ def settle(device: torch.device) -> None:
 def random(generator: torch.Generator, case: Case, dtype: torch.dtype, *shape: int) -> Tensor:
     """Normal values, the same on every device."""
     return torch.randn(*shape, generator=generator).to(dtype).to(case.device)
-
-
-def median_seconds(case: Case, call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call after one that does not count."""
-    call()
-    found = []
-    for _ in range(repeats):
-        synchronise(case.device)
-        started = time.perf_counter()
-        call()
-        synchronise(case.device)
-        found.append(time.perf_counter() - started)
-    return sorted(found)[len(found) // 2]

@@ -11,12 +11,12 @@ from torch import Tensor
 from c2srt.bench.config import Config as Bench
 from c2srt.bench.head import labels, tiled_step
 from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
-from c2srt.check.case import Case, median_seconds
+from c2srt.check.case import Case
 from c2srt.check.config import Shape
 from c2srt.check.kernels import relative
 from c2srt.model import kernels
 from c2srt.model.head import Graph
-from c2srt.profiling import DTYPES, MIB, Side, peak_of
+from c2srt.profiling import DTYPES, MIB, Side, median_seconds, peak_of
 
 NEAR, TIMES = {"fp32": 1e-3, "bf16": 6e-2}, 3
 """‖found − exact‖ / ‖exact‖ of loss and gradients may be so much, or so many times what the torch
@@ -110,7 +110,7 @@ def head(case: Case) -> Iterator[dict]:
         config = bench(case, case.sizes.base, case.best)
         inputs = make_inputs(config, batch)
         call = partial(tiled_step, inputs, labels(inputs, config), LOSS)
-        seconds = median_seconds(case, call, case.sizes.repeats)
+        seconds = median_seconds(call, case.sizes.repeats, case.device)
         peak = peak_of(Side("head", call, batch), case.device)
         yield {
             "what": f"{case.best}, {batch} images",

@@ -5,11 +5,12 @@ from pathlib import Path
 from time import monotonic
 
 from c2srt.check.config import KEEP, KERNELS, Config
-from c2srt.check.page import page, row_line
+from c2srt.check.page import page
 from c2srt.check.parts import CPU_PATIENCE, PARTS, Part, chosen
 from c2srt.check.record import Record, open_folder
 from c2srt.check.worker import Worker
 from c2srt.errors import UserError
+from c2srt.pages.row import row_line
 
 GOOD = ("ok", "skipped")
 WRONG = 1
@@ -24,7 +25,7 @@ def run(config: Config) -> int:
 
         return run_compiled(config)
     if config.what == KEEP:
-        from c2srt.check.pages import keep
+        from c2srt.pages import keep
 
         print(f"kept in {keep(Path(config.out))}")
         return 0

@@ -15,12 +15,12 @@ from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.config import RANDOM, ClipConfig
 from c2srt.bench.config import Config as Bench
 from c2srt.bench.sizes import LOSS, neighbour_table
-from c2srt.check.case import Case, median_seconds
+from c2srt.check.case import Case
 from c2srt.check.config import Shape
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.network import C2SRT
-from c2srt.profiling import MIB, synchronise
+from c2srt.profiling import MIB, median_seconds, synchronise
 
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel")
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
@@ -126,7 +126,7 @@ def step(case: Case) -> Iterator[dict]:
     for batch in (sizes.batches[0], sizes.batches[-1]):
         ours = make_step(case, base, batch)
         figures = measured(case, ours, batch, sizes.repeats)
-        tower = median_seconds(case, ours.tower, sizes.repeats)
+        tower = median_seconds(ours.tower, sizes.repeats, case.device)
         yield {
             "what": f"ours, {case.best}, batch {batch}",
             **figures,
@@ -172,7 +172,7 @@ def measured(case: Case, call: Callable[[], None], batch: int, repeats: int) -> 
     """Median milliseconds, images a second, and on a GPU the peak memory."""
     if case.cuda:
         torch.cuda.reset_peak_memory_stats()
-    seconds = median_seconds(case, call, max(1, repeats))
+    seconds = median_seconds(call, max(1, repeats), case.device)
     found = {"ms": 1e3 * seconds, "ms an image": 1e3 * seconds / batch, "images/s": batch / seconds}
     return found | ({"peak MiB": torch.cuda.max_memory_allocated() / MIB} if case.cuda else {})
 
@@ -224,5 +224,5 @@ def throughput(case: Case) -> Iterator[dict]:
             lambda: student.scores(images),
         ),
     ):
-        seconds = median_seconds(case, call, sizes.repeats)
+        seconds = median_seconds(call, sizes.repeats, case.device)
         yield {"what": f"{what}, batch {batch}", "ms": 1e3 * seconds, "images/s": batch / seconds}

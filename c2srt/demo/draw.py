@@ -13,9 +13,9 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
+from c2srt.backbone.miniature import SIZE
 from c2srt.demo.words import COLOURS, PARTS, PATTERNS, SCENES, SHAPES, categories, habits
 
-SIZE = 64
 FINE = 2 * SIZE
 """Drawn at twice the size, then halved: smooth edges."""
 VARIANTS = 24

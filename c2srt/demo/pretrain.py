@@ -19,18 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from c2srt.backbone.clip import build_model, frozen_clip, normalise
+from c2srt.backbone.miniature import MODEL, SIZE
 from c2srt.demo.captions import FORMS, ICONIC, captioned_chunk
-from c2srt.demo.draw import SIZE
 from c2srt.demo.raw import chunks, in_processes
 from c2srt.demo.words import categories
 from c2srt.files import hash_of, whole_file, write_json
 from c2srt.progress import Progress
 
-MODEL = {
-    "embed_dim": 64,
-    "vision_cfg": {"image_size": SIZE, "layers": 4, "width": 64, "patch_size": 8, "head_width": 16},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
-}
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGES, STEPS, BATCH = 30_000, 1_500, 64
 MUON, ADAMW = 0.01, 2e-3

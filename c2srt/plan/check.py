@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.miniature import MODEL
 from c2srt.files import write_json
 from c2srt.model.config import ModelConfig
 from c2srt.plan.calibrate import (
@@ -50,8 +51,6 @@ def families(config, folder: Path) -> list[Family]:
     """The miniature's ViT with its 286 seen categories, and ViT-B/16 with the 7,186 of Open
     Images.
     """
-    from c2srt.demo.pretrain import MODEL
-
     write_json(folder / "model.json", MODEL)
     folders = {
         name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass, field, fields, replace
 
 from c2srt.amounts import Amount
-from c2srt.check.pages import calibration_of
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json
+from c2srt.pages import calibration_of
 from c2srt.shown import shown
 
 GPU, CPU = "gpu", "cpu"
