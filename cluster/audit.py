@@ -17,8 +17,8 @@ from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
 from sharding.config import AuditConfig as Config
-from sharding.inputs import Reader, inputs_path
-from sharding.readers import find_reader
+from sharding.inputs import inputs_path
+from sharding.readers import Reader, find_reader
 
 REPORT = "audit.jsonl"
 PRINTED = 20

@@ -17,7 +17,7 @@ from cluster.paths import check_lasting
 from cluster.session import connect, run_tasks
 from sharding import staging
 from sharding.config import Config
-from sharding.inputs import FOLDER as INPUTS, Reader, inputs_path, prepare_inputs
+from sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
 from sharding.pack import ShardTask, pack_shard
 from sharding.packs import PackSource, pack_tasks, stage_pack
 from sharding.plan import (
@@ -28,7 +28,7 @@ from sharding.plan import (
     require_urls,
     status_counts,
 )
-from sharding.readers import find_reader
+from sharding.readers import Reader, find_reader
 
 ACCEPTANCE = "acceptance.json"
 

@@ -1,13 +1,13 @@
 """What `c2srt shard` can be told; configs/shard.yaml explains each key to users."""
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.pictures import Limits
+from sharding.layouts import MODULES
 
 SOURCES = ("auto", "folders", "packs", "urls")
-LAYOUTS = ("openimages", "nuswide")
 
 
 @dataclass
@@ -19,21 +19,21 @@ class DataConfig:
 
     name: str = "miniature"
     root: str = ""
-    layout: str = "openimages"  # openimages | nuswide
-    neighbours: Optional[int] = None
-    groups: Optional[str] = None
+    layout: str = "openimages"  # one of sharding/layouts.py
+    neighbours: int | None = None
+    groups: str | None = None
     resize: Any = None
-    images_per_shard: Optional[int] = None
+    images_per_shard: int | None = None
     splits: list[str] = field(default_factory=lambda: ["train", "validation", "test"])
     images: str = "auto"  # auto | folders | packs | urls
     vocabulary: str = "auto"  # auto | derive
     seen_min_images: int = 100  # derive: a seen category has more training images than this
     unseen_count: int = 400  # derive: the most frequent test categories absent from training
-    machine_threshold: Optional[float] = None  # None: human-verified labels only
+    machine_threshold: float | None = None  # None: human-verified labels only
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            raise UserError(f"data.layout={self.layout} is none of {', '.join(LAYOUTS)}")
+        if self.layout not in MODULES:
+            raise UserError(f"data.layout={self.layout} is none of {', '.join(MODULES)}")
         if self.images not in SOURCES:
             raise UserError(f"data.images={self.images} is none of {', '.join(SOURCES)}")
 

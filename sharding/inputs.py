@@ -6,25 +6,14 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json
-from c2srt.vocabulary import Vocabulary
-from sharding.config import Config
-from sharding.counts import Acceptance
-from sharding.pack import Source
+from sharding.readers import Reader, Report
 
 FOLDER = "inputs"
-
-
-class Report(Protocol):
-    """A dataclass of counts."""
-
-    def lines(self) -> list[str]:
-        """They and every oddity in sentences."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +24,6 @@ class RecordFile:
     bytes: int
     sha256: str
     report: dict
-
-
-class Reader(Protocol):
-    """A raw data set that was found. Methods raise UserError on files that are absent or
-    damaged.
-    """
-
-    report: type[Report]
-    vocabulary_splits: tuple[str, ...]
-    """Splits whose tables `vocabulary` looks into."""
-
-    def made_from(self, split: str) -> dict:
-        """What the split's table depends on, files with size and time: another value, and it is
-        made again.
-        """
-
-    def write_inputs(self, split: str, out: Path) -> Report:
-        """Writes the split's table, the parquet that sharding/annotations.py specifies."""
-
-    def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
-        """The categories; prints where they come from. `inputs`: split → table."""
-
-    def source(self, config: Config) -> Source:
-        """Where the pixels come from."""
-
-    def acceptance(
-        self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
-    ) -> Acceptance:
-        """Counts beside the published ones."""
 
 
 def inputs_path(out: Path, split: str) -> Path:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -36,7 +36,7 @@ from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 from sharding import csvs
 from sharding.annotations import SCHEMA, TEXTS
-from sharding.config import Config
+from sharding.config import Config, DataConfig
 from sharding.counts import Acceptance, Count
 from sharding.csvs import damaged
 from sharding.folders import read
@@ -119,7 +119,7 @@ class NusWide:
         concepts = set(self.concepts)
         return [tag for tag in self.tags if tag not in concepts]
 
-    def made_from(self, split: str) -> dict:
+    def made_from(self, split: str) -> dict[str, Any]:
         """Size and modification time (ns) of each file that the split's parquet is made from."""
         used = [self.root / TAG_LIST, self.root / CONCEPT_LIST, *self.files(split)]
         return {
@@ -228,8 +228,9 @@ class NusWide:
         )
 
 
-def find_nus_wide(root: Path) -> NusWide:
-    """The data set below `root`. Raises UserError if its lists are not there."""
+def find(data: DataConfig) -> NusWide:
+    """What lies in `data.root`. Raises UserError if the lists are not there."""
+    root = Path(data.root)
     if not root.is_dir():
         raise UserError(
             f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/,"

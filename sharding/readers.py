@@ -2,82 +2,70 @@
 `data.layout`.
 """
 
-from dataclasses import dataclass
+from dataclasses import Field
+from importlib import import_module
 from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
 
 from c2srt.vocabulary import Vocabulary
-from sharding.annotations import (
-    InputReport,
-    RawFiles,
-    class_names,
-    find_root,
-    require_images,
-    write_inputs,
-)
-from sharding.categories import build_vocabulary, is_open_images_v4
 from sharding.config import Config, DataConfig
-from sharding.counts import Acceptance, acceptance
-from sharding.inputs import Reader
-from sharding.nuswide import find_nus_wide
+from sharding.counts import Acceptance
+from sharding.layouts import MODULES
 from sharding.pack import Source
-from sharding.plan import choose_source
 
 
-@dataclass(frozen=True)
-class OpenImages:
-    """Open Images V4, and whatever is laid out like it."""
+class Report(Protocol):
+    """A dataclass of counts."""
 
-    raw: RawFiles
-    data: DataConfig
-    report = InputReport
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def lines(self) -> list[str]:
+        """They and every oddity in sentences."""
+        ...
+
+
+class Reader(Protocol):
+    """A raw data set that was found. Methods raise UserError on files that are absent or
+    damaged.
+    """
+
+    @property
+    def report(self) -> type[Report]:
+        """What `write_inputs` returns."""
+        ...
 
     @property
     def vocabulary_splits(self) -> tuple[str, ...]:
-        """None if lists name the categories, else those that there are of train and test."""
-        mode = self.data.vocabulary
-        listed = (
-            mode == "files" or mode == "auto" and is_open_images_v4(self.raw, class_names(self.raw))
-        )
-        return (
-            ()
-            if listed
-            else tuple(split for split in ("train", "test") if split in self.raw.splits)
-        )
+        """Splits whose tables `vocabulary` looks into."""
+        ...
 
-    def made_from(self, split: str) -> dict:
-        files, threshold = self.raw.split(split), self.data.machine_threshold
-        used = [files.images, files.labels, self.raw.class_descriptions]
-        if threshold is not None:
-            used.append(files.machine_labels)
-        csvs = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in used if path}
-        return {"csvs": csvs, "machine_threshold": threshold}
+    def made_from(self, split: str) -> dict[str, Any]:
+        """What the split's table depends on, files with size and time: another value, and it is
+        made again.
+        """
+        ...
 
-    def write_inputs(self, split: str, out: Path) -> InputReport:
-        report = write_inputs(self.raw, split, out, self.data.machine_threshold)
-        require_images(self.raw.split(split), report)
-        return report
+    def write_inputs(self, split: str, out: Path) -> Report:
+        """Writes the split's table, the parquet that sharding/annotations.py specifies."""
+        ...
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
-        return build_vocabulary(
-            self.raw,
-            self.data.vocabulary,
-            inputs,
-            self.data.seen_min_images,
-            self.data.unseen_count,
-        )
+        """The categories; prints where they come from. `inputs`: split → table."""
+        ...
 
     def source(self, config: Config) -> Source:
-        return choose_source(config, self.raw)
+        """Where the pixels come from."""
+        ...
 
     def acceptance(
         self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
     ) -> Acceptance:
-        return acceptance(vocabulary, inputs, packed)
+        """Counts beside the published ones."""
+        ...
 
 
 def find_reader(data: DataConfig) -> Reader:
     """The reader of `data.layout` for what lies in `data.root`. Raises UserError if it is not
     there.
     """
-    root = Path(data.root)
-    return find_nus_wide(root) if data.layout == "nuswide" else OpenImages(find_root(root), data)
+    return cast(Reader, import_module(MODULES[data.layout]).find(data))

@@ -24,7 +24,7 @@ from sharding.annotations import find_root, write_inputs
 from sharding.categories import build_vocabulary
 from sharding.config import DataConfig
 from sharding.counts import acceptance
-from sharding.readers import OpenImages
+from sharding.openimages import OpenImages
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 HEADER = [

@@ -19,8 +19,9 @@ from c2srt.relations.table import load_relations
 from c2srt.samples import Samples
 from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, load_vocabulary
+from sharding.config import DataConfig
 from sharding.counts import Count
-from sharding.nuswide import PUBLISHED, find_nus_wide, read_bits
+from sharding.nuswide import PUBLISHED, find, read_bits
 from tests.nus_wide_files import (
     CONCEPTS,
     FOLDERS,
@@ -387,10 +388,10 @@ def test_labels_are_read_across_blocks(tmp_path, monkeypatch):
 
 def test_tables_are_made_again_when_a_list_of_categories_changes(small):
     write_lines(small / TAG_LIST, TAGS[::-1])
-    before = find_nus_wide(small).made_from("train")
+    before = find(DataConfig(root=str(small))).made_from("train")
     write_lines(small / TAG_LIST, TAGS)
     write_lines(small / CONCEPT_LIST, CONCEPTS)
-    after = find_nus_wide(small).made_from("train")
+    after = find(DataConfig(root=str(small))).made_from("train")
     assert (
         {Path(path).name for path in before["csvs"] if before["csvs"][path] != after["csvs"][path]}
         == {"TagList1k.txt", "Concepts81.txt"}
@@ -404,7 +405,7 @@ def test_odd_folder_names_give_keys_that_a_tar_of_samples_can_hold(tmp_path):
     write_lines(
         tmp_path / "ImageList/TrainImagelist.txt", ["st. john's/0001_5.jpg", "b\\0002_6.jpg"]
     )
-    find_nus_wide(tmp_path).write_inputs("train", tmp_path / "train.parquet")
+    find(DataConfig(root=str(tmp_path))).write_inputs("train", tmp_path / "train.parquet")
     rows = pl.read_parquet(tmp_path / "train.parquet")
     assert rows.select("id", "file").rows() == [
         ("b_0002_6", "b/0002_6.jpg"),

@@ -20,10 +20,10 @@ from sharding.annotations import find_root
 from sharding.config import Config, DataConfig
 from sharding.folders import FolderSource, find_folders
 from sharding.inputs import inputs_path, prepare_inputs
+from sharding.openimages import OpenImages
 from sharding.pack import finished, pack_shard
 from sharding.packs import PackReport, PackSource, find_packs, pack_tasks, stage_of, stage_pack
 from sharding.plan import choose_source, plan_split, status_counts
-from sharding.readers import OpenImages
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 
 

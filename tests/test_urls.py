@@ -24,10 +24,10 @@ from sharding.annotations import find_root
 from sharding.config import Config, DataConfig, DownloadConfig
 from sharding.exchange import authorities, is_public
 from sharding.inputs import prepare_inputs
+from sharding.openimages import OpenImages
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask, pack_shard
 from sharding.plan import plan_split
-from sharding.readers import OpenImages
 from sharding.urls import Downloader, TryAgain, UrlSource, retrying
 from tests.raw_images import jpeg, md5, name, write_csvs
 
