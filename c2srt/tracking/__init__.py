@@ -1,9 +1,10 @@
-"""The record of a run in MLflow. A store that is down or slow neither stops nor slows the work.
+"""The record of a run in MLflow or another tracker. One that is down or slow neither stops nor
+slows the work.
 
 What is to be recorded is appended to a journal in the run's folder (journal.py), which costs
-microseconds; a thread sends it (sender.py) to the store (store.py, the only file that imports
-mlflow). What could not be sent stays in the journal, and the next `Tracker` on that folder sends
-it, with its original times.
+microseconds; a thread sends it (sender.py) to the sink (sink.py) that the address belongs to
+(sinks.py): MLflow's is mlflow_sink.py, the only file that imports mlflow. What could not be sent
+stays in the journal, and the next `Tracker` on that folder sends it, with its original times.
 """
 
 import os
@@ -19,9 +20,11 @@ from c2srt.tracking.job import git_commit, job_tags
 from c2srt.tracking.journal import JOURNAL, RUN, Journal
 from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import Sender
+from c2srt.tracking.sink import DESCRIPTION
 from c2srt.tracking.sinks import how_to_open
 
 __all__ = [
+    "DESCRIPTION",
     "JOURNAL",
     "RUN",
     "Journal",
@@ -43,7 +46,7 @@ did not, and in all; and the slowest transfer of a model that is waited for.
 @dataclass(frozen=True)
 class Run:
     """A run to be opened. `key` tells it from another run in the same folder. `parent`: the name of
-    the run it is a child of.
+    the run it is a child of. The tag `DESCRIPTION` is shown as text where a tracker can.
     """
 
     experiment: str
@@ -56,7 +59,7 @@ class Run:
 
 
 class Tracker:
-    """One MLflow run, recorded in `folder`.
+    """One run, recorded in `folder`.
 
     With `run`, the run that this folder already holds under the same key goes on, else a new one is
     opened; `run_id`: the run to go on with where the folder does not know (a checkpoint does).
@@ -157,7 +160,7 @@ class Tracker:
         )
 
     def model(self, path: Path, step: int, register: str | None = None) -> None:
-        """Logs an export folder as an MLflow model, registered under a name if one is given; once
+        """Logs an export folder as the run's model, registered under a name if one is given; once
         for each step and name.
         """
         self._append({"model": self.journal.relative(path), "step": step, "register": register})
@@ -213,14 +216,14 @@ class Tracker:
 
 
 def unsent(folder: Path) -> bool:
-    """Whether the run recorded in `folder` has entries that MLflow lacks."""
+    """Whether the run recorded in `folder` has entries that its tracker lacks."""
     journal = Journal(folder)
     return journal.size > journal.state().get("sent", 0)
 
 
 def send_rest(folder: Path) -> None:
-    """Sends what MLflow lacks of the run recorded in `folder`, if there is such a thing; the run's
-    status stays.
+    """Sends what the tracker lacks of the run recorded in `folder`, if there is such a thing; the
+    run's status stays.
     """
     if unsent(folder):
         Tracker(folder).close(None)

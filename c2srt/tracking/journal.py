@@ -1,5 +1,5 @@
-"""The journal of a run: what MLflow is to hold, in a file of the run's own folder, and how much of
-it was sent.
+"""The journal of a run: what its tracker is to hold, in a file of the run's own folder, and how
+much of it was sent.
 
     <folder>/tracking.jsonl   one entry a line, only ever appended to:
                               {"open": {"token", "experiment", "name", "parent", "params", "tags",
@@ -13,7 +13,7 @@ it was sent.
                               written again
                               {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
     <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the
-                              journal that MLflow has}
+                              journal that the tracker has}
 
 Times are milliseconds since 1970. Every entry may be sent twice without harm: a metric point is its
 name, step, time and value, the run is found again by its token, so a kill between sending and

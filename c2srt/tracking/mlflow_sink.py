@@ -35,13 +35,15 @@ from mlflow.utils.uri import is_local_uri
 from c2srt.files import hash_of
 from c2srt.hints import Command, shell
 from c2srt.tracking.redact import redacted
-from c2srt.tracking.sink import NeedsHelp
+from c2srt.tracking.sink import DESCRIPTION, NeedsHelp
 from c2srt.tracking.sqlite import path_of
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema migration
 
 PARAMS_AT_ONCE, VALUE_LENGTH = 100, 500
 TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
+TAGS = {DESCRIPTION: "mlflow.note.content"}
+"""Tags that MLflow has under a name of its own."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow's pages those of model training: else they guess that this is about language models.
 """
@@ -114,7 +116,7 @@ class MLflowSink:
     def open(self, opening: dict[str, Any]) -> str:
         """The id of the run with this opening's token, made if absent, with all its parameters."""
         experiment = self.experiment(opening["experiment"])
-        tags = opening["tags"] | {
+        tags = tags_of(opening) | {
             "mlflow.user": user_name(),
             "mlflow.source.name": "c2srt",
             "mlflow.source.type": "LOCAL",
@@ -210,7 +212,7 @@ class MLflowSink:
             )
         elif "tags" in first:
             self.client.log_batch(
-                run_id, tags=[RunTag(name, value) for name, value in first["tags"].items()]
+                run_id, tags=[RunTag(name, value) for name, value in tags_of(first).items()]
             )
         elif "artifact" in first:
             remove_uploading(self.client.get_run(run_id).info.artifact_uri, first["folder"])
@@ -294,6 +296,11 @@ class MLflowSink:
             one.source == source for one in self.client.search_model_versions(f"name = '{name}'")
         ):
             self.client.create_model_version(name, source, run_id, model_id=model_id)
+
+
+def tags_of(entry: dict[str, Any]) -> dict[str, str]:
+    """An entry's tags by their names in MLflow."""
+    return {TAGS.get(name, name): value for name, value in entry["tags"].items()}
 
 
 def remove_uploading(artifact_uri: str, folder: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The thread that sends a run's journal to its tracker: in order, in batches, until it is there."""
+"""The thread that sends a run's journal to its tracker: in order, in batches, until it is taken."""
 
 import sys
 import threading
@@ -59,11 +59,10 @@ class Sender(threading.Thread):
         """Sends all that is there, and notes after each batch how far it came."""
         try:
             sink = self.sink
-            if not self.joined:
-                self.join_run(sink)
+            run_id = self.run_id if self.joined and self.run_id else self.join_run(sink)
             while entries := self.journal.read(self.sent):
                 for batch, end in batches(entries):
-                    self.send(sink, batch)
+                    self.send(sink, run_id, batch)
                     self.sent, self.moved = end, time.monotonic()
                     self.journal.note(sent=end, run_id=self.run_id)
             if self.failing:
@@ -88,17 +87,19 @@ class Sender(threading.Thread):
             raise self.opened
         return self.opened
 
-    def send(self, sink: Sink, batch: list[dict[str, Any]]) -> None:
+    def send(self, sink: Sink, run_id: str, batch: list[dict[str, Any]]) -> None:
         """One batch, to the run. Raises whatever the sink does, but for what it refuses: that is
         left out with a warning.
         """
+        if not batch[0] or "open" in batch[0]:  # a broken line; what `open` was told
+            return
         try:
-            sink.send(self.run_id, batch)
+            sink.send(run_id, batch)
             self.failures = 0
         except Exception as error:
             self.failures += 1
             stuck = self.failures >= TRIES and ("artifact" in batch[0] or "model" in batch[0])
-            if not sink.refused(error) and not (stuck and sink.knows(self.run_id)):
+            if not sink.refused(error) and not (stuck and sink.knows(run_id)):
                 raise
             self.failures = 0
             print(
@@ -108,7 +109,7 @@ class Sender(threading.Thread):
                 flush=True,
             )
 
-    def join_run(self, sink: Sink) -> None:
+    def join_run(self, sink: Sink) -> str:
         """Finds the run or opens it. A run that the sink does not know is opened anew, with the
         whole record.
         """
@@ -123,11 +124,13 @@ class Sender(threading.Thread):
         opening = next(
             (entry["open"] for entry in reversed(self.journal.all()) if "open" in entry), None
         )
-        if self.run_id is None and opening is None:
-            raise LookupError("no run was ever opened for this folder")
-        self.run_id = self.run_id or sink.open(opening)
+        if not self.run_id:
+            if opening is None:
+                raise LookupError("no run was ever opened for this folder")
+            self.run_id = sink.open(opening)
         self.joined = True
         self.journal.note(run_id=self.run_id)
+        return self.run_id
 
 
 def opened(uri: str, folder: Path) -> Sink | Exception:
@@ -141,7 +144,7 @@ def opened(uri: str, folder: Path) -> Sink | Exception:
 def batches(
     entries: list[tuple[dict[str, Any], int]],
 ) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """Neighbouring metrics together, all else one by one; with the byte behind each batch."""
+    """Neighbouring metrics together, everything else one by one; the byte behind each batch."""
     batch, end, count = [], 0, 0
     for entry, place in entries:
         size = len(entry.get("metrics", ())) or METRICS_AT_ONCE

@@ -6,6 +6,9 @@ line in sinks.py that says which addresses (`tracking.uri`) are its own.
 
 from typing import Any, Protocol
 
+DESCRIPTION = "description"
+"""The tag that describes a run in a sentence or two."""
+
 
 class NeedsHelp(Exception):
     """Nothing can be sent before a person has done what the message says."""
@@ -32,8 +35,8 @@ class Sink(Protocol):
         ...
 
     def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
-        """Takes neighbouring metrics entries, or one entry of another sort, in the journal's order.
-        Sorts that it has no place for it passes over.
+        """Takes neighbouring metrics entries, or one entry of another sort (tags, artifact, model,
+        status), in the journal's order. Sorts that it has no place for it passes over.
         """
         ...
 

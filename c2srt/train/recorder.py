@@ -1,4 +1,4 @@
-"""What is written down while training runs: progress line, metrics file, MLflow, summary, loss
+"""What is written down while training runs: progress line, metrics file, tracker, summary, loss
 curve.
 """
 
@@ -138,7 +138,7 @@ class Recorder:
 
     def track(self, values: dict[str, float], step: int) -> None:
         """Gives values to the tracker (rank 0), but for those of a step that a killed attempt had
-        recorded before: it is done again, and MLflow would show it twice.
+        recorded before: it is done again, and a tracker would show it twice.
         """
         if self.tracker:
             self.tracker.metrics(
@@ -152,7 +152,7 @@ class Recorder:
 
     @property
     def run_id(self) -> str | None:
-        """The MLflow run, once the store has been reached (rank 0)."""
+        """The tracker's run, once the store has been reached (rank 0)."""
         return self.tracker.run_id if self.tracker else None
 
     def summary(self, state: str, step: int, more: dict[str, Any]) -> None:

@@ -6,7 +6,16 @@ import torch
 
 from c2srt.files import write_json
 from c2srt.model.network import Network
-from c2srt.tracking import Journal, Run, Tracker, how_to_open, job_tags, redacted, unsent
+from c2srt.tracking import (
+    DESCRIPTION,
+    Journal,
+    Run,
+    Tracker,
+    how_to_open,
+    job_tags,
+    redacted,
+    unsent,
+)
 from c2srt.train.checkpoints import Record, flat
 from c2srt.train.config import Config
 from c2srt.train.memory import engine_bytes
@@ -75,7 +84,7 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
         | {
             "config_hash": config.hash(),
             "world_size": str(world.size),
-            "mlflow.note.content": note(config),
+            DESCRIPTION: note(config),
         }
     )
     tracking = config.tracking
@@ -97,7 +106,7 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
 
 
 def note(config: Config) -> str:
-    """The run's description in MLflow."""
+    """The run's description."""
     return (
         f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch},"
         f" {config.precision}, ZeRO {config.zero}. Run the same command again to go on; an"
@@ -106,15 +115,15 @@ def note(config: Config) -> str:
 
 
 def close_tracker(config: Config, tracker: Tracker, step: int, finished: bool) -> None:
-    """The run's end; a finished training's model goes to MLflow unless tracking.model=false."""
+    """The run's end; a finished training's model is tracked unless tracking.model=false."""
     if finished and config.tracking.model:
         tracker.model(config.folder / "model", step, config.tracking.register)
     tracker.close("FINISHED" if finished else "KILLED")
 
 
 def send_rest(config: Config, step: int) -> None:
-    """For a training that is finished: sends what MLflow missed, and registers the model if that is
-    asked for by now.
+    """For a training that is finished: sends what the tracker missed, and registers the model if
+    that is asked for by now.
     """
     journal, name = Journal(config.folder), config.tracking.register
     wanted = name is not None and not any(entry.get("register") == name for entry in journal.all())

@@ -1,0 +1,108 @@
+"""A tracker of another kind, in a file of its own: what a sink needs, and nothing else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from c2srt.tracking import DESCRIPTION, Run, Tracker, how_to_open, sender, unsent
+from c2srt.tracking.sinks import KINDS, Kind
+from tests.ranks import run_ranks
+from tests.train_case import make_case, train_rank
+
+
+class PlainFile:
+    """Runs in one file of lines: plain:<file>."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.path, self.folder = Path(uri.partition(":")[2]), folder
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def append(self, line: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def open(self, opening: dict[str, Any]) -> str:
+        self.append({"run": opening["token"]} | opening)
+        return opening["token"]
+
+    def knows(self, run_id: str) -> bool:
+        return self.path.exists() and any(line["run"] == run_id for line in self.lines())
+
+    def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
+        for entry in batch:
+            if "artifact" in entry:
+                entry = entry | {"bytes": len((self.folder / entry["artifact"]).read_bytes())}
+            self.append({"run": run_id} | entry)
+
+    def refused(self, error: Exception) -> bool:
+        return isinstance(error, FileNotFoundError)
+
+
+PLAIN = Kind(PlainFile, lambda uri: f"less {uri.partition(':')[2]}")
+
+
+@pytest.fixture
+def plain(monkeypatch, tmp_path) -> PlainFile:
+    monkeypatch.setitem(KINDS, "plain", PLAIN)
+    return PlainFile(f"plain:{tmp_path}/runs.jsonl", tmp_path)
+
+
+def train(rank: int, config) -> str:
+    """One rank's training, in a process that knows the tracker."""
+    KINDS["plain"] = PLAIN
+    return train_rank(rank, config)
+
+
+def test_a_training_is_recorded_by_another_tracker(plain, tmp_path):
+    config = make_case(tmp_path, workers=1)
+    tracking = replace(config.tracking, uri=f"plain:{plain.path}", register="tagger")
+    run_ranks(1, train, replace(config, tracking=tracking))
+    opening, *entries = plain.lines()
+    out = tmp_path / "train"
+    assert opening["experiment"] == "test" and opening["params"]["model.layers"] == "1"
+    assert opening["tags"][DESCRIPTION].startswith(f"Training into `{out}`")
+    losses = [entry["step"] for entry in entries if "loss" in entry.get("metrics", ())]
+    assert losses == [2, 4, 6, 8]
+    kept = {entry["artifact"]: entry["bytes"] for entry in entries if "artifact" in entry}
+    assert kept["loss.png"] == (out / "loss.png").stat().st_size > 0
+    assert [entry for entry in entries if "model" in entry] == [
+        {"run": opening["run"], "model": "model", "step": 8, "register": "tagger"}
+    ]
+    assert entries[-1]["status"] == "FINISHED" and not unsent(out)
+    assert json.loads((out / "run.json").read_text())["run_id"] == opening["run"]
+    assert not (tmp_path / "mlflow.db").exists()
+    with_times = (out / "tracking.jsonl").read_text().splitlines()
+    assert len(with_times) == len(entries) + 1  # each once
+
+
+def test_what_a_tracker_does_not_take_waits_and_what_it_refuses_is_left_out(
+    plain, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sender, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(plain.__class__, "open", lambda *_: 1 / 0)
+    (tmp_path / "run").mkdir()
+    first = Tracker(
+        tmp_path / "run", f"plain:{plain.path}", Run("miniature", "full", {}, {}, "key")
+    )
+    first.metrics({"loss": 2.0}, 1)
+    first.artifact(tmp_path / "nowhere.txt")
+    first.close("KILLED")
+    said = capsys.readouterr().err
+    assert "fails (division by zero)" in said and "4 entries did not reach plain:" in said
+    monkeypatch.undo()
+    monkeypatch.setitem(KINDS, "plain", PLAIN)
+    Tracker(tmp_path / "run").close(None)
+    assert "refuses artifact" in capsys.readouterr().err
+    opening, metrics, status = plain.lines()
+    assert (metrics["metrics"], status["status"]) == ({"loss": 2.0}, "KILLED")
+
+
+def test_the_line_that_opens_it_is_its_own(plain):
+    assert how_to_open("plain:/runs/all.jsonl") == "less /runs/all.jsonl"
+    assert how_to_open("sqlite:////runs/mlflow.db").startswith("mlflow ui ")
+    assert how_to_open("http://me:secret@host:5000") == "http://***@host:5000"
