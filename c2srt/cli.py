@@ -2,14 +2,14 @@
 
 A verb is a module with a `Config` dataclass and `run(config)`. It is named here as a string and
 imported when called, so that `c2srt --help` is instant and this package does not import `cluster`;
-what it is told is composed and checked before (CONFIGS), so that a mistyped key costs no library.
+what it is told is composed and checked before (c2srt/verb_keys.py): a mistyped key costs no
+library.
 """
 
 import difflib
 import importlib
 import sys
 from dataclasses import fields
-from importlib.resources import files
 from itertools import takewhile
 
 from c2srt import hints
@@ -23,6 +23,7 @@ from c2srt.surroundings import (
     say,
     show_everything,
 )
+from c2srt.verb_keys import config_class
 
 VERBS = {
     "demo": ("c2srt.demo.run", "draw the miniature and run the whole road on it, no downloads"),
@@ -74,24 +75,6 @@ VERBS = {
     ),
     "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
 }
-CONFIGS = {
-    "text": "c2srt.text_config:Config",
-    "relations": "c2srt.relations.kinds:GraphConfig",
-    "relations-mine": "c2srt.relations.config:MineConfig",
-    "relations-report": "c2srt.relations.config:ReportConfig",
-    "teacher": "c2srt.teacher.config:Config",
-    "train": "c2srt.train.config:Config",
-    "tune": "c2srt.tune_config:Config",
-    "evaluate": "c2srt.evaluation.config:Config",
-    "export": "c2srt.train.export_config:Config",
-    "predict": "c2srt.predict_config:Config",
-    "check": "c2srt.check.config:Config",
-    "shard": "sharding.config:Config",
-    "audit": "sharding.config:AuditConfig",
-}
-"""Where a verb's dataclass lies, if not beside its `run`: what imports no torch, Ray or
-open_clip.
-"""
 WORDS = {"bench": ("what",), "check": ("what", "length")}
 """Verbs whose first keys may be given as bare words."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
@@ -200,12 +183,6 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     return status
 
 
-def config_class(verb: str) -> type:
-    """The dataclass of the verb's keys."""
-    module, _, name = CONFIGS.get(verb, f"{VERBS[verb][0]}:Config").partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def is_shared(override: str) -> bool:
     """Whether an override means the same in every verb, so that a verb which runs others passes it
     on.
@@ -253,12 +230,11 @@ def overview() -> str:
 
 
 def help_of(verb: str) -> str:
-    """The verb's commented YAML, then the shared keys: the configuration files are the manual."""
-    folder = files("configs")
-    own, base = (
-        folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8") for name in (verb, "base")
-    )
-    return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{own}\n# Shared by all verbs:\n{base}"
+    """What the verb does, how it is called, and its keys with their defaults (c2srt/manual.py)."""
+    from c2srt import compose, manual
+
+    about = manual.manual(verb, config_class(verb), compose.plain_defaults(verb))
+    return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{about}"
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ This is the only file that imports hydra or omegaconf, and only what runs a verb
 """
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
-from importlib.resources import files
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -16,8 +18,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from c2srt import hints
 from c2srt.errors import UserError
+from c2srt.keys import defaults
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
+from c2srt.shared_keys import NAMES as SHARED, SharedKeys
 from c2srt.shown import shown
+from c2srt.verb_keys import BUILT_ON, config_class
 
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
 """Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so
@@ -31,13 +36,11 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
 
     Text is what was typed (c2srt/overrides.py).
     """
-    GlobalHydra.instance().clear()
-    with initialize_config_module("configs", version_base="1.3"):
+    with begun(verb):
         try:
-            defaults = leaves(defaults_of(verb, overrides))
+            known = leaves(defaults_of(verb, overrides))
             typed = [
-                keep_text(override, lambda key: defaults.get(key, NO_TEXT))
-                for override in overrides
+                keep_text(override, lambda key: known.get(key, NO_TEXT)) for override in overrides
             ]
             refuse_resolvers(typed)
             composed = compose(verb, [*NETWORKS.get(verb, ()), *typed])
@@ -45,6 +48,31 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(readable(error, verb)) from error
     return composed
+
+
+@contextmanager
+def begun(verb: str) -> Iterator[None]:
+    """Meanwhile Hydra knows configs/, and the defaults of the dataclasses as what those files call
+    `base` and `<verb>_keys`.
+    """
+    GlobalHydra.instance().clear()
+    store, built_on = ConfigStore.instance(), BUILT_ON.get(verb)
+    store.store("base", defaults(SharedKeys))
+    if built_on:
+        store.store(f"{built_on}_keys", defaults(config_class(built_on)))
+    store.store(
+        f"{verb}_keys",
+        defaults(config_class(verb), beside=config_class(built_on) if built_on else None),
+    )
+    with initialize_config_module("configs", version_base="1.3"):
+        yield
+
+
+def plain_defaults(verb: str) -> dict[str, Any]:
+    """What the verb's keys hold where nothing is typed, nested and unresolved."""
+    with begun(verb):
+        composed = compose(verb, list(NETWORKS.get(verb, ())))
+    return OmegaConf.to_container(composed)
 
 
 def as_yaml(composed: DictConfig) -> str:
@@ -124,14 +152,10 @@ def to_config(cls: type, composed: DictConfig) -> object:
     """Fills the verb's dataclass; types are checked and unknown nested keys refused. Raises
     UserError.
 
-    Shared keys of configs/base.yaml that the verb does not use are dropped; any other extra key is
-    an error.
+    Shared keys that the verb does not use are dropped; any other extra key is an error.
     """
     names = {field.name for field in fields(cls)}
-    shared = set(
-        OmegaConf.create(files("configs").joinpath("base.yaml").read_text(encoding="utf-8"))
-    ) | {"data", "clip", "topk"}
-    if unknown := set(composed) - names - shared:
+    if unknown := set(composed) - names - {*SHARED, "data", "topk"}:
         raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
     try:
         values = {name: composed[name] for name in names if name in composed}

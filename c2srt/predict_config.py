@@ -1,12 +1,13 @@
 """What `c2srt predict` is told, apart from predict.py so that it can be checked without torch."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.finding import has_lone_bytes, printable
+from c2srt.keys import Mark, key
 from c2srt.relations.config import WordsConfig
 
 WORD_LIST = ".txt"
@@ -16,14 +17,39 @@ WORD_LIST = ".txt"
 class Config:
     """Keys of `c2srt predict`, explained in configs/predict.yaml."""
 
-    checkpoint: str
-    images: Any = None
-    labels: Any = None
-    topk: int = 5
-    threshold: Optional[float] = None
-    json: bool = False
-    batch: int = 16
-    words: WordsConfig = field(default_factory=WordsConfig)
+    checkpoint: str = key(
+        MISSING,
+        "export folder (model.safetensors + config.json)",
+        mark=Mark.CONTENT,
+        follows="${work}/train/model",
+    )
+    images: Any = key(
+        None,
+        "list of files, folders (searched at any depth, links too) and patterns; or a.jpg,b.jpg",
+        follows="???",
+    )
+    labels: Any = key(
+        None,
+        (
+            "words to rank, [dog,'red car'] or dog,red car or labels.txt; null: "
+            "the model's vocabulary"
+        ),
+        mark=Mark.CONTENT,
+    )
+    topk: int = key(5, "labels printed per image")
+    threshold: float | None = key(
+        None,
+        "leave out labels that score less (cosine times the model's score scale); null: none",
+    )
+    json: bool = key(False, "one JSON line per image instead of a table", mark=Mark.HARMLESS)
+    batch: int = key(16, "images scored at a time", mark=Mark.HARMLESS)
+    words: WordsConfig = key(
+        WordsConfig,
+        (
+            "words outside the vocabulary: their text features and neighbours "
+            "are found once and kept"
+        ),
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.images, str):

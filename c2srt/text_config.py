@@ -1,24 +1,40 @@
 """What `c2srt text` is told, apart from text.py so that it can be checked without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.prompts import check_templates
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 
 
 @dataclass
 class Config:
     """Keys of `c2srt text`, explained in configs/text.yaml."""
 
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    templates: Any = "ensemble"
-    prompts: dict[str, list[str]] = field(default_factory=dict)
-    shards: str = ""
-    out: str = ""
-    batch: int = 256
-    block: int = 512
+    clip: ClipConfig = shared("clip")
+    templates: Any = key(
+        "ensemble",
+        "a list of `prompts`, or an explicit list of templates with {} where the name goes",
+    )
+    prompts: dict[str, list[str]] = key(
+        {},
+        (
+            "the lists to choose from, by data set: configs/prompts/<data>.yaml "
+            "(table 5 compares simple and ensemble)"
+        ),
+        composed=False,
+    )
+    shards: str = shared("shards")
+    out: str = key(
+        "", "folder written: text.safetensors, text.json", mark=Mark.HARMLESS, follows="${text}"
+    )
+    batch: int = key(256, "prompts that pass the text tower at a time (memory)", mark=Mark.HARMLESS)
+    block: int = key(
+        512, "names between two saves: what a killed run loses at most", mark=Mark.HARMLESS
+    )
 
     def __post_init__(self) -> None:
         if min(self.batch, self.block) < 1:

@@ -32,6 +32,7 @@ from c2srt.export.write import save_with_context
 from c2srt.files import check_replaceable, hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.interrupts import patiently
+from c2srt.keys import deciding
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
@@ -41,10 +42,12 @@ from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
 from c2srt.tracking import Journal, Run, Tracker, job_tags, send_rest
 from c2srt.train.schedule import learning_rate_factor
-from c2srt.tune_config import HARMLESS, Config
+from c2srt.tune_config import Config
 from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
 
 MODEL = "model"
+LENGTH = ("epochs", "steps")
+"""Keys that the number of updates follows from, which stands in the key of a tuning itself."""
 
 
 def run(config: Config) -> None:
@@ -105,7 +108,7 @@ def key_of(config: Config, source: Path, index: ShardIndex, steps: int) -> str:
             sha256_of_file(source / MODEL_FILE),
             steps,
             [(shard.name, shard.sha256) for shard in index.split("train")],
-            {name: value for name, value in asdict(config).items() if name not in HARMLESS},
+            {name: value for name, value in deciding(config).items() if name not in LENGTH},
         ]
     )
 

@@ -1,48 +1,62 @@
 """What `c2srt tune` is told, apart from tune.py so that it can be checked without torch."""
 
-from dataclasses import dataclass, field
-from typing import Optional
+from dataclasses import MISSING, dataclass
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 from c2srt.tracking.config import TrackingConfig
 from c2srt.view_config import ViewConfig
-
-HARMLESS = (
-    "checkpoint",
-    "shards",
-    "out",
-    "work",
-    "micro_batch",
-    "chunk",
-    "loader_workers",
-    "log_every",
-    "tracking",
-    "epochs",
-    "steps",
-)
-"""What the key of a tuning takes by content, or what changes no step."""
 
 
 @dataclass
 class Config:
     """Keys of `c2srt tune`, explained in configs/tune.yaml."""
 
-    checkpoint: str
-    shards: str
-    out: str
-    work: str = "."
-    template: Optional[str] = None
-    epochs: int = 1
-    steps: Optional[int] = None
-    batch: int = 64
-    micro_batch: int = 16
-    lr: float = 1e-3
-    chunk: int = 256
-    seed: int = 0
-    views: ViewConfig = field(default_factory=ViewConfig)
-    loader_workers: int = 1
-    log_every: int = 20
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    checkpoint: str = key(
+        MISSING,
+        "export folder (model.safetensors + config.json) that is tuned",
+        mark=Mark.CONTENT,
+        follows="${work}/train/model",
+    )
+    shards: str = shared("shards", needed=True)
+    out: str = key(
+        MISSING,
+        "folder written: model/ (the export), run.json (the MLflow run)",
+        mark=Mark.HARMLESS,
+        follows="${work}/tuned",
+    )
+    work: str = shared("work", default=".")
+    template: str | None = key(
+        None,
+        (
+            "where learning starts, with {} for the name; null: the "
+            "checkpoint's own, if it has just one"
+        ),
+    )
+    epochs: int = key(1, "passes over the training images")
+    steps: int | None = key(None, "updates instead of whole epochs")
+    batch: int = key(64, "images of one update")
+    micro_batch: int = key(16, "images at once: memory", mark=Mark.HARMLESS)
+    lr: float = key(
+        0.001,
+        (
+            "AdamW's peak learning rate: the ViT's output side (and the head's, "
+            "when head_lr is null)"
+        ),
+    )
+    chunk: int = key(
+        256,
+        "prompts that pass the text tower at a time: memory (ViT-B/16: at most 6 MiB a prompt)",
+        mark=Mark.HARMLESS,
+    )
+    seed: int = shared("seed")
+    views: ViewConfig = shared("views")
+    loader_workers: int = key(1, "decoding processes (0: none, decode here)", mark=Mark.HARMLESS)
+    log_every: int = key(20, "updates between two entries of the loss", mark=Mark.HARMLESS)
+    tracking: TrackingConfig = key(
+        TrackingConfig, "where MLflow records the run", mark=Mark.HARMLESS
+    )
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "micro_batch", "chunk", "log_every"):

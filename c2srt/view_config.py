@@ -1,10 +1,9 @@
-"""How the views of an image are drawn, apart from views.py so that a command line can check it without
-torch.
-"""
+"""How the views of an image are drawn. Apart from views.py, so that it is checked without torch."""
 
 from dataclasses import dataclass
 
 from c2srt.errors import UserError
+from c2srt.keys import key
 
 
 @dataclass
@@ -14,12 +13,14 @@ class ViewConfig:
     `ratio_min`…`ratio_max`, mirrored half of the time if `flip`.
     """
 
-    count: int = 4
-    scale_min: float = 0.3
-    scale_max: float = 1.0
-    ratio_min: float = 0.75
-    ratio_max: float = 4 / 3
-    flip: bool = True
+    count: int = key(
+        4, "views V of each image: epoch e trains on view e mod V; 0: the centre view only"
+    )
+    scale_min: float = key(0.3, "share of the image's area that a crop covers, at least …")
+    scale_max: float = key(1.0, "… and at most")
+    ratio_min: float = key(0.75, "width / height of the crop, at least …")
+    ratio_max: float = key(4 / 3, "… and at most")
+    flip: bool = key(True, "mirror half of the views")
 
     def __post_init__(self) -> None:
         if self.count < 0:

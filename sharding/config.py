@@ -1,10 +1,12 @@
 """What `c2srt shard` can be told; configs/shard.yaml explains each key to users."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, deciding, key
 from c2srt.pictures import Limits
+from c2srt.shared_keys import shared
 from sharding.layouts import MODULES
 
 SOURCES = ("auto", "folders", "packs", "urls")
@@ -17,19 +19,68 @@ class DataConfig:
     `images_per_shard`.
     """
 
-    name: str = "miniature"
-    root: str = ""
-    layout: str = "openimages"  # one of sharding/layouts.py
-    neighbours: int | None = None
-    groups: str | None = None
-    resize: Any = None
-    images_per_shard: int | None = None
-    splits: list[str] = field(default_factory=lambda: ["train", "validation", "test"])
-    images: str = "auto"  # auto | folders | packs | urls
-    vocabulary: str = "auto"  # auto | derive
-    seen_min_images: int = 100  # derive: a seen category has more training images than this
-    unseen_count: int = 400  # derive: the most frequent test categories absent from training
-    machine_threshold: float | None = None  # None: human-verified labels only
+    name: str = key("miniature", "of the data set", composed=False)
+    root: str = key(
+        "",
+        (
+            "folder with 2018_04/ (the CSVs) and the images; NUS-WIDE: with "
+            "ImageList/, Groundtruth/, Flickr/ …"
+        ),
+        composed=False,
+    )
+    layout: str = key(
+        "openimages", "which files lie below root: one of sharding/layouts.py", composed=False
+    )
+    neighbours: int | None = key(
+        None,
+        "related seen categories of each: kept by `c2srt relations`, heard in training; null:"
+        " the verbs' own",
+        composed=False,
+    )
+    groups: str | None = key(
+        None, "CSV of groups of unseen categories (`c2srt tables`)", composed=False
+    )
+    resize: Any = key(None, "short side of packed images; null: the verb's own", composed=False)
+    images_per_shard: int | None = key(None, "null: the verb's own", composed=False)
+    splits: list[str] = key(
+        ["train", "validation", "test"],
+        "those that it has; what follows is for Open Images V4's layout only",
+        composed=False,
+    )
+    images: str = key(
+        "auto",
+        (
+            "folders: images/<split>/<id>.jpg | packs: CVDF's train_0.tar.gz … "
+            "| urls: OriginalURL of the CSVs | auto: the first of these three "
+            "that is there"
+        ),
+        composed=False,
+    )
+    vocabulary: str = key(
+        "auto",
+        (
+            "auto: the lists of LESA that ship with the project | derive: seen and unseen "
+            "categories by the paper's rule, from the CSVs | files: your own lists, "
+            "classes-seen.txt and classes-unseen.txt beside the CSVs, a MID a line"
+        ),
+        composed=False,
+    )
+    seen_min_images: int = key(
+        100, "derive: a seen category has more training images than this", composed=False
+    )
+    unseen_count: int = key(
+        400,
+        "derive: number of most frequent test categories absent from training",
+        composed=False,
+    )
+    machine_threshold: float | None = key(
+        None,
+        (
+            "also take machine labels of at least this confidence as positive; "
+            "empty: verified by people only"
+        ),
+        composed=False,
+    )
 
     def __post_init__(self) -> None:
         if self.layout not in MODULES:
@@ -42,15 +93,38 @@ class DataConfig:
 class DownloadConfig:
     """How `data.images=urls` asks for images; times in seconds."""
 
-    concurrency: int = 16  # requests at a time, in each worker
-    timeout: float = 30.0  # for connecting, and between two pieces of an answer
+    concurrency: int = key(16, "requests at a time, in each worker", mark=Mark.HARMLESS)
+    timeout: float = key(
+        30.0, "to connect, and between two pieces of an answer", unit="s", mark=Mark.HARMLESS
+    )
     # for a whole exchange, redirects included: a dripping server holds no connection for ever
-    total_timeout: float = 300.0
-    attempts: int = 5  # tries of one image before it is given up
-    backoff: float = 1.0  # wait before the second try; doubles with each, with jitter
-    backoff_max: float = 60.0  # longest wait, also for a server's Retry-After
+    total_timeout: float = key(
+        300.0,
+        "a whole exchange, redirects included: a dripping server holds no connection for ever",
+        unit="s",
+        mark=Mark.HARMLESS,
+    )
+    attempts: int = key(5, "tries of one image", mark=Mark.HARMLESS)
+    backoff: float = key(
+        1.0,
+        "wait before the second try; doubles with each, with jitter",
+        unit="s",
+        mark=Mark.HARMLESS,
+    )
+    backoff_max: float = key(
+        60.0, "longest wait, also for a server's Retry-After", unit="s", mark=Mark.HARMLESS
+    )
     # also go to loopback, link-local and private addresses, where names and redirects lead
-    private_hosts: bool = False
+    private_hosts: bool = key(
+        False,
+        (
+            "also go where names and redirects lead to loopback, link-local and "
+            "private addresses. An address that a URL of the CSV names itself "
+            "(http://10.0.0.5/…) is a mirror of your own and always asked. "
+            "Passwords in URLs are masked in every file: ~/.netrc has them"
+        ),
+        mark=Mark.HARMLESS,
+    )
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "timeout", "total_timeout", "attempts"):
@@ -64,17 +138,50 @@ class Config:
     bytes.
     """
 
-    data: DataConfig = field(default_factory=DataConfig)
-    download: DownloadConfig = field(default_factory=DownloadConfig)
-    out: str = ""
-    workers: int = 2
-    splits: list[str] = field(default_factory=lambda: ["train", "validation", "test"])
-    images_per_shard: int = 10_000
-    resize: Any = 256
-    quality: int = 90
-    unlabelled: str = "skip"  # skip | pack
-    max_pixels: int = 100_000_000
-    max_bytes: int = 64 << 20
+    data: DataConfig = key(
+        DataConfig, "the raw data set (configs/data/*.yaml)", mark=Mark.CONTENT, composed=False
+    )
+    download: DownloadConfig = key(DownloadConfig, "data.images=urls", mark=Mark.HARMLESS)
+    out: str = key(
+        "",
+        (
+            "folder written; run the same command again after an interruption, "
+            "it does what is missing"
+        ),
+        mark=Mark.HARMLESS,
+        follows="${shards}",
+    )
+    workers: int = shared("workers")
+    splits: list[str] = key(
+        ["train", "validation", "test"],
+        "those that the data set has, or some of them",
+        mark=Mark.HARMLESS,
+        follows="${data.splits}",
+    )
+    images_per_shard: int = key(
+        10000,
+        "shard k holds inputs [k·N, (k+1)·N) of the split's sorted ids, minus failures",
+        follows="${oc.select:data.images_per_shard,<default>}",
+    )
+    resize: Any = key(
+        256,
+        (
+            "short side in pixels, never enlarged; none: the original bytes of "
+            "upright sRGB JPEGs pass through"
+        ),
+        unit="pixels",
+        follows="${oc.select:data.resize,<default>}",
+    )
+    quality: int = key(90, "JPEG quality of what is encoded (4:2:0)")
+    unlabelled: str = key(
+        "skip", "images on which no person verified anything: skip (recorded as no_labels) | pack"
+    )
+    max_pixels: int = key(
+        100000000,
+        "larger images are recorded as too_large, from their header, before anything is decoded",
+        unit="pixels",
+    )
+    max_bytes: int = key(64 << 20, "larger files are recorded as too_large", unit="bytes")
 
     def __post_init__(self) -> None:
         if self.resize in ("none", "None", "null", 0):
@@ -101,18 +208,28 @@ class Config:
         """Everything of the configuration that changes the shards' bytes (with the inputs and the
         image source).
         """
-        names = ("images_per_shard", "resize", "quality", "unlabelled", "max_pixels", "max_bytes")
-        return {name: getattr(self, name) for name in names}
+        return deciding(self)
 
 
 @dataclass
 class AuditConfig:
     """What `c2srt audit` can be told; configs/audit.yaml explains each key."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    shards: str = ""
-    out: str = ""
-    workers: int = 2
+    data: DataConfig = key(
+        DataConfig,
+        "what `c2srt shard` was given (configs/data/*.yaml): root (the CSVs), vocabulary,"
+        " machine_threshold",
+        mark=Mark.CONTENT,
+        composed=False,
+    )
+    shards: str = shared("shards")
+    out: str = key(
+        "",
+        "where audit.jsonl goes: one disagreement a line, empty if there is none",
+        mark=Mark.HARMLESS,
+        follows="${shards}",
+    )
+    workers: int = shared("workers")
 
     def __post_init__(self) -> None:
         if self.workers < 1:

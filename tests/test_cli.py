@@ -5,7 +5,7 @@ input.
 import importlib.util
 import subprocess
 import sys
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from c2srt.cli import VERBS, main
 from c2srt.compose import compose_verb, leaves, to_config
 from c2srt.errors import UserError
+from c2srt.verb_keys import config_class
 
 WRITTEN = [verb for verb in VERBS if files("configs").joinpath(f"{verb}.yaml").is_file()]
 
@@ -52,10 +53,12 @@ def test_overview_names_every_verb(capsys):
 def test_help_explains_every_key_of_the_verb(capsys, verb):
     assert main([verb, "--help"]) == 0
     text = capsys.readouterr().out
-    own = yaml.safe_load(files("configs").joinpath(f"{verb}.yaml").read_text())
-    lines = text.splitlines()
-    for key in set(own) - {"defaults"}:
-        assert any(line.startswith(f"{key}:") for line in lines), key
+    composed, lines = compose_verb(verb, []), text.splitlines()
+    assert all(
+        each.metadata["about"] for each in fields(config_class(verb)) if each.name != "given"
+    )
+    for key in {each.name for each in fields(config_class(verb))} & set(composed):
+        assert any(line.startswith((f"{key}:", f"# {key} ")) for line in lines), key
     assert "seed:" in text and text.startswith(f"c2srt {verb}: ")
 
 

@@ -64,6 +64,7 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
         "c2srt.errors",
         "c2srt.files",
         "c2srt.hints",
+        "c2srt.keys",
         "c2srt.opened",
         "c2srt.shown",
         "c2srt.vocabulary",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from c2srt.keys import key
+
 RANDOM = "random"
 
 
@@ -12,5 +14,13 @@ class ClipConfig:
     `random` (seeded; tests and benchmarks).
     """
 
-    name: str = "ViT-B-16"
-    pretrained: str = "openai"
+    name: str = key(
+        "ViT-B-16", "an open_clip model, or the path of an open_clip model config (.json)"
+    )
+    pretrained: str = key(
+        "openai",
+        (
+            "an open_clip tag, or the path of a weights file; random: no "
+            "weights (tests and benchmarks only)"
+        ),
+    )

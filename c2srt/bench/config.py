@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -11,32 +13,48 @@ PRECISIONS = ("fp32", "bf16")
 class Config:
     """Keys of `c2srt bench`, explained in configs/bench.yaml."""
 
-    what: str = ""
-    out: str = ""
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "fp32"
-    threads: int = 2
-    repeats: int = 5
-    warmup: int = 1
-    categories: int = 7186
-    patches: int = 196
-    width: int = 512
-    neighbours: int = 4
-    heads: int = 8
-    layers: int = 2
-    batch: int = 8
-    large_batch: int = 64
-    literal_batch: int = 1
-    verified: int = 3
-    present: int = 2
-    clip: str = "ViT-B-16"
-    trainable_blocks: int | None = 2
-    tile_mib: int | None = None
-    images: int = 125_436
-    unseen: int = 400
-    labels: int = 1_667_399
-    compared: int = 1000
+    what: str = key(
+        "", "head | isr | gat | loss | ignore | step | tracking | evaluation", follows="???"
+    )
+    out: str = key("", "folder written: <what>.json", mark=Mark.HARMLESS, follows="${work}")
+    seed: int = shared("seed")
+    device: str = key("auto", "auto: the GPU if there is one | cpu | cuda")
+    precision: str = key("fp32", "fp32 | bf16")
+    threads: int = key(2, "CPU threads", mark=Mark.HARMLESS)
+    repeats: int = key(5, "timed turns of each side (the median counts)")
+    warmup: int = key(1, "turns before")
+    categories: int = key(7186, "C; at 7,186 the graph is the shipped one, else random")
+    patches: int = key(196, "P")
+    width: int = key(512, "D")
+    neighbours: int = key(4, "K, and the self-loop")
+    heads: int = key(8, "H")
+    layers: int = key(2, "GATv2 layers")
+    batch: int = key(8, "images of the side that is timed", mark=Mark.HARMLESS)
+    large_batch: int = key(
+        64,
+        "head: whose memory is compared; ignore: images of the closures' side",
+        mark=Mark.HARMLESS,
+    )
+    literal_batch: int = key(1, "step: images of the literal side")
+    verified: int = key(3, "verified categories an image (Open Images: about 3) …")
+    present: int = key(2, "… and how many of them are present")
+    clip: str = key("ViT-B-16", "step: open_clip's model, with random weights", mark=Mark.CONTENT)
+    trainable_blocks: int | None = key(2, "step: last blocks of the ViT that train (null: all)")
+    tile_mib: int | None = key(
+        None,
+        "memory of the head's tiles; null: 256 on a CPU, a quarter of what is free on a GPU",
+        unit="MiB",
+    )
+    images: int = key(125436, "evaluation: images of the test set …")
+    unseen: int = key(400, "… its unseen categories, beside the seen `categories` …")
+    labels: int = key(1667399, "… and its verified labels (Open Images V4's)")
+    compared: int = key(
+        1000,
+        (
+            "evaluation: categories of which torchmetrics, which needs whole "
+            "arrays, is timed on all images"
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

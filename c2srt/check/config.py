@@ -2,9 +2,10 @@
 a CPU.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 
 QUICK, FULL = "quick", "full"
 GPU, KERNELS, KEEP = "gpu", "kernels", "keep"
@@ -14,11 +15,16 @@ GPU, KERNELS, KEEP = "gpu", "kernels", "keep"
 class Config:
     """Keys of `c2srt check`, explained in configs/check.yaml."""
 
-    what: str = GPU
-    length: str = QUICK
-    out: str = "runs/check"
-    parts: list[str] = field(default_factory=list)
-    commit: str = ""
+    what: str = key(GPU, "gpu | kernels | keep")
+    length: str = key(QUICK, "quick | full")
+    out: str = key(
+        "runs/check",
+        "folder written: check.jsonl, check.json, check.txt, check.log",
+        mark=Mark.HARMLESS,
+        follows="${work}",
+    )
+    parts: list[str] = key([], "some parts only: 'parts=[isr,gat]'")
+    commit: str = key("", "of the source, where there is no git to ask")
 
     def __post_init__(self) -> None:
         if self.what not in (GPU, KERNELS, KEEP):

@@ -1,9 +1,11 @@
 """The keys of `c2srt demo`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import Table
 
@@ -12,15 +14,34 @@ from c2srt.tables.rows import Table
 class Config:
     """Keys of `c2srt demo`, explained in configs/demo.yaml."""
 
-    work: str = ""
-    out: str = ""
-    seed: int = 0
-    workers: int = 2
-    tables: dict[str, Table] = field(default_factory=dict)
-    seeds: int = 1
-    topk: list[int] = field(default_factory=lambda: [3, 10])
-    images: dict[str, int] = field(default_factory=dict)
-    commands: dict[str, list[str]] = field(default_factory=dict)
+    work: str = shared("work")
+    out: str = key(
+        "", "table.md, table.json, predictions.png", mark=Mark.HARMLESS, follows="${work}/report"
+    )
+    seed: int = shared("seed")
+    workers: int = shared("workers")
+    tables: dict[str, Table] = key(
+        {},
+        "main: the full model beside CLIP zero-shot and the class prior; others:"
+        " configs/tables/*.yaml",
+        composed=False,
+    )
+    seeds: int = key(
+        1,
+        (
+            "fine-tuning seeds on the first CLIP, and as many CLIPs (the "
+            "further ones with one fine-tuning seed)"
+        ),
+    )
+    topk: list[int] = key([3, 10], "(from data) K of F1@K", composed=False)
+    images: dict[str, int] = key(
+        {"train": 6000, "validation": 1500, "test": 2500},
+        "pictures drawn a split, besides the 30,000 captioned ones of the CLIP",
+    )
+    commands: dict[str, list[str]] = key(
+        {"shard": [], "text": [], "train": [], "tune": [], "evaluate": []},
+        "further overrides of the verbs, as in commands.train='[\"steps=50\"]'",
+    )
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.workers < 1:

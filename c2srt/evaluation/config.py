@@ -1,11 +1,12 @@
 """What `c2srt evaluate` can be told; configs/evaluate.yaml explains each key to users."""
 
-from dataclasses import dataclass, field
-from typing import Optional
+from dataclasses import MISSING, dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 from c2srt.model.config import check_choice
+from c2srt.shared_keys import shared
 
 PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
 """Of average precision; protocols.py says what each is."""
@@ -19,23 +20,58 @@ LEAST_DRAWS = 40
 class Config:
     """Keys of `c2srt evaluate`, explained in configs/evaluate.yaml."""
 
-    out: str
-    shards: str = ""
-    text: str = ""
-    checkpoint: str = ""
-    split: str = "test"
-    scores: Optional[str] = None
-    labels: Optional[str] = None
-    seen: Optional[str] = None
-    topk: list[int] = field(default_factory=lambda: [10, 20])
-    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
-    bootstrap: int = 200
-    seed: int = 0
-    clip_scores: str = COSINE
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    workers: int = 2
-    batch: int = 32
-    loader_workers: int = 1
+    out: str = key(
+        MISSING,
+        "folder written: results.json, per_category.csv",
+        mark=Mark.HARMLESS,
+        follows="${work}/evaluation",
+    )
+    shards: str = shared("shards")
+    text: str = shared("text")
+    checkpoint: str = key(
+        "",
+        "export folder (model.safetensors + config.json), or: clip | prior",
+        mark=Mark.CONTENT,
+        follows="${work}/train/model",
+    )
+    split: str = key("test", "split of the shards that is scored")
+    scores: str | None = key(
+        None,
+        ".npy [N, C] float: with labels and seen, evaluates these arrays and no checkpoint",
+        mark=Mark.CONTENT,
+    )
+    labels: str | None = key(
+        None,
+        ".npy [N, C] in −1 (verified absent) / 0 (not verified) / 1 (present)",
+        mark=Mark.CONTENT,
+    )
+    seen: str | None = key(
+        None, ".npy [C] bool: true for seen categories; ZSL scores the others", mark=Mark.CONTENT
+    )
+    topk: list[int] = key(
+        [10, 20], "(from data) K of F1@K, at most the number of unseen categories", composed=False
+    )
+    protocols: list[str] = key(
+        list(PROTOCOLS),
+        "per_class is the headline; dense keeps all scores on disk while it runs (N · C · 4 bytes)",
+    )
+    bootstrap: int = key(
+        200,
+        (
+            "draws of the 95 % intervals over test images, of per_class, lesa, "
+            "F1@K, by `seed`; 0: none"
+        ),
+    )
+    seed: int = shared("seed")
+    clip_scores: str = key(
+        COSINE, "checkpoint=clip: cosine | softmax over all categories at CLIP's scale"
+    )
+    clip: ClipConfig = shared("clip")
+    workers: int = shared("workers")
+    batch: int = key(32, "images scored at a time by a worker", mark=Mark.HARMLESS)
+    loader_workers: int = key(
+        1, "decoding processes of each worker (0: none, decode in the worker)", mark=Mark.HARMLESS
+    )
 
     def __post_init__(self) -> None:
         check_choice("clip_scores", self.clip_scores, (COSINE, SOFTMAX))

@@ -1,9 +1,11 @@
 """The keys of `c2srt figures`."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 
 FIGURES = {
     "cam": ("cam",),
@@ -21,26 +23,72 @@ FIGURES = {
 class Config:
     """Keys of `c2srt figures`, explained in configs/figures.yaml."""
 
-    out: str
-    work: str
-    figures: list[str] | None = None
-    model: str | None = None
-    mkt: str | None = "auto"
-    with_isr: str | None = None
-    without_isr: str = ""
-    relations_folder: str = ""
-    tables_folder: str = ""
-    shards: str = ""
-    text: str = ""
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    split: str = "test"
-    images: list[str] | None = None
-    categories: list[str] | None = None
-    fixed: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 32, 64])
-    statistics: int | None = None
-    batch: int = 32
-    loader_workers: int = 1
-    seed: int = 0
+    out: str = key(
+        MISSING,
+        "folder written: <figure>.png, .pdf, .json",
+        mark=Mark.HARMLESS,
+        follows="${work}/figures",
+    )
+    work: str = shared("work", needed=True)
+    figures: list[str] | None = key(
+        None, "which of them, as in [cam,isr]; null: all that can be drawn"
+    )
+    model: str | None = key(
+        None,
+        (
+            "our model's export; null: ${work}/full/seed-0/model if it is "
+            "there, else ${work}/train/model"
+        ),
+    )
+    mkt: str | None = key(
+        "auto", "MKT's; auto: ${work}/mkt/seed-0/model if it is there; null: without MKT"
+    )
+    with_isr: str | None = key(
+        None,
+        (
+            "isr: folder of an evaluation with ISR; null: the one beside our "
+            "model, else ${work}/evaluation …"
+        ),
+    )
+    without_isr: str = key(
+        "",
+        "… and of one without (model.isr=false); where it lacks, a line says how",
+        follows="${work}/ist/seed-0/evaluation",
+    )
+    relations_folder: str = key(
+        "", "graph: where the relation graphs lie, a folder each", follows="${work}/relations"
+    )
+    tables_folder: str = key(
+        "", "curves: neighbours.json, threshold.json, distillation.json", follows="${work}/tables"
+    )
+    shards: str = shared("shards")
+    text: str = shared("text")
+    clip: ClipConfig = shared("clip")
+    split: str = key("test", "split of the shards whose images are shown")
+    images: list[str] | None = key(
+        None,
+        "ids of the photos; null: of 2,000 drawn by the seed, those with most verified labels",
+    )
+    categories: list[str] | None = key(
+        None,
+        (
+            "names or MIDs (cam, patches, relations: those; graph: the first); "
+            "null: a choice of our own"
+        ),
+    )
+    fixed: list[int] = key(
+        [1, 2, 4, 8, 16, 32, 64], "isr: numbers of patches that all categories take in turn"
+    )
+    statistics: int | None = key(
+        None,
+        (
+            "isr: images looked at, drawn by the seed; null: all (a pass of the "
+            "ViT, one of the head a number)"
+        ),
+    )
+    batch: int = key(32, "isr: images scored at a time", mark=Mark.HARMLESS)
+    loader_workers: int = key(1, "isr: decoding processes (0: none)", mark=Mark.HARMLESS)
+    seed: int = shared("seed")
 
     def __post_init__(self) -> None:
         if self.figures is not None and not self.figures:

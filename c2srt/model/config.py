@@ -1,12 +1,13 @@
-"""What the paper fixes and what it leaves open about the network and the loss; defaults are in
+"""what the paper fixes and what it leaves open about the network and the loss; defaults are in
 DECISIONS.md.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any
 
 from c2srt.choices import Option, check_choice
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 from c2srt.model.kinds import KINDS, Settings, read_settings
 from c2srt.shown import shown
 
@@ -45,13 +46,19 @@ class Init(Option):
 class KindConfig:
     """Which network it is."""
 
-    kind: str = "c2srt"
-    """c2srt, or a baseline: the names in c2srt/model/kinds.py."""
-    baseline: dict[str, Any] = field(default_factory=dict)
-    """What a baseline has of its own (its settings there), where not the original's."""
+    kind: str = key(
+        "c2srt",
+        (
+            "c2srt, or a baseline: mkt, lesa, biam, zs_sdl, qks; model=… on the "
+            "command line sets it with all that belongs to it"
+        ),
+    )
+    baseline: dict[str, Any] = key(
+        {}, "what a baseline has of its own (its settings there), where not the original's"
+    )
 
     def settings(self) -> Settings:
-        """What a baseline has of its own, whole. Raises UserError on what it has not."""
+        """what a baseline has of its own, whole. Raises UserError on what it has not."""
         return read_settings(self.kind, self.baseline)
 
 
@@ -61,37 +68,58 @@ class HeadConfig:
     `neighbours` means something: how much of the graph its export keeps.
     """
 
-    isr: bool = True
-    """Intra-category semantic refinement (sec. 3.3); off: the image feature of every category is
-    the global one.
-    """
-    ist: bool = True
-    """Inter-category semantic transfer (sec. 3.4); off: a category is scored by its own image
-    feature.
-    """
-    form: str = Form.TILED
-    threshold: float = 0.5
-    """α: patches are taken until their softmax scores sum to it."""
-    max_patches: int = 32
-    """N: at most this many patches a category."""
-    isr_scale: Optional[float] = None
-    """Logit scale inside the patch softmax; None: CLIP's own (100 for the released models)."""
-    pooling: str = Pooling.MEAN
-    input_layers: int = 1
-    """Depth of FFN_in (eq. 6); from the second layer on with GELU between."""
-    layers: int = 2
-    """GATv2 layers."""
-    heads: int = 8
-    """H attention heads; they split D."""
-    neighbours: int = 4
-    """K related seen categories a category hears (4 on Open Images, 16 on NUS-WIDE)."""
-    self_loops: bool = True
-    """Whether a category also hears itself."""
-    residual: bool = True
-    """h + σ(…) instead of eq. 23's σ(…) alone, so that layers can start as the identity."""
-    init: str = Init.CLIP
-    score_scale: float = 8.0
-    """Multiplies the cosine of eq. 10; margin 1 is met only when it exceeds 1."""
+    isr: bool = key(
+        True,
+        (
+            "intra-category semantic refinement (sec. 3.3); off: the image "
+            "feature of every category is the global one"
+        ),
+    )
+    ist: bool = key(
+        True,
+        (
+            "inter-category semantic transfer (sec. 3.4); off: a category is "
+            "scored by its own image feature"
+        ),
+    )
+    form: str = key(
+        Form.TILED,
+        (
+            "tiled: bounded memory | literal: the paper's steps in plain torch "
+            "and PyG, to compare with"
+        ),
+    )
+    threshold: float = key(0.5, "α: patches are taken until their softmax scores sum to it")
+    max_patches: int = key(32, "N: at most this many patches a category")
+    isr_scale: float | None = key(
+        None,
+        "logit scale inside the patch softmax; null: CLIP's own (100 for the released models)",
+    )
+    pooling: str = key(
+        Pooling.MEAN, "mean of the chosen patches | weighted by their softmax scores"
+    )
+    input_layers: int = key(
+        1, "depth of FFN_in (eq. 6); from the second layer on with GELU between"
+    )
+    layers: int = key(2, "GATv2 layers")
+    heads: int = key(8, "H attention heads; they split D")
+    neighbours: int = key(
+        4, "K related seen categories a category hears (4 on Open Images, 16 on NUS-WIDE)"
+    )
+    self_loops: bool = key(True, "whether a category also hears itself")
+    residual: bool = key(
+        True, "h + σ(…) instead of eq. 23's σ(…) alone, so that layers can start as the identity"
+    )
+    init: str = key(
+        Init.CLIP,
+        (
+            "clip: the first scores are CLIP's (W_out = 0, FFN_in = [I | 0]) | "
+            "literal: random, as the paper's text reads"
+        ),
+    )
+    score_scale: float = key(
+        8.0, "multiplies the cosine of eq. 10; margin 1 is met only when it exceeds 1"
+    )
 
     def __post_init__(self) -> None:
         self.form = Form.read("model.form", self.form)
@@ -134,13 +162,19 @@ class ModelConfig(HeadConfig, KindConfig):
     this order: kind, baseline, the head's, these.
     """
 
-    trainable_blocks: Optional[int] = 2
-    """Last blocks of the ViT that train, with ln_post and proj (2: MKT's choice); None: the whole
-    ViT.
-    """
-    tile_mib: Optional[int] = None
-    """Memory for one tile of the head, MiB; None: 256 on a CPU, a quarter of what is free on a GPU.
-    """
+    trainable_blocks: int | None = key(
+        2,
+        (
+            "last blocks of the ViT that train, with ln_post and proj (2: MKT's "
+            "choice); null: the whole ViT"
+        ),
+    )
+    tile_mib: int | None = key(
+        None,
+        ("memory for one tile of the head; null: 256 on a CPU, a quarter of what is free on a GPU"),
+        unit="MiB",
+        mark=Mark.HARMLESS,
+    )
 
     def __post_init__(self) -> None:
         check_choice("model.kind", self.kind, tuple(KINDS))
@@ -149,7 +183,7 @@ class ModelConfig(HeadConfig, KindConfig):
 
 
 class Unverified(Option):
-    """What the loss takes a category for that nobody verified."""
+    """what the loss takes a category for that nobody verified."""
 
     NEGATIVE = "negative"
     """A negative: every category that is not positive (eq. 11)."""
@@ -158,7 +192,7 @@ class Unverified(Option):
 
 
 class Reduction(Option):
-    """What an image's hinges become; the mean over images is taken of it."""
+    """what an image's hinges become; the mean over images is taken of it."""
 
     VIOLATIONS = "violations"
     """Their sum / the number of violating pairs (MKT)."""
@@ -167,7 +201,7 @@ class Reduction(Option):
 
 
 class DistillationReduction(Option):
-    """What the |differences| of a feature's D values become."""
+    """what the |differences| of a feature's D values become."""
 
     MEAN = "mean"
     """Over D (MKT)."""
@@ -179,12 +213,22 @@ class DistillationReduction(Option):
 class LossConfig:
     """Eq. 11, 2 and 12."""
 
-    unverified: str = Unverified.NEGATIVE
-    reduction: str = Reduction.VIOLATIONS
-    margin: float = 1.0
-    distillation: float = 1.0
-    """λ of eq. 12."""
-    distillation_reduction: str = DistillationReduction.MEAN
+    unverified: str = key(
+        Unverified.NEGATIVE,
+        "negative: all that is not positive (eq. 11) | ignore: only verified absences",
+    )
+    reduction: str = key(
+        Reduction.VIOLATIONS,
+        (
+            "violations: sum of an image's violating pairs / their number (MKT) "
+            "| sum: the paper's plain sum; mean over images"
+        ),
+    )
+    margin: float = key(1.0, "of the ranking loss")
+    distillation: float = key(1.0, "λ of eq. 12; 0 needs no teacher")
+    distillation_reduction: str = key(
+        DistillationReduction.MEAN, "mean over D (MKT) | norm: eq. 2's L1 norm, D times larger"
+    )
 
     def __post_init__(self) -> None:
         self.unverified = Unverified.read("loss.unverified", self.unverified)

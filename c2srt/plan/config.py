@@ -1,9 +1,10 @@
 """The keys of `c2srt plan`: an experiment, and the cluster that it is planned for."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from c2srt.errors import UserError
 from c2srt.hints import Command
+from c2srt.keys import key
 from c2srt.model.config import check_choice
 from c2srt.model.kinds import KINDS
 from c2srt.plan.hardware import Cluster
@@ -15,17 +16,53 @@ from c2srt.train import config as train
 class Config(train.Config):
     """Keys of `c2srt plan`: those of `c2srt train`, and these (configs/plan.yaml)."""
 
-    cluster: Cluster = field(default_factory=Cluster)
-    sizes: Sizes = field(default_factory=Sizes)
-    data_name: str = ""
-    gpus: list[int] | None = None
-    images: int | None = None
-    calibration: str | None = None
-    calibrate: bool = False
-    check: bool = False
-    turns: int = 5
-    clock: str = "wall"
-    json: bool = False
+    cluster: Cluster = key(
+        Cluster,
+        "h200 | h100 | a100 | cpu, and every number of it: cluster.network_gb_s=50 (see"
+        " configs/cluster/)",
+        composed=False,
+    )
+    sizes: Sizes = key(
+        Sizes,
+        "images and categories of a data set that is not there yet (configs/sizes/openimages.yaml)",
+        composed=False,
+    )
+    data_name: str = key("", "name of the data set that is planned for", follows="${data.name}")
+    gpus: list[int] | None = key(
+        None,
+        (
+            "GPUs (on cluster=cpu: workers) to compare; micro_batch is lowered "
+            "where batch / GPUs needs it"
+        ),
+    )
+    images: int | None = key(
+        None, "training images of an epoch; null: those of the shards, else sizes.train"
+    )
+    calibration: str | None = key(
+        None,
+        (
+            "measured rates, which replace those of the cluster: a JSON file, "
+            "or a page kept by c2srt check"
+        ),
+    )
+    calibrate: bool = key(
+        False, "measure this machine with the configured model, and write `calibration`"
+    )
+    check: bool = key(
+        False,
+        "calibrate on some configurations and predict others: the miniature's ViT and ViT-B/16",
+    )
+    turns: int = key(
+        5, "calibrate, check: each piece is timed this many times, in turns; the median counts"
+    )
+    clock: str = key(
+        "wall",
+        (
+            "calibrate, check: wall | cpu: CPU time by threads, on a machine "
+            "that others use at the same time"
+        ),
+    )
+    json: bool = key(False, "print one JSON object instead of tables")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,11 +5,13 @@ Nothing heavy is imported here: what reads a config need not load what it config
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 from c2srt.relations.kinds import KINDS
+from c2srt.shared_keys import shared
 
 CANDIDATES = ("shortlist", "pages")
 SOURCES = ("similarity", "words", "cooccurrence")  # of a shortlist
@@ -21,32 +23,114 @@ WORD_KINDS = ("similarity", "llm")
 class MineConfig:
     """Keys of `c2srt relations mine`, explained in configs/relations-mine.yaml."""
 
-    model: Optional[str] = None
-    url: Optional[str] = None
-    price_input: Optional[float] = None
-    price_output: Optional[float] = None
-    budget: float = 10.0
-    seen: Optional[str] = None
-    unseen: Optional[str] = None
-    targets: Optional[list[str]] = None
-    candidates: str = "shortlist"
-    size: int = 1000
-    sources: list[str] = field(default_factory=lambda: ["similarity", "words"])
-    queries: int = 1
-    form: str = "auto"
-    temperature: Optional[float] = None
-    max_output: int = 4000
-    concurrency: int = 16
-    attempts: int = 3
-    tries: int = 8
-    backoff_s: float = 1.0
-    timeout_s: float = 120.0
-    batch_export: Optional[str] = None
-    batch_import: Any = None
-    shards: str = ""
-    text: str = ""
-    out: str = ""
-    seed: int = 0
+    model: str | None = key(None, "the model's name; null: OPENAI_MODEL")
+    url: str | None = key(
+        None, "address of the API, http(s)://host/v1; null: OPENAI_BASE_URL, else OpenAI's own"
+    )
+    price_input: float | None = key(
+        None, "USD for a million prompt tokens; needed, 0 for a model of your own", unit="USD"
+    )
+    price_output: float | None = key(
+        None, "USD for a million tokens of the reply; needed", unit="USD"
+    )
+    budget: float = key(
+        10.0,
+        "USD, a hard limit over all runs of this ledger: no request is sent that could pass it",
+        unit="USD",
+    )
+    seen: str | None = key(
+        None,
+        (
+            "label list of your own: a file with a name, or MID<tab>name, a "
+            "line; null: the shards' vocabulary"
+        ),
+    )
+    unseen: str | None = key(None, "… and the categories that only receive")
+    targets: list[str] | None = key(None, "only these (MIDs or names); null: every category")
+    candidates: str = key(
+        "shortlist",
+        (
+            "shortlist: the `size` most promising seen categories | pages: all "
+            "of them, `size` a prompt"
+        ),
+    )
+    size: int = key(
+        1000,
+        (
+            "seen categories in one prompt (what a shortlist of this size "
+            "misses: c2srt/DECISIONS.md)"
+        ),
+    )
+    sources: list[str] = key(
+        ["similarity", "words"],
+        (
+            "of the shortlist, taking turns: similarity (run `c2srt text` "
+            "first), words, cooccurrence"
+        ),
+    )
+    queries: int = key(
+        1, "questions a target, each with the list shuffled anew; strengths are averaged"
+    )
+    form: str = key(
+        "auto",
+        (
+            "json: structured output | text: the paper's format | auto: json, "
+            "text where it is refused"
+        ),
+    )
+    temperature: float | None = key(None, "null: the endpoint's own")
+    max_output: int = key(
+        4000,
+        (
+            "tokens that a reply may have, a model's thinking among them; one "
+            "that is cut off is asked for again"
+        ),
+    )
+    concurrency: int = key(16, "requests under way at once", mark=Mark.HARMLESS)
+    attempts: int = key(
+        3,
+        (
+            "replies asked for until one can be read and invents no name; then "
+            "the best of them counts"
+        ),
+        mark=Mark.HARMLESS,
+    )
+    tries: int = key(
+        8,
+        "requests for one reply, over rate limits, 5xx and dropped connections",
+        mark=Mark.HARMLESS,
+    )
+    backoff_s: float = key(
+        1.0,
+        "wait before the second request, doubling up to 60; a Retry-After is obeyed instead",
+        unit="s",
+        mark=Mark.HARMLESS,
+    )
+    timeout_s: float = key(120.0, "how long a reply may take", unit="s", mark=Mark.HARMLESS)
+    batch_export: str | None = key(
+        None,
+        (
+            "folder: write the open questions as files for a batch API instead "
+            "(--batch-export FOLDER)"
+        ),
+        mark=Mark.HARMLESS,
+    )
+    batch_import: Any = key(
+        None,
+        (
+            "files or folders of results to read instead, as in [results.jsonl] "
+            "(--batch-import FILE)"
+        ),
+    )
+    shards: str = shared("shards")
+    text: str = shared("text")
+    out: str = key(
+        "",
+        "folder written: ledger.jsonl, relations.jsonl",
+        mark=Mark.HARMLESS,
+        follows="${work}/relations/mined",
+    )
+    seed: int = shared("seed")
 
     def __post_init__(self) -> None:
         for name in ("size", "queries", "max_output", "concurrency", "attempts", "tries"):
@@ -84,13 +168,19 @@ class MineConfig:
 class ReportConfig:
     """Keys of `c2srt relations report`, explained in configs/relations-report.yaml."""
 
-    graphs: Optional[list[str]] = None
-    folder: str = ""
-    neighbours: Optional[int] = None
-    draw: list[str] = field(default_factory=list)
-    shards: str = ""
-    text: str = ""
-    out: str = ""
+    graphs: list[str] | None = key(
+        None, "kinds to compare, as in [llm,similarity]; null: all that are there"
+    )
+    folder: str = key(
+        "", "where the graphs lie, a folder each, named by kind", follows="${work}/relations"
+    )
+    neighbours: int | None = key(None, "K compared; null: as many as every graph keeps")
+    draw: list[str] = key(
+        [], "categories for figure 10 (MIDs or names); none: the one that most listen to"
+    )
+    shards: str = shared("shards")
+    text: str = shared("text")
+    out: str = key("", "folder written", mark=Mark.HARMLESS, follows="${work}/relations/report")
 
     def __post_init__(self) -> None:
         if self.neighbours is not None and self.neighbours < 1:
@@ -107,15 +197,31 @@ class WordsConfig:
     mine`.
     """
 
-    neighbours: str = "similarity"
-    cache: Optional[str] = None
-    model: Optional[str] = None
-    url: Optional[str] = None
-    price_input: Optional[float] = None
-    price_output: Optional[float] = None
-    budget: float = 1.0
-    size: int = 1000
-    queries: int = 1
+    neighbours: str = key(
+        "similarity",
+        (
+            "similarity: by text, offline | llm: asks a language model, as "
+            "`c2srt relations mine` does"
+        ),
+    )
+    cache: str | None = key(
+        None,
+        "folder where they are kept; null: new-words/ in the checkpoint's folder",
+        mark=Mark.HARMLESS,
+    )
+    model: str | None = key(
+        None,
+        (
+            "llm: the keys of `c2srt relations mine` (its --help explains "
+            "them); the key is OPENAI_API_KEY"
+        ),
+    )
+    url: str | None = key(None, "as there")
+    price_input: float | None = key(None, "as there")
+    price_output: float | None = key(None, "as there")
+    budget: float = key(1.0, "USD, over all words ever asked about", unit="USD")
+    size: int = key(1000, "as there")
+    queries: int = key(1, "as there")
 
     def __post_init__(self) -> None:
         if self.neighbours not in WORD_KINDS:

@@ -18,7 +18,9 @@ import numpy as np
 
 from c2srt.artefact import Input, setting
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 from c2srt.relations.neighbours import Neighbours, no_neighbours
+from c2srt.shared_keys import shared
 from c2srt.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -38,14 +40,40 @@ class GraphConfig:
     A `relations_file` makes the graph `mined`, in a folder of that name beside `llm`.
     """
 
-    graph: str = "llm"
-    neighbours: int = 8
-    relations_file: str | None = None
-    root: str | None = None
-    shards: str = ""
-    text: str = ""
-    out: str = ""
-    seed: int = 0
+    graph: str = shared("graph")
+    neighbours: int = key(
+        8,
+        "K kept for each category, best first; training may take fewer (paper: 4, NUS-WIDE 16)",
+        follows="${oc.select:data.neighbours,<default>}",
+    )
+    relations_file: str | None = key(
+        None,
+        (
+            "graph=mined: a relations file (.jsonl, .jsonl.gz); null: what "
+            "`c2srt relations mine` wrote"
+        ),
+        mark=Mark.CONTENT,
+    )
+    root: str | None = key(
+        None,
+        (
+            "folder of the raw input; graph=llm takes its relations.jsonl if "
+            "there is one, else the shipped file that fits"
+        ),
+        follows="${oc.select:data.root,null}",
+    )
+    shards: str = shared("shards")
+    text: str = shared("text")
+    out: str = key(
+        "",
+        (
+            "folder written: neighbours.npy, edges.parquet, relations.json (of "
+            "a relations_file: …/mined)"
+        ),
+        mark=Mark.HARMLESS,
+        follows="${relations}",
+    )
+    seed: int = shared("seed")
 
     def __post_init__(self) -> None:
         if self.graph not in KINDS:

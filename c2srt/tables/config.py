@@ -1,12 +1,14 @@
 """The keys of `c2srt tables`."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.evaluation.config import PROTOCOLS
+from c2srt.keys import Mark, key
 from c2srt.model.config import check_choice
+from c2srt.shared_keys import shared
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import Table
 
@@ -15,24 +17,64 @@ from c2srt.tables.rows import Table
 class Config:
     """Keys of `c2srt tables`, explained in configs/tables.yaml."""
 
-    work: str
-    out: str
-    data: dict[str, Any] = field(default_factory=dict)
-    tables: dict[str, Table] = field(default_factory=dict)
-    seeds: int = 1
-    clips: list[list[str]] = field(default_factory=lambda: [[]])
-    seed: int = 0
-    train: bool = True
-    gpus_per_worker: float = 0
-    part: str | None = None
-    protocol: str = "per_class"
-    f1_over: str = "positive"
-    groups: str | None = None
-    shards: str = ""
-    topk: list[int] = field(default_factory=lambda: [10, 20])
-    commands: dict[str, list[str]] = field(default_factory=dict)
-    given: list[str] = field(default_factory=list)
-    """What was typed for keys that every verb shares: passed on to each command."""
+    work: str = shared("work", needed=True)
+    out: str = key(
+        MISSING,
+        "<table>.md, .tex, .csv, .json, and tables.md with all, those of earlier calls too",
+        mark=Mark.HARMLESS,
+        follows="${work}/tables",
+    )
+    data: dict[str, Any] = key({}, "the data set", composed=False)
+    tables: dict[str, Table] = key(
+        {},
+        "the tables, as the files of configs/tables describe them: 'tables=[parts]'; further"
+        " ones: time, settings",
+        composed=False,
+    )
+    seeds: int = key(1, "fine-tuning seeds on the first CLIP")
+    clips: list[list[str]] = key(
+        [[]],
+        (
+            "an entry for each CLIP: its overrides, as in "
+            "clips='[[],[\"clip.name=ViT-L-14\"]]'; number n lies in "
+            "${work}/clip-n"
+        ),
+    )
+    seed: int = shared("seed")
+    train: bool = key(True, "false: no training, only what is there", mark=Mark.HARMLESS)
+    gpus_per_worker: float = key(0, "of every training: 1 on a GPU cluster", mark=Mark.HARMLESS)
+    part: str | None = key(
+        None,
+        "2/8: this process takes the second eighth of the rows and writes no table",
+        mark=Mark.HARMLESS,
+    )
+    protocol: str = key(
+        "per_class",
+        (
+            "mAP that is shown: per_class | lesa | biam_legacy | dense (the CSV "
+            "holds all) published tables)"
+        ),
+    )
+    f1_over: str = key(
+        "positive",
+        "F1@K over images with a positive label, or over all (NUS-WIDE's published tables)",
+    )
+    groups: str | None = key(
+        None,
+        "CSV with the columns mid and group: mAP of groups of unseen categories, too",
+        follows="${oc.select:data.groups,null}",
+    )
+    shards: str = shared("shards")
+    topk: list[int] = key([10, 20], "(from data) K of F1@K", composed=False)
+    commands: dict[str, list[str]] = key(
+        {"text": [], "relations": [], "teacher": [], "train": [], "tune": [], "evaluate": []},
+        "further overrides of the verbs, as in commands.train='[\"epochs=4\"]'",
+    )
+    given: list[str] = key(
+        [],
+        "What was typed for keys that every verb shares: passed on to each command",
+        composed=False,
+    )
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)

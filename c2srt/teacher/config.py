@@ -1,10 +1,11 @@
 """What `c2srt teacher` can be told; configs/teacher.yaml explains each key to users."""
 
-from dataclasses import dataclass, field
-from typing import Optional
+from dataclasses import dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 from c2srt.view_config import ViewConfig
 
 
@@ -12,15 +13,27 @@ from c2srt.view_config import ViewConfig
 class Config:
     """Configuration of the verb `teacher`; configs/teacher.yaml explains every field."""
 
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
-    shards: str = "shards"
-    out: str = "teacher"
-    splits: list[str] = field(default_factory=lambda: ["train"])
-    seed: int = 0
-    workers: int = 2
-    batch: int = 64
-    gpus_per_worker: Optional[float] = None
+    clip: ClipConfig = shared("clip")
+    views: ViewConfig = shared("views")
+    shards: str = shared("shards", default="shards")
+    out: str = key(
+        "teacher",
+        "folder written: <shard>.npy, <shard>.json, and teacher.json when complete",
+        mark=Mark.HARMLESS,
+        follows="${teacher}",
+    )
+    splits: list[str] = key(["train"], "splits to cache", mark=Mark.HARMLESS)
+    seed: int = shared("seed")
+    workers: int = shared("workers")
+    batch: int = key(64, "views at once in a worker: memory", mark=Mark.HARMLESS)
+    gpus_per_worker: float | None = key(
+        None,
+        (
+            "share of a GPU for each worker; null: an even share of what the "
+            "cluster has (0 without GPUs). busier"
+        ),
+        mark=Mark.HARMLESS,
+    )
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.batch < 1:

@@ -1,11 +1,11 @@
-"""What a verb is told of its record."""
+"""what a verb is told of its record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 from c2srt.tracking.redact import has_credentials, redacted
 from c2srt.tracking.sqlite import address_of
 
@@ -14,20 +14,34 @@ from c2srt.tracking.sqlite import address_of
 class TrackingConfig:
     """Where MLflow records the run."""
 
-    uri: Optional[str] = None
-    """MLflow tracking URI; None: MLFLOW_TRACKING_URI, else a sqlite file in `work`."""
-    experiment: str = "c2srt"
-    name: Optional[str] = None
-    """Name of the run; None: MLflow invents one."""
-    parent: Optional[str] = None
-    """Name of a run that this one becomes a child of, made if absent: seeds and ablations of one
-    table.
-    """
-    model: bool = True
-    """Whether the finished model is logged, a copy of <out>/model that `mlflow models serve` takes.
-    """
-    register: Optional[str] = None
-    """Name under which the model is registered, too."""
+    uri: str | None = key(
+        None,
+        "MLflow tracking URI; null: MLFLOW_TRACKING_URI, else a sqlite file in `work`",
+        mark=Mark.HARMLESS,
+    )
+    experiment: str = key(
+        "c2srt", "MLflow's experiment", mark=Mark.HARMLESS, follows="${data.name}"
+    )
+    name: str | None = key(None, "name of the run; null: MLflow invents one", mark=Mark.HARMLESS)
+    parent: str | None = key(
+        None,
+        (
+            "name of a run that this one becomes a child of, made if absent: "
+            "seeds and ablations of one table"
+        ),
+        mark=Mark.HARMLESS,
+    )
+    model: bool = key(
+        True,
+        (
+            "whether the finished model is logged, a copy of <out>/model that "
+            "`mlflow models serve` takes"
+        ),
+        mark=Mark.HARMLESS,
+    )
+    register: str | None = key(
+        None, "name under which the model is registered, too", mark=Mark.HARMLESS
+    )
 
     def __post_init__(self) -> None:
         if self.uri and has_credentials(self.uri):

@@ -1,14 +1,15 @@
 """Everything `c2srt train` is told, and the quantities that follow from it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
-from typing import Optional
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.files import hash_of
+from c2srt.keys import Mark, deciding, from_plain, key
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
 from c2srt.order import Deal
+from c2srt.shared_keys import shared
 from c2srt.tracking.config import TrackingConfig
 from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.view_config import ViewConfig
@@ -19,88 +20,176 @@ STOP_FILE, SUMMARY = "stop", "train.json"
 FINISHED, STOPPED = "finished", "stopped"
 """States of a run, in its summary."""
 
-# Changing these does not change what a finished step was, nor which samples the next ones take;
-# every other difference to a checkpoint is refused. Folders are compared by the hash of what lies
-# in them.
-HARMLESS = (
-    "epochs",
-    "steps",
-    "log_every",
-    "checkpoint_every",
-    "keep_last",
-    "validate_every",
-    "validation_images",
-    "workers",
-    "micro_batch",
-    "zero",
-    "offload",
-    "loader_workers",
-    "max_failures",
-    "max_nonfinite",
-    "gpus_per_worker",
-    "cpus_per_worker",
-    "min_workers",
-    "start_timeout",
-    "collective_timeout",
-    "record_samples",
-    "tracking",
-    "work",
-    "shards",
-    "text",
-    "relations",
-    "teacher",
-    "clip",
-    "out",
-)
-
 
 @dataclass
 class Config:
-    """Configuration of the verb `train`; configs/train.yaml explains every field and holds the
-    defaults.
+    """Keys of `c2srt train`.
+
+    Changing a harmless one (c2srt/keys.py) does not change what a finished step was, nor which
+    samples the next ones take; every other difference to a checkpoint is refused. Folders are
+    compared by the hash of what lies in them.
     """
 
-    shards: str
-    text: str
-    relations: str
-    teacher: str
-    work: str
-    out: str
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
-    seed: int = 0
-    workers: int = 2
-    min_workers: Optional[int] = None
-    gpus_per_worker: float = 0
-    cpus_per_worker: float = 1
-    loader_workers: int = 1
-    max_failures: int = 3
-    start_timeout: float = 300
-    collective_timeout: float = 600
-    epochs: int = 8
-    steps: Optional[int] = None
-    batch: int = 64
-    micro_batch: int = 8
-    lr: float = 1e-3
-    head_lr: Optional[float] = None
-    weight_decay: float = 5e-3
-    layer_decay: float = 0.65
-    warmup: float = 0.05
-    clip_grad_norm: float = 1.0
-    precision: str = "fp32"
-    zero: int = 0
-    offload: bool = False
-    deterministic: bool = False
-    max_nonfinite: int = 20
-    checkpoint_every: int = 500
-    keep_last: int = 2
-    validate_every: int = 0
-    validation_images: int = 2000
-    log_every: int = 20
-    record_samples: bool = False
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    shards: str = shared("shards", needed=True)
+    text: str = shared("text", needed=True)
+    relations: str = shared("relations", needed=True)
+    teacher: str = shared("teacher", needed=True)
+    work: str = shared("work", needed=True)
+    out: str = key(MISSING, "folder written", mark=Mark.HARMLESS, follows="${work}/train")
+    seed: int = shared("seed")
+    workers: int = shared("workers")
+    clip: ClipConfig = shared("clip")
+    views: ViewConfig = shared("views")
+    epochs: int = key(8, "passes over the training images", mark=Mark.HARMLESS, group="schedule")
+    steps: int | None = key(
+        None, "optimizer updates instead of whole epochs", mark=Mark.HARMLESS, group="schedule"
+    )
+    batch: int = key(
+        64,
+        (
+            "images of one update over all workers; accumulation = batch / "
+            "(micro_batch × workers), rounded up"
+        ),
+        group="schedule",
+    )
+    micro_batch: int = key(
+        8, "images at once on one worker, at most: memory", mark=Mark.HARMLESS, group="schedule"
+    )
+    lr: float = key(
+        0.001,
+        (
+            "AdamW's peak learning rate: the ViT's output side (and the head's, "
+            "when head_lr is null)"
+        ),
+        group="optimizer",
+    )
+    head_lr: float | None = key(
+        None, "AdamW's peak learning rate of the head; null: lr", group="optimizer"
+    )
+    weight_decay: float = key(0.005, "not on vectors and biases", group="optimizer")
+    layer_decay: float = key(
+        0.65, "learning rate × this for each block further from the output", group="optimizer"
+    )
+    warmup: float = key(
+        0.05,
+        "share of the steps with a rising learning rate; then half a cosine down",
+        group="optimizer",
+    )
+    clip_grad_norm: float = key(1.0, "0: no clipping", group="optimizer")
+    precision: str = key(
+        "fp32", "fp32 | bf16 | fp16 (master weights are fp32 in any case)", group="engine"
+    )
+    zero: int = key(
+        0,
+        (
+            "DeepSpeed's ZeRO stage 0-3: what is sharded over workers (1 "
+            "optimizer, 2 + gradients, 3 + weights)"
+        ),
+        mark=Mark.HARMLESS,
+        group="engine",
+    )
+    offload: bool = key(
+        False,
+        "optimizer state and update in CPU memory (zero 1-3)",
+        mark=Mark.HARMLESS,
+        group="engine",
+    )
+    deterministic: bool = key(
+        False, "only deterministic GPU kernels (a CPU run is deterministic anyway)", group="engine"
+    )
+    model: ModelConfig = key(
+        ModelConfig,
+        "C²SRT's network; every ablation of the paper is a value here (c2srt/model/config.py)",
+        group="model and loss",
+    )
+    loss: LossConfig = key(
+        LossConfig, "the ranking loss and distillation (eq. 11, 2 and 12)", group="model and loss"
+    )
+    checkpoint_every: int = key(
+        500,
+        "updates between checkpoints (the last update always saves one)",
+        mark=Mark.HARMLESS,
+        group="checkpoints",
+    )
+    keep_last: int = key(2, "checkpoints kept", mark=Mark.HARMLESS, group="checkpoints")
+    validate_every: int = key(
+        0,
+        (
+            "updates between validations (0: none); the best by mAP over seen "
+            "categories goes to <out>/best"
+        ),
+        mark=Mark.HARMLESS,
+        group="validation",
+    )
+    validation_images: int = key(
+        2000,
+        "at most this many images of the validation split",
+        mark=Mark.HARMLESS,
+        group="validation",
+    )
+    loader_workers: int = key(
+        1,
+        "decoding processes of each worker; 0: in the worker itself",
+        mark=Mark.HARMLESS,
+        group="loader",
+    )
+    gpus_per_worker: float = key(0, "1 on a GPU cluster", mark=Mark.HARMLESS, group="workers")
+    cpus_per_worker: float = key(
+        1,
+        "what Ray reserves for each; 1 + loader_workers where other jobs share the cluster",
+        mark=Mark.HARMLESS,
+        group="workers",
+    )
+    min_workers: int | None = key(
+        None,
+        (
+            "go on with as few as these after start_timeout, when nodes are "
+            "gone; null: all workers are needed"
+        ),
+        mark=Mark.HARMLESS,
+        group="fault tolerance",
+    )
+    start_timeout: float = key(
+        300,
+        "how long to wait for the cluster to have room for the workers",
+        unit="s",
+        mark=Mark.HARMLESS,
+        group="fault tolerance",
+    )
+    collective_timeout: float = key(
+        600,
+        "silence of a worker (stopped, hung, cut off) after which all are started again",
+        unit="s",
+        mark=Mark.HARMLESS,
+        group="fault tolerance",
+    )
+    max_failures: int = key(
+        3,
+        "failures in a row without a newer checkpoint before giving up",
+        mark=Mark.HARMLESS,
+        group="fault tolerance",
+    )
+    max_nonfinite: int = key(
+        20,
+        "updates left out in a row, for a non-finite loss or gradient, before the run stops",
+        mark=Mark.HARMLESS,
+        group="fault tolerance",
+    )
+    log_every: int = key(
+        20,
+        "updates between entries in metrics.jsonl and MLflow",
+        mark=Mark.HARMLESS,
+        group="tracking",
+    )
+    record_samples: bool = key(
+        False,
+        "the image ids of every update in <out>/samples, for audits",
+        mark=Mark.HARMLESS,
+        group="tracking",
+    )
+    tracking: TrackingConfig = key(
+        TrackingConfig, "where MLflow records the run", mark=Mark.HARMLESS, group="tracking"
+    )
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
@@ -173,7 +262,7 @@ class Config:
 
     def identity(self) -> dict:
         """The settings that decide what a step does: those that a checkpoint must agree with."""
-        return {name: value for name, value in self.settings().items() if name not in HARMLESS}
+        return deciding(self)
 
     def hash(self) -> str:
         return hash_of(self.identity())
@@ -185,20 +274,8 @@ class Config:
 
 def from_settings(settings: dict) -> Config:
     """The Config that `settings()` was taken from. Raises UserError if it is of another version."""
-    nested = {
-        "clip": ClipConfig,
-        "model": ModelConfig,
-        "loss": LossConfig,
-        "views": ViewConfig,
-        "tracking": TrackingConfig,
-    }
     try:
-        return Config(
-            **{
-                name: nested[name](**value) if name in nested else value
-                for name, value in settings.items()
-            }
-        )
+        return from_plain(Config, settings)
     except (TypeError, AttributeError) as error:
         raise UserError(
             f"the checkpoint's settings are not those of this version ({error}): train again"

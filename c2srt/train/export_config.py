@@ -1,13 +1,18 @@
 """What `c2srt export` can be told."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
+
+from c2srt.keys import Mark, key
 
 
 @dataclass
 class Config:
     """Configuration of the verb `export`."""
 
-    checkpoint: str
-    """A checkpoint's folder, or the folder of a training (its newest checkpoint)."""
-    out: str
-    """Folder written."""
+    checkpoint: str = key(
+        MISSING,
+        "a checkpoints/step-… folder, or a training's folder: its newest checkpoint",
+        mark=Mark.CONTENT,
+        follows="${work}/train",
+    )
+    out: str = key(MISSING, "folder written", mark=Mark.HARMLESS, follows="${work}/export")

@@ -1,0 +1,119 @@
+"""One field of a verb's dataclass: its default, its help, its unit, and what it is to the result.
+
+The dataclasses are the one source of these: Hydra composes the defaults (`defaults`), `--help`
+prints them (c2srt/manual.py), and what a checkpoint or an export must agree with follows from the
+marks (`deciding`). The files in configs/ only choose groups and hold what a group sets otherwise.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+NEEDED = "???"
+"""Hydra's and OmegaConf's word for a value that must be given."""
+
+
+class Mark(Enum):
+    """What another value of a key does to what the verb makes."""
+
+    DECIDES = "decides the result"
+    HARMLESS = "does not change the result: how fast, how often, how long, where to"
+    CONTENT = "where it lies changes nothing; what lies there decides, by its hash"
+
+
+def key(
+    default: Any = MISSING,
+    about: str = "",
+    *,
+    unit: str = "",
+    mark: Mark = Mark.DECIDES,
+    follows: str | None = None,
+    group: str = "",
+    composed: bool = True,
+) -> Any:
+    """A field. `default` may be a class, a list or a dictionary: every config gets its own.
+
+    `follows` is the default on the command line, where that follows from other keys or is needed
+    (`???`); `<default>` in it stands for `default`. `composed=False`: the value comes from a group
+    in configs/, or the field is no key at all. `group` is the heading that `--help` shows it under.
+    """
+    metadata = {
+        "about": about,
+        "unit": unit,
+        "mark": mark,
+        "follows": follows,
+        "group": group,
+        "composed": composed,
+    }
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: deepcopy(default), metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def same_as(cls: type, name: str, default: Any = None, needed: bool = False) -> Any:
+    """The field `name` of another dataclass, composed there: its help and mark, and its default
+    (or this one, or none at all: `needed`).
+    """
+    known = next(each for each in fields(cls) if each.name == name)
+    metadata = {**known.metadata, "composed": False}
+    if needed:
+        return field(metadata=metadata)
+    if default is not None:
+        return field(default=default, metadata=metadata)
+    if known.default_factory is not MISSING:
+        return field(default_factory=known.default_factory, metadata=metadata)
+    return field(default=known.default, metadata=metadata)
+
+
+def defaults(cls: type, beside: type | None = None) -> dict[str, Any]:
+    """What Hydra composes for a dataclass, nested ones included, in the order of the fields;
+    without those that `beside`, a parent, has.
+    """
+    other = {each.name for each in fields(beside)} if beside else set()
+    return {
+        each.name: default_of(each)
+        for each in fields(cls)
+        if each.metadata.get("composed") and each.name not in other
+    }
+
+
+def default_of(each: Field) -> Any:
+    """One field's default on the command line."""
+    follows = each.metadata["follows"]
+    if follows is not None:
+        return follows.replace("<default>", str(each.default))
+    if each.default_factory is MISSING:
+        return NEEDED if each.default is MISSING else plain(each.default)
+    factory: Callable[[], Any] = each.default_factory
+    return defaults(factory) if is_dataclass(factory) else plain(factory())
+
+
+def plain(value: Any) -> Any:
+    """A word of an enumeration as text."""
+    return str(value) if isinstance(value, str) else value
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """The keys of a config that decide the result, as plain values."""
+    marked = {each.name for each in fields(config) if each.metadata["mark"] is Mark.DECIDES}
+    return {name: value for name, value in asdict(config).items() if name in marked}
+
+
+def from_plain(cls: type[T], values: dict[str, Any]) -> T:
+    """The config that `asdict` made these values of. Raises TypeError on other names."""
+    nested = {
+        each.name: each.default_factory
+        for each in fields(cls)
+        if is_dataclass(each.default_factory)
+    }
+    return cls(
+        **{
+            name: from_plain(nested[name], value) if name in nested else value
+            for name, value in values.items()
+        }
+    )

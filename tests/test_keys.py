@@ -1,0 +1,139 @@
+"""The dataclasses of the verbs as the one source of defaults, help and marks."""
+
+import subprocess
+import sys
+from dataclasses import asdict, fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from c2srt.cli import VERBS
+from c2srt.compose import leaves, plain_defaults
+from c2srt.keys import Mark, deciding, defaults, from_plain, key
+from c2srt.shared_keys import SharedKeys
+from c2srt.train.config import Config, from_settings
+from c2srt.tune_config import Config as TuneConfig
+from c2srt.verb_keys import CLASSES, config_class
+from sharding.config import Config as ShardConfig
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "open_clip", "polars", "ray", "mlflow", "deepspeed")
+PATHS = dict.fromkeys(("shards", "text", "relations", "teacher", "work", "out"), "/w")
+DECIDING = {
+    "model",
+    "loss",
+    "views",
+    "seed",
+    "batch",
+    "lr",
+    "head_lr",
+    "weight_decay",
+    "layer_decay",
+    "warmup",
+    "clip_grad_norm",
+    "precision",
+    "deterministic",
+}
+"""Of `c2srt train`: what a checkpoint of any version must agree with."""
+
+
+def test_what_makes_two_trainings_the_same():
+    config = Config(**PATHS)
+    assert set(config.identity()) == DECIDING
+    assert config.identity() == {name: asdict(config)[name] for name in DECIDING}
+
+
+def test_what_makes_two_tunings_the_same():
+    config = TuneConfig(checkpoint="m", shards="s", out="o")
+    assert set(deciding(config)) - {"epochs", "steps"} == {
+        "template",
+        "batch",
+        "lr",
+        "seed",
+        "views",
+    }
+
+
+def test_what_decides_a_shard_s_bytes():
+    assert ShardConfig().settings() == {
+        "images_per_shard": 10_000,
+        "resize": 256,
+        "quality": 90,
+        "unlabelled": "skip",
+        "max_pixels": 100_000_000,
+        "max_bytes": 64 << 20,
+    }
+
+
+def test_the_recorded_settings_make_the_config_again():
+    config = Config(**PATHS, lr=3e-3)
+    again = from_settings(config.settings())
+    assert again == config and type(again.model) is type(config.model)
+    assert from_plain(Config, asdict(config)) == config
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_key_has_its_help_and_one_of_three_marks(verb):
+    def walk(cls: type) -> None:
+        for each in fields(cls):
+            assert isinstance(each.metadata["mark"], Mark), each.name
+            assert each.metadata["about"] or each.name == "given", each.name
+            if is_dataclass(each.default_factory) and each.name not in ("cluster", "sizes"):
+                walk(each.default_factory)
+
+    walk(config_class(verb))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_verb_s_yaml_holds_groups_and_what_it_sets_otherwise(path):
+    """A default of the dataclass does not stand there again."""
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = defaults(SharedKeys) | defaults(config_class(path.stem))
+    assert {name: value for name, value in own.items() if known.get(name) == value} == {}
+
+
+@pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
+def test_a_schedule_holds_what_differs_from_the_defaults(data):
+    text = files("configs").joinpath(f"schedule/{data}.yaml").read_text(encoding="utf-8")
+    known = leaves(OmegaConf.create(defaults(Config)))
+    own = leaves(OmegaConf.create(yaml.safe_load(text)))
+    assert own and {name: value for name, value in own.items() if known[name] == value} == {}
+
+
+def test_a_default_is_what_is_composed():
+    composed = plain_defaults("evaluate")
+    assert composed["bootstrap"] == config_class("evaluate")(out="x").bootstrap
+    assert composed["out"] == "${work}/evaluation"
+
+
+def test_each_config_gets_its_own_list():
+    first, second = ShardConfig(), ShardConfig()
+    first.splits.append("more")
+    assert second.splits == ["train", "validation", "test"]
+    assert key([1]).default_factory() == [1]
+
+
+def test_a_verb_s_keys_import_nothing_heavy():
+    """So a mistyped key or a wrong path costs no library."""
+    code = (
+        "import sys; from c2srt.verb_keys import CLASSES, config_class\n"
+        "for verb in CLASSES: config_class(verb)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert said.stdout.decode().strip() == "[]"
+    assert set(CLASSES) == set(VERBS)
+
+
+def test_the_overview_imports_neither_hydra_nor_numpy():
+    code = (
+        "import sys; from c2srt import cli; cli.main(['--help'])\n"
+        "print([name for name in ('hydra', 'omegaconf', 'numpy') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert said.stdout.decode().splitlines()[-1] == "[]"
