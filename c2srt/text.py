@@ -79,7 +79,7 @@ def run(config: Config) -> None:
 def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_from: dict) -> None:
     """Embeds the prompts and writes the two files."""
     templates = made_from["templates"]
-    clip.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    clip.to("cuda" if torch.cuda.is_available() else "cpu")
     cut = count_cut(clip, list(vocabulary.names), templates)
     if cut:
         print(

@@ -77,7 +77,7 @@ def run(config: Config) -> None:
         vocabulary, index.vocabulary, index.folder / "index.json", Command("shard")
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    exported.model.to(device), exported.clip.model.to(device)
+    exported.model.to(device), exported.clip.to(device)
     context = Context.of(exported.clip, template_of(config, exported))
     with writing(out):
         losses = tune_and_save(config, exported, context, index, steps, key)

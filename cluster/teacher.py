@@ -142,7 +142,7 @@ def frozen(name: str, pretrained: str, device: str) -> Clip:
         "high"
     )  # TF32 on a GPU: as many mantissa bits as the float16 that is stored
     clip = load_clip(ClipConfig(name, pretrained))
-    clip.model.to(device)
+    clip.to(device)
     return clip
 
 

@@ -825,5 +825,5 @@ def test_each_trains_in_the_real_loop_on_two_ranks_and_its_export_scores(tmp_pat
             load_file(tmp_path / kind / "model" / "model.safetensors"),
         )
         assert exported.scores(batch(2)[0])[0].isfinite().all()
-        clip_proj = tiny_clip(tmp_path).visual.proj
+        clip_proj = tiny_clip(tmp_path).tower.proj
         assert torch.equal(start["visual.proj"], clip_proj) == (kind not in ("mkt", "zs_sdl"))

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.tower import normalise
 from c2srt.demo import measure, picture, pretrain, run, table
 from c2srt.demo.captions import captioned_chunk, captioned_picture
 from c2srt.demo.draw import SIZE, random_picture, render
@@ -179,7 +180,7 @@ def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_pa
         torch.tensor(clip.std),
     )
     with torch.no_grad():
-        patches, features = patches_and_global(clip.visual, images)
+        patches, features = clip.tower(images)
         text = clip.encode_text(clip.tokenize(captions))
         own = torch.cosine_similarity(features, text, dim=-1).mean()
         other = torch.cosine_similarity(features, text.roll(1, 0), dim=-1).mean()

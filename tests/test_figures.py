@@ -341,7 +341,7 @@ def test_a_map_is_grad_cam_s_formula_and_differs_between_categories(inputs, numb
     )
     for column in (0, SEEN):
         kept = []
-        block = viewer.vit.transformer.resblocks[1]
+        block = viewer.tower.blocks[1]
         hook = block.register_forward_hook(
             lambda *call, kept=kept: kept.append(call[2]) or call[2].retain_grad()
         )

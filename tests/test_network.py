@@ -8,14 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from c2srt.backbone.clip import (
-    build_outline,
-    check_tokenizer,
-    load_clip,
-    normalise,
-    patches_and_global,
-)
+from c2srt.backbone.clip import build_outline, load_clip
 from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.tokens import tokenizer_of
+from c2srt.backbone.tower import normalise
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.export.write import save_export
@@ -152,9 +148,9 @@ def test_text_towers_with_other_tokens_are_refused_before_they_are_built():
         if "timm_model_name" not in config["vision_cfg"]
     }
     for name in set(native) - {name for names in FOREIGN.values() for name in names}:
-        check_tokenizer(native[name])
+        tokenizer_of(native[name])
     with pytest.raises(UserError, match="knows 1,000 tokens"):
-        check_tokenizer({"text_cfg": {"vocab_size": 1000}})
+        tokenizer_of({"text_cfg": {"vocab_size": 1000}})
 
 
 def test_an_export_that_names_a_model_of_the_hub_is_refused(clip, tmp_path):
@@ -176,7 +172,7 @@ def test_an_export_that_names_a_model_of_the_hub_is_refused(clip, tmp_path):
 
 def test_the_tower_gives_clips_own_features(clip):
     pixels = normalise(batch()[0], torch.tensor(clip.mean), torch.tensor(clip.std))
-    patches, global_ = patches_and_global(clip.visual, pixels)
+    patches, global_ = clip.tower(pixels)
     found = model_of(clip).tower(pixels)
     torch.testing.assert_close(found[0], patches)
     torch.testing.assert_close(found[1], global_)
@@ -186,7 +182,7 @@ def test_the_tower_gives_clips_own_features(clip):
 def test_building_a_student_leaves_the_clip_as_it_was(clip):
     before = clip.hash
     model_of(clip)
-    assert clip.visual.proj is not None
+    assert clip.tower.proj is not None
     del clip.__dict__["hash"]
     assert clip.hash == before
 
@@ -235,9 +231,7 @@ def test_parameter_depth_counts_from_the_output(clip):
 
 def test_online_and_cached_teachers_give_the_same_loss(clip):
     pixels, labels, _, weights = batch()
-    cached = patches_and_global(
-        clip.visual, normalise(pixels, torch.tensor(clip.mean), torch.tensor(clip.std))
-    )[1]
+    cached = clip.tower(normalise(pixels, torch.tensor(clip.mean), torch.tensor(clip.std)))[1]
     moved = model_of(clip, online=True)
     with torch.no_grad():
         moved.tower.proj.mul_(1.5)
@@ -363,7 +357,7 @@ def test_weights_load_from_local_safetensors_and_torch_files(clip, tmp_path):
     from safetensors.torch import save_file
 
     name = tiny_clip_config(tmp_path).name
-    state = {key: tensor + 0.01 for key, tensor in clip.model.state_dict().items()}
+    state = {key: tensor + 0.01 for key, tensor in clip.state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     torch.save(state, tmp_path / "weights.pt")
     one, two = (

@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from c2srt.backbone.clip import build_model
 from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.vit import VitTower
 from c2srt.cli import main
 from c2srt.compose import compose_verb, to_config
 from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
-from c2srt.model.network import ImageTower
 from c2srt.plan.calibrate import slope
 from c2srt.plan.config import Config
 from c2srt.plan.estimate import Estimate, estimate
@@ -55,16 +55,15 @@ def clip_of(
     return ClipConfig(str(path), "random")
 
 
-def real_tower(clip: ClipConfig, trainable_blocks: int | None) -> ImageTower:
+def real_tower(clip: ClipConfig, trainable_blocks: int | None) -> VitTower:
     with open(clip.name) as file:
         visual = build_model(json.load(file)).visual
-    visual.output_tokens = True
-    tower = ImageTower(visual)
+    tower = VitTower(visual)
     tower.freeze(trainable_blocks)
     return tower.train()
 
 
-def backward(tower: ImageTower, pixels: torch.Tensor) -> None:
+def backward(tower: VitTower, pixels: torch.Tensor) -> None:
     patches, global_ = tower(pixels)
     (patches.sum() + global_.sum()).backward()
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.tower import normalise
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.loader import LoaderConfig, train_batches
@@ -109,7 +110,7 @@ def test_the_cached_feature_is_the_teachers_of_the_very_pixels_in_the_batch(work
     assert {batch.epoch for batch in batches} == {0, 1, 2, 3}  # three views, then the first again
     for batch in batches:
         assert batch.teacher.dtype == torch.float16 and batch.teacher.shape == (4, 16)
-        expected = patches_and_global(clip.visual, normalise(batch.images, mean, std))[1]
+        expected = clip.tower(normalise(batch.images, mean, std))[1]
         torch.testing.assert_close(batch.teacher.float(), expected, atol=2e-3, rtol=2e-3)
 
 
@@ -197,7 +198,7 @@ def test_count_0_caches_the_centre_view(work, cluster):
         load_clip(config.clip),
     )
     pixels = torch.stack([centre_pixels(decode(reader.jpeg(sample)), 32) for sample in range(5)])
-    expected = teacher.global_features(clip, pixels)
+    expected = clip.images.global_features(pixels)
     torch.testing.assert_close(
         torch.from_numpy(features[0].copy()).float(), expected, atol=2e-3, rtol=2e-3
     )
@@ -266,7 +267,7 @@ def test_a_feature_beyond_half_precision_is_refused_and_nothing_is_marked(
     work, tmp_path, monkeypatch, value
 ):
     clip, index = load_clip(config_of(work).clip), load_index(work / "shards")
-    clip.visual.proj.data[0, 0] = value
+    clip.tower.proj.data[0, 0] = value
     with pytest.raises(
         UserError, match=r"feature of image 000{14} in .*train-000000.tar is beyond half precision"
     ):

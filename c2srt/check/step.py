@@ -76,7 +76,7 @@ def make_student(case: Case, shape: Shape, form: str = "tiled", unseen: int = 0)
 
 def make_batch(case: Case, student: C2SRT, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """images, labels, teacher's features, weights."""
-    size, width = student.tower.vit.image_size[0], student.tower.proj.shape[1]
+    size, width = student.tower.image_size, student.tower.width
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=case.device)
     labels = torch.zeros(count, case.sizes.categories, dtype=torch.int8, device=case.device)
     labels[:, :2], labels[:, 2] = 1, -1
@@ -112,7 +112,7 @@ class Step:
     def tile_images(self) -> int:
         """Images of a tile, as the planner would cut the next step."""
         graph = self.student.graph_on(self.batch[0].device).first(self.student.seen_count)
-        like = self.student.tower.proj.detach()
+        like = next(self.student.tower.parameters()).detach()
         return self.student.plan(len(self.batch[0]), graph, like).images
 
 
@@ -210,15 +210,13 @@ def profiled(case: Case, call: Callable[[], None]) -> tuple[dict[str, int], dict
 
 def throughput(case: Case) -> Iterator[dict]:
     """Teacher features of uint8 images, and scores over all categories, at the largest batch."""
-    from c2srt.teacher.cache import global_features
-
     sizes, batch = case.sizes, case.sizes.batches[0]
     student = make_student(case, sizes.base, unseen=sizes.unseen)
     images = make_batch(case, student, batch)[0]
     clip = make_clip(case, sizes.base)
-    clip.model.to(case.device)
+    clip.to(case.device)
     for what, call in (
-        ("teacher, fp32", lambda: global_features(clip, images)),
+        ("teacher, fp32", lambda: clip.images.global_features(images)),
         (
             f"predict, {case.best}, {sizes.categories + sizes.unseen} categories",
             lambda: student.scores(images),

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
+from c2srt.backbone.clip import Clip
 from c2srt.demo.words import categories
 from c2srt.errors import UserError
 from c2srt.evaluation.part import GZSL, ZSL, measure
@@ -90,11 +90,7 @@ def label_row(labels: SampleLabels, index: dict[str, int]) -> np.ndarray:
 @torch.no_grad()
 def clip_scores(clip: Clip, text: Tensor, images: Tensor) -> np.ndarray:
     """Zero-shot cosine of CLIP's global feature with text features [C, D]: float32 [N, C]."""
-    mean, std = torch.tensor(clip.mean), torch.tensor(clip.std)
-    features = [
-        patches_and_global(clip.visual, normalise(part, mean, std))[1]
-        for part in images.split(AT_ONCE)
-    ]
+    features = [clip.images.global_features(part) for part in images.split(AT_ONCE)]
     return (F.normalize(torch.cat(features), dim=-1) @ text.T).numpy()
 
 

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from c2srt.backbone.clip import build_model, frozen_clip, normalise
+from c2srt.backbone.clip import build_model
 from c2srt.backbone.miniature import MODEL, SIZE
+from c2srt.backbone.tokens import tokenizer_of
+from c2srt.backbone.tower import normalise
 from c2srt.demo.captions import FORMS, ICONIC, captioned_chunk
 from c2srt.demo.raw import chunks, in_processes
 from c2srt.demo.words import categories
@@ -149,9 +151,10 @@ def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
     and token rows.
     """
     config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], "patch_dropout": PATCH_DROPOUT}}
-    clip = frozen_clip(build_model(config), config, MEAN, STD)
-    used, rows = clip.tokenize(captions).unique(return_inverse=True)
-    model = clip.model.requires_grad_(True).train()
+    tokens = tokenizer_of(config)(captions, MODEL["text_cfg"]["context_length"])
+    used, rows = tokens.unique(return_inverse=True)
+    model = build_model(config).train()
+    model.visual.output_tokens = True
     model.token_embedding = nn.Embedding(len(used), MODEL["text_cfg"]["width"])
     nn.init.normal_(model.token_embedding.weight, std=0.02)
     return model, rows, used

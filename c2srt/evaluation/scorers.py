@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.backbone.clip import load_clip, normalise, patches_and_global
+from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.evaluation.config import COSINE, SOFTMAX
 from c2srt.export.files import identity as export_identity
@@ -83,20 +83,14 @@ class ClipScorer:
     def __init__(self, subject: Subject, device: torch.device) -> None:
         clip = load_clip(subject.clip)
         self.text = load_text(Path(subject.text), subject.vocabulary, clip.hash).to(device)
-        self.visual, self.size, self.device = clip.visual.to(device), clip.image_size, device
-        self.mean, self.std = (
-            torch.tensor(clip.mean, device=device),
-            torch.tensor(clip.std, device=device),
-        )
+        self.images, self.size, self.device = clip.images.to(device), clip.image_size, device
         self.scale = clip.logit_scale if subject.form == SOFTMAX else None
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
         """As `ModelScorer.scores`."""
-        _, global_ = patches_and_global(
-            self.visual, normalise(images.to(self.device), self.mean, self.std)
-        )
-        cosine = F.normalize(global_.float(), dim=-1) @ self.text.T
+        global_ = self.images.global_features(images.to(self.device))
+        cosine = F.normalize(global_, dim=-1) @ self.text.T
         return (
             cosine if self.scale is None else (self.scale * cosine).log_softmax(1)
         ).cpu().numpy(), None

@@ -8,6 +8,8 @@ model.safetensors   float32: `visual.*` (the student's tower, open_clip names), 
 config.json         {"format": 1, "model": ModelConfig,
                     "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
                     "templates": […], "made_from": {…}}
+tokenizer/          only where the text tower reads another tokenizer than CLIP's own: the files of
+                    that one; config.json's clip then has its hash as "tokenizer"
 """
 
 from contextlib import suppress
@@ -19,7 +21,7 @@ from c2srt.hints import Command
 from c2srt.opened import read_json
 
 FORMAT = 1
-MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+MODEL_FILE, CONFIG_FILE, TOKENIZER = "model.safetensors", "config.json", "tokenizer"
 MADE_BY = Command("export")
 SHOWN = 3
 
@@ -37,7 +39,7 @@ def is_only_export(folder: Path) -> bool:
     """Whether the folder holds an export of ours and nothing else, so that another may take its
     place: other programs' models lie in files of the same names.
     """
-    if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE}:
+    if not {path.name for path in folder.iterdir()} <= {MODEL_FILE, CONFIG_FILE, TOKENIZER}:
         return False
     with suppress(UserError):
         return {"format", "model", "clip", "vocabulary"} <= read_json(

@@ -12,8 +12,9 @@ from torch import Tensor
 from c2srt.amounts import Within
 from c2srt.backbone.clip import Clip, build_model, frozen_clip
 from c2srt.backbone.ensemble import embed
+from c2srt.backbone.tokens import Tokenizer, tokenizer_of
 from c2srt.errors import UserError
-from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE
+from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, TOKENIZER
 from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
@@ -35,6 +36,7 @@ class ClipFile:
     mean: Three
     std: Three
     hash: str
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def load_export(folder: Path) -> Exported:
         vocabulary = Vocabulary(tuple(listed["mids"]), tuple(listed["names"]), listed["seen_count"])
         config = ModelConfig(**content["model"])
         expected = shapes_of(clip_part["config"])
+        tokenizer = read_tokenizer(folder / TOKENIZER, clip_part)
     except UserError as error:
         raise wrong(path, f"describes no model ({error})", MADE_BY) from error
     check_shapes(tensors_path, expected, vocabulary, content)
@@ -147,7 +150,9 @@ def load_export(folder: Path) -> Exported:
             else None
         )
         clip_model.load_state_dict(tensors, strict=True)
-        clip = frozen_clip(clip_model, clip_part["config"], clip_part["mean"], clip_part["std"])
+        clip = frozen_clip(
+            clip_model, tokenizer, clip_part["config"], clip_part["mean"], clip_part["std"]
+        )
         model = build_student(clip, config, LossConfig(), graph, vocabulary.seen_count)
         model.head.load_state_dict(
             {name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True
@@ -156,6 +161,16 @@ def load_export(folder: Path) -> Exported:
     return Exported(
         model, clip, vocabulary, content["templates"], graph, content["made_from"], context
     )
+
+
+def read_tokenizer(folder: Path, clip_part: dict) -> Tokenizer:
+    """The tokenizer that an export brings with it, or CLIP's own. Raises UserError if it is not
+    the one that was exported.
+    """
+    tokenizer = tokenizer_of(clip_part["config"], folder)
+    if (tokenizer.hash or "") != clip_part.get("tokenizer", ""):
+        raise UserError(f"its {folder.name} is another one than that of its CLIP")
+    return tokenizer
 
 
 def shapes_of(clip_config: dict) -> dict[str, tuple[int, ...]]:

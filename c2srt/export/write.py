@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2srt.backbone.clip import Clip
-from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, is_only_export
+from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, TOKENIZER, is_only_export
 from c2srt.files import whole_folder, write_json
 from c2srt.model.context import Context
 from c2srt.model.network import Network
@@ -26,7 +26,7 @@ def save_export(
     templates: list[str],
     made_from: dict,
 ) -> None:
-    """Writes the two files, whole or not at all. `state` is the model's full state dict (gathered,
+    """Writes the files, whole or not at all. `state` is the model's full state dict (gathered,
     any float type); `clip` the frozen CLIP that it was made from; `made_from` hashes and settings
     for the record.
     """
@@ -38,11 +38,7 @@ def save_export(
     tensors = model.tower.clip_state(tower) | {
         name: tensor for name, tensor in state.items() if name.startswith("head.")
     }
-    tensors |= {
-        name: tensor
-        for name, tensor in clip.model.state_dict().items()
-        if not name.startswith("visual.")
-    }
+    tensors |= clip.text_state()
     tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in tensors.items()
@@ -53,6 +49,8 @@ def save_export(
         "table": graph.table.to(torch.int32).contiguous(),
     }
     described = {"config": clip.model_config, "mean": clip.mean, "std": clip.std, "hash": clip.hash}
+    if clip.tokenizer.hash is not None:
+        described["tokenizer"] = clip.tokenizer.hash
     listed = {
         "mids": vocabulary.mids,
         "names": vocabulary.names,
@@ -60,6 +58,7 @@ def save_export(
     }
     with whole_folder(folder, is_only_export) as temporary:
         save_file(tensors, temporary / MODEL_FILE)
+        clip.tokenizer.save(temporary / TOKENIZER)
         write_json(
             temporary / CONFIG_FILE,
             {

@@ -134,7 +134,7 @@ def class_activation(viewer: Viewer, image: Tensor, column: int) -> np.ndarray:
 
     Raises UserError if the ViT has fewer than two blocks.
     """
-    blocks = viewer.vit.transformer.resblocks
+    blocks = viewer.tower.blocks
     if len(blocks) < 2:
         raise UserError("a class activation map needs a ViT of at least two blocks")
     pixels = viewer.pixels(

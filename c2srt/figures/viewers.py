@@ -9,34 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
+from c2srt.backbone.clip import Clip
+from c2srt.backbone.tower import BlockTower
 from c2srt.export.read import Exported
 from c2srt.model.head import Graph
 
 
 class Viewer(nn.Module):
-    """A model that is compared: `name` as printed, `size` S of its input, tower `vit`, `grid`
+    """A model that is compared: `name` as printed, `size` S of its input, `tower`, `grid`
     (rows, columns) of patches.
     """
 
-    def __init__(self, name: str, clip: Clip, vit: nn.Module, device: torch.device) -> None:
+    def __init__(self, name: str, clip: Clip, tower: BlockTower, device: torch.device) -> None:
         super().__init__()
-        self.name, self.size, self.grid, self.vit, self.device = (
-            name,
-            clip.image_size,
-            tuple(clip.visual.grid_size),
-            vit,
-            device,
-        )
-        self.mean, self.std = (
-            torch.tensor(clip.mean, device=device),
-            torch.tensor(clip.std, device=device),
-        )
+        self.name, self.size, self.grid, self.tower = name, clip.image_size, clip.grid, tower
+        self.device, self.images = device, clip.images
         self.to(device).eval()
 
     def pixels(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] -> what `score_of` takes."""
-        return normalise(images.to(self.device), self.mean, self.std)
+        return self.images.pixels(images.to(self.device))
 
     def score_of(self, pixels: Tensor, column: int) -> Tensor:
         """The score [B] of one category, differentiable."""
@@ -51,29 +43,23 @@ class ClipViewer(Viewer):
     """The frozen CLIP: the cosine of its global feature and the text features [C, D]."""
 
     def __init__(self, clip: Clip, text: Tensor, device: torch.device) -> None:
-        super().__init__("CLIP", clip, clip.visual, device)
+        super().__init__("CLIP", clip, clip.tower, device)
         self.text = text.to(device)
 
     def score_of(self, pixels: Tensor, column: int) -> Tensor:
-        return F.normalize(patches_and_global(self.vit, pixels)[1], dim=-1) @ self.text[column]
+        return F.normalize(self.tower.global_features(pixels), dim=-1) @ self.text[column]
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> np.ndarray:
-        return (
-            (
-                F.normalize(patches_and_global(self.vit, self.pixels(images))[1].float(), dim=-1)
-                @ self.text.T
-            )
-            .cpu()
-            .numpy()
-        )
+        found = F.normalize(self.images.global_features(images.to(self.device)), dim=-1)
+        return (found @ self.text.T).cpu().numpy()
 
 
 class ExportViewer(Viewer):
     """A trained model."""
 
     def __init__(self, name: str, exported: Exported, device: torch.device) -> None:
-        super().__init__(name, exported.clip, exported.model.tower.vit, device)
+        super().__init__(name, exported.clip, exported.model.tower, device)
         self.model, self.graph = exported.model.to(device), exported.graph.to(device)
 
     def scores(self, images: Tensor) -> np.ndarray:

@@ -5,13 +5,13 @@ Shapes: B images, P patches, C categories (the S seen ones first), D width.
 """
 
 import copy
-import re
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
+from c2srt.backbone.clip import Clip
+from c2srt.backbone.tower import normalise
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.model.config import Form, LossConfig, ModelConfig
@@ -20,49 +20,6 @@ from c2srt.model.loss import distillation_loss, ranking_loss
 from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
 from c2srt.model.student import Student
 from c2srt.model.text_gradient import text_gradient
-
-
-class ImageTower(nn.Module):
-    """A CLIP ViT that yields patch and global features; it takes the projection out of the ViT.
-
-    As a parameter of this module, `proj` is gathered by ZeRO-3 for both of its uses.
-    """
-
-    def __init__(self, visual: nn.Module) -> None:
-        super().__init__()
-        if visual.proj is None:
-            raise UserError(
-                "this CLIP's image tower has no projection to the joint space: take a ViT model of"
-                " open_clip"
-            )
-        self.proj = visual.proj
-        self.vit = visual
-        self.vit.proj = None
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, S, S] -> raw patch features [B, P, D] and global feature [B, D] (eq. 1)."""
-        pooled, tokens = self.vit(pixels)
-        return tokens @ self.proj, pooled @ self.proj
-
-    def freeze(self, trainable_blocks: int | None) -> None:
-        """Leaves gradients on for the last blocks, ln_post and proj; on for everything when
-        None.
-        """
-        blocks = self.vit.transformer.resblocks
-        if trainable_blocks is not None and not 0 <= trainable_blocks <= len(blocks):
-            raise UserError(
-                f"model.trainable_blocks={trainable_blocks} is outside 0…{len(blocks)}, the blocks"
-                " of this ViT"
-            )
-        self.requires_grad_(trainable_blocks is None)
-        if trainable_blocks is not None:
-            for module in (self.vit.ln_post, *blocks[len(blocks) - trainable_blocks :]):
-                module.requires_grad_(True)
-            self.proj.requires_grad_(True)
-
-    def clip_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This tower's entries of a state dict under open_clip's own names (`visual.…`)."""
-        return {f"visual.{name.removeprefix('vit.')}": tensor for name, tensor in state.items()}
 
 
 class Network(nn.Module, Student):
@@ -92,11 +49,11 @@ class Network(nn.Module, Student):
             seen_count,
             clip.patches,
         )
-        self.tower = ImageTower(copy.deepcopy(clip.visual))
+        self.tower = copy.deepcopy(clip.tower)
         self.tower.freeze(config.trainable_blocks)
         self._graph = Graph(graph.text, graph.table[:, : config.neighbours])
         self._mean, self._std = torch.tensor(clip.mean), torch.tensor(clip.std)
-        self._teacher = [clip.visual] if online_teacher else []
+        self._teacher = [clip.images] if online_teacher else []
 
     @staticmethod
     def neighbours_read(config: ModelConfig) -> int:
@@ -108,28 +65,21 @@ class Network(nn.Module, Student):
         casts.
         """
         mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return normalise(images, mean, std).to(self.tower.proj.dtype)
+        return normalise(images, mean, std).to(self.tower.dtype)
 
-    @torch.no_grad()
     def teacher_features(self, images: Tensor) -> Tensor:
         """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
-        teacher = self._teacher[0].to(images.device)
-        return patches_and_global(
-            teacher, normalise(images, self._mean.to(images.device), self._std.to(images.device))
-        )[1]
+        return self._teacher[0].to(images.device).global_features(images)
 
     def graph_on(self, device: torch.device) -> Graph:
         self._graph = self._graph.to(device)
         return self._graph
 
     def parameter_depth(self, name: str) -> int:
-        """Distance of a parameter from the output, for layer decay: 0 for head, ln_post and proj, 1
-        for the last block, …, blocks + 1 for the embeddings (BEiT's rule, which MKT uses).
+        """Distance of a parameter from the output, for layer decay: 0 for the head, the tower's own
+        as in `ImageTower.depth`.
         """
-        blocks = len(self.tower.vit.transformer.resblocks)
-        if match := re.match(r"tower\.vit\.transformer\.resblocks\.(\d+)\.", name):
-            return blocks - int(match[1])
-        return 0 if name.startswith(("head.", "tower.proj", "tower.vit.ln_post.")) else blocks + 1
+        return 0 if name.startswith("head.") else self.tower.depth(name.removeprefix("tower."))
 
 
 class C2SRT(Network):

@@ -1,10 +1,11 @@
 """What the architecture alone says: parameters, FLOPs and saved activations of the student, from a
 model without memory.
 
-Shapes: B images, T tokens (P patches and the class token), W the ViT's width, D joint width.
+Shapes: B images, T tokens (P patches, and the class token where there is one), W the ViT's width, D
+joint width.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -13,7 +14,6 @@ from c2srt.backbone.clip import build_outline
 from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
-from c2srt.model.network import ImageTower
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Outline:
 
     image_size: int
     patches: int
+    tokens: int
     patch_values: int
     width: int
     mlp: int
@@ -33,14 +34,12 @@ class Outline:
     embeddings_train: bool
     quick_gelu: bool
     joint: int
+    joint_weights: int
+    joint_values: int
     clip_parameters: int
     tower_parameters: int
     tower_trained: int
     head_parameters: int
-
-    @property
-    def tokens(self) -> int:
-        return self.patches + 1
 
     @property
     def parameters(self) -> int:
@@ -61,11 +60,7 @@ class Outline:
         """Of the ViT for one image."""
         linear, attention = self.block_flops()
         embedding = 2 * self.patches * self.patch_values * self.width
-        return (
-            embedding
-            + self.blocks * (linear + attention)
-            + 2 * self.tokens * self.width * self.joint
-        )
+        return embedding + self.blocks * (linear + attention) + 2 * self.tokens * self.joint_weights
 
     def backward_flops(self) -> int:
         """Two products for each of the forward's, in the trained blocks and the projection;
@@ -77,19 +72,19 @@ class Outline:
         return (
             embedding
             + self.trained_blocks * (2 * linear + attention * 5 // 2)
-            + 4 * self.tokens * self.width * self.joint
+            + 4 * self.tokens * self.joint_weights
         )
 
     def saved_bytes(self, images: int, itemsize: int) -> int:
         """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms'
         outputs, q, k, v, attention's output, the sum after it (8 rows of W), and the MLP's hidden
         row before and behind the activation (and once more inside QuickGELU); float32 statistics of
-        norms and softmax. Behind the blocks: ln_post's input and output, proj's input.
+        norms and softmax. What lies behind the blocks keeps `joint_values` of a token.
         """
         rows = 8 * self.width + (3 if self.quick_gelu else 2) * self.mlp
         statistics = 4 * (4 + self.attention_heads)
         blocks = self.trained_blocks * (rows * itemsize + statistics)
-        values = images * self.tokens * (blocks + 3 * self.width * itemsize)
+        values = images * self.tokens * (blocks + self.joint_values * itemsize)
         if self.embeddings_train:
             values += images * itemsize * (self.tokens * self.width + 3 * self.image_size**2)
         return values
@@ -112,30 +107,23 @@ def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
     """
     whole = build_outline(clip)
     clip_parameters = count(whole)
-    tower = ImageTower(whole.visual)
+    tower = whole.visual
     tower.freeze(model.trainable_blocks)
-    vit, blocks = tower.vit, tower.vit.transformer.resblocks
-    rows, columns = vit.grid_size
-    width = tower.proj.shape[1]
+    sizes, blocks, everything = tower.sizes(), len(tower.blocks), model.trainable_blocks is None
     with torch.device("meta"):
-        head = Head(width, model, 1.0)
-    everything = model.trainable_blocks is None
+        head = Head(tower.width, model, 1.0)
     return Outline(
-        vit.image_size[0],
-        rows * columns,
-        vit.conv1.weight[0].numel(),
-        vit.conv1.out_channels,
-        blocks[0].mlp.c_fc.out_features,
-        blocks[0].attn.num_heads,
-        len(blocks),
-        len(blocks) if everything else model.trainable_blocks,
-        everything,
-        type(blocks[0].mlp.gelu).__name__ == "QuickGELU",
-        width,
-        clip_parameters,
-        count(tower),
-        count(tower, True),
-        count(head),
+        image_size=tower.image_size,
+        patches=tower.grid[0] * tower.grid[1],
+        **asdict(sizes),
+        blocks=blocks,
+        trained_blocks=blocks if everything else model.trainable_blocks,
+        embeddings_train=everything,
+        joint=tower.width,
+        clip_parameters=clip_parameters,
+        tower_parameters=count(tower),
+        tower_trained=count(tower, True),
+        head_parameters=count(head),
     )
 
 

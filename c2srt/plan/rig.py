@@ -258,12 +258,11 @@ def piece_calls(
     pictures = [picture(sizes, seed) for seed in range(DECODED)]
     dtype = DTYPES[config.precision]
     tower = student.tower.to(device, dtype)
-    vit = tower.vit
-    rows = max(images) * (student.patch_count + 1)
-    wide = vit.transformer.resblocks[0].mlp.c_fc
-    left = torch.randn(rows, wide.in_features, device=device, dtype=dtype)
-    right = torch.randn(wide.in_features, wide.out_features, device=device, dtype=dtype)
-    repeats = max(1, int(2e9 / (2 * rows * wide.in_features * wide.out_features)))
+    sizes_of = tower.sizes()
+    rows = max(images) * sizes_of.tokens
+    left = torch.randn(rows, sizes_of.width, device=device, dtype=dtype)
+    right = torch.randn(sizes_of.width, sizes_of.mlp, device=device, dtype=dtype)
+    repeats = max(1, int(2e9 / (2 * rows * sizes_of.width * sizes_of.mlp)))
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     calls = {
@@ -280,7 +279,7 @@ def piece_calls(
                 model, student, clip.logit_scale, graph.to(device), count, device, dtype, config
             )
     for count in images:
-        calls[f"tower-{count}"] = tower_call(tower, count, vit.image_size[0], device, dtype)
+        calls[f"tower-{count}"] = tower_call(tower, count, tower.image_size, device, dtype)
     return calls
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from c2srt.backbone.clip import Clip, normalise, patches_and_global
+from c2srt.backbone.clip import Clip
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, write_json
 from c2srt.hints import Command
@@ -179,7 +179,7 @@ def write_shard(
                 for pixels in all_views(reader, sample, views, seed, clip.image_size)
             ]
         )
-        found = global_features(clip, pixels.to(device)).cpu()
+        found = clip.images.global_features(pixels.to(device)).cpu()
         check_half(found, reader, samples, count)
         by_image = found.half().numpy().reshape(len(samples), count, clip.width)
         features[:, samples.start : samples.stop] = by_image.transpose(1, 0, 2)
@@ -206,13 +206,6 @@ def all_views(
     return [
         view_pixels(image, views, seed, image_id, view, size) for view in range(max(views.count, 1))
     ]
-
-
-@torch.no_grad()
-def global_features(clip: Clip, images: Tensor) -> Tensor:
-    """[B, 3, S, S] uint8 -> [B, D] float32, raw (before L2 normalisation)."""
-    mean, std = (torch.tensor(values, device=images.device) for values in (clip.mean, clip.std))
-    return patches_and_global(clip.visual, normalise(images, mean, std))[1].float()
 
 
 def check_half(features: Tensor, reader: ShardReader, samples: range, count: int) -> None:

@@ -35,9 +35,7 @@ class Biam(Baseline):
     settings: BiamSettings
 
     def make_head(self, clip: Clip) -> nn.Module:
-        return BiamHead(
-            clip.width, clip.width, clip.width, tuple(clip.visual.grid_size), self.settings
-        )
+        return BiamHead(clip.width, clip.width, clip.width, clip.grid, self.settings)
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         return {"ranking": (1.0, ranking_loss(found[0], labels, self.loss))}

@@ -39,9 +39,7 @@ class Lesa(Baseline):
     settings: LesaSettings
 
     def make_head(self, clip: Clip) -> nn.Module:
-        return LesaHead(
-            clip.width, clip.width, self.settings.attentions, tuple(clip.visual.grid_size)
-        )
+        return LesaHead(clip.width, clip.width, self.settings.attentions, clip.grid)
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         scores, attended, classes, average, logits = found

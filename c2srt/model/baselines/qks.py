@@ -37,13 +37,12 @@ class Qks(Baseline):
     settings: QksSettings
 
     def make_head(self, clip: Clip) -> nn.Module:
-        return QksHead(self.tower.proj.detach(), self.settings)
+        return QksHead(self.tower.projection.detach(), self.settings)
 
     def features(self, images: Tensor) -> tuple[Tensor]:
-        """All tokens [B, 1 + P, W] behind ln_post, before the projection."""
+        """All tokens [B, R, W] behind the last norm, before the projection."""
         with torch.no_grad():
-            pooled, tokens = self.tower.vit(self.pixels(images))
-        return (torch.cat([pooled[:, None], tokens], 1),)
+            return (self.tower.tokens(self.pixels(images)),)
 
     def terms(self, found: tuple, text: Tensor, labels: Tensor) -> Terms:
         positive, negative = labels == 1, negatives(labels, self.loss)

@@ -1,0 +1,72 @@
+"""open_clip's own VisionTransformer as an image tower. Shapes as in protocol.py."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from c2srt.backbone.protocol import TowerSizes
+from c2srt.backbone.tower import BlockTower
+from c2srt.errors import UserError
+
+
+class VitTower(BlockTower):
+    """A ViT whose patches pass the last norm and the projection as the pooled token does (MKT's
+    choice). The projection is taken out of the ViT: as a parameter of this module, `proj` is
+    gathered by ZeRO-3 for all of its uses.
+    """
+
+    BLOCKS, BEHIND = "vit.transformer.resblocks", ("proj", "vit.ln_post.")
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        if visual.proj is None:
+            raise UserError(
+                "this CLIP's image tower has no projection to the joint space: take a ViT model of"
+                " open_clip"
+            )
+        self.proj = visual.proj
+        self.vit = visual
+        self.vit.proj, self.vit.output_tokens = None, True
+        self.width, self.image_size = visual.output_dim, visual.image_size[0]
+        self.grid = tuple(visual.grid_size)
+
+    @property
+    def projection(self) -> Tensor:
+        return self.proj
+
+    def pooled_and_patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled token [B, W] and the patches' [B, P, W], behind the last norm."""
+        pooled, patches = self.vit(pixels)
+        return pooled, self.vit.ln_post(patches) if self.vit.final_ln_after_pool else patches
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        pooled, patches = self.pooled_and_patches(pixels)
+        return patches @ self.proj, pooled @ self.proj
+
+    def global_features(self, pixels: Tensor) -> Tensor:
+        return self.vit(pixels)[0] @ self.proj
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        pooled, patches = self.pooled_and_patches(pixels)
+        return torch.cat([pooled[:, None], patches], 1)
+
+    def behind(self) -> Iterable[nn.Module | nn.Parameter]:
+        return self.vit.ln_post, self.proj
+
+    def clip_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"visual.{name.removeprefix('vit.')}": tensor for name, tensor in state.items()}
+
+    def sizes(self) -> TowerSizes:
+        embedding, block = self.vit.conv1, self.blocks[0]
+        width = embedding.out_channels
+        return TowerSizes(
+            tokens=self.grid[0] * self.grid[1] + 1,
+            patch_values=embedding.weight[0].numel(),
+            width=width,
+            mlp=block.mlp.c_fc.out_features,
+            attention_heads=block.attn.num_heads,
+            quick_gelu=type(block.mlp.gelu).__name__ == "QuickGELU",
+            joint_weights=width * self.width,
+            joint_values=3 * width,  # ln_post's input and output, proj's input
+        )
