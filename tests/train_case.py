@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from c2srt import text
+from c2srt.backbone.config import ClipConfig
 from c2srt.model.config import ModelConfig
 from c2srt.relations import build
 from c2srt.tracking.config import TrackingConfig
@@ -19,11 +20,11 @@ from tests.tiny import tiny_clip_config
 TEMPLATE = "a photo of a {}."
 
 
-def make_case(work: Path, **changes: object) -> Config:
+def make_case(work: Path, clip: ClipConfig | None = None, **changes: object) -> Config:
     """Writes the artefacts below `work` with the real verbs, and returns a config of 8 steps (2
-    epochs, the last batch short).
+    epochs, the last batch short). `clip`: the tiny one if none is given.
     """
-    clip = tiny_clip_config(work)
+    clip = clip or tiny_clip_config(work)
     vocabulary = make_vocabulary(10, 3)
     make_shards(work / "shards", {"train": 30, "validation": 12}, 10, vocabulary)
     text.run(
