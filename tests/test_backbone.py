@@ -134,8 +134,8 @@ def kind(name: str) -> str:
 SENTENCES = {
     "own": "taken",
     "other tokens": "this CLIP's text tower needs another tokenizer ({hf_tokenizer_name}), which is"
-    " not in the hub's cache here (OSError): get it with `hf download {hf_tokenizer_name}`, or take"
-    " an open_clip ViT with CLIP's own, such as ViT-B-16",
+    " not in the hub's cache here: get it with `hf download {hf_tokenizer_name}`, or take an"
+    " open_clip ViT with CLIP's own, such as ViT-B-16",
     "Hugging Face text": "this CLIP's text tower is a Hugging Face model ({hf_model_name}): take an"
     " open_clip ViT with CLIP's own, such as ViT-B-16",
     "CoCa": "this CLIP is a CoCa, whose image tower gives queries of an attention in place of"

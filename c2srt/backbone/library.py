@@ -62,7 +62,7 @@ def hub_tokenizer(name: str, text_cfg: dict) -> Any:
     """open_clip's wrapper of a tokenizer of the Hugging Face hub, from the local cache or a folder;
     nothing is fetched, and no code of theirs runs. Raises ImportError without `transformers`.
     """
-    return open_clip.HFTokenizer(
+    return open_clip.tokenizer.HFTokenizer(
         name,
         context_length=text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
         local_files_only=True,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from c2srt.backbone import library
 from c2srt.errors import UserError
+from c2srt.opened import reason
 
 OWN = 49408  # tokens of CLIP's own byte-pair tokenizer
 TAKEN = ("clean", "strip_sep_token")
@@ -92,17 +93,21 @@ def hub_tokenizer(name: str, text: dict) -> HubTokenizer:
     """
     lacking = f"this CLIP's text tower needs another tokenizer ({name})"
     try:
-        found = library.hub_tokenizer(name, text)
-        return HubTokenizer(found)
+        return HubTokenizer(library.hub_tokenizer(name, text))
     except ImportError as error:
         raise UserError(
             f"{lacking}, which the library {error.name or 'transformers'} reads: pip install"
             f" 'c2srt[hub]', or {ADVICE}"
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{lacking}, which is not in the hub's cache here: get it with `hf download {name}`, or"
+            f" {ADVICE}"
+        ) from error
     except Exception as error:  # whatever strange files lead to, in a library of many
         raise UserError(
-            f"{lacking}, which is not in the hub's cache here ({type(error).__name__}): get it with"
-            f" `hf download {name}`, or {ADVICE}"
+            f"{lacking}, whose files cannot be read ({type(error).__name__}: {reason(error)}): get"
+            f" them again with `hf download {name}`, or {ADVICE}"
         ) from error
 
 
