@@ -83,7 +83,7 @@ FAULTS = {
     ),
     "ist: a missing neighbour is heard": Fault(
         "c2srt/model/ist.py",
-        "            alpha *= present[part.flat]\n",
+        "            alpha *= present[chunk.flat]\n",
         "            pass\n",
         ("head",),
     ),

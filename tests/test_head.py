@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from c2srt.errors import UserError
-from c2srt.model.closure import closures, dense, needed
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.isr import assignment, count_patches
@@ -17,6 +16,7 @@ from c2srt.model.ist import with_self_loops
 from c2srt.model.literal import literal_scores, local_features
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.model.plan import Plan
+from c2srt.model.subgraph import dense, k_hop, subgraph_tiles
 from tests.tiny import random_graph
 
 B, P, C, SEEN, D, K = 3, 9, 23, 20, 16, 3
@@ -301,13 +301,13 @@ def test_a_closure_holds_what_the_scores_need_and_no_more():
     table[table == 0] = 5
     labels = torch.zeros(2, 200, dtype=torch.long)
     labels[0, 17], labels[1, 3] = 1, -1
-    mask = needed(labels, table, 2)
+    mask = k_hop(labels, table, 2)
     for row, start in zip(mask, (17, 3), strict=True):
         heard = {start}
         for _ in range(2):
             heard |= {int(j) for i in heard for j in table[i] if j >= 0}
         assert set(row.nonzero().flatten().tolist()) == heard
-    tiles = closures(mask, table, 1000)
+    tiles = subgraph_tiles(mask, table, 1000)
     assert [tile.images.numel() for tile in tiles] == [2]
     for image, categories, present, places in zip(
         tiles[0].images, tiles[0].categories, tiles[0].present, tiles[0].table, strict=True

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
+from c2srt.model.chunks import Buffers, Chunk, cut
 from c2srt.model.config import LossConfig
 from c2srt.model.isr import assignment
 from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, with_self_loops
 from c2srt.model.loss import ranking_loss
-from c2srt.model.parts import Buffers, Part, cut
 from c2srt.model.plan import part_limit
 from c2srt.model.tile import LAYER_NAMES
 from c2srt.profiling import DTYPES, Side, device_of
@@ -104,13 +104,13 @@ def gat(config: Config) -> list[Side]:
 class Convolution(Transfer):
     """A layer without W_out, σ and residual: what PyG's GATv2Conv computes."""
 
-    def finished(self, part: Part, aggregated: Tensor) -> Tensor:
+    def finished(self, chunk: Chunk, aggregated: Tensor) -> Tensor:
         return aggregated
 
     def unfinished(
-        self, part: Part, alpha: Tensor, upstream: Callable, sums: Layer
+        self, chunk: Chunk, alpha: Tensor, upstream: Callable, sums: Layer
     ) -> tuple[None, Tensor]:
-        return None, upstream(part, lambda: None)
+        return None, upstream(chunk, lambda: None)
 
 
 def isr(config: Config) -> list[Side]:
@@ -201,14 +201,16 @@ def table_layer(
         out, kept, gradient = (
             buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient")
         )
-        parts = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
-        step = kind(0, layer, DenseInputs(rows, layer, kept, gradient), table, parts, True, buffers)
+        chunks = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
+        step = kind(
+            0, layer, DenseInputs(rows, layer, kept, gradient), table, chunks, True, buffers
+        )
 
-        def finish(part: Part, value: Tensor) -> None:
-            out[part.flat] = value
+        def finish(chunk: Chunk, value: Tensor) -> None:
+            out[chunk.flat] = value
 
         step.forward(finish)
-        step.backward(lambda part, _: upstream[part.flat], sums)
+        step.backward(lambda chunk, _: upstream[chunk.flat], sums)
     return gradient
 
 
@@ -229,16 +231,16 @@ def sort_and_gather(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
 @torch.no_grad()
 def select_and_multiply(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
     config = inputs.head.config
-    part = part_limit(patches.shape[2], patches.device) or len(text)
+    chunk = part_limit(patches.shape[2], patches.device) or len(text)
     out = patches.new_empty(len(text), patches.shape[2])
-    for start in range(0, len(text), part):
+    for start in range(0, len(text), chunk):
         chosen = assignment(
             patches,
-            text[start : start + part],
+            text[start : start + chunk],
             inputs.head.isr_scale,
             config.threshold,
             config.max_patches,
             False,
         )
-        torch.mm(chosen[0], patches[0], out=out[start : start + part])
+        torch.mm(chosen[0], patches[0], out=out[start : start + chunk])
     return out

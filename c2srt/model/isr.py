@@ -47,6 +47,20 @@ def assignment(
     return weights.div_(weights.sum(-1, keepdim=True)).to(patches.dtype)
 
 
+def check_pooling(pooling: Tensor) -> None:
+    """Raises AssertionError unless every row of A [..., P] sums to 1, within what 16 bits round;
+    rows of NaN, an image's that is not finite, pass. Whatever else pools (a maximum, a plain sum)
+    must not be folded: see c2srt/model/pool.py.
+    """
+    off = (pooling.sum(-1, dtype=softmax_dtype(pooling.dtype)) - 1).abs() > 0.02
+    assert not off.any(), "a category's pooling weights do not sum to 1"
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float16 is computed in float32, whose gradients do not underflow."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
 def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
     """Softmax and sums in float32 at least."""
     return torch.promote_types(dtype, torch.float32)

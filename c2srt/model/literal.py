@@ -14,7 +14,7 @@ from torch_geometric.nn import GATv2Conv
 
 from c2srt.model.config import Pooling
 from c2srt.model.head import Graph, Head
-from c2srt.model.isr import softmax_dtype
+from c2srt.model.isr import compute_dtype, softmax_dtype
 from c2srt.model.ist import NEGATIVE_SLOPE, with_self_loops
 
 
@@ -24,7 +24,7 @@ def literal_scores(
     """Scores [B, C] and patch counts [B, C] (None without ISR) of patches [B, P, D] and global
     features [B, D].
     """
-    compute = head.compute_dtype(patches.dtype)
+    compute = compute_dtype(patches.dtype)
     tensors = {name: parameter.to(compute) for name, parameter in head.named_parameters()}
     images = [
         image_scores(head, tensors, p, g, graph) for p, g in zip(patches, global_, strict=True)

@@ -5,29 +5,31 @@ columns of the folded affine map (D, or 3 D), K neighbours (self-loop included).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2srt.model.closure import Closure
+from c2srt.model.chunks import Buffers, Chunk, cut
 from c2srt.model.config import HeadConfig, Pooling
-from c2srt.model.isr import assignment, count_patches, softmax_dtype
-from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, add_product
-from c2srt.model.parts import Buffers, Part, cut
+from c2srt.model.isr import assignment, check_pooling, count_patches, softmax_dtype
+from c2srt.model.ist import DenseInputs, Layer, LayerInputs, Table, Transfer, add_product
 from c2srt.model.pool import Pooled, PooledInputs
+from c2srt.model.subgraph import Subgraphs
 
 HIDDEN_NAMES = ("hidden_weight", "hidden_bias")
 LAYER_NAMES = ("source", "target", "attention", "output")
+CHECKED = 16
+"""Rows of A that are looked at, once a pass."""
 
 
 @dataclass
 class Nodes:
     """The categories that a tile computes: unit text [1 or b, n, D], affine rows [1 or b, n, E]
-    (None without IST), neighbour table over the N nodes, and for closures the categories [b, n] and
-    which of the places hold one.
+    (None without IST), in-neighbours over the N nodes, and for k-hop subgraphs the categories [b,
+    n] and which of the places hold one.
     """
 
     images: int
@@ -48,17 +50,15 @@ class Nodes:
         )
 
     @staticmethod
-    def some(text: Tensor, rows: Tensor | None, closure: Closure) -> "Nodes":
+    def some(text: Tensor, rows: Tensor | None, found: Subgraphs) -> "Nodes":
         """What one image needs differs from what the next one needs."""
-        chosen = None if rows is None else rows[closure.categories]
-        table = Table(offset(closure.table))
         return Nodes(
-            len(closure.images),
-            text[closure.categories],
-            chosen,
-            table,
-            closure.categories,
-            closure.present,
+            len(found.images),
+            text[found.categories],
+            None if rows is None else rows[found.categories],
+            Table(offset(found.table)),
+            found.categories,
+            found.present,
         )
 
     def labels_of(self, labels: Tensor) -> Tensor:
@@ -77,35 +77,42 @@ def offset(table: Tensor) -> Tensor:
     return torch.where(table >= 0, table + first, -1).flatten(0, 1)
 
 
-class Tile:
-    """patches [b, P, D] and global_ [b, D] of a tile's images. `scores` first, then `backward`."""
+@dataclass(frozen=True)
+class Shared:
+    """What the tiles of a pass share: settings, logit scale of the ISR, parameters by name
+    (`Head.tensors`), most categories of a chunk, and the buffers, which are one tile's at a time.
+    """
 
-    def __init__(
-        self,
-        config: HeadConfig,
-        isr_scale: float,
-        tensors: dict[str, Tensor],
-        nodes: Nodes,
-        patches: Tensor,
-        global_: Tensor,
-        chunk: int,
-        buffers: Buffers,
-    ) -> None:
-        self.config, self.isr_scale, self.tensors, self.nodes, self.buffers = (
-            config,
-            isr_scale,
-            tensors,
-            nodes,
-            buffers,
-        )
-        self.patches, self.global_, self.width = patches, global_, patches.shape[2]
-        self.parts = cut(nodes.images, nodes.text.shape[1], chunk)
-        values, affine = (
-            (patches + global_[:, None]) / 2 if config.isr else global_[:, None],
-            tensors.get("affine"),
-        )
+    config: HeadConfig
+    isr_scale: float
+    tensors: dict[str, Tensor]
+    largest: int
+    buffers: Buffers = field(default_factory=Buffers)
+
+
+class Tile:
+    """patches [b, P, D] and global_ [b, D] of a tile's images, in the compute type. `scores` first,
+    then `patch_counts` and `backward`, all before another tile of the same `Shared` is made: that
+    one overwrites what this one kept. What they return is the caller's.
+    """
+
+    def __init__(self, shared: Shared, nodes: Nodes, patches: Tensor, global_: Tensor) -> None:
+        self.config, self.isr_scale, self.tensors = shared.config, shared.isr_scale, shared.tensors
+        self.buffers, self.turn = shared.buffers, shared.buffers.begin()
+        self.nodes, self.patches, self.global_ = nodes, patches, global_
+        self.width = patches.shape[2]
+        self.chunks = cut(nodes.images, nodes.text.shape[1], shared.largest)
+        values, affine = self.pooled_features(), self.tensors.get("affine")
         values = values if affine is None else F.linear(values, affine[:, : self.width])
         self.pooled = Pooled(self.pooling(), values, nodes.rows, nodes.categories)
+        if self.turn == 1 and not torch.compiler.is_exporting():
+            check_pooling(self.pooled.pooling[0, :CHECKED])
+
+    def pooled_features(self) -> Tensor:
+        """What A is applied to [b, P or 1, D]: (F + f_G) / 2, or without ISR f_G."""
+        if self.config.isr:
+            return (self.patches + self.global_[:, None]) / 2
+        return self.global_[:, None]
 
     def pooling(self) -> Tensor:
         """A [b, n, P]; without ISR there is one row to pool, the global feature."""
@@ -113,10 +120,10 @@ class Tile:
         if not config.isr:
             return self.patches.new_ones(*shape, 1)
         pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
-        for part in self.parts:
-            pooling[part.images, part.columns] = assignment(
-                self.patches[part.images],
-                self.text(part),
+        for chunk in self.chunks:
+            pooling[chunk.images, chunk.columns] = assignment(
+                self.patches[chunk.images],
+                self.text(chunk),
                 self.isr_scale,
                 config.threshold,
                 config.max_patches,
@@ -124,9 +131,9 @@ class Tile:
             )
         return pooling
 
-    def text(self, part: Part) -> Tensor:
-        """The unit text of a part's nodes [b', c, D]."""
-        return self.nodes.text.expand(self.nodes.images, -1, -1)[part.images, part.columns]
+    def text(self, chunk: Chunk) -> Tensor:
+        """The unit text of a chunk's nodes [b', c, D]."""
+        return self.nodes.text.expand(self.nodes.images, -1, -1)[chunk.images, chunk.columns]
 
     def scores(self, keep: bool) -> Tensor:
         """[b, n] in float32 or wider; `keep` leaves everything for `backward`."""
@@ -134,8 +141,8 @@ class Tile:
         self.scored = self.patches.new_empty(nodes, dtype=softmax_dtype(self.patches.dtype))
         self.steps: list[Transfer] = []
         if not self.config.ist:
-            for part in self.parts:
-                self.score(part, self.pooled.rows(part))
+            for chunk in self.chunks:
+                self.score(chunk, self.pooled.rows(chunk))
             return self.scored.view(self.nodes.images, -1)
         inputs = self.entrance()
         for number in range(self.config.layers):
@@ -145,29 +152,27 @@ class Tile:
                 self.layer(number),
                 inputs,
                 self.nodes.table,
-                self.parts,
+                self.chunks,
                 self.config.residual,
                 self.buffers,
             )
             rows = None if last else self.rows("rows", number + 1)
-            step.forward(
-                self.score if last else lambda part, out, rows=rows: rows[part.flat].copy_(out)
-            )
+            step.forward(self.score if rows is None else partial(write_rows, rows))
             if keep:
                 self.steps.append(step)
-            if not last:
+            if rows is not None:
                 inputs = self.dense_inputs(rows, number + 1)
         return self.scored.view(self.nodes.images, -1)
 
-    def entrance(self) -> PooledInputs | DenseInputs:
-        """What the first layer hears: the pool itself when the layer's projections are folded into
+    def entrance(self) -> LayerInputs:
+        """What the first layer reads: the pool itself when the layer's projections are folded into
         it.
         """
         if self.folded:
-            return PooledInputs(self.pooled, self.parts)
+            return PooledInputs(self.pooled, self.chunks)
         rows = self.rows("rows", 0)
-        for part in self.parts:
-            rows[part.flat] = deeper(self.pooled.rows(part), *self.hidden(), self.config.residual)
+        for chunk in self.chunks:
+            rows[chunk.flat] = deeper(self.pooled.rows(chunk), *self.hidden(), self.config.residual)
         return self.dense_inputs(rows, 0)
 
     def dense_inputs(self, rows: Tensor, number: int) -> DenseInputs:
@@ -194,22 +199,22 @@ class Tile:
     def layer(self, number: int) -> Layer:
         return Layer(*[self.tensors[name][number] for name in LAYER_NAMES])
 
-    def score(self, part: Part, rows: Tensor) -> None:
-        """Eq. 10 times the score scale, for rows [m, D] of a part."""
-        dot, norm = self.dot_and_norm(part, rows)
-        self.scored[part.flat] = self.config.score_scale * dot / norm
+    def score(self, chunk: Chunk, rows: Tensor) -> None:
+        """Eq. 10 times the score scale, for rows [m, D] of a chunk."""
+        dot, norm = self.dot_and_norm(chunk, rows)
+        self.scored[chunk.flat] = self.config.score_scale * dot / norm
 
-    def dot_and_norm(self, part: Part, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def dot_and_norm(self, chunk: Chunk, rows: Tensor) -> tuple[Tensor, Tensor]:
         """h · t and |h| [m] in float32 or wider."""
-        text, wide = self.text(part).to(rows.dtype), self.scored.dtype
+        text, wide = self.text(chunk).to(rows.dtype), self.scored.dtype
         dot = (rows.view_as(text) * text).sum(-1, dtype=wide).flatten()
         return dot, (rows * rows).sum(-1, dtype=wide).sqrt_().clamp_(min=1e-12)
 
-    def score_gradient(self, part: Part, rows: Tensor, upstream: Tensor) -> Tensor:
+    def score_gradient(self, chunk: Chunk, rows: Tensor, upstream: Tensor) -> Tensor:
         """The gradient [m, D] of rows, given that of their scores [m]."""
-        dot, norm = self.dot_and_norm(part, rows)
+        dot, norm = self.dot_and_norm(chunk, rows)
         factor = (self.config.score_scale * upstream / norm)[:, None]
-        text = self.text(part).to(rows.dtype).reshape(rows.shape)
+        text = self.text(chunk).to(rows.dtype).reshape(rows.shape)
         return (factor.to(rows.dtype) * text).addcmul_(
             (-factor * (dot / norm**2)[:, None]).to(rows.dtype), rows
         )
@@ -218,27 +223,28 @@ class Tile:
         """Gradients of patches [b, P, D] and global_ [b, D] from that of the scores [b, n]; adds
         the parameters' to `sums`.
         """
+        self.buffers.check(self.turn)
         self.pooled.begin_backward(sums.get("text"))
         grad_scores = grad_scores.flatten()
 
-        def upstream(part: Part, output: Callable[[], Tensor]) -> Tensor:
-            return self.score_gradient(part, output(), grad_scores[part.flat])
+        def upstream(chunk: Chunk, output: Callable[[], Tensor]) -> Tensor:
+            return self.score_gradient(chunk, output(), grad_scores[chunk.flat])
 
         for number in reversed(range(len(self.steps))):
             step = self.steps.pop()
             step.backward(upstream, Layer(*[sums[name][number] for name in LAYER_NAMES]))
-            if isinstance(step.inputs, DenseInputs):
+            if step.inputs.gradient is not None:
                 upstream = partial(rows_of, step.inputs.gradient)
         if not self.folded:
-            for part in self.parts:
-                self.entrance_backward(part, upstream, sums)
+            for chunk in self.chunks:
+                self.entrance_backward(chunk, upstream, sums)
         return self.feature_gradients(sums)
 
-    def entrance_backward(self, part: Part, upstream: Callable, sums: dict[str, Tensor]) -> None:
-        gradient = upstream(part, lambda: self.pooled.rows(part))
+    def entrance_backward(self, chunk: Chunk, upstream: Callable, sums: dict[str, Tensor]) -> None:
+        gradient = upstream(chunk, lambda: self.pooled.rows(chunk))
         if "hidden_weight" in self.tensors:
             leaves = [
-                leaf.detach().requires_grad_() for leaf in (self.pooled.rows(part), *self.hidden())
+                leaf.detach().requires_grad_() for leaf in (self.pooled.rows(chunk), *self.hidden())
             ]
             with torch.enable_grad():
                 gradient, *found = torch.autograd.grad(
@@ -246,7 +252,7 @@ class Tile:
                 )
             for name, value in zip(HIDDEN_NAMES, found, strict=True):
                 sums[name] += value
-        self.pooled.add(part, gradient)
+        self.pooled.add(chunk, gradient)
 
     def feature_gradients(self, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """From the pooled rows' gradient [b, P, E] to the features' and to the image columns of
@@ -254,11 +260,7 @@ class Tile:
         """
         grad, affine = self.pooled.grad_values, self.tensors.get("affine")
         if affine is not None:
-            rows = (
-                (self.patches + self.global_[:, None]) / 2
-                if self.config.isr
-                else self.global_[:, None]
-            )
+            rows = self.pooled_features()
             add_product(sums["affine"][:, : self.width], grad.flatten(0, 1).T, rows.flatten(0, 1))
             grad = grad @ affine[:, : self.width]
         if not self.config.isr:
@@ -269,9 +271,9 @@ class Tile:
     def count(self, statistics: Tensor) -> None:
         """Adds to [Σ mean patches, Σ capped share, images], over the images of the tile."""
         statistics[2] += self.nodes.images
-        if not self.config.isr:
-            return
         counts = self.patch_counts()
+        if counts is None:
+            return
         present = (
             torch.ones_like(counts, dtype=torch.bool)
             if self.nodes.present is None
@@ -282,11 +284,16 @@ class Tile:
 
     def patch_counts(self) -> Tensor | None:
         """n [b, n] of the ISR, None without it."""
+        self.buffers.check(self.turn)
         return count_patches(self.pooled.pooling) if self.config.isr else None
 
 
-def rows_of(gradient: Tensor, part: Part, _: Callable[[], Tensor]) -> Tensor:
-    return gradient[part.flat]
+def write_rows(rows: Tensor, chunk: Chunk, values: Tensor) -> None:
+    rows[chunk.flat] = values
+
+
+def rows_of(gradient: Tensor, chunk: Chunk, _: Callable[[], Tensor]) -> Tensor:
+    return gradient[chunk.flat]
 
 
 def deeper(h: Tensor, weights: Tensor, biases: Tensor, residual: bool) -> Tensor:
