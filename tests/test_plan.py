@@ -14,9 +14,9 @@ from c2srt.model.plan import (
     Shape,
     budget_bytes,
     bytes_per_image,
+    chunk_limit,
     flops_per_image,
     make_plan,
-    part_limit,
 )
 from c2srt.profiling import allocator_peak
 from tests.tiny import random_graph
@@ -69,7 +69,7 @@ def test_tile_mib_is_the_budget():
 def test_100_000_categories_fit_the_same_budget_at_a_small_width():
     config, shape = (
         ModelConfig(heads=4),
-        Shape(100_000, 16, 16, 4, part_limit(16, torch.device("cpu"))),
+        Shape(100_000, 16, 16, 4, chunk_limit(16, torch.device("cpu"))),
     )
     plan = make_plan(shape, config, 8, 256 * MIB)
     assert plan.images == 1 and 64 <= plan.categories < 100_000

@@ -32,7 +32,7 @@ class Config:
     batch: int = key(8, "images of the side that is timed", mark=Mark.HARMLESS)
     large_batch: int = key(
         64,
-        "head: whose memory is compared; ignore: images of the closures' side",
+        "head: whose memory is compared; ignore: images of the subgraphs' side",
         mark=Mark.HARMLESS,
     )
     literal_batch: int = key(1, "step: images of the literal side")

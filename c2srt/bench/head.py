@@ -13,7 +13,7 @@ from c2srt.model.config import LossConfig
 from c2srt.model.isr import assignment
 from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, with_self_loops
 from c2srt.model.loss import ranking_loss
-from c2srt.model.plan import part_limit
+from c2srt.model.plan import chunk_limit
 from c2srt.model.tile import LAYER_NAMES
 from c2srt.profiling import DTYPES, Side, device_of
 
@@ -201,7 +201,7 @@ def table_layer(
         out, kept, gradient = (
             buffers.take(name, rows.shape, rows) for name in ("out", "kept", "gradient")
         )
-        chunks = cut(1, len(rows), part_limit(rows.shape[1], rows.device) or len(rows))
+        chunks = cut(1, len(rows), chunk_limit(rows.shape[1], rows.device) or len(rows))
         step = kind(
             0, layer, DenseInputs(rows, layer, kept, gradient), table, chunks, True, buffers
         )
@@ -231,7 +231,7 @@ def sort_and_gather(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
 @torch.no_grad()
 def select_and_multiply(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
     config = inputs.head.config
-    chunk = part_limit(patches.shape[2], patches.device) or len(text)
+    chunk = chunk_limit(patches.shape[2], patches.device) or len(text)
     out = patches.new_empty(len(text), patches.shape[2])
     for start in range(0, len(text), chunk):
         chosen = assignment(

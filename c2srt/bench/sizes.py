@@ -11,7 +11,7 @@ from torch import Tensor
 from c2srt.bench.config import Config
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
-from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
+from c2srt.model.plan import Plan, Shape, budget_bytes, chunk_limit, make_plan
 from c2srt.profiling import DTYPES, device_of
 from c2srt.relations.answers import llm_neighbours, shipped_answers
 from c2srt.vocabulary import open_images_v4
@@ -74,7 +74,7 @@ def make_inputs(config: Config, batch: int, layers: int | None = None) -> Inputs
         config.patches,
         config.width,
         dtype.itemsize,
-        part_limit(config.width, device),
+        chunk_limit(config.width, device),
     )
     plan = make_plan(shape, model, batch, budget_bytes(model, device))
     leaves = [values.to(device, dtype).requires_grad_() for values in (patches, global_)]

@@ -17,7 +17,7 @@ from c2srt.hints import Command
 from c2srt.model.config import Form, LossConfig, ModelConfig
 from c2srt.model.head import Graph, Head
 from c2srt.model.loss import distillation_loss, ranking_loss
-from c2srt.model.plan import Plan, Shape, budget_bytes, make_plan, part_limit
+from c2srt.model.plan import Plan, Shape, budget_bytes, chunk_limit, make_plan
 from c2srt.model.student import Student
 from c2srt.model.text_gradient import text_gradient
 
@@ -202,7 +202,7 @@ class C2SRT(Network):
         """The head's sizes for the planner; float16 computes in float32."""
         width = self._graph.text.shape[1]
         itemsize = 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize)
-        return Shape(categories, self.patch_count, width, itemsize, part_limit(width, device))
+        return Shape(categories, self.patch_count, width, itemsize, chunk_limit(width, device))
 
     def training_plan(
         self, images: int, device: torch.device, dtype: torch.dtype

@@ -14,9 +14,9 @@ from c2srt.errors import UserError
 from c2srt.model.config import HeadConfig, ModelConfig
 
 MIB = 2**20
-SMALLEST_PART = 64
-CPU_PART = 512 * 512
-"""Values of one [m, D] tensor of a part on a CPU: larger ones leave the caches, smaller ones wait
+SMALLEST_CHUNK = 64
+CPU_CHUNK = 512 * 512
+"""Values of one [m, D] tensor of a chunk on a CPU: larger ones leave the caches, smaller ones wait
 for Python.
 """
 CPU_DEFAULT_MIB = 256
@@ -25,20 +25,20 @@ GPU_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that decide the head's memory and work; `part` is the most nodes that are worked on
-    at once, None: no limit.
+    """The sizes that decide the head's memory and work; `chunk` is the most nodes that are worked
+    on at once, None: no limit.
     """
 
     categories: int
     patches: int
     width: int
     itemsize: int
-    part: int | None = None
+    chunk: int | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Tiles of `images` × `categories` (parts of fewer categories are taken one image at a time);
+    """Tiles of `images` × `categories` (chunks of fewer categories are taken one image at a time);
     `fold`: the first layer's projections go through the pool. `bytes` is the estimated peak,
     forward and backward.
     """
@@ -101,8 +101,8 @@ def bytes_per_image(shape: Shape, config: HeadConfig, fold: bool) -> int:
 
 
 def bytes_per_node(shape: Shape, config: HeadConfig) -> int:
-    """What one node needs while its part is worked on: the selection over P, or two gathered [K, D]
-    and about eight rows [D].
+    """What one node needs while its chunk is worked on: the selection over P, or two gathered [K,
+    D] and about eight rows [D].
     """
     selection = 3 * shape.patches + 2 * min(config.max_patches, shape.patches)
     slots = config.neighbours + config.self_loops if config.ist else 0
@@ -153,16 +153,16 @@ def budget_bytes(config: ModelConfig, device: torch.device) -> int:
     return min(CPU_DEFAULT_MIB * MIB, psutil.virtual_memory().available // 4)
 
 
-def part_limit(width: int, device: torch.device) -> int | None:
-    """Shape.part of a device."""
-    return max(SMALLEST_PART, CPU_PART // width) if device.type == "cpu" else None
+def chunk_limit(width: int, device: torch.device) -> int | None:
+    """Shape.chunk of a device."""
+    return max(SMALLEST_CHUNK, CPU_CHUNK // width) if device.type == "cpu" else None
 
 
 def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Plan:
     """The fastest tiling within `budget` bytes: folded if that fits, as many whole images as fit,
-    else a part of one image.
+    else a chunk of one image.
 
-    Raises UserError when not even the smallest part of one image fits.
+    Raises UserError when not even the smallest chunk of one image fits.
     """
     folds = [True, False] if config.ist and config.input_layers == 1 else [False]
     for fold in folds:
@@ -171,7 +171,7 @@ def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Pla
         whole = min(
             images,
             free // (image + shape.categories * node),
-            (shape.part or images * shape.categories) // shape.categories,
+            (shape.chunk or images * shape.categories) // shape.categories,
         )
         if whole >= 1:
             whole = -(
@@ -183,13 +183,13 @@ def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Pla
                 budget - free + whole * (image + shape.categories * node),
                 fold,
             )
-        part = min((free - image) // node, shape.part or shape.categories, shape.categories)
-        if part >= min(SMALLEST_PART, shape.categories):
-            return Plan(1, part, budget - free + image + part * node, fold)
+        chunk = min((free - image) // node, shape.chunk or shape.categories, shape.categories)
+        if chunk >= min(SMALLEST_CHUNK, shape.categories):
+            return Plan(1, chunk, budget - free + image + chunk * node, fold)
     least = (
         bytes_of_batch(shape, config, False)
         + bytes_per_image(shape, config, False)
-        + SMALLEST_PART * bytes_per_node(shape, config)
+        + SMALLEST_CHUNK * bytes_per_node(shape, config)
     )
     raise UserError(
         f"the head needs at least {-(-least // MIB)} MiB for one image and {shape.categories:,}"

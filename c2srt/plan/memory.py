@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from c2srt.errors import UserError
-from c2srt.model.plan import CPU_DEFAULT_MIB, GPU_SHARE, MIB, Plan, Shape, make_plan, part_limit
+from c2srt.model.plan import CPU_DEFAULT_MIB, GPU_SHARE, MIB, Plan, Shape, chunk_limit, make_plan
 from c2srt.plan.hardware import CPU, Cluster
 from c2srt.plan.outline import Outline
 from c2srt.train.config import ONLINE, Config
@@ -136,7 +136,7 @@ def head_shape(config: Config, outline: Outline, cluster: Cluster, seen: int) ->
         outline.patches,
         outline.joint,
         head_itemsize(config.precision),
-        part_limit(outline.joint, device),
+        chunk_limit(outline.joint, device),
     )
 
 
