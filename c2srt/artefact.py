@@ -22,6 +22,7 @@ from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.files import leftovers, remove_leftovers, sha256_of_file, write_json
+from c2srt.hints import Command
 from c2srt.lock import LOCK, only_writer
 from c2srt.opened import read_json
 
@@ -130,6 +131,14 @@ def is_current(record: Path, made_from: Mapping[str, Any], names: Iterable[str])
     if "key" in made_from:
         return isinstance(old, dict) and old.get("key") == made_from["key"]
     return old == made_from
+
+
+def is_marked(mark: Path, key: str, again: Command) -> bool:
+    """Whether the mark that a finished piece of work leaves last, {"key": …}, has this key.
+
+    Raises UserError, naming the command that makes it again, if there is one and it is damaged.
+    """
+    return mark.is_file() and read_json(mark, again).get("key") == key
 
 
 def is_plain(name: str) -> bool:

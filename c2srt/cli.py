@@ -10,11 +10,13 @@ import difflib
 import importlib
 import sys
 from dataclasses import fields
+from functools import partial
 from itertools import takewhile
 
 from c2srt import hints
 from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, heard
+from c2srt.jobs import Jobs
 from c2srt.surroundings import (
     check_surroundings,
     flush_stdout,
@@ -79,6 +81,8 @@ WORDS = {"bench": ("what",), "check": ("what", "length")}
 """Verbs whose first keys may be given as bare words."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
 """Keys that a verb which runs others (its Config has `given`) passes on as they were typed."""
+RUN_OTHERS = ("tables", "demo")
+"""Verbs whose `run` takes the jobs of an experiment, too."""
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
 BAD_INPUT, BROKEN_PIPE = 2, 141
 
@@ -177,10 +181,16 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         if "given" in {field.name for field in fields(cls)}:
             composed["given"] = [override for override in overrides if is_shared(override)]
         config = compose.to_config(cls, composed)
-        status = importlib.import_module(VERBS[verb][0]).run(config) or 0
+        run = importlib.import_module(VERBS[verb][0]).run
+        status = (run(config, jobs()) if verb in RUN_OTHERS else run(config)) or 0
         if called and not status and (following := road.after(verb, config)):
             print(f"next: {following}")
     return status
+
+
+def jobs() -> Jobs:
+    """The verbs of an experiment as functions that take what would be typed behind them."""
+    return Jobs(**{field.name: partial(run_verb, field.name) for field in fields(Jobs)})
 
 
 def is_shared(override: str) -> bool:

@@ -5,6 +5,7 @@ starts, holds for a stopped one too, and reaches over hosts on NFS and Lustre.
 """
 
 import fcntl
+import math
 import os
 import socket
 import time
@@ -55,6 +56,17 @@ def only_writer(path: Path, seconds: float = LEASE_S) -> Iterator[None]:
                     if made:
                         path.parent.rmdir()
             return
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Waits, however long, for whoever holds the lock file `path`, then holds it; the file stays.
+
+    Raises UserError if it cannot be written.
+    """
+    with opened(path) as file:
+        locked(file, COMMAND, math.inf)
+        yield
 
 
 def is_at(file: IO, path: Path) -> bool:

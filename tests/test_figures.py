@@ -4,6 +4,7 @@ input. Tiny, real models.
 
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,7 @@ from c2srt.figures.draw import style
 from c2srt.figures.draw.style import MARKS, save as save_figure
 from c2srt.figures.inputs import Inputs, Missing
 from c2srt.figures.photos import Photos
+from c2srt.figures.registry import FIGURES
 from c2srt.figures.run import sources_of
 from c2srt.figures.viewers import ranks_of, subgraph
 from c2srt.loader import LoaderConfig, evaluation_batches
@@ -767,7 +769,7 @@ def test_a_table_of_one_value_is_no_curve_yet(world, tmp_path, capsys):
     (tmp_path / "neighbours.json").write_text(json.dumps(table_of({1: [0.2]})))
     with pytest.raises(Missing, match="holds 1 values of x: a curve needs two"):
         curves.made_from(inputs_of(world, f"tables_folder={tmp_path}"), "neighbours")
-    assert sources_of("curves-neighbours", inputs_of(world, f"tables_folder={tmp_path}")) is None
+    assert sources_of(FIGURES["curves"][0], inputs_of(world, f"tables_folder={tmp_path}")) is None
     assert "curves-neighbours: left out, " in capsys.readouterr().out
 
 
@@ -894,3 +896,37 @@ def test_evaluations_that_cannot_be_compared_are_refused(world, tmp_path):
 
 def test_grad_cam_has_one_importer():
     assert importers("pytorch_grad_cam") == {"c2srt/figures/cam.py"}
+
+
+# What decides a figure
+# --------------------------------------------------------------------------------------------------
+
+
+ELSEWHERE = {"out", "batch", "loader_workers", "clip", "relations_folder"}
+"""What numbers may look at beyond their identity: where and how they are computed; the CLIP, which
+is refused unless it is the text features' own; the graph's folder, whose table the model holds.
+"""
+
+
+def settings_read(inputs: Inputs, act) -> set[str]:
+    """The keys of `c2srt figures` that a function looks at."""
+    read, names = set(), {field.name for field in fields(Config)}
+
+    class Watched(Config):
+        def __getattribute__(self, name: str):
+            read.update({name} & names)
+            return super().__getattribute__(name)
+
+    inputs.config.__class__ = Watched
+    act(inputs)
+    inputs.config.__class__ = Config
+    return read
+
+
+@pytest.mark.parametrize("name", ["cam", "patches", "isr", "relations", "predictions", "graph"])
+def test_a_figure_forgets_no_setting_that_decides_it(world, name):
+    """What its numbers look at and its identity does not: only how they are computed."""
+    for figure in FIGURES[name]:
+        inputs = inputs_of(world, "fixed=[1,3]")
+        decides = settings_read(inputs, figure.made_from)
+        assert settings_read(inputs, figure.numbers) - decides <= ELSEWHERE, figure.stem

@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_a_row_is_trained_again_when_what_was_typed_for_its_clip_or_views_differ
 
 def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(run, "run", lambda config: seen.append(config))
+    monkeypatch.setattr(run, "run", lambda config, jobs: seen.append(config))
     typed = ["views.count=2", "clip.pretrained=random", "workers=3", "shards=/elsewhere"]
     assert cli.run_verb("tables", [f"work={tmp_path}", "seeds=2", *typed]) == 0
     command = seen[0].place.command("train", 0, "out=x")
@@ -240,10 +241,11 @@ def test_bad_settings_get_a_sentence(tmp_path, capsys, wrong, sentence):
     assert sentence in capsys.readouterr().err
 
 
-def test_a_training_that_was_told_to_stop_ends_the_command_with_its_status(monkeypatch):
-    monkeypatch.setattr(walk, "run_verb", lambda verb, overrides: 75)
+def test_a_training_that_was_told_to_stop_ends_the_command_with_its_status():
     with pytest.raises(SystemExit) as ended:
-        walk.Walk("c2srt tables").run(commands.Command("train", []))
+        walk.Walk("c2srt tables", replace(cli.jobs(), train=lambda overrides: 75)).run(
+            commands.Command("train", [])
+        )
     assert ended.value.code == 75
 
 
@@ -365,7 +367,7 @@ def test_the_tables_as_files(results, tmp_path, capsys):
         f"groups={results}/groups.csv",
     )
     config.tables = TABLES
-    run.run(config)
+    run.run(config, cli.jobs())
     markdown = (tmp_path / "mine.md").read_text().splitlines()
     assert markdown[0] == "**My table · oracle graph · miniature, per_class, percent**"
     head = [cell.strip() for cell in markdown[2].strip("|").split("|")]
@@ -444,7 +446,7 @@ def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, 
     for overrides, tables in (((*common, "seeds=2", "clips=[[],[]]"), TABLES), (common, more)):
         config = config_of(results, *overrides)
         config.tables = tables
-        run.run(config)
+        run.run(config, cli.jobs())
     text, said = (tmp_path / "tables.md").read_text(encoding="utf-8"), capsys.readouterr().out
     places = [
         text.index(part)
@@ -454,12 +456,12 @@ def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, 
         places == sorted(places) and text.count("mAP is `per_class`") == 2
     )  # each below its own note
     assert "tables.md also keeps what earlier calls wrote: mine" in said
-    run.run(config)
+    run.run(config, cli.jobs())
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == text
     (tmp_path / "mine.json").write_text(
         "{", encoding="utf-8"
     )  # a broken record does not stop the others
-    run.run(config)
+    run.run(config, cli.jobs())
     assert "My table" not in (tmp_path / "tables.md").read_text(encoding="utf-8")
 
 

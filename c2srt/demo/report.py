@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from c2srt.artefact import is_marked
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, table
@@ -141,8 +142,8 @@ def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, object]:
 def trained(folder: Path, test, topk: tuple[int, ...]) -> dict[str, float]:
     """A trained row's figures, kept beside its model so that they are computed once."""
     key, kept = f"{measure.identity(folder / 'model')} {topk} {len(test.ids)}", folder / FIGURES
-    if kept.is_file() and (content := read_json(kept, Command("demo"))).get("key") == key:
-        return content["figures"]
+    if is_marked(kept, key, Command("demo")):
+        return read_json(kept, Command("demo"))["figures"]
     figures = measure.figures(measure.model_scores(folder / "model", test.images), test, topk)
     write_json(kept, {"key": key, "figures": figures})
     return figures

@@ -7,10 +7,11 @@ not type. Run again it goes on where it stopped: each command knows what it has 
 import time
 from pathlib import Path
 
+from c2srt.artefact import is_marked
 from c2srt.demo.config import Config
 from c2srt.demo.raw import MARK, raw_key, write_raw
 from c2srt.hints import Command
-from c2srt.opened import read_json
+from c2srt.jobs import Jobs
 from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
@@ -19,13 +20,13 @@ from c2srt.tables.walk import Walk, prepare_clips, train_missing
 UNTRAINED = (Row(PRIOR, untrained=PRIOR), Row(CLIP, untrained=CLIP))
 
 
-def run(config: Config) -> None:
+def run(config: Config, jobs: Jobs) -> None:
     """Walks the road and writes <out>/table.md, table.json (all tables of the run) and
     predictions.png.
     """
     from c2srt.demo.report import report  # torch and matplotlib: not needed to print --help
 
-    started, place, walk = time.monotonic(), config.place, Walk(Command("demo"))
+    started, place, walk = time.monotonic(), config.place, Walk(Command("demo"), jobs)
     tables = for_data(config.tables, "miniature")
     rows, every = trained_rows(tables), trials(config.seeds, config.seeds)
     draw(walk, config)
@@ -49,9 +50,7 @@ def draw(walk: Walk, config: Config) -> None:
     """The raw miniature, unless it is there."""
     root = Path(config.work) / "raw"
     with walk.step("draw", f"# a miniature Open Images in {root}"):
-        if (root / MARK).is_file() and read_json(root / MARK, Command("demo")).get(
-            "key"
-        ) == raw_key(config.seed, config.images):
+        if is_marked(root / MARK, raw_key(config.seed, config.images), Command("demo")):
             print(f"   {root} is up to date")
             return
         write_raw(root, config.seed, config.images, config.workers)
@@ -63,8 +62,7 @@ def prepare_clip(walk: Walk, config: Config, clip: int) -> None:
 
     folder, seed = config.place.of_clip(clip) / "clip", config.seed + clip
     with walk.step("pre-train", f"# a tiny CLIP on captioned pictures, in {folder}"):
-        mark = folder / "clip.json"
-        if mark.is_file() and read_json(mark, Command("demo")).get("key") == clip_key(seed):
+        if is_marked(folder / "clip.json", clip_key(seed), Command("demo")):
             print(f"   {folder} is up to date")
             return
         pretrain(folder, seed, config.workers)

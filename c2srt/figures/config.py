@@ -4,19 +4,9 @@ from dataclasses import MISSING, dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
+from c2srt.figures.registry import FIGURES
 from c2srt.keys import Mark, key
 from c2srt.shared_keys import shared
-
-FIGURES = {
-    "cam": ("cam",),
-    "patches": ("patches",),
-    "isr": ("isr-patches", "isr-ap"),
-    "relations": ("relations",),
-    "predictions": ("predictions",),
-    "graph": ("graph",),
-    "curves": ("curves-neighbours", "curves-threshold", "curves-distillation"),
-}
-"""The figures by the name that `figures` takes, and the files that each consists of."""
 
 
 @dataclass

@@ -21,6 +21,7 @@ from c2srt.artefact import unfinished
 from c2srt.errors import UserError
 from c2srt.evaluation.part import ARRAYS, GZSL, Part, check_part, measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
+from c2srt.figures.files import pieces_of
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.patches import with_isr
 from c2srt.files import hash_of, whole_file
@@ -30,10 +31,8 @@ from c2srt.progress import Progress
 
 NEVER = 2.0
 """A threshold that no sum of softmax scores reaches."""
-PIECE_IMAGES, PIECES = 128, "isr-patches-pieces"
-"""How many images an interrupted run loses at most, and where in `out` what is counted waits until
-the figure is drawn.
-"""
+PIECE_IMAGES, STEM = 128, "isr-patches"
+"""How many images an interrupted run loses at most, and the figure's files."""
 POSITIVES = 5
 """A category with fewer present images has no place in the distribution: its AP is chance."""
 
@@ -161,7 +160,7 @@ def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator
     config = inputs.config
     images = -(-PIECE_IMAGES // config.batch) * config.batch
     folder = unfinished(
-        Path(config.out), PIECES, hash_of([made_from(inputs), images, config.batch])
+        Path(config.out), pieces_of(STEM), hash_of([made_from(inputs), images, config.batch])
     )
     progress = Progress("fixed numbers of patches", len(places))
     for start in range(0, len(places), images):

@@ -7,49 +7,19 @@
                                               the two pictures (c2srt/artefact.py)
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from c2srt.artefact import remove_unfinished, tidy, vouch, vouched, withdraw, writing
+from c2srt.artefact import is_current, remove_unfinished, tidy, vouch, withdraw, writing
 from c2srt.errors import UserError
-from c2srt.figures.config import FIGURES, Config
+from c2srt.figures.config import Config
+from c2srt.figures.files import pictures_of, pieces_of, record_of
+from c2srt.figures.registry import FIGURES, Figure
 from c2srt.files import hash_of
 from c2srt.hints import Command
 
-WITH_MKT = ("cam", "predictions")
-"""Those that compare CLIP, MKT and ours; without an MKT the other two."""
-SUFFIXES = (".png", ".pdf")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file's three steps: what it is made from (raises Missing), its numbers, their picture."""
-
-    made_from: Callable[[Any], dict]
-    numbers: Callable[[Any], Any]
-    draw: Callable[[Any], Any]
-
-
-def part_of(stem: str) -> Part:
-    """Each module is imported when its figure is drawn: PyG and Grad-CAM take seconds."""
-    name, _, rest = stem.partition("-")
-    module = {"isr-patches": "patch_counts", "isr-ap": "ap_change", "relations": "attention"}.get(
-        stem, name
-    )
-    numbers, drawing = (
-        import_module(f"c2srt.figures.{module}"),
-        import_module(f"c2srt.figures.draw.{module}"),
-    )
-    if name == "curves":
-        return Part(
-            lambda inputs: numbers.made_from(inputs, rest),
-            lambda inputs: numbers.numbers(inputs, rest),
-            drawing.draw,
-        )
-    return Part(numbers.made_from, numbers.numbers, drawing.draw)
+if TYPE_CHECKING:  # torch, which --help does not need
+    from c2srt.figures.inputs import Inputs
 
 
 def run(config: Config) -> None:
@@ -59,77 +29,66 @@ def run(config: Config) -> None:
     from c2srt.figures.inputs import Inputs
 
     inputs, out, todo = Inputs(config), Path(config.out), []
-    for stem in [stem for name in config.figures or FIGURES for stem in FIGURES[name]]:
-        if (found := sources_of(stem, inputs)) is not None:
-            todo.append((stem, *found))
+    for figure in [figure for name in config.figures or FIGURES for figure in FIGURES[name]]:
+        if (made_from := sources_of(figure, inputs)) is not None:
+            todo.append((figure, made_from))
     if not todo:
         raise UserError(
             f"no figure can be drawn from {config.work}: see the lines above, or start with"
             f" `{Command('demo')}`"
         )
-    if inputs.lacks_mkt() and (two := [stem for stem, _, _ in todo if stem in WITH_MKT]):
+    if inputs.lacks_mkt() and (two := [figure.stem for figure, _ in todo if figure.compares]):
         print(
             f"{', '.join(two)}: without MKT, which"
             f" `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains"
         )
-    left = [
-        (stem, part, made_from)
-        for stem, part, made_from in todo
-        if not is_current(out, stem, made_from)
-    ]
-    current = [stem for stem, _, _ in todo if stem not in {some for some, _, _ in left}]
+    current = [figure.stem for figure, made_from in todo if is_drawn(out, figure.stem, made_from)]
     for stem in current:
         print(f"{out / stem}.png, .pdf are up to date")
     tidy(out, *map(pieces_of, current))
-    if left:
+    if left := [(figure, made_from) for figure, made_from in todo if figure.stem not in current]:
         with writing(out):
-            for stem, part, made_from in left:
-                write(out, stem, part, made_from, inputs)
+            for figure, made_from in left:
+                write(out, figure, made_from, inputs)
 
 
-def pieces_of(stem: str) -> str:
-    """The name of what an interrupted figure keeps (c2srt.artefact.unfinished)."""
-    return f"{stem}-pieces"
-
-
-def sources_of(stem: str, inputs: Any) -> tuple[Part, dict] | None:
-    """The part and what it is made from; None, said aloud, where that is missing and `figures` was
-    left at its default.
+def sources_of(figure: Figure, inputs: "Inputs") -> dict | None:
+    """What the figure is made from; None, said aloud, where that is missing and `figures` was left
+    at its default.
     """
     from c2srt.figures.inputs import Missing
 
-    part = part_of(stem)
     try:
-        return part, part.made_from(inputs)
+        return figure.made_from(inputs)
     except Missing as missing:
         if inputs.config.figures is not None:
             raise
-        print(f"{stem}: left out, {missing}")
+        print(f"{figure.stem}: left out, {missing}")
+        return None
 
 
-def is_current(out: Path, stem: str, made_from: dict) -> bool:
-    """Whether the figure's files are there and its record has this identity."""
-    content = vouched(out / f"{stem}.json")
-    return (
-        content is not None
-        and isinstance(content.get("made_from"), dict)
-        and content["made_from"].get("key") == hash_of(made_from)
-    )
+def is_drawn(out: Path, stem: str, made_from: dict) -> bool:
+    return is_current(out / record_of(stem), keyed(made_from), pictures_of(stem))
 
 
-def write(out: Path, stem: str, part: Part, made_from: dict, inputs: Any) -> None:
+def keyed(made_from: dict) -> dict:
+    """An identity, with its hash beside what it consists of."""
+    return {**made_from, "key": hash_of(made_from)}
+
+
+def write(out: Path, figure: Figure, made_from: dict, inputs: "Inputs") -> None:
     """Computes, draws and writes one figure; an old record goes first."""
     from c2srt.figures.draw.style import save, styled
 
-    numbers = part.numbers(inputs)
-    record = out / f"{stem}.json"
+    stem, numbers = figure.stem, figure.numbers(inputs)
+    record = out / record_of(stem)
     withdraw(record)
     with styled():
-        save(part.draw(numbers), out, stem)
+        save(figure.draw(numbers), out, stem)
     vouch(
         record,
-        {"made_from": {**made_from, "key": hash_of(made_from)}, "numbers": numbers.record()},
-        [f"{stem}{suffix}" for suffix in SUFFIXES],
+        {"made_from": keyed(made_from), "numbers": numbers.record()},
+        pictures_of(stem),
     )
     remove_unfinished(out, pieces_of(stem))
     print(f"{out / stem}.png, .pdf")

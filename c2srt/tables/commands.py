@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from c2srt import hints
+from c2srt.artefact import is_marked
 from c2srt.files import hash_of
 from c2srt.hints import override
 from c2srt.opened import read_json
@@ -185,6 +186,4 @@ def key_of(place: Place, row: Row, trial: Trial) -> str:
 
 def is_finished(place: Place, row: Row, trial: Trial) -> bool:
     mark = place.trial(row.run, trial) / MARK
-    return mark.is_file() and read_json(mark, hints.Command("tables")).get("key") == key_of(
-        place, row, trial
-    )
+    return mark.is_file() and is_marked(mark, key_of(place, row, trial), hints.Command("tables"))

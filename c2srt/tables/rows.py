@@ -6,7 +6,6 @@ both counted from 0.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Optional
 
 from c2srt.errors import UserError
 from c2srt.model.config import check_choice
@@ -50,7 +49,7 @@ class Row:
     `seconds_of`.
     """
     seconds_of: str = ""
-    x: Optional[float] = None
+    x: float | None = None
     """The row's place on the table's axis."""
     only: list[str] = field(default_factory=list)
     """Data sets for which the row is there; empty: all."""
@@ -102,7 +101,7 @@ class Table:
 
     caption: str = ""
     rows: list[Row] = field(default_factory=list)
-    axis: Optional[str] = None
+    axis: str | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:

@@ -10,6 +10,7 @@ from c2srt.artefact import FILES, vouch, vouched, withdraw, writing
 from c2srt.errors import UserError
 from c2srt.files import write_text
 from c2srt.hints import Command
+from c2srt.jobs import Jobs
 from c2srt.progress import clock
 from c2srt.tables import render
 from c2srt.tables.collect import Collected, collect, read_groups
@@ -24,7 +25,7 @@ their values cannot.
 """
 
 
-def run(config: Config) -> None:
+def run(config: Config, jobs: Jobs) -> None:
     """Trains what is missing (unless train=false), then writes the tables, unless this process had
     only a part of the rows.
     """
@@ -32,7 +33,7 @@ def run(config: Config) -> None:
     every, rows, walk = (
         trials(config.seeds, len(config.clips)),
         trained_rows(tables),
-        Walk(Command("tables")),
+        Walk(Command("tables"), jobs),
     )
     if config.groups:
         read_groups(Path(config.groups))  # bad input is refused before hours of training

@@ -2,18 +2,17 @@
 and timed.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from c2srt import hints
-from c2srt.cli import run_verb
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.interrupts import INTERRUPTED, SAVED
+from c2srt.jobs import Jobs
+from c2srt.lock import in_turn
 from c2srt.progress import clock
 from c2srt.tables.commands import (
     MARK,
@@ -31,9 +30,10 @@ LOCK = "prepare.lock"
 
 @dataclass
 class Walk:
-    """`seconds` keeps what each verb took; `again` is the command to run when one of them fails."""
+    """`seconds` keeps what each verb took; `again` is the command to run when a job fails."""
 
     again: hints.Command
+    jobs: Jobs
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, command: Command) -> None:
@@ -41,7 +41,7 @@ class Walk:
         training was told to stop and saved.
         """
         with self.step(command.verb, hints.typed(command.verb, command.overrides)):
-            status = run_verb(command.verb, command.overrides)
+            status = self.jobs.named(command.verb)(command.overrides)
             if status in (SAVED, INTERRUPTED):
                 raise SystemExit(status)
             if status:
@@ -66,18 +66,9 @@ def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -
     the later ones find it done.
     """
     for clip in clips:
-        with held(place.of_clip(clip) / LOCK):
+        with in_turn(place.of_clip(clip) / LOCK):
             for command in prepare(place, clip, rows):
                 walk.run(command)
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Waits for the lock on a file and holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
 
 
 def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> None:
