@@ -26,7 +26,6 @@ from c2srt.lock import LOCK, only_command
 from c2srt.opened import read_json
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.prepare import already_finished, check_before_start, check_exports
-from c2srt.train.report import send_rest
 from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.rank import LOG, RAY_FOLDER
@@ -39,6 +38,8 @@ def run(config: Config) -> int:
     config = absolute(config)
     steps = check_before_start(config)
     if already_finished(config, steps):
+        from c2srt.train.report import send_rest  # torch
+
         print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0

@@ -19,13 +19,12 @@ from c2srt.model.head import Graph
 from c2srt.model.network import Network
 from c2srt.opened import read_json
 from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE, load_relations
-from c2srt.shards import ShardIndex, load_index
+from c2srt.shards import ShardIndex
 from c2srt.teacher.cache import cache_key
 from c2srt.text import FEATURES, PROVENANCE as TEXT_RECORD, load_text
 from c2srt.train.config import ONLINE, Config
-from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
-
-TRAIN, VALIDATION = "train", "validation"
+from c2srt.train.data import TRAIN, load_data
+from c2srt.vocabulary import Vocabulary
 
 
 @dataclass
@@ -51,10 +50,8 @@ def load_inputs(config: Config) -> Inputs:
     """Loads and checks the artefacts. Raises UserError naming the one that is absent or does not
     fit, and its command.
     """
-    shards, text, relations = Path(config.shards), Path(config.text), Path(config.relations)
-    index, vocabulary = load_index(shards), load_vocabulary(shards)
-    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
-    index.split(TRAIN)
+    text, relations = Path(config.text), Path(config.relations)
+    index, vocabulary = load_data(config)
     clip = load_clip(config.clip)
     made = records(text, relations)
     features = load_text(text, vocabulary, clip.hash)

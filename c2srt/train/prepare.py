@@ -1,11 +1,12 @@
-"""What can be checked before any worker starts, so that bad input costs seconds."""
+"""What can be checked before any worker starts, so that bad input costs seconds.
+
+torch and open_clip, which take seconds themselves, are imported once the shards are there.
+"""
 
 from c2srt.export.files import is_only_export
 from c2srt.files import check_replaceable
-from c2srt.train import checkpoints
 from c2srt.train.config import Config
-from c2srt.train.inputs import load_inputs
-from c2srt.train.sources import check_sources, steps_per_epoch
+from c2srt.train.data import load_data
 
 EXPORTS = ("model", "best")
 """What a training writes beside its checkpoints."""
@@ -15,6 +16,11 @@ def check_before_start(config: Config) -> int:
     """Loads and checks every input and an earlier run's checkpoint; returns the steps of the whole
     run. Raises UserError.
     """
+    load_data(config)
+    from c2srt.train import checkpoints
+    from c2srt.train.inputs import load_inputs
+    from c2srt.train.sources import check_sources, steps_per_epoch
+
     inputs = load_inputs(config)
     check_sources(config, inputs)
     found = checkpoints.newest(config.folder / "checkpoints")
@@ -37,5 +43,7 @@ def already_finished(config: Config, steps: int) -> bool:
     """Whether the export of a run that took at least `steps` updates lies in `out`."""
     if not (config.folder / "model" / "config.json").exists():
         return False
+    from c2srt.train import checkpoints
+
     found = checkpoints.newest(config.folder / "checkpoints")
     return found is not None and checkpoints.read_record(found).step >= steps

@@ -10,7 +10,8 @@ from torch import Tensor
 from c2srt.loader import LoaderConfig, evaluation_batches, train_batches, training_order
 from c2srt.teacher.cache import TeacherCache
 from c2srt.train.config import Config
-from c2srt.train.inputs import TRAIN, VALIDATION, Inputs
+from c2srt.train.data import TRAIN, VALIDATION
+from c2srt.train.inputs import Inputs
 from c2srt.train.sample_log import SAMPLES, recorded
 from c2srt.train.world import World
 
