@@ -15,7 +15,7 @@ WORD_LIST = ".txt"
 
 @dataclass
 class Config:
-    """Keys of `c2srt predict`, explained in configs/predict.yaml."""
+    """Keys of `c2srt predict`."""
 
     checkpoint: str = key(
         MISSING,

@@ -12,7 +12,7 @@ from c2srt.shared_keys import shared
 
 @dataclass
 class Config:
-    """Keys of `c2srt text`, explained in configs/text.yaml."""
+    """Keys of `c2srt text`."""
 
     clip: ClipConfig = shared("clip")
     templates: Any = key(

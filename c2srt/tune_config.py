@@ -11,7 +11,7 @@ from c2srt.view_config import ViewConfig
 
 @dataclass
 class Config:
-    """Keys of `c2srt tune`, explained in configs/tune.yaml."""
+    """Keys of `c2srt tune`."""
 
     checkpoint: str = key(
         MISSING,

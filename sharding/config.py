@@ -1,4 +1,4 @@
-"""What `c2srt shard` can be told; configs/shard.yaml explains each key to users."""
+"""What `c2srt shard` can be told."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -213,7 +213,7 @@ class Config:
 
 @dataclass
 class AuditConfig:
-    """What `c2srt audit` can be told; configs/audit.yaml explains each key."""
+    """What `c2srt audit` can be told."""
 
     data: DataConfig = key(
         DataConfig,

@@ -79,7 +79,22 @@ def documented() -> dict[str, list[str]]:
         for path in files:
             for command in read(path.read_text(encoding="utf-8")):
                 found.setdefault(command, []).append(path.relative_to(ROOT).as_posix())
+    for path in sources():
+        for text in helps(ast.parse(path.read_text(encoding="utf-8"))):
+            for command in in_comments(text.value):
+                found.setdefault(command, []).append(path.relative_to(ROOT).as_posix())
     return found
+
+
+def helps(tree: ast.Module) -> list[ast.Constant]:
+    """The texts of `key(…)`, which `--help` prints: they explain, as the comments of a YAML do."""
+    return [
+        text
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "key"
+        for text in ast.walk(call)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    ]
 
 
 def sources() -> list[Path]:
@@ -115,6 +130,7 @@ def by_hand() -> list[str]:
     for path in sources():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         unprinted = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        unprinted |= {id(text) for text in helps(tree)}
         found += [
             f"{path.relative_to(ROOT)}: {node.value.strip()}"
             for node in ast.walk(tree)

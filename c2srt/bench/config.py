@@ -11,7 +11,7 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass
 class Config:
-    """Keys of `c2srt bench`, explained in configs/bench.yaml."""
+    """Keys of `c2srt bench`."""
 
     what: str = key(
         "", "head | isr | gat | loss | ignore | step | tracking | evaluation", follows="???"

@@ -13,7 +13,7 @@ GPU, KERNELS, KEEP = "gpu", "kernels", "keep"
 
 @dataclass
 class Config:
-    """Keys of `c2srt check`, explained in configs/check.yaml."""
+    """Keys of `c2srt check`."""
 
     what: str = key(GPU, "gpu | kernels | keep")
     length: str = key(QUICK, "quick | full")

@@ -12,7 +12,7 @@ from c2srt.tables.rows import Table
 
 @dataclass
 class Config:
-    """Keys of `c2srt demo`, explained in configs/demo.yaml."""
+    """Keys of `c2srt demo`."""
 
     work: str = shared("work")
     out: str = key(

@@ -1,4 +1,4 @@
-"""What `c2srt evaluate` can be told; configs/evaluate.yaml explains each key to users."""
+"""What `c2srt evaluate` can be told."""
 
 from dataclasses import MISSING, dataclass
 
@@ -18,7 +18,7 @@ LEAST_DRAWS = 40
 
 @dataclass
 class Config:
-    """Keys of `c2srt evaluate`, explained in configs/evaluate.yaml."""
+    """Keys of `c2srt evaluate`."""
 
     out: str = key(
         MISSING,

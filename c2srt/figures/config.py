@@ -11,7 +11,7 @@ from c2srt.shared_keys import shared
 
 @dataclass
 class Config:
-    """Keys of `c2srt figures`, explained in configs/figures.yaml."""
+    """Keys of `c2srt figures`."""
 
     out: str = key(
         MISSING,

@@ -21,7 +21,7 @@ WORD_KINDS = ("similarity", "llm")
 
 @dataclass
 class MineConfig:
-    """Keys of `c2srt relations mine`, explained in configs/relations-mine.yaml."""
+    """Keys of `c2srt relations mine`."""
 
     model: str | None = key(None, "the model's name; null: OPENAI_MODEL")
     url: str | None = key(
@@ -166,7 +166,7 @@ class MineConfig:
 
 @dataclass
 class ReportConfig:
-    """Keys of `c2srt relations report`, explained in configs/relations-report.yaml."""
+    """Keys of `c2srt relations report`."""
 
     graphs: list[str] | None = key(
         None, "kinds to compare, as in [llm,similarity]; null: all that are there"

@@ -2,8 +2,7 @@
 
 A new relation kind needs:
 1. its `Kind` in `KINDS` at the end of this file, with the two functions that it names;
-2. if something of its own decides it, a key of `GraphConfig`, and that key's line in
-   configs/relations.yaml.
+2. if something of its own decides it, a key of `GraphConfig`, with its help.
 
 Nothing heavy is imported at the top: the keys of the verbs are checked against these names, and
 forked loader workers must not inherit a thread pool. Letters: C categories, K neighbours.
@@ -35,7 +34,7 @@ RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
 
 @dataclass
 class GraphConfig:
-    """Keys of `c2srt relations`, explained in configs/relations.yaml.
+    """Keys of `c2srt relations`.
 
     A `relations_file` makes the graph `mined`, in a folder of that name beside `llm`.
     """

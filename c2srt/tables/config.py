@@ -15,7 +15,7 @@ from c2srt.tables.rows import Table
 
 @dataclass
 class Config:
-    """Keys of `c2srt tables`, explained in configs/tables.yaml."""
+    """Keys of `c2srt tables`."""
 
     work: str = shared("work", needed=True)
     out: str = key(

@@ -1,4 +1,4 @@
-"""What `c2srt teacher` can be told; configs/teacher.yaml explains each key to users."""
+"""What `c2srt teacher` can be told."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from c2srt.view_config import ViewConfig
 
 @dataclass
 class Config:
-    """Configuration of the verb `teacher`; configs/teacher.yaml explains every field."""
+    """Keys of `c2srt teacher`."""
 
     clip: ClipConfig = shared("clip")
     views: ViewConfig = shared("views")
