@@ -20,20 +20,13 @@ from queue import Empty, Queue
 
 import torch
 
-from c2srt.errors import UserError
+from c2srt.errors import AGAIN, LoaderFailed, UserError
 from c2srt.interrupts import unheard
 from c2srt.pipes import receive, send, widen
+from c2srt.processes import cause_of
 
 END_S = 5
 """For a killed process and its reader to be gone."""
-
-AGAIN = "; run the same command again to go on"
-
-
-class LoaderFailed(UserError):
-    """A loader process died or fell silent: a training starts again from its checkpoint, any other
-    command may be repeated.
-    """
 
 
 class Maker:
@@ -182,13 +175,3 @@ def item_or_error(make: Callable[[int], object], position: int) -> object:
         return error
     except Exception:
         return RuntimeError(f"in a loader process:\n{traceback.format_exc()}")
-
-
-def cause_of(status: int | None) -> str:
-    """In words, from an exit status."""
-    if status is None or status >= 0:
-        return f"exit status {status}"
-    name = signal.Signals(-status).name
-    return (
-        f"{name}: killed from outside, or for want of memory" if status == -signal.SIGKILL else name
-    )

@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a sentence instead of a traceback."""
+"""The exceptions that reach a user as a sentence instead of a traceback."""
 
 from c2srt.shown import sentence
 
@@ -13,3 +13,12 @@ class UserError(Exception):
 
     def __init__(self, text: object = "") -> None:
         super().__init__(sentence(text))
+
+
+AGAIN = "; run the same command again to go on"
+
+
+class LoaderFailed(UserError):
+    """A loader process died or fell silent: a training starts again from its checkpoint, any other
+    command may be repeated.
+    """

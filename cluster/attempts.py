@@ -15,25 +15,28 @@ from pathlib import Path
 from typing import IO
 
 from ray.exceptions import RayActorError, RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.exceptions import (
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckTimeoutError,
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
 )
-from ray.train.v2.api.config import LoggingConfig
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchConfig, TorchTrainer
 
-from c2srt.ahead import AGAIN, LoaderFailed
-from c2srt.errors import UserError
+from c2srt.errors import AGAIN, LoaderFailed, UserError
 from c2srt.hints import as_here
 from c2srt.train import checkpoints
 from c2srt.train.config import STOP_FILE, Config
 from cluster.address import given_address
 from cluster.lock import wait_for_earlier_ranks
 from cluster.rank import LOG, RAY_FOLDER, train_worker
+from cluster.ray_private import train_timeouts
 from cluster.session import give_back_places, living_nodes, room_for
 
+NO_PLACE, NO_SIGN = train_timeouts()
 FAILURES = "failures.jsonl"
 SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
 PLACE_S = 60
@@ -240,7 +243,7 @@ def death(text: str) -> str:
 
 def silent(error: Exception) -> bool:
     """Whether Ray Train gave up waiting for a rank's sign of life."""
-    return isinstance(error, WorkerHealthCheckTimeoutError)
+    return isinstance(error, NO_SIGN)
 
 
 def dead_actor(error: Exception) -> RayActorError | None:
@@ -252,7 +255,7 @@ def dead_actor(error: Exception) -> RayActorError | None:
 def cause_outside(error: Exception) -> str:
     """What happened to Ray Train itself."""
     inner = error.controller_failure if isinstance(error, ControllerError) else error
-    if isinstance(inner, WorkerGroupStartupTimeoutError):
+    if isinstance(inner, NO_PLACE):
         return (
             f"Ray had no place for the workers within {PLACE_S} s: other jobs hold it, or a node is"
             " gone"

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -20,16 +21,17 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 
 import ray
 from ray import PlacementGroupID
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from c2srt.ahead import LoaderFailed
-from c2srt.errors import UserError
+from c2srt.errors import LoaderFailed, UserError
 from c2srt.hints import as_here
+from c2srt.processes import DIED, RETRIES
 from cluster.address import check_address, given_address
 from cluster.patience import START_S, patient
+from cluster.ray_private import AuthenticationTokenLoader, ray_constants
 
+T = TypeVar("T")
+R = TypeVar("R")
 START_ATTEMPTS = 6
 """Of a local Ray, in START_S together."""
 NOT_YET = ("timed out during startup", "Timed out waiting for file")
@@ -186,12 +188,40 @@ def first_line(error: Exception) -> str:
     )[:300]
 
 
+class RayExecutor:
+    """An executor (c2srt/executor.py) of Ray's tasks, on the cluster that is joined."""
+
+    def __init__(self, workers: int, gpus: float | None) -> None:
+        """Joins Ray. Raises UserError if it has no room for the workers."""
+        connect(workers, gpus_per_worker=gpus or 0)
+        self.workers, self.gpus = workers, even_share(workers) if gpus is None else gpus
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        name: Callable[[T], str] | None = None,
+        on_gpu: bool = False,
+    ) -> Iterator[tuple[T, R]]:
+        """As `Executor.map`."""
+        return run_tasks(function, items, self.workers, self.gpus if on_gpu else 0, name=name)
+
+    def share(self, value: T) -> Callable[[], T]:
+        """The value lies in Ray's object store, once a node."""
+        return partial(ray.get, ray.put(value))
+
+
+def even_share(workers: int) -> float:
+    """Of the cluster's GPUs, in thousandths, for each worker; at most one."""
+    return min(1.0, int(1000 * ray.cluster_resources().get("GPU", 0) / workers) / 1000)
+
+
 def run_tasks(
     function: Callable[[Any], Any],
     items: Iterable[Any],
     workers: int,
     gpus_per_worker: float = 0,
-    retries: int = 3,
+    retries: int = RETRIES,
     name: Callable[[Any], str] | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Yields (item, result) as tasks finish, at most `workers` at a time, so memory is flat in the
@@ -211,12 +241,16 @@ def run_tasks(
     }
     remote = ray.remote(**settings)(as_here(function))
     running: dict[Any, Any] = {}
-    for item in items:
-        if len(running) >= workers:
+    try:
+        for item in items:
+            if len(running) >= workers:
+                yield finished(running)
+            running[(remote.options(name=name(item)) if name else remote).remote(item)] = item
+        while running:
             yield finished(running)
-        running[(remote.options(name=name(item)) if name else remote).remote(item)] = item
-    while running:
-        yield finished(running)
+    finally:  # of a job that failed, tasks would go on, and keep what they loaded for the next
+        for reference in running if ray.is_initialized() else ():
+            ray.cancel(reference, force=True)
 
 
 def finished(running: dict[Any, Any]) -> tuple[Any, Any]:
@@ -230,7 +264,4 @@ def finished(running: dict[Any, Any]) -> tuple[Any, Any]:
             raise UserError(str(error.cause)) from error
         raise
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        raise UserError(
-            "a worker process died, and so did those that tried again (killed from outside, or out"
-            " of memory): run the same command to go on, with fewer workers=… if memory is short"
-        ) from error
+        raise UserError(DIED) from error

@@ -1,36 +1,12 @@
-"""`c2srt shard`: raw images + label CSVs → c2srt/shards.py's shard folder, one Ray task a shard.
+"""`c2srt shard`: the job of sharding/job.py on this machine, or on a Ray cluster."""
 
-A run killed at any moment is repeated with the same command: finished shards stay, the rest is
-made. index.json comes last.
-"""
-
-import shutil
 import sys
-from pathlib import Path
 
-from c2srt.files import hash_of, remove_leftovers
-from c2srt.progress import Progress
-from c2srt.shards import FILE, Shard, ShardIndex
-from c2srt.vocabulary import Vocabulary
 from cluster.address import check_address
+from cluster.executor import open_executor
 from cluster.paths import check_lasting
-from cluster.session import connect, run_tasks
-from sharding import staging
 from sharding.config import Config
-from sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
-from sharding.pack import ShardTask, pack_shard
-from sharding.packs import PackSource, pack_tasks, stage_pack
-from sharding.plan import (
-    check_settings,
-    divide,
-    only_writer,
-    plan_split,
-    require_urls,
-    status_counts,
-)
-from sharding.readers import Reader, find_reader
-
-ACCEPTANCE = "acceptance.json"
+from sharding.job import make_shards
 
 
 def run(config: Config) -> None:
@@ -39,107 +15,7 @@ def run(config: Config) -> None:
     """
     check_lasting(config.out)
     check_address()
-    out = Path(config.out).resolve()
-    reader = find_reader(config.data)
-    with only_writer(out):
-        clean(out)
-        source = reader.source(config)
-        settings = check_settings(out, config, source, inputs(config, reader, out))
-        paths = {split: inputs_path(out, split) for split in settings}
-        if source.kind == "urls":
-            require_urls({split: paths[split] for split in config.splits}, config.data.root)
-        vocabulary = reader.vocabulary(paths)
-        vocabulary.save(out)
-        tasks = {
-            split: plan_split(out, split, settings[split], source, config) for split in settings
-        }
-        done, left = divide([task for split in config.splits for task in tasks[split]])
-        print(
-            f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to"
-            " be made",
-            flush=True,
-        )
-        if left:
-            (out / FILE).unlink(missing_ok=True)
-            pack_all(source, left, done, config.workers)
-        finish(out, reader, vocabulary, settings, tasks, config)
-
-
-def clean(out: Path) -> None:
-    """Removes what killed runs left under temporary names."""
-    for folder in (
-        out,
-        out / INPUTS,
-        *(path for path in (out / staging.FOLDER).glob("*") if path.is_dir()),
-    ):
-        remove_leftovers(folder)
-
-
-def inputs(config: Config, reader: Reader, out: Path) -> dict[str, str]:
-    """Makes or finds the input table of each split, prints what it holds, and returns its
-    SHA-256.
-    """
-    digests = {}
-    for split in config.splits:
-        report, digests[split], new = prepare_inputs(reader, split, out)
-        print(
-            "\n".join(
-                report.lines()
-                + ([] if new else [f"{split}: these CSVs were read by an earlier run"])
-            ),
-            flush=True,
-        )
-    return digests
-
-
-def pack_all(source: object, left: list[ShardTask], done: dict[str, Shard], workers: int) -> None:
-    """Makes the shards that are left, `workers` at a time; packs are read in a pass of their own
-    before.
-    """
-    connect(workers)
-    if isinstance(source, PackSource):
-        passes = Progress("packs", len(tasks := pack_tasks(source, left)), "packs")
-        for _, report in run_tasks(stage_pack, tasks, workers):
-            passes.update(1, report.name)
-            print("\n".join(report.lines()), end="\n" if report.lines() else "", flush=True)
-        passes.close()
-    earlier = sum(shard.inputs for shard in done.values())
-    progress = Progress("shard", sum(task.length for task in left) + earlier)
-    progress.skip(earlier)
-    for task, shard in run_tasks(pack_shard, left, workers, name=lambda task: f"shard {task.name}"):
-        progress.update(task.length, f"{task.name}: {shard.count:,} of {shard.inputs:,} packed")
-    progress.close()
-
-
-def finish(
-    out: Path,
-    reader: Reader,
-    vocabulary: Vocabulary,
-    settings: dict[str, str],
-    tasks: dict[str, list[ShardTask]],
-    config: Config,
-) -> None:
-    """The index of every complete split (those of earlier runs included), the acceptance counts,
-    and a line a status.
-    """
-    divided = {split: divide(planned) for split, planned in tasks.items()}
-    splits = {
-        split: tuple(done[task.name] for task in tasks[split])
-        for split, (done, left) in divided.items()
-        if not left
-    }
-    ShardIndex(out, vocabulary.hash, hash_of(settings), splits).save()
-    shutil.rmtree(out / staging.FOLDER, ignore_errors=True)
-    names = [shard.name for split in config.splits for shard in splits[split]]
-    for split, status, count in status_counts(out, names).iter_rows():
-        print(f"{split:<12} {status:<14} {count:>11,}")
-    packed = {split: sum(shard.count for shard in splits[split]) for split in config.splits}
-    counts = reader.acceptance(
-        vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed
-    )
-    counts.save(out / ACCEPTANCE)
-    print("\n".join(counts.lines()))
-    print(f"shards are in {out}")
+    make_shards(config, open_executor)
 
 
 if __name__ == "__main__":

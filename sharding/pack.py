@@ -7,15 +7,16 @@ The formats are specified in c2srt/shards.py; the sidecar's parquet metadata has
 {"settings": hash, "bytes", "sha256", "first", "last"} of the tar.
 """
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
-import webdataset
 
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
@@ -133,9 +134,7 @@ def write_tar(
     records, member = [], 0
     with (
         path.open("wb") as file,
-        webdataset.TarWriter(
-            file, mtime=0, user="c2srt", group="c2srt", mode=0o644, encoder=False
-        ) as writer,
+        tarfile.open(fileobj=file, mode="w|") as tar,
     ):
         for row, outcome in zip(rows.iter_rows(named=True), results, strict=True):
             records.append(record(row["id"], task.split, outcome))
@@ -144,7 +143,7 @@ def write_tar(
             text = json.dumps(
                 metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True
             ).encode()
-            offset = writer.tarstream.offset
+            offset = tar.offset
             records[-1] |= {
                 "member": member,
                 "jpg_offset": offset + BLOCK,
@@ -152,9 +151,18 @@ def write_tar(
                 "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)),
                 "json_bytes": len(text),
             }
-            writer.write({"__key__": row["id"], "jpg": outcome.jpeg, "json": text})
+            add_member(tar, f"{row['id']}.jpg", outcome.jpeg)
+            add_member(tar, f"{row['id']}.json", text)
             member += 1
     return pl.DataFrame(records, schema=COLUMNS)
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """As webdataset's TarWriter does, which would import torch; the same for all time and users."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o644
+    member.uname = member.gname = "c2srt"
+    tar.addfile(member, io.BytesIO(content))
 
 
 def record(image_id: str, split: str, outcome: Outcome) -> dict:

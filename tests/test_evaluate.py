@@ -319,7 +319,7 @@ def test_any_number_of_workers_gives_the_same_bytes_and_again_is_a_no_op(world, 
 
 def test_a_killed_run_goes_on(world, tmp_path, monkeypatch):
     """The second run scores only the pieces that the first did not finish."""
-    import cluster.evaluate as job
+    import c2srt.evaluation.pieces as job
 
     folder, _, _ = world
     arguments = [*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/out"]
@@ -374,7 +374,7 @@ def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(
     """Between the driver's look at its identity and the workers that load it; put back, the results
     are those of the old.
     """
-    import cluster.evaluate as job
+    import c2srt.evaluation.pieces as job
     from c2srt import text
 
     folder, _, clip = world
@@ -392,12 +392,12 @@ def test_text_that_is_replaced_while_it_is_evaluated_is_noticed(
         for one, other in (("text", "aside"), ("other", "text"), ("aside", "other")):
             (tmp_path / one).rename(tmp_path / other)
 
-    def tasks(function, items, *some, **more):
+    def tasks(*some):
         exchange()
-        return run_tasks(function, items, *some, **more)
+        return score_missing(*some)
 
-    run_tasks = job.run_tasks
-    monkeypatch.setattr(job, "run_tasks", tasks)
+    score_missing = job.score_missing
+    monkeypatch.setattr(job, "score_missing", tasks)
     assert evaluate(*arguments, f"out={tmp_path}/out", "protocols=[per_class]") == 2
     assert (
         "was written anew while it was evaluated" in capsys.readouterr().err
@@ -479,7 +479,7 @@ def test_class_prior(world, tmp_path, monkeypatch):
     assert results(tmp_path / "out")["gzsl"]["F1@2"]["P"] == pytest.approx(
         (labels[rows][:, best] == 1).sum() / (2 * rows.sum())
     )
-    monkeypatch.setattr("cluster.evaluate.count_prior", None)
+    monkeypatch.setattr("c2srt.evaluation.job.count_prior", None)
     assert evaluate(*shared(world), "checkpoint=prior", f"out={tmp_path}/out") == 0, (
         "up to date: nothing is counted"
     )

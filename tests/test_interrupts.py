@@ -191,7 +191,7 @@ JOB = (
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 @pytest.mark.parametrize(
     "module, start",
-    (("c2srt.cli", CONSOLE), ("ray", JOB)),
+    (("c2srt.cli", CONSOLE), ("c2srt.executor", JOB)),
     ids=("c2srt", "python -m cluster.shard"),
 )
 def test_one_while_the_first_modules_load_is_no_traceback(module, start, number):

@@ -18,8 +18,7 @@ import psutil
 import pytest
 import torch
 
-from c2srt.ahead import LoaderFailed
-from c2srt.errors import UserError
+from c2srt.errors import LoaderFailed, UserError
 from c2srt.loader import (
     Batch,
     LoaderConfig,

@@ -12,6 +12,7 @@ import pytest
 from c2srt.cli import main
 from c2srt.errors import UserError
 from cluster.address import check_address, given_address
+from cluster.ray_private import named
 from cluster.session import LONGEST_TEMPORARY, temporary_folder
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,21 @@ def test_every_verb_of_ray_looks_at_the_address_before_it_reads_its_inputs(
         f"c2srt {verb}: no Ray cluster answers at RAY_ADDRESS={address} (Connection refused)"
         in capsys.readouterr().err
     )
+
+
+def test_private_names_of_ray_stand_in_one_file_and_a_missing_one_is_a_sentence():
+    import ast
+
+    found = set()
+    for path in sorted((ROOT / "cluster").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == "ray" and "._" in name for name in names):
+                found.add(path.name)
+    assert found == {"ray_private.py"}
+    with pytest.raises(UserError, match=r"no_such_name.*install ray==2\."), named():
+        from ray._private import no_such_name  # noqa: F401
 
 
 def test_sockets_lie_where_their_path_is_short_enough(monkeypatch, tmp_path):

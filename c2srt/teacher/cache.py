@@ -145,7 +145,7 @@ def flatten(content: dict, prefix: str = "") -> dict:
     return flat
 
 
-# Writing, called by cluster/teacher.py.
+# Writing, called by c2srt/teacher/job.py.
 
 
 def write_shard(

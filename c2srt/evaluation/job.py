@@ -1,0 +1,179 @@
+"""The job of `c2srt evaluate`: scores the test shards in pieces (pieces.py), merges what they leave
+behind, writes results.json.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from c2srt.artefact import remove_unfinished, tidy, unfinished, vouched, writing
+from c2srt.errors import UserError
+from c2srt.evaluation.arrays import evaluate_arrays
+from c2srt.evaluation.config import PROTOCOLS, Config
+from c2srt.evaluation.part import check_topk
+from c2srt.evaluation.pieces import check_identity, pieces_of, score
+from c2srt.evaluation.results import (
+    RESULTS,
+    Task,
+    about,
+    evaluate_part,
+    read_results,
+    write_results,
+)
+from c2srt.evaluation.scorers import (
+    CLIP,
+    PRIOR,
+    Subject,
+    class_counts,
+    identity,
+    prior_of,
+)
+from c2srt.executor import Opens
+from c2srt.export.files import find_export
+from c2srt.files import hash_of, sha256_of_file
+from c2srt.hints import Command
+from c2srt.progress import Progress
+from c2srt.shards import Shard, ShardIndex, load_index
+from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+
+PIECES = "pieces"
+
+
+def evaluate(config: Config, opens: Opens) -> tuple[dict, bool]:
+    """Writes results.json and per_category.csv; returns the results, and whether they are new.
+    Raises UserError on bad input.
+    """
+    protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
+    if config.scores is None:
+        return evaluate_shards(config, protocols, opens)
+    files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
+    results, table = evaluate_arrays(
+        **files,
+        topk=tuple(config.topk),
+        protocols=protocols,
+        draws=config.bootstrap,
+        seed=config.seed,
+        workers=config.workers,
+    )
+    made_from = {name: sha256_of_file(path) for name, path in files.items()}
+    results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
+    with writing(Path(config.out)):
+        write_results(Path(config.out), results, table.with_row_index("column"))
+    return results, True
+
+
+def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) -> tuple[dict, bool]:
+    """Scores the split with a checkpoint, or reads the results if they are up to date."""
+    shards, out = Path(config.shards).absolute(), Path(config.out).absolute()
+    index, vocabulary = load_index(shards), load_vocabulary(shards)
+    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    check_topk(seen, tuple(config.topk))
+    index.split(config.split)
+    subject = subject_of(config, vocabulary)
+    made_from = {
+        "subject": identity(subject, index),
+        "shards": index.source,
+        "split": config.split,
+        "vocabulary": vocabulary.hash,
+        "topk": config.topk,
+        "protocols": protocols,
+        "batch": config.batch,
+        "bootstrap": [config.bootstrap, config.seed],
+    }
+    key = hash_of(made_from)
+    if (found := current(out, key)) is not None:
+        print(f"{out / RESULTS} is up to date")
+        tidy(out, PIECES)
+        return found, False
+    with writing(out):
+        results, table = measured(
+            config, index, vocabulary, subject, made_from | {"key": key}, opens
+        )
+        write_results(out, results, table)
+        remove_unfinished(out, PIECES)
+    return results, True
+
+
+def current(out: Path, key: str) -> dict | None:
+    """The results in `out` if they are whole and have this key."""
+    with suppress(UserError):  # what cannot be read is written anew
+        if vouched(out / RESULTS) and (results := read_results(out))["made_from"].get("key") == key:
+            return results
+    return None
+
+
+def measured(
+    config: Config,
+    index: ShardIndex,
+    vocabulary: Vocabulary,
+    subject: Subject,
+    made_from: dict,
+    opens: Opens,
+) -> tuple[dict, pl.DataFrame]:
+    """Scores what is missing and measures all of it: results.json's content and the per-category
+    table. `made_from` holds the subject's identity: what the workers load must have it, at the end
+    too. Raises UserError where it has changed.
+    """
+    if subject.checkpoint == PRIOR:
+        subject = replace(subject, prior=count_prior(config.workers, index, vocabulary, opens))
+    subject = replace(subject, identity=made_from["subject"])
+    folder = unfinished(Path(config.out).absolute(), PIECES, made_from["key"])
+    images = sum(shard.count for shard in index.split(config.split))
+    pieces = pieces_of(images, folder, subject, index.folder, config)
+    part, thresholds, at_least = score(pieces, images, config, len(vocabulary), opens)
+    check_identity(subject, index)
+    if load_index(index.folder) != index:
+        raise UserError(
+            f"{index.folder} was written anew while it was evaluated: run the same command again"
+        )
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    task = Task(seen, tuple(config.topk), made_from["protocols"], config.bootstrap, config.seed)
+    results, table = evaluate_part(part, task, thresholds, at_least)
+    results = {
+        "checkpoint": config.checkpoint,
+        "vocabulary": vocabulary.hash,
+        **results,
+        **about(vocabulary, config.split),
+        "made_from": made_from,
+    }
+    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(
+        1, pl.Series("name", vocabulary.titles)
+    )
+    return results, table
+
+
+def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
+    """What `checkpoint` names; the class prior is still to be counted."""
+    if config.checkpoint == CLIP:
+        return Subject(
+            CLIP, vocabulary, config.clip, str(Path(config.text).absolute()), config.clip_scores
+        )
+    if config.checkpoint == PRIOR:
+        return Subject(PRIOR, vocabulary)
+    return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
+
+
+def count_prior(
+    workers: int, index: ShardIndex, vocabulary: Vocabulary, opens: Opens
+) -> tuple[float, ...]:
+    """The class prior [C], counted over the training shards by the workers."""
+    shards = index.split("train")
+    images = sum(shard.count for shard in shards)
+    total = np.zeros(len(vocabulary), np.int64)
+    with opens(workers, len(shards), images) as executor:
+        progress = Progress("prior", images)
+        for shard, counts in executor.map(partial(count_shard, index, vocabulary), shards):
+            total += counts
+            progress.update(shard.count)
+        progress.close()
+    return tuple(prior_of(total, images, vocabulary).tolist())
+
+
+def count_shard(index: ShardIndex, vocabulary: Vocabulary, shard: Shard) -> np.ndarray:
+    """One task of the class prior: counts [C]."""
+    return class_counts(index, shard, vocabulary)

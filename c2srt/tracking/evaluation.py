@@ -1,0 +1,43 @@
+"""What an evaluation adds to the tracker's run of the training whose model it scored."""
+
+from pathlib import Path
+
+from c2srt.evaluation.config import Config
+from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat
+from c2srt.evaluation.scorers import CLIP, PRIOR
+from c2srt.export.files import CONFIG_FILE, find_export
+from c2srt.hints import Command
+from c2srt.opened import read_json
+from c2srt.tracking import RUN, Journal, Tracker, send_rest
+
+
+def track_results(config: Config, results: dict, new: bool) -> None:
+    """Adds the results to the MLflow run of the training that made the checkpoint, if it left one
+    beside it; of results that are not `new`, what an earlier call did not come to.
+    """
+    if config.checkpoint in (CLIP, PRIOR):
+        return
+    path, key = find_export(config.checkpoint).absolute(), results["made_from"]["key"]
+    folder = next((folder for folder in (path, path.parent) if (folder / RUN).is_file()), None)
+    if folder is None:
+        return
+    marks = {part: f"{key}/{part}" for part in ("metrics", RESULTS, PER_CATEGORY)}
+    done = set() if new else {entry.get("mark") for entry in Journal(folder).all()}
+    if done.issuperset(marks.values()):
+        return send_rest(folder)
+    tracker, step = (
+        Tracker(folder),
+        read_json(path / CONFIG_FILE, Command("export")).get("made_from", {}).get("step", 0),
+    )
+    if marks["metrics"] not in done:
+        names = {
+            name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)
+        }  # MLflow makes a section of each "/"
+        values = {f"{config.split}/{names[name]}": value for name, value in flat(results).items()}
+        tracker.metrics(values, step, mark=marks["metrics"])
+    for name in (RESULTS, PER_CATEGORY):
+        if marks[name] not in done:
+            tracker.artifact(
+                Path(config.out) / name, f"evaluation-{config.split}", mark=marks[name]
+            )
+    tracker.close(None)
