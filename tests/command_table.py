@@ -507,11 +507,11 @@ BY_HAND = {
         "it: take a baseline, such as model=mkt"
     ): ("a key"),
     (
-        "cluster/launch.py: --rows needs a file, and an array: sbatch --array=1-5 "
+        "cluster/slurm/keys.py: --rows needs a file, and an array: sbatch --array=1-5 "
         "slurm/openimages.sh --rows slurm/ablations.txt"
     ): ("documented"),
-    "cluster/launch.py: ; submit the same line to go on": "words",
-    "cluster/launch.py: ); submit the same line to go on": "words",
+    "cluster/slurm/requeue.py: ; submit the same line to go on": "words",
+    "cluster/slurm/requeue.py: ); submit the same line to go on": "words",
     "cluster/launch.py: inside a Slurm job: python -m cluster.launch": (
         "a form, for whoever calls the launcher by hand"
     ),

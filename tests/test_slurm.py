@@ -19,7 +19,11 @@ import pytest
 
 from c2srt.shards import load_index
 from c2srt.train import checkpoints
-from cluster import launch, launch_node
+from cluster import launch_node
+from cluster.slurm.job import judge
+from cluster.slurm.keys import check_room, job_keys, worker_keys
+from cluster.slurm.nodes import Node
+from cluster.slurm.site import Outcome, Refused, Site
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.slurm_nodes import SlurmNodes, why_not
 from tests.tiny import tiny_clip_config
@@ -50,31 +54,31 @@ def no_array(monkeypatch):
 
 def test_keys_of_the_command_line_replace_the_scripts(no_array):
     script = ["data=openimages", "data.root=/raw", "work=/runs", "precision=bf16"]
-    assert launch.job_keys("train", script, ["precision=fp32"]) == [*script[:3], "precision=fp32"]
+    assert job_keys("train", script, ["precision=fp32"]) == [*script[:3], "precision=fp32"]
     other = ["data=miniature", "work=/mini"]
-    assert launch.job_keys("train", script, other) == ["precision=bf16", *other]
+    assert job_keys("train", script, other) == ["precision=bf16", *other]
 
 
 def test_an_array_task_has_its_seed_and_folder(no_array, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert launch.job_keys("train", ["work=/w"], []) == [
+    assert job_keys("train", ["work=/w"], []) == [
         "work=/w",
         "seed=3",
         "out=${work}/train/seed-3",
     ]
-    assert launch.job_keys("train", [], ["out=/o"]) == ["out=/o", "seed=3", "out=/o/seed-3"]
-    assert launch.job_keys("evaluate", [], []) == [
+    assert job_keys("train", [], ["out=/o"]) == ["out=/o", "seed=3", "out=/o/seed-3"]
+    assert job_keys("evaluate", [], []) == [
         "checkpoint=${work}/train/seed-3/model",
         "out=${work}/evaluation/seed-3",
     ]
-    with pytest.raises(launch.Refused, match="needs out="):
-        launch.job_keys("shard", [], [])
+    with pytest.raises(Refused, match="needs out="):
+        job_keys("shard", [], [])
 
 
 def test_array_tasks_share_the_rows_of_the_tables(no_array, monkeypatch):
     for key, value in (("ID", "5"), ("MIN", "4"), ("COUNT", "8")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{key}", value)
-    assert launch.job_keys("tables", ["work=/w"], ["seeds=3"]) == ["work=/w", "seeds=3", "part=2/8"]
+    assert job_keys("tables", ["work=/w"], ["seeds=3"]) == ["work=/w", "seeds=3", "part=2/8"]
 
 
 def test_folders_of_dead_jobs_are_removed(tmp_path):
@@ -87,48 +91,44 @@ def test_folders_of_dead_jobs_are_removed(tmp_path):
 
 def test_an_array_task_has_its_row_of_the_file(no_array, monkeypatch):
     rows = ["--rows", str(ROOT / "slurm/ablations.txt")]
-    with pytest.raises(launch.Refused, match="needs a file, and an array"):
-        launch.job_keys("train", [], rows)
+    with pytest.raises(Refused, match="needs a file, and an array"):
+        job_keys("train", [], rows)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    assert launch.job_keys("train", [], rows) == ["model.isr=false", "out=${work}/train/no-isr"]
-    assert launch.job_keys("evaluate", [], rows) == [
+    assert job_keys("train", [], rows) == ["model.isr=false", "out=${work}/train/no-isr"]
+    assert job_keys("evaluate", [], rows) == [
         "checkpoint=${work}/train/no-isr/model",
         "out=${work}/evaluation/no-isr",
     ]
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
-    with pytest.raises(
-        launch.Refused, match="has 6 rows and this is array task 7: take --array=1-6"
-    ):
-        launch.job_keys("train", [], rows)
+    with pytest.raises(Refused, match="has 6 rows and this is array task 7: take --array=1-6"):
+        job_keys("train", [], rows)
 
 
 def test_a_job_is_as_wide_as_its_allocation():
     gpus, cpus = (
-        [launch.Node("n1", cpus=32, gpus=4), launch.Node("n2", cpus=32, gpus=4)],
-        [launch.Node("n1", cpus=8)],
+        [Node("n1", cpus=32, gpus=4), Node("n2", cpus=32, gpus=4)],
+        [Node("n1", cpus=8)],
     )
-    assert launch.worker_keys("train", gpus, launch.Site()) == ["workers=8", "gpus_per_worker=1"]
-    assert launch.worker_keys("evaluate", gpus, launch.Site()) == ["workers=8"]
-    assert launch.worker_keys("shard", gpus, launch.Site()) == ["workers=64"]
-    assert launch.worker_keys("train", cpus, launch.Site(cpu_workers=2)) == ["workers=2"]
+    assert worker_keys("train", gpus, Site()) == ["workers=8", "gpus_per_worker=1"]
+    assert worker_keys("evaluate", gpus, Site()) == ["workers=8"]
+    assert worker_keys("shard", gpus, Site()) == ["workers=64"]
+    assert worker_keys("train", cpus, Site(cpu_workers=2)) == ["workers=2"]
 
 
 def test_a_job_is_refused_where_its_nodes_have_too_few_cpus_for_their_gpus():
-    nodes = [launch.Node("n1", cpus=8, gpus=4), launch.Node("n2", cpus=2, gpus=4)]
-    keys = launch.worker_keys("train", nodes, launch.Site())
+    nodes = [Node("n1", cpus=8, gpus=4), Node("n2", cpus=2, gpus=4)]
+    keys = worker_keys("train", nodes, Site())
     with pytest.raises(
-        launch.Refused,
+        Refused,
         match="n2 has 2 CPUs and 4 GPUs: room for 6 of 8 workers with 1 CPUs and 1 GPUs each",
     ):
-        launch.check_room("train", keys, nodes)
-    launch.check_room("train", [*keys, "min_workers=6"], nodes)
-    launch.check_room("train", [*keys, "workers=6"], nodes)
-    with pytest.raises(launch.Refused, match="room for 3 of 6"):
-        launch.check_room("train", [*keys, "workers=6", "cpus_per_worker=2.5"], nodes)
-    launch.check_room(
-        "train", [*keys, "cpus_per_worker=${oc.env:CPUS}"], nodes
-    )  # the job itself will see
-    launch.check_room("shard", launch.worker_keys("shard", nodes, launch.Site()), nodes)
+        check_room("train", keys, nodes)
+    check_room("train", [*keys, "min_workers=6"], nodes)
+    check_room("train", [*keys, "workers=6"], nodes)
+    with pytest.raises(Refused, match="room for 3 of 6"):
+        check_room("train", [*keys, "workers=6", "cpus_per_worker=2.5"], nodes)
+    check_room("train", [*keys, "cpus_per_worker=${oc.env:CPUS}"], nodes)  # the job itself will see
+    check_room("shard", worker_keys("shard", nodes, Site()), nodes)
 
 
 def literals() -> list[str]:
@@ -136,7 +136,7 @@ def literals() -> list[str]:
     between their values.
     """
     found = [path.read_text() for path in (ROOT / "slurm").glob("*.sh")]
-    for path in (ROOT / "cluster").glob("*.py"):
+    for path in (ROOT / "cluster").rglob("*.py"):
         found += [
             node.value
             for node in ast.walk(ast.parse(path.read_text()))
@@ -156,13 +156,13 @@ def test_the_troubleshooting_page_quotes_what_is_printed():
 
 
 def test_what_an_exit_status_means():
-    assert launch.judge(0, None, None).status == 0
+    assert judge(0, None, None).status == 0
     for status in (75, -10, 10, 138):
-        assert launch.judge(status, 10, None) == launch.Outcome(
+        assert judge(status, 10, None) == Outcome(
             75, f"the job left unfinished (status {status})", again=True
         )
-    assert [launch.judge(status, None, None).status for status in (2, -11, -10)] == [2, 139, 138]
-    assert not launch.judge(-15, 10, None).again
+    assert [judge(status, None, None).status for status in (2, -11, -10)] == [2, 139, 138]
+    assert not judge(-15, 10, None).again
 
 
 def test_outside_of_slurm_it_says_how_to_call_it(no_array):

@@ -1,0 +1,91 @@
+"""One command on the allocation, to its end."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from queue import SimpleQueue
+
+from cluster.launch_node import BEAT_SECONDS, job_state
+from cluster.slurm.nodes import Cluster, next_event
+from cluster.slurm.site import CANCELLED, REQUEUE, Outcome, Site, say, signal_name
+
+SILENT_SECONDS = 60
+
+
+def run_job(
+    command: list[str], events: SimpleQueue, cluster: Cluster | None, site: Site
+) -> Outcome:
+    """Runs the command to its end, or to the end that a signal or a failure gives it."""
+    process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+    threading.Thread(
+        target=lambda: events.put(("job", ["ended", str(process.wait())])), daemon=True
+    ).start()
+    stopped_by, deadline, told = None, float("inf"), set()
+    try:
+        while True:
+            source, words = next_event(events, 1)
+            if source == "job":
+                return judge(int(words[1]), stopped_by, cluster)
+            if words[:1] == ["ended"]:
+                return Outcome(
+                    REQUEUE,
+                    f"Ray on {source} ended with {' '.join(words[1:])} (more in {cluster.logs}/)",
+                    again=True,
+                )
+            if words[:1] == ["signal"] and stopped_by is None:
+                if (state := job_state()) != "RUNNING":
+                    return Outcome(
+                        CANCELLED,
+                        f"{signal_name(words[1])}, and Slurm says {state}: stopping at once",
+                    )
+                stopped_by, deadline = int(words[1]), time.monotonic() + site.save_seconds
+                say(
+                    f"{signal_name(words[1])} from {source}: the job may save and leave, within"
+                    f" {site.save_seconds:.0f} s"
+                )
+                process.send_signal(stopped_by)
+            if time.monotonic() > deadline:
+                late = (
+                    f"the job had not left {site.save_seconds:.0f} s after"
+                    f" {signal_name(stopped_by)}"
+                )
+                return Outcome(REQUEUE, late, again=True)
+            for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
+                told.add(name)
+                say(
+                    f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will"
+                    " start the job again"
+                )
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outcome:
+    """What a job's exit status means. A job that died of the signal that told it to stop is
+    unfinished, like one that saved.
+    """
+    if status == 0:
+        return Outcome(0, "the job has finished")
+    if status == REQUEUE or (stopped_by and status in (-stopped_by, stopped_by, 128 + stopped_by)):
+        return Outcome(REQUEUE, f"the job left unfinished (status {status})", again=True)
+    if cluster and (lost := lost_nodes(cluster)):
+        return Outcome(
+            REQUEUE,
+            f"the job failed with {status}, and {', '.join(lost)} no longer answers",
+            again=True,
+        )
+    return Outcome(status if status > 0 else 128 - status, f"the job failed with {status}")
+
+
+def lost_nodes(cluster: Cluster) -> list[str]:
+    """Nodes that say nothing for three beats from now on."""
+    asked = time.monotonic()
+    while lost := [node.name for node in cluster.nodes.values() if node.heard < asked]:
+        if time.monotonic() > asked + 3 * BEAT_SECONDS:
+            break
+        time.sleep(0.2)
+    return lost
