@@ -16,7 +16,7 @@ class SharedKeys:
 
     seed: int = key(0, "all randomness is a pure function of it")
     workers: int = key(
-        2, "parallel workers: Ray tasks, or DeepSpeed ranks in train", mark=Mark.HARMLESS
+        2, "parallel workers: processes, Ray tasks on a cluster, ranks in train", mark=Mark.HARMLESS
     )
     work: str = key(
         "",

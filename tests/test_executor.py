@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -198,17 +198,26 @@ def shard_command(raw: Path, out: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def one(raw, tmp_path_factory) -> Path:
+def without(tmp_path_factory) -> Callable[..., dict[str, str]]:
+    """The environment of a command in which some libraries cannot be imported."""
+
+    def environment(*libraries: str) -> dict[str, str]:
+        site = tmp_path_factory.mktemp("site")
+        for library in libraries:
+            text = "raise AssertionError('it is imported')"
+            (site / f"{library}.py").write_text(text, encoding="utf-8")
+        ours = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        return ours | {"PYTHONPATH": f"{site}:{ROOT}"}
+
+    return environment
+
+
+@pytest.fixture(scope="module")
+def one(raw, without, tmp_path_factory) -> Path:
     """The shards that one worker makes, without Ray and torch."""
-    out, site = tmp_path_factory.mktemp("one") / "shards", tmp_path_factory.mktemp("site")
-    for library in ("ray", "torch"):
-        (site / f"{library}.py").write_text("raise AssertionError('imported')", encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    out = tmp_path_factory.mktemp("one") / "shards"
     subprocess.run(
-        shard_command(raw, out, "workers=1"),
-        cwd=ROOT,
-        env=environment | {"PYTHONPATH": f"{site}:{ROOT}"},
-        check=True,
+        shard_command(raw, out, "workers=1"), cwd=ROOT, env=without("ray", "torch"), check=True
     )
     return out
 
@@ -248,3 +257,34 @@ def test_an_ended_job_leaves_no_process_and_goes_on(raw, one, tmp_path, workers,
         )
     assert "shards are in" in ended(launch(arguments, log), 0, log)
     assert digests(out) == digests(one) and not list(out.rglob("*.tmp-*"))
+
+
+def test_a_few_images_need_no_ray_and_give_the_same_bytes(without, tmp_path, monkeypatch):
+    """Teacher and evaluation, in the command's own process and in others."""
+    from c2srt.cli import main
+    from c2srt.text import Config as TextConfig, run as write_text
+    from tests.shard_folder import make_shards, make_vocabulary
+    from tests.tiny import tiny_clip_config
+
+    make_shards(tmp_path / "shards", {"train": 19, "test": 19}, 8, make_vocabulary(12, 4))
+    clip = tiny_clip_config(tmp_path)
+    write_text(TextConfig(clip, ["a {}."], {}, f"{tmp_path}/shards", f"{tmp_path}/text"))
+    keys = [f"shards={tmp_path}/shards", f"clip.name={clip.name}", "clip.pretrained=random"]
+    verbs = {
+        "teacher": [*keys, "views.count=2"],
+        "evaluate": [*keys, f"text={tmp_path}/text", "checkpoint=clip", "topk=[2]"],
+    }
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for verb, arguments in verbs.items():
+        subprocess.run(
+            [sys.executable, "-m", f"cluster.{verb}", *arguments, f"out={tmp_path}/here/{verb}"],
+            cwd=ROOT,
+            env=without("ray"),
+            check=True,
+        )
+    monkeypatch.setattr("c2srt.executor.FEW_IMAGES", 0)
+    for verb, arguments in verbs.items():
+        assert main([verb, *arguments, f"out={tmp_path}/processes/{verb}"]) == 0
+    found = digests(tmp_path / "here")
+    assert {"teacher/teacher.json", "evaluate/results.json"} <= set(found)
+    assert digests(tmp_path / "processes") == found
