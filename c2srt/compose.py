@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from c2srt import hints
+from c2srt import datasets, hints
 from c2srt.errors import UserError
 from c2srt.keys import defaults
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
@@ -50,12 +50,42 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
     return composed
 
 
+IN_A_FILE = ("prompts", "schedule", "sizes")
+"""Groups whose choices are sections of a data set's file; each has the keys that it is called by,
+but for `schedule`, which has those of `c2srt train`.
+"""
+LIKE = "openimages"
+"""The data set whose prompts another one takes that has none of its own."""
+
+
+def offer_data_sets() -> None:
+    """Makes the choices of `data` and of IN_A_FILE of the files that c2srt/datasets.py reads."""
+    store = ConfigStore.instance()
+    for group in ("data", *IN_A_FILE):
+        store.repo.pop(group, None)
+    contents = {name: contents_of(text) for name, text in datasets.texts().items()}
+    for name, content in contents.items():
+        sections = {"prompts": contents[LIKE]["prompts"]} | content
+        for group in IN_A_FILE:
+            if group in sections:
+                package = "_global_" if group == "schedule" else None
+                store.store(name, sections[group], group, package)
+        no_keys = (*IN_A_FILE, datasets.KNOWN)
+        keys = {key: value for key, value in content.items() if key not in no_keys}
+        store.store(name, keys, "data", "_global_")
+
+
+def contents_of(text: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
+
+
 @contextmanager
 def begun(verb: str) -> Iterator[None]:
     """Meanwhile Hydra knows configs/, and the defaults of the dataclasses as what those files call
     `base` and `<verb>_keys`.
     """
     GlobalHydra.instance().clear()
+    offer_data_sets()
     store, built_on = ConfigStore.instance(), BUILT_ON.get(verb)
     store.store("base", defaults(SharedKeys))
     if built_on:

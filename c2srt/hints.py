@@ -27,7 +27,7 @@ CARRIED = (
     "graph",
     "teacher",
 )
-"""The keys of c2srt/shared_keys.py and of configs/data, which every verb takes."""
+"""The keys of c2srt/shared_keys.py and of configs/datasets, which every verb takes."""
 LARGE = "openimages"
 """What `plan` is about where no data=… is typed; in every other verb that is the miniature."""
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@%+-]*")

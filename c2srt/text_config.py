@@ -22,7 +22,7 @@ class Config:
     prompts: dict[str, list[str]] = key(
         {},
         (
-            "the lists to choose from, by data set: configs/prompts/<data>.yaml "
+            "the lists to choose from, by data set: configs/datasets/<data>.yaml "
             "(table 5 compares simple and ensemble)"
         ),
         composed=False,

@@ -139,7 +139,7 @@ class Config:
     """
 
     data: DataConfig = key(
-        DataConfig, "the raw data set (configs/data/*.yaml)", mark=Mark.CONTENT, composed=False
+        DataConfig, "the raw data set (configs/datasets/*.yaml)", mark=Mark.CONTENT, composed=False
     )
     download: DownloadConfig = key(DownloadConfig, "data.images=urls", mark=Mark.HARMLESS)
     out: str = key(
@@ -217,7 +217,7 @@ class AuditConfig:
 
     data: DataConfig = key(
         DataConfig,
-        "what `c2srt shard` was given (configs/data/*.yaml): root (the CSVs), vocabulary,"
+        "what `c2srt shard` was given (configs/datasets/*.yaml): root (the CSVs), vocabulary,"
         " machine_threshold",
         mark=Mark.CONTENT,
         composed=False,

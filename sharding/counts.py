@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from c2srt.evaluation.known import OPEN_IMAGES
+from c2srt.datasets import published_of
 from c2srt.files import write_json
 from c2srt.vocabulary import Vocabulary, open_images_v4
 
@@ -163,7 +163,7 @@ def category_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
         Count(
             f"test: {name.upper()} positives per image that has one",
             positives_per_image(chosen),
-            (getattr(OPEN_IMAGES, name),),
+            (getattr(published_of("openimages"), name),),
         )
         for name, chosen in (("zsl", positive.filter(~pl.col("seen"))), ("gzsl", positive))
     ]

@@ -1,7 +1,7 @@
 """The layouts on disk that `data.layout` can name, each with the module that reads it.
 
 A new data set needs: a reader, a module of this package with `find(data)` that gives a `Reader`
-(sharding/readers.py; nuswide.py is one); its line here; and configs/data/<name>.yaml.
+(sharding/readers.py; nuswide.py is one); its line here; and configs/datasets/<name>.yaml.
 """
 
 MODULES = {"openimages": "sharding.openimages", "nuswide": "sharding.nuswide"}

@@ -28,8 +28,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 
+from c2srt.datasets import published_of
 from c2srt.errors import UserError
-from c2srt.evaluation.known import NUS_WIDE, NUS_WIDE_VOCABULARY as PUBLISHED, given_away
+from c2srt.evaluation.known import given_away
 from c2srt.files import whole_file
 from c2srt.opened import check_regular
 from c2srt.shown import shown
@@ -221,7 +222,7 @@ class NusWide:
             ]
         if "test" in inputs:
             counts += test_counts(vocabulary, inputs["test"])
-        known = vocabulary.hash == PUBLISHED
+        known = vocabulary.hash == published_of("nuswide").vocabulary
         return Acceptance(
             vocabulary.hash,
             tuple(count if known else replace(count, published=()) for count in counts),
@@ -397,14 +398,15 @@ def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:
     unseen = {name: found.get(name, 0) for name in vocabulary.names[vocabulary.seen_count :]}
     seen = {name: found.get(name, 0) for name in vocabulary.names[: vocabulary.seen_count]}
     sums = {"zsl": sum(unseen.values()), "gzsl": sum(unseen.values()) + sum(seen.values())}
+    known = published_of("nuswide")
     per_image = [
         Count(
             f"test: {name.upper()} positives per image, over all images",
             total / images,
-            (getattr(NUS_WIDE, name),),
+            (getattr(known, name),),
             digits,
         )
-        for (name, total), digits in zip(sums.items(), NUS_WIDE.digits, strict=True)
+        for (name, total), digits in zip(sums.items(), known.digits, strict=True)
     ]
     return per_image + [
         Count(

@@ -46,7 +46,9 @@ class Reader(Protocol):
         ...
 
     def write_inputs(self, split: str, out: Path) -> Report:
-        """Writes the split's table, the parquet that sharding/annotations.py specifies."""
+        """Writes the split's table, the parquet that sharding/annotations.py specifies, with
+        c2srt.files.whole_file: complete, and in a folder that is made if absent.
+        """
         ...
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:

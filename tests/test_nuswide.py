@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from c2srt.cli import main
+from c2srt.datasets import published_of
 from c2srt.errors import UserError
 from c2srt.relations.answers import shipped_answers
 from c2srt.relations.table import load_relations
@@ -21,7 +22,7 @@ from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 from sharding.config import DataConfig
 from sharding.counts import Count
-from sharding.nuswide import PUBLISHED, find, read_bits
+from sharding.nuswide import find, read_bits
 from tests.nus_wide_files import (
     CONCEPTS,
     FOLDERS,
@@ -70,7 +71,7 @@ def expected_labels(bits: np.ndarray) -> np.ndarray:
 
 
 def test_the_published_vocabulary_is_tags_without_concepts_then_concepts():
-    assert Vocabulary(NAMES, NAMES, 925).hash == PUBLISHED and [
+    assert Vocabulary(NAMES, NAMES, 925).hash == published_of("nuswide").vocabulary and [
         c for c in CONCEPTS if c not in TAGS
     ] == list(UNTAGGED)
     assert (len(SEEN), len(CONCEPTS), len(TAGS)) == (925, 81, 1000)

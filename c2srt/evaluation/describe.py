@@ -1,7 +1,7 @@
 """results.json as a table in percent, with a sentence for whatever a reader could misunderstand."""
 
 from c2srt.evaluation.config import PROTOCOLS
-from c2srt.evaluation.known import NUS_WIDE, OPEN_IMAGES
+from c2srt.evaluation.known import as_recorded
 from c2srt.evaluation.part import GZSL, LABEL_SETS
 from c2srt.shown import printable, shown
 
@@ -84,14 +84,10 @@ def notes(results: dict) -> list[str]:
 
 def other_labels(results: dict) -> list[str]:
     """Where the positives per image are not the published constant."""
-    if not (published := results.get("published")):
+    published = results.get("published") or {}
+    if not (known := as_recorded(*map(published.get, LABEL_SETS))):
         return []
-    known, over = (
-        (NUS_WIDE, "all images")
-        if published["over"] == "all"
-        else (OPEN_IMAGES, "images with a positive")
-    )
-    found = []
+    over, found = "all images" if known.every_image else "images with a positive", []
     for label_set in LABEL_SETS:
         values = results[label_set]["all_images"] if known.every_image else results[label_set]
         value = values["positives_per_image"]

@@ -1,41 +1,23 @@
 """What a reader must know beside a result: the published positives per image, and unseen names that
 a seen one gives away.
-
-Positives per image are a constant of the test labels that every published P@K and R@K reveals (K ·
-P@K / R@K): where ours differ, the labels are not those of the published tables.
 """
 
-from dataclasses import dataclass
-
-from c2srt.vocabulary import Vocabulary, open_images_v4
-
-NUS_WIDE_VOCABULARY = "86d70217123bb795"
-"""Hash of NUS-WIDE's 925 + 81 names in the order of their lists."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """Positives per image of the test split by label set, and the decimals they are known to."""
-
-    zsl: float
-    gzsl: float
-    digits: tuple[int, int]
-    every_image: bool
-    """Over all test images, else over those with a positive in the label set."""
-
-    def agrees(self, label_set: str, value: float) -> bool:
-        return round(value, self.digits[label_set == "gzsl"]) == getattr(self, label_set)
-
-
-OPEN_IMAGES = Published(1.28, 8.68, (2, 2), False)
-NUS_WIDE = Published(1.875, 6.80, (3, 2), True)
+from c2srt.datasets import Published, data_sets
+from c2srt.vocabulary import Vocabulary
 
 
 def published(vocabulary: Vocabulary) -> Published | None:
     """The constants that belong to a vocabulary; None for any other list, on which they would mean
-    nothing.
+    nothing. Where ours differ, the labels are not those of the published tables.
     """
-    return {NUS_WIDE_VOCABULARY: NUS_WIDE, open_images_v4().hash: OPEN_IMAGES}.get(vocabulary.hash)
+    every = (known.published for known in data_sets().values())
+    return next((one for one in every if one and one.vocabulary == vocabulary.hash), None)
+
+
+def as_recorded(zsl: float, gzsl: float) -> Published | None:
+    """The constants that a results.json names."""
+    every = (known.published for known in data_sets().values())
+    return next((one for one in every if one and (one.zsl, one.gzsl) == (zsl, gzsl)), None)
 
 
 def given_away(vocabulary: Vocabulary) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ class Config(train.Config):
     )
     sizes: Sizes = key(
         Sizes,
-        "images and categories of a data set that is not there yet (configs/sizes/openimages.yaml)",
+        "images and categories of a data set that is not there yet (configs/datasets/*.yaml)",
         composed=False,
     )
     data_name: str = key("", "name of the data set that is planned for", follows="${data.name}")

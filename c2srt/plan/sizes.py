@@ -10,7 +10,7 @@ from c2srt.vocabulary import FILE as VOCABULARY, load_vocabulary
 
 @dataclass
 class Sizes:
-    """Images of each split, categories, and bytes an image (configs/sizes/openimages.yaml); a shard
+    """Images of each split, categories, and bytes an image (`sizes` of configs/datasets); a shard
     folder's own replace them.
     """
 
@@ -33,7 +33,7 @@ def find_sizes(sizes: Sizes, shards: Path, images: int | None) -> tuple[Sizes, s
     """The sizes to plan with and where they come from. Raises UserError when neither shards nor
     published sizes are there.
     """
-    found, source = Sizes(**vars(sizes)), "published sizes (configs/sizes)"
+    found, source = Sizes(**vars(sizes)), "published sizes (configs/datasets)"
     if (shards / FILE).is_file():
         index = load_index(shards)
         counts = {

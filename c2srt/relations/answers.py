@@ -34,8 +34,8 @@ from c2srt.vocabulary import Vocabulary
 
 STRENGTH = {"high": 3, "medium": 2, "low": 1}
 STRONGEST = 3
-SHIPPED = ("relations_openimages_v4.jsonl.gz", "relations_nuswide.jsonl.gz")
-SHIPPED_PROVENANCE = "relations_provenance.json"
+SHIPPED = "relations_provenance.json"
+"""The shipped relations files, and what each was made from."""
 A_LINE = "a relations line"
 AGAIN = (
     "a line needs mid or name, and related with mid or name and a strength of high, medium, low or"
@@ -89,7 +89,7 @@ def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
     """`<root>/relations.jsonl`, else the shipped file of this vocabulary. Raises UserError."""
     if root and (own := Path(root) / "relations.jsonl").is_file():
         return read_answers(own)
-    for name in SHIPPED:
+    for name in json.loads(shipped(SHIPPED)):
         answers = shipped_answers(name)
         if 2 * sum(mid in answers.related for mid in vocabulary.mids) >= len(vocabulary) > 0:
             return answers
@@ -113,15 +113,17 @@ def answers_about(path: Path, vocabulary: Vocabulary, shards: str) -> Answers:
     return answers
 
 
+def shipped(name: str) -> bytes:
+    """A file that ships with the project."""
+    return files("c2srt").joinpath("data_files", name).read_bytes()
+
+
 def shipped_answers(name: str) -> Answers:
     """Relations that ship with the project, with the provenance that `relations_provenance.json`
     records for them.
     """
-    folder = files("c2srt").joinpath("data_files")
-    answers = parse_answers(
-        gzip.decompress(folder.joinpath(name).read_bytes()), f"shipped {name}", None
-    )
-    provenance = json.loads(folder.joinpath(SHIPPED_PROVENANCE).read_text(encoding="utf-8"))[name]
+    answers = parse_answers(gzip.decompress(shipped(name)), f"shipped {name}", None)
+    provenance = json.loads(shipped(SHIPPED))[name]
     return Answers(answers.source, answers.related, provenance, answers.hash)
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from c2srt.datasets import data_set
 from c2srt.shown import csv_cell, markdown, printable
 from c2srt.tables.collect import GROUP, Trials, Values
 from c2srt.tables.rows import Table
 
-PUBLISHED_TOPK = {"nuswide": (3, 5), "openimages": (10, 20)}
-"""The K of the published F1."""
 ORACLE_NOTE = (
     "*Oracle graph*: the `llm` graph of this data set is written by the program that draws it, and"
     " lists each event's defining companions first: no language model would, and what it brings is"
@@ -148,7 +147,7 @@ def published_headings(data: str) -> list[str]:
     return [
         "ZSL mAP",
         "GZSL mAP",
-        *(f"{label_set} F1@{k}" for k in PUBLISHED_TOPK[data] for label_set in ("ZSL", "GZSL")),
+        *(f"{label_set} F1@{k}" for k in data_set(data).topk for label_set in ("ZSL", "GZSL")),
     ]
 
 

@@ -7,16 +7,13 @@ both counted from 0.
 
 from dataclasses import dataclass, field, replace
 
+from c2srt.datasets import data_set, published_names
 from c2srt.errors import UserError
 from c2srt.model.config import check_choice
 
 PRIOR, CLIP, CLIP_SOFTMAX = UNTRAINED = ("prior", "clip", "clip-softmax")
 SIMPLE, ENSEMBLE = "simple", "ensemble"
 Trial = tuple[int, int]
-ORACLE = {"miniature": "oracle graph"}
-"""Data sets whose `llm` graph no language model made, and what it is called in every table
-(c2srt/demo/knowledge.py).
-"""
 
 
 @dataclass
@@ -68,10 +65,10 @@ class Row:
             raise UserError(f"row {self.name!r} needs both steps_of=… and seconds_of=…, or neither")
         if any(len(values) != 6 for values in self.published.values()) or not set(
             self.published
-        ) <= {"nuswide", "openimages"}:
+        ) <= set(published_names()):
             raise UserError(
-                f"row {self.name!r}: published needs six numbers for nuswide or openimages: ZSL and"
-                " GZSL mAP, then F1 at both K"
+                f"row {self.name!r}: published needs six numbers for"
+                f" {' or '.join(published_names())}: ZSL and GZSL mAP, then F1 at both K"
             )
 
     @property
@@ -127,7 +124,8 @@ def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
             train_on={},
         )
 
-    graph = f" · {ORACLE[data]}" if data in ORACLE else ""
+    oracle = data_set(data).oracle
+    graph = f" · {oracle}" if oracle else ""
     return {
         name: Table(
             table.caption + graph,

@@ -7,6 +7,7 @@
 from pathlib import Path
 
 from c2srt.artefact import FILES, vouch, vouched, withdraw, writing
+from c2srt.datasets import data_set, published_names
 from c2srt.errors import UserError
 from c2srt.files import write_text
 from c2srt.hints import Command
@@ -16,13 +17,8 @@ from c2srt.tables import render
 from c2srt.tables.collect import Collected, collect, read_groups
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.config import Config
-from c2srt.tables.rows import ORACLE, Row, Table, Trial, for_data, groups_of, trained_rows, trials
+from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
 from c2srt.tables.walk import Walk, prepare_clips, train_missing
-
-PUBLISHED = {"miniature": "nuswide"}
-"""Whose published rows stand beside a data set that no paper knows: their order can be compared,
-their values cannot.
-"""
 
 
 def run(config: Config, jobs: Jobs) -> None:
@@ -77,7 +73,7 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     out, data = Path(config.out), config.data["name"]
     groups = sorted(read_groups(Path(config.groups))) if config.groups else []
     columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), {}
-    published = PUBLISHED.get(data, data)
+    published = data_set(data).compared_with or data
     how = note(config, every, published)
     with writing(out):
         for name, table in tables.items():
@@ -139,13 +135,15 @@ def together(groups: dict[str, list[str]], kept: list[tuple[str, str, str]]) -> 
 def note(config: Config, every: int, published: str) -> str:
     """How to read the tables."""
     f1 = "images with a positive" if config.f1_over == "positive" else "all images"
-    theirs = f"Published rows are the paper's on {published}, under its own protocol" + (
+    theirs = f" Published rows are the paper's on {published}, under its own protocol" + (
         ": another data set, only their order can be compared."
         if published != config.data["name"]
         else "."
     )
-    graph = f" {render.ORACLE_NOTE}" if config.data["name"] in ORACLE else ""
+    if published not in published_names():
+        theirs = ""
+    graph = f" {render.ORACLE_NOTE}" if data_set(config.data["name"]).oracle else ""
     return (
         f"mAP is `{config.protocol}`, F1 micro over {f1}. {render.spread_note(every)}"
-        f" {theirs}{graph}"
+        f"{theirs}{graph}"
     )
