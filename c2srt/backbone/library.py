@@ -1,10 +1,12 @@
 """open_clip, as far as it is used: this is the only file that imports it."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from huggingface_hub import snapshot_download
 from open_clip import CLIPTextCfg as TextCfg, CLIPVisionCfg as VisionCfg
 from open_clip.pretrained import download_pretrained
 from torch import nn
@@ -60,10 +62,12 @@ def own_tokenizer() -> open_clip.SimpleTokenizer:
 
 def hub_tokenizer(name: str, text_cfg: dict) -> Any:
     """open_clip's wrapper of a tokenizer of the Hugging Face hub, from the local cache or a folder;
-    nothing is fetched, and no code of theirs runs. Raises ImportError without `transformers`.
+    nothing is fetched, and no code of theirs runs. Raises ImportError without `transformers`,
+    OSError if it is not there.
     """
+    folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
     return open_clip.tokenizer.HFTokenizer(
-        name,
+        folder,
         context_length=text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
         local_files_only=True,
         trust_remote_code=False,
