@@ -24,17 +24,17 @@ from c2srt.evaluation.results import Task, evaluate_part, flat, read_results, wr
 from c2srt.export.read import load_export
 from c2srt.figures.ap_change import read_table
 from c2srt.files import sha256_of_file, write_json
-from c2srt.relations import batch, ledger, mined
+from c2srt.relations import aggregate, batch, ledger
 from c2srt.relations.answers import read_answers
-from c2srt.relations.completion import Complaint, Malformed
+from c2srt.relations.budget import Prices
+from c2srt.relations.completion import ApiError, Malformed
 from c2srt.relations.config import WordsConfig
-from c2srt.relations.endpoint import Again, Endpoint, Refused
+from c2srt.relations.endpoint import Endpoint, Refused, RetryableError
 from c2srt.relations.neighbours import no_neighbours
 from c2srt.relations.prompt import make_labels
-from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Questions, read_list
 from c2srt.relations.table import load_relations, save as save_relations
-from c2srt.relations.verdicts import reply_event
+from c2srt.relations.validation import reply_event
 from c2srt.relations.words import NewWords
 from c2srt.shards import ShardReader, load_index
 from c2srt.tables.collect import of_groups, read_groups
@@ -272,8 +272,8 @@ def questions_of(vocabulary: Vocabulary = VOCABULARY) -> Questions:
 def make_ledger(folder: Path) -> list[Path]:
     questions = questions_of()
     with ledger.Ledger(folder / "ledger.jsonl", questions.identity) as book:
-        for number, asked in enumerate(questions):
-            own = {"id": asked.id, "attempt": 1, "time": ledger.now()}
+        for number, question in enumerate(questions):
+            own = {"id": question.id, "attempt": 1, "time": ledger.now()}
             book.append({"event": "ask", "bound": 0.1, "prompt": "p", **own})
             if number % 3 == 1:
                 book.append({"event": "fault", "reason": "r", "billed": True, **own})
@@ -301,13 +301,17 @@ def read_ledger(folder: Path) -> None:
     questions = questions_of()
     with ledger.Ledger(folder / "ledger.jsonl", questions.identity):
         pass
-    mined.write_relations(folder / "ledger.jsonl", folder / "relations.jsonl", questions)
+    aggregate.write_relations(folder / "ledger.jsonl", folder / "relations.jsonl", questions)
 
 
 def make_batch(folder: Path) -> list[Path]:
     rows = [
-        {"custom_id": asked.id, "response": {"status_code": 200, "body": COMPLETION}, "error": None}
-        for asked in questions_of()
+        {
+            "custom_id": question.id,
+            "response": {"status_code": 200, "body": COMPLETION},
+            "error": None,
+        }
+        for question in questions_of()
     ]
     (folder / "res.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [folder / "res.jsonl"]
@@ -318,7 +322,7 @@ def read_batch(folder: Path) -> None:
     path.unlink(missing_ok=True)
     with ledger.Ledger(path, questions.identity) as book:
         batch.load([folder / "res.jsonl"], questions, book, Prices(1, 1, 100))
-    mined.write_relations(path, folder / "relations.jsonl", questions)
+    aggregate.write_relations(path, folder / "relations.jsonl", questions)
 
 
 def make_reply(folder: Path) -> list[Path]:
@@ -330,18 +334,18 @@ def read_reply(folder: Path) -> None:
     """As the client reads one: what is no reply is a fault of the question."""
     endpoint, questions = Endpoint.__new__(Endpoint), questions_of()
     endpoint.model, endpoint._key, endpoint.url = "m", "sk-0123456789", "u"
-    asked = next(iter(questions))
+    question = next(iter(questions))
     try:
         reply = endpoint.reply((folder / "b.json").read_bytes())
-    except (Malformed, Complaint) as error:
-        if isinstance(error, Complaint) and isinstance(
-            fault := endpoint.fault(error, {}), (Again, Refused)
+    except (Malformed, ApiError) as error:
+        if isinstance(error, ApiError) and isinstance(
+            fault := endpoint.fault(error, {}), (RetryableError, Refused)
         ):
             error = fault
         raise UserError(str(error)) from None
     cost = Prices(1, 1, 100).cost(reply, 0.1)
     assert 0 <= cost < float("inf")
-    json.dumps(reply_event(asked, questions.candidates(asked), reply, questions, cost, 1))
+    json.dumps(reply_event(question, questions.candidates(question), reply, questions, cost, 1))
 
 
 def new_words(folder: Path) -> NewWords:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from c2srt.relations.completion import Complaint, Malformed, complaint, parse_completion
-from c2srt.relations.prompt import Unparsable, question, read_reply
+from c2srt.relations.completion import ApiError, Malformed, api_error, parse_completion
+from c2srt.relations.prompt import Unparsable, prompt_text, read_reply
 from tests.llm_server import as_json, as_text
 
 PAPERS = """
@@ -69,7 +69,7 @@ def test_what_the_server_writes_is_read_back_and_the_prompt_names_each_candidate
         assert [(label, strength.title()) for label, _, strength in read_reply(form(related))] == [
             (one[0], one[2]) for one in related
         ]
-    prompt = question("nature", ["sky", "sea {candidates}"], "json")
+    prompt = prompt_text("nature", ["sky", "sea {candidates}"], "json")
     assert (
         prompt.count('"nature"') == 2
         and prompt.endswith("the strongest first.")
@@ -277,7 +277,7 @@ def test_a_body_that_is_no_completion_is_not_guessed_at(said):
     ],
 )
 def test_an_error_with_status_200_is_said_in_its_own_words(said, status, words):
-    with pytest.raises(Complaint) as raised:
+    with pytest.raises(ApiError) as raised:
         parse_completion(said, "m")
     assert (raised.value.status, str(raised.value)) == (status, words)
 
@@ -332,5 +332,5 @@ def test_only_an_end_that_is_known_is_one(finish, whole):
     ],
 )
 def test_a_refusal_of_one_prompt_is_told_from_one_of_all(status, error, content, length):
-    said = complaint(error, status)
+    said = api_error(error, status)
     assert (said.about_content, said.about_length) == (content, length)

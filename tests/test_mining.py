@@ -17,9 +17,9 @@ import pytest
 
 from c2srt.cli import main
 from c2srt.clients import retry_after
+from c2srt.relations.aggregate import averaged
 from c2srt.relations.answers import read_answers, shipped_answers
 from c2srt.relations.mine import Config
-from c2srt.relations.mined import averaged
 from c2srt.relations.prompt import make_labels, normalised
 from c2srt.relations.questions import make_questions
 from c2srt.relations.table import load_relations

@@ -14,7 +14,7 @@ from PIL import Image
 from c2srt.cli import main
 from c2srt.opened import read_json
 from c2srt.relations.compare import Graph, describe, overlap
-from c2srt.relations.pictures import listeners_figure
+from c2srt.relations.pictures import out_degree_figure
 from c2srt.relations.shortlist import coverage, merge, shortlists, words_of
 from c2srt.vocabulary import Vocabulary
 
@@ -155,7 +155,7 @@ def test_pictures_and_page_are_written_for_any_name(graphs):
 def test_no_number_of_listeners_is_negative(table):
     """Neither on the axis nor in the lines, with a graph that has no edges too."""
     graph = Graph("mined", np.array(table), pl.DataFrame(), {})
-    (axis,) = listeners_figure([graph, graph], 4).axes
+    (axis,) = out_degree_figure([graph, graph], 4).axes
     axis.figure.canvas.draw()
     heard = sorted(
         np.bincount(

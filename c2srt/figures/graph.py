@@ -12,7 +12,7 @@ from c2srt.relations.compare import Graph
 from c2srt.relations.config import ReportConfig
 from c2srt.relations.kinds import KINDS
 from c2srt.relations.neighbours import ABSENT
-from c2srt.relations.report import load_graphs, most_heard
+from c2srt.relations.report import greatest_hub, load_graphs
 from c2srt.relations.table import EDGES, PROVENANCE, TABLE
 from c2srt.vocabulary import Vocabulary
 
@@ -78,6 +78,6 @@ def numbers(inputs: Inputs) -> Graphs:
     )
     return Graphs(
         graphs,
-        inputs.categories[0] if inputs.categories else most_heard(graphs[0]),
+        inputs.categories[0] if inputs.categories else greatest_hub(graphs[0]),
         inputs.vocabulary,
     )

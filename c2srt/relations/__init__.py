@@ -6,9 +6,11 @@ each, and where a new one is added), `config.py` (the other verbs' keys), `answe
 relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to compare with),
 `table.py` (the format on disk), `build.py` (the verb `relations`);
 `shortlist.py`, `prompt.py`, `questions.py` (what is asked), `ledger.py`, `completion.py` and
-`endpoint.py` (what a server says), `purse.py`, `verdicts.py`, `asking.py`, `mined.py`, `mine.py`
-(the verb `relations mine`), `batch.py` (the same by file); `compare.py`, `pictures.py`, `page.py`,
-`report.py` (the verb `relations report`); `words.py` (words outside the vocabulary).
+`endpoint.py` (what a server says), `budget.py`, `validation.py` (what a reply is worth),
+`dispatch.py` (many requests at once), `aggregate.py` (ledger → relations file), `mine.py` (the verb
+`relations mine`), `batch.py` (the same by file);
+`compare.py`, `pictures.py`, `page.py`, `report.py` (the verb `relations report`);
+`words.py` (words outside the vocabulary).
 
 Rules that hold for every kind:
 - only seen categories are neighbours (unseen ones receive, they never send); a category is never

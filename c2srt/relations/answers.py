@@ -37,7 +37,7 @@ STRONGEST = 3
 SHIPPED = "relations_provenance.json"
 """The shipped relations files, and what each was made from."""
 A_LINE = "a relations line"
-AGAIN = (
+REMEDY = (
     "a line needs mid or name, and related with mid or name and a strength of high, medium, low or"
     " a number up to 3"
 )
@@ -136,7 +136,7 @@ def read_answers(path: Path) -> Answers:
             f"the relations file {path} cannot be read: there is none;"
             f" `{Command('relations-mine')}` makes one"
         )
-    return parse_answers(b"".join(line for _, line in read_lines(path, AGAIN)), str(path))
+    return parse_answers(b"".join(line for _, line in read_lines(path, REMEDY)), str(path))
 
 
 def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Answers:
@@ -147,17 +147,17 @@ def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Ans
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
-        row = json_line(line, source, number, A_LINE, AGAIN)
+        row = json_line(line, source, number, A_LINE, REMEDY)
         if isinstance(row.get("provenance"), dict):
             provenance |= row["provenance"]
             continue
         if shape is not None:
-            check_line(line, source, number, A_LINE, AGAIN, shape)
+            check_line(line, source, number, A_LINE, REMEDY, shape)
         try:
             key, found = key_of(row), [relation(answer) for answer in row["related"]]
         except KeyError as error:
             raise wrong_line(
-                source, number, f"not {A_LINE} (what is {shown(error)}?)", AGAIN
+                source, number, f"not {A_LINE} (what is {shown(error)}?)", REMEDY
             ) from None
         if key in related:
             raise UserError(

@@ -19,13 +19,13 @@ from c2srt.artefact import making
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, whole_folder
 from c2srt.opened import json_line, read_lines
-from c2srt.relations.asking import chat_body
-from c2srt.relations.completion import Complaint, Malformed, parse_completion
+from c2srt.relations.budget import Prices
+from c2srt.relations.completion import ApiError, Malformed, parse_completion
+from c2srt.relations.dispatch import chat_body
 from c2srt.relations.endpoint import PATH
 from c2srt.relations.ledger import Ledger, events, now
-from c2srt.relations.purse import Prices
 from c2srt.relations.questions import Question, Questions
-from c2srt.relations.verdicts import reply_event, settle_event, taken_without
+from c2srt.relations.validation import reply_event, settle_event, taken_without
 from c2srt.shown import shown
 
 REQUESTS = 50_000  # in one file, the API's limit
@@ -33,7 +33,7 @@ BYTES = 190_000_000  # in one file; the API's limit is 200 MB
 FILE = "batch-{:03}.jsonl"
 ENDPOINT = "batch"
 MOST_BYTES = 8 << 30  # of a file of results, read line by line
-AGAIN = "a result has custom_id and response; download the file again"
+REMEDY = "a result has custom_id and response; download the file again"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def export(
 
     Raises UserError if the folder holds anything.
     """
-    left = (asked for asked in questions if asked.id not in ledger.state.final)
+    left = (question for question in questions if question.id not in ledger.state.final)
     if (first := next(left, None)) is None:
         return 0, 0
     with making(folder):
@@ -88,10 +88,10 @@ def request_lines(
     max_output: int,
 ) -> Iterator[bytes]:
     """A line a question."""
-    for asked in left:
-        prompt = questions.prompt(asked, questions.candidates(asked), form)
+    for question in left:
+        prompt = questions.prompt(question, questions.candidates(question), form)
         body = chat_body(questions.identity["model"], prompt, form, temperature, max_output)
-        request = {"custom_id": asked.id, "method": "POST", "url": PATH, "body": body}
+        request = {"custom_id": question.id, "method": "POST", "url": PATH, "body": body}
         yield json.dumps(request, ensure_ascii=False).encode() + b"\n"
 
 
@@ -121,18 +121,18 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
     the better one is taken. Raises UserError if a file cannot be read, or if no result belongs to
     these questions.
     """
-    wanted = {asked.id: asked for asked in questions}
+    wanted = {question.id: question for question in questions}
     taken = {event["batch"] for event in events(ledger.path) if "batch" in event}
     counts, strangers = Counter(), Counter()
     for path in paths:
         for row in results(path):
-            asked = wanted.get(row["custom_id"])
-            if asked is None:
+            question = wanted.get(row["custom_id"])
+            if question is None:
                 strangers[path] += 1
-            elif asked.id in ledger.state.final or hash_of(row) in taken:
+            elif question.id in ledger.state.final or hash_of(row) in taken:
                 counts["results taken before"] += 1
             else:
-                counts[take(row, asked, questions, ledger, prices)] += 1
+                counts[take(row, question, questions, ledger, prices)] += 1
     if strangers and not counts:
         raise UserError(
             f"none of the {sum(strangers.values()):,} results in {next(iter(strangers))} answers a"
@@ -143,7 +143,9 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
     return counts
 
 
-def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, prices: Prices) -> str:
+def take(
+    row: dict, question: Question, questions: Questions, ledger: Ledger, prices: Prices
+) -> str:
     """Writes one result into the ledger; returns what it was."""
     response = row["response"] if isinstance(row.get("response"), dict) else {}
     try:
@@ -152,12 +154,12 @@ def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, price
                 shown(row.get("error") or response.get("body") or row.get("response"), 300)
             )
         reply = parse_completion(response.get("body"), questions.identity["model"])
-    except (Complaint, Malformed) as fault:
+    except (ApiError, Malformed) as fault:
         note(
             ledger,
             {
                 "event": "fault",
-                "id": asked.id,
+                "id": question.id,
                 "attempt": 1,
                 "time": now(),
                 "reason": f"batch: {fault}",
@@ -166,9 +168,9 @@ def take(row: dict, asked: Question, questions: Questions, ledger: Ledger, price
             },
         )
         return "failed requests"
-    attempt = ledger.state.attempts.get(asked.id, 0) + 1
+    attempt = ledger.state.attempts.get(question.id, 0) + 1
     event = reply_event(
-        asked, questions.candidates(asked), reply, questions, prices.cost(reply, 0.0), attempt
+        question, questions.candidates(question), reply, questions, prices.cost(reply, 0.0), attempt
     )
     note(ledger, event | {"endpoint": ENDPOINT, "batch": hash_of(row)})
     return f"replies: {event['verdict']}"
@@ -183,9 +185,9 @@ def settle_open(questions: Questions, ledger: Ledger, attempts: int) -> Counter:
     """Takes the best reply of questions that had `attempts` unclean ones; counts them."""
     state = ledger.state
     ripe = [
-        asked.id
-        for asked in questions
-        if state.attempts.get(asked.id, 0) >= attempts and asked.id in state.best
+        question.id
+        for question in questions
+        if state.attempts.get(question.id, 0) >= attempts and question.id in state.best
     ]
     taken = Counter(taken_without(state.best[key]) for key in ripe)
     for key in ripe:
@@ -197,6 +199,6 @@ def results(path: Path) -> Iterator[dict]:
     """The results in a file, one at a time. Raises UserError naming the line that is none."""
     if not path.exists():
         raise UserError(f"the batch results {path} cannot be read: there is no such file")
-    for number, line in read_lines(path, AGAIN, MOST_BYTES):
+    for number, line in read_lines(path, REMEDY, MOST_BYTES):
         if line.strip():
-            yield json_line(line, path, number, "a batch result", AGAIN, Result)
+            yield json_line(line, path, number, "a batch result", REMEDY, Result)

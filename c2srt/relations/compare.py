@@ -35,11 +35,11 @@ class Graph:
 
 
 def describe(graph: Graph, vocabulary: Vocabulary) -> dict:
-    """Coverage, degrees, hubs, reciprocity, relation types, and who is never heard."""
+    """Coverage, degrees, hubs, reciprocity, relation types, and who has no out-neighbours."""
     table, seen = graph.table, vocabulary.seen_count
     degree = (table != ABSENT).sum(1)
-    heard = np.bincount(table[table != ABSENT], minlength=seen)[:seen]
-    hubs = np.argsort(-heard, kind="stable")[:HUBS]
+    out_degree = np.bincount(table[table != ABSENT], minlength=seen)[:seen]
+    hubs = np.argsort(-out_degree, kind="stable")[:HUBS]
     return {
         "edges": int(degree.sum()),
         "mean_neighbours": float(degree.mean()),
@@ -50,9 +50,9 @@ def describe(graph: Graph, vocabulary: Vocabulary) -> dict:
         },
         "without_neighbours": [vocabulary.titles[row] for row in np.flatnonzero(degree == 0)],
         "listeners": {
-            "mean": float(heard.mean()) if seen else 0.0,
+            "mean": float(out_degree.mean()) if seen else 0.0,
             **{
-                f"quantile_{quantile:g}": float(np.quantile(heard, quantile))
+                f"quantile_{quantile:g}": float(np.quantile(out_degree, quantile))
                 for quantile in QUANTILES
                 if seen
             },
@@ -61,14 +61,14 @@ def describe(graph: Graph, vocabulary: Vocabulary) -> dict:
             {
                 "name": vocabulary.titles[column],
                 "mid": vocabulary.mids[column],
-                "listeners": int(heard[column]),
+                "listeners": int(out_degree[column]),
             }
             for column in hubs
-            if heard[column]
+            if out_degree[column]
         ],
-        "edges_from_top_percent": top_share(heard),
+        "edges_from_top_percent": top_share(out_degree),
         "reciprocal": reciprocal(table, seen),
-        "unreached": [vocabulary.titles[column] for column in np.flatnonzero(heard == 0)],
+        "unreached": [vocabulary.titles[column] for column in np.flatnonzero(out_degree == 0)],
         "types": dict(
             Counter(kind for kind in graph.edges["type"].to_list() if kind).most_common()
         ),
@@ -79,10 +79,10 @@ def share(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def top_share(heard: np.ndarray) -> float:
-    """Share of all edges that start at the hundredth of the seen categories that are heard most."""
-    top = np.sort(heard)[::-1][: max(1, len(heard) // 100)]
-    return float(top.sum() / max(heard.sum(), 1))
+def top_share(out_degree: np.ndarray) -> float:
+    """Share of all edges that start at the hundredth of the seen categories with most of them."""
+    top = np.sort(out_degree)[::-1][: max(1, len(out_degree) // 100)]
+    return float(top.sum() / max(out_degree.sum(), 1))
 
 
 def reciprocal(table: np.ndarray, seen: int) -> float | None:

@@ -77,7 +77,7 @@ class Reply:
         return FILTERED.search(self.finish.casefold()) is not None
 
 
-class Complaint(Exception):
+class ApiError(Exception):
     """An error in the endpoint's own words: `status` (of HTTP, else what the body says, else None),
     `code`s in lower case.
     """
@@ -119,7 +119,7 @@ class Complaint(Exception):
 def parse_completion(body: object, model: str) -> Reply:
     """The JSON of a chat completion; `model` stands in where it names none.
 
-    Raises Complaint, or Malformed if it is neither.
+    Raises ApiError, or Malformed if it is neither.
     """
     if not isinstance(body, dict):
         raise Malformed(f"the body is no chat completion: {str(body)[:80]!r}")
@@ -136,7 +136,7 @@ def parse_completion(body: object, model: str) -> Reply:
     ):
         error = error if isinstance(error, (dict, list, str)) and error else body
     if error:
-        raise complaint(error)
+        raise api_error(error)
     finish = shown(choice.get("finish_reason"), NAME)
     message = choice.get("message")
     if message is None and FILTERED.search(finish.casefold()):
@@ -197,14 +197,14 @@ def count(value: object) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def complaint(error: object, status: int | None = None) -> Complaint:
+def api_error(error: object, status: int | None = None) -> ApiError:
     """An error object, string or list as the endpoint wrote it; `status` of HTTP counts before one
     in the body.
     """
     if isinstance(error, list) and error:
         error = error[0]
     if not isinstance(error, dict):
-        return Complaint(words_of(error), status)
+        return ApiError(words_of(error), status)
     fields = error | (error["error"] if isinstance(error.get("error"), dict) else {})
     code = " ".join(
         str(fields[key]) for key in ("code", "type", "param", "status") if fields.get(key)
@@ -221,7 +221,7 @@ def complaint(error: object, status: int | None = None) -> Complaint:
         if (number := http_status(fields.get(key)))
     ]
     meant = next((it for it, names in MEANT.items() if any(name in code for name in names)), None)
-    return Complaint(words_of(message) + raw, status or next(iter(told), meant), code)
+    return ApiError(words_of(message) + raw, status or next(iter(told), meant), code)
 
 
 def words_of(message: object) -> str:

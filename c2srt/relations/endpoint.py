@@ -19,10 +19,10 @@ from c2srt.errors import UserError
 from c2srt.opened import parse_json
 from c2srt.relations.completion import (
     SHOWN,
-    Complaint,
+    ApiError,
     Malformed,
     Reply,
-    complaint,
+    api_error,
     parse_completion,
 )
 from c2srt.shown import printable, shown
@@ -41,7 +41,7 @@ MOST_BYTES = 8 << 20  # of an answer: far more than the longest thinking
 PLAIN = {"Accept-Encoding": "identity"}
 
 
-class Again(Exception):
+class RetryableError(Exception):
     """This attempt failed, another may not. `wait`: seconds the endpoint asks for, or None.
     `limited`: a rate limit, which holds for all requests. `billed`: the request may have been
     charged although no reply came. `told`: in the endpoint's own words, so that its address is
@@ -180,8 +180,8 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, body: dict) -> Reply:
-        """Sends one chat request. Raises Again, Unsupported, Refused, or UserError where no request
-        can be answered.
+        """Sends one chat request. Raises RetryableError, Unsupported, Refused, or UserError where no
+        request can be answered.
 
         The client's own timeout is between two pieces of an answer; this one is for all of it.
         """
@@ -194,35 +194,35 @@ class Endpoint:
                 )
             return self.reply(answer.content)
         except TimeoutError as error:
-            raise Again("no reply in time", billed=True) from error
+            raise RetryableError("no reply in time", billed=True) from error
         except openai.APIStatusError as error:
             page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
-            said = complaint(
+            said = api_error(
                 "a web page" if page else error.body or error.message, error.status_code
             )
             raise self.fault(said, body, error.response.headers) from error
-        except Complaint as error:
+        except ApiError as error:
             raise self.fault(error, body) from error
         except Malformed as error:
-            raise Again(str(error), billed=True) from error
+            raise RetryableError(str(error), billed=True) from error
         except openai.APITimeoutError as error:
-            raise Again("no reply in time", billed=True) from error
+            raise RetryableError("no reply in time", billed=True) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             if isinstance(cause, Malformed):
-                raise Again(self.clean(str(cause)), billed=True) from error
+                raise RetryableError(self.clean(str(cause)), billed=True) from error
             sent = not isinstance(cause, httpx2.ConnectError)
-            raise Again(
+            raise RetryableError(
                 self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent
             ) from error
         # whatever a client makes of one odd answer or header must not end the other questions
         except Exception as error:
-            raise Again(
+            raise RetryableError(
                 shown(self.clean(f"{type(error).__name__} {error}"), SHOWN), billed=True
             ) from error
 
     def reply(self, content: bytes) -> Reply:
-        """The body of a chat completion. Raises Complaint, or Malformed if it is none (cut off, or
+        """The body of a chat completion. Raises ApiError, or Malformed if it is none (cut off, or
         a web page).
         """
         text = content.decode(errors="replace")
@@ -234,7 +234,7 @@ class Endpoint:
                 f"the body is no chat completion ({type(error).__name__}): {begins!r}"
             ) from error
 
-    def fault(self, said: Complaint, body: dict, headers: dict | None = None) -> Exception:
+    def fault(self, said: ApiError, body: dict, headers: dict | None = None) -> Exception:
         """What an error means for the caller, be its status HTTP's or the body's."""
         words, status = self.clean(str(said)), said.status
         if said.about_content or said.about_length:
@@ -247,7 +247,7 @@ class Endpoint:
                 return UserError(
                     f"{self.url} asks to wait {wait:,.0f} s: run the same command again after that"
                 )
-            return Again(words, wait, limited=True, told=True)
+            return RetryableError(words, wait, limited=True, told=True)
         if status in (401, 403):
             return UserError(
                 f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it"
@@ -261,10 +261,10 @@ class Endpoint:
         if status in (400, 422):
             return self.refusal(said, body, words)
         if status in (None, 408, 409, 425) or status >= 500:
-            return Again(words, retry_after((headers or {}).get("retry-after")), told=True)
+            return RetryableError(words, retry_after((headers or {}).get("retry-after")), told=True)
         return UserError(f"{self.url} refuses the request (status {words})")
 
-    def refusal(self, said: Complaint, body: dict, words: str) -> Exception:
+    def refusal(self, said: ApiError, body: dict, words: str) -> Exception:
         """Status 400 or 422: a key that the server does not know, if it names one, or this one
         request.
         """

@@ -46,12 +46,12 @@ SYNC_EVERY_S = 1.0
 MOST_BYTES = (
     64 << 30
 )  # read line by line; every prompt of Open Images, asked three times, has about 4 GB
-AGAIN = "restore the file, or start anew with another out=…"
+REMEDY = "restore the file, or start anew with another out=…"
 Related = list[tuple[Count, str, Annotated[float, Within(ge=0, le=3)]]]
 
 
 @dataclass(frozen=True)
-class Ask:
+class RequestEvent:
     """What the lines must have, by event. A request that is sent."""
 
     event: Literal["ask"]
@@ -60,7 +60,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Fault:
+class FaultEvent:
     """A request that failed."""
 
     event: Literal["fault"]
@@ -69,7 +69,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReplyEvent:
     """A reply."""
 
     event: Literal["reply"]
@@ -86,7 +86,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Settled:
+class SettleEvent:
     """An earlier reply that is taken after all."""
 
     event: Literal["settle"]
@@ -95,14 +95,16 @@ class Settled:
     related: Related
 
 
-Event = Annotated[Ask | Fault | Heard | Settled, Field(discriminator="event")]
+Event = Annotated[
+    RequestEvent | FaultEvent | ReplyEvent | SettleEvent, Field(discriminator="event")
+]
 
 
 @dataclass
 class State:
     """What the events so far add up to. `final`: ids that have their answer; `attempts`: replies
-    had by those that have none; `heard`: replies in all; `best`: the most useful of the unclean
-    ones, if any could be read; `open`: bounds of requests under way; `spent` in USD.
+    had by those that have none; `replies`: how many there were in all; `best`: the most useful of
+    the unclean ones, if any could be read; `open`: bounds of requests under way; `spent` in USD.
     """
 
     final: set[str] = field(default_factory=set)
@@ -110,7 +112,7 @@ class State:
     best: dict[str, dict] = field(default_factory=dict)
     open: dict[str, float] = field(default_factory=dict)
     spent: float = 0.0
-    heard: int = 0
+    replies: int = 0
 
     def take(self, event: dict) -> None:
         """One more event, in order."""
@@ -123,7 +125,7 @@ class State:
             self.spent += bound if event["billed"] else 0.0
         elif kind == "reply":
             self.open.pop(key, None)
-            self.heard += 1
+            self.replies += 1
             self.spent += event["cost"]
             if event["final"]:
                 self.close(key)
@@ -209,7 +211,7 @@ class Ledger:
         old = read_header(self.path)
         for event in events(self.path):
             self.state.take(event)
-        if not self.state.heard and not self.state.spent and not self.state.open:
+        if not self.state.replies and not self.state.spent and not self.state.open:
             os.ftruncate(self._file, 0)
             self.state = State()
         else:
@@ -278,6 +280,6 @@ def check_identity(path: Path, old: dict, identity: dict) -> None:
 
 def events(path: Path) -> Iterator[dict]:
     """Every event but the header, one at a time. Raises UserError on a line that is none."""
-    for number, line in read_lines(path, AGAIN, MOST_BYTES):
+    for number, line in read_lines(path, REMEDY, MOST_BYTES):
         if number > 1:
-            yield json_line(line, path, number, "a ledger line", AGAIN, Event)
+            yield json_line(line, path, number, "a ledger line", REMEDY, Event)

@@ -14,13 +14,13 @@ from c2srt.hints import Command
 from c2srt.interrupts import run_tasks
 from c2srt.progress import Progress
 from c2srt.relations import batch
-from c2srt.relations.asking import Asker, Pace
+from c2srt.relations.aggregate import check_before, write_relations
+from c2srt.relations.budget import MILLION, Budget, Prices
 from c2srt.relations.config import MineConfig as Config
+from c2srt.relations.dispatch import Backoff, Dispatcher
 from c2srt.relations.endpoint import Endpoint, model_name
 from c2srt.relations.kinds import RELATIONS
 from c2srt.relations.ledger import Ledger
-from c2srt.relations.mined import check_before, write_relations
-from c2srt.relations.purse import MILLION, Prices, Purse
 from c2srt.relations.questions import Questions, make_questions
 
 LEDGER = "ledger.jsonl"
@@ -44,13 +44,17 @@ def run(config: Config) -> int:
         check_before(out / LEDGER, out / RELATIONS, questions)
         if config.batch_export:
             return export_batch(config, questions, ledger)
-        counts, spent_up, notes = Counter(), False, []
+        counts, out_of_budget, notes = Counter(), False, []
         if config.batch_import:
             counts = import_batch(config, questions, ledger)
         elif unanswered(questions, ledger):
-            asker = run_tasks(ask(config, questions, ledger))
-            counts, spent_up, notes = asker.counts, asker.out_of_budget, asker.notes()
-        return finish(config, questions, out, counts, spent_up, notes)
+            dispatcher = run_tasks(ask(config, questions, ledger))
+            counts, out_of_budget, notes = (
+                dispatcher.counts,
+                dispatcher.out_of_budget,
+                dispatcher.notes(),
+            )
+        return finish(config, questions, out, counts, out_of_budget, notes)
 
 
 def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
@@ -83,25 +87,25 @@ def import_batch(config: Config, questions: Questions, ledger: Ledger) -> Counte
 
 
 def unanswered(questions: Questions, ledger: Ledger) -> bool:
-    return any(asked.id not in ledger.state.final for asked in questions)
+    return any(question.id not in ledger.state.final for question in questions)
 
 
-async def ask(config: Config, questions: Questions, ledger: Ledger) -> Asker:
-    """Asks everything that is open; returns the asker with its counts."""
+async def ask(config: Config, questions: Questions, ledger: Ledger) -> Dispatcher:
+    """Asks everything that is open; returns the dispatcher with its counts."""
     prices = prices_of(config)
     endpoint = Endpoint(config.model, config.url, config.timeout_s)
     spent = ledger.state.spent + sum(ledger.state.open.values())
     print(estimate_line(config, questions, ledger, prices, spent), flush=True)
-    done = sum(asked.id in ledger.state.final for asked in questions)
+    done = sum(question.id in ledger.state.final for question in questions)
     progress = Progress("mining", questions.count, "questions")
     progress.skip(done)
-    asker = Asker(
+    dispatcher = Dispatcher(
         questions,
         ledger,
         endpoint,
         prices,
-        Purse(config.budget, spent),
-        Pace(config.backoff_s),
+        Budget(config.budget, spent),
+        Backoff(config.backoff_s),
         "json" if config.form == "auto" else config.form,
         config.form == "auto",
         config.temperature,
@@ -110,11 +114,11 @@ async def ask(config: Config, questions: Questions, ledger: Ledger) -> Asker:
         progress,
     )
     try:
-        await asker.ask_all(config.concurrency)
-        progress.close(f"{asker.purse.spent:.2f} USD")
+        await dispatcher.ask_all(config.concurrency)
+        progress.close(f"{dispatcher.budget.spent:.2f} USD")
     finally:
         await endpoint.close()
-    return asker
+    return dispatcher
 
 
 def prices_of(config: Config) -> Prices:
@@ -136,13 +140,13 @@ def estimate_line(
 ) -> str:
     """What the open questions will cost, said before the first is sent."""
     left, total_bytes, sampled = 0, 0, 0
-    for asked in questions:
-        if asked.id in ledger.state.final:
+    for question in questions:
+        if question.id in ledger.state.final:
             continue
         left += 1
         if sampled < SAMPLE:
             total_bytes += len(
-                questions.prompt(asked, questions.candidates(asked), "json").encode()
+                questions.prompt(question, questions.candidates(question), "json").encode()
             )
             sampled += 1
     tokens = total_bytes / max(sampled, 1) / BYTES_PER_TOKEN
@@ -161,7 +165,7 @@ def finish(
     questions: Questions,
     out: Path,
     counts: Counter,
-    spent_up: bool,
+    out_of_budget: bool,
     notes: list[str],
 ) -> int:
     """Writes the relations file from the ledger and says what came of it."""
@@ -179,7 +183,7 @@ def finish(
         f" answered{earlier}, {summary['relations']:,} relations,"
         f" {summary['provenance']['spent_usd']:.2f} USD"
     )
-    if spent_up:
+    if out_of_budget:
         print(
             f"the budget of {config.budget:.2f} USD is used up: to go on, run"
             f" `{Command('relations-mine', budget=2 * config.budget)}`"

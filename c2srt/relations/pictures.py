@@ -1,5 +1,5 @@
-"""Pictures of relation graphs: figure 10 (one category, the kinds side by side) and how often
-categories are heard.
+"""Pictures of relation graphs: figure 10 (one category, the kinds side by side) and how many
+out-neighbours categories have.
 """
 
 import warnings
@@ -69,25 +69,25 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
         for column, angle in zip(sources, angles, strict=True)
     } | {row: (0.0, 0.0)}
     among = [
-        (source, listener)
-        for listener in sources
-        for source in graph.table[listener].tolist()
+        (source, target)
+        for target in sources
+        for source in graph.table[target].tolist()
         if source in place
     ]
     edges = {node: len(sources) if node == row else 1 for node in place}
-    for source, listener in among:
-        edges[source], edges[listener] = edges[source] + 1, edges[listener] + 1
+    for source, target in among:
+        edges[source], edges[target] = edges[source] + 1, edges[target] + 1
     radius = {node: scale * np.sqrt(120 + 60 * count) / 2 for node, count in edges.items()}
     strongest = max((weight for weight in weights if weight), default=1.0)
-    arrows = [(source, listener, AMONG, 1.0) for source, listener in among]
+    arrows = [(source, target, AMONG, 1.0) for source, target in among]
     arrows += [
         (source, row, INTO, 1 + 2.5 * (weight or 0) / strongest)
         for source, weight in zip(sources, weights, strict=True)
     ]
-    for source, listener, colour, width in arrows:
+    for source, target, colour, width in arrows:
         axis.annotate(
             "",
-            place[listener],
+            place[target],
             place[source],
             arrowprops={
                 "arrowstyle": "-|>",
@@ -95,7 +95,7 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
                 "lw": width * scale,
                 "mutation_scale": 13 * scale,
                 "shrinkA": radius[source] + 1,
-                "shrinkB": radius[listener] + 1,
+                "shrinkB": radius[target] + 1,
             },
         )
     for node, (across, up) in place.items():
@@ -144,19 +144,19 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def listeners(path: Path, graphs: list[Graph], seen: int) -> None:
-    """Writes the picture of `listeners_figure` as a PNG."""
-    save(listeners_figure(graphs, seen), path)
+def out_degrees(path: Path, graphs: list[Graph], seen: int) -> None:
+    """Writes the picture of `out_degree_figure` as a PNG."""
+    save(out_degree_figure(graphs, seen), path)
 
 
-def listeners_figure(graphs: list[Graph], seen: int) -> plt.Figure:
+def out_degree_figure(graphs: list[Graph], seen: int) -> plt.Figure:
     """How many categories listen to each seen one: hubs at the left, the unreached at the right."""
     figure, axis = plt.subplots(figsize=(7, 4))
     most = 1
     for graph in graphs:
-        heard = np.bincount(graph.table[graph.table != ABSENT], minlength=seen)[:seen]
-        axis.plot(np.arange(1, seen + 1), np.sort(heard)[::-1], label=graph.title)
-        most = max(most, heard.max(initial=0))
+        out_degree = np.bincount(graph.table[graph.table != ABSENT], minlength=seen)[:seen]
+        axis.plot(np.arange(1, seen + 1), np.sort(out_degree)[::-1], label=graph.title)
+        most = max(most, out_degree.max(initial=0))
     axis.set(
         xscale="log",
         yscale="symlog",

@@ -180,7 +180,7 @@ def normalised(label: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split()).strip("\"'“”‘’«»` ")
 
 
-def question(target: str, candidates: list[str], form: str) -> str:
+def prompt_text(target: str, candidates: list[str], form: str) -> str:
     """The prompt for one target and the labels of its candidates."""
     parts = {
         "target": target,

@@ -16,7 +16,7 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.relations.config import SOURCES, MineConfig
 from c2srt.relations.cooccurrence import count_labels, labels_identity
-from c2srt.relations.prompt import VERSION, Labels, make_labels, question
+from c2srt.relations.prompt import VERSION, Labels, make_labels, prompt_text
 from c2srt.relations.shortlist import shortlists
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
@@ -78,18 +78,20 @@ class Questions:
                         hash_of([base, self.vocabulary.mids[row], query, page]), row, query, page
                     )
 
-    def candidates(self, asked: Question) -> np.ndarray:
+    def candidates(self, question: Question) -> np.ndarray:
         """Columns [n] in the order shown: this page of the pool as the query shuffles it."""
         digest = hashlib.sha256(
-            f"{self.seed} {asked.query} {self.vocabulary.mids[asked.row]}".encode()
+            f"{self.seed} {question.query} {self.vocabulary.mids[question.row]}".encode()
         ).digest()
         shuffled = np.random.default_rng(np.frombuffer(digest, np.uint32)).permutation(
-            self.pool(asked.row)
+            self.pool(question.row)
         )
-        return shuffled[asked.page * self.size : (asked.page + 1) * self.size]
+        return shuffled[question.page * self.size : (question.page + 1) * self.size]
 
-    def prompt(self, asked: Question, candidates: np.ndarray, form: str) -> str:
-        return question(self.labels.shown[asked.row], self.labels.shown[candidates].tolist(), form)
+    def prompt(self, question: Question, candidates: np.ndarray, form: str) -> str:
+        return prompt_text(
+            self.labels.shown[question.row], self.labels.shown[candidates].tolist(), form
+        )
 
 
 def label_list(shards: str, seen: str | None, unseen: str | None) -> Vocabulary:

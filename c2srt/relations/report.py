@@ -33,7 +33,7 @@ def run(config: Config) -> None:
     vocabulary, out = load_vocabulary(Path(config.shards)), Path(config.out)
     graphs = load_graphs(config, vocabulary)
     k = graphs[0].table.shape[1]
-    rows = find_rows(vocabulary, config.draw) if config.draw else [most_heard(graphs[0])]
+    rows = find_rows(vocabulary, config.draw) if config.draw else [greatest_hub(graphs[0])]
     report = {
         "vocabulary": vocabulary.hash,
         "categories": len(vocabulary),
@@ -85,14 +85,14 @@ def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
             f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
             f"`{Command('relations', graph=folder.name)}`"
         )
-    again = Command("relations", graph=folder.name)
+    rebuild = Command("relations", graph=folder.name)
     columns = {"target": TEXT, "source": TEXT, "place": INTEGER, "strength": NUMBER, "type": TEXT}
-    return pl.from_arrow(read_parquet(path, again, columns, ("strength",))).filter(
+    return pl.from_arrow(read_parquet(path, rebuild, columns, ("strength",))).filter(
         pl.col("place") < k
     )
 
 
-def most_heard(graph: Graph) -> int:
+def greatest_hub(graph: Graph) -> int:
     """The category drawn when none is named: the greatest hub."""
     return int(np.bincount(np.maximum(graph.table.ravel(), 0)).argmax())
 
@@ -101,12 +101,12 @@ def draw(out: Path, graphs: list[Graph], rows: list[int], vocabulary: Vocabulary
     """Writes page and pictures; returns the pictures' names."""
     from c2srt.relations.page import write_page
     from c2srt.relations.pictures import (
-        listeners,
         neighbourhood,
+        out_degrees,
     )  # matplotlib takes a second to import
 
     write_page(out / "lookup.html", graphs, vocabulary)
-    listeners(out / "listeners.png", graphs, vocabulary.seen_count)
+    out_degrees(out / "listeners.png", graphs, vocabulary.seen_count)
     names = []
     for row in rows:
         names.append(f"figure10-{file_name(f'{vocabulary.names[row]} {vocabulary.mids[row]}')}.png")

@@ -146,30 +146,30 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
     """
     content = read_json(folder / PROVENANCE, Command("relations"), Provenance)
     made_from, sha256 = content["made_from"], content[FILES].get(TABLE)
-    again = Command(
+    rebuild = Command(
         "relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"])
     )
     check_same_vocabulary(
-        vocabulary, made_from["vocabulary"], f"the relation graph {folder}", again
+        vocabulary, made_from["vocabulary"], f"the relation graph {folder}", rebuild
     )
     if k > made_from["neighbours"]:
         raise UserError(
             f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked"
-            f" for: rebuild it with `{again}`"
+            f" for: rebuild it with `{rebuild}`"
         )
     if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
         raise UserError(
             f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with"
-            f" `{again}`"
+            f" `{rebuild}`"
         )
-    table = open_npy(folder / TABLE, again, "i")
+    table = open_npy(folder / TABLE, rebuild, "i")
     if table.ndim != 2 or len(table) != len(vocabulary) or table.shape[1] < k:
         raise wrong(
             folder / TABLE,
             f"has shape {list(table.shape)}, not {len(vocabulary):,} categories with {k}"
             " neighbours",
-            again,
+            rebuild,
         )
     if table.size and not ABSENT <= table.min() <= table.max() < len(vocabulary):
-        raise wrong(folder / TABLE, "names categories that the vocabulary has not", again)
+        raise wrong(folder / TABLE, "names categories that the vocabulary has not", rebuild)
     return torch.from_numpy(table.astype(np.int64))[:, :k]

@@ -78,7 +78,7 @@ class NewWords:
         )
         self.templates, self.folder = templates, Path(config.cache) if config.cache else folder
         self._known: dict[str, tuple[Tensor, Tensor]] | None = None
-        self._mined: dict[str, Tensor] = {}
+        self._from_llm: dict[str, Tensor] = {}
 
     @cached_property
     def identity(self) -> str:
@@ -101,9 +101,13 @@ class NewWords:
             self.keep(missing, known)
         features = torch.stack([known[word][0] for word in words])
         if self.config.neighbours == "llm":
-            if missing := [word for word in words if word not in self._mined]:
-                self._mined |= self.mine(missing, torch.stack([known[word][0] for word in missing]))
-            return features, torch.stack([self._mined.get(word, known[word][1]) for word in words])
+            if missing := [word for word in words if word not in self._from_llm]:
+                self._from_llm |= self.ask_llm(
+                    missing, torch.stack([known[word][0] for word in missing])
+                )
+            return features, torch.stack(
+                [self._from_llm.get(word, known[word][1]) for word in words]
+            )
         return features, torch.stack([known[word][1] for word in words])
 
     def known(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -154,16 +158,16 @@ class NewWords:
             with self.path.open("ab") as file:  # the leading newline ends a torn line
                 file.write(("\n" + "\n".join(lines) + "\n").encode(errors="backslashreplace"))
 
-    def mine(self, words: list[str], text: Tensor) -> dict[str, Tensor]:
+    def ask_llm(self, words: list[str], text: Tensor) -> dict[str, Tensor]:
         """Neighbours [K] of the words that a language model has an answer for. Raises UserError as
         `c2srt relations mine`.
         """
+        from c2srt.relations.aggregate import averaged, collect
         from c2srt.relations.endpoint import (
             model_name,
         )  # openai takes a second to import, and only this needs it
         from c2srt.relations.ledger import Ledger
         from c2srt.relations.mine import ask, unanswered
-        from c2srt.relations.mined import averaged, collect
 
         own = self.config
         config = MineConfig(
@@ -193,8 +197,10 @@ class NewWords:
             if unanswered(
                 questions, ledger
             ):  # in a thread of its own: a notebook's has an event loop already
-                asker = thread.submit(lambda: asyncio.run(ask(config, questions, ledger))).result()
-                print("".join(f"{note}\n" for note in asker.notes()), end="")
+                dispatcher = thread.submit(
+                    lambda: asyncio.run(ask(config, questions, ledger))
+                ).result()
+                print("".join(f"{note}\n" for note in dispatcher.notes()), end="")
         found, answered, _ = collect(path, questions)
         if open_ := questions.count - len(answered):
             print(

@@ -1,5 +1,5 @@
-"""Asking all questions: many at once, within a budget, at the pace that the endpoint allows, every
-attempt in the ledger.
+"""Sends all questions: many requests at once, within a budget, no faster than the endpoint allows,
+every attempt in the ledger.
 """
 
 import asyncio
@@ -14,13 +14,21 @@ import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.progress import Progress
+from c2srt.relations.budget import Budget, OutOfBudget, Prices
 from c2srt.relations.completion import Reply
-from c2srt.relations.endpoint import FORMAT, LIMIT, OLD_LIMIT, Again, Endpoint, Refused, Unsupported
+from c2srt.relations.endpoint import (
+    FORMAT,
+    LIMIT,
+    OLD_LIMIT,
+    Endpoint,
+    Refused,
+    RetryableError,
+    Unsupported,
+)
 from c2srt.relations.ledger import Ledger, now
 from c2srt.relations.prompt import SCHEMA
-from c2srt.relations.purse import OutOfBudget, Prices, Purse
 from c2srt.relations.questions import Question, Questions
-from c2srt.relations.verdicts import PROMPT_CUT, reply_event, settle_event, taken_without
+from c2srt.relations.validation import PROMPT_CUT, reply_event, settle_event, taken_without
 from c2srt.shown import shown
 
 LONGEST_BACKOFF_S = 60.0
@@ -30,7 +38,7 @@ REFUSALS_SHOWN = 10
 
 
 @dataclass
-class Pace:
+class Backoff:
     """Pauses: one request backs off after a fault, all of them after a rate limit."""
 
     backoff_s: float
@@ -41,7 +49,7 @@ class Pace:
         while (left := self.resume_at - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
-    async def after(self, fault: Again, attempt: int) -> None:
+    async def back_off(self, fault: RetryableError, attempt: int) -> None:
         """Sleeps, or makes everybody sleep, before the next attempt.
 
         Rate limits of requests that were under way when a pause began belong to that pause: they do
@@ -58,14 +66,14 @@ class Pace:
         else:
             await asyncio.sleep(pause)
 
-    def good(self) -> None:
+    def reset(self) -> None:
         self.limited_in_a_row = 0
 
 
 # No repr: asyncio prints a task's result when it restores the SIGINT handler, half a minute for
 # these fields.
 @dataclass(repr=False)
-class Asker:
+class Dispatcher:
     """Holds what the workers share. `form` is the answer form; with `may_fall_back` an endpoint
     that refuses `json` is asked for `text`. `limit` is the key that caps a reply. `attempts`
     replies a question, `tries` requests a reply. `counts` says what happened in this run, `refused`
@@ -77,8 +85,8 @@ class Asker:
     ledger: Ledger
     endpoint: Endpoint
     prices: Prices
-    purse: Purse
-    pace: Pace
+    budget: Budget
+    backoff: Backoff
     form: str
     may_fall_back: bool
     temperature: float | None
@@ -98,7 +106,9 @@ class Asker:
         """Asks every question without an answer; the first alone, so that a wrong address or key
         costs one request.
         """
-        todo = (asked for asked in self.questions if asked.id not in self.ledger.state.final)
+        todo = (
+            question for question in self.questions if question.id not in self.ledger.state.final
+        )
         await self.work(itertools.islice(todo, 1), first=True)
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,37 +121,37 @@ class Asker:
         """One of the workers: takes questions until there are none, or no money. Raises
         UserError.
         """
-        for asked in todo:
+        for question in todo:
             if self.out_of_budget:
                 return
             try:
-                await self.answer(asked, first)
+                await self.answer(question, first)
             except OutOfBudget:  # what others have under way may still come in
                 self.out_of_budget = True
 
-    async def answer(self, asked: Question, first: bool = False) -> None:
+    async def answer(self, question: Question, first: bool = False) -> None:
         """Asks until a reply is clean, or `attempts` replies were not; then the best of them is
         taken, if any can be read.
         """
-        state, candidates = self.ledger.state, self.questions.candidates(asked)
+        state, candidates = self.ledger.state, self.questions.candidates(question)
         if (
-            asked.id not in state.best and state.attempts.get(asked.id, 0) >= self.attempts
+            question.id not in state.best and state.attempts.get(question.id, 0) >= self.attempts
         ):  # an earlier run gave up: start anew
-            state.attempts.pop(asked.id)
-        while asked.id not in state.final and state.attempts.get(asked.id, 0) < self.attempts:
+            state.attempts.pop(question.id)
+        while question.id not in state.final and state.attempts.get(question.id, 0) < self.attempts:
             try:
-                reply, bound = await self.reply(asked, candidates, first)
+                reply, bound = await self.reply(question, candidates, first)
             except Refused as fault:
-                self.refuse(asked, fault)
+                self.refuse(question, fault)
                 break
             if reply is None:
                 self.give_up()
                 break
-            await self.record(asked, candidates, reply, bound, first)
-        if asked.id in state.best and state.attempts.get(asked.id, 0) >= self.attempts:
-            self.settle(asked)
-        self.counts["questions without an answer"] += asked.id not in state.final
-        self.progress.update(1, f"{self.purse.spent:.2f} USD")
+            await self.record(question, candidates, reply, bound, first)
+        if question.id in state.best and state.attempts.get(question.id, 0) >= self.attempts:
+            self.settle(question)
+        self.counts["questions without an answer"] += question.id not in state.final
+        self.progress.update(1, f"{self.budget.spent:.2f} USD")
 
     def give_up(self) -> None:
         """Counts a question that only faults answered. Raises UserError when that becomes the
@@ -156,14 +166,14 @@ class Asker:
                 " when it does; nothing is lost"
             )
 
-    def refuse(self, asked: Question, fault: Refused) -> None:
+    def refuse(self, question: Question, fault: Refused) -> None:
         """Notes a prompt that the endpoint does not take. Raises UserError when it has never taken
         any.
         """
         self.counts["questions that the endpoint refuses"] += 1
-        self.refused.append(f"{shown(self.questions.labels.shown[asked.row])}: {fault}")
+        self.refused.append(f"{shown(self.questions.labels.shown[question.row])}: {fault}")
         self.given_up_in_a_row += not fault.content
-        if self.given_up_in_a_row >= HOPELESS and not self.ledger.state.heard:
+        if self.given_up_in_a_row >= HOPELESS and not self.ledger.state.replies:
             raise UserError(
                 f"{self.endpoint.url} refuses every request ({HOPELESS} in a row; last: {fault})"
             )
@@ -179,32 +189,32 @@ class Asker:
             notes.append(f"the last reply that could not be read: {shown(self.unread, 200)}")
         return notes
 
-    def settle(self, asked: Question) -> None:
+    def settle(self, question: Question) -> None:
         """Takes the best of the replies that were not clean."""
-        best = self.ledger.state.best[asked.id]
-        self.write(settle_event(asked.id, best))
+        best = self.ledger.state.best[question.id]
+        self.write(settle_event(question.id, best))
         self.counts[taken_without(best)] += 1
 
     async def reply(
-        self, asked: Question, candidates: np.ndarray, first: bool
+        self, question: Question, candidates: np.ndarray, first: bool
     ) -> tuple[Reply | None, float]:
         """One reply, after as many tries as it takes; (None, 0) when `tries` faults came instead.
         Raises Refused, UserError.
         """
         attempt, doubtful = 1, False
         while attempt <= self.tries:
-            await self.pace.wait()
+            await self.backoff.wait()
             form, limit = "text" if doubtful else self.form, self.limit
-            prompt = self.questions.prompt(asked, candidates, form)
+            prompt = self.questions.prompt(question, candidates, form)
             bound = self.prices.bound(prompt)
-            await self.purse.set_aside(bound)
+            await self.budget.reserve(bound)
             self.write(
                 {
                     "event": "ask",
-                    "id": asked.id,
-                    "target": self.questions.vocabulary.mids[asked.row],
-                    "query": asked.query,
-                    "page": asked.page,
+                    "id": question.id,
+                    "target": self.questions.vocabulary.mids[question.row],
+                    "query": question.query,
+                    "page": question.page,
                     "attempt": attempt,
                     "time": now(),
                     "bound": bound,
@@ -218,10 +228,10 @@ class Asker:
             try:
                 reply = await self.endpoint.ask(body)
             except Unsupported as fault:
-                await self.fault(asked, attempt, Again(str(fault)), bound)
+                await self.fault(question, attempt, RetryableError(str(fault)), bound)
                 doubtful = self.adapt(fault)
-            except Again as fault:
-                await self.fault(asked, attempt, fault, bound)
+            except RetryableError as fault:
+                await self.fault(question, attempt, fault, bound)
                 self.counts["faults on the way (429, 5xx, connection)"] += 1
                 if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
                     hint = "" if fault.told else "; check url=… (or OPENAI_BASE_URL)"
@@ -229,15 +239,15 @@ class Asker:
                         f"{self.endpoint.url} gives no usable reply: {fault}{hint}"
                     ) from fault
                 if attempt < self.tries:
-                    await self.pace.after(fault, attempt)
+                    await self.backoff.back_off(fault, attempt)
                 attempt += 1
             except (Refused, UserError) as error:
-                await self.fault(asked, attempt, Again(str(error)), bound)
+                await self.fault(question, attempt, RetryableError(str(error)), bound)
                 raise
             else:
                 if doubtful:  # the same question is answered in the other form: it was the form
                     self.fall_back("structured output")
-                self.pace.good()
+                self.backoff.reset()
                 self.given_up_in_a_row = 0
                 return reply, bound
         return None, 0.0
@@ -271,41 +281,43 @@ class Asker:
             print(f"{self.endpoint.url} refuses {what}: asking in the text form", flush=True)
         self.form = "text"
 
-    async def fault(self, asked: Question, attempt: int, fault: Again, bound: float) -> None:
+    async def fault(
+        self, question: Question, attempt: int, fault: RetryableError, bound: float
+    ) -> None:
         self.last_fault = str(fault)
         self.write(
             {
                 "event": "fault",
-                "id": asked.id,
+                "id": question.id,
                 "attempt": attempt,
                 "time": now(),
                 "reason": str(fault),
                 "billed": fault.billed,
             }
         )
-        await self.purse.settle(bound, bound if fault.billed else 0.0)
+        await self.budget.charge(bound, bound if fault.billed else 0.0)
 
     async def record(
-        self, asked: Question, candidates: np.ndarray, reply: Reply, bound: float, first: bool
+        self, question: Question, candidates: np.ndarray, reply: Reply, bound: float, first: bool
     ) -> None:
         """Reads one reply and writes it down, clean or not. Raises UserError if the endpoint cuts
         prompts off.
         """
         cost = self.prices.cost(reply, bound)
         event = reply_event(
-            asked,
+            question,
             candidates,
             reply,
             self.questions,
             cost,
-            self.ledger.state.attempts.get(asked.id, 0) + 1,
+            self.ledger.state.attempts.get(question.id, 0) + 1,
         )
         event["endpoint"] = self.endpoint.url
         self.write(event)
         self.counts[f"replies: {event['verdict']}"] += 1
         self.counts["unusable names"] += len(event["unusable"])
         self.unread = event.get("reason", self.unread)
-        await self.purse.settle(bound, cost)
+        await self.budget.charge(bound, cost)
         self.cut_in_a_row = self.cut_in_a_row + 1 if event["verdict"] == PROMPT_CUT else 0
         if self.cut_in_a_row >= (1 if first else HOPELESS):
             raise UserError(

@@ -42,24 +42,26 @@ class OutOfBudget(Exception):
     """The next request could cost more than what is left."""
 
 
-class Purse:
-    """A hard budget: a request sets its bound aside before it is sent."""
+class Budget:
+    """A hard budget: a request reserves its bound before it is sent."""
 
     def __init__(self, budget: float, spent: float) -> None:
-        self.budget, self.spent, self.aside = budget, spent, 0.0
+        self.budget, self.spent, self.reserved = budget, spent, 0.0
         self._changed = asyncio.Condition()
 
-    async def set_aside(self, bound: float) -> None:
+    async def reserve(self, bound: float) -> None:
         """Waits while requests under way might leave enough. Raises OutOfBudget."""
         async with self._changed:
-            while self.spent + self.aside + bound > self.budget:
-                if self.aside <= 0:
+            while self.spent + self.reserved + bound > self.budget:
+                if self.reserved <= 0:
                     raise OutOfBudget
                 await self._changed.wait()
-            self.aside += bound
+            self.reserved += bound
 
-    async def settle(self, bound: float, cost: float) -> None:
+    async def charge(self, bound: float, cost: float) -> None:
         async with self._changed:
-            self.aside = max(0.0, self.aside - bound) if self.aside - bound > 1e-12 else 0.0
+            self.reserved = (
+                max(0.0, self.reserved - bound) if self.reserved - bound > 1e-12 else 0.0
+            )
             self.spent += cost
             self._changed.notify_all()

@@ -18,7 +18,7 @@ PROMPT_CUT, CUT = "prompt cut off", "cut off"
 
 
 def reply_event(
-    asked: Question,
+    question: Question,
     candidates: np.ndarray,
     reply: Reply,
     questions: Questions,
@@ -33,7 +33,7 @@ def reply_event(
     """
     event = {
         "event": "reply",
-        "id": asked.id,
+        "id": question.id,
         "attempt": attempt,
         "time": now(),
         "model": reply.model,
@@ -44,7 +44,7 @@ def reply_event(
         "related": None,
         "unusable": [],
     }
-    letters = len(questions.prompt(asked, candidates, "json"))  # the shorter form
+    letters = len(questions.prompt(question, candidates, "json"))  # the shorter form
     if reply.input_tokens and reply.input_tokens * TOKEN_LETTERS < letters:
         reason = f"{reply.input_tokens:,} tokens were read of a prompt of {letters:,} characters"
         return event | {"verdict": PROMPT_CUT, "reason": reason, "final": False}
@@ -53,7 +53,7 @@ def reply_event(
             event["verdict"] = "refused"
         else:
             event["related"], event["unusable"] = resolve(
-                read_reply(reply.text), asked, candidates, questions
+                read_reply(reply.text), question, candidates, questions
             )
             event["verdict"] = "invented" if event["unusable"] else "ok"
             event["verdict"] = event["verdict"] if reply.whole else CUT
@@ -63,7 +63,10 @@ def reply_event(
 
 
 def resolve(
-    named: list[tuple[str, str, str]], asked: Question, candidates: np.ndarray, questions: Questions
+    named: list[tuple[str, str, str]],
+    question: Question,
+    candidates: np.ndarray,
+    questions: Questions,
 ) -> tuple[list[list], list[str]]:
     """[column, type, strength 1–3] of the names that the prompt listed, each once, in order; and
     the names that it did not list.
@@ -76,7 +79,7 @@ def resolve(
     unusable = []
     for label, kind, strength in named:
         column = questions.labels.column.get(normalised(label))
-        if column == asked.row:
+        if column == question.row:
             continue
         if column is None or column not in shown:
             unusable.append(label)

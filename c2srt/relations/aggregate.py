@@ -15,7 +15,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file
 from c2srt.relations.answers import read_answers
-from c2srt.relations.ledger import AGAIN, events
+from c2srt.relations.ledger import REMEDY, events
 from c2srt.relations.questions import Questions
 
 
@@ -62,9 +62,9 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
     Every target of which the ledger has an answer gets a line, even an empty one, whether this run
     asks about it or not: a trial on a few categories takes nothing out of a file that holds more.
     """
-    found, answered, facts = collect(ledger, everything(questions))
+    found, answered, summary = collect(ledger, everything(questions))
     check_others(path, found, questions)
-    vocabulary, provenance = questions.vocabulary, facts.provenance(questions)
+    vocabulary, provenance = questions.vocabulary, summary.provenance(questions)
     relations = 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"provenance": provenance}, ensure_ascii=False) + "\n")
@@ -96,7 +96,7 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
     return {
         "answered": own,
         "others": len(found) - own,
-        "open": sum(asked.id not in answered for asked in questions),
+        "open": sum(question.id not in answered for question in questions),
         "relations": relations,
         "provenance": provenance,
     }
@@ -104,27 +104,27 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
 
 def collect(
     ledger: Path, questions: Questions
-) -> tuple[dict[int, dict[tuple[int, int], list]], set[str], "Facts"]:
+) -> tuple[dict[int, dict[tuple[int, int], list]], set[str], "LedgerSummary"]:
     """Answers of these questions in the ledger: row → (query, page) → related; the ids that have
-    one; the ledger's facts.
+    one; the ledger's summary.
     """
-    wanted = {asked.id: asked for asked in questions}
+    wanted = {question.id: question for question in questions}
     found: dict[int, dict[tuple[int, int], list]] = defaultdict(dict)
     answered: set[str] = set()
-    facts = Facts()
+    summary = LedgerSummary()
     for event in events(ledger):
-        facts.take(event)
+        summary.take(event)
         if (
             event.get("final")
             and event["id"] not in answered
-            and (asked := wanted.get(event["id"]))
+            and (question := wanted.get(event["id"]))
         ):
-            answered.add(asked.id)
+            answered.add(question.id)
             related = event["related"] or []
             if any(column >= len(questions.vocabulary) for column, _, _ in related):
-                raise UserError(f"{ledger} names categories that the label list has not: {AGAIN}")
-            found[asked.row][asked.query, asked.page] = related
-    return found, answered, facts
+                raise UserError(f"{ledger} names categories that the label list has not: {REMEDY}")
+            found[question.row][question.query, question.page] = related
+    return found, answered, summary
 
 
 def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float]]:
@@ -153,27 +153,27 @@ def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float
     ]
 
 
-class Facts:
+class LedgerSummary:
     """What the provenance says of a ledger, from its events in order."""
 
     def __init__(self) -> None:
-        self.models, self.endpoints, self.verdicts, self.unusable = (
+        self.models, self.endpoints, self.outcomes, self.unusable = (
             Counter(),
             Counter(),
             Counter(),
             0,
         )
-        self.asked = self.faults = self.input_tokens = self.output_tokens = 0
+        self.requests = self.faults = self.input_tokens = self.output_tokens = 0
         self.spent, self.last = 0.0, ""
 
     def take(self, event: dict) -> None:
         kind = event["event"]
-        self.asked += kind == "ask"
+        self.requests += kind == "ask"
         self.faults += kind == "fault"
         if kind == "reply":
             self.models[event["model"]] += 1
             self.endpoints[event["endpoint"]] += 1
-            self.verdicts[event["verdict"]] += 1
+            self.outcomes[event["verdict"]] += 1
             self.unusable += len(event["unusable"])
             self.spent, self.last = self.spent + event["cost"], event["time"]
             self.input_tokens += event["tokens"][0] or 0
@@ -190,9 +190,9 @@ class Facts:
             "mined": self.last,
             "settings": identity,
             "settings_hash": hash_of(identity),
-            "requests": self.asked,
+            "requests": self.requests,
             "faults": self.faults,
-            "replies": dict(sorted(self.verdicts.items())),
+            "replies": dict(sorted(self.outcomes.items())),
             "unusable_names": self.unusable,
             "tokens": [self.input_tokens, self.output_tokens],
             "spent_usd": round(self.spent, 6),
