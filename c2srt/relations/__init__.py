@@ -9,7 +9,7 @@ relations, and their table), `baselines.py` and `cooccurrence.py` (the kinds to 
 `endpoint.py` (what a server says), `budget.py`, `validation.py` (what a reply is worth),
 `dispatch.py` (many requests at once), `aggregate.py` (ledger → relations file), `mine.py` (the verb
 `relations mine`), `batch.py` (the same by file);
-`compare.py`, `pictures.py`, `page.py`, `report.py` (the verb `relations report`);
+`compare.py`, `pictures.py`, `page.py`, `markdown.py`, `report.py` (the verb `relations report`);
 `words.py` (words outside the vocabulary).
 
 Rules that hold for every kind:

@@ -17,6 +17,7 @@ from c2srt.files import hash_of, whole_file
 from c2srt.relations.answers import read_answers
 from c2srt.relations.ledger import REMEDY, events
 from c2srt.relations.questions import Questions
+from c2srt.vocabulary import Vocabulary
 
 
 def check_before(ledger: Path, path: Path, questions: Questions) -> None:
@@ -64,34 +65,13 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
     """
     found, answered, summary = collect(ledger, everything(questions))
     check_others(path, found, questions)
-    vocabulary, provenance = questions.vocabulary, summary.provenance(questions)
-    relations = 0
+    provenance, relations = summary.provenance(questions), 0
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"provenance": provenance}, ensure_ascii=False) + "\n")
         for row in sorted(found):
-            answers = averaged(found[row])
-            relations += len(answers)
-            file.write(
-                json.dumps(
-                    {
-                        "mid": vocabulary.mids[row],
-                        "name": vocabulary.names[row],
-                        "split": "seen" if row < vocabulary.seen_count else "unseen",
-                        "queries": len({query for query, _ in found[row]}),
-                        "related": [
-                            {
-                                "mid": vocabulary.mids[column],
-                                "name": vocabulary.names[column],
-                                "type": kind,
-                                "strength": strength,
-                            }
-                            for column, kind, strength in answers
-                        ],
-                    },
-                    ensure_ascii=False,
-                )
-                + "\n"
-            )
+            line = line_of(row, found[row], questions.vocabulary)
+            relations += len(line["related"])
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
     own = sum(row in found for row in questions.rows)
     return {
         "answered": own,
@@ -99,6 +79,25 @@ def write_relations(ledger: Path, path: Path, questions: Questions) -> dict:
         "open": sum(question.id not in answered for question in questions),
         "relations": relations,
         "provenance": provenance,
+    }
+
+
+def line_of(row: int, answers: dict[tuple[int, int], list], vocabulary: Vocabulary) -> dict:
+    """A line of the relations file (c2srt/relations/answers.py), from the target's answers."""
+    return {
+        "mid": vocabulary.mids[row],
+        "name": vocabulary.names[row],
+        "split": "seen" if row < vocabulary.seen_count else "unseen",
+        "queries": len({query for query, _ in answers}),
+        "related": [
+            {
+                "mid": vocabulary.mids[column],
+                "name": vocabulary.names[column],
+                "type": relation_type,
+                "strength": strength,
+            }
+            for column, relation_type, strength in averaged(answers)
+        ],
     }
 
 

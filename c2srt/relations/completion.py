@@ -127,15 +127,7 @@ def parse_completion(body: object, model: str) -> Reply:
     choice = (
         choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     )
-    error = body.get("error") or body.get("errors") or choice.get("error")
-    if (
-        isinstance(error, (bool, int, float))
-        and error
-        or not choice
-        and (body.get("message") or body.get("detail"))
-    ):
-        error = error if isinstance(error, (dict, list, str)) and error else body
-    if error:
+    if error := error_in(body, choice):
         raise api_error(error)
     finish = shown(choice.get("finish_reason"), NAME)
     message = choice.get("message")
@@ -157,6 +149,17 @@ def parse_completion(body: object, model: str) -> Reply:
         count(usage.get("completion_tokens")),
         refusal,
     )
+
+
+def error_in(body: dict, choice: dict) -> object:
+    """What the body says went wrong, by any of the keys that servers use for it; false if nothing
+    did.
+    """
+    error = body.get("error") or body.get("errors") or choice.get("error")
+    said = isinstance(error, (bool, int, float)) and error
+    if said or not choice and (body.get("message") or body.get("detail")):
+        return error if isinstance(error, (dict, list, str)) and error else body
+    return error
 
 
 def chunks(content: object) -> Iterator[dict]:

@@ -229,3 +229,15 @@ class WordsConfig:
                 f"words.neighbours={self.neighbours} is not known: choose one of"
                 f" {', '.join(WORD_KINDS)}"
             )
+
+    def mining(self) -> MineConfig:
+        """The keys of `c2srt relations mine` that new words are asked about with."""
+        return MineConfig(
+            model=self.model,
+            url=self.url,
+            price_input=self.price_input,
+            price_output=self.price_output,
+            budget=self.budget,
+            size=self.size,
+            queries=self.queries,
+        )

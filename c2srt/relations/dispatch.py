@@ -208,20 +208,7 @@ class Dispatcher:
             prompt = self.questions.prompt(question, candidates, form)
             bound = self.prices.bound(prompt)
             await self.budget.reserve(bound)
-            self.write(
-                {
-                    "event": "ask",
-                    "id": question.id,
-                    "target": self.questions.vocabulary.mids[question.row],
-                    "query": question.query,
-                    "page": question.page,
-                    "attempt": attempt,
-                    "time": now(),
-                    "bound": bound,
-                    "form": form,
-                    "prompt": prompt,
-                }
-            )
+            self.write(self.request_event(question, attempt, bound, form, prompt))
             body = chat_body(
                 self.endpoint.model, prompt, form, self.temperature, self.prices.max_output, limit
             )
@@ -232,25 +219,50 @@ class Dispatcher:
                 doubtful = self.adapt(fault)
             except RetryableError as fault:
                 await self.fault(question, attempt, fault, bound)
-                self.counts["faults on the way (429, 5xx, connection)"] += 1
-                if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
-                    hint = "" if fault.told else "; check url=… (or OPENAI_BASE_URL)"
-                    raise UserError(
-                        f"{self.endpoint.url} gives no usable reply: {fault}{hint}"
-                    ) from fault
-                if attempt < self.tries:
-                    await self.backoff.back_off(fault, attempt)
+                await self.before_next(fault, attempt, first)
                 attempt += 1
             except (Refused, UserError) as error:
                 await self.fault(question, attempt, RetryableError(str(error)), bound)
                 raise
             else:
-                if doubtful:  # the same question is answered in the other form: it was the form
-                    self.fall_back("structured output")
-                self.backoff.reset()
-                self.given_up_in_a_row = 0
+                self.got_through(doubtful)
                 return reply, bound
         return None, 0.0
+
+    def request_event(
+        self, question: Question, attempt: int, bound: float, form: str, prompt: str
+    ) -> dict:
+        """The ledger's line for a request."""
+        return {
+            "event": "ask",
+            "id": question.id,
+            "target": self.questions.vocabulary.mids[question.row],
+            "query": question.query,
+            "page": question.page,
+            "attempt": attempt,
+            "time": now(),
+            "bound": bound,
+            "form": form,
+            "prompt": prompt,
+        }
+
+    async def before_next(self, fault: RetryableError, attempt: int, first: bool) -> None:
+        """Pauses, if there is a next attempt. Raises UserError where the very first request comes
+        to nothing.
+        """
+        self.counts["faults on the way (429, 5xx, connection)"] += 1
+        if first and not fault.limited and attempt == min(self.tries, FIRST_TRIES):
+            hint = "" if fault.told else "; check url=… (or OPENAI_BASE_URL)"
+            raise UserError(f"{self.endpoint.url} gives no usable reply: {fault}{hint}") from fault
+        if attempt < self.tries:
+            await self.backoff.back_off(fault, attempt)
+
+    def got_through(self, doubtful: bool) -> None:
+        """A reply came; to a `doubtful` question in the other form: it was the form."""
+        if doubtful:
+            self.fall_back("structured output")
+        self.backoff.reset()
+        self.given_up_in_a_row = 0
 
     def adapt(self, fault: Unsupported) -> bool:
         """Leaves out what the endpoint does not know; True where it may be this one prompt that it

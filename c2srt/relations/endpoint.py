@@ -180,7 +180,7 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, body: dict) -> Reply:
-        """Sends one chat request. Raises RetryableError, Unsupported, Refused, or UserError where no
+        """Sends one chat request. Raises RetryableError, Unsupported, Refused; UserError where no
         request can be answered.
 
         The client's own timeout is between two pieces of an answer; this one is for all of it.
@@ -193,7 +193,7 @@ class Endpoint:
                     "/chat/completions", body=body, cast_to=httpx2.Response
                 )
             return self.reply(answer.content)
-        except TimeoutError as error:
+        except (TimeoutError, openai.APITimeoutError) as error:
             raise RetryableError("no reply in time", billed=True) from error
         except openai.APIStatusError as error:
             page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
@@ -205,8 +205,6 @@ class Endpoint:
             raise self.fault(error, body) from error
         except Malformed as error:
             raise RetryableError(str(error), billed=True) from error
-        except openai.APITimeoutError as error:
-            raise RetryableError("no reply in time", billed=True) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             if isinstance(cause, Malformed):

@@ -18,6 +18,7 @@ from c2srt.relations.compare import Graph
 from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
 
+Point = tuple[float, float]
 TARGET, OTHER, INTO, AMONG = "#f28e2b", "#6baed6", "#d62728", "#bdbdbd"
 
 
@@ -74,10 +75,7 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
         for source in graph.table[target].tolist()
         if source in place
     ]
-    edges = {node: len(sources) if node == row else 1 for node in place}
-    for source, target in among:
-        edges[source], edges[target] = edges[source] + 1, edges[target] + 1
-    radius = {node: scale * np.sqrt(120 + 60 * count) / 2 for node, count in edges.items()}
+    radius = radii(row, place, among, scale)
     strongest = max((weight for weight in weights if weight), default=1.0)
     arrows = [(source, target, AMONG, 1.0) for source, target in among]
     arrows += [
@@ -85,19 +83,64 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
         for source, weight in zip(sources, weights, strict=True)
     ]
     for source, target, colour, width in arrows:
-        axis.annotate(
-            "",
-            place[target],
-            place[source],
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": colour,
-                "lw": width * scale,
-                "mutation_scale": 13 * scale,
-                "shrinkA": radius[source] + 1,
-                "shrinkB": radius[target] + 1,
-            },
-        )
+        ends = radius[source], radius[target]
+        draw_arrow(axis, place[source], place[target], ends, colour, width, scale)
+    draw_nodes(axis, row, place, radius, vocabulary, scale)
+    axis.set(
+        title=graph.title if sources else f"{graph.title}: no neighbours",
+        xlim=(-1.9, 1.9),
+        ylim=(-1.4, 1.4),
+        aspect="equal",
+    )
+    axis.axis("off")
+
+
+def radii(
+    row: int, place: dict[int, Point], among: list[tuple[int, int]], scale: float
+) -> dict[int, float]:
+    """Each node's radius in points: its area grows with its edges, those into `row` and `among`."""
+    edges = {node: len(place) - 1 if node == row else 1 for node in place}
+    for source, target in among:
+        edges[source], edges[target] = edges[source] + 1, edges[target] + 1
+    return {node: scale * np.sqrt(120 + 60 * count) / 2 for node, count in edges.items()}
+
+
+def draw_arrow(
+    axis: plt.Axes,
+    source: Point,
+    target: Point,
+    ends: tuple[float, float],
+    colour: str,
+    width: float,
+    scale: float,
+) -> None:
+    """An edge between the rims of two nodes, whose radii in points are `ends`."""
+    axis.annotate(
+        "",
+        target,
+        source,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": colour,
+            "lw": width * scale,
+            "mutation_scale": 13 * scale,
+            "shrinkA": ends[0] + 1,
+            "shrinkB": ends[1] + 1,
+        },
+    )
+
+
+def draw_nodes(
+    axis: plt.Axes,
+    row: int,
+    place: dict[int, Point],
+    radius: dict[int, float],
+    vocabulary: Vocabulary,
+    scale: float,
+) -> None:
+    """The nodes, and the names of all but `row`: that one is named above all panels; here its name
+    would cross the arrows.
+    """
     for node, (across, up) in place.items():
         axis.scatter(
             across,
@@ -107,15 +150,8 @@ def draw_one(axis: plt.Axes, graph: Graph, row: int, vocabulary: Vocabulary, sca
             zorder=3,
             edgecolors="white",
         )
-        if node != row:  # that one is named above all panels; here its name would cross the arrows
+        if node != row:
             write_name(axis, plain(vocabulary.titles[node]), across, up, radius[node], 9 * scale)
-    axis.set(
-        title=graph.title if sources else f"{graph.title}: no neighbours",
-        xlim=(-1.9, 1.9),
-        ylim=(-1.4, 1.4),
-        aspect="equal",
-    )
-    axis.axis("off")
 
 
 def write_name(

@@ -19,13 +19,13 @@ from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.config import ReportConfig as Config
 from c2srt.relations.kinds import KINDS, LLM
+from c2srt.relations.markdown import as_markdown, percent
 from c2srt.relations.questions import find_rows
 from c2srt.relations.table import EDGES, PROVENANCE, Provenance, load_relations
-from c2srt.shown import file_name, markdown, shown
+from c2srt.shown import file_name, shown
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
 SHORTLISTS = (100, 300, 1000, 2000)
-NAMES = 12  # of a list, in report.md
 
 
 def run(config: Config) -> None:
@@ -162,98 +162,3 @@ def summary_lines(report: dict) -> list[str]:
         f" {len(facts['unreached']):,} unreached"
         for kind, facts in report["graphs"].items()
     ]
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def as_markdown(report: dict, figures: list[str]) -> str:
-    """report.md."""
-    graphs, titles = report["graphs"], report["titles"]
-    rows = [
-        ("edges", lambda facts: f"{facts['edges']:,}"),
-        ("neighbours a category", lambda facts: f"{facts['mean_neighbours']:.2f}"),
-        ("categories with neighbours", lambda facts: percent(facts["coverage"]["all"])),
-        ("… of the unseen", lambda facts: percent(facts["coverage"]["unseen"])),
-        ("reciprocal edges (both seen)", lambda facts: percent(facts["reciprocal"])),
-        (
-            "listeners of the median seen category",
-            lambda facts: f"{facts['listeners'].get('quantile_0.5', 0):.0f}",
-        ),
-        ("… of the greatest hub", lambda facts: f"{facts['listeners'].get('quantile_1', 0):.0f}"),
-        (
-            "edges from the most heard hundredth",
-            lambda facts: percent(facts["edges_from_top_percent"]),
-        ),
-        ("seen categories that nobody hears", lambda facts: f"{len(facts['unreached']):,}"),
-    ]
-    size = (
-        f"{report['categories']:,} categories ({report['seen']:,} seen), {report['neighbours']}"
-        " neighbours"
-    )
-    lines = [
-        f"# Relation graphs of {size}",
-        "",
-        *table(
-            ["", *titles.values()],
-            [[name, *(show(facts) for facts in graphs.values())] for name, show in rows],
-        ),
-        "",
-        "## Share of a row's neighbours that the column's graph has too",
-        "",
-        *table(
-            ["", *titles.values()],
-            [
-                [titles[one], *map(percent, others.values())]
-                for one, others in report["overlap"].items()
-            ],
-        ),
-        "",
-    ]
-    for kind, facts in graphs.items():
-        lines += [f"## {titles[kind]}", ""]
-        hubs = [f"{name_of(hub['name'])} ({hub['listeners']:,})" for hub in facts["hubs"]]
-        lines += [f"Hubs: {', '.join(hubs) or 'none'}.", ""]
-        if facts["types"]:
-            counts = (f"{name_of(name)} {count:,}" for name, count in facts["types"].items())
-            lines += [f"Relation types: {', '.join(counts)}.", ""]
-        for what in ("unreached", "without_neighbours"):
-            if facts[what]:
-                lines += [
-                    (
-                        f"{what.replace('_', ' ').capitalize()} ({len(facts[what]):,}):"
-                        f" {some(facts[what])}."
-                    ),
-                    "",
-                ]
-    if report["shortlist"]:
-        sizes = map(str, next(iter(report["shortlist"].values())))
-        rows = [
-            [name, *map(percent, found.values())] for name, found in report["shortlist"].items()
-        ]
-        lines += [
-            (
-                "## Share of the llm neighbours that a mining shortlist shows (text similarity and"
-                " shared words)"
-            ),
-            "",
-            *table(["size", *sizes], rows),
-            "",
-        ]
-    lines += [f"![{name}]({name})" for name in figures]
-    return "\n".join([*lines, "", "Look categories up: [lookup.html](lookup.html)", ""])
-
-
-def some(names: list[str]) -> str:
-    return ", ".join(map(name_of, names[:NAMES])) + (", …" if len(names) > NAMES else "")
-
-
-def name_of(name: str) -> str:
-    """A name out of the label list, as Markdown."""
-    return markdown(shown(name))
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

@@ -3,6 +3,8 @@
 A pure function of the reply.
 """
 
+from typing import Any
+
 import numpy as np
 
 from c2srt.relations.answers import STRENGTH
@@ -44,22 +46,33 @@ def reply_event(
         "related": None,
         "unusable": [],
     }
+    event |= judged(question, candidates, reply, questions)
+    return event | {"final": event["verdict"] == "ok"}
+
+
+def judged(
+    question: Question, candidates: np.ndarray, reply: Reply, questions: Questions
+) -> dict[str, Any]:
+    """What the ledger's line says of a reply's worth: `verdict`, and `related` and `unusable` or a
+    `reason`.
+    """
     letters = len(questions.prompt(question, candidates, "json"))  # the shorter form
     if reply.input_tokens and reply.input_tokens * TOKEN_LETTERS < letters:
         reason = f"{reply.input_tokens:,} tokens were read of a prompt of {letters:,} characters"
-        return event | {"verdict": PROMPT_CUT, "reason": reason, "final": False}
+        return {"verdict": PROMPT_CUT, "reason": reason}
+    if reply.refusal or reply.filtered and not reply.text.strip():
+        return {"verdict": "refused"}
     try:
-        if reply.refusal or reply.filtered and not reply.text.strip():
-            event["verdict"] = "refused"
-        else:
-            event["related"], event["unusable"] = resolve(
-                read_reply(reply.text), question, candidates, questions
-            )
-            event["verdict"] = "invented" if event["unusable"] else "ok"
-            event["verdict"] = event["verdict"] if reply.whole else CUT
+        named = read_reply(reply.text)
     except Unparsable as error:
-        event |= {"verdict": "unparsable" if reply.whole else CUT, "reason": str(error)}
-    return event | {"final": event["verdict"] == "ok"}
+        return {"verdict": "unparsable" if reply.whole else CUT, "reason": str(error)}
+    related, unusable = resolve(named, question, candidates, questions)
+    verdict = "invented" if unusable else "ok"
+    return {
+        "related": related,
+        "unusable": unusable,
+        "verdict": verdict if reply.whole else CUT,
+    }
 
 
 def resolve(

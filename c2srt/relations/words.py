@@ -35,7 +35,7 @@ from c2srt.amounts import Within
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.opened import misfit, parse_json, read_lines
-from c2srt.relations.config import MineConfig, WordsConfig
+from c2srt.relations.config import WordsConfig
 from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
 
@@ -163,43 +163,23 @@ class NewWords:
         `c2srt relations mine`.
         """
         from c2srt.relations.aggregate import averaged, collect
-        from c2srt.relations.endpoint import (
-            model_name,
-        )  # openai takes a second to import, and only this needs it
+        from c2srt.relations.endpoint import model_name  # openai takes a second to import
         from c2srt.relations.ledger import Ledger
         from c2srt.relations.mine import ask, unanswered
 
-        own = self.config
-        config = MineConfig(
-            model=own.model,
-            url=own.url,
-            price_input=own.price_input,
-            price_output=own.price_output,
-            budget=own.budget,
-            size=own.size,
-            queries=own.queries,
-        )
+        config = self.config.mining()
         questions = self.questions(words, text, model_name(config.model))
         path = self.folder / f"mined-{hash_of(questions.identity)}.jsonl"
-        if not os.access(
-            next(folder for folder in (self.folder, *self.folder.parents) if folder.exists()),
-            os.W_OK,
-        ):
-            raise UserError(
-                f"{self.folder} cannot be written, and what the language model answers must be"
-                " kept: give words.cache=…"
-            )
+        self.check_writable()
         with (
             Ledger(path, questions.identity) as ledger,
             contextlib.redirect_stdout(sys.stderr),
             ThreadPoolExecutor(1) as thread,
         ):
-            if unanswered(
-                questions, ledger
-            ):  # in a thread of its own: a notebook's has an event loop already
-                dispatcher = thread.submit(
-                    lambda: asyncio.run(ask(config, questions, ledger))
-                ).result()
+            if unanswered(questions, ledger):
+                # in a thread of its own: a notebook's has an event loop already
+                asked = thread.submit(lambda: asyncio.run(ask(config, questions, ledger)))
+                dispatcher = asked.result()
                 print("".join(f"{note}\n" for note in dispatcher.notes()), end="")
         found, answered, _ = collect(path, questions)
         if open_ := questions.count - len(answered):
@@ -211,6 +191,15 @@ class NewWords:
             words[row - len(self.vocabulary)]: self.columns(averaged(answers))
             for row, answers in found.items()
         }
+
+    def check_writable(self) -> None:
+        """Raises UserError if the folder cannot be written: what was paid for must be kept."""
+        there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+        if not os.access(there, os.W_OK):
+            raise UserError(
+                f"{self.folder} cannot be written, and what the language model answers must be"
+                " kept: give words.cache=…"
+            )
 
     def columns(self, related: list[tuple[int, str, float]]) -> Tensor:
         kept = [column for column, _, _ in related][: self.k]
