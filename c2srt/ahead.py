@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import FileIO
 from queue import Empty, Queue
+from typing import Any
 
 import torch
 
@@ -111,7 +112,7 @@ def made_ahead(
     workers: int,
     prefetch: int,
     seconds: float,
-    opened: Callable[[object], object],
+    opened: Callable[[Any], object],
 ) -> Iterator:
     """`opened(make(position))` for every position, in order; `make` runs in `workers` forked
     processes, `opened` in threads here.

@@ -60,15 +60,16 @@ class Apart:
 
     def forget(self) -> None:
         """As if nothing had been started."""
-        self.lock, self.process = threading.Lock(), None
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, *arguments: object) -> Any:
         with self.lock:
             for _ in range(TRIES):
-                process = self.living()
+                calls, answers = pipes_of(self.living())
                 try:
-                    send(process.stdin, arguments)
-                    answer = receive(process.stdout)
+                    send(calls, arguments)
+                    answer = receive(answers)
                 except (BrokenPipeError, EOFError):
                     if self.end() == -signal.SIGXCPU:
                         raise Rejected(
@@ -85,7 +86,7 @@ class Apart:
             raise answer
         return answer
 
-    def living(self) -> subprocess.Popen:
+    def living(self) -> subprocess.Popen[bytes]:
         """The process, which has said that it is ready. Raises UserError if it cannot be
         started.
         """
@@ -93,7 +94,7 @@ class Apart:
             self.end()
             path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
             try:
-                self.process = subprocess.Popen(
+                self.process = process = subprocess.Popen(
                     self.command,
                     bufsize=0,
                     stdin=subprocess.PIPE,
@@ -101,8 +102,9 @@ class Apart:
                     process_group=0,
                     env=os.environ | ONE_THREAD | {"PYTHONPATH": path},
                 )
-                widen(self.process.stdin)
-                receive(self.process.stdout)
+                calls, answers = pipes_of(process)
+                widen(calls)
+                receive(answers)
             except (OSError, EOFError) as error:
                 self.end()
                 raise UserError(
@@ -118,10 +120,16 @@ class Apart:
         process, self.process = self.process, None
         if process is None:
             return None
-        process.stdin.close()
-        process.stdout.close()
+        for pipe in pipes_of(process):
+            pipe.close()
         process.kill()
         return process.wait()
+
+
+def pipes_of(process: subprocess.Popen[bytes]) -> tuple[FileIO, FileIO]:
+    """(what it reads, what it writes), without buffers."""
+    assert isinstance(process.stdin, FileIO) and isinstance(process.stdout, FileIO)
+    return process.stdin, process.stdout
 
 
 # --- in the process
@@ -145,7 +153,7 @@ def main(function: str, cpu_s: int) -> None:
         os.dup2(nothing, stream)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            arguments = receive(calls)
+            arguments: Any = receive(calls)
             limit_cpu(cpu_s)
             send(answers, answer_of(called, arguments))
             del arguments

@@ -166,13 +166,14 @@ def leaves(config: DictConfig, prefix: str = "") -> dict[str, object]:
     """Every key of a nested configuration as `a.b.c`, with its unresolved value (a list is one
     value).
     """
-    found = {}
+    found: dict[str, object] = {}
     for key in config:
-        node = config._get_node(key)
+        node, name = config._get_node(key), prefix + str(key)
+        assert node is not None  # the key is there
         if isinstance(node, DictConfig):
-            found |= leaves(node, f"{prefix}{key}.")
+            found |= leaves(node, f"{name}.")
         else:
-            found[f"{prefix}{key}"] = (
+            found[name] = (
                 OmegaConf.to_container(node) if isinstance(node, ListConfig) else node._value()
             )
     return found
@@ -211,7 +212,7 @@ def to_config(cls: type, composed: DictConfig) -> object:
         ) from error
 
 
-def literal(value: object) -> object:
+def literal(value: Any) -> Any:
     """A resolved value as OmegaConf must be given it again: `${` that are left are text."""
     if isinstance(value, dict):
         return {key: literal(below) for key, below in value.items()}

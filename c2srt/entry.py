@@ -4,7 +4,6 @@ sentence, too, and no traceback.
 
 import os
 import signal
-import sys
 
 
 def main() -> int:
@@ -23,7 +22,10 @@ def listen() -> None:
             signal.signal(number, end)
 
 
+STDERR = 2
+
+
 def end(number: int, frame: object) -> None:
     """Nothing was begun, so nothing is to be put in order."""
-    os.write(sys.__stderr__.fileno(), b"c2srt: interrupted before it began\n")
+    os.write(STDERR, b"c2srt: interrupted before it began\n")
     os._exit(128 + number)

@@ -211,7 +211,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     found = leftovers(folder, name)
     for path in found:
         part = LEFTOVER.fullmatch(path.name)
-        if part["old"] and not (place := path.with_name(part["name"])).exists():
+        if part and part["old"] and not (place := path.with_name(part["name"])).exists():
             os.replace(path, place)
         elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

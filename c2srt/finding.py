@@ -4,6 +4,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from c2srt import shown
@@ -48,7 +49,8 @@ def meant_by(pattern: str) -> tuple[list[Path], list[Path]]:
         return in_folder(Path(pattern))
     if not glob.has_magic(pattern):
         return [Path(pattern)], []
-    some, others = [], []
+    some: list[Path] = []
+    others: list[Path] = []
     for match in sorted(matches(pattern)):
         if os.path.isdir(match):
             below = in_folder(Path(match))
@@ -60,7 +62,8 @@ def meant_by(pattern: str) -> tuple[list[Path], list[Path]]:
 
 def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """(pictures by their names, other files) at any depth."""
-    some, others = [], []
+    some: list[Path] = []
+    others: list[Path] = []
     for path in walk(folder):
         (some if path.suffix.lower() in SUFFIXES and is_readable_kind(path) else others).append(
             path
@@ -74,17 +77,14 @@ def walk(folder: Path, folders: bool = False) -> Iterator[Path]:
 
     A folder that cannot be opened is given as if it were a file.
     """
-    visited, waiting = set(), [folder]
+    visited: set[tuple[int, int]] = set()
+    waiting = [folder]
     while waiting:
         path = waiting.pop()
-        try:
-            status, below = (
-                (os.stat(path), sorted(path.iterdir(), reverse=True))
-                if os.path.isdir(path)
-                else (None, None)
-            )
-        except OSError:
-            status = None
+        status, below = None, []
+        with suppress(OSError):
+            if os.path.isdir(path):
+                status, below = os.stat(path), sorted(path.iterdir(), reverse=True)
         if status is None:
             if not folders:
                 yield path

@@ -126,7 +126,8 @@ class Watch:
             self.cancel()
 
     def watch(self) -> None:
-        deadline, told = None, None
+        deadline: float | None = None
+        told = 0
         while True:
             ready, _, _ = select.select([self.reading], [], [], 0.2)
             numbers = os.read(self.reading, 64) if ready else b""
@@ -167,6 +168,7 @@ def run_tasks(main: Coroutine[object, object, T]) -> T:
 
     async def cancelled_by_signal() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # a coroutine of `asyncio.run` has one
         watch.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
             return await main

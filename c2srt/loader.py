@@ -11,6 +11,7 @@ joint width.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,14 +74,15 @@ class Batch:
     accumulation: int = 0
     waited_s: float = 0.0
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, change: Callable[[Any], Any]) -> "Batch":
         """The same batch with `change` applied to every tensor."""
-        names = (
-            ("images", "labels", "weights")
-            if self.teacher is None
-            else ("images", "labels", "weights", "teacher")
+        return replace(
+            self,
+            images=change(self.images),
+            labels=change(self.labels),
+            weights=change(self.weights),
+            teacher=None if self.teacher is None else change(self.teacher),
         )
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
     def to(self, device: torch.device | str) -> "Batch":
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -137,9 +139,8 @@ def train_batches(
             view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size)
             for sample in found
         ]
-        features = teacher and teacher.features(
-            [shards[shard].name for shard in places.shard], places.sample, view
-        )
+        names = [shards[shard].name for shard in places.shard]
+        features = None if teacher is None else teacher.features(names, places.sample, view)
         return collate(found, images, features, places.weight, step, epoch, part)
 
     stop = deal.accumulation * stop_step if stop_step is not None else 2**62

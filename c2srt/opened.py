@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -222,7 +222,7 @@ def read_lines(path: Path, remedy: Remedy, most: int = LINES_BYTES) -> Iterator[
             yield number, line
 
 
-def open_raw(path: Path) -> BinaryIO:
+def open_raw(path: Path) -> io.BufferedIOBase:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -449,7 +449,7 @@ class BoundedHeader(tarfile.TarInfo):
     )
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "BoundedHeader":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0 or header.type in cls.KINDS and header.size > cls.LONGEST:
             raise tarfile.ReadError(f"a header claims {header.size:,} bytes")

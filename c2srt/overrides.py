@@ -49,7 +49,7 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
     try:
         if several and not value.startswith(("[", "$")) and value != "null":
             value = f"[{value}]"
-        if not several or holds_text(default):
+        if not isinstance(default, list) or holds_text(default):
             value = quoted_list(value) if value.startswith("[") else quoted_scalar(value)
     except NotPlain:
         return override

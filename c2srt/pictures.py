@@ -324,9 +324,11 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """
     if profile and not is_srgb(profile):
         try:
-            return ImageCms.profileToProfile(
+            converted = ImageCms.profileToProfile(
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), SRGB, outputMode="RGB"
             )
+            assert converted is not None  # it is None only where an image is converted in place
+            return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
     return image if image.mode == "RGB" else image.convert("RGB")

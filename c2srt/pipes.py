@@ -22,7 +22,9 @@ def send(pipe: FileIO, item: object) -> None:
     and the parts.
     """
     arrays: list[pickle.PickleBuffer] = []
-    parts = [pickle.dumps(item, protocol=5, buffer_callback=arrays.append)]
+    parts: list[bytes | memoryview] = [
+        pickle.dumps(item, protocol=5, buffer_callback=arrays.append)
+    ]
     parts += [array.raw() for array in arrays]
     for part in (struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)), *parts):
         left = memoryview(part)

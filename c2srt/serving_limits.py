@@ -70,10 +70,8 @@ def bound_the_server() -> None:
     """Wraps MLflow's server, if this process has it. Its own words for a request that is no request
     are kept out, too.
     """
-    server, requests = (
-        sys.modules.get("mlflow.pyfunc.scoring_server"),
-        sys.modules.get("starlette.requests"),
-    )
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
+    requests = sys.modules.get("starlette.requests")
     if server is not None and not hasattr(server.invocations, BOUNDED):
         server.invocations = bounded(server.invocations, server)
     if server is not None and requests is not None and not hasattr(requests.Request.body, BOUNDED):
@@ -105,7 +103,7 @@ def bounded(invocations: Callable, server: Any) -> Callable:
     return answered
 
 
-def short(request: type, server: Any) -> Callable:
+def short(request: Any, server: Any) -> Callable:
     """`Request.body`, which stops reading at BODY_BYTES; of other applications in this process it
     remains what it was.
     """

@@ -44,6 +44,8 @@ def give_up(stream: TextIO | None) -> None:
     """What is left to print goes to nobody: Python would fail once more when it ends, with a status
     of its own.
     """
+    if stream is None:
+        return
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

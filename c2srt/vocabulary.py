@@ -116,7 +116,8 @@ def open_images_v4() -> Vocabulary:
         ]
         for name in ("openimages_v4_seen_7186.tsv", "openimages_v4_unseen_400.tsv")
     )
-    return Vocabulary(*map(tuple, zip(*(seen + unseen), strict=True)), seen_count=len(seen))
+    mids, names = zip(*seen, *unseen, strict=True)
+    return Vocabulary(mids, names, len(seen))
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:

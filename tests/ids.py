@@ -1,4 +1,4 @@
-"""The ids of all tests of another commit and of this tree: none may vanish in a change of structure.
+"""The ids of all tests of another commit and of this tree: none may vanish in a restructuring.
 
     python -m tests.ids COMMIT
 
@@ -43,7 +43,8 @@ def main(commit: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         command = ["git", "archive", commit]
         content = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-        tarfile.open(fileobj=io.BytesIO(content)).extractall(folder, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(folder, filter="data")
         before = ids(Path(folder))
     after = ids(ROOT)
     for what, names in (("gone", before - after), ("new", after - before)):

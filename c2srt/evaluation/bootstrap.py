@@ -72,7 +72,7 @@ def intervals(
     place = np.empty(part.images, np.int32)
     place[order] = np.arange(part.images)
     names = [name for name in PROTOCOLS if name in protocols]
-    found = {label_set: [] for label_set in LABEL_SETS}
+    found: dict[str, list[dict]] = {label_set: [] for label_set in LABEL_SETS}
     for start in range(0, draws, DRAWS_AT_ONCE):
         weights = weights_of(part.images, seed, range(start, min(start + DRAWS_AT_ONCE, draws)))
         for label_set, drawn in mean_precisions(part, seen, place, names, weights).items():
@@ -81,8 +81,8 @@ def intervals(
     for label_set, parts in found.items():
         joined = {key: np.concatenate([some[key] for some in parts]) for key in parts[0]}
         result[label_set] = {outer: {} for outer, _ in joined}
-        for (outer, inner), drawn in joined.items():
-            result[label_set][outer][inner] = interval(values[label_set][outer][inner], drawn)
+        for (outer, inner), all_drawn in joined.items():
+            result[label_set][outer][inner] = interval(values[label_set][outer][inner], all_drawn)
     return result
 
 
@@ -200,7 +200,7 @@ def hit_rates(
     position = LABEL_SETS.index(label_set)
     positives = part.positives[order, position]
     images, total = weights @ (positives > 0).astype(np.int64), weights @ positives.astype(np.int64)
-    found = {}
+    found: dict[tuple[str, str], np.ndarray] = {}
     for column, k in enumerate(topk):
         hits = np.where(positives > 0, part.hits[order, position, column], 0)
         true_positives = np.array([(row * hits).sum() for row in weights])

@@ -191,12 +191,12 @@ def best_of(
         for label_set, inside in columns.items()
         if topk and inside.any()
     }
-    found = {
+    found: dict[str, np.ndarray] = {
         label_set: np.empty((len(scores), count[label_set]), float_type(scores))
         for label_set in count
     }
     for start in range(0, len(scores), rows):
-        some = np.ascontiguousarray(scores[start : start + rows], float_type(scores))
+        some: np.ndarray = np.ascontiguousarray(scores[start : start + rows], float_type(scores))
         check_finite(some, first + start)
         for label_set, values in found.items():
             values[start : start + rows] = best(taken(some, columns[label_set]), count[label_set])

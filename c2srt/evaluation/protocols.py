@@ -163,6 +163,7 @@ def average_precisions(
         "per_class": lambda: per_class(keys, seen, label_set),
         "lesa": lambda: lesa(keys, seen, label_set),
         "biam_legacy": lambda: biam_legacy(part, seen, label_set),
-        "dense": lambda: dense(thresholds, at_least, seen, label_set),
     }
+    if thresholds is not None and at_least is not None:
+        compute["dense"] = lambda: dense(thresholds, at_least, seen, label_set)
     return {name: compute[name]() for name in PROTOCOLS if name in protocols}

@@ -26,7 +26,7 @@ import json
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -172,7 +172,8 @@ def evaluate_part(
         raise UserError(
             f"none of the {part.images:,} images has a positive label: nothing can be measured"
         )
-    keys, values = sorted_keys(part), {"images": part.images}
+    keys = sorted_keys(part)
+    values: dict[str, Any] = {"images": part.images}
     columns = {
         "seen": task.seen,
         "positives": counts(part, part.positive, task.seen),
@@ -231,7 +232,7 @@ def counted(number: int, one: str, more: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else more or f'{one}s'}"
 
 
-def counts(part: Part, chosen: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def counts(part: Part, chosen: np.ndarray | slice, seen: np.ndarray) -> np.ndarray:
     return np.bincount(part.category[chosen], minlength=len(seen))
 
 

@@ -5,6 +5,7 @@ Shapes: b images, S pixels a side, C categories, D joint width.
 """
 
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +116,11 @@ def load_scorer(subject: Subject, device: torch.device) -> ModelScorer | ClipSco
     """Loads what `subject` names. Raises UserError if it is absent, broken or of another
     vocabulary.
     """
-    return {CLIP: ClipScorer, PRIOR: PriorScorer}.get(subject.checkpoint, ModelScorer)(
-        subject, device
-    )
+    kinds: dict[str, type[ModelScorer | ClipScorer | PriorScorer]] = {
+        CLIP: ClipScorer,
+        PRIOR: PriorScorer,
+    }
+    return kinds.get(subject.checkpoint, ModelScorer)(subject, device)
 
 
 def identity(subject: Subject, index: ShardIndex) -> str:
@@ -165,5 +168,5 @@ def prior_scores(index: ShardIndex, vocabulary: Vocabulary, split: str = "train"
     any GZSL F1.
     """
     shards = index.split(split)
-    counts = sum(class_counts(index, shard, vocabulary) for shard in shards)
+    counts = reduce(np.add, (class_counts(index, shard, vocabulary) for shard in shards))
     return prior_of(counts, sum(shard.count for shard in shards), vocabulary)

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +136,7 @@ def difference(found: dict, expected: dict) -> str | None:
 
 def flatten(content: dict, prefix: str = "") -> dict:
     """Nested dicts as {"a.b": value}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in content.items():
         flat |= (
             flatten(value, f"{prefix}{name}.")

@@ -145,7 +145,8 @@ def batches(
     entries: list[tuple[dict[str, Any], int]],
 ) -> Iterator[tuple[list[dict[str, Any]], int]]:
     """Neighbouring metrics together, everything else one by one; the byte behind each batch."""
-    batch, end, count = [], 0, 0
+    batch: list[dict[str, Any]] = []
+    end = count = 0
     for entry, place in entries:
         size = len(entry.get("metrics", ())) or METRICS_AT_ONCE
         if batch and count + size > METRICS_AT_ONCE:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
@@ -270,7 +271,7 @@ def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str
 
 def flat(config: dict, prefix: str = "") -> dict:
     """A nested dict as {"a.b.c": value}."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
         found |= (
             flat(value, f"{prefix}{name}.")

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class GuardedAdamW(torch.optim.AdamW):
         self.clip_grad_norm, self.overflow, self._global_grad_norm = clip_grad_norm, False, 0.0
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Any = None) -> Any:
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm or math.inf)
         self._global_grad_norm, self.overflow = float(norm), not bool(torch.isfinite(norm))
@@ -161,7 +162,7 @@ class Engine:
         loss scaler's.
         """
         applied = [int(state["step"]) for state in self._adamw.state.values()]
-        found = {"applied": max(applied, default=0)}
+        found: dict[str, Any] = {"applied": max(applied, default=0)}
         if self.config.precision == "fp16":
             scaler = self._engine.optimizer.loss_scaler
             found["loss_scaler"] = {name: getattr(scaler, name) for name in LOSS_SCALER}
@@ -207,8 +208,10 @@ class Engine:
                 found[name] = whole.detach().to("cpu", torch.float32, copy=True).contiguous()
         return found
 
-    def _set(self, parameter: nn.Parameter, whole: Tensor, key: str | None) -> None:
-        """Sets a parameter's float32 weights (None) or its moment `key`: each rank its own part."""
+    def _set(self, parameter: Any, whole: Tensor, key: str | None) -> None:
+        """Sets a parameter's float32 weights (None) or its moment `key`: each rank its own part.
+        Under ZeRO-3 an nn.Parameter has what DeepSpeed adds to it.
+        """
         if self._masters:
             master = self._masters[parameter]
             (master.data if key is None else self._adamw.state[master][key]).copy_(whole)

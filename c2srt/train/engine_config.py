@@ -3,6 +3,7 @@ importing DeepSpeed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.order import Deal
@@ -42,11 +43,12 @@ class EngineConfig:
         """DeepSpeed's own config, derived: the batch size has one source (its own counts the
         padding too).
         """
-        values = {
+        zero: dict[str, Any] = {"stage": self.zero}
+        values: dict[str, Any] = {
             "train_batch_size": self.deal.padded,
             "train_micro_batch_size_per_gpu": self.deal.micro_batch,
             "gradient_accumulation_steps": self.deal.accumulation,
-            "zero_optimization": {"stage": self.zero},
+            "zero_optimization": zero,
             "zero_force_ds_cpu_optimizer": False,
             "gradient_clipping": (
                 0.0 if self.plain else self.clip_grad_norm
@@ -54,7 +56,7 @@ class EngineConfig:
             "steps_per_print": 1 << 60,
         }
         if self.offload:
-            values["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+            zero["offload_optimizer"] = {"device": "cpu"}
         if self.precision == "bf16":
             values["bf16"] = {"enabled": True}
         if self.precision == "fp16":

@@ -91,6 +91,7 @@ def records(text: Path, relations: Path) -> dict[str, dict]:
 def build_model(config: Config, inputs: Inputs) -> Network:
     """The model before its first step: the same on every rank, for one seed."""
     torch.manual_seed(config.seed)
+    assert inputs.clip is not None
     return build_student(
         inputs.clip,
         config.model,
@@ -130,6 +131,7 @@ def export_weights(
     inputs = load_inputs(config)
     model = build_model(config, inputs)
     load_trained(model, weights, folder)
+    assert inputs.clip is not None
     save_export(
         folder,
         model,

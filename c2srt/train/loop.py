@@ -232,7 +232,7 @@ def finish(
             "inputs": record.inputs,
         },
     )
-    if world.first:
+    if recorder.tracker:
         close_tracker(config, recorder.tracker, record.step, state == FINISHED)
     world.barrier()
 

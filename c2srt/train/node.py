@@ -70,7 +70,7 @@ def read_gpu(gpu) -> dict[str, float]:
     """
     import pynvml
 
-    values = {}
+    values: dict[str, float] = {}
     with contextlib.suppress(pynvml.NVMLError):
         memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
         values |= {

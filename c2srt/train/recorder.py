@@ -67,7 +67,7 @@ class Recorder:
         node = Node()
         hosts = world.gather(node.name)
         self.node = node if hosts.index(node.name) == world.rank else None
-        if world.first:
+        if self.progress:
             self.progress.skip(start * batch)
             forget_after(folder / METRICS, start)
 
@@ -178,7 +178,8 @@ class Recorder:
                 **more,
             },
         )
-        self.progress.close(f"loss {self.last['loss']:.4f}" if "loss" in self.last else "")
+        if self.progress:
+            self.progress.close(f"loss {self.last['loss']:.4f}" if "loss" in self.last else "")
         draw_curve(self.folder / METRICS, self.folder / CURVE)
         for name in (SUMMARY, METRICS, CURVE):
             if self.tracker and (self.folder / name).exists():
