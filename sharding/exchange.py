@@ -187,8 +187,8 @@ def addresses(host: str, port: int) -> list[str]:
 
 
 def authorities() -> ssl.SSLContext:
-    """Who may vouch for a server: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's list, which is there
-    on a machine whose system has none. Raises OSError where a file is none.
+    """Who may vouch for a server: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's list, which is
+    there on a machine whose system has none. Raises OSError where a file is none.
     """
     file, folder = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     if file or folder:
@@ -249,7 +249,9 @@ def literal(host: str) -> str | None:
 
 
 def own_host(url: str) -> tuple[str, int] | None:
-    """(host, port) of a URL that names an address itself, or localhost. Raises httpx2.InvalidURL."""
+    """(host, port) of a URL that names an address itself, or localhost. Raises
+    httpx2.InvalidURL.
+    """
     host, port = place_of(httpx2.URL(url))
     return (host, port) if literal(host) else None
 
