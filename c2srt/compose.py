@@ -102,7 +102,7 @@ def plain_defaults(verb: str) -> dict[str, Any]:
     """What the verb's keys hold where nothing is typed, nested and unresolved."""
     with begun(verb):
         composed = compose(verb, list(NETWORKS.get(verb, ())))
-    return OmegaConf.to_container(composed)
+    return cast("dict[str, Any]", OmegaConf.to_container(composed))
 
 
 def as_yaml(composed: DictConfig) -> str:

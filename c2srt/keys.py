@@ -9,7 +9,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 NEEDED = "???"
@@ -106,9 +106,9 @@ def deciding(config: Any) -> dict[str, Any]:
 
 def from_plain(cls: type[T], values: dict[str, Any]) -> T:
     """The config that `asdict` made these values of. Raises TypeError on other names."""
-    nested = {
+    nested: dict[str, Any] = {
         each.name: each.default_factory
-        for each in fields(cls)
+        for each in fields(cast("type[Any]", cls))
         if is_dataclass(each.default_factory)
     }
     return cls(

@@ -5,7 +5,7 @@ default, unit and help from the verb's dataclass, as YAML.
 import textwrap
 from dataclasses import Field, fields, is_dataclass
 from importlib.resources import files
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import yaml
 
@@ -53,7 +53,7 @@ def entry(each: Field, kind: Any, values: dict[str, Any], indent: int) -> list[s
         below = value if isinstance(value, dict) else {}
         named = [one for one in fields(kind) if one.name in below and one.metadata.get("about")]
         without = [one.name for one in fields(kind) if one not in named]
-        nested = keys_of(kind, below, indent + 1, without) if named else []
+        nested = keys_of(cast(type, kind), below, indent + 1, without) if named else []
         return [*described(each, f"{each.name}:" if named else "", indent), *nested]
     if each.name not in values or isinstance(value, dict) and any(map(is_long, value.values())):
         return described(each, "", indent)

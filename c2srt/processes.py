@@ -23,7 +23,7 @@ from io import FileIO
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from c2srt.errors import LoaderFailed, UserError
 from c2srt.hints import RUNNING, running
@@ -90,7 +90,8 @@ class Processes:
     ) -> Iterator[tuple[T, R]]:
         """As `Executor.map`."""
         job = Job(function, *(RUNNING[-1] if RUNNING else ("", ())))
-        idle, busy = list(self.workers), []
+        idle: list[Worker] = list(self.workers)
+        busy: list[Worker] = []
         try:
             for item in items:
                 if not idle:
@@ -112,9 +113,9 @@ def finished(busy: list["Worker"], idle: list["Worker"]) -> tuple[Any, Any]:
     task did.
     """
     while True:
-        answers = {worker.answers: worker for worker in busy}
+        answers = {worker.answers.fileno(): worker for worker in busy}
         for pipe in wait(list(answers)):
-            worker = answers[pipe]  # type: ignore[index]
+            worker = answers[cast(int, pipe)]
             if (found := worker.result()) is not None:
                 busy.remove(worker)
                 idle.append(worker)
@@ -261,10 +262,10 @@ def main(reading: int, writing: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     job: Job | None = None
     with suppress(EOFError, BrokenPipeError):
-        sys.path[:] = receive(calls)  # type: ignore[assignment]
+        sys.path[:] = cast("list[str]", receive(calls))
         while True:
             try:
-                new, item = receive(calls)  # type: ignore[misc]
+                new, item = cast("tuple[Job | None, Any]", receive(calls))
             except EOFError:
                 return
             except Exception as error:  # a function or item that cannot be loaded here
