@@ -75,6 +75,78 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
             assert not any(name.startswith("torch.distributed") for name in names), path
 
 
+# --- the shape: no circle of files nor of rooms, no arrow up, short lines
+
+
+def module_of(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """The package below c2srt, or a file there by itself; cluster, configs and sharding as they
+    are.
+    """
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "c2srt" else parts[0]
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which of our files each file imports, wherever the statement stands."""
+    modules = {module_of(path) for path in IMPORTS}
+    found: dict[str, set[str]] = {}
+    for path in SOURCES:
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                below = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= below & modules or {node.module}
+        found[module_of(path.relative_to(ROOT).as_posix())] = names & modules
+    return found
+
+
+def between_rooms() -> dict[str, set[str]]:
+    rooms: dict[str, set[str]] = {}
+    for module, targets in arrows().items():
+        room = room_of(module)
+        rooms.setdefault(room, set()).update(map(room_of, targets))
+        rooms[room].discard(room)
+    return rooms
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """What is left when whoever needs nothing that is left is taken away, again and again: empty
+    if there is no circle.
+    """
+    left = {name: set(targets) for name, targets in graph.items()}
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    return sorted(left)
+
+
+def test_a_circle_is_recognised():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle(arrows()) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    assert circle(between_rooms()) == []
+
+
+def test_no_line_is_over_100_characters():
+    assert not [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
+
+
 # --- text and paths: UTF-8 whatever the locale, and a name is never a pattern
 
 TEXT_MODE, BINARY_METHODS = re.compile(r"[rwax]\+?t?\+?|[rwax]?t\+?"), ("os", "Image", "tarfile")
