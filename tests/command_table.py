@@ -430,7 +430,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('relations', graph='llm')": (RUN, ""),
     "Command('relations', graph=kind)": (RUN, ""),
     "Command('relations', graph=folder.name)": (RUN, ""),
-    "Command('relations', neighbours=config.neighbours)": (RUN, ""),
+    "Command('relations', neighbours=neighbours)": (RUN, ""),
     "Command('relations', graph=made_from['kind'], neighbours=max(k, made_from['neighbours']))": (
         RUN,
         "",
@@ -470,7 +470,7 @@ PRINTED: dict[str, tuple[str, str]] = {
         TRAINS,
     ),
     "typed(command.verb, command.overrides)": (COMPOSED, "what the walk is about to run itself"),
-    "shell('mlflow', 'ui', '--backend-store-uri', shown, '--port', '5000')": (
+    "shell('mlflow', 'ui', '--backend-store-uri', uri, '--port', '5000')": (
         SHELL,
         "a server until it is stopped",
     ),
@@ -485,7 +485,7 @@ PRINTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         NEXT,
     ),
-    "Command('figures', values={key: config.checkpoint})": (COMPOSED, NEXT),
+    "Command('figures', values={kind.figures: config.checkpoint})": (COMPOSED, NEXT),
     "Command('train', *trained_with(config))": (COMPOSED, NEXT),
 }
 
