@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ class Clip(Backbone):
     again.
     """
 
-    model: nn.Module
-    """open_clip's, in which an `ImageTower` stands in the place of its image tower."""
+    model: Any
+    """open_clip's, a module without types, whose image tower is an `ImageTower`."""
     tokenizer: Tokenizer
     model_config: dict
     mean: tuple[float, float, float]
@@ -85,7 +86,9 @@ class Clip(Backbone):
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
         return digest.hexdigest()[:16]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -220,7 +223,7 @@ def with_tower(model: nn.Module) -> nn.Module:
     """The model with an `ImageTower` made of its image tower. Raises UserError if there is none
     for it.
     """
-    visual = model.visual
+    visual: Any = model.visual
     if hasattr(visual, "trunk"):
         model.visual = TimmTower(visual)
     elif hasattr(visual, "output_tokens") and hasattr(visual, "grid_size"):

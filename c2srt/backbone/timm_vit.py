@@ -7,6 +7,7 @@ them, pass the same weights. Shapes as in protocol.py.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,8 +27,11 @@ class TimmTower(BlockTower):
     """
 
     BLOCKS, BEHIND = "vit.trunk.blocks", ("pool.", "vit.trunk.norm.")
+    pool: Any
+    vit: Any
+    """timm's and open_clip's, modules without types."""
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
         super().__init__()
         trunk = visual.trunk
         self.pool, self.vit = trunk.attn_pool, visual
@@ -77,7 +81,8 @@ class TimmTower(BlockTower):
         }
 
     def sizes(self) -> TowerSizes:
-        trunk, block = self.vit.trunk, self.blocks[0]
+        block: Any = self.blocks[0]
+        trunk = self.vit.trunk
         width, hidden = self.width, self.pool.mlp.fc1.out_features
         alone = 3 * width**2 + 2 * width * hidden  # value and key, output, MLP
         return TowerSizes(

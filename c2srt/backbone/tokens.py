@@ -42,7 +42,8 @@ class Tokenizer(Protocol):
 class OwnTokenizer:
     """CLIP's byte-pair tokenizer; 0 stands behind the end."""
 
-    size, hash = OWN, None
+    size: int = OWN
+    hash: str | None = None
 
     def __init__(self) -> None:
         self.encode = library.own_tokenizer()

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class BlockTower(nn.Module, ImageTower):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        return self.get_submodule(self.BLOCKS)
+        return cast(nn.ModuleList, self.get_submodule(self.BLOCKS))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,6 +1,7 @@
 """open_clip's own VisionTransformer as an image tower. Shapes as in protocol.py."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,11 @@ class VitTower(BlockTower):
     """
 
     BLOCKS, BEHIND = "vit.transformer.resblocks", ("proj", "vit.ln_post.")
+    proj: nn.Parameter
+    vit: Any
+    """open_clip's, a module without types."""
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
         super().__init__()
         if visual.proj is None:
             raise UserError(
@@ -58,7 +62,8 @@ class VitTower(BlockTower):
         return {f"visual.{name.removeprefix('vit.')}": tensor for name, tensor in state.items()}
 
     def sizes(self) -> TowerSizes:
-        embedding, block = self.vit.conv1, self.blocks[0]
+        block: Any = self.blocks[0]
+        embedding = self.vit.conv1
         width = embedding.out_channels
         return TowerSizes(
             tokens=self.grid[0] * self.grid[1] + 1,
