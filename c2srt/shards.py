@@ -36,16 +36,8 @@ import numpy as np
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.hints import Command
-from c2srt.opened import (
-    INTEGER,
-    TEXT,
-    check_parquet,
-    misfit,
-    parse_json,
-    read_json,
-    read_parquet,
-    wrong,
-)
+from c2srt.opened import misfit, parse_json, read_json, wrong
+from c2srt.opened_tables import INTEGER, TEXT, check_parquet, read_parquet
 from c2srt.shown import shown
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ A pair (image, MID) that people verified as both present and absent is neither: 
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -23,24 +22,10 @@ from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
 from c2srt.shown import shown
 from c2srt.tracking.redact import HIDDEN
-from sharding.csvs import (
-    DIGITS,
-    bucket,
-    damaged,
-    existing,
-    read_blocks,
-    read_fields,
-    read_lines,
-    scatter,
-)
+from sharding.csvs import DIGITS, bucket, damaged, read_blocks, scatter
+from sharding.input_report import EXAMPLES, InputReport
+from sharding.raw_files import RawFiles, SplitFiles, class_names
 
-SPLITS = ("train", "validation", "test")
-ALL_IMAGES = "image_ids_and_rotation.csv"
-OWN_IMAGES = {
-    "train": "train-images-boxable-with-rotation.csv",
-    "validation": "validation-images-with-rotation.csv",
-    "test": "test-images-with-rotation.csv",
-}
 IMAGE_COLUMNS = {
     "ImageID": pa.string(),
     "Subset": pa.string(),
@@ -86,208 +71,9 @@ SCHEMA = pa.schema(
 )
 CONTRADICTORY_SCHEMA = pa.schema([("id", pa.string()), ("mid", pa.string())])
 WELL_FORMED = "^[0-9a-f]{16}$"
-EXAMPLES = 5
 GROUP_ROWS = (
     1 << 16
 )  # of the parquet: a reader of one range of ids touches little more than that range
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """One split's files; None = not there. `shared_images`: the image CSV holds all splits, told
-    apart by Subset.
-    """
-
-    images: Path | None
-    shared_images: bool
-    labels: Path | None
-    machine_labels: Path | None
-
-
-@dataclass(frozen=True)
-class RawFiles:
-    """What `find_root` found; `splits` has those splits that have an own image CSV or a label
-    CSV.
-    """
-
-    folder: Path
-    class_descriptions: Path
-    classes_trainable: Path | None
-    classes_seen: Path | None
-    classes_unseen: Path | None
-    splits: dict[str, SplitFiles]
-
-    def split(self, name: str) -> SplitFiles:
-        """The files of a split. Raises UserError, naming the missing file, unless it has an image
-        CSV and a label CSV.
-        """
-        files = self.splits.get(name)
-        if files is None:
-            raise UserError(
-                f"{self.folder} has no split {name!r} (it has {', '.join(self.splits) or 'none'}):"
-                f" put the image CSV and the label CSV into {self.folder / name}"
-            )
-        if files.images is None:
-            raise UserError(
-                f"no image CSV of split {name!r} in {self.folder}: put"
-                f" {name}/{OWN_IMAGES.get(name, 'images.csv')}, {name}/images.csv or {ALL_IMAGES}"
-                " there"
-            )
-        if files.labels is None:
-            raise UserError(
-                f"{self.folder / name / f'{name}-annotations-human-imagelabels.csv'} does not"
-                " exist: download it"
-            )
-        return files
-
-
-def find_root(root: Path) -> RawFiles:
-    """Finds the Open Images V4 files in `root`, `root/2018_04` or `root/*/2018_04`. Raises
-    UserError if they are not there.
-    """
-    if not root.is_dir():
-        raise UserError(
-            f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open"
-            " Images V4 CSVs"
-        )
-    for folder in (root, root / "2018_04", *sorted(root.glob("*/2018_04"))):
-        if descriptions := existing(folder / "class-descriptions.csv"):
-            splits = {split: files for split in SPLITS if (files := split_files(folder, split))}
-            lists = (
-                existing(folder / f"classes-{name}.txt") for name in ("trainable", "seen", "unseen")
-            )
-            return RawFiles(folder, descriptions, *lists, splits)
-    raise UserError(
-        f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder"
-        " that has the Open Images V4 CSVs by data.root=…"
-    )
-
-
-def split_files(folder: Path, split: str) -> SplitFiles | None:
-    """The split's files, or None if it has none of its own.
-
-    For train the list of all splits comes first, because train's own list has only the 1.7 M images
-    with boxes.
-    """
-    shared = existing(folder / ALL_IMAGES)
-    own = existing(folder / split / OWN_IMAGES[split]) or existing(folder / split / "images.csv")
-    labels = existing(folder / split / f"{split}-annotations-human-imagelabels.csv")
-    if own is None and labels is None:
-        return None
-    images = (shared or own) if split == "train" else (own or shared)
-    machine = existing(folder / split / f"{split}-annotations-machine-imagelabels.csv")
-    return SplitFiles(images, images is not None and images == shared, labels, machine)
-
-
-def class_names(raw: RawFiles) -> dict[str, str]:
-    """MID → display name. Raises UserError if a line of class-descriptions.csv is not a MID and a
-    name.
-    """
-    names: dict[str, str] = {}
-    for line, row in read_fields(raw.class_descriptions):
-        if len(row) != 2 or not row[1] or not row[0].startswith("/"):
-            if line == 1 and row[0] == "LabelName":  # later releases have a header
-                continue
-            raise damaged(
-                raw.class_descriptions,
-                f"line {line} is not a MID and a name: '{shown(','.join(row))}'",
-            )
-        names.setdefault(
-            row[0], row[1].strip()
-        )  # two names of Open Images V4 have a blank at an end
-    if not names:
-        raise damaged(raw.class_descriptions, "it is empty")
-    return names
-
-
-def read_mids(path: Path) -> list[str]:
-    """A list with a MID a line (BOM and CRLF allowed). Raises UserError on a line that is none."""
-    mids = read_lines(path)
-    if bad := next((mid for mid in mids if not mid.startswith("/")), None):
-        raise damaged(path, f"'{shown(bad)}' is not a MID")
-    return mids
-
-
-@dataclass
-class InputReport:
-    """What `write_inputs` counted; `lines()` says it in sentences."""
-
-    split: str
-    images: int = 0
-    listed: int = 0
-    labelled: int = 0
-    label_rows: int = 0
-    machine_rows: int = 0
-    positives: int = 0
-    negatives: int = 0
-    duplicate_image_rows: int = 0
-    duplicate_label_rows: int = 0
-    contradictory: int = 0
-    unlisted: int = 0
-    unlabelled: int = 0
-    unknown_mids: int = 0
-    malformed_ids: int = 0
-    passwords: int = 0
-    unknown_examples: list[str] = field(default_factory=list)
-    malformed_examples: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """The counts, then one sentence for each kind of oddity that occurs."""
-        oddities = [
-            (
-                self.duplicate_image_rows,
-                "{} rows of the image CSV repeat an image: the first of each is used",
-            ),
-            (self.duplicate_label_rows, "{} label rows repeat another one: each counts once"),
-            (
-                self.contradictory,
-                (
-                    "{} pairs of image and category are verified as both present and absent: taken"
-                    " as unverified and kept in the -contradictory.parquet"
-                ),
-            ),
-            (
-                self.unlisted,
-                (
-                    "{} images have labels but are not in the image CSV: kept, without URL,"
-                    " attribution and rotation"
-                ),
-            ),
-            (self.unlabelled, "{} images have no label: kept, all categories unverified"),
-            (
-                self.unknown_mids,
-                (
-                    "{} categories of the labels are not in class-descriptions.csv: kept in the"
-                    f" labels ({listed(self.unknown_examples, self.unknown_mids)})"
-                ),
-            ),
-            (
-                self.passwords,
-                (
-                    f"{{}} URLs hold a name or a password: masked as {HIDDEN}; downloads take it"
-                    " from ~/.netrc"
-                ),
-            ),
-            (
-                self.malformed_ids,
-                (
-                    "{} rows are left out because their ImageID is not 16 hex digits"
-                    f" ({listed(self.malformed_examples, self.malformed_ids)})"
-                ),
-            ),
-        ]
-        machine = f" + {self.machine_rows:,} machine" if self.machine_rows else ""
-        first = (
-            f"{self.images:,} images: {self.listed:,} in the image CSV, {self.labelled:,} with"
-            f" labels ({self.label_rows:,} human{machine} rows → {self.positives:,} positive,"
-            f" {self.negatives:,} negative)"
-        )
-        said = [text.replace("{}", f"{count:,}", 1) for count, text in oddities if count]
-        return [f"{self.split}: {line}" for line in [first, *said]]
-
-
-def listed(examples: list[str], count: int) -> str:
-    return ", ".join(examples) + (", …" if count > EXAMPLES else "")
 
 
 def write_inputs(

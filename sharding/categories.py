@@ -13,7 +13,7 @@ import polars as pl
 from c2srt.errors import UserError
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, open_images_v4
-from sharding.annotations import RawFiles, class_names, read_mids
+from sharding.raw_files import RawFiles, class_names, read_mids
 
 MODES = ("auto", "derive", "files")
 SEEN_MIN_IMAGES = 100

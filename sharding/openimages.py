@@ -5,19 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from c2srt.vocabulary import Vocabulary
-from sharding.annotations import (
-    InputReport,
-    RawFiles,
-    class_names,
-    find_root,
-    require_images,
-    write_inputs,
-)
+from sharding.annotations import require_images, write_inputs
 from sharding.categories import build_vocabulary, is_open_images_v4
 from sharding.config import Config, DataConfig
 from sharding.counts import Acceptance, acceptance
+from sharding.input_report import InputReport
 from sharding.pack import Source
 from sharding.plan import choose_source
+from sharding.raw_files import RawFiles, class_names, find_root
 
 
 @dataclass(frozen=True)

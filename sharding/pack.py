@@ -20,7 +20,8 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
-from c2srt.opened import INTEGER, TEXT, misfit, parquet_note, read_parquet
+from c2srt.opened import misfit
+from c2srt.opened_tables import INTEGER, TEXT, parquet_note, read_parquet
 from c2srt.shards import MADE_BY, Shard
 from c2srt.tracking.redact import redacted
 from sharding.config import Config

@@ -17,12 +17,12 @@ from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.shards import Shard
 from c2srt.shown import shown
-from sharding.annotations import RawFiles
 from sharding.config import Config
 from sharding.folders import FolderSource, find_folders
 from sharding.inputs import inputs_path
 from sharding.pack import ShardTask, Source, finished, shard_name
 from sharding.packs import PackSource, find_packs
+from sharding.raw_files import RawFiles
 from sharding.urls import UrlSource
 
 SETTINGS = "settings.json"

@@ -18,7 +18,8 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import whole_folder, write_json
-from c2srt.opened import INTEGER, TEXT, opening, parse_json, read_json, read_parquet, wrong
+from c2srt.opened import opening, parse_json, read_json, wrong
+from c2srt.opened_tables import INTEGER, TEXT, read_parquet
 from sharding.outcome import Outcome
 
 FOLDER = "staging"

@@ -42,13 +42,14 @@ from c2srt.teacher.cache import TeacherCache
 from c2srt.text import load_text
 from c2srt.train import checkpoints
 from c2srt.vocabulary import Vocabulary, load_vocabulary
-from sharding.annotations import find_root, write_inputs
+from sharding.annotations import write_inputs
 from sharding.categories import build_vocabulary
-from sharding.nuswide import read_bits, read_images, read_names
+from sharding.nuswide_files import read_bits, read_images, read_names
 from sharding.outcome import Outcome
 from sharding.pack import finished
 from sharding.packs import PackReport, PackStage, members
 from sharding.plan import check_settings
+from sharding.raw_files import find_root
 from sharding.staging import about_stage, in_order, write_stage
 from tests.damage import Reader
 from tests.raw_images import jpeg

@@ -20,11 +20,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from c2srt.errors import UserError
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from sharding import csvs
-from sharding.annotations import find_root, write_inputs
+from sharding.annotations import write_inputs
 from sharding.categories import build_vocabulary
 from sharding.config import DataConfig
 from sharding.counts import acceptance
 from sharding.openimages import OpenImages
+from sharding.raw_files import find_root
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 HEADER = [
@@ -441,8 +442,8 @@ def peak_kib(root: Path, labels: Path) -> int:
     labels.replace(root / "2018_04" / LABELS)
     code = (
         "import resource, sys; from pathlib import Path; from sharding.annotations import"
-        " find_root, write_inputs; write_inputs(find_root(Path(sys.argv[1])), 'train',"
-        " Path(sys.argv[1], 'rows.parquet'));"
+        " write_inputs; from sharding.raw_files import find_root; "
+        "write_inputs(find_root(Path(sys.argv[1])), 'train', Path(sys.argv[1], 'rows.parquet'));"
         " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     return int(

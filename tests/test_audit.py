@@ -20,8 +20,9 @@ from c2srt.files import sha256_of_file
 from c2srt.samples import Samples
 from c2srt.shards import Shard, load_index
 from c2srt.vocabulary import load_vocabulary
-from sharding.annotations import find_root, write_inputs
+from sharding.annotations import write_inputs
 from sharding.audit import AuditTask, audit_shard, plan_audit
+from sharding.raw_files import find_root
 
 IMAGES = 7
 IDS = [f"{(2 * n + 1) * 2**60:016x}" for n in range(IMAGES)]

@@ -22,7 +22,8 @@ from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 from sharding.config import DataConfig
 from sharding.counts import Count
-from sharding.nuswide import find, read_bits
+from sharding.nuswide import find
+from sharding.nuswide_files import read_bits
 from tests.nus_wide_files import (
     CONCEPTS,
     FOLDERS,
@@ -376,7 +377,7 @@ def test_labels_are_read_across_blocks(tmp_path, monkeypatch):
     bits = np.random.default_rng(1).integers(0, 2, (700, 9), np.uint8)
     path = tmp_path / "bits.dat"
     write_lines(path, [" ".join(map(str, row)) for row in bits])
-    monkeypatch.setattr("sharding.nuswide.BLOCK_LINES", 55)
+    monkeypatch.setattr("sharding.nuswide_files.BLOCK_LINES", 55)
     assert (read_bits(path, 9, 700, path) == bits).all()
     edit(
         path,

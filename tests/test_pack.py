@@ -16,7 +16,6 @@ from PIL import Image
 
 from c2srt.errors import UserError
 from c2srt.shards import Shard, ShardReader
-from sharding.annotations import find_root
 from sharding.config import Config, DataConfig
 from sharding.folders import FolderSource, find_folders
 from sharding.inputs import inputs_path, prepare_inputs
@@ -24,6 +23,7 @@ from sharding.openimages import OpenImages
 from sharding.pack import finished, pack_shard
 from sharding.packs import PackReport, PackSource, find_packs, pack_tasks, stage_of, stage_pack
 from sharding.plan import choose_source, plan_split, status_counts
+from sharding.raw_files import find_root
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 
 

@@ -66,6 +66,7 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
         "c2srt.hints",
         "c2srt.keys",
         "c2srt.opened",
+        "c2srt.opened_tables",
         "c2srt.shown",
         "c2srt.vocabulary",
     )
@@ -254,7 +255,7 @@ def test_polars_never_takes_a_path_for_a_pattern():
 
 def test_polars_reads_tables_of_this_run_only():
     """A damaged page makes it end the process: what another run or machine left is read by
-    c2srt.opened.read_parquet.
+    c2srt.opened_tables.read_parquet.
     """
     tables = {
         "sharding/csvs.py",  # its own buckets
@@ -317,7 +318,7 @@ def test_strangers_pictures_are_decoded_apart():
     assert callers == {
         ("c2srt/predict.py", "pictures.from_pillow"),
         ("c2srt/views.py", "pictures.decode_packed"),
-        ("sharding/audit.py", "decode_packed"),
+        ("sharding/audit_samples.py", "decode_packed"),
         ("sharding/outcome.py", "convert"),
     }
 

@@ -20,7 +20,6 @@ from PIL import Image
 
 from c2srt.clients import retry_after
 from c2srt.errors import UserError
-from sharding.annotations import find_root
 from sharding.config import Config, DataConfig, DownloadConfig
 from sharding.exchange import authorities, is_public
 from sharding.inputs import prepare_inputs
@@ -28,6 +27,7 @@ from sharding.openimages import OpenImages
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask, pack_shard
 from sharding.plan import plan_split
+from sharding.raw_files import find_root
 from sharding.urls import Downloader, TryAgain, UrlSource, retrying
 from tests.raw_images import jpeg, md5, name, write_csvs
 

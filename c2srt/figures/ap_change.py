@@ -13,7 +13,7 @@ from c2srt.evaluation.results import PER_CATEGORY, RESULTS, read_results
 from c2srt.figures.inputs import Inputs, need
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
-from c2srt.opened import read_csv
+from c2srt.opened_tables import read_csv
 
 COLUMN = "gzsl_per_class"
 

@@ -14,7 +14,8 @@ from c2srt.artefact import FILES
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, write_json, write_text
 from c2srt.hints import Command
-from c2srt.opened import INTEGER, NUMBER, TEXT, read_json, read_parquet
+from c2srt.opened import read_json
+from c2srt.opened_tables import INTEGER, NUMBER, TEXT, read_parquet
 from c2srt.relations.answers import Answers, Relation
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.config import ReportConfig as Config

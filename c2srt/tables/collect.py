@@ -9,7 +9,8 @@ import polars as pl
 from c2srt.errors import UserError
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat, read_results
 from c2srt.hints import Command
-from c2srt.opened import csv_header, read_csv, without
+from c2srt.opened import without
+from c2srt.opened_tables import csv_header, read_csv
 from c2srt.shown import shown
 from c2srt.tables.commands import Place
 from c2srt.tables.rows import Table, Trial
