@@ -9,7 +9,7 @@ joint width.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -111,7 +111,7 @@ def train_batches(
     start_step: int = 0,
     stop_step: int | None = None,
     teacher: TeacherCache | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1
     (None: for ever).
 
@@ -205,7 +205,7 @@ def collate(
 
 def iterate(
     batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches at `positions`, in order, from `config.workers` forked processes, with the time
     waited for each.
 

@@ -11,7 +11,7 @@ Shapes: N images, C categories, c of them compared.
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 from itertools import repeat
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class Split:
 
     def __init__(self, config: Config) -> None:
         random = np.random.default_rng(config.seed)
-        self.threads, self.buffers = config.threads, {}
+        self.threads = config.threads
+        self.buffers: dict[tuple[int, type], np.ndarray] = {}
         self.count, self.categories = config.images, config.categories + config.unseen
         self.images, self.text = (
             random.integers(-127, 128, shape).astype(np.float32)
@@ -231,7 +232,7 @@ def dense_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExec
     )
     starts = range(0, len(scores), COUNT_IMAGES)
     counts = pool.map(lambda start: thresholds.count(scores[start : start + COUNT_IMAGES]), starts)
-    return np.nan_to_num(thresholds.average_precision(sum(counts)))
+    return np.nan_to_num(thresholds.average_precision(reduce(np.add, counts)))
 
 
 def part_of(
@@ -280,7 +281,8 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
     """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks, one a
     thread.
     """
-    watch, parts = Watch(), []
+    watch = Watch()
+    parts: list[Part] = []
     stream(split, topk, pool, watch, parts)
     with watch:
         part = merged(parts)
@@ -296,7 +298,8 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
 
 def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
     """dense mAP: one look at blocks of scores for the positives, another to count."""
-    watch, parts = Watch(), []
+    watch = Watch()
+    parts: list[Part] = []
     stream(split, (), pool, watch, parts)
     with watch:
         thresholds: Thresholds = thresholds_of(merged(parts), split.categories)

@@ -91,7 +91,8 @@ def row(side: Side, first: Side) -> dict:
     """A side's figures, and its ratios to its baseline: how many times less time an image, and less
     memory an image.
     """
-    per_image = side.peak / side.images
+    peak, first_peak = peak_of(side), peak_of(first)
+    per_image = peak / side.images
     return {
         "side": side.name,
         "images": side.images,
@@ -99,11 +100,21 @@ def row(side: Side, first: Side) -> dict:
         "cpu_seconds": side.cpu,
         "milliseconds_per_image": None if side.median is None else 1e3 * side.median,
         "spread": None if side.spread is None else 1e3 * side.spread,
-        "peak_mib": side.peak / MIB,
-        "times_faster": None if side.median is None else first.median / side.median,
-        "times_less_cpu": None if not side.median_cpu else first.median_cpu / side.median_cpu,
-        "times_less_memory": first.peak / first.images / per_image if per_image else None,
+        "peak_mib": peak / MIB,
+        "times_faster": times(first.median, side.median),
+        "times_less_cpu": times(first.median_cpu, side.median_cpu or None),
+        "times_less_memory": first_peak / first.images / per_image if per_image else None,
     }
+
+
+def peak_of(side: Side) -> int:
+    assert side.peak is not None, "the memory of every side is measured"
+    return side.peak
+
+
+def times(first: float | None, own: float | None) -> float | None:
+    """How many times less `own` is; None where nothing was timed."""
+    return None if first is None or own is None else first / own
 
 
 def table(rows: list[dict]) -> list[str]:

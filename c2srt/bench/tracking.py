@@ -62,7 +62,9 @@ def tracking(config: Config) -> list[Side]:
             itertools.count(1),
         )
         recorders[name][0].progress = None  # its lines would stand among the bench's
-    recorders["sent"][0].tracker.close(None)
+    sent, sent_steps = recorders["sent"][0].tracker, recorders["sent"][1]
+    assert sent is not None
+    sent.close(None)
     images = LOG_EVERY * FLUSHES * config.batch
     step = partial(train_step, student, *batch)
     return [
@@ -73,7 +75,7 @@ def tracking(config: Config) -> list[Side]:
         Side("writing the record down", partial(block, *recorders["alone"], None), images),
         Side(
             "sending it",
-            partial(send, recorders["sent"][0].tracker, uri, recorders["sent"][1]),
+            partial(send, sent, uri, sent_steps),
             images,
         ),
     ]
@@ -149,7 +151,12 @@ def start_server(folder: Path, seconds: float = 300) -> str:
             start_new_session=True,
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
-    atexit.register(lambda: server.poll() is None and os.killpg(server.pid, 9))
+
+    def end() -> None:
+        if server.poll() is None:
+            os.killpg(server.pid, 9)
+
+    atexit.register(end)
     uri, deadline = f"http://127.0.0.1:{port}", time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
         try:

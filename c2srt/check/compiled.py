@@ -39,11 +39,11 @@ def run_compiled(config: Config) -> int:
     ]
     rows: list[dict] = []
     print(header(), flush=True)
-    fresh = {
-        "mp_context": get_context("spawn"),
-        "max_tasks_per_child": 1,
-    }  # Triton keeps what it compiled for another card
-    with ProcessPoolExecutor(len(sched_getaffinity(0)), **fresh) as pool:
+    with ProcessPoolExecutor(
+        len(sched_getaffinity(0)),
+        get_context("spawn"),
+        max_tasks_per_child=1,  # Triton keeps what it compiled for another card
+    ) as pool:
         running = {pool.submit(compiled_rows, *case): case for case in cases}
         for done in as_completed(running):
             capability, shape, precision = running[done]

@@ -3,6 +3,7 @@ a CPU.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.keys import Mark, key
@@ -37,7 +38,7 @@ def from_words(words: list[str]) -> Config:
     """`gpu quick out=…` without Hydra: the two words and key=value in any order. Raises
     UserError.
     """
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     names = [entry.name for entry in fields(Config)]
     for position, word in enumerate(words):
         key, equals, value = word.partition("=")

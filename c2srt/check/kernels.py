@@ -72,7 +72,8 @@ def compared(
     """
     if precision == "bf16" and case.bf16:
         return {"what": what, "skipped": case.bf16}
-    row, faults = {"what": what}, []
+    row: dict[str, str | float] = {"what": what}
+    faults = []
     try:
         for name, got, want in values():
             off = excess(got, want)
@@ -216,7 +217,7 @@ def backward_values(
     target, source, attention, upstream = attention_inputs(case, shape, dtype, table)
     names = ("grad_target", "grad_source", "grad_attention")
     leaves = [tensor.double().requires_grad_() for tensor in (target, source, attention)]
-    aggregated, alpha = literal_attention(*leaves, table)
+    aggregated, alpha = literal_attention(leaves[0], leaves[1], leaves[2], table)
     want = torch.autograd.grad(aggregated, leaves, upstream.double())
     alpha, adjacency = alpha.detach().float(), kernels.reversed_adjacency(table, len(source))
     got = twice(

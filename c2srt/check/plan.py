@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
@@ -60,7 +61,7 @@ def family(case: Case) -> Family:
     """The base ViT at the largest micro-batch, and changes of it."""
     sizes, base = case.sizes, case.sizes.base
     model = ModelConfig(heads=base.heads, neighbours=sizes.neighbours)
-    folders = {
+    folders: dict[str, Any] = {
         name: str(case.out) for name in ("shards", "text", "relations", "teacher", "work", "out")
     }
     batch = sizes.batches[0]

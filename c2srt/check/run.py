@@ -68,7 +68,8 @@ def run_parts(config: Config, parts: list[Part]) -> int:
 
 def run_part(worker: Worker, part: Part, machine: dict[str, str]) -> dict:
     """A line of the record."""
-    started, rows = monotonic(), []
+    started = monotonic()
+    rows: list[dict] = []
     if missing := part.missing():
         status, why = "skipped", f"needs {', '.join(missing)}, not installed here"
     else:

@@ -168,7 +168,7 @@ def make_step(case: Case, shape: Shape, batch: int, form: str = "tiled") -> Step
     return Step(student, make_batch(case, student, batch))
 
 
-def measured(case: Case, call: Callable[[], None], batch: int, repeats: int) -> dict[str, float]:
+def measured(case: Case, call: Callable[[], object], batch: int, repeats: int) -> dict[str, float]:
     """Median milliseconds, images a second, and on a GPU the peak memory."""
     if case.cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 ROW, END = "row", "end"
@@ -27,7 +28,9 @@ class Worker:
     """
 
     def __init__(self, out: Path) -> None:
-        self.out, self.process, self.machine = out, None, {}
+        self.out = out
+        self.process: SpawnProcess | None = None
+        self.machine: dict = {}
 
     def run(
         self, place: str, kernels: bool, limit_s: float, note: Callable[[dict], None]
@@ -63,8 +66,10 @@ class Worker:
         """Starts the process; what went wrong, or ""."""
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, str(self.out)), daemon=False)
-        self.process.start()
+        self.process = process = context.Process(
+            target=serve, args=(theirs, str(self.out)), daemon=False
+        )
+        process.start()
         theirs.close()
         try:
             if self.pipe.poll(START_S):
@@ -80,6 +85,7 @@ class Worker:
 
     def ending(self) -> str:
         """How the process ended, in words."""
+        assert self.process is not None
         self.process.join(20)
         code = self.process.exitcode
         self.close()
@@ -93,6 +99,7 @@ class Worker:
         """Ends the process and whatever it started."""
         if self.process is None:
             return
+        assert self.process.pid is not None, "it was started"
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # not yet the leader of its group, or gone

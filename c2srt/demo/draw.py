@@ -160,7 +160,7 @@ def contrast(colour: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def disc(
-    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int] | int
 ) -> None:
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
@@ -308,7 +308,9 @@ def draw_scene(scene: str, rng: np.random.Generator) -> Image.Image:
         if scene in ("desert", "meadow", "snow")
         else 0
     )
-    pixels = np.where((y < wave)[..., None], np.float32(sky), np.float32(ground))
+    pixels = np.where(
+        (y < wave)[..., None], np.asarray(sky, np.float32), np.asarray(ground, np.float32)
+    )
     pixels += ((y - FINE / 2) / FINE * rng.uniform(-30, 50))[..., None]
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     mark_scene(ImageDraw.Draw(image), scene, line, rng)
@@ -321,31 +323,38 @@ def draw_scene(scene: str, rng: np.random.Generator) -> Image.Image:
 def mark_scene(
     draw: ImageDraw.ImageDraw, scene: str, line: float, rng: np.random.Generator
 ) -> None:
+    x: float
+    y: float
+    r: float
+
+    def lot(low: int, high: int | None = None) -> int:
+        return int(rng.integers(low, high))
+
     if scene == "beach":
         draw.rectangle((0, line - 22, FINE, line), fill=(40, 110, 170))
         for _ in range(5):
-            x, y = rng.integers(FINE), line - rng.integers(3, 20)
+            x, y = lot(FINE), line - lot(3, 20)
             draw.line((x, y, x + 16, y), fill=(200, 225, 235), width=2)
     elif scene == "desert":
         for _ in range(6):
-            x, y = rng.integers(FINE), rng.integers(int(line) + 6, FINE)
+            x, y = lot(FINE), lot(int(line) + 6, FINE)
             draw.arc((x - 24, y, x + 24, y + 14), 190, 340, fill=(165, 110, 60), width=2)
     elif scene == "meadow":
         for _ in range(70):
-            x, y = rng.integers(FINE), rng.integers(int(line) + 4, FINE)
-            draw.line((x, y, x + rng.integers(-3, 4), y - 7), fill=(50, 115, 40), width=1)
+            x, y = lot(FINE), lot(int(line) + 4, FINE)
+            draw.line((x, y, x + lot(-3, 4), y - 7), fill=(50, 115, 40), width=1)
     elif scene == "night":
         for _ in range(45):
-            x, y, r = rng.integers(FINE), rng.integers(int(line)), rng.integers(1, 3)
+            x, y, r = lot(FINE), lot(int(line)), lot(1, 3)
             draw.ellipse((x, y, x + r, y + r), fill=(235, 235, 200))
     elif scene == "city":
         draw_city(draw, line, rng)
     elif scene == "snow":
         for _ in range(90):
-            x, y, r = rng.integers(FINE), rng.integers(FINE), rng.integers(1, 4)
+            x, y, r = lot(FINE), lot(FINE), lot(1, 4)
             draw.ellipse((x, y, x + r, y + r), fill=(255, 255, 255))
     elif scene == "sunset":
-        x, r = rng.integers(20, FINE - 20), 18
+        x, r = lot(20, FINE - 20), 18
         draw.pieslice((x - r, line - r, x + r, line + r), 180, 360, fill=(255, 215, 110))
         for y in range(int(line) + 4, FINE, 8):
             draw.line((x - 14, y, x + 14, y), fill=(225, 140, 80), width=2)

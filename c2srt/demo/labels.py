@@ -62,7 +62,8 @@ def names_of(thing: Thing) -> tuple[list[str], list[str]]:
 
 def chances(picture: Picture) -> dict[int, float]:
     """Column of every true category -> the chance that it is verified."""
-    index, chance = columns().index, {}
+    index = columns().index
+    chance: dict[int, float] = {}
     for position, thing in enumerate(picture.things):
         base = SMALL if position else DOMINANT
         words, pairs = names_of(thing)

@@ -12,6 +12,7 @@ Shapes: n images, L tokens, D joint width, W words.
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,8 @@ def pretrain(folder: Path, seed: int, workers: int) -> None:
 
 def captioned(seed: int, workers: int) -> tuple[Tensor, list[str]]:
     """uint8 [n, 3, S, S] and a caption for each, drawn in `workers` processes."""
-    images, captions = torch.empty(IMAGES, 3, SIZE, SIZE, dtype=torch.uint8), []
+    images = torch.empty(IMAGES, 3, SIZE, SIZE, dtype=torch.uint8)
+    captions: list[str] = []
     progress = Progress("drawing captioned pictures", IMAGES)
     for pixels, texts in in_processes(partial(captioned_chunk, seed), chunks(IMAGES), workers):
         images[len(captions) : len(captions) + len(texts)] = torch.from_numpy(pixels).permute(
@@ -101,7 +103,8 @@ def train_clip(images: Tensor, captions: list[str], seed: int, threads: int) -> 
     """Contrastive training for a counted number of steps; returns the full open_clip state dict."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        before, _ = torch.get_num_threads(), torch.set_num_threads(threads)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
         try:
             return contrastive(images, captions)
         finally:
@@ -142,7 +145,7 @@ def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
     return full_state(model, used)
 
 
-def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
+def compact_model(captions: list[str]) -> tuple[Any, Tensor, Tensor]:
     """A trainable CLIP whose embedding has rows only for the tokens that occur; the captions' row
     numbers [n, L]; the tokens' ids in ascending order (so that the end-of-text token stays the
     largest, as open_clip's pooling needs).
@@ -153,7 +156,7 @@ def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
     config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], "patch_dropout": PATCH_DROPOUT}}
     tokens = tokenizer_of(config)(captions, MODEL["text_cfg"]["context_length"])
     used, rows = tokens.unique(return_inverse=True)
-    model = build_model(config).train()
+    model: Any = build_model(config).train()
     model.visual.output_tokens = True
     model.token_embedding = nn.Embedding(len(used), MODEL["text_cfg"]["width"])
     nn.init.normal_(model.token_embedding.weight, std=0.02)
@@ -161,7 +164,7 @@ def compact_model(captions: list[str]) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def whiten_patches(visual: nn.Module, images: Tensor) -> None:
+def whiten_patches(visual: Any, images: Tensor) -> None:
     """Starts the patch embedding as a whitening of pixel patches: images uint8 [n, 3, S, S].
 
     Its filters are the patches' principal directions, each scaled to the same variance, so that

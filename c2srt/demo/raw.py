@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -88,7 +89,8 @@ def write_raw(root: Path, seed: int, images: dict[str, int], workers: int) -> No
     """
     (root / MARK).unlink(missing_ok=True)
     write_lists(root)
-    progress, truths = Progress("drawing the miniature", sum(images.values())), {}
+    progress = Progress("drawing the miniature", sum(images.values()))
+    truths: dict[str, Any] = {}
     for split, count in images.items():
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
         rows: list[tuple] = []

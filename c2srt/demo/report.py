@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from c2srt.artefact import is_marked
 from c2srt.backbone.clip import load_clip
@@ -51,7 +52,8 @@ def report(config, walk, tables: dict[str, Table]) -> str:
         values[row.run] = {
             trial: trained(place.trial(row.run, trial), test, topk) for trial in every
         }
-    texts, record = [], {}
+    texts: list[str] = []
+    record: dict[str, list[dict[str, float]]] = {}
     for name, chosen in tables.items():
         rows = {
             row.name: values[row.run or row.untrained]
@@ -94,6 +96,7 @@ def what_next(place: Place, run: Path, test) -> str:
     """The last lines: a drawn picture tagged by the model, two of its true labels among the words,
     and the figures.
     """
+    assert place.root is not None, "the demo draws its own raw input"
     there = np.flatnonzero(test.truth[0])[:2].tolist()
     absent = np.flatnonzero(~test.truth[0])[[0, -1]].tolist()
     image, words = (
@@ -126,7 +129,7 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
     return values
 
 
-def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, object]:
+def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, Tensor]:
     """CLIP's scores [N, C] of the test images, and the oracle graph's neighbour table [C, 4]."""
     work = config.place.of_clip(clip)
     loaded = load_clip(

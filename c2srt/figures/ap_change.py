@@ -80,7 +80,9 @@ def made_from(inputs: Inputs) -> dict:
     """Raises Missing if an evaluation is not there."""
     found = {}
     for isr, folder in folders(inputs).items():
-        make = evaluation(folder, inputs.model_folder if isr else folder.parent / "model")
+        make: Command | str = evaluation(
+            folder, inputs.model_folder if isr else folder.parent / "model"
+        )
         if not isr and not (folder.parent / "model").exists():
             make = f"{Command('train', 'model.isr=false', out=folder.parent)} && {make}"
         need(folder / RESULTS, make)

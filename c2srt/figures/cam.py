@@ -70,7 +70,7 @@ def numbers(inputs: Inputs) -> Cams:
     """A row a photo. Raises UserError if a chosen photo has no present or no absent category and
     none is named.
     """
-    rows = []
+    rows: list[Row] = []
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
         shown = {column for row in rows for column in row.columns}
         columns = inputs.categories or tempting(sample, inputs.viewers, shown)

@@ -8,7 +8,7 @@ import torch
 from c2srt.backbone.clip import load_clip
 from c2srt.errors import UserError
 from c2srt.export.files import identity, is_export
-from c2srt.export.read import load_export
+from c2srt.export.read import Exported, load_export
 from c2srt.figures.config import Config
 from c2srt.figures.photos import Photos
 from c2srt.figures.viewers import ClipViewer, MktViewer, OurViewer, Viewer
@@ -100,7 +100,7 @@ class Inputs:
     def viewers(self) -> list[Viewer]:
         """The models that are compared: CLIP, MKT (if there is one), ours."""
         clip = load_clip(self.config.clip)
-        found = [
+        found: list[Viewer] = [
             ClipViewer(
                 clip, load_text(Path(self.config.text), self.vocabulary, clip.hash), self.device
             )
@@ -109,7 +109,7 @@ class Inputs:
             found.append(MktViewer(self.load(self.mkt_folder, DRAWN["mkt"]), self.device))
         return [*found, self.ours]
 
-    def load(self, folder: Path, kind: str):
+    def load(self, folder: Path, kind: str) -> Exported:
         """The export in a folder. Raises UserError if it is another kind of network or of another
         vocabulary.
         """

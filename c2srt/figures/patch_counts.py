@@ -187,6 +187,7 @@ def count(inputs: Inputs, heads: list[Head], places: np.ndarray, progress: Progr
             scores, counts = head.scores(patches, global_, ours.graph, plan)
             parts[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
             if place == 0:
+                assert counts is not None  # the adaptive head has an ISR
                 taken += np.where(labels == 1, counts.cpu().numpy(), 0).sum(0)
         present += (labels == 1).sum(0)
         progress.update(len(labels))

@@ -76,7 +76,7 @@ class Photos:
 
     def places_of(self, ids: list[str]) -> list[int]:
         """Raises UserError if the split lacks one."""
-        wanted = {}
+        wanted: dict[str, int] = {}
         for shard, start in enumerate(self.starts[:-1]):
             here = self.samples.reader(shard).ids
             wanted |= {name: int(start) + here.index(name) for name in set(ids).intersection(here)}

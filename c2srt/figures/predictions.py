@@ -46,7 +46,9 @@ def made_from(inputs: Inputs) -> dict:
 
 def numbers(inputs: Inputs) -> Predictions:
     """`categories` does not restrict what is predicted: always the whole vocabulary."""
-    photos, best, vocabulary = {}, {}, inputs.vocabulary
+    photos: dict[str, np.ndarray] = {}
+    best: dict[str, dict[str, list[Label]]] = {}
+    vocabulary = inputs.vocabulary
     for sample in inputs.photos.choose(inputs.config.images, PHOTOS):
         photos[sample.id], best[sample.id] = framed(sample), {}
         for viewer in inputs.viewers:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from c2srt.backbone.clip import Clip
 from c2srt.backbone.tower import BlockTower
 from c2srt.export.read import Exported
+from c2srt.model.baselines.mkt import Mkt
 from c2srt.model.head import Graph
+from c2srt.model.network import C2SRT
 
 
 class Viewer(nn.Module):
@@ -69,6 +71,8 @@ class ExportViewer(Viewer):
 class MktViewer(ExportViewer):
     """MKT, whose scores are normalised over all categories."""
 
+    model: Mkt
+
     def __init__(self, exported: Exported, device: torch.device) -> None:
         super().__init__("MKT", exported, device)
 
@@ -84,6 +88,8 @@ class OurViewer(ExportViewer):
     form runs on those.
     """
 
+    model: C2SRT
+
     def __init__(self, exported: Exported, device: torch.device) -> None:
         super().__init__("C²SRT (ours)", exported, device)
 
@@ -92,7 +98,8 @@ class OurViewer(ExportViewer):
 
         config = self.model.config
         graph, _ = subgraph(self.graph, [column], config.layers if config.ist else 0)
-        return literal_scores(self.model.head, *self.model.tower(pixels), graph)[0][:, 0]
+        patches, global_ = self.model.tower(pixels)
+        return literal_scores(self.model.head, patches, global_, graph)[0][:, 0]
 
 
 def ranks_of(scores: np.ndarray) -> np.ndarray:

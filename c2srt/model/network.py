@@ -31,6 +31,7 @@ class Network(nn.Module, Student):
     """
 
     tunes_prompts: ClassVar[bool] = False
+    head: nn.Module
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class C2SRT(Network):
     """C²SRT: the student whose head is ISR and IST."""
 
     tunes_prompts = True
+    head: Head
 
     def __init__(
         self,

@@ -119,7 +119,8 @@ def flops_per_image(shape: Shape, config: HeadConfig, fold: bool) -> tuple[float
         2 * c * d * d,
         c * (config.neighbours + config.self_loops) * d,
     )
-    forward, backward = pool * config.isr, 0
+    forward: float = pool * config.isr
+    backward: float = 0
     if not config.ist:
         return forward + pool, 2 * pool
     unfolded = config.layers - fold

@@ -48,10 +48,10 @@ def subgraph_tiles(mask: Tensor, table: Tensor, largest: int) -> list[Subgraphs]
     `mask` [B, C] from `k_hop`. Left out: images that need nothing, and those that need more than
     half of the categories, for which `dense` is quicker.
     """
-    counts = mask.sum(1)
-    order = counts.argsort(stable=True).tolist()
-    counts = counts.tolist()
-    tiles, current = [], []
+    needed = mask.sum(1)
+    order, counts = needed.argsort(stable=True).tolist(), needed.tolist()
+    tiles: list[list[int]] = []
+    current: list[int] = []
     for image in order:
         if counts[image] == 0 or 2 * counts[image] > mask.shape[1]:
             continue

@@ -63,9 +63,9 @@ class Nodes:
 
     def labels_of(self, labels: Tensor) -> Tensor:
         """[b, C] -> [b, n]; a place without a category is not verified."""
-        return (
-            labels if self.categories is None else labels.gather(1, self.categories) * self.present
-        )
+        if self.categories is None or self.present is None:
+            return labels
+        return labels.gather(1, self.categories) * self.present
 
 
 def offset(table: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Tile:
             return PooledInputs(self.pooled, self.chunks)
         rows = self.rows("rows", 0)
         for chunk in self.chunks:
-            rows[chunk.flat] = deeper(self.pooled.rows(chunk), *self.hidden(), self.config.residual)
+            rows[chunk.flat] = deeper(self.pooled.rows(chunk), self.hidden(), self.config.residual)
         return self.dense_inputs(rows, 0)
 
     def dense_inputs(self, rows: Tensor, number: int) -> DenseInputs:
@@ -193,8 +193,8 @@ class Tile:
         return self.pooled.values.shape[2] == 3 * self.width
 
     def hidden(self) -> list[Tensor]:
-        """Weights and biases of FFN_in's further layers, if there are any."""
-        return [self.tensors[name] for name in HIDDEN_NAMES if name in self.tensors] or [(), ()]
+        """Weights and biases of FFN_in's further layers; empty if there are none."""
+        return [self.tensors[name] for name in HIDDEN_NAMES if name in self.tensors]
 
     def layer(self, number: int) -> Layer:
         return Layer(*[self.tensors[name][number] for name in LAYER_NAMES])
@@ -248,7 +248,7 @@ class Tile:
             ]
             with torch.enable_grad():
                 gradient, *found = torch.autograd.grad(
-                    deeper(*leaves, self.config.residual), leaves, gradient
+                    deeper(leaves[0], leaves[1:], self.config.residual), leaves, gradient
                 )
             for name, value in zip(HIDDEN_NAMES, found, strict=True):
                 sums[name] += value
@@ -296,9 +296,11 @@ def rows_of(gradient: Tensor, chunk: Chunk, _: Callable[[], Tensor]) -> Tensor:
     return gradient[chunk.flat]
 
 
-def deeper(h: Tensor, weights: Tensor, biases: Tensor, residual: bool) -> Tensor:
-    """The layers of FFN_in after the first, on rows [m, D]."""
-    for weight, bias in zip(weights, biases, strict=True):
+def deeper(h: Tensor, hidden: list[Tensor], residual: bool) -> Tensor:
+    """The layers of FFN_in after the first, on rows [m, D]; `hidden` holds their weights and their
+    biases, or nothing.
+    """
+    for weight, bias in zip(*hidden, strict=True):
         further = F.linear(F.gelu(h), weight, bias)
         h = h + further if residual else further
     return h

@@ -78,7 +78,8 @@ class TiledHead:
             tile = self.tile(images, nodes, patches, global_)
             scores.append(tile.scores(keep=False))
             counts.append(tile.patch_counts())
-        return torch.cat(scores), None if counts[0] is None else torch.cat(counts)
+        known = [count for count in counts if count is not None]
+        return torch.cat(scores), torch.cat(known) if known else None
 
     def tile(self, images: Tensor, nodes: Nodes, patches: Tensor, global_: Tensor) -> Tile:
         """The next tile; the one before must have been used up."""

@@ -10,6 +10,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.miniature import MODEL
@@ -52,7 +53,7 @@ def families(config, folder: Path) -> list[Family]:
     Images.
     """
     write_json(folder / "model.json", MODEL)
-    folders = {
+    folders: dict[str, Any] = {
         name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")
     }
     small = ModelConfig(heads=4, trainable_blocks=None, score_scale=16.0)

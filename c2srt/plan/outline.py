@@ -6,12 +6,14 @@ joint width.
 """
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import nn
 
 from c2srt.backbone.clip import build_outline
 from c2srt.backbone.config import ClipConfig
+from c2srt.backbone.tower import BlockTower
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
 
@@ -107,9 +109,9 @@ def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
     """
     whole = build_outline(clip)
     clip_parameters = count(whole)
-    tower = whole.visual
+    tower = cast(BlockTower, whole.visual)
     tower.freeze(model.trainable_blocks)
-    sizes, blocks, everything = tower.sizes(), len(tower.blocks), model.trainable_blocks is None
+    sizes, blocks, trained = tower.sizes(), len(tower.blocks), model.trainable_blocks
     with torch.device("meta"):
         head = Head(tower.width, model, 1.0)
     return Outline(
@@ -117,8 +119,8 @@ def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
         patches=tower.grid[0] * tower.grid[1],
         **asdict(sizes),
         blocks=blocks,
-        trained_blocks=blocks if everything else model.trainable_blocks,
-        embeddings_train=everything,
+        trained_blocks=blocks if trained is None else trained,
+        embeddings_train=trained is None,
         joint=tower.width,
         clip_parameters=clip_parameters,
         tower_parameters=count(tower),

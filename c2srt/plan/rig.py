@@ -234,7 +234,7 @@ def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[B
             np.random.default_rng(position).integers(0, sizes.seen, (count, POSITIVE)),
         ] = 1
         found = [
-            Sample(str(number), image, row)
+            Sample(str(number), image.numpy(), row)
             for number, (image, row) in enumerate(zip(images, labels, strict=True))
         ]
         features = np.ones((count, width), np.float16) if config.uses_teacher else None

@@ -31,7 +31,8 @@ def run(config: Config) -> int:
     cluster = calibrated(config.cluster, config.calibration)
     shape = outline(config.clip, config.model)
     found = [
-        estimate(config.training(count), cluster, sizes, shape) for count in config.gpus or [None]
+        estimate(config.training(count), cluster, sizes, shape)
+        for count in (config.gpus or (None,))
     ]
     if config.json:
         plans = [one.numbers() for one in found]
@@ -50,9 +51,9 @@ def run(config: Config) -> int:
     else:
         print(
             "\n".join(
-                (comparison if config.gpus else screen)(
-                    found if config.gpus else found[0], config, source
-                )
+                comparison(found, config, source)
+                if config.gpus
+                else screen(found[0], config, source)
             )
         )
     return 0 if all(one.memory.fits for one in found) else DOES_NOT_FIT

@@ -131,7 +131,9 @@ def averaged(answers: dict[tuple[int, int], list]) -> list[tuple[int, str, float
     mean strength) of every category named, in the order of this module's docstring.
     """
     queries = len({query for query, _ in answers})
-    strengths, places, types = defaultdict(float), defaultdict(list), defaultdict(Counter)
+    strengths: defaultdict[int, float] = defaultdict(float)
+    places: defaultdict[int, list[int]] = defaultdict(list)
+    types: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for _, related in sorted(answers.items()):
         for place, (column, kind, strength) in enumerate(related):
             strengths[column] += strength / queries
@@ -156,12 +158,10 @@ class LedgerSummary:
     """What the provenance says of a ledger, from its events in order."""
 
     def __init__(self) -> None:
-        self.models, self.endpoints, self.outcomes, self.unusable = (
-            Counter(),
-            Counter(),
-            Counter(),
-            0,
-        )
+        self.models: Counter[str] = Counter()
+        self.endpoints: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.unusable = 0
         self.requests = self.faults = self.input_tokens = self.output_tokens = 0
         self.spent, self.last = 0.0, ""
 

@@ -143,7 +143,8 @@ def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Ans
     """Lines of a relations file -> Answers; blank lines are skipped. Raises UserError naming the
     line, which must have `shape`.
     """
-    related, provenance = {}, {}
+    related: dict = {}
+    provenance: dict = {}
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
@@ -187,7 +188,8 @@ def llm_neighbours(
     """The k strongest relations of every category, equal strengths in the file's order; and the
     counts of what was dropped.
     """
-    empty, counts = no_neighbours(len(vocabulary), k), Counter()
+    empty = no_neighbours(len(vocabulary), k)
+    counts: Counter[str] = Counter()
     table, strengths, types = (
         empty.table,
         empty.strengths,

@@ -97,7 +97,8 @@ def request_lines(
 
 def bounded(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     """The lines of a file each, within the API's limits."""
-    some, size = [], 0
+    some: list[bytes] = []
+    size = 0
     for line in lines:
         if some and (len(some) == REQUESTS or size + len(line) > BYTES):
             yield some
@@ -123,7 +124,8 @@ def load(paths: list[Path], questions: Questions, ledger: Ledger, prices: Prices
     """
     wanted = {question.id: question for question in questions}
     taken = {event["batch"] for event in events(ledger.path) if "batch" in event}
-    counts, strangers = Counter(), Counter()
+    counts: Counter[str] = Counter()
+    strangers: Counter[Path] = Counter()
     for path in paths:
         for row in results(path):
             question = wanted.get(row["custom_id"])

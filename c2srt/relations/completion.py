@@ -215,7 +215,8 @@ def api_error(error: object, status: int | None = None) -> ApiError:
     message = next(
         (fields[key] for key in ("message", "detail", "msg", "error") if fields.get(key)), fields
     )
-    metadata = fields.get("metadata") if isinstance(fields.get("metadata"), dict) else {}
+    extra = fields.get("metadata")
+    metadata = extra if isinstance(extra, dict) else {}
     # A router's own message, "Provider returned error", says nothing without the provider's.
     raw = f" ({words_of(metadata['raw'])})" if metadata.get("raw") else ""
     told = [

@@ -13,6 +13,7 @@ of this kind (section 1 of the paper).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -116,7 +117,7 @@ def label_blocks(shards: Path) -> Iterator[pl.DataFrame]:
         file = pq.ParquetFile(shards / LABELS)
         progress = Progress("co-occurrence", file.metadata.num_rows)
         for batch in file.iter_batches(IMAGES, columns=["positive"]):
-            yield pl.from_arrow(batch)
+            yield cast(pl.DataFrame, pl.from_arrow(batch))
             progress.update(len(batch))
         progress.close()
     except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueError and OSError

@@ -8,8 +8,8 @@ without the key, should it ever echo it.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
 
 import httpx2
 import openai
@@ -151,7 +151,7 @@ async def bound(response: httpx2.Response) -> None:
         "identity",
     ):
         raise Malformed(f"the answer is packed as '{shown(packed)}', which was not asked for")
-    response.stream = Bounded(response.stream)
+    response.stream = Bounded(cast(httpx2.AsyncByteStream, response.stream))
 
 
 class Endpoint:
@@ -232,7 +232,9 @@ class Endpoint:
                 f"the body is no chat completion ({type(error).__name__}): {begins!r}"
             ) from error
 
-    def fault(self, said: ApiError, body: dict, headers: dict | None = None) -> Exception:
+    def fault(
+        self, said: ApiError, body: dict, headers: Mapping[str, str] | None = None
+    ) -> Exception:
         """What an error means for the caller, be its status HTTP's or the body's."""
         words, status = self.clean(str(said)), said.status
         if said.about_content or said.about_length:

@@ -43,8 +43,10 @@ def run(config: Config) -> int:
     with writing(out), Ledger(out / LEDGER, questions.identity) as ledger:
         check_before(out / LEDGER, out / RELATIONS, questions)
         if config.batch_export:
-            return export_batch(config, questions, ledger)
-        counts, out_of_budget, notes = Counter(), False, []
+            return export_batch(Path(config.batch_export), config, questions, ledger)
+        counts: Counter[str] = Counter()
+        out_of_budget = False
+        notes: list[str] = []
         if config.batch_import:
             counts = import_batch(config, questions, ledger)
         elif unanswered(questions, ledger):
@@ -57,11 +59,11 @@ def run(config: Config) -> int:
         return finish(config, questions, out, counts, out_of_budget, notes)
 
 
-def export_batch(config: Config, questions: Questions, ledger: Ledger) -> int:
+def export_batch(path: Path, config: Config, questions: Questions, ledger: Ledger) -> int:
     """Writes the open questions as batch files."""
     form = "text" if config.form == "text" else "json"
     count, files = batch.export(
-        Path(config.batch_export), questions, ledger, form, config.temperature, config.max_output
+        path, questions, ledger, form, config.temperature, config.max_output
     )
     if config.price_input is not None and config.price_output is not None:
         print(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))

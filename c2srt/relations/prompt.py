@@ -278,7 +278,8 @@ def read_blocks(text: str) -> list[tuple[str, str, str]]:
 
 def entry(label: str, kind: str, strength: str) -> tuple[str, str, str]:
     """Checked fields. Raises Unparsable on an unknown relation type or strength."""
-    word = re.match(r"[a-z-]*", kind.casefold().replace("–", "-").strip())[0]
+    letters = re.match(r"[a-z-]*", kind.casefold().replace("–", "-").strip())
+    word = letters[0] if letters else ""
     strength = strength.casefold().strip(" .*")
     if word not in READ_AS:
         raise Unparsable(f"unknown relation type {kind[:40]!r}")

@@ -6,6 +6,7 @@ figure10-<category>.png, lookup.html.
 """
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -88,9 +89,8 @@ def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
         )
     rebuild = Command("relations", graph=folder.name)
     columns = {"target": TEXT, "source": TEXT, "place": INTEGER, "strength": NUMBER, "type": TEXT}
-    return pl.from_arrow(read_parquet(path, rebuild, columns, ("strength",))).filter(
-        pl.col("place") < k
-    )
+    edges = read_parquet(path, rebuild, columns, ("strength",))
+    return cast(pl.DataFrame, pl.from_arrow(edges)).filter(pl.col("place") < k)
 
 
 def greatest_hub(graph: Graph) -> int:

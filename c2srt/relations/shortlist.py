@@ -11,7 +11,7 @@ holds. Letters: C categories, S seen, n size.
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -94,7 +94,7 @@ def by_words(vocabulary: Vocabulary, rows: list[int], depth: int) -> list[np.nda
     length = [math.sqrt(sum(weight[word] ** 2 for word in words[column])) for column in range(seen)]
     found = []
     for row in rows:
-        score: Counter[int] = Counter()
+        score: defaultdict[int, float] = defaultdict(float)
         for word in words[row]:
             for column in holders.get(word, ()):
                 if column != row:

@@ -135,7 +135,7 @@ class NewWords:
                 and len(similar) == self.k
                 and bool(((similar >= ABSENT) & (similar < self.vocabulary.seen_count)).all())
             ):
-                self._known[row["word"]] = feature, similar
+                self.known()[row["word"]] = feature, similar
 
     def forget_beyond(self, count: int) -> None:
         """Forgets all words, in memory and in the cache, if there are more than `count`."""

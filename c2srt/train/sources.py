@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.loader import LoaderConfig, evaluation_batches, train_batches, training_order
+from c2srt.loader import Batch, LoaderConfig, evaluation_batches, train_batches, training_order
 from c2srt.teacher.cache import TeacherCache
 from c2srt.train.config import Config
 from c2srt.train.data import TRAIN, VALIDATION
@@ -59,7 +59,7 @@ def training_batches(
     config: Config, inputs: Inputs, world: World, start: int, steps: int, device: torch.device
 ) -> Iterator[tuple]:
     """The model's arguments for every micro-batch of this rank, from update `start` to the last."""
-    batches = train_batches(
+    batches: Iterator[Batch] = train_batches(
         loader_config(config, inputs),
         inputs.index,
         inputs.vocabulary,

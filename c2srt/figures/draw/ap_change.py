@@ -1,5 +1,7 @@
 """Figure 6(b)."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +55,7 @@ def draw_group(axis: Axes, found: ApChange, rows: np.ndarray, name: str, colour:
         title=f"{name} ({len(order):,}): {sums}",
     )
     few = min(NAMED, len(order) // 2)
-    text = {"fontsize": 6, "transform": axis.transAxes, "linespacing": 1.35}
+    text: dict[str, Any] = {"fontsize": 6, "transform": axis.transAxes, "linespacing": 1.35}
     axis.text(
         0.97,
         0.97,

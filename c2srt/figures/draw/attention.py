@@ -79,5 +79,5 @@ def write_row(
             va="center",
             fontsize=5.5,
             linespacing=1.05,
-            color=ink_on(picture.to_rgba(value)),
+            color=ink_on(tuple(picture.to_rgba(value))),
         )

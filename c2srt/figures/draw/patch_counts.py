@@ -85,7 +85,7 @@ def draw_taken(axis: Axes, counts: PatchCounts) -> None:
         fill = "none" if hatch else to_rgba(colour, 0.45)
         axis.hist(
             some,
-            edges,
+            edges.tolist(),
             weights=np.full(len(some), 100 / max(len(some), 1)),
             histtype="stepfilled",
             edgecolor=colour,

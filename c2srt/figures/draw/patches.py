@@ -1,5 +1,7 @@
 """The ISR's patches on the photo."""
 
+from typing import cast
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +36,8 @@ def draw(chosen: Chosen) -> Figure:
         show_photo(line[0], photo)
         for axis, choice in zip(line[1:], chosen.choices[image], strict=False):
             draw_choice(axis, photo, choice, chosen.categories, norm)
-    ticks = [tick for tick in TICKS if norm.vmin <= tick <= norm.vmax]
+    low, high = cast(tuple[float, float], (norm.vmin, norm.vmax))  # `scale_of` gives both
+    ticks = [tick for tick in TICKS if low <= tick <= high]
     bar = figure.colorbar(
         ScalarMappable(norm, SCALE), ax=axes, location="bottom", fraction=0.012, pad=0.05, aspect=70
     )

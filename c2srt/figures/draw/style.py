@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -23,6 +24,9 @@ from matplotlib.textpath import TextPath
 
 from c2srt.files import whole_file
 from c2srt.relations.pictures import plain
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 WIDTH = 7.0
 """Inches: a page with two columns."""
@@ -47,7 +51,7 @@ MARKS = {1: ("✓", BLUE), -1: ("✗", "#B84A00"), 0: ("?", "#5A5A5A")}
 verified.
 """
 MEANING = {1: "present", -1: "absent", 0: "not verified"}
-SETTINGS = {
+SETTINGS: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 8,

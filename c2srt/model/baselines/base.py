@@ -11,7 +11,7 @@ function of configuration, inputs and step number alone, and parameters are a mo
 Optimizer and schedule are the loop's own (AdamW, half a cosine) for all of them.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,8 @@ class Baseline(Network):
                 distillation_loss(features[1], teacher, self.loss),
             )
         values = {name: (weights * term).mean() for name, (_, term) in terms.items()}
-        return values | {"loss": sum(factor * values[name] for name, (factor, _) in terms.items())}
+        loss = sum(factor * values[name] for name, (factor, _) in terms.items())
+        return values | {"loss": cast(Tensor, loss)}  # there is a term at least
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the head reads of uint8 images [B, 3, S, S]: patch features [B, P, D] and the global

@@ -109,5 +109,7 @@ def call(patches: int, width: int, heads: int, dtype: torch.dtype) -> None:
 
 def resources(told: str) -> tuple[int, int]:
     """Registers and spilled bytes of a thread, as ptxas tells them."""
-    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
-    return int(re.search(r"Used (\d+) registers", told)[1]), int(stores) + int(loads)
+    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    used = re.search(r"Used (\d+) registers", told)
+    assert spilled and used, told
+    return int(used[1]), int(spilled[1]) + int(spilled[2])

@@ -68,10 +68,17 @@ def attention_backward(
     reversed: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See c2srt.model.kernels.attention_backward."""
-    nodes = [tensor.contiguous() for tensor in (upstream, target, source, attention, alpha)]
+    upstream, target, source, attention, alpha = (
+        tensor.contiguous() for tensor in (upstream, target, source, attention, alpha)
+    )
     table, sizes = table.contiguous(), constants(attention, table)
-    grad_target, grad_attention, grad_logit = backward_targets(*nodes, table, sizes)
-    grad_source = backward_sources(*nodes, grad_logit, table, *reversed, sizes)
+    offsets, edges = reversed
+    grad_target, grad_attention, grad_logit = backward_targets(
+        upstream, target, source, attention, alpha, table, sizes
+    )
+    grad_source = backward_sources(
+        upstream, target, source, attention, alpha, grad_logit, table, offsets, edges, sizes
+    )
     return grad_target, grad_source, grad_attention
 
 

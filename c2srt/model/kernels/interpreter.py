@@ -19,5 +19,5 @@ def mend_index() -> None:
         original(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    patch_lang_tensor.mended = True
+    vars(patch_lang_tensor)["mended"] = True
     interpreter._patch_lang_tensor = patch_lang_tensor
