@@ -38,7 +38,7 @@ FAULTS = {
     "order: windows overlap": Fault(
         "c2srt/order.py",
         "[positions[here] - starts[window]]",
-        "[positions[here] - starts[window] - 1]",
+        "[np.maximum(positions[here] - starts[window] - 1, 0)]",
         ("order",),
     ),
     "order: the last batch is not reweighted": Fault(
@@ -48,7 +48,7 @@ FAULTS = {
         "c2srt/order.py",
         "start + deal.micro_batch) < stop",
         "start + deal.micro_batch) <= stop",
-        ("order",),
+        ("world_sizes",),
     ),
     "resume: a damaged checkpoint is taken": Fault(
         "c2srt/train/checkpoints.py",
