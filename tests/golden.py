@@ -93,7 +93,7 @@ def road() -> list[list[str]]:
         ["shard", *WORK],
         ["text", *WORK, *CLIP, "templates=['a {}.','the {}.']"],
         *graphs,
-        ["teacher", *WORK, *CLIP, "views.count=2", "loader_workers=0"],
+        ["teacher", *WORK, *CLIP, "views.count=2"],
         *trained,
         ["export", "checkpoint=w/zero-0-ranks-1", "out=w/export"],
         [*scored, "checkpoint=w/export", "out=w/full/seed-0/evaluation"],
