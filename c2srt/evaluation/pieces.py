@@ -132,6 +132,7 @@ def scorer_of(subject: Subject, index: ShardIndex) -> Any:
     since the command started.
     """
     if not LOADED or LOADED[0][0] != subject:
+        check_identity(subject, index)  # before and after: they may be put back while they are read
         LOADED[:] = [
             (
                 subject,
