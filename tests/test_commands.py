@@ -255,6 +255,8 @@ def example(source: str) -> str:
         "training": Path("runs/miniature/train"),
         "model": Path(FULL),
         "name": "neighbours",
+        "neighbours": 4,
+        "kind": SimpleNamespace(figures="model"),
         "key": "shards",
         "following": "text",
         "chosen": [],
@@ -274,8 +276,6 @@ def example(source: str) -> str:
         "Path": Path,
         "max": max,
     }
-    if source == "Command('figures', values={key: config.checkpoint})":
-        known["key"] = "model"
     with running(
         *(
             ("plan", [*TYPED, "calibration=here.json"])
