@@ -19,6 +19,9 @@ import sys
 import tarfile
 from pathlib import Path
 
+import yaml
+
+from c2srt.files import write_json
 from tests.kills import content_of
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +77,15 @@ VERBS = (
     "export",
     "demo",
 )
-RUNS = ("mlflow.db", "run.json", "tracking.jsonl", "metrics.jsonl", "train.json", "loss.png")
+RUNS = (
+    "mlflow.db",
+    "run.json",
+    "tracking.jsonl",
+    "metrics.jsonl",
+    "train.json",
+    "train.log",
+    "loss.png",
+)
 """Files that tell when things happened, or how long they took."""
 
 
@@ -141,14 +152,25 @@ def walk(tree: Path, folder: Path, start: Path) -> None:
     for arguments in road():
         print(f"{folder.name}: c2srt {' '.join(arguments)[:110]}", flush=True)
         said = verb(tree, folder, arguments)
-        if arguments == PREDICT or "--cfg" in arguments:
-            (folder / f"said-{arguments[0]}.txt").write_text(said)
+        if "--cfg" in arguments:  # whatever the order of the keys
+            write_json(folder / f"keys-of-{arguments[0]}.json", yaml.safe_load(said))
+        elif arguments == PREDICT:
+            (folder / "predictions.jsonl").write_text(said)
+
+
+def in_place(content: object, folder: Path) -> object:
+    """A record's content with paths as seen from `folder`, where the two trees have the same."""
+    if isinstance(content, dict):
+        return {key: in_place(value, folder) for key, value in content.items()}
+    if isinstance(content, list):
+        return [in_place(value, folder) for value in content]
+    return content.replace(str(folder), ".") if isinstance(content, str) else content
 
 
 def made(folder: Path) -> dict[str, object]:
     """Every file that was made, by its name, without what no two runs share."""
     return {
-        str(path.relative_to(folder)): content_of(path)
+        str(path.relative_to(folder)): in_place(content_of(path), folder)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.name not in RUNS
