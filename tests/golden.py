@@ -87,6 +87,8 @@ RUNS = (
     "loss.png",
 )
 """Files that tell when things happened, or how long they took."""
+MEASURED = ("data_wait_share", "images_per_s", "peak_rss_mib")
+"""What the record of a checkpoint says of the machine."""
 
 
 def road() -> list[list[str]]:
@@ -161,7 +163,8 @@ def walk(tree: Path, folder: Path, start: Path) -> None:
 def in_place(content: object, folder: Path) -> object:
     """A record's content with paths as seen from `folder`, where the two trees have the same."""
     if isinstance(content, dict):
-        return {key: in_place(value, folder) for key, value in content.items()}
+        told = {key: value for key, value in content.items() if key not in MEASURED}
+        return {key: in_place(value, folder) for key, value in told.items()}
     if isinstance(content, list):
         return [in_place(value, folder) for value in content]
     return content.replace(str(folder), ".") if isinstance(content, str) else content

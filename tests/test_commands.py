@@ -256,7 +256,6 @@ def example(source: str) -> str:
         "model": Path(FULL),
         "name": "neighbours",
         "neighbours": 4,
-        "kind": SimpleNamespace(figures="model"),
         "key": "shards",
         "following": "text",
         "chosen": [],
@@ -276,6 +275,8 @@ def example(source: str) -> str:
         "Path": Path,
         "max": max,
     }
+    if "kind.figures" in source:
+        known["kind"] = SimpleNamespace(figures="model")
     with running(
         *(
             ("plan", [*TYPED, "calibration=here.json"])
