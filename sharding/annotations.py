@@ -40,19 +40,21 @@ IMAGE_COLUMNS = {
     "Rotation": pa.float64(),
 }
 LABEL_COLUMNS = {"ImageID": pa.string(), "LabelName": pa.string(), "Confidence": pa.float64()}
-IMAGE_SCHEMA = {
-    "id": pl.String,
-    "url": pl.String,
-    "landing_url": pl.String,
-    "license": pl.String,
-    "author": pl.String,
-    "title": pl.String,
-    "original_size": pl.Int64,
-    "original_md5": pl.String,
-    "thumbnail_url": pl.String,
-    "rotation": pl.Int32,
-}
-LABEL_SCHEMA = {"id": pl.String, "mid": pl.String, "present": pl.Boolean}
+IMAGE_SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "url": pl.String,
+        "landing_url": pl.String,
+        "license": pl.String,
+        "author": pl.String,
+        "title": pl.String,
+        "original_size": pl.Int64,
+        "original_md5": pl.String,
+        "thumbnail_url": pl.String,
+        "rotation": pl.Int32,
+    }
+)
+LABEL_SCHEMA = pl.Schema({"id": pl.String, "mid": pl.String, "present": pl.Boolean})
 URLS = ("url", "landing_url", "thumbnail_url")
 WITH_PASSWORD = r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@"
 TEXTS = ("url", "landing_url", "license", "author", "title", "thumbnail_url")
@@ -89,7 +91,9 @@ def write_inputs(
     if machine_threshold is not None and not 0 < machine_threshold <= 1:
         raise UserError(f"machine_threshold {machine_threshold} is outside (0, 1]")
     files, report = raw.split(split), InputReport(split)
-    if machine_threshold is not None and files.machine_labels is None:
+    human, machine = files.labels, files.machine_labels
+    assert human is not None, "`RawFiles.split` asks for it"
+    if machine_threshold is not None and machine is None:
         raise UserError(
             f"{raw.folder / split / f'{split}-annotations-machine-imagelabels.csv'} does not exist:"
             " download it, or leave machine_threshold empty"
@@ -98,11 +102,9 @@ def write_inputs(
     shutil.rmtree(buckets, ignore_errors=True)
     try:
         scatter(image_blocks(files, split, report), buckets / "images")
-        scatter(label_blocks(files.labels, None, report), buckets / "human")
-        if machine_threshold is not None:
-            scatter(
-                label_blocks(files.machine_labels, machine_threshold, report), buckets / "machine"
-            )
+        scatter(label_blocks(human, None, report), buckets / "human")
+        if machine is not None and machine_threshold is not None:
+            scatter(label_blocks(machine, machine_threshold, report), buckets / "machine")
         write_rows(buckets, out, report, class_names(raw))
     except OSError as error:
         raise_if_storage(error, out)
@@ -146,6 +148,8 @@ def well_formed(block: pl.DataFrame, report: InputReport) -> pl.DataFrame:
 
 def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator[pl.DataFrame]:
     """The split's rows of the image CSV as blocks of IMAGE_SCHEMA."""
+    listed = files.images
+    assert listed is not None, "`RawFiles.split` asks for it"
 
     def keep(block: pl.DataFrame) -> pl.DataFrame:
         other = block.filter(pl.col("Subset").ne_missing(split))
@@ -158,15 +162,13 @@ def image_blocks(files: SplitFiles, split: str, report: InputReport) -> Iterator
         rows = well_formed(rows.rename(dict(zip(rows.columns, IMAGE_SCHEMA, strict=True))), report)
         turned = rows.filter(~pl.col("rotation").is_in([0.0, 90.0, 180.0, 270.0]))
         if len(turned):
-            raise damaged(
-                files.images, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}"
-            )
+            raise damaged(listed, f"image {turned['id'][0]} has rotation {turned['rotation'][0]:g}")
         rows = rows.cast(IMAGE_SCHEMA)
         report.passwords += int(rows["url"].str.contains(WITH_PASSWORD).sum())
         masked = pl.col(URLS).str.replace(WITH_PASSWORD, f"${{1}}{HIDDEN}@")
         return rows.with_columns(masked).with_columns(pl.col(TEXTS).fill_null(""))
 
-    return map(keep, read_blocks(files.images, IMAGE_COLUMNS, optional=("Rotation",)))
+    return map(keep, read_blocks(listed, IMAGE_COLUMNS, optional=("Rotation",)))
 
 
 def label_blocks(

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import polars as pl
 
@@ -75,8 +76,8 @@ def plan_audit(index: ShardIndex, split: str, inputs: Path) -> list[AuditTask]:
     after = ["", *(shard.last for shard in shards[:-1])]
     last = [*(shard.last for shard in shards[:-1]), None]
     return [
-        AuditTask(str(index.folder), split, shard, str(inputs), *bounds)
-        for shard, *bounds in zip(shards, after, last, strict=True)
+        AuditTask(str(index.folder), split, shard, str(inputs), low, high)
+        for shard, low, high in zip(shards, after, last, strict=True)
     ]
 
 
@@ -175,7 +176,7 @@ def read_sidecar(path: Path) -> tuple[pl.DataFrame | None, str]:
     if not path.is_file():
         return None, f"{path.name} is in the index but not on disk"
     try:
-        table = pl.from_arrow(read_parquet(path, MADE_BY, ALL_COLUMNS))
+        table = cast(pl.DataFrame, pl.from_arrow(read_parquet(path, MADE_BY, ALL_COLUMNS)))
     except UserError as error:
         return None, f"{path.name} cannot be read: {str(error).removeprefix(f'{path} ')}"
     return table, ""
@@ -201,7 +202,7 @@ def check_sidecar(
     for image_id in table.filter(packed != (pl.col("member") >= 0))["id"]:
         yield image_id, "has a status and a member number in the sidecar that contradict each other"
     ends = (table["id"].min() or "", table["id"].max() or "")
-    found = {
+    found: dict[str, Any] = {
         "inputs": len(table),
         "count": len(table.filter(packed)),
         "first": ends[0],

@@ -5,7 +5,7 @@ that they lie, and the JPEG and JSON of each sample.
 import mmap
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +193,7 @@ def check_jpeg(image_id: str, jpg: bytes, stated: tuple[int, int]) -> Iterator[s
         yield f"{image_id}.jpg does not decode: {error}"
 
 
-def difference(found: object, expected: object) -> str:
+def difference(found: object, expected: Sequence[str]) -> str:
     """Two lists of MIDs in words: what only one has, or that the order differs."""
     if not isinstance(found, list | tuple) or not all(isinstance(mid, str) for mid in found):
         return "not a list of MIDs"

@@ -7,6 +7,7 @@ in an image when it is verified present there.
 """
 
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
@@ -114,7 +115,7 @@ def derived(
         .head(unseen_count)
     )
     if not len(seen):
-        most = training["images"].max() or 0
+        most = cast(int, training["images"].max() or 0)
         raise UserError(
             f"no category is verified present in more than {seen_min_images} training images (the"
             f" most frequent one is in {most}): lower data.seen_min_images, or list the categories"

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import polars as pl
 import pyarrow as pa
@@ -130,9 +131,10 @@ def check_header(path: Path, required: list[str]) -> None:
 class PackedCsv(gzip.GzipFile):
     """A gzipped CSV that ends with a UserError once it unpacks to what no list of labels does."""
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         block = super().read(size)
-        if self.tell() > max(BOMB_BYTES, BOMB_RATIO * self.fileobj.tell()):
+        packed = cast(BinaryIO, self.fileobj)
+        if self.tell() > max(BOMB_BYTES, BOMB_RATIO * packed.tell()):
             raise damaged(Path(self.name), f"it unpacks to over {BOMB_RATIO} times its size")
         return block
 
@@ -166,7 +168,7 @@ def read_blocks(
         )
         for batch in reader:
             if batch.num_rows:
-                yield pl.from_arrow(batch)
+                yield cast(pl.DataFrame, pl.from_arrow(batch))
     except READ_ERRORS as error:
         raise unreadable(path, error) from error
 
@@ -194,7 +196,7 @@ def scatter(blocks: Iterator[pl.DataFrame], folder: Path) -> None:
                 writers[digit].write_table(table)
 
 
-def bucket(folder: Path, digit: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+def bucket(folder: Path, digit: str, schema: pl.Schema) -> pl.DataFrame:
     """One bucket of `scatter`; a bucket that got no row is an empty frame."""
     path = folder / f"{digit}.parquet"
     return (

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import certifi
 import httpcore2
@@ -167,6 +168,7 @@ class Backend(httpcore2.NetworkBackend):
                 CURRENT.allowance.seconds(None)
                 if last:
                     raise
+        raise httpcore2.ConnectError(f"{host} has no address")
 
 
 def marked(found: list[str]) -> Iterator[tuple[bool, str]]:
@@ -179,7 +181,8 @@ def addresses(host: str, port: int) -> list[str]:
     try:
         return list(
             dict.fromkeys(
-                entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                str(entry[4][0])
+                for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             )
         )
     except (OSError, OverflowError) as error:
@@ -215,10 +218,10 @@ def make_client(many: int, timeout: float) -> httpx2.Client:
             auth=passwords,
             limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),
         )
-    for transport in filter(None, [client._transport, *client._mounts.values()]):
-        pool = (
-            transport._pool
-        )  # neither library has a public way that leaves the environment's proxies in force
+    transports: list[Any] = [client._transport, *client._mounts.values()]
+    for transport in filter(None, transports):
+        # Neither library has a public way that leaves the environment's proxies in force.
+        pool = transport._pool
         pool._network_backend = Backend(
             isinstance(pool, (httpcore2.HTTPProxy, httpcore2.SOCKSProxy))
         )

@@ -57,14 +57,14 @@ def read_images(path: Path) -> pl.DataFrame:
         raise damaged(
             path, rf"image {number + 1} is '{shown(lines[number])}', not folder\0001_2124494179.jpg"
         )
+    whole = [found for found in matches if found]
     images = pl.DataFrame(
         {
             "id": [
-                re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII)
-                for found in matches
+                re.sub(r"[^\w-]", "-", f"{found[1]}_{found[2]}", flags=re.ASCII) for found in whole
             ],
-            "file": [f"{found[1]}/{found[2]}.jpg" for found in matches],
-            "photo": [found[4] for found in matches],
+            "file": [f"{found[1]}/{found[2]}.jpg" for found in whole],
+            "photo": [found[4] for found in whole],
         },
         schema={"id": pl.String, "file": pl.String, "photo": pl.String},
     )

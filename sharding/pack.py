@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import polars as pl
 
@@ -63,7 +63,9 @@ class Done:
 class Source(Protocol):
     """Where pixels come from."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """What `data.images` calls it."""
 
     def outcomes(self, rows: pl.DataFrame, task: "ShardTask") -> Iterator[Outcome]:
         """One Outcome for each row of the inputs, in order."""
@@ -215,6 +217,8 @@ def finished(folder: Path, name: str, settings: str) -> Shard | None:
         done = {} if misfit(note, Done) else json.loads(note)
         if done.get("settings") != settings or tar.stat().st_size != done["bytes"]:
             return None
-        return as_shard(name, done, pl.from_arrow(read_parquet(sidecar, MADE_BY, KINDS)))
+        return as_shard(
+            name, done, cast(pl.DataFrame, pl.from_arrow(read_parquet(sidecar, MADE_BY, KINDS)))
+        )
     except (OSError, UserError):  # made again
         return None

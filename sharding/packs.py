@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import polars as pl
@@ -116,7 +116,9 @@ class PackSource:
         about = {stage: about_stage(stage, PackStage) for stage in stages}
         if lost := next((stage for stage in stages if about[stage] is None), None):
             raise UserError(f"{lost} is damaged or gone: {remedy(lost)}")
-        damaged = [stage.name for stage in stages if about[stage]["report"]["damaged"]]
+        damaged = [
+            stage.name for stage in stages if (found := about[stage]) and found["report"]["damaged"]
+        ]
         reason = (
             f"in none of the packs; {', '.join(damaged)} could not be read to the end"
             if damaged
@@ -243,10 +245,12 @@ def members(
     try:
         with (
             gzip.open(path) as stream,
-            tarfile.open(fileobj=Ending(stream), mode="r|", tarinfo=BoundedHeader) as tar,
+            tarfile.open(
+                fileobj=cast(BinaryIO, Ending(stream)), mode="r|", tarinfo=BoundedHeader
+            ) as tar,
         ):
             for member in tar:
-                tar.members = []  # else tarfile keeps the headers of the whole pack
+                cast(Any, tar).members = []  # else tarfile keeps the headers of the whole pack
                 name = PurePosixPath(member.name)
                 if (
                     not (member.isreg() or member.isdir())
@@ -256,11 +260,8 @@ def members(
                     report.refused += 1
                     report.refused_example = report.refused_example or shown(member.name, 80)
                 elif member.isreg() and (match := MEMBER.fullmatch(name.name)):
-                    yield (
-                        match[1],
-                        member.size,
-                        tar.extractfile(member).read() if member.size <= max_bytes else None,
-                    )
+                    file = tar.extractfile(member) if member.size <= max_bytes else None
+                    yield match[1], member.size, file.read() if file else None
             check_end(tar)
     except DAMAGE as error:
         report.damaged = shown(" ".join(str(error).split()), 150) or type(error).__name__
@@ -273,7 +274,7 @@ class Ending:
 
     PATIENCE = 16
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: gzip.GzipFile) -> None:
         self.stream, self.ends = stream, 0
 
     def read(self, size: int) -> bytes:

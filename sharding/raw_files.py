@@ -77,10 +77,10 @@ def find_root(root: Path) -> RawFiles:
     for folder in (root, root / "2018_04", *sorted(root.glob("*/2018_04"))):
         if descriptions := existing(folder / "class-descriptions.csv"):
             splits = {split: files for split in SPLITS if (files := split_files(folder, split))}
-            lists = (
+            trainable, seen, unseen = (
                 existing(folder / f"classes-{name}.txt") for name in ("trainable", "seen", "unseen")
             )
-            return RawFiles(folder, descriptions, *lists, splits)
+            return RawFiles(folder, descriptions, trainable, seen, unseen, splits)
     raise UserError(
         f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder"
         " that has the Open Images V4 CSVs by data.root=…"

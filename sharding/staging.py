@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
@@ -115,8 +116,13 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     """
     found: dict[str, tuple[Path, dict]] = {}
     for stage in stages:
-        rows = pl.from_arrow(
-            read_parquet(stage / "rows.parquet", remedy(stage), KINDS, between=("id", first, last))
+        rows = cast(
+            pl.DataFrame,
+            pl.from_arrow(
+                read_parquet(
+                    stage / "rows.parquet", remedy(stage), KINDS, between=("id", first, last)
+                )
+            ),
         )
         for row in rows.filter(pl.col("id").is_between(pl.lit(first), pl.lit(last))).iter_rows(
             named=True

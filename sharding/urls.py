@@ -15,11 +15,11 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -136,7 +136,9 @@ class Downloader:
             return Outcome("no_url", "the CSVs give no URL for this image")
         try:
             data = retrying(self.config.download)(self.get, row)
-            if bad := data if isinstance(data, Outcome) else disagreement(data, row):
+            if isinstance(data, Outcome):
+                return data
+            if bad := disagreement(data, row):
                 return bad
             return attempt(data, row["rotation"], self.config, exif_first=True)
         except TryAgain as last:
@@ -246,7 +248,9 @@ def retrying(config: DownloadConfig) -> tenacity.Retrying:
     )
 
     def wait(state: tenacity.RetryCallState) -> float:
-        return min(config.backoff_max, max(state.outcome.exception().wait_s, growing(state)))
+        assert state.outcome is not None
+        last = cast(TryAgain, state.outcome.exception())
+        return min(config.backoff_max, max(last.wait_s, growing(state)))
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(config.attempts),
@@ -260,7 +264,8 @@ def ahead(
     pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int
 ) -> Iterator[Any]:
     """`map` on a pool, in order, with at most `window` items in flight or waiting to be taken."""
-    items, running = iter(items), deque()
+    items = iter(items)
+    running: deque[Future] = deque()
     while True:
         running.extend(pool.submit(function, item) for item in islice(items, window - len(running)))
         if not running:
