@@ -119,17 +119,13 @@ def evaluation(config: Config) -> list[Side]:
     split = Split(config)
     columns = np.unique(np.linspace(0, split.categories - 1, config.compared).astype(int))
     scores, labels = split.scores(0, columns), split.labels_of(columns)
-    preds, verified = (
-        torch.from_numpy(scores),
-        torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64)),
-    )
+    preds = torch.from_numpy(scores)
+    verified = torch.from_numpy(np.where(labels == 0, -1, labels == 1).astype(np.int64))
     size, whole = f"{split.count:,} × {len(columns):,}", f"{split.count:,} × {split.categories:,}"
     pool = ThreadPoolExecutor(config.threads)
     check(scores, labels, preds, verified, pool)
-    ours, theirs = (
-        partial(verified_precision, scores, labels, pool),
-        partial(torchmetrics_precision, preds),
-    )
+    ours = partial(verified_precision, scores, labels, pool)
+    theirs = partial(torchmetrics_precision, preds)
     everything = (
         split.scores(0),
         split.fill_labels(0, np.empty((split.count, split.categories), np.int8)),
@@ -156,6 +152,14 @@ def evaluation(config: Config) -> list[Side]:
             baseline=True,
         ),
         Side(f"dense, {size}: ours", partial(dense_precision, scores, labels, pool), numpy=True),
+        *whole_sides(split, whole, pool),
+        *shares(config, split),
+    ]
+
+
+def whole_sides(split: Split, whole: str, pool: ThreadPoolExecutor) -> list[Side]:
+    """Both AP on the whole set, whose size is `whole`."""
+    return [
         Side(
             f"mAP and F1@{TOPK[0]}/{TOPK[1]}, {whole}",
             partial(whole_set, split, TOPK, pool),
@@ -164,7 +168,6 @@ def evaluation(config: Config) -> list[Side]:
         ),
         Side(f"mAP alone, {whole}", partial(whole_set, split, (), pool), numpy=True),
         Side(f"dense mAP, {whole}", partial(whole_dense, split, pool), numpy=True),
-        *shares(config, split),
     ]
 
 

@@ -61,20 +61,23 @@ def run(config: Config) -> None:
     )
     path = Path(config.out) / f"{config.what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        path,
-        {
-            "what": config.what,
-            "date": started.isoformat(timespec="seconds"),
-            "machine": machine(device, config.threads),
-            "torch": torch.__version__,
-            "gemm_gflops": rate / 1e9,
-            "load": [load, os.getloadavg()[0]],
-            "settings": vars(config),
-            "sides": rows,
-        },
-    )
+    write_json(path, record(config, started, device, rate, load) | {"sides": rows})
     print("\n".join([f"written to {path}", *kept_lines(config.what)]))
+
+
+def record(
+    config: Config, started: datetime, device: torch.device, rate: float, load: float
+) -> dict:
+    """What a run is written with: the machine, how fast (FLOP/s) and how busy it was, settings."""
+    return {
+        "what": config.what,
+        "date": started.isoformat(timespec="seconds"),
+        "machine": machine(device, config.threads),
+        "torch": torch.__version__,
+        "gemm_gflops": rate / 1e9,
+        "load": [load, os.getloadavg()[0]],
+        "settings": vars(config),
+    }
 
 
 def kept_lines(what: str) -> list[str]:

@@ -5,6 +5,7 @@ bytes, shared memory.
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import datetime
 from importlib.util import find_spec
+from itertools import product
 from multiprocessing import get_context
 from os import sched_getaffinity
 from pathlib import Path
@@ -31,12 +32,6 @@ def run_compiled(config: Config) -> int:
     if find_spec("triton") is None:
         raise UserError("Triton is not installed: pip install triton")
     folder = open_folder(Path(config.out))
-    cases = [
-        (capability, shape, precision)
-        for capability in CAPABILITIES
-        for shape in REAL.shapes
-        for precision in DTYPES
-    ]
     rows: list[dict] = []
     print(header(), flush=True)
     with ProcessPoolExecutor(
@@ -44,24 +39,16 @@ def run_compiled(config: Config) -> int:
         get_context("spawn"),
         max_tasks_per_child=1,  # Triton keeps what it compiled for another card
     ) as pool:
-        running = {pool.submit(compiled_rows, *case): case for case in cases}
+        running = {
+            pool.submit(compiled_rows, *case): case
+            for case in product(CAPABILITIES, REAL.shapes, DTYPES)
+        }
         for done in as_completed(running):
             capability, shape, precision = running[done]
             try:
                 found = done.result()
             except Exception as error:  # of the compiler
-                found = [
-                    {
-                        "capability": capability,
-                        "shape": shape.name,
-                        "precision": precision,
-                        "kernel": "?",
-                        "wrong": (
-                            f"sm_{capability}, {shape.name}, {precision} does not compile:"
-                            f" {sentence(error)}"
-                        ),
-                    }
-                ]
+                found = [refused(capability, shape, precision, error)]
             rows += found
             print("\n".join(line(row) for row in found), flush=True)
     rows.sort(key=lambda row: (row["capability"], row["shape"], row["precision"], row["kernel"]))
@@ -107,6 +94,19 @@ def compiled_rows(capability: int, shape: Shape, precision: str) -> list[dict]:
             )
         rows.append(row)
     return rows
+
+
+def refused(capability: int, shape: Shape, precision: str, error: Exception) -> dict:
+    """The row of what the compiler refused."""
+    return {
+        "capability": capability,
+        "shape": shape.name,
+        "precision": precision,
+        "kernel": "?",
+        "wrong": (
+            f"sm_{capability}, {shape.name}, {precision} does not compile: {sentence(error)}"
+        ),
+    }
 
 
 def header() -> str:

@@ -206,51 +206,49 @@ def outline(shape: str) -> np.ndarray:
             np.arange(corners) * 2 * np.pi / corners + {3: -np.pi / 2, 4: np.pi / 4, 6: 0}[corners]
         )
         return np.stack([np.cos(angle), np.sin(angle)], 1)
-    if shape == "star":
-        angle, radius = (
-            np.arange(10) * np.pi / 5 - np.pi / 2,
-            np.where(np.arange(10) % 2, 0.42, 1.0),
-        )
-        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-    if shape == "heart":
-        x, y = (
-            np.sin(turn) ** 3,
-            (13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn))
-            / 17,
-        )
-        return np.stack([x * 0.95, -y * 0.95], 1)
-    if shape == "cross":
-        a, b = 0.32, 0.95
-        return np.array(
-            [
-                (-a, -b),
-                (a, -b),
-                (a, -a),
-                (b, -a),
-                (b, a),
-                (a, a),
-                (a, b),
-                (-a, b),
-                (-a, a),
-                (-b, a),
-                (-b, -a),
-                (-a, -a),
-            ]
-        )
-    if shape == "moon":
-        outer = np.linspace(0.25 * np.pi, 1.75 * np.pi, 24)
-        inner = np.linspace(1.6 * np.pi, 0.4 * np.pi, 18)
-        rim = np.stack([np.cos(outer), np.sin(outer)], 1)
-        return np.concatenate(
-            [rim, np.stack([0.42 + 0.74 * np.cos(inner), 0.74 * np.sin(inner)], 1)]
-        )
-    if shape == "leaf":
-        side = np.linspace(-1, 1, 16)
-        bulge = 0.48 * (1 - side**2)
-        blade = np.concatenate([np.stack([side, bulge], 1), np.stack([side[::-1], -bulge], 1)])
-        return blade @ np.array([[0.75, -0.66], [0.66, 0.75]])
+    if shape in RIMS:
+        return RIMS[shape](turn)
     radius = 0.72 + 0.28 * np.cos(6 * turn)
     return circle * radius[:, None]
+
+
+def star(turn: np.ndarray) -> np.ndarray:
+    angle = np.arange(10) * np.pi / 5 - np.pi / 2
+    radius = np.where(np.arange(10) % 2, 0.42, 1.0)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+
+
+def heart(turn: np.ndarray) -> np.ndarray:
+    x, y = (
+        np.sin(turn) ** 3,
+        (13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn)) / 17,
+    )
+    return np.stack([x * 0.95, -y * 0.95], 1)
+
+
+def cross(turn: np.ndarray) -> np.ndarray:
+    a, b = 0.32, 0.95
+    right = [(a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b)]
+    left = [(-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+    return np.array([(-a, -b), *right, *left])
+
+
+def moon(turn: np.ndarray) -> np.ndarray:
+    outer = np.linspace(0.25 * np.pi, 1.75 * np.pi, 24)
+    inner = np.linspace(1.6 * np.pi, 0.4 * np.pi, 18)
+    rim = np.stack([np.cos(outer), np.sin(outer)], 1)
+    return np.concatenate([rim, np.stack([0.42 + 0.74 * np.cos(inner), 0.74 * np.sin(inner)], 1)])
+
+
+def leaf(turn: np.ndarray) -> np.ndarray:
+    side = np.linspace(-1, 1, 16)
+    bulge = 0.48 * (1 - side**2)
+    blade = np.concatenate([np.stack([side, bulge], 1), np.stack([side[::-1], -bulge], 1)])
+    return blade @ np.array([[0.75, -0.66], [0.66, 0.75]])
+
+
+RIMS = {"star": star, "heart": heart, "cross": cross, "moon": moon, "leaf": leaf}
+"""Rims that are no change of a circle, from its angles [n], which only some need."""
 
 
 def shape_mask(shape: str, size: int, angle: float) -> Image.Image:

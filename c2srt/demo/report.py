@@ -47,29 +47,12 @@ def report(config, walk, tables: dict[str, Table]) -> str:
         trials(config.seeds, config.seeds),
     )
     test = measure.load_split(place.shards(), Path(place.root), "test")
-    values, captions = untrained(config, test, GRAPHS in tables), {}
+    values = untrained(config, test, GRAPHS in tables)
     for row in trained_rows(tables):
         values[row.run] = {
             trial: trained(place.trial(row.run, trial), test, topk) for trial in every
         }
-    texts: list[str] = []
-    record: dict[str, list[dict[str, float]]] = {}
-    for name, chosen in tables.items():
-        rows = {
-            row.name: values[row.run or row.untrained]
-            for row in chosen.rows
-            if row.run or row.untrained in values
-        }
-        if name == GRAPHS:
-            rows[NEIGHBOURS] = values[NEIGHBOURS]
-        texts.append(table.markdown(chosen.caption, rows, config.topk))
-        captions[name] = {"caption": chosen.caption, "rows": list(rows)}
-        record |= {
-            row: [
-                {"clip": clip, "seed": seed, **figures} for (clip, seed), figures in of_row.items()
-            ]
-            for row, of_row in rows.items()
-        }
+    texts, captions, record = tabulated(config, tables, values)
     text = "\n\n".join([*texts, table.notes(len(every))])
     write_text(out / "table.md", text + "\n")
     write_json(
@@ -90,6 +73,32 @@ def report(config, walk, tables: dict[str, Table]) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place.work / "mlflow.db")
     print(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
     return what_next(place, place.trial(shown.run, (0, 0)), test)
+
+
+def tabulated(
+    config, tables: dict[str, Table], values: dict[str, Trials]
+) -> tuple[list[str], dict[str, dict], dict[str, list[dict[str, float]]]]:
+    """Of every table its text, its caption with the names of its rows, and each row's figures."""
+    texts: list[str] = []
+    captions: dict[str, dict] = {}
+    record: dict[str, list[dict[str, float]]] = {}
+    for name, chosen in tables.items():
+        rows = {
+            row.name: values[row.run or row.untrained]
+            for row in chosen.rows
+            if row.run or row.untrained in values
+        }
+        if name == GRAPHS:
+            rows[NEIGHBOURS] = values[NEIGHBOURS]
+        texts.append(table.markdown(chosen.caption, rows, config.topk))
+        captions[name] = {"caption": chosen.caption, "rows": list(rows)}
+        record |= {
+            row: [
+                {"clip": clip, "seed": seed, **figures} for (clip, seed), figures in of_row.items()
+            ]
+            for row, of_row in rows.items()
+        }
+    return texts, captions, record
 
 
 def what_next(place: Place, run: Path, test) -> str:

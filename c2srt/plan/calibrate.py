@@ -79,7 +79,7 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
     few, many = measured.images
     threads = worker_threads(cluster.cores, 1, config.loader_workers) if cluster.kind == CPU else 1
     rate = gemm_flops(shape, many) / seconds["gemm"]
-    found = replace(
+    rates = replace(
         cluster,
         tflops=cluster.tflops | {config.precision: rate / threads / 1e12},
         bandwidth_gb_s=2 * COPY_BYTES / seconds["copy"] / 1e9,
@@ -89,9 +89,21 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
         step_overhead_ms=0,
         decode_images_s=DECODED / seconds["decode"],
     )
+    found = with_efficiencies(measured, rates, sizes)
+    predicted = step_seconds(replace(config, batch=many, micro_batch=many), shape, found, sizes)
+    found = replace(found, step_overhead_ms=1e3 * max(0.0, seconds[STEP] - predicted))
+    return {name: getattr(found, name) for name in MEASURED} | {
+        "tflops": {config.precision: found.rate(config.precision) / 1e12}
+    }
+
+
+def with_efficiencies(measured: Measured, rates: Cluster, sizes: Sizes) -> Cluster:
+    """`rates`, whose efficiencies are 1, with those of ViT, ISR and IST and their fixed times."""
+    config, shape, seconds = measured.config, measured.outline, measured.seconds
+    few, many = measured.images
     both = replace(config, model=replace(config.model, isr=True, ist=True))
     ideal = {
-        count: ideal_seconds(replace(both, batch=count, micro_batch=count), shape, found, sizes)
+        count: ideal_seconds(replace(both, batch=count, micro_batch=count), shape, rates, sizes)
         for count in (few, many)
     }
     vit, vit_fixed = slope(
@@ -105,8 +117,8 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
         for count in (few, many)
     }
     ist, ist_fixed = slope(rest, "ist", few, many, {count: ideal[count]["IST"] for count in ideal})
-    found = replace(
-        found,
+    return replace(
+        rates,
         vit_efficiency=1 / vit,
         isr_efficiency=1 / isr,
         ist_efficiency=1 / ist,
@@ -114,11 +126,6 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
         isr_overhead_ms=1e3 * isr_fixed,
         ist_overhead_ms=1e3 * ist_fixed,
     )
-    predicted = step_seconds(replace(config, batch=many, micro_batch=many), shape, found, sizes)
-    found = replace(found, step_overhead_ms=1e3 * max(0.0, seconds[STEP] - predicted))
-    return {name: getattr(found, name) for name in MEASURED} | {
-        "tflops": {config.precision: found.rate(config.precision) / 1e12}
-    }
 
 
 def ideal_seconds(

@@ -56,60 +56,65 @@ def families(config, folder: Path) -> list[Family]:
     folders: dict[str, Any] = {
         name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")
     }
-    small = ModelConfig(heads=4, trainable_blocks=None, score_scale=16.0)
-    miniature = Training(
-        **folders,
-        clip=ClipConfig(str(folder / "model.json"), "random"),
-        model=small,
-        views=ViewConfig(count=0),
-        workers=1,
-        loader_workers=0,
-        batch=32,
-        micro_batch=16,
-        lr=1e-4,
-    )
-    large = Training(
-        **folders,
-        clip=ClipConfig("ViT-B-16", "random"),
-        model=ModelConfig(),
-        workers=1,
-        loader_workers=0,
-        batch=4,
-        micro_batch=4,
-        lr=1e-4,
-    )
     loaders = {} if config.clock == "cpu" else {"a loader process": {"loader_workers": 1}}
-    return [
-        Family(
-            "miniature",
-            miniature,
-            Sizes(train=6000, seen=286, unseen=66, packed_bytes=2100, short_side=64),
-            {
-                "16 × 2": {},
-                "without ISR": {"model": replace(small, isr=False)},
-                "without IST": {"model": replace(small, ist=False)},
-                "neither": {"model": replace(small, isr=False, ist=False)},
-                "8 × 4": {"micro_batch": 8},
-                "32 × 1": {"micro_batch": 32},
-                "two blocks train": {"model": replace(small, trainable_blocks=2)},
-                "2 workers": {"workers": 2},
-                **loaders,
-            },
+    return [miniature(folders, folder, loaders), vit_b16(folders)]
+
+
+def miniature(folders: dict[str, Any], folder: Path, loaders: dict[str, dict]) -> Family:
+    """With `loaders` as further cases."""
+    small = ModelConfig(heads=4, trainable_blocks=None, score_scale=16.0)
+    return Family(
+        "miniature",
+        Training(
+            **folders,
+            clip=ClipConfig(str(folder / "model.json"), "random"),
+            model=small,
+            views=ViewConfig(count=0),
+            workers=1,
+            loader_workers=0,
+            batch=32,
+            micro_batch=16,
+            lr=1e-4,
         ),
-        Family(
-            "ViT-B/16",
-            large,
-            Sizes(train=9_011_219, seen=7186, unseen=400, packed_bytes=21000, short_side=256),
-            {
-                "4 × 1": {},
-                "without ISR": {"model": replace(large.model, isr=False)},
-                "without IST": {"model": replace(large.model, ist=False)},
-                "1 × 4": {"micro_batch": 1},
-                "all blocks train": {"model": replace(large.model, trainable_blocks=None)},
-                "2 workers": {"workers": 2},
-            },
+        Sizes(train=6000, seen=286, unseen=66, packed_bytes=2100, short_side=64),
+        {
+            "16 × 2": {},
+            "without ISR": {"model": replace(small, isr=False)},
+            "without IST": {"model": replace(small, ist=False)},
+            "neither": {"model": replace(small, isr=False, ist=False)},
+            "8 × 4": {"micro_batch": 8},
+            "32 × 1": {"micro_batch": 32},
+            "two blocks train": {"model": replace(small, trainable_blocks=2)},
+            "2 workers": {"workers": 2},
+            **loaders,
+        },
+    )
+
+
+def vit_b16(folders: dict[str, Any]) -> Family:
+    large = ModelConfig()
+    return Family(
+        "ViT-B/16",
+        Training(
+            **folders,
+            clip=ClipConfig("ViT-B-16", "random"),
+            model=large,
+            workers=1,
+            loader_workers=0,
+            batch=4,
+            micro_batch=4,
+            lr=1e-4,
         ),
-    ]
+        Sizes(train=9_011_219, seen=7186, unseen=400, packed_bytes=21000, short_side=256),
+        {
+            "4 × 1": {},
+            "without ISR": {"model": replace(large, isr=False)},
+            "without IST": {"model": replace(large, ist=False)},
+            "1 × 4": {"micro_batch": 1},
+            "all blocks train": {"model": replace(large, trainable_blocks=None)},
+            "2 workers": {"workers": 2},
+        },
+    )
 
 
 def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]:

@@ -199,7 +199,34 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
     """Several numbers of GPUs as a Markdown table."""
     one = plans[0]
     unit = "workers" if one.cluster.kind == CPU else "GPUs"
-    names = [
+    names = columns(unit)
+    head = (
+        f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch"
+        f" {one.config.batch}, {one.config.precision}, ZeRO {one.config.zero},"
+        f" {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:"
+    )
+    lines = [
+        head,
+        "",
+        "| " + " | ".join(names) + " |",
+        "|" + "---|" * len(names),
+        *["| " + " | ".join(cells(plan)) + " |" for plan in plans],
+        "",
+        *hardly_faster(plans, unit),
+    ]
+    lines += [
+        f"- {plan.devices:,} {unit}: {line}"
+        for plan in plans
+        if not plan.memory.fits
+        for line in verdict(plan)
+    ]
+    disk = ", ".join(f"{name} {size(value)}" for name, value in one.disk.items())
+    return [*lines, f"- Disk: {disk}.", *assumptions(one, config, source)]
+
+
+def columns(unit: str) -> list[str]:
+    """The names over what `cells` says."""
+    return [
         unit,
         "nodes",
         "images a worker at once × accumulated",
@@ -215,57 +242,38 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
         "shard job, h",
         "teacher job, h",
     ]
-    rows = [
-        [
-            f"{plan.devices:,}",
-            f"{plan.nodes}",
-            f"{plan.config.deal.micro_batch} × {plan.config.deal.accumulation}",
-            (
-                size(plan.memory.total)
-                if plan.memory.fits
-                else f"**{size(plan.memory.total)}: does not fit**"
-            ),
-            seconds(plan.speed.step),
-            f"{plan.speed.images_s:,.0f}",
-            f"{plan.speed.images_s / plan.config.workers:,.0f}",
-            f"{plan.speed.parts['gradient sync'] / plan.speed.step:.1%}",
-            f"{plan.speed.waiting / plan.speed.step:.0%}",
-            f"{plan.loader_cores:.1f}",
-            f"{plan.seconds / 3600:,.2f}",
-            f"{plan.devices * plan.seconds / 3600:,.1f}",
-            f"{plan.shard_seconds / 3600:,.2f}",
-            f"{plan.teacher_seconds / 3600:,.2f}",
-        ]
-        for plan in plans
+
+
+def cells(plan: Estimate) -> list[str]:
+    """One number of GPUs, a row of the table."""
+    memory = size(plan.memory.total)
+    return [
+        f"{plan.devices:,}",
+        f"{plan.nodes}",
+        f"{plan.config.deal.micro_batch} × {plan.config.deal.accumulation}",
+        memory if plan.memory.fits else f"**{memory}: does not fit**",
+        seconds(plan.speed.step),
+        f"{plan.speed.images_s:,.0f}",
+        f"{plan.speed.images_s / plan.config.workers:,.0f}",
+        f"{plan.speed.parts['gradient sync'] / plan.speed.step:.1%}",
+        f"{plan.speed.waiting / plan.speed.step:.0%}",
+        f"{plan.loader_cores:.1f}",
+        f"{plan.seconds / 3600:,.2f}",
+        f"{plan.devices * plan.seconds / 3600:,.1f}",
+        f"{plan.shard_seconds / 3600:,.2f}",
+        f"{plan.teacher_seconds / 3600:,.2f}",
     ]
-    head = (
-        f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch"
-        f" {one.config.batch}, {one.config.precision}, ZeRO {one.config.zero},"
-        f" {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:"
-    )
-    lines = [
-        head,
-        "",
-        "| " + " | ".join(names) + " |",
-        "|" + "---|" * len(names),
-        *["| " + " | ".join(row) + " |" for row in rows],
-        "",
+
+
+def hardly_faster(plans: list[Estimate], unit: str) -> list[str]:
+    """A line for every number of GPUs that gains little on the one before."""
+    return [
+        f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few"
+        f" images at once ({after.config.deal.micro_batch}) each waits for launches. Take a"
+        " larger batch or fewer of them."
+        for before, after in pairwise(plans)
+        if after.speed.images_s < 1.1 * before.speed.images_s
     ]
-    for before, after in pairwise(plans):
-        if after.speed.images_s < 1.1 * before.speed.images_s:
-            lines.append(
-                f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few"
-                f" images at once ({after.config.deal.micro_batch}) each waits for launches. Take a"
-                " larger batch or fewer of them."
-            )
-    lines += [
-        f"- {plan.devices:,} {unit}: {line}"
-        for plan in plans
-        if not plan.memory.fits
-        for line in verdict(plan)
-    ]
-    disk = ", ".join(f"{name} {size(value)}" for name, value in one.disk.items())
-    return [*lines, f"- Disk: {disk}.", *assumptions(one, config, source)]
 
 
 def assumptions(plan: Estimate, config: Config, source: str) -> list[str]:

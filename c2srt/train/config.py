@@ -194,6 +194,23 @@ class Config:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         check_combination(self.precision, self.zero, self.offload)
+        self.check_bounds()
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise UserError(
+                f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null"
+                " for all of them"
+            )
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
+        if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:
+            raise UserError(
+                f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in"
+                " [0, 1)"
+            )
+        _ = self.deal  # refuses more workers than images of a batch at once
+
+    def check_bounds(self) -> None:
+        """Raises UserError if a number is below the least that it can be."""
         for name in (
             "workers",
             "epochs",
@@ -222,19 +239,6 @@ class Config:
         for name in ("cpus_per_worker", "collective_timeout"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}={getattr(self, name)} must be above 0")
-        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
-            raise UserError(
-                f"min_workers={self.min_workers} must be from 1 to workers={self.workers}, or null"
-                " for all of them"
-            )
-        if self.steps is not None and self.steps < 1:
-            raise UserError(f"steps={self.steps} must be at least 1, or null for whole epochs")
-        if not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1:
-            raise UserError(
-                f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in"
-                " [0, 1)"
-            )
-        _ = self.deal  # refuses more workers than images of a batch at once
 
     @property
     def deal(self) -> Deal:

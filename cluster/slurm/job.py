@@ -52,16 +52,21 @@ def run_job(
                     f" {signal_name(stopped_by)}"
                 )
                 return Outcome(REQUEUE, late, again=True)
-            for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
-                told.add(name)
-                say(
-                    f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will"
-                    " start the job again"
-                )
+            tell_silent(cluster, told)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def tell_silent(cluster: Cluster | None, told: set[str]) -> None:
+    """Says which nodes have been silent for long, each once: `told` are those that were named."""
+    for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
+        told.add(name)
+        say(
+            f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will"
+            " start the job again"
+        )
 
 
 def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outcome:

@@ -26,12 +26,7 @@ def draw(relations: Relations) -> Figure:
         if any(value is not None for value in values)
     ]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.36 * len(rows) + 0.5))
-    values = np.full((len(rows), most + len(extra)), np.nan)
-    for place, row in enumerate(rows):
-        values[place, : len(row.neighbours)] = row.weights
-        values[place, most:] = [
-            np.nan if value is None else value for value in (getattr(row, title) for title in extra)
-        ]
+    values = weights_of(rows, most, extra)
     picture = axis.pcolormesh(
         values, cmap=SCALE, vmin=0, vmax=np.nanmax(values), edgecolors="white", linewidth=1.2
     )
@@ -61,6 +56,19 @@ def draw(relations: Relations) -> Figure:
         f" 1.{' Neighbours are those of an oracle graph.' if relations.oracle else ''}",
     )
     return figure
+
+
+def weights_of(rows: list[Row], most: int, extra: list[str]) -> np.ndarray:
+    """The weights [rows, most + extra]: of the neighbours, then of the columns apart; NaN where
+    there is none.
+    """
+    values = np.full((len(rows), most + len(extra)), np.nan)
+    for place, row in enumerate(rows):
+        values[place, : len(row.neighbours)] = row.weights
+        values[place, most:] = [
+            np.nan if value is None else value for value in (getattr(row, title) for title in extra)
+        ]
+    return values
 
 
 def write_row(
