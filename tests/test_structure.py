@@ -4,6 +4,7 @@ must hold.
 
 import ast
 import re
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
             assert not any(name.startswith("torch.distributed") for name in names), path
 
 
-# --- the shape: no circle of files nor of rooms, no arrow up, short lines
+# --- the shape: no circle of files nor of rooms, no arrow up; short lines, functions and files
 
 
 def module_of(path: str) -> str:
@@ -146,6 +147,68 @@ def test_no_line_is_over_100_characters():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if len(line) > 100
     ]
+
+
+def body_lines(source: str) -> dict[str, int]:
+    """Lines of every function by `line name`: from its first statement after the docstring to its
+    end, so without decorators, signature and docstring. What lies in a function counts in both; one
+    that has nothing but a docstring is left out.
+    """
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            statements = node.body[ast.get_docstring(node) is not None :]
+            if statements:
+                first, last = statements[0], statements[-1]
+                start = min(
+                    [first.lineno, *(d.lineno for d in getattr(first, "decorator_list", []))]
+                )
+                found[f"{node.lineno} {node.name}"] = last.end_lineno - start + 1
+    return found
+
+
+BODIES = {
+    f"{path}:{name}": lines
+    for path in IMPORTS
+    for name, lines in body_lines((ROOT / path).read_text(encoding="utf-8")).items()
+}
+
+
+def test_the_lines_of_a_function_are_those_of_its_body():
+    source = """
+def outer(
+    a,
+    b,
+):
+    '''Two
+    lines.
+    '''
+    # why
+
+    @cache
+    def inner():
+        return (
+            a
+        )
+
+    return inner
+
+async def protocol(): '''Says what it does.'''
+"""
+    assert body_lines(source) == {"2 outer": 7, "12 inner": 3}
+
+
+def test_no_function_is_over_40_lines():
+    assert not {place: lines for place, lines in BODIES.items() if lines > 40}
+
+
+def test_the_median_function_has_at_most_8_lines():
+    assert statistics.median(BODIES.values()) <= 8
+
+
+def test_no_file_is_over_400_lines():
+    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in IMPORTS}
+    assert not {path: count for path, count in lines.items() if count > 400}
 
 
 # --- text and paths: UTF-8 whatever the locale, and a name is never a pattern
