@@ -12,19 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, cast
 
 from ray.exceptions import RayActorError, RayError
-from ray.train import (
-    ControllerError,
-    FailureConfig,
-    LoggingConfig,
-    RunConfig,
-    ScalingConfig,
-    TrainingFailedError,
-    WorkerGroupError,
-)
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchConfig
 
 from c2srt.errors import AGAIN, LoaderFailed, UserError
 from c2srt.hints import as_here
@@ -35,6 +27,13 @@ from cluster.lock import wait_for_earlier_ranks
 from cluster.rank import LOG, RAY_FOLDER, train_worker
 from cluster.ray_private import train_timeouts
 from cluster.session import give_back_places, living_nodes, room_for
+
+if TYPE_CHECKING:  # ray.train chooses between its two versions as it is imported
+    from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
+else:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
 
 NO_PLACE, NO_SIGN = train_timeouts()
 FAILURES = "failures.jsonl"
@@ -138,7 +137,7 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
     return Trainer(
         as_here(work),
         train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
-        torch_config=TorchConfig(timeout_s=config.collective_timeout),
+        torch_config=TorchConfig(timeout_s=cast(int, config.collective_timeout)),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
         ),

@@ -28,7 +28,7 @@ def named() -> Iterator[None]:
 with named():
     from ray._private import ray_constants, services
     from ray._private.services import get_ray_address_from_environment
-    from ray._raylet import (
+    from ray._raylet import (  # type: ignore[attr-defined]  # Ray's own stub lacks them
         DASHBOARD_AGENT_LISTEN_PORT_NAME,
         METRICS_AGENT_PORT_NAME,
         METRICS_EXPORT_PORT_NAME,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psutil
 
@@ -139,7 +139,7 @@ def start_local(cpus: int, folder: Path) -> None:
                     num_cpus=cpus,
                     include_dashboard=False,
                     log_to_driver=True,
-                    logging_level="warning",
+                    logging_level=logging.WARNING,
                     _temp_dir=str(folder),
                 )
             return
@@ -208,7 +208,7 @@ class RayExecutor:
 
     def share(self, value: T) -> Callable[[], T]:
         """The value lies in Ray's object store, once a node."""
-        return partial(ray.get, ray.put(value))
+        return cast(Callable[[], T], partial(ray.get, ray.put(value)))
 
 
 def even_share(workers: int) -> float:
@@ -233,7 +233,7 @@ def run_tasks(
     other exception raised by `function` ends the run (UserError as it is, anything else as
     ray.exceptions.RayTaskError), once: no item is ever dropped in silence.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": gpus_per_worker,
         "max_retries": retries,

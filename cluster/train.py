@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from c2srt.files import remove_leftovers
 from c2srt.hints import Command
@@ -65,7 +66,7 @@ def absolute(config: Config) -> Config:
     names = ["shards", "text", "relations", "work", "out"] + (
         ["teacher"] if config.uses_teacher else []
     )
-    folders = {name: str(Path(getattr(config, name)).absolute()) for name in names}
+    folders: dict[str, Any] = {name: str(Path(getattr(config, name)).absolute()) for name in names}
     clip = replace(
         config.clip,
         **{

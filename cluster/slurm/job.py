@@ -22,13 +22,15 @@ def run_job(
     threading.Thread(
         target=lambda: events.put(("job", ["ended", str(process.wait())])), daemon=True
     ).start()
-    stopped_by, deadline, told = None, float("inf"), set()
+    stopped_by: int | None = None
+    deadline, told = float("inf"), set[str]()
     try:
         while True:
             source, words = next_event(events, 1)
             if source == "job":
                 return judge(int(words[1]), stopped_by, cluster)
             if words[:1] == ["ended"]:
+                assert cluster is not None, "only its nodes say so"
                 return Outcome(
                     REQUEUE,
                     f"Ray on {source} ended with {' '.join(words[1:])} (more in {cluster.logs}/)",
@@ -46,11 +48,9 @@ def run_job(
                     f" {site.save_seconds:.0f} s"
                 )
                 process.send_signal(stopped_by)
-            if time.monotonic() > deadline:
-                late = (
-                    f"the job had not left {site.save_seconds:.0f} s after"
-                    f" {signal_name(stopped_by)}"
-                )
+            if stopped_by is not None and time.monotonic() > deadline:
+                last = signal_name(stopped_by)
+                late = f"the job had not left {site.save_seconds:.0f} s after {last}"
                 return Outcome(REQUEUE, late, again=True)
             tell_silent(cluster, told)
     finally:

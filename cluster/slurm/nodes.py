@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import IO, cast
 
 from cluster.launch_node import BEAT_SECONDS, job_state, kill_descendants
 from cluster.slurm.site import (
@@ -94,7 +95,7 @@ class Cluster:
 
     def listen(self) -> None:
         """Turns the nodes' lines into events, in a thread."""
-        for line in self.srun.stdout:
+        for line in cast(IO[str], self.srun.stdout):
             source, _, words = line.strip().partition(" ")
             if source in self.nodes:
                 self.nodes[source].heard = time.monotonic()
@@ -139,6 +140,7 @@ class Cluster:
                     NOT_STARTED,
                     f"Ray on {source} ended with {' '.join(words[1:])} (more in {self.logs}/)",
                 )
+        return None
 
     def greet(self, node: Node, words: list[str]) -> None:
         """Notes what a node has; once the head's address is known, all of them are told to
@@ -159,8 +161,9 @@ class Cluster:
 
     def tell(self, line: str) -> None:
         try:
-            self.srun.stdin.write(line + "\n")
-            self.srun.stdin.flush()
+            orders = cast(IO[str], self.srun.stdin)
+            orders.write(line + "\n")
+            orders.flush()
         except BrokenPipeError:
             pass  # its end is an event of its own
 
@@ -172,7 +175,7 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         begun = time.monotonic()
         with suppress(BrokenPipeError):
-            self.srun.stdin.close()
+            cast(IO[str], self.srun.stdin).close()
         try:
             self.srun.wait(20)
         except subprocess.TimeoutExpired:
