@@ -77,6 +77,7 @@ VERBS = (
     "export",
     "demo",
 )
+SMALL = ("acceptance", "index", "settings", "vocabulary")
 RUNS = (
     "mlflow.db",
     "run.json",
@@ -87,6 +88,8 @@ RUNS = (
     "loss.png",
 )
 """Files that tell when things happened, or how long they took."""
+ANEW = ("w/export/", *(f"w/shards/{name}.json" for name in SMALL))
+"""What `export` and `shard` write again each time, with the same content."""
 MEASURED = ("data_wait_share", "images_per_s", "peak_rss_mib")
 """What the record of a checkpoint says of the machine."""
 
@@ -192,7 +195,11 @@ def differences(before: dict[str, object], after: dict[str, object], what: str) 
 
 
 def times(folder: Path) -> dict[str, object]:
-    return {name: (folder / name).stat().st_mtime_ns for name in made(folder)}
+    """When each file was written; of what a command writes at each start, its content."""
+    return {
+        name: content if name.startswith(ANEW) else (folder / name).stat().st_mtime_ns
+        for name, content in made(folder).items()
+    }
 
 
 def main(commit: str, place: str) -> int:
