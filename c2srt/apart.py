@@ -147,11 +147,11 @@ def main(function: str, cpu_s: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     module, _, name = function.partition(":")
     called = getattr(importlib.import_module(module), name)
-    send(answers, "ready")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, BrokenPipeError):  # whoever started it may be gone by now
+        send(answers, "ready")
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
         while True:
             arguments: Any = receive(calls)
             limit_cpu(cpu_s)

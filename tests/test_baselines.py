@@ -691,7 +691,7 @@ def test_prompt_tuning_takes_mkt_and_refuses_the_others(exports):
     """The gradient that `c2srt tune` follows lowers the loss."""
     exported = load_export(exports / "mkt")
     assert tune.template_of(tuning(exports), exported) == TEMPLATE
-    loader = tuning(exports).loader(32)
+    loader = tune.loader_config(tuning(exports), 32)
     images = next(
         iter(
             train_batches(loader, load_index(exports / "shards"), exported.vocabulary, stop_step=1)

@@ -99,9 +99,9 @@ def test_a_verb_s_yaml_holds_groups_and_what_it_sets_otherwise(path):
 
 @pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
 def test_a_schedule_holds_what_differs_from_the_defaults(data):
-    text = files("configs").joinpath(f"schedule/{data}.yaml").read_text(encoding="utf-8")
+    text = files("configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
     known = leaves(OmegaConf.create(defaults(Config)))
-    own = leaves(OmegaConf.create(yaml.safe_load(text)))
+    own = leaves(OmegaConf.create(yaml.safe_load(text)["schedule"]))
     assert own and {name: value for name, value in own.items() if known[name] == value} == {}
 
 

@@ -27,7 +27,7 @@ from c2srt.model.plan import Plan
 from c2srt.model.text_gradient import text_gradient
 from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
-from c2srt.tune import Config, loss_and_gradient, run
+from c2srt.tune import Config, loader_config, loss_and_gradient, run
 from c2srt.view_config import ViewConfig
 from c2srt.vocabulary import Vocabulary
 from tests.shard_folder import make_shards, make_vocabulary
@@ -267,7 +267,7 @@ def tuned(work):
 
 def loss_of(exported, work) -> float:
     """The mean ranking loss over the training images."""
-    loader = settings(work).loader(exported.clip.image_size)
+    loader = loader_config(settings(work), exported.clip.image_size)
     batches = list(
         train_batches(loader, load_index(work / "shards"), exported.vocabulary, stop_step=1)
     )
@@ -285,7 +285,7 @@ def test_the_loss_falls_and_is_the_model_s_own(work, tuned):
 
 def first_loss(exported, work) -> float:
     """What training's own forward says of the first update's images."""
-    loader = settings(work).loader(exported.clip.image_size)
+    loader = loader_config(settings(work), exported.clip.image_size)
     batches, exported.model.loss = (
         train_batches(loader, load_index(work / "shards"), exported.vocabulary, stop_step=1),
         SUM,
