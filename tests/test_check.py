@@ -33,8 +33,8 @@ PLANTED = {
             "    weights = 1.01 * weights / tl.sum(weights, 1)[:, None]\n",
         )
     ],
+    "gat_kernels.py": [("total / norm[:, :, None]", "1.01 * total / norm[:, :, None]")],
     "gat.py": [
-        ("total / norm[:, :, None]", "1.01 * total / norm[:, :, None]"),
         (
             "    return grad_target, partials.sum(0), grad_logit",
             "    return grad_target, 1.01 * partials.sum(0), grad_logit",

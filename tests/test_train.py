@@ -115,7 +115,7 @@ def test_sharded_stages_export_every_parameter_and_frozen_ones_exactly(case, tra
         for name in ("whole", f"zero-{zero}")
     )
     assert set(whole) == set(sharded)
-    clip = load_clip(case.clip).model.state_dict()
+    clip = load_clip(case.clip).state_dict()
     frozen = [
         name
         for name in clip
