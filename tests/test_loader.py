@@ -240,9 +240,10 @@ def test_a_dead_worker_is_an_error_not_a_hang(index):
 
 
 def test_a_stopped_worker_is_an_error_not_a_hang(index):
+    others = multiprocessing.active_children()  # of tests before
     batches = train_batches(replace(CONFIG, workers=2, patience=3), index, VOCABULARY)
     next(batches)
-    stopped = multiprocessing.active_children()[0]
+    stopped = next(child for child in multiprocessing.active_children() if child not in others)
     os.kill(stopped.pid, signal.SIGSTOP)
     with pytest.raises(
         LoaderFailed,
@@ -251,7 +252,7 @@ def test_a_stopped_worker_is_an_error_not_a_hang(index):
         for _ in range(100):
             next(batches)
     wait_until(
-        lambda: not multiprocessing.active_children(),
+        lambda: stopped not in multiprocessing.active_children(),
         "the end of the stopped one, which was killed",
     )
 
