@@ -26,22 +26,9 @@ from sharding.config import DataConfig
 from sharding.counts import acceptance
 from sharding.openimages import OpenImages
 from sharding.raw_files import find_root
+from tests.raw_images import HEADER
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-HEADER = [
-    "ImageID",
-    "Subset",
-    "OriginalURL",
-    "OriginalLandingURL",
-    "License",
-    "AuthorProfileURL",
-    "Author",
-    "Title",
-    "OriginalSize",
-    "OriginalMD5",
-    "Thumbnail300KURL",
-    "Rotation",
-]
 A, B, C, D = "00000000000000aa", "7fffffffffffffff", "8000000000000000", "ffffffffffffffff"
 NAMES = {"/m/cat": "Cat", "/m/dog": "Dog, or hound", "/g/11fox": "Fox"}
 IDS, MIDS = st.sampled_from([A, B, C, D]), st.sampled_from(list(NAMES))

@@ -23,6 +23,7 @@ from c2srt.vocabulary import load_vocabulary
 from sharding.annotations import write_inputs
 from sharding.audit import AuditTask, audit_shard, plan_audit
 from sharding.raw_files import find_root
+from tests.raw_images import HEADER
 
 IMAGES = 7
 IDS = [f"{(2 * n + 1) * 2**60:016x}" for n in range(IMAGES)]
@@ -41,26 +42,12 @@ def write_raw(root: Path) -> None:
     write_csv(root / "2018_04/class-descriptions.csv", [(mid, mid[3:]) for mid in MIDS])
     (root / "2018_04/classes-seen.txt").write_text("/m/cat\n/m/dog\n")
     (root / "2018_04/classes-unseen.txt").write_text("/m/owl\n")
-    header = [
-        "ImageID",
-        "Subset",
-        "OriginalURL",
-        "OriginalLandingURL",
-        "License",
-        "AuthorProfileURL",
-        "Author",
-        "Title",
-        "OriginalSize",
-        "OriginalMD5",
-        "Thumbnail300KURL",
-        "Rotation",
-    ]
     for split in ("train", "test"):
         rows = [
             (name, split, "", "", "CC BY", "", "Ann", f"Title\n{n}", "", "", "", "")
             for n, name in enumerate(IDS)
         ]
-        write_csv(root / "2018_04" / split / "images.csv", [header, *rows])
+        write_csv(root / "2018_04" / split / "images.csv", [HEADER, *rows])
         labels = [
             (name, "verification", mid, (n + column) % 2)
             for n, name in enumerate(IDS)
