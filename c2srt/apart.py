@@ -22,9 +22,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
-from pathlib import Path
 from typing import Any
 
+from c2srt.children import give_way, python_path
 from c2srt.errors import UserError
 from c2srt.pictures import Rejected
 from c2srt.pipes import receive, send, widen
@@ -38,7 +38,6 @@ LARGE = 128 << 20
 """Bytes of memory beyond which what is free is given back after a call; without a picture it is
 half of it.
 """
-ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -92,7 +91,6 @@ class Apart:
         """
         if self.process is None or self.process.poll() is not None:
             self.end()
-            path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
             try:
                 self.process = process = subprocess.Popen(
                     self.command,
@@ -100,7 +98,7 @@ class Apart:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     process_group=0,
-                    env=os.environ | ONE_THREAD | {"PYTHONPATH": path},
+                    env=os.environ | ONE_THREAD | {"PYTHONPATH": python_path()},
                 )
                 calls, answers = pipes_of(process)
                 widen(calls)
@@ -143,8 +141,7 @@ def main(function: str, cpu_s: int) -> None:
     widen(answers)
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # whoever must go for want of memory, this process shall
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    give_way()
     module, _, name = function.partition(":")
     called = getattr(importlib.import_module(module), name)
     with suppress(EOFError, BrokenPipeError):  # whoever started it may be gone by now

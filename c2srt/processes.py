@@ -21,10 +21,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
+from c2srt.children import give_way, python_path
 from c2srt.errors import LoaderFailed, UserError
 from c2srt.hints import RUNNING, running
 from c2srt.pipes import receive, send, widen
@@ -37,7 +37,6 @@ DIED = (
     "a worker process died, and so did those that tried again (killed from outside, or out of"
     " memory): run the same command to go on, with fewer workers=… if memory is short"
 )
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class Worker:
                 bufsize=0,
                 pass_fds=theirs,
                 process_group=0,
-                env=self.environment | {"PYTHONPATH": os.pathsep.join(path_of_ours())},
+                env=self.environment | {"PYTHONPATH": python_path()},
             )
         except OSError as error:
             raise UserError(
@@ -203,10 +202,6 @@ class Worker:
             pipe.close()
         process.kill()
         return process.wait()
-
-
-def path_of_ours() -> list[str]:
-    return [path for path in (os.environ.get("PYTHONPATH"), str(ROOT)) if path]
 
 
 def cause_of(status: int | None) -> str:
@@ -258,8 +253,7 @@ def main(reading: int, writing: int) -> None:
     calls, answers = FileIO(reading, "rb"), FileIO(writing, "wb")
     widen(answers)
     threading.Thread(target=end_with_command, daemon=True).start()
-    with suppress(OSError):  # whoever must go for want of memory, this process shall
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    give_way()
     job: Job | None = None
     with suppress(EOFError, BrokenPipeError):
         sys.path[:] = cast("list[str]", receive(calls))

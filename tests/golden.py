@@ -202,6 +202,14 @@ def times(folder: Path) -> dict[str, object]:
     }
 
 
+def write_tree(commit: str, folder: Path) -> None:
+    """The files of a commit. Raises CalledProcessError if there is no such commit."""
+    command = ["git", "archive", commit]
+    content = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.extractall(folder, filter="data")
+
+
 def main(commit: str, place: str) -> int:
     folder = Path(place).resolve()
     old, start, before, after, used = (
@@ -211,11 +219,7 @@ def main(commit: str, place: str) -> int:
         for one in (old, start):
             shutil.rmtree(one, ignore_errors=True)
             one.mkdir(parents=True)
-        content = subprocess.run(
-            ["git", "archive", commit], cwd=ROOT, check=True, capture_output=True
-        ).stdout
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(old, filter="data")
+        write_tree(commit, old)
         (start / "draw.py").write_text(DRAW)
         run(old, start, ["draw.py"])
         walk(old, before, start)

@@ -5,13 +5,13 @@
 prints what is gone and what is new. Exit status 1 if anything is gone.
 """
 
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
+
+from tests.golden import write_tree
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,10 +41,7 @@ def ids(tree: Path) -> set[str]:
 
 def main(commit: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        command = ["git", "archive", commit]
-        content = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(folder, filter="data")
+        write_tree(commit, Path(folder))
         before = ids(Path(folder))
     after = ids(ROOT)
     for what, names in (("gone", before - after), ("new", after - before)):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from c2srt.artefact import remove_unfinished, tidy, unfinished, vouched, writing
+from c2srt.artefact import is_current, remove_unfinished, tidy, unfinished, writing
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.config import PROTOCOLS, Config
@@ -102,8 +102,8 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) ->
 def current(out: Path, key: str) -> dict | None:
     """The results in `out` if they are whole and have this key."""
     with suppress(UserError):  # what cannot be read is written anew
-        if vouched(out / RESULTS) and (results := read_results(out))["made_from"].get("key") == key:
-            return results
+        if is_current(out / RESULTS, {"key": key}, ()):
+            return read_results(out)
     return None
 
 
