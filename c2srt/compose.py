@@ -4,7 +4,7 @@ This is the only file that imports hydra or omegaconf, and only what runs a verb
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, cast, get_args, get_origin, get_type_hints
@@ -43,7 +43,7 @@ def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
                 keep_text(override, lambda key: known.get(key, NO_TEXT)) for override in overrides
             ]
             refuse_resolvers(typed)
-            composed = compose(verb, [*NETWORKS.get(verb, ()), *typed])
+            composed = composed_with(verb, typed)
             composed = OmegaConf.create(literal(OmegaConf.to_container(composed, resolve=True)))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(readable(error, verb)) from error
@@ -98,10 +98,15 @@ def begun(verb: str) -> Iterator[None]:
         yield
 
 
+def composed_with(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """What Hydra composes once it has `begun`; raises its exceptions and OmegaConf's."""
+    return compose(verb, [*NETWORKS.get(verb, ()), *overrides])
+
+
 def plain_defaults(verb: str) -> dict[str, Any]:
     """What the verb's keys hold where nothing is typed, nested and unresolved."""
     with begun(verb):
-        composed = compose(verb, list(NETWORKS.get(verb, ())))
+        composed = composed_with(verb)
     return cast("dict[str, Any]", OmegaConf.to_container(composed))
 
 
@@ -127,7 +132,7 @@ def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
     """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as
     in `overrides`.
     """
-    plain = compose(verb, list(NETWORKS.get(verb, ())))
+    plain = composed_with(verb)
     keys = leaves(plain)
     typed = {override: split_key(override) for override in overrides}
     groups = [
@@ -135,7 +140,7 @@ def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
         for override, (key, value) in typed.items()
         if key and "." not in key and key not in keys and not value.startswith("{")
     ]
-    return compose(verb, [*NETWORKS.get(verb, ()), *groups]) if groups else plain
+    return composed_with(verb, groups) if groups else plain
 
 
 def readable(error: Exception, verb: str) -> str:
@@ -152,9 +157,7 @@ def readable(error: Exception, verb: str) -> str:
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(
-            str(key), leaves(compose(verb, list(NETWORKS.get(verb, ())))), 1, 0.5
-        )
+        close = difflib.get_close_matches(str(key), leaves(composed_with(verb)), 1, 0.5)
         return (
             f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''}"
             f" (`{hints.flag(verb, '--cfg job')}` prints all)"
