@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from c2srt.predict import Predictor
+    from c2srt.predict.predictor import Predictor
     from c2srt.relations.config import WordsConfig
 
 
@@ -19,6 +19,8 @@ def load(path: "str | Path", words: "WordsConfig | None" = None) -> "Predictor":
     `words` says how words outside the vocabulary find their neighbours; by default by text
     similarity.
     """
-    from c2srt.predict import load  # torch and open_clip take seconds: only those who predict pay
+    from c2srt.predict.predictor import (
+        load,  # torch and open_clip take seconds: only those who predict pay
+    )
 
     return load(path, words)

@@ -66,7 +66,7 @@ VERBS = {
         "c2srt.figures.run",
         "the paper's figures as PNG and PDF, from models, shards and tables",
     ),
-    "predict": ("c2srt.predict", "rank your own words for your own photos"),
+    "predict": ("c2srt.predict.run", "rank your own words for your own photos"),
     "bench": (
         "c2srt.bench.run",
         "time and memory of the head and its parts against their literal forms",

@@ -30,8 +30,9 @@ from c2srt import serving_limits as limits
 from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.pictures import magic
-from c2srt.predict import Encoded, Prediction, Predictor, load
-from c2srt.predict_config import check_labels
+from c2srt.predict.config import check_labels
+from c2srt.predict.inputs import Encoded
+from c2srt.predict.predictor import Prediction, Predictor, load
 from c2srt.relations.config import WordsConfig
 
 TOPK = 5

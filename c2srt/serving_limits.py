@@ -18,8 +18,8 @@ from typing import Any
 
 from c2srt.apart import give_back_memory
 from c2srt.errors import UserError
-from c2srt.finding import has_lone_bytes
 from c2srt.pictures import Limits
+from c2srt.predict.finding import has_lone_bytes
 
 BODY_BYTES = 64 << 20  # a request: sixteen photos of 3 MB in base64
 PICTURES = 16

@@ -19,7 +19,7 @@ CLASSES = {
     "evaluate": "c2srt.evaluation.config:Config",
     "tables": "c2srt.tables.config:Config",
     "figures": "c2srt.figures.config:Config",
-    "predict": "c2srt.predict_config:Config",
+    "predict": "c2srt.predict.config:Config",
     "bench": "c2srt.bench.config:Config",
     "check": "c2srt.check.config:Config",
     "export": "c2srt.train.export_config:Config",

@@ -90,7 +90,7 @@ def test_a_torn_cache_is_mended_and_one_of_another_model_is_not_read(made, tmp_p
     other = c2srt.load(made / "model", cache)
     other.exported.templates.append("one {}")
     assert (
-        c2srt.predict.NewWords(
+        c2srt.predict.predictor.NewWords(
             cache,
             other.exported.vocabulary,
             other.exported.graph.text,

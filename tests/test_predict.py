@@ -19,8 +19,8 @@ from c2srt.apart import Apart
 from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
-from c2srt.finding import find_images, printable
-from c2srt.predict import LIMITS, Encoded, read_image
+from c2srt.predict.finding import find_images, printable
+from c2srt.predict.inputs import LIMITS, Encoded, read_image
 from tests.tiny import tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
@@ -494,7 +494,7 @@ def test_hostile_files_never_end_the_others(export, capsys):
 
 
 def test_a_picture_that_kills_its_decoder_is_a_row(export, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("c2srt.predict.DECODE", Apart("tests.dying:decode"))
+    monkeypatch.setattr("c2srt.predict.inputs.DECODE", Apart("tests.dying:decode"))
     for number, end in enumerate((b"", b"SEGV", b"")):
         (tmp_path / f"{number}.png").write_bytes((photos / "0.png").read_bytes() + end)
     assert predict(export, f"images=[{tmp_path}]", "labels=[dog]", "json=true") == 1

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from c2srt.errors import UserError
-from c2srt.finding import has_lone_bytes, printable
 from c2srt.keys import Mark, key
+from c2srt.predict.finding import has_lone_bytes, printable
 from c2srt.relations.config import WordsConfig
 
 WORD_LIST = ".txt"

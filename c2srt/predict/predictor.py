@@ -5,10 +5,7 @@ feature from the exported text tower and neighbours by text similarity or from a
 once (c2srt/relations/words.py). No training, no shards.
 """
 
-import json
 import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,31 +14,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from c2srt import pictures
-from c2srt.apart import Apart
 from c2srt.export.files import find_export
 from c2srt.export.read import Exported, load_export
-from c2srt.finding import find_images, has_lone_bytes, printable, summary
 from c2srt.model.head import Graph
-from c2srt.pictures import Limits, Rejected
-from c2srt.predict_config import Config, check_labels
+from c2srt.predict.config import check_labels
+from c2srt.predict.inputs import Encoded, check_images, decode_apart, read_image
 from c2srt.relations.config import WordsConfig
 from c2srt.relations.words import FOLDER as NEW_WORDS, NewWords
 from c2srt.views import centre_pixels
-
-LIMITS = Limits(
-    max_bytes=1 << 30
-)  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
-DECODE = Apart("c2srt.pictures:decode")
-FAILED = 1
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image's file in memory."""
-
-    data: bytes
-    name: str = "image"
 
 
 @dataclass(frozen=True)
@@ -208,106 +188,3 @@ def once(labels: list[str]) -> dict[str, str]:
         word = " ".join(label.split())
         first.setdefault(word.casefold(), (word, label))
     return dict(first.values())
-
-
-def check_images(images: object) -> None:
-    """Raises TypeError on what would be taken apart into rows, bytes or lines."""
-    paths = isinstance(images, np.ndarray) and images.dtype.kind in "OU"
-    apart = isinstance(
-        images, (bytes, bytearray, memoryview, np.ndarray, torch.Tensor, dict)
-    ) or hasattr(images, "read")
-    if (apart and not paths) or not isinstance(images, Iterable):
-        raise TypeError(not_an_image(images))
-
-
-def not_an_image(given: object) -> str:
-    return (
-        f"an image is a path or a PIL image, not {type(given).__name__}: an array [H, W, 3] of"
-        " uint8 becomes one with PIL.Image.fromarray(array), the bytes of a file with"
-        " PIL.Image.open(io.BytesIO(data))"
-    )
-
-
-def decode_apart(data: bytes) -> np.ndarray:
-    return DECODE(data, LIMITS)
-
-
-def read_image(
-    image: "str | Path | Image.Image | Encoded",
-    decode: Callable[[bytes], np.ndarray] = decode_apart,
-) -> np.ndarray:
-    """Any picture as c2srt/pictures.py decodes it: upright sRGB, [H, W, 3] uint8; files in a
-    process of their own.
-
-    Raises ValueError with the reason if it is missing, broken or too large, TypeError if it is of
-    another kind.
-    """
-    try:
-        if isinstance(image, Image.Image):
-            return pictures.from_pillow(image, LIMITS)
-        if isinstance(image, Encoded):
-            return decode(image.data)
-        if not isinstance(image, (str, os.PathLike)):
-            raise TypeError(not_an_image(image))
-        with open(image, "rb") as file:
-            data = file.read(LIMITS.max_bytes + 1)
-        return decode(data)
-    except Rejected as rejected:
-        raise ValueError(f"cannot be read as an image: {rejected.reason}") from rejected
-    except FileNotFoundError:
-        raise ValueError("no such file") from None
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror or type(error).__name__}") from error
-
-
-def run(config: Config) -> int:
-    """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises
-    UserError on bad input.
-    """
-    warnings.filterwarnings(
-        "ignore", module="PIL"
-    )  # remarks on odd metadata; what matters is an error of its image
-    images, passed_over = find_images(config.images)
-    if passed_over:
-        print(summary(passed_over), file=sys.stderr)
-    if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
-        print(
-            f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and"
-            " ranked once",
-            file=sys.stderr,
-        )
-    failed = 0
-    predictor = load(config.checkpoint, config.words)
-    for prediction in predictor.stream(
-        images, config.labels, config.topk, config.threshold, config.batch
-    ):
-        print(as_json(prediction) if config.json else as_table(prediction), flush=True)
-        failed += prediction.error is not None
-    if failed:
-        print(f"{failed:,} of {len(images):,} images could not be read", file=sys.stderr)
-    return FAILED if failed else 0
-
-
-def as_json(prediction: Prediction) -> str:
-    """{"image", "labels": [{"label", "score"}…]} or {"image", "error"}."""
-    image = printable(prediction.image) if has_lone_bytes(prediction.image) else prediction.image
-    if prediction.error is not None:
-        return json.dumps({"image": image, "error": prediction.error}, ensure_ascii=False)
-    labels = [{"label": label, "score": round(score, 6)} for label, score in prediction.labels]
-    return json.dumps({"image": image, "labels": labels}, ensure_ascii=False)
-
-
-def as_table(prediction: Prediction) -> str:
-    if prediction.error is not None:
-        return f"{printable(prediction.image)}: {printable(prediction.error)}"
-    names = [printable(label) for label, _ in prediction.labels]
-    width = max(map(len, names), default=0)
-    lines = [
-        f"  {name.ljust(width)}  {score:7.4f}"
-        for name, (_, score) in zip(names, prediction.labels, strict=True)
-    ]
-    return (
-        "\n".join([printable(prediction.image), *lines])
-        if lines
-        else f"{printable(prediction.image)}\n  nothing reaches the threshold"
-    )

@@ -1,0 +1,39 @@
+"""`c2srt predict`: a table, or one JSON line, per image."""
+
+import sys
+import warnings
+
+from c2srt.predict.config import Config
+from c2srt.predict.finding import find_images, summary
+from c2srt.predict.predictor import load, once
+from c2srt.predict.printed import as_json, as_table
+
+FAILED = 1
+
+
+def run(config: Config) -> int:
+    """Prints a table, or one JSON line, per image; returns 1 if an image could not be read. Raises
+    UserError on bad input.
+    """
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # remarks on odd metadata; what matters is an error of its image
+    images, passed_over = find_images(config.images)
+    if passed_over:
+        print(summary(passed_over), file=sys.stderr)
+    if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
+        print(
+            f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and"
+            " ranked once",
+            file=sys.stderr,
+        )
+    failed = 0
+    predictor = load(config.checkpoint, config.words)
+    for prediction in predictor.stream(
+        images, config.labels, config.topk, config.threshold, config.batch
+    ):
+        print(as_json(prediction) if config.json else as_table(prediction), flush=True)
+        failed += prediction.error is not None
+    if failed:
+        print(f"{failed:,} of {len(images):,} images could not be read", file=sys.stderr)
+    return FAILED if failed else 0
