@@ -22,7 +22,7 @@ from c2srt.keys import defaults
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
 from c2srt.shared_keys import NAMES as SHARED, SharedKeys
 from c2srt.shown import shown
-from c2srt.verb_keys import BUILT_ON, config_class
+from c2srt.verb import Verb
 
 NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
 """Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so
@@ -30,7 +30,7 @@ NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.ne
 """
 
 
-def compose_verb(verb: str, overrides: list[str]) -> DictConfig:
+def compose_verb(verb: Verb, overrides: list[str]) -> DictConfig:
     """The verb's resolved configuration. Raises UserError on an unknown key, group choice or bad
     value.
 
@@ -80,30 +80,27 @@ def contents_of(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def begun(verb: str) -> Iterator[None]:
+def begun(verb: Verb) -> Iterator[None]:
     """Meanwhile Hydra knows configs/, and the defaults of the dataclasses as what those files call
     `base` and `<verb>_keys`.
     """
     GlobalHydra.instance().clear()
     offer_data_sets()
-    store, built_on = ConfigStore.instance(), BUILT_ON.get(verb)
+    store, below = ConfigStore.instance(), verb.built_on
     store.store("base", defaults(SharedKeys))
-    if built_on:
-        store.store(f"{built_on}_keys", defaults(config_class(built_on)))
-    store.store(
-        f"{verb}_keys",
-        defaults(config_class(verb), beside=config_class(built_on) if built_on else None),
-    )
+    if below:
+        store.store(f"{below.name}_keys", defaults(below.keys()))
+    store.store(f"{verb.name}_keys", defaults(verb.keys(), beside=below.keys() if below else None))
     with initialize_config_module("configs", version_base="1.3"):
         yield
 
 
-def composed_with(verb: str, overrides: Sequence[str] = ()) -> DictConfig:
+def composed_with(verb: Verb, overrides: Sequence[str] = ()) -> DictConfig:
     """What Hydra composes once it has `begun`; raises its exceptions and OmegaConf's."""
-    return compose(verb, [*NETWORKS.get(verb, ()), *overrides])
+    return compose(verb.name, [*NETWORKS.get(verb.name, ()), *overrides])
 
 
-def plain_defaults(verb: str) -> dict[str, Any]:
+def plain_defaults(verb: Verb) -> dict[str, Any]:
     """What the verb's keys hold where nothing is typed, nested and unresolved."""
     with begun(verb):
         composed = composed_with(verb)
@@ -128,7 +125,7 @@ def refuse_resolvers(typed: list[str]) -> None:
             )
 
 
-def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
+def defaults_of(verb: Verb, overrides: list[str]) -> DictConfig:
     """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as
     in `overrides`.
     """
@@ -143,8 +140,9 @@ def defaults_of(verb: str, overrides: list[str]) -> DictConfig:
     return composed_with(verb, groups) if groups else plain
 
 
-def readable(error: Exception, verb: str) -> str:
+def readable(error: Exception, asked: Verb) -> str:
     """Hydra's message as one sentence, with the nearest known key when a key is unknown."""
+    verb = asked.name
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={choice} does not exist: choose one of {', '.join(sorted(error.options))}"
@@ -157,7 +155,7 @@ def readable(error: Exception, verb: str) -> str:
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(str(key), leaves(composed_with(verb)), 1, 0.5)
+        close = difflib.get_close_matches(str(key), leaves(composed_with(asked)), 1, 0.5)
         return (
             f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''}"
             f" (`{hints.flag(verb, '--cfg job')}` prints all)"

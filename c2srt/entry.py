@@ -1,31 +1,30 @@
-"""Where the command `c2srt` begins: while the first modules load, Ctrl-C and SIGTERM are a
-sentence, too, and no traceback.
+"""Where the command `c2srt` begins: above all packages, alone in importing `cluster` from outside.
+
+It lies here because `cluster` is a name that others give to their packages, too: a foreign one is
+named before it is taken for ours.
 """
 
-import os
-import signal
+import sys
+
+from c2srt.early_signals import listen
 
 
 def main() -> int:
+    """Runs the verb that was typed; returns the exit status (c2srt/command.py)."""
     listen()
-    from c2srt import cli
+    from c2srt.command import BAD_INPUT, complain
+    from c2srt.errors import UserError
+    from c2srt.surroundings import check_package
+
+    try:
+        check_package("cluster")
+    except UserError as error:
+        complain(sys.argv[1:], str(error))
+        return BAD_INPUT
+    from cluster import cli
 
     return cli.main()
 
 
-def listen() -> None:
-    """From here on a signal that ends the command says so; `c2srt.interrupts.heard` takes over once
-    the verb is known.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
-
-
-STDERR = 2
-
-
-def end(number: int, frame: object) -> None:
-    """Nothing was begun, so nothing is to be put in order."""
-    os.write(STDERR, b"c2srt: interrupted before it began\n")
-    os._exit(128 + number)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """The jobs of an experiment, for the verbs that run others: `tables` and `demo`.
 
-The command line hands them over (`jobs` in c2srt/cli.py): what runs an experiment neither knows
+The command line hands them over (`jobs` in c2srt/command.py): what runs an experiment neither knows
 where a job's code lies, nor how overrides become its configuration.
 """
 

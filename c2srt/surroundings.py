@@ -84,14 +84,19 @@ def check_surroundings() -> None:
             f"the working directory is gone ({error.strerror}): cd into a folder that exists"
         ) from error
     for name in BESIDE:
-        if (place := place_of(find_spec(name))) is not None and place.resolve() not in (
-            HOME / name,
-            HOME / f"{name}.py",
-        ):
-            raise UserError(
-                f'"{name}" is taken from {place}, and c2srt has a package of that name: leave'
-                f" {place.parent} out of PYTHONPATH, or stand in another folder"
-            )
+        check_package(name)
+
+
+def check_package(name: str) -> None:
+    """Raises UserError where another package stands in the place of ours of this name."""
+    if (place := place_of(find_spec(name))) is not None and place.resolve() not in (
+        HOME / name,
+        HOME / f"{name}.py",
+    ):
+        raise UserError(
+            f'"{name}" is taken from {place}, and c2srt has a package of that name: leave'
+            f" {place.parent} out of PYTHONPATH, or stand in another folder"
+        )
 
 
 def place_of(spec: ModuleSpec | None) -> Path | None:

@@ -6,6 +6,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # python -m cluster.<job>, before Ray is imported, which takes seconds
-    from c2srt.entry import listen
+    from c2srt.early_signals import listen
 
     listen()

@@ -40,9 +40,9 @@ JOBS = {
     "teacher": "cluster.teacher",
     "train": "cluster.train",
     "evaluate": "cluster.evaluate",
-    "text": "c2srt.cli text",
-    "relations": "c2srt.cli relations",
-    "tables": "c2srt.cli tables",
+    "text": "cluster.cli text",
+    "relations": "cluster.cli relations",
+    "tables": "cluster.cli tables",
 }
 WITHOUT_RAY = ("text", "relations")
 WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)

@@ -491,12 +491,12 @@ PRINTED: dict[str, tuple[str, str]] = {
 
 BY_HAND = {
     "c2srt/bench/tracking.py: `mlflow server` did not start: see": "a name",
-    "c2srt/cli.py: usage: c2srt <verb> [key=value …] [--help | --cfg job]": "a form",
+    "c2srt/command.py: usage: c2srt <verb> [key=value …] [--help | --cfg job]": "a form",
     (
-        "c2srt/cli.py: `c2srt <verb> --help` explains a verb's keys; run a command again to "
+        "c2srt/command.py: `c2srt <verb> --help` explains a verb's keys; run a command again to "
         "resume it."
     ): ("a form"),
-    "c2srt/cli.py: c2srt": "the start of an error's line",
+    "c2srt/command.py: c2srt": "the start of an error's line",
     "c2srt/road.py: c2srt": "the start of the first line",
     "c2srt/check/__main__.py: c2srt check:": "the start of an error's line",
     "c2srt/interrupts.py: c2srt": "the start of an error's line",

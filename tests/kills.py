@@ -189,8 +189,8 @@ def command(arguments: list[str], world: Path, kill: str | None = None) -> int:
     import cluster.evaluate
     import cluster.teacher
     from c2srt import tracking
-    from c2srt.cli import main
     from c2srt.executor import Here
+    from cluster.cli import main
 
     tracking.WAIT_S = PATIENCE_S  # on a crowded machine the rest would be left to the next command
     for module in (cluster.evaluate, cluster.teacher):
@@ -480,7 +480,12 @@ def served(folder: Path) -> str:
 if __name__ == "__main__":
     import torch
 
-    for name in ("c2srt.cli", "c2srt.tracking.mlflow_sink", "cluster.evaluate", "cluster.teacher"):
+    for name in (
+        "cluster.cli",
+        "c2srt.tracking.mlflow_sink",
+        "cluster.evaluate",
+        "cluster.teacher",
+    ):
         import_module(name)  # so that no forked process has to
     torch.set_num_threads(1)
     os.environ |= {"OPENAI_API_KEY": "sk-loopback-0123456789"}

@@ -14,12 +14,12 @@ import polars as pl
 import pytest
 import simplejpeg
 
-from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
 from c2srt.samples import Samples
 from c2srt.shards import Shard, load_index
 from c2srt.vocabulary import load_vocabulary
+from cluster.cli import main
 from sharding.annotations import write_inputs
 from sharding.audit import AuditTask, audit_shard, plan_audit
 from sharding.raw_files import find_root

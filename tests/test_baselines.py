@@ -626,8 +626,9 @@ def test_mkt_is_distilled_from_a_cache_or_online(clip):
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_model_equals_a_word_on_the_command_line(kind):
-    from c2srt.compose import compose_verb, to_config
+    from c2srt.compose import to_config
     from c2srt.train.config import Config
+    from tests.verbs import compose_verb
 
     config = to_config(Config, compose_verb("train", [f"model={kind}"]))
     assert config.model.kind == kind and config.loss.distillation == float(kind == "mkt")

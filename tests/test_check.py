@@ -14,7 +14,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from c2srt import cli, compose
+from c2srt import compose
 from c2srt.check.case import bf16_fault, no_gpu, sentence
 from c2srt.check.config import Config, from_words
 from c2srt.check.kernels import excess
@@ -24,6 +24,7 @@ from c2srt.check.run import run_parts
 from c2srt.errors import UserError
 from c2srt.pages import calibration_of, keep, kept, rows_of
 from c2srt.plan.hardware import Cluster, calibrated
+from tests.verbs import compose_verb, joined
 
 ROOT = Path(__file__).parent.parent
 PLANTED = {
@@ -293,15 +294,15 @@ def test_words_and_keys():
     assert from_words(["gpu", "full", "out=x", "parts=[isr,gat]"]) == Config(
         "gpu", "full", "x", ["isr", "gat"]
     )
-    assert cli.joined(["check", "gpu", "full", "out=x"]) == [
+    assert joined(["check", "gpu", "full", "out=x"]) == [
         "check",
         "what=gpu",
         "length=full",
         "out=x",
     ]
-    assert cli.joined(["bench", "head", "batch=4"]) == ["bench", "what=head", "batch=4"]
+    assert joined(["bench", "head", "batch=4"]) == ["bench", "what=head", "batch=4"]
     assert (
-        compose.to_config(Config, compose.compose_verb("check", ["what=gpu", "length=full"])).length
+        compose.to_config(Config, compose_verb("check", ["what=gpu", "length=full"])).length
         == "full"
     )
     for words, said in (

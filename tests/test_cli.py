@@ -2,7 +2,6 @@
 input.
 """
 
-import importlib.util
 import subprocess
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -13,10 +12,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from c2srt.cli import VERBS, main
-from c2srt.compose import compose_verb, leaves, to_config
+from c2srt.compose import leaves, to_config
 from c2srt.errors import UserError
-from c2srt.verb_keys import config_class
+from cluster.cli import VERBS, main
+from tests.verbs import compose_verb, config_class
 
 WRITTEN = [verb for verb in VERBS if files("configs").joinpath(f"{verb}.yaml").is_file()]
 
@@ -83,14 +82,10 @@ def test_printed_configuration_is_the_resolved_one(capsys, verb):
 
 @pytest.mark.parametrize("verb", WRITTEN)
 def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
-    module_name = VERBS[verb][0]
-    if importlib.util.find_spec(module_name) is None:
-        pytest.fail(f"configs/{verb}.yaml is there but {module_name} is not")
-    module = importlib.import_module(module_name)
     composed = compose_verb(verb, [])
     for key in OmegaConf.missing_keys(composed):
         OmegaConf.update(composed, key, "/given")
-    to_config(module.Config, composed)
+    to_config(config_class(verb), composed)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +199,7 @@ def test_every_key_of_text_keeps_what_was_typed(verb):
         return found
 
     known = leaves(compose_verb(verb, []))
-    keys = {
-        key: several
-        for key, several in text_keys(importlib.import_module(VERBS[verb][0]).Config).items()
-        if key in known
-    }
+    keys = {key: several for key, several in text_keys(config_class(verb)).items() if key in known}
     assert keys
     typed = leaves(
         compose_verb(
@@ -332,7 +323,7 @@ def test_data_sets_change_the_defaults():
 
 
 def test_the_installed_command_exits_with_the_status(tmp_path):
-    command = [sys.executable, "-c", "import sys; from c2srt.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from cluster.cli import main; sys.exit(main())"]
     good = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path)
     bad = subprocess.run(
         [*command, "relations", "graf=llm"], capture_output=True, text=True, cwd=tmp_path

@@ -3,14 +3,13 @@ tests/command_table.py, can be pasted into sh and zsh, is understood by its verb
 small miniature where the table says so.
 """
 
-import importlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +18,18 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from c2srt import cli, compose, hints, road
+from c2srt import compose, hints, road
+from c2srt.command import split_flags
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag, override, running, shell, typed
 from c2srt.relations.answers import read_answers
 from c2srt.relations.prompt import TYPES, make_labels
 from c2srt.vocabulary import Vocabulary, load_vocabulary
+from cluster.cli import VERBS, main
 from tests import printed
 from tests.command_table import BY_HAND, COMPOSED, DOCUMENTED, LONG, PRINTED, RUN, SHELL, STUB
 from tests.llm_server import KEY, MODEL, LlmServer, relations_by_label
+from tests.verbs import compose_verb, config_class, joined, run_verb
 
 SHELLS = [found for name in ("sh", "bash", "zsh") if (found := shutil.which(name))]
 TYPED = ["data=miniature", "work=runs/miniature", "workers=1"]
@@ -57,14 +59,14 @@ def understood(arguments: list[str]) -> object:
     """The verb's Config, as `c2srt` itself reads the words; missing values are filled in, as in
     data.root=…
     """
-    verb, *rest = cli.joined(arguments)
+    verb, *rest = joined(arguments)
     if "--help" in rest or "--cfg" in rest:
-        return cli.run_verb(verb, rest)
-    overrides, _ = cli.split_flags(rest)
-    composed = compose.compose_verb(verb, overrides)
+        return run_verb(verb, rest)
+    overrides, _ = split_flags(rest)
+    composed = compose_verb(verb, overrides)
     for key in OmegaConf.missing_keys(composed):
         OmegaConf.update(composed, key, "/given")
-    return compose.to_config(importlib.import_module(cli.VERBS[verb][0]).Config, composed)
+    return compose.to_config(config_class(verb), composed)
 
 
 def filled(command: str) -> str:
@@ -181,7 +183,7 @@ def test_any_text_reaches_the_verb_through_every_shell(value):
             "workers=3",
             override("out", value),
         ]
-        config = compose.compose_verb("text", arguments[1:])
+        config = compose_verb("text", arguments[1:])
         assert config.out == value and config.data.root == "/a (raw) folder"
 
 
@@ -314,7 +316,7 @@ def test_the_hint_after_mining_names_its_data_set_and_leaves_the_others_alone(
     )
     ours.save(tmp_path / "runs/miniature/shards")
     theirs.save(tmp_path / "runs/openimages/shards")
-    assert cli.main(["relations", "graph=none"]) == 0
+    assert main(["relations", "graph=none"]) == 0
     shutil.move("runs/miniature/relations/none", "runs/miniature/relations/llm")
     before = {
         path: path.read_bytes() for path in Path("runs/miniature").rglob("*") if path.is_file()
@@ -323,7 +325,7 @@ def test_the_hint_after_mining_names_its_data_set_and_leaves_the_others_alone(
     related = {"Dog": [], "Cat": [one], "Festival": [one]}
     with LlmServer(related) as server:
         assert (
-            cli.main(
+            main(
                 [
                     "relations",
                     "mine",
@@ -354,7 +356,7 @@ def test_the_hint_after_mining_names_its_data_set_and_leaves_the_others_alone(
 def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Vocabulary(("a", "b", "c"), ("a", "b", "c"), 2).save(tmp_path / "my shards")
-    assert cli.main(["relations", "graph=none", 'shards="my shards"', 'out="my graph"']) == 0
+    assert main(["relations", "graph=none", 'shards="my shards"', 'out="my graph"']) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == "next: c2srt teacher graph=none 'shards=\"my shards\"' 'relations=\"my graph\"'"
 
@@ -396,10 +398,10 @@ def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_road_goes_on_from_what_was_made(verb, overrides, expected):
-    composed = compose.compose_verb(verb, overrides)
+    composed = compose_verb(verb, overrides)
     for key in OmegaConf.missing_keys(composed):
         OmegaConf.update(composed, key, "/given")
-    config_of = importlib.import_module(cli.VERBS[verb][0]).Config
+    config_of = config_class(verb)
     if "given" in {field.name for field in fields(config_of)}:
         OmegaConf.update(composed, "given", [], force_add=True)
     with running(verb, overrides):
@@ -411,17 +413,17 @@ def test_the_road_goes_on_from_what_was_made(verb, overrides, expected):
 
 @pytest.mark.parametrize("verb", road.STARTING)
 def test_what_is_loaded_is_said_at_once(verb):
-    composed = compose.compose_verb(verb, ["work=/w"])
+    composed = compose_verb(verb, ["work=/w"])
     assert road.starting(verb, composed).startswith(f"c2srt {verb}: loading ")
 
 
 def test_the_first_line_comes_before_the_imports(tmp_path, monkeypatch, capsys):
-    def imports(name):
+    def imports(config):
         said = capsys.readouterr().err
         raise UserError(f"said before: {said.strip()}")
 
-    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=imports))
-    assert cli.main(["predict", f"checkpoint={tmp_path}/m", "images=[x.jpg]"]) == 2
+    monkeypatch.setitem(VERBS, "predict", replace(VERBS["predict"], run=imports))
+    assert main(["predict", f"checkpoint={tmp_path}/m", "images=[x.jpg]"]) == 2
     assert (
         f"said before: c2srt predict: loading the model of {tmp_path}/m …"
         in capsys.readouterr().err
@@ -436,7 +438,7 @@ def paste(
     command: str, folder: Path, one: str = "sh", **environment: str
 ) -> subprocess.CompletedProcess:
     """A command as a person pastes it, in a folder; `c2srt` is the one under test."""
-    found = f'c2srt() {{ {shlex.quote(sys.executable)} -m c2srt.cli "$@"; }}; {command}'
+    found = f'c2srt() {{ {shlex.quote(sys.executable)} -m cluster.cli "$@"; }}; {command}'
     paths = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(printed.ROOT),
@@ -453,7 +455,7 @@ def paste(
 
 SMALL = """
 import sys
-from c2srt.cli import main
+from cluster.cli import main
 from c2srt.demo import pretrain
 pretrain.IMAGES, pretrain.STEPS, pretrain.BATCH = 512, 10, 32
 sys.exit(main(["demo", "images={train:120,validation:20,test:60}", "workers=1", \

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from c2srt.backbone.clip import load_clip
-from c2srt.cli import main
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.results import about
 from c2srt.evaluation.scorers import ClipScorer, Subject, prior_scores
@@ -23,6 +22,7 @@ from c2srt.model.network import C2SRT
 from c2srt.shards import ShardReader, load_index
 from c2srt.text import Config as TextConfig, run as write_text
 from c2srt.vocabulary import Vocabulary, open_images_v4
+from cluster.cli import main
 from tests.nus_wide_files import NAMES
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.test_metrics import slow_dense, slow_per_class

@@ -224,7 +224,7 @@ def one(raw, without, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("where", ("processes", "ray"))
 def test_shards_are_the_same_bytes(raw, one, where, request, tmp_path, monkeypatch):
-    from c2srt.cli import main
+    from cluster.cli import main
 
     if where == "ray":
         request.getfixturevalue("shared_ray")
@@ -261,8 +261,8 @@ def test_an_ended_job_leaves_no_process_and_goes_on(raw, one, tmp_path, workers,
 
 def test_a_few_images_need_no_ray_and_give_the_same_bytes(without, tmp_path, monkeypatch):
     """Teacher and evaluation, in the command's own process and in others."""
-    from c2srt.cli import main
     from c2srt.text import Config as TextConfig, run as write_text
+    from cluster.cli import main
     from tests.shard_folder import make_shards, make_vocabulary
     from tests.tiny import tiny_clip_config
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from c2srt.compose import compose_verb, to_config
+from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.lock import LOCK, only_command
 from c2srt.train.config import Config
@@ -26,6 +26,7 @@ from cluster.lock import hold_as_rank, wait_for_earlier_ranks
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
+from tests.verbs import compose_verb
 
 HOLDER = (
     "import sys, time; from pathlib import Path; from c2srt.lock import *; from cluster.lock"

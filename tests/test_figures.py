@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from c2srt.backbone.clip import load_clip
-from c2srt.cli import main
-from c2srt.compose import compose_verb, to_config
+from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results
@@ -51,10 +50,12 @@ from c2srt.shards import load_index
 from c2srt.text import Config as TextConfig, load_text, run as write_text
 from c2srt.train import config as train
 from c2srt.views import centre_pixels
+from cluster.cli import main
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.test_metrics import slow_per_class
 from tests.test_structure import importers
 from tests.tiny import tiny_clip_config
+from tests.verbs import compose_verb
 
 SEEN, UNSEEN, IMAGES = 12, 4, 37
 C = SEEN + UNSEEN

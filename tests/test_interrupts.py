@@ -54,15 +54,16 @@ WAITS = {
 COMMAND = """
 import ctypes, multiprocessing, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from c2srt import cli, interrupts
+from c2srt import command, interrupts
 from c2srt.interrupts import unheard
+from cluster.cli import VERBS
 interrupts.GRACE_S = 2
-def run_verb(verb, arguments):
+def run_verb(verbs, verb, arguments):
     print("begun", flush=True)
     {wait}
 if __name__ == "__main__":
-    cli.run_verb = run_verb
-    sys.exit(cli.main(["{verb}"]))
+    command.run_verb = run_verb
+    sys.exit(command.main(VERBS, ["{verb}"]))
 """
 
 
@@ -191,7 +192,7 @@ JOB = (
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 @pytest.mark.parametrize(
     "module, start",
-    (("c2srt.cli", CONSOLE), ("c2srt.executor", JOB)),
+    (("cluster.cli", CONSOLE), ("c2srt.executor", JOB)),
     ids=("c2srt", "python -m cluster.shard"),
 )
 def test_one_while_the_first_modules_load_is_no_traceback(module, start, number):

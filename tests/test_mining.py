@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from c2srt.cli import main
 from c2srt.clients import retry_after
 from c2srt.relations.aggregate import averaged
 from c2srt.relations.answers import read_answers, shipped_answers
@@ -24,6 +23,7 @@ from c2srt.relations.prompt import make_labels, normalised
 from c2srt.relations.questions import make_questions
 from c2srt.relations.table import load_relations
 from c2srt.vocabulary import Vocabulary, open_images_v4
+from cluster.cli import main
 from tests.llm_server import KEY, LIST, MODEL, TARGET, LlmServer, as_json, relations_by_label
 from tests.mining_case import (
     FREE,
@@ -788,7 +788,7 @@ def start(folder: Path, server: LlmServer, *arguments: str) -> subprocess.Popen:
     command = [
         sys.executable,
         "-m",
-        "c2srt.cli",
+        "cluster.cli",
         "relations",
         "mine",
         f"work={folder}",

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import yaml
 
-from c2srt.cli import main
 from c2srt.datasets import published_of
 from c2srt.errors import UserError
 from c2srt.relations.answers import shipped_answers
@@ -20,6 +19,7 @@ from c2srt.relations.table import load_relations
 from c2srt.samples import Samples
 from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, load_vocabulary
+from cluster.cli import main
 from sharding.config import DataConfig
 from sharding.counts import Count
 from sharding.nuswide import find

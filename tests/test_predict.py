@@ -16,11 +16,11 @@ from PIL import Image
 
 import c2srt
 from c2srt.apart import Apart
-from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.predict.finding import find_images, printable
 from c2srt.predict.inputs import LIMITS, Encoded, read_image
+from cluster.cli import main
 from tests.tiny import tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from c2srt.cli import main
 from c2srt.errors import UserError
 from cluster.address import check_address, given_address
+from cluster.cli import main
 from cluster.ray_private import named
 from cluster.session import LONGEST_TEMPORARY, temporary_folder
 

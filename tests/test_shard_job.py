@@ -16,11 +16,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from c2srt.cli import main
 from c2srt.errors import UserError
 from c2srt.opened import read_json
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import load_vocabulary
+from cluster.cli import main
 from cluster.session import connect
 from cluster.shard import run
 from sharding.config import Config, DataConfig

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from c2srt.cli import main
+from cluster.cli import main
 
-COMMAND = [sys.executable, "-m", "c2srt.cli"]
+COMMAND = [sys.executable, "-m", "c2srt.entry"]
 FULL = Path("/dev/full")
 
 
@@ -56,7 +56,7 @@ def test_files_are_utf8_in_a_locale_that_is_not(latin1, tmp_path):
     program = """
 import sys
 from pathlib import Path
-from c2srt.cli import main
+from cluster.cli import main
 from c2srt.files import write_json
 from c2srt.opened import read_json
 path = Path(sys.argv[1]) / "x.json"

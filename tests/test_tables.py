@@ -3,7 +3,6 @@ under one protocol and rendered.
 """
 
 import csv
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from c2srt import cli, compose, hints
+from c2srt import compose, hints
 from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
@@ -21,6 +20,8 @@ from c2srt.evaluation.results import Task, evaluate_part, write_results
 from c2srt.tables import commands, render, run, walk
 from c2srt.tables.collect import collect
 from c2srt.tables.rows import Row, Table, for_data, groups_of, trained_rows, trials
+from cluster.cli import main
+from tests.verbs import compose_verb, config_class, jobs, run_verb
 
 ALL = "tables=[models,parts,time,settings,graphs,prompts,neighbours,threshold,distillation]"
 MIDS = [f"/m/{column}" for column in range(8)]
@@ -28,9 +29,7 @@ SEEN = np.arange(8) < 5
 
 
 def config_of(work: Path, *overrides: str) -> run.Config:
-    return compose.to_config(
-        run.Config, compose.compose_verb("tables", [f"work={work}", *overrides])
-    )
+    return compose.to_config(run.Config, compose_verb("tables", [f"work={work}", *overrides]))
 
 
 # --- rows
@@ -165,8 +164,8 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
         *(command for row in rows for command in commands.train_and_evaluate(place, row, (1, 0))),
     ]:
         config = compose.to_config(
-            importlib.import_module(cli.VERBS[command.verb][0]).Config,
-            compose.compose_verb(command.verb, command.overrides),
+            config_class(command.verb),
+            compose_verb(command.verb, command.overrides),
         )
         made.setdefault(command.verb, {})[config.out] = config
     assert set(made) == {"text", "relations", "teacher", "train", "tune", "evaluate"}
@@ -216,7 +215,7 @@ def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_pat
     seen = []
     monkeypatch.setattr(run, "run", lambda config, jobs: seen.append(config))
     typed = ["views.count=2", "clip.pretrained=random", "workers=3", "shards=/elsewhere"]
-    assert cli.run_verb("tables", [f"work={tmp_path}", "seeds=2", *typed]) == 0
+    assert run_verb("tables", [f"work={tmp_path}", "seeds=2", *typed]) == 0
     command = seen[0].place.command("train", 0, "out=x")
     assert set(typed) <= set(command.overrides) and f"work={tmp_path}" in command.overrides
     assert not any(override.startswith(("seeds", "out=/")) for override in command.overrides)
@@ -237,13 +236,13 @@ def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_pat
     ],
 )
 def test_bad_settings_get_a_sentence(tmp_path, capsys, wrong, sentence):
-    assert cli.main(["tables", f"work={tmp_path}", wrong]) == 2
+    assert main(["tables", f"work={tmp_path}", wrong]) == 2
     assert sentence in capsys.readouterr().err
 
 
 def test_a_training_that_was_told_to_stop_ends_the_command_with_its_status():
     with pytest.raises(SystemExit) as ended:
-        walk.Walk("c2srt tables", replace(cli.jobs(), train=lambda overrides: 75)).run(
+        walk.Walk("c2srt tables", replace(jobs(), train=lambda overrides: 75)).run(
             commands.Command("train", [])
         )
     assert ended.value.code == 75
@@ -367,7 +366,7 @@ def test_the_tables_as_files(results, tmp_path, capsys):
         f"groups={results}/groups.csv",
     )
     config.tables = TABLES
-    run.run(config, cli.jobs())
+    run.run(config, jobs())
     markdown = (tmp_path / "mine.md").read_text().splitlines()
     assert markdown[0] == "**My table · oracle graph · miniature, per_class, percent**"
     head = [cell.strip() for cell in markdown[2].strip("|").split("|")]
@@ -446,7 +445,7 @@ def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, 
     for overrides, tables in (((*common, "seeds=2", "clips=[[],[]]"), TABLES), (common, more)):
         config = config_of(results, *overrides)
         config.tables = tables
-        run.run(config, cli.jobs())
+        run.run(config, jobs())
     text, said = (tmp_path / "tables.md").read_text(encoding="utf-8"), capsys.readouterr().out
     places = [
         text.index(part)
@@ -456,12 +455,12 @@ def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, 
         places == sorted(places) and text.count("mAP is `per_class`") == 2
     )  # each below its own note
     assert "tables.md also keeps what earlier calls wrote: mine" in said
-    run.run(config, cli.jobs())
+    run.run(config, jobs())
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == text
     (tmp_path / "mine.json").write_text(
         "{", encoding="utf-8"
     )  # a broken record does not stop the others
-    run.run(config, cli.jobs())
+    run.run(config, jobs())
     assert "My table" not in (tmp_path / "tables.md").read_text(encoding="utf-8")
 
 
@@ -473,20 +472,20 @@ def test_paths_of_any_name_go_through_the_commands(tmp_path):
         *commands.prepare(place, 1, [Row("a", run="a", text="simple")]),
         *commands.train_and_evaluate(place, Row("a", run="a", text="simple"), (1, 0)),
     ):
-        composed = compose.compose_verb(command.verb, command.overrides)
+        composed = compose_verb(command.verb, command.overrides)
         assert composed.work == str(work / "clip-1") and str(composed.out).startswith(str(work))
     assert composed.checkpoint == str(work / "clip-1/a/seed-0/model")
     for text in ('a"b', "a\\", "x,y", "/p", "null", "1e5"):
-        assert compose.compose_verb("text", [hints.override("out", text)]).out == text
+        assert compose_verb("text", [hints.override("out", text)]).out == text
 
 
 def test_nothing_there_gets_a_sentence(tmp_path, capsys):
-    assert cli.main(["tables", f"work={tmp_path}", "groups=null", "train=false"]) == 2
+    assert main(["tables", f"work={tmp_path}", "groups=null", "train=false"]) == 2
     assert (
         "results is there, such as" in capsys.readouterr().err
         and not (tmp_path / "tables").exists()
     )
-    assert cli.main(["tables", f"work={tmp_path}", "groups=nowhere.csv"]) == 2
+    assert main(["tables", f"work={tmp_path}", "groups=nowhere.csv"]) == 2
     assert "groups=nowhere.csv does not exist" in capsys.readouterr().err
 
 

@@ -160,9 +160,3 @@ def signals_to(stop_file: Path, told: list[int]) -> Iterator[None]:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-if __name__ == "__main__":
-    from c2srt.cli import main
-
-    sys.exit(main(["train", *sys.argv[1:]]))

@@ -4,7 +4,6 @@ c2srt export checkpoint=runs/miniature/train out=my_model      the newest checkp
 c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…   that one
 """
 
-import sys
 from pathlib import Path
 
 from c2srt.artefact import making
@@ -60,9 +59,3 @@ def find_checkpoint(path: Path) -> Path:
         f"{path} holds no whole checkpoint: give the out=… folder of a training, or one of its "
         "checkpoints/step-… folders"
     )
-
-
-if __name__ == "__main__":
-    from c2srt.cli import main
-
-    sys.exit(main(["export", *sys.argv[1:]]))

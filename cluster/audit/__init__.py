@@ -1,7 +1,5 @@
 """`c2srt audit`: the job of sharding/audit_job.py on this machine, or on a Ray cluster."""
 
-import sys
-
 from cluster.address import check_address
 from cluster.executor import open_executor
 from cluster.paths import check_lasting
@@ -14,9 +12,3 @@ def run(config: Config) -> int:
     check_lasting(config.out)
     check_address()
     return audit(config, open_executor)
-
-
-if __name__ == "__main__":
-    from c2srt.cli import main
-
-    sys.exit(main(["audit", *sys.argv[1:]]))

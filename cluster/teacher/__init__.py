@@ -1,7 +1,5 @@
 """`c2srt teacher`: the job of c2srt/teacher/job.py on this machine, or on a Ray cluster."""
 
-import sys
-
 from c2srt.teacher.config import Config
 from c2srt.teacher.job import cache_features
 from cluster.address import check_address
@@ -14,9 +12,3 @@ def run(config: Config) -> None:
     check_lasting(config.out)
     check_address()
     cache_features(config, open_executor)
-
-
-if __name__ == "__main__":
-    from c2srt.cli import main
-
-    sys.exit(main(["teacher", *sys.argv[1:]]))

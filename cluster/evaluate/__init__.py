@@ -1,7 +1,5 @@
 """`c2srt evaluate`: the job of c2srt/evaluation/job.py on this machine, or on a Ray cluster."""
 
-import sys
-
 from c2srt.evaluation.config import Config
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.job import evaluate
@@ -23,9 +21,3 @@ def run(config: Config) -> None:
         track_results(config, results, new)
     print(describe(results))
     print(f"written to {config.out}/")
-
-
-if __name__ == "__main__":
-    from c2srt.cli import main
-
-    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,7 +1,5 @@
 """`c2srt shard`: the job of sharding/job.py on this machine, or on a Ray cluster."""
 
-import sys
-
 from cluster.address import check_address
 from cluster.executor import open_executor
 from cluster.paths import check_lasting
@@ -16,9 +14,3 @@ def run(config: Config) -> None:
     check_lasting(config.out)
     check_address()
     make_shards(config, open_executor)
-
-
-if __name__ == "__main__":
-    from c2srt.cli import main
-
-    sys.exit(main(["shard", *sys.argv[1:]]))

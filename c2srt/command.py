@@ -1,17 +1,15 @@
 """`c2srt <verb> [key=value …]`: composes a verb's YAML, makes its dataclass of it, runs it.
 
-A verb is a module with a `Config` dataclass and `run(config)`. It is named here as a string and
-imported when called, so that `c2srt --help` is instant and this package does not import `cluster`;
-what it is told is composed and checked before (c2srt/verb_keys.py): a mistyped key costs no
-library.
+Which verbs there are it is told (cluster/cli.py).
 """
 
 import difflib
-import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from itertools import takewhile
+from typing import TypeAlias
 
 from c2srt import hints
 from c2srt.errors import UserError
@@ -25,75 +23,24 @@ from c2srt.surroundings import (
     say,
     show_everything,
 )
-from c2srt.verb_keys import config_class
+from c2srt.verb import Verb
 
-VERBS = {
-    "demo": ("c2srt.demo.run", "draw the miniature and run the whole road on it, no downloads"),
-    "shard": (
-        "cluster.shard",
-        "raw images + label CSVs → webdataset tar shards, index, vocabulary",
-    ),
-    "audit": ("cluster.audit", "re-read shards against the CSVs and name every disagreement"),
-    "text": ("c2srt.text", "text features of every category from the frozen text tower"),
-    "relations": ("c2srt.relations.build", "the neighbour table of the relation graph"),
-    "relations-mine": (
-        "c2srt.relations.mine",
-        "ask a language model for the relations between categories",
-    ),
-    "relations-report": (
-        "c2srt.relations.report",
-        "compare relation graphs, draw them, look categories up",
-    ),
-    "teacher": (
-        "cluster.teacher",
-        "cache the frozen CLIP's global feature of every image and view",
-    ),
-    "plan": (
-        "c2srt.plan.run",
-        "memory, time, disk and network of a training before anyone pays for it",
-    ),
-    "train": ("cluster.train", "train the student with DeepSpeed under Ray"),
-    "tune": (
-        "c2srt.tune",
-        "prompt tuning: learn the template of a trained model (MKT's second stage)",
-    ),
-    "evaluate": ("cluster.evaluate", "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays"),
-    "tables": (
-        "c2srt.tables.run",
-        "the paper's tables and sweeps: train and evaluate what is missing, collect",
-    ),
-    "figures": (
-        "c2srt.figures.run",
-        "the paper's figures as PNG and PDF, from models, shards and tables",
-    ),
-    "predict": ("c2srt.predict.run", "rank your own words for your own photos"),
-    "bench": (
-        "c2srt.bench.run",
-        "time and memory of the head and its parts against their literal forms",
-    ),
-    "check": (
-        "c2srt.check.run",
-        "what this machine's GPU shows: kernels against literal forms, times, memory",
-    ),
-    "export": ("cluster.export", "one plain safetensors + config from a training checkpoint"),
-}
-WORDS = {"bench": ("what",), "check": ("what", "length")}
-"""Verbs whose first keys may be given as bare words."""
+Verbs: TypeAlias = Mapping[str, Verb]
+"""The verbs by their names."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
 """Keys that a verb which runs others (its Config has `given`) passes on as they were typed."""
-RUN_OTHERS = ("tables", "demo")
-"""Verbs whose `run` takes the jobs of an experiment, too."""
 USAGE = "usage: c2srt <verb> [key=value …] [--help | --cfg job]"
 BAD_INPUT, BROKEN_PIPE = 2, 141
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0 done, 2 bad input or a full disk with one sentence
-    on stderr, 130 or 143 ended by Ctrl-C or SIGTERM (75 for a training)."""
+def main(verbs: Verbs, arguments: list[str]) -> int:
+    """Runs one of the verbs; returns the exit status: 0 done, 2 bad input or a full disk with one
+    sentence on stderr, 130 or 143 ended by Ctrl-C or SIGTERM (75 for a training).
+    """
     show_everything()
-    arguments = joined(sys.argv[1:] if arguments is None else arguments)
+    arguments = joined(verbs, arguments)
     try:
-        status = told(arguments)
+        status = told(verbs, arguments)
         flush_stdout()
         return status
     except BrokenPipeError:  # `c2srt … | head` closed the pipe: what is left to flush has no reader
@@ -110,16 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
         return BAD_INPUT
 
 
-def told(arguments: list[str]) -> int:
+def told(verbs: Verbs, arguments: list[str]) -> int:
     """Runs one verb, and says in a sentence what was wrong with the input, or that it was
     interrupted.
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        print(overview(verbs))
         return 0 if arguments else BAD_INPUT
     try:
         with heard(arguments[0]):
-            return run_verb(arguments[0], arguments[1:])
+            return run_verb(verbs, arguments[0], arguments[1:])
     except UserError as error:
         complain(arguments, str(error))
         return BAD_INPUT
@@ -132,36 +79,37 @@ def complain(arguments: list[str], sentence: str) -> None:
     say(" ".join(["c2srt", *arguments[:1]]) + f": {sentence}")
 
 
-def joined(arguments: list[str]) -> list[str]:
+def joined(verbs: Verbs, arguments: list[str]) -> list[str]:
     """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench
     head` is `bench what=head`, and `check gpu full` is `check what=gpu length=full`.
     """
-    if arguments and arguments[0] in WORDS:
+    if arguments and arguments[0] in verbs and (keys := verbs[arguments[0]].words):
         words = list(
             takewhile(
                 lambda word: "=" not in word and not word.startswith(("-", "~")), arguments[1:]
             )
         )
-        named = [f"{key}={word}" for key, word in zip(WORDS[arguments[0]], words, strict=False)]
+        named = [f"{key}={word}" for key, word in zip(keys, words, strict=False)]
         return [arguments[0], *named, *arguments[1 + len(named) :]]
     if arguments[1:2] == ["build"] and arguments[0] == "relations":
         return [arguments[0], *arguments[2:]]
-    if "-".join(arguments[:2]) in VERBS and len(arguments) > 1:
+    if "-".join(arguments[:2]) in verbs and len(arguments) > 1:
         return ["-".join(arguments[:2]), *arguments[2:]]
     return arguments
 
 
-def run_verb(verb: str, arguments: list[str]) -> int:
+def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
     """Composes and runs one verb; a non-zero int that the verb returns becomes the exit status.
     Raises UserError.
     """
-    if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, 1)
+    if name not in verbs:
+        close = difflib.get_close_matches(name, verbs, 1)
         raise UserError(
-            f"there is no verb {verb!r}{f', did you mean {close[0]!r}?' if close else ''} (see"
+            f"there is no verb {name!r}{f', did you mean {close[0]!r}?' if close else ''} (see"
             f" `{hints.flag(None, '--help')}`)"
         )
     check_surroundings()
+    verb = verbs[name]
     if "--help" in arguments or "-h" in arguments:
         print(help_of(verb))
         return 0
@@ -174,23 +122,22 @@ def run_verb(verb: str, arguments: list[str]) -> int:
         print(compose.as_yaml(composed), end="")
         return 0
     called = not hints.RUNNING  # by a person, not by another verb
-    with hints.running(verb, overrides):
-        if called and (line := road.starting(verb, composed)):
+    with hints.running(name, overrides):
+        if called and (line := road.starting(name, composed)):
             print(line, file=sys.stderr, flush=True)
-        cls = config_class(verb)
-        if "given" in {field.name for field in fields(cls)}:
+        keys = verb.keys()
+        if "given" in {field.name for field in fields(keys)}:
             composed["given"] = [override for override in overrides if is_shared(override)]
-        config = compose.to_config(cls, composed)
-        run = importlib.import_module(VERBS[verb][0]).run
-        status = (run(config, jobs()) if verb in RUN_OTHERS else run(config)) or 0
-        if called and not status and (following := road.after(verb, config)):
+        config = compose.to_config(keys, composed)
+        status = verb.run(config, *([jobs(verbs)] if verb.takes_jobs else [])) or 0
+        if called and not status and (following := road.after(name, config)):
             print(f"next: {following}")
     return status
 
 
-def jobs() -> Jobs:
+def jobs(verbs: Verbs) -> Jobs:
     """The verbs of an experiment as functions that take what would be typed behind them."""
-    return Jobs(**{field.name: partial(run_verb, field.name) for field in fields(Jobs)})
+    return Jobs(**{field.name: partial(run_verb, verbs, field.name) for field in fields(Jobs)})
 
 
 def is_shared(override: str) -> bool:
@@ -226,8 +173,8 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
     return overrides, print_only
 
 
-def overview() -> str:
-    lines = [f"  {verb:<16} {line}" for verb, (_, line) in VERBS.items()]
+def overview(verbs: Verbs) -> str:
+    lines = [f"  {name:<16} {verb.about}" for name, verb in verbs.items()]
     return "\n".join(
         [
             USAGE,
@@ -239,13 +186,9 @@ def overview() -> str:
     )
 
 
-def help_of(verb: str) -> str:
+def help_of(verb: Verb) -> str:
     """What the verb does, how it is called, and its keys with their defaults (c2srt/manual.py)."""
     from c2srt import compose, manual
 
-    about = manual.manual(verb, config_class(verb), compose.plain_defaults(verb))
-    return f"c2srt {verb}: {VERBS[verb][1]}\n{USAGE}\n\n{about}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    about = manual.manual(verb.name, verb.keys(), compose.plain_defaults(verb))
+    return f"c2srt {verb.name}: {verb.about}\n{USAGE}\n\n{about}"

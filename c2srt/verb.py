@@ -1,0 +1,27 @@
+"""What the command line is told of a verb by whoever registers it (cluster/cli.py)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`c2srt <name>`, whose groups of keys are in configs/<name>.yaml.
+
+    `keys` gives the dataclass of its keys and `run` does its work; each imports what it needs when
+    it is called. The dataclass lies beside what it configures, and imports no torch, Ray or
+    open_clip: `c2srt --help` costs no import, and a mistyped key no library.
+    """
+
+    name: str
+    about: str
+    """One line of `c2srt --help`."""
+    keys: Callable[[], type]
+    run: Callable[..., int | None]
+    """Of an instance of the dataclass; returns the exit status, None for 0. Raises UserError."""
+    words: tuple[str, ...] = ()
+    """Keys whose values may be given first, as bare words."""
+    built_on: "Verb | None" = None
+    """The verb whose keys are its own, too."""
+    takes_jobs: bool = False
+    """It runs other verbs: `run` is also given the jobs of an experiment (c2srt/jobs.py)."""

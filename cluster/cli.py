@@ -1,0 +1,340 @@
+"""The verbs of `c2srt <verb> [key=value …]`, and the command that knows them all.
+
+This is the one place that sees everything: what the command line does with a verb is in
+c2srt/command.py, which knows none. A new verb needs: its line in VERBS and its two functions here,
+and configs/<verb>.yaml. Each function imports what it names when it is called, so that `c2srt
+--help` is instant, and a mistyped key costs no library.
+"""
+
+import sys
+from typing import Any
+
+from c2srt import command
+from c2srt.jobs import Jobs
+from c2srt.verb import Verb
+
+
+def demo_keys() -> type:
+    from c2srt.demo.config import Config
+
+    return Config
+
+
+def demo(config: Any, jobs: Jobs) -> None:
+    from c2srt.demo.run import run
+
+    run(config, jobs)
+
+
+def shard_keys() -> type:
+    from sharding.config import Config
+
+    return Config
+
+
+def shard(config: Any) -> None:
+    from cluster.shard import run
+
+    run(config)
+
+
+def audit_keys() -> type:
+    from sharding.config import AuditConfig
+
+    return AuditConfig
+
+
+def audit(config: Any) -> int | None:
+    from cluster.audit import run
+
+    return run(config)
+
+
+def text_keys() -> type:
+    from c2srt.text_config import Config
+
+    return Config
+
+
+def text(config: Any) -> None:
+    from c2srt.text import run
+
+    run(config)
+
+
+def relations_keys() -> type:
+    from c2srt.relations.kinds import GraphConfig
+
+    return GraphConfig
+
+
+def relations(config: Any) -> None:
+    from c2srt.relations.build import run
+
+    run(config)
+
+
+def relations_mine_keys() -> type:
+    from c2srt.relations.config import MineConfig
+
+    return MineConfig
+
+
+def relations_mine(config: Any) -> int | None:
+    from c2srt.relations.mine import run
+
+    return run(config)
+
+
+def relations_report_keys() -> type:
+    from c2srt.relations.config import ReportConfig
+
+    return ReportConfig
+
+
+def relations_report(config: Any) -> None:
+    from c2srt.relations.report import run
+
+    run(config)
+
+
+def teacher_keys() -> type:
+    from c2srt.teacher.config import Config
+
+    return Config
+
+
+def teacher(config: Any) -> None:
+    from cluster.teacher import run
+
+    run(config)
+
+
+def plan_keys() -> type:
+    from c2srt.plan.config import Config
+
+    return Config
+
+
+def plan(config: Any) -> int | None:
+    from c2srt.plan.run import run
+
+    return run(config)
+
+
+def train_keys() -> type:
+    from c2srt.train.config import Config
+
+    return Config
+
+
+def train(config: Any) -> int | None:
+    from cluster.train import run
+
+    return run(config)
+
+
+def tune_keys() -> type:
+    from c2srt.tune_config import Config
+
+    return Config
+
+
+def tune(config: Any) -> None:
+    from c2srt.tune import run
+
+    run(config)
+
+
+def evaluate_keys() -> type:
+    from c2srt.evaluation.config import Config
+
+    return Config
+
+
+def evaluate(config: Any) -> None:
+    from cluster.evaluate import run
+
+    run(config)
+
+
+def tables_keys() -> type:
+    from c2srt.tables.config import Config
+
+    return Config
+
+
+def tables(config: Any, jobs: Jobs) -> None:
+    from c2srt.tables.run import run
+
+    run(config, jobs)
+
+
+def figures_keys() -> type:
+    from c2srt.figures.config import Config
+
+    return Config
+
+
+def figures(config: Any) -> None:
+    from c2srt.figures.run import run
+
+    run(config)
+
+
+def predict_keys() -> type:
+    from c2srt.predict.config import Config
+
+    return Config
+
+
+def predict(config: Any) -> int | None:
+    from c2srt.predict.run import run
+
+    return run(config)
+
+
+def bench_keys() -> type:
+    from c2srt.bench.config import Config
+
+    return Config
+
+
+def bench(config: Any) -> None:
+    from c2srt.bench.run import run
+
+    run(config)
+
+
+def check_keys() -> type:
+    from c2srt.check.config import Config
+
+    return Config
+
+
+def check(config: Any) -> int | None:
+    from c2srt.check.run import run
+
+    return run(config)
+
+
+def export_keys() -> type:
+    from c2srt.train.export_config import Config
+
+    return Config
+
+
+def export(config: Any) -> None:
+    from cluster.export import run
+
+    run(config)
+
+
+TRAIN = Verb("train", "train the student with DeepSpeed under Ray", train_keys, train)
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "demo",
+            "draw the miniature and run the whole road on it, no downloads",
+            demo_keys,
+            demo,
+            takes_jobs=True,
+        ),
+        Verb(
+            "shard",
+            "raw images + label CSVs → webdataset tar shards, index, vocabulary",
+            shard_keys,
+            shard,
+        ),
+        Verb(
+            "audit",
+            "re-read shards against the CSVs and name every disagreement",
+            audit_keys,
+            audit,
+        ),
+        Verb("text", "text features of every category from the frozen text tower", text_keys, text),
+        Verb("relations", "the neighbour table of the relation graph", relations_keys, relations),
+        Verb(
+            "relations-mine",
+            "ask a language model for the relations between categories",
+            relations_mine_keys,
+            relations_mine,
+        ),
+        Verb(
+            "relations-report",
+            "compare relation graphs, draw them, look categories up",
+            relations_report_keys,
+            relations_report,
+        ),
+        Verb(
+            "teacher",
+            "cache the frozen CLIP's global feature of every image and view",
+            teacher_keys,
+            teacher,
+        ),
+        Verb(
+            "plan",
+            "memory, time, disk and network of a training before anyone pays for it",
+            plan_keys,
+            plan,
+            built_on=TRAIN,
+        ),
+        TRAIN,
+        Verb(
+            "tune",
+            "prompt tuning: learn the template of a trained model (MKT's second stage)",
+            tune_keys,
+            tune,
+        ),
+        Verb(
+            "evaluate",
+            "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays",
+            evaluate_keys,
+            evaluate,
+        ),
+        Verb(
+            "tables",
+            "the paper's tables and sweeps: train and evaluate what is missing, collect",
+            tables_keys,
+            tables,
+            takes_jobs=True,
+        ),
+        Verb(
+            "figures",
+            "the paper's figures as PNG and PDF, from models, shards and tables",
+            figures_keys,
+            figures,
+        ),
+        Verb("predict", "rank your own words for your own photos", predict_keys, predict),
+        Verb(
+            "bench",
+            "time and memory of the head and its parts against their literal forms",
+            bench_keys,
+            bench,
+            words=("what",),
+        ),
+        Verb(
+            "check",
+            "what this machine's GPU shows: kernels against literal forms, times, memory",
+            check_keys,
+            check,
+            words=("what", "length"),
+        ),
+        Verb(
+            "export",
+            "one plain safetensors + config from a training checkpoint",
+            export_keys,
+            export,
+        ),
+    )
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status (c2srt/command.py)."""
+    return command.main(VERBS, sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

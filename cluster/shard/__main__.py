@@ -1,0 +1,8 @@
+"""`python -m cluster.shard …` is `c2srt shard …`."""
+
+import sys
+
+from cluster.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["shard", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""`python -m cluster.teacher …` is `c2srt teacher …`."""
+
+import sys
+
+from cluster.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["teacher", *sys.argv[1:]]))

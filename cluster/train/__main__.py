@@ -1,0 +1,8 @@
+"""`python -m cluster.train …` is `c2srt train …`."""
+
+import sys
+
+from cluster.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
