@@ -133,12 +133,35 @@ def is_current(record: Path, made_from: Mapping[str, Any], names: Iterable[str])
     return old == made_from
 
 
-def is_marked(mark: Path, key: str, again: Command) -> bool:
-    """Whether the mark that a finished piece of work leaves last, {"key": …}, has this key.
+def kept(
+    file: Path, read: Callable[[], Mapping[str, Any]], made_from: Mapping[str, Any], hashed: bool
+) -> Mapping[str, Any] | None:
+    """What the record of a single file says, if `read` can read it, it was made from this, and the
+    file has the size that it names ("bytes") and, if `hashed`, the content ("sha256"); else None.
+    """
+    with suppress(UserError, OSError):  # absent or damaged: made again
+        record = read()
+        if (
+            {**record, **made_from} == record
+            and file.stat().st_size == record.get("bytes")
+            and (not hashed or sha256_of_file(file) == record.get("sha256"))
+        ):
+            return record
+    return None
+
+
+def is_marked(mark: Path, key: str, again: Command, *within: str) -> bool:
+    """Whether the mark that a finished piece of work leaves last, {"key": …}, has this key;
+    `within` lead to where it stands in a larger record.
 
     Raises UserError, naming the command that makes it again, if there is one and it is damaged.
     """
-    return mark.is_file() and read_json(mark, again).get("key") == key
+    if not mark.is_file():
+        return False
+    found = read_json(mark, again)
+    for name in within:
+        found = found.get(name, {})
+    return found.get("key") == key
 
 
 def is_plain(name: str) -> bool:

@@ -8,6 +8,7 @@ import fcntl
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,16 +24,19 @@ COMMAND = 0
 """The byte that a command holds."""
 LEASE_S = 100
 """An NFS server keeps the locks of a host that lost power for a while, 90 s by default."""
+HELD: set[Path] = set()
+"""The lock files that commands of this process hold."""
+HOLDING = threading.Lock()
 
 
 @contextmanager
 def only_command(path: Path, seconds: float = LEASE_S) -> Iterator[IO]:
     """Makes the lock file `path`, and its folder, and holds it for this command; the file stays.
 
-    Raises UserError if it cannot be written, or if another command has it; one of another host gets
-    `seconds` to go away.
+    Raises UserError if it cannot be written, or if another command or thread has it; one of another
+    host gets `seconds` to go away.
     """
-    with opened(path) as file:
+    with held_once(path), opened(path) as file:
         take(file, path, seconds)
         yield file
 
@@ -44,7 +48,7 @@ def only_writer(path: Path, seconds: float = LEASE_S) -> Iterator[None]:
     """
     made = not path.parent.exists()
     while True:
-        with opened(path) as file:
+        with held_once(path), opened(path) as file:
             take(file, path, seconds)
             if not is_at(file, path):
                 continue  # whoever had it has removed it: what is held now is no lock
@@ -56,6 +60,22 @@ def only_writer(path: Path, seconds: float = LEASE_S) -> Iterator[None]:
                     if made:
                         path.parent.rmdir()
             return
+
+
+@contextmanager
+def held_once(path: Path) -> Iterator[None]:
+    """This thread alone holds the lock file: the operating system would let another one of the same
+    process hold it, too, and take it from both when that one closes it.
+    """
+    path = path.resolve()
+    with HOLDING:
+        if path in HELD:
+            raise in_use(path, f"{socket.gethostname()} {os.getpid()}")
+        HELD.add(path)
+    try:
+        yield
+    finally:
+        HELD.discard(path)
 
 
 @contextmanager
@@ -85,16 +105,20 @@ def take(file: IO, path: Path, seconds: float) -> None:
         if here or not locked(
             file, COMMAND, seconds, f"waiting for the command that writes {path.parent} ({holder})"
         ):
-            raise UserError(
-                f"another command is writing {path.parent} (host and process {holder}): wait for"
-                " it, or choose another out=…"
-            )
+            raise in_use(path, holder)
     with storage_faults(path):
         file.truncate(0)
         file.write(
             f"{socket.gethostname()} {os.getpid()} {' '.join(verb for verb, _ in RUNNING[-1:])}\n"
         )
         file.flush()
+
+
+def in_use(path: Path, holder: str) -> UserError:
+    return UserError(
+        f"another command is writing {path.parent} (host and process {holder}): wait for it, or"
+        " choose another out=…"
+    )
 
 
 def opened(path: Path) -> IO:

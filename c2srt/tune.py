@@ -24,9 +24,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.artefact import tidy, writing
+from c2srt.artefact import is_marked, tidy, writing
 from c2srt.errors import UserError
-from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export, is_only_export
+from c2srt.export.files import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    find_export,
+    is_export,
+    is_only_export,
+)
 from c2srt.export.read import Exported, load_export
 from c2srt.export.write import save_with_context
 from c2srt.files import check_replaceable, hash_of, sha256_of_file
@@ -36,7 +42,6 @@ from c2srt.keys import deciding
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
-from c2srt.opened import read_json
 from c2srt.order import Deal
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
@@ -65,7 +70,8 @@ def run(config: Config) -> None:
         raise UserError(
             f"out={config.out} is where the checkpoint itself lies: choose another folder"
         )
-    if is_current(out / MODEL, key):
+    made = out / MODEL / CONFIG_FILE
+    if is_export(out / MODEL) and is_marked(made, key, Command("tune"), "made_from", "tuned"):
         print(f"{out / MODEL} is up to date")
         tidy(out)
         finish_record(config, key, steps)
@@ -175,18 +181,6 @@ def finish_record(config: Config, key: str, steps: int) -> None:
     if ended and logged:
         return send_rest(Path(config.out))
     close(config, open_tracker(config, key), steps)
-
-
-def is_current(folder: Path, key: str) -> bool:
-    if not (folder / CONFIG_FILE).is_file() or not (folder / MODEL_FILE).is_file():
-        return False
-    return (
-        read_json(folder / CONFIG_FILE, Command("tune"))
-        .get("made_from", {})
-        .get("tuned", {})
-        .get("key")
-        == key
-    )
 
 
 def template_of(config: Config, exported: Exported) -> str:

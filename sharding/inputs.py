@@ -3,11 +3,11 @@ changed.
 """
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from c2srt.errors import UserError
+from c2srt.artefact import kept, withdraw
 from c2srt.files import sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json
@@ -39,17 +39,12 @@ def prepare_inputs(reader: Reader, split: str, out: Path) -> tuple[Report, str, 
     """
     path, record = inputs_path(out, split), inputs_path(out, split).with_suffix(".json")
     made_from = reader.made_from(split)
-    with suppress(UserError, OSError):  # absent or damaged: made again
-        old = read_json(record, Command("shard"), RecordFile)
-        whole = old["bytes"] == path.stat().st_size and old["sha256"] == sha256_of_file(path)
-        if (
-            whole
-            and old["made_from"] == made_from
-            and not misfit(json.dumps(old["report"]), reader.report)
-        ):
-            return reader.report(**old["report"]), old["sha256"], False
+    read = partial(read_json, record, Command("shard"), RecordFile)
+    old = kept(path, read, {"made_from": made_from}, hashed=True)
+    if old and not misfit(json.dumps(old["report"]), reader.report):
+        return reader.report(**old["report"]), old["sha256"], False
     path.parent.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
+    withdraw(record)
     report = reader.write_inputs(split, path)
     digest = sha256_of_file(path)
     write_json(

@@ -8,6 +8,7 @@ made. index.json comes last.
 import shutil
 from pathlib import Path
 
+from c2srt.artefact import writing
 from c2srt.executor import Executor, Opens
 from c2srt.files import hash_of, remove_leftovers
 from c2srt.progress import Progress
@@ -21,7 +22,6 @@ from sharding.packs import PackSource, PackTask, pack_tasks, stage_pack
 from sharding.plan import (
     check_settings,
     divide,
-    only_writer,
     plan_split,
     require_urls,
     status_counts,
@@ -37,7 +37,7 @@ def make_shards(config: Config, opens: Opens) -> None:
     """
     out = Path(config.out).resolve()
     reader = find_reader(config.data)
-    with only_writer(out):
+    with writing(out):
         clean(out)
         source = reader.source(config)
         settings = check_settings(out, config, source, inputs(config, reader, out))
@@ -62,9 +62,8 @@ def make_shards(config: Config, opens: Opens) -> None:
 
 
 def clean(out: Path) -> None:
-    """Removes what killed runs left under temporary names."""
+    """Removes what killed runs left under temporary names below `out`."""
     for folder in (
-        out,
         out / INPUTS,
         *(path for path in (out / staging.FOLDER).glob("*") if path.is_dir()),
     ):

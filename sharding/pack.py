@@ -11,16 +11,19 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import polars as pl
 
+from c2srt.artefact import kept
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
-from c2srt.opened import misfit
+from c2srt.opened import misfit, wrong
 from c2srt.opened_tables import INTEGER, TEXT, parquet_note, read_parquet
 from c2srt.shards import MADE_BY, Shard
 from c2srt.tracking.redact import redacted
@@ -202,7 +205,7 @@ def whole_blocks(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def as_shard(name: str, done: dict, table: pl.DataFrame) -> Shard:
+def as_shard(name: str, done: Mapping[str, Any], table: pl.DataFrame) -> Shard:
     packed = int((table["status"] == "ok").sum())
     return Shard(
         name, done["bytes"], done["sha256"], len(table), packed, done["first"], done["last"]
@@ -212,13 +215,19 @@ def as_shard(name: str, done: dict, table: pl.DataFrame) -> Shard:
 def finished(folder: Path, name: str, settings: str) -> Shard | None:
     """The shard if an earlier run finished it with these settings, else None."""
     sidecar, tar = folder / f"{name}.parquet", folder / f"{name}.tar"
-    try:
-        note = parquet_note(sidecar, MADE_BY, KEY)
-        done = {} if misfit(note, Done) else json.loads(note)
-        if done.get("settings") != settings or tar.stat().st_size != done["bytes"]:
-            return None
+    done = kept(tar, partial(note_of, sidecar), {"settings": settings}, hashed=False)
+    if done is None:
+        return None
+    with suppress(OSError, UserError):  # made again
         return as_shard(
             name, done, cast(pl.DataFrame, pl.from_arrow(read_parquet(sidecar, MADE_BY, KINDS)))
         )
-    except (OSError, UserError):  # made again
-        return None
+    return None
+
+
+def note_of(sidecar: Path) -> dict:
+    """What a sidecar says of its tar, a `Done`. Raises UserError."""
+    note = parquet_note(sidecar, MADE_BY, KEY)
+    if odd := misfit(note, Done):
+        raise wrong(sidecar, f"has a note {KEY!r} that is none of ours ({odd})", MADE_BY)
+    return json.loads(note)

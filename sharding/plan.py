@@ -2,9 +2,6 @@
 which settings.
 """
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.files import hash_of, raise_if_storage, write_json
+from c2srt.files import hash_of, write_json
 from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.shards import Shard
@@ -26,7 +23,6 @@ from sharding.raw_files import RawFiles
 from sharding.urls import UrlSource
 
 SETTINGS = "settings.json"
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -35,27 +31,6 @@ class SettingsFile:
 
     settings: dict[str, Any]
     inputs: dict[str, str]
-
-
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Holds the folder's lock, so that two runs never write into one folder. Raises UserError if
-    another run has it.
-    """
-    with ExitStack() as opened:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            file = opened.enter_context(open(out / LOCK, "w", encoding="utf-8"))
-        except OSError as error:
-            raise_if_storage(error, out)
-            raise
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another run is writing {out}: wait for it, or choose another out=…"
-            ) from None
-        yield
 
 
 def choose_source(config: Config, raw: RawFiles) -> Source:

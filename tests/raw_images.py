@@ -120,13 +120,11 @@ def md5(data: bytes) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """File name → SHA-256 of everything that a shard job leaves, but for the lock and times of
-    CSVs.
-    """
+    """File name → SHA-256 of everything that a shard job leaves, but for times of CSVs."""
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock" and path.parent.name != "inputs"
+        if path.is_file() and path.parent.name != "inputs"
     ]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ import pytest
 from c2srt import artefact
 from c2srt.errors import UserError
 from c2srt.export.files import CONFIG_FILE, MODEL_FILE, is_only_export
-from c2srt.files import raise_if_storage, remove_leftovers, whole_folder, write_json
+from c2srt.files import (
+    raise_if_storage,
+    remove_leftovers,
+    sha256_of_file,
+    whole_folder,
+    write_json,
+)
+from c2srt.hints import Command
 from c2srt.lock import LOCK
 
 GONE = (1 << 22) + 1
@@ -275,3 +283,52 @@ def test_records_are_written_last(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         artefact.vouch(tmp_path / "record.json", {}, ["a"])
     assert artefact.vouched(tmp_path / "record.json") is None
+
+
+# --- one file with a record of its own, and marks
+
+
+def test_a_single_file_is_kept_while_its_record_and_its_content_are_what_was_written(tmp_path):
+    file, record = tmp_path / "table", {"made_from": {"a": 1}, "bytes": 4, "report": []}
+    file.write_bytes(b"abcd")
+    record["sha256"] = sha256_of_file(file)
+
+    def kept(made_from, hashed=True, **changed):
+        return artefact.kept(file, lambda: {**record, **changed}, {"made_from": made_from}, hashed)
+
+    assert kept({"a": 1}) == record and kept({"a": 1}, hashed=False) == record
+    assert kept({"a": 2}) is None and kept({"a": 1}, bytes=5) is None
+    file.write_bytes(b"abce")
+    assert kept({"a": 1}) is None and kept({"a": 1}, hashed=False) == record
+    file.unlink()
+    assert kept({"a": 1}, hashed=False) is None
+
+    def damaged():
+        raise UserError("damaged")
+
+    file.write_bytes(b"abcd")
+    assert artefact.kept(file, damaged, {}, False) is None
+
+
+def test_a_mark_may_stand_in_a_larger_record(tmp_path):
+    write_json(tmp_path / "config.json", {"made_from": {"tuned": {"key": "k"}}, "key": "other"})
+    marked = partial(artefact.is_marked, tmp_path / "config.json", again=Command("tune"))
+    assert marked("other") and not marked("k")
+    is_tuned = partial(artefact.is_marked, tmp_path / "config.json", "k", Command("tune"))
+    assert is_tuned("made_from", "tuned") and not is_tuned("made_from", "none")
+    assert not artefact.is_marked(tmp_path / "none.json", "k", Command("tune"))
+
+
+def test_two_threads_of_one_process_do_not_write_into_one_folder(tmp_path):
+    """The operating system would let them, and one's end would take the lock from the other."""
+    with artefact.writing(tmp_path):
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"another command is .*{os.getpid()}"):
+                artefact.writing(tmp_path).__enter__()
+        with (
+            pytest.raises(AssertionError),  # it is refused, and says nothing of holding it
+            other(f"with writing(Path('{tmp_path}')): print('held', flush=True)"),
+        ):
+            pass
+    with artefact.writing(tmp_path):
+        pass

@@ -4,6 +4,7 @@ input. Tiny, real models.
 
 import json
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,12 +41,14 @@ from c2srt.figures.photos import Photos
 from c2srt.figures.registry import FIGURES
 from c2srt.figures.run import sources_of
 from c2srt.figures.viewers import ranks_of, subgraph
+from c2srt.files import sha256_of_file, write_json
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Graph
 from c2srt.model.literal import image_scores, local_features
 from c2srt.relations.neighbours import ABSENT
+from c2srt.relations.table import PROVENANCE, TABLE
 from c2srt.shards import load_index
 from c2srt.text import Config as TextConfig, load_text, run as write_text
 from c2srt.train import config as train
@@ -903,9 +906,9 @@ def test_grad_cam_has_one_importer():
 # --------------------------------------------------------------------------------------------------
 
 
-ELSEWHERE = {"out", "batch", "loader_workers", "clip", "relations_folder"}
+ELSEWHERE = {"out", "batch", "loader_workers", "clip"}
 """What numbers may look at beyond their identity: where and how they are computed; the CLIP, which
-is refused unless it is the text features' own; the graph's folder, whose table the model holds.
+is refused unless it is the text features' own.
 """
 
 
@@ -931,3 +934,18 @@ def test_a_figure_forgets_no_setting_that_decides_it(world, name):
         inputs = inputs_of(world, "fixed=[1,3]")
         decides = settings_read(inputs, figure.made_from)
         assert settings_read(inputs, figure.numbers) - decides <= ELSEWHERE, figure.stem
+
+
+def test_the_relations_figure_depends_on_an_oracle_only_where_one_wrote_the_graph(world, tmp_path):
+    """A figure that was made before its identity named the oracle stays current without one."""
+    (figure,) = FIGURES["relations"]
+    copied = tmp_path / "llm"
+    shutil.copytree(world / "relations/similarity", copied)
+    inputs = inputs_of(world, f"relations_folder={tmp_path}")
+    without = figure.made_from(inputs)
+    assert without == {**inputs.made_from(), **inputs.made_from_ours()}
+    assert without == figure.made_from(inputs_of(world, f"relations_folder={tmp_path}/none"))
+    assert not figure.numbers(inputs).oracle
+    content = json.loads((copied / PROVENANCE).read_text())
+    write_json(copied / PROVENANCE, content | {"oracle": True})
+    assert figure.made_from(inputs) == without | {"oracle": sha256_of_file(copied / TABLE)}

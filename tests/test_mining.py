@@ -584,7 +584,7 @@ def test_two_runs_at_once_are_refused(words, capsys):
         Ledger(words / "relations/mined/ledger.jsonl", {"vocabulary": "x"}),
     ):
         assert mine(words, server) == 2
-    assert "is in use by another run" in capsys.readouterr().err
+    assert "another command is writing" in capsys.readouterr().err
 
 
 ODD = [

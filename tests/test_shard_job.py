@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from c2srt.artefact import writing
 from c2srt.errors import UserError
 from c2srt.opened import read_json
 from c2srt.shards import ShardReader, load_index
@@ -24,7 +25,6 @@ from cluster.cli import main
 from cluster.session import connect
 from cluster.shard import run
 from sharding.config import Config, DataConfig
-from sharding.plan import only_writer
 from tests.raw_images import digests, jpeg, md5, name, write_csvs, write_folder, write_pack
 
 ROOT = Path(__file__).parents[1]
@@ -176,7 +176,7 @@ def test_splits_can_be_added_later(cluster, tmp_path):
 
 def test_a_folder_that_another_run_writes_is_refused(cluster, tmp_path):
     root = tree(tmp_path / "raw")
-    with only_writer(tmp_path / "out"), pytest.raises(UserError, match="another run is writing"):
+    with writing(tmp_path / "out"), pytest.raises(UserError, match="another command is writing"):
         run(config(root, tmp_path / "out"))
 
 

@@ -4,6 +4,7 @@ layer of the IST.
 Shapes: n categories asked about, K neighbours, H heads, D width, d = D / H.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.viewers import OurViewer, subgraph
+from c2srt.files import sha256_of_file
 from c2srt.hints import Command
 from c2srt.model.head import Graph, Head
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import attention_logits, split_heads, with_self_loops
 from c2srt.opened import read_json
-from c2srt.relations.table import PROVENANCE, load_relations
+from c2srt.relations.table import PROVENANCE, TABLE, load_relations
 from c2srt.views import centre_pixels
 
 ROWS, TOP, IMAGES = 12, 5, 50
@@ -61,7 +63,12 @@ class Relations:
 
 
 def made_from(inputs: Inputs) -> dict:
-    return {**inputs.made_from(), **inputs.made_from_ours()}
+    """Where an oracle wrote the `llm` graph, that one, too: the figure says whether it is the
+    model's.
+    """
+    folder = oracle_graph(inputs)
+    oracle = {"oracle": sha256_of_file(folder / TABLE)} if folder else {}
+    return {**inputs.made_from(), **inputs.made_from_ours(), **oracle}
 
 
 def numbers(inputs: Inputs) -> Relations:
@@ -90,14 +97,21 @@ def hears_an_oracle(inputs: Inputs) -> bool:
     """Whether the model's graph is the `llm` graph that is there, and that one says of itself that
     an oracle wrote it.
     """
-    folder, table = Path(inputs.config.relations_folder) / "llm", inputs.ours.graph.table.cpu()
-    try:
-        provenance = read_json(folder / PROVENANCE, Command("relations"))
-        return bool(provenance.get("oracle")) and torch.equal(
+    table = inputs.ours.graph.table.cpu()
+    with suppress(UserError):  # of another K: nothing is known of it
+        return (folder := oracle_graph(inputs)) is not None and torch.equal(
             load_relations(folder, inputs.vocabulary, table.shape[1]), table
         )
-    except UserError:  # no such graph, or of another K: nothing is known of it
-        return False
+    return False
+
+
+def oracle_graph(inputs: Inputs) -> Path | None:
+    """The folder of the `llm` graph if it is there and an oracle wrote it, by its own word."""
+    folder = Path(inputs.config.relations_folder) / "llm"
+    with suppress(UserError):  # no such graph, or a damaged one: nothing is known of it
+        oracle = read_json(folder / PROVENANCE, Command("relations")).get("oracle")
+        return folder if oracle and (folder / TABLE).is_file() else None
+    return None
 
 
 def chosen_columns(inputs: Inputs, present: np.ndarray) -> list[int]:

@@ -23,11 +23,11 @@ A torn last line, from a kill in the middle of a write, is cut off on opening. L
 operating system at once (a killed process loses none) and the disk every second.
 """
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,8 @@ from pydantic import Field
 
 from c2srt.amounts import Amount, Count, Within
 from c2srt.errors import UserError
-from c2srt.files import hash_of, raise_if_storage
+from c2srt.files import hash_of, raise_if_storage, storage_faults
+from c2srt.lock import LOCK, only_writer
 from c2srt.opened import LINE_BYTES, json_line, parse_json, read_lines
 from c2srt.shown import shown
 
@@ -152,29 +153,21 @@ class Ledger:
     """Appends to `path` while holding its lock; `state` is what was there. Use it as a context
     manager.
 
-    Raises UserError if another run holds it, if it is of another label list or other settings, or
-    damaged before its last line.
+    Raises UserError if another command holds it, if it is of another label list or other settings,
+    or damaged before its last line.
     """
 
     def __init__(self, path: Path, identity: dict) -> None:
         self.path, self.identity, self.state = path, identity, State()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise_if_storage(error, path)
-            raise
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise UserError(
-                f"{path} is in use by another run: wait for it, or choose another out=…"
-            ) from error
+        self._lock = only_writer(path.with_name(f"{path.name}.{LOCK}"))
         self._synced = time.monotonic()
 
     def __enter__(self) -> "Ledger":
-        try:
+        with ExitStack() as opened:
+            opened.enter_context(self._lock)
+            with storage_faults(self.path):
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            opened.callback(os.close, self._file)
             self._cut_torn_line()
             if os.fstat(self._file).st_size:
                 self._resume()
@@ -182,14 +175,12 @@ class Ledger:
                 self.append(
                     {"ledger": FORMAT, "identity": self.identity, "hash": hash_of(self.identity)}
                 )
-        except BaseException:
-            os.close(self._file)
-            raise
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        with self._opened:
+            os.fsync(self._file)
 
     def append(self, event: dict) -> None:
         """One line, whole in the operating system when this returns."""

@@ -13,8 +13,8 @@ bytes): those are the key, and a cache of another key is refused. D is the joint
 """
 
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from c2srt.artefact import kept
 from c2srt.backbone.clip import Clip
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, write_json
@@ -232,8 +233,5 @@ def is_done(out: Path, shard: Shard, marker: dict) -> bool:
     key.
     """
     features = out / f"{shard.name}.npy"
-    with suppress(UserError, OSError):  # a marker that cannot be read vouches for nothing
-        return read_json(out / f"{shard.name}.json", MADE_BY) == marker | {
-            "bytes": features.stat().st_size
-        }
-    return False
+    read = partial(read_json, out / f"{shard.name}.json", MADE_BY)
+    return kept(features, read, marker, hashed=False) is not None
