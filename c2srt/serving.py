@@ -153,7 +153,7 @@ class Tagger:
         self._words = tempfile.TemporaryDirectory(prefix="c2srt-words-")
         self._predictor: Predictor = load(path, WordsConfig(cache=self._words.name))
         self._predictor.decode = self._decode
-        self._one_at_a_time = threading.Lock()  # the head reuses its buffers
+        self._one_at_a_time = threading.Lock()  # the memory of one request's pass
         self._decoders: LifoQueue[Apart] = LifoQueue()
         for _ in range(limits.AT_ONCE):
             self._decoders.put(Apart("c2srt.pictures:decode", limits.PICTURE_CPU_S))

@@ -73,11 +73,15 @@ def run(config: Config) -> None:
         print(f"{out / FEATURES} is up to date")
         return
     with writing(out):
-        write(config, out, vocabulary, clip, made_from)
+        write(out, vocabulary, clip, made_from, config.batch, config.block)
 
 
-def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_from: dict) -> None:
-    """Embeds the prompts and writes the two files."""
+def write(
+    out: Path, vocabulary: Vocabulary, clip: Clip, made_from: dict, batch: int, block: int
+) -> None:
+    """Embeds the prompts, `batch` at a time, saved after every `block` names, and writes the two
+    files.
+    """
     templates = made_from["templates"]
     clip.to("cuda" if torch.cuda.is_available() else "cpu")
     cut = count_cut(clip, list(vocabulary.names), templates)
@@ -90,7 +94,8 @@ def write(config: Config, out: Path, vocabulary: Vocabulary, clip: Clip, made_fr
         clip,
         list(vocabulary.names),
         templates,
-        config,
+        batch,
+        block,
         unfinished(out, UNFINISHED, hash_of(made_from)),
     )
     withdraw(out / PROVENANCE)
@@ -121,10 +126,10 @@ def versions() -> dict[str, str]:
 
 
 def embed_blocks(
-    clip: Clip, names: list[str], templates: list[str], config: Config, folder: Path
+    clip: Clip, names: list[str], templates: list[str], batch: int, size: int, folder: Path
 ) -> Tensor:
-    """[n, D] like `embed`, a block of names at a time; finished blocks wait in `folder` for a run
-    that was killed.
+    """[n, D] like `embed`, a block of `size` names at a time; finished blocks wait in `folder` for
+    a run that was killed.
 
     A name that several categories share is embedded once, so their features are equal to the last
     bit.
@@ -132,15 +137,12 @@ def embed_blocks(
     distinct = {name: row for row, name in enumerate(dict.fromkeys(map(clean, names)))}
     progress = Progress("text", len(distinct) * len(templates), "prompts")
     blocks, todo = [], list(distinct)
-    for start in range(0, len(todo), config.block):
-        path, part = (
-            folder / f"{start:07}-{config.block}.safetensors",
-            todo[start : start + config.block],
-        )
+    for start in range(0, len(todo), size):
+        path, part = folder / f"{start:07}-{size}.safetensors", todo[start : start + size]
         if (block := load_block(path)) is not None:
             progress.skip(len(part) * len(templates))
         else:
-            block = embed(clip, part, templates, config.batch, progress)
+            block = embed(clip, part, templates, batch, progress)
             with whole_file(path) as temporary:
                 save_file({"features": block}, temporary)
         blocks.append(block)

@@ -251,7 +251,7 @@ def make_world(world: Path) -> int:
     from c2srt.files import sha256_of_file, write_json
     from c2srt.model.build import build_student
     from c2srt.model.config import LossConfig, ModelConfig
-    from c2srt.model.head import Graph
+    from c2srt.model.graph import Graph
     from c2srt.relations import build
     from c2srt.tracking import Run, Tracker
     from c2srt.train import checkpoints

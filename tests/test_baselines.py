@@ -28,7 +28,7 @@ from c2srt.model.baselines.top import top_mean
 from c2srt.model.baselines.zs_sdl import SoftplusPairs, ZsSdlHead, diversity
 from c2srt.model.build import build_student, network_of
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.profiling import allocator_peak

@@ -45,7 +45,7 @@ from c2srt.files import sha256_of_file, write_json
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.literal import image_scores, local_features
 from c2srt.relations.neighbours import ABSENT
 from c2srt.relations.table import PROVENANCE, TABLE

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.isr import assignment, count_patches
 from c2srt.model.ist import with_self_loops
 from c2srt.model.literal import literal_scores, local_features

@@ -22,7 +22,8 @@ from c2srt.check.kernels import literal_attention, sorted_assignment
 from c2srt.errors import UserError
 from c2srt.model import kernels
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.plan import Plan
 from tests.test_structure import importers
 from tests.tiny import random_graph

@@ -16,7 +16,7 @@ from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.export.write import save_export
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.isr import assignment
 from c2srt.model.network import C2SRT
 from c2srt.vocabulary import Vocabulary

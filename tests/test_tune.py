@@ -18,7 +18,8 @@ from c2srt.export.write import save_export
 from c2srt.loader import train_batches
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.literal import literal_scores
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.model.network import C2SRT

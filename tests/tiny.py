@@ -10,7 +10,7 @@ from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.export.write import save_export
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.vocabulary import Vocabulary
 

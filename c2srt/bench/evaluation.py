@@ -27,7 +27,7 @@ from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge, verified_part
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
 from c2srt.model.config import ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.profiling import Side, Watch, device_of
 

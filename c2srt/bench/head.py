@@ -51,7 +51,7 @@ def ignore(config: Config) -> list[Side]:
     dense, sparse = make_inputs(config, config.batch), make_inputs(config, config.large_batch)
     ways = (
         ("every category", dense, LOSS),
-        ("verified categories' closure", sparse, LossConfig(unverified="ignore")),
+        ("verified categories' k-hop subgraph", sparse, LossConfig(unverified="ignore")),
     )
     return [
         Side(

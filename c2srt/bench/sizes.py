@@ -10,7 +10,8 @@ from torch import Tensor
 
 from c2srt.bench.config import Config
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.plan import Plan, Shape, budget_bytes, chunk_limit, make_plan
 from c2srt.profiling import DTYPES, device_of
 from c2srt.relations.answers import llm_neighbours, shipped_answers

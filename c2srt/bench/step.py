@@ -12,7 +12,7 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.model.config import ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.profiling import DTYPES, Side, device_of
 

@@ -28,7 +28,7 @@ from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.bench.step import inputs, train_step
 from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.profiling import DTYPES, Side, device_of
 from c2srt.tracking import Run, Tracker

@@ -15,7 +15,7 @@ from c2srt.check.case import Case
 from c2srt.check.config import Shape
 from c2srt.check.kernels import relative
 from c2srt.model import kernels
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.profiling import DTYPES, MIB, Side, median_seconds, peak_of
 
 NEAR, TIMES = {"fp32": 1e-3, "bf16": 6e-2}, 3

@@ -18,7 +18,7 @@ from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.check.case import Case
 from c2srt.check.config import Shape
 from c2srt.model.config import ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.profiling import MIB, median_seconds, synchronise
 

@@ -18,7 +18,7 @@ from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, TOKENIZ
 from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import Network
 from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
 from c2srt.relations.baselines import similar_neighbours

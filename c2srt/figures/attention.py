@@ -17,7 +17,8 @@ from c2srt.figures.inputs import Inputs
 from c2srt.figures.viewers import OurViewer, subgraph
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.isr import softmax_dtype
 from c2srt.model.ist import attention_logits, split_heads, with_self_loops
 from c2srt.opened import read_json

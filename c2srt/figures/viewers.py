@@ -13,7 +13,7 @@ from c2srt.backbone.clip import Clip
 from c2srt.backbone.tower import BlockTower
 from c2srt.export.read import Exported
 from c2srt.model.baselines.mkt import Mkt
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 
 

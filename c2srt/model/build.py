@@ -4,7 +4,7 @@ from importlib import import_module
 
 from c2srt.backbone.clip import Clip
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.kinds import KINDS
 from c2srt.model.network import Network
 

@@ -13,7 +13,8 @@ from torch.func import functional_call
 from torch_geometric.nn import GATv2Conv
 
 from c2srt.model.config import Pooling
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.isr import compute_dtype, softmax_dtype
 from c2srt.model.ist import NEGATIVE_SLOPE, with_self_loops
 

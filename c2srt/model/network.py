@@ -15,7 +15,8 @@ from c2srt.backbone.tower import normalise
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.model.config import Form, LossConfig, ModelConfig
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.loss import distillation_loss, ranking_loss
 from c2srt.model.plan import Plan, Shape, budget_bytes, chunk_limit, make_plan
 from c2srt.model.student import Student

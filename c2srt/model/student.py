@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 
 
 class Student(Protocol):

@@ -27,7 +27,8 @@ from c2srt.errors import UserError
 from c2srt.interrupts import unheard
 from c2srt.loader import Batch, LoaderConfig, collate, iterate
 from c2srt.model.config import ModelConfig
-from c2srt.model.head import Graph, Head
+from c2srt.model.graph import Graph
+from c2srt.model.head import Head
 from c2srt.model.network import C2SRT
 from c2srt.model.plan import budget_bytes, make_plan
 from c2srt.plan.sizes import Sizes

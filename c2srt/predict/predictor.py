@@ -16,7 +16,7 @@ from PIL import Image
 
 from c2srt.export.files import find_export
 from c2srt.export.read import Exported, load_export
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.predict.config import check_labels
 from c2srt.predict.inputs import Encoded, check_images, decode_apart, read_image
 from c2srt.relations.config import WordsConfig

@@ -15,7 +15,7 @@ from c2srt.export.write import save_export
 from c2srt.files import hash_of
 from c2srt.hints import Command
 from c2srt.model.build import build_student
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.network import Network
 from c2srt.opened import read_json
 from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, TABLE, load_relations

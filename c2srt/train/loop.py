@@ -37,12 +37,12 @@ def train(config: Config, world: World) -> str:
     set_up(config, world)
     inputs = load_inputs(config)
     model = build_model(config, inputs)
+    validator = Validator(config, inputs, model, world) if config.validate_every else None
     inputs.clip = None  # the model has its own image tower, and the text tower is not needed
     record, found = resume(config, world, inputs)
     # before the engine is made: its low-precision copies are then the rounded weights, as they were
     if found:
         load_trained(model, checkpoints.read_weights(found), found)
-    validator = Validator(config, inputs, model) if config.validate_every else None
     groups = parameter_groups(
         model,
         model.parameter_depth,
@@ -201,12 +201,8 @@ def validate(
     if best is not None and values["mAP"] <= best["mAP"]:
         return best
     if world.first:
-        export_weights(
-            config.folder / "best",
-            config,
-            weights,
-            made_from(config, step) | {"validation": values},
-        )
+        about = made_from(config, step) | {"validation": values}
+        validator.export(config.folder / "best", about)
     return {"step": step, "mAP": values["mAP"]}
 
 

@@ -5,6 +5,7 @@ recorded beside it.
 """
 
 import copy
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
+from c2srt.export.write import save_export
 from c2srt.model.network import Network
 from c2srt.train.config import Config
 from c2srt.train.inputs import Inputs, load_trained
@@ -21,11 +23,13 @@ from c2srt.train.world import World
 
 class Validator:
     """Holds a plain float32 copy of the model (never wrapped, so nothing is sharded) and scores the
-    split's share of a rank.
+    split's share of a rank. The first rank's keeps the CLIP, too, and exports: the others wait for
+    it, and reading and hashing the CLIP again would take longer than the rest.
     """
 
-    def __init__(self, config: Config, inputs: Inputs, model: Network) -> None:
+    def __init__(self, config: Config, inputs: Inputs, model: Network, world: World) -> None:
         self.config, self.inputs, self.model = config, inputs, copy.deepcopy(model)
+        self.clip = inputs.clip if world.first else None
 
     def measure(self, weights: dict[str, Tensor], world: World) -> dict[str, float]:
         """{"mAP" (per_class over seen categories), "unseen_mAP" (if any), "images"} of all ranks
@@ -52,6 +56,19 @@ class Validator:
             "images": float(whole.images),
         }
         return {name: value for name, value in values.items() if np.isfinite(value)}
+
+    def export(self, folder: Path, made_from: dict) -> None:
+        """Writes the model with the weights that were measured last. Only the first rank can."""
+        assert self.clip is not None
+        save_export(
+            folder,
+            self.model,
+            self.model.state_dict(),
+            self.clip,
+            self.inputs.vocabulary,
+            self.inputs.templates,
+            made_from,
+        )
 
 
 def mean(precision: np.ndarray) -> float:

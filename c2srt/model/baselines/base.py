@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from c2srt.backbone.clip import Clip
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.model.head import Graph
+from c2srt.model.graph import Graph
 from c2srt.model.kinds import Settings
 from c2srt.model.loss import distillation_loss
 from c2srt.model.network import Network, no_teacher
