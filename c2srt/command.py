@@ -4,6 +4,7 @@ Which verbs there are it is told (cluster/cli.py).
 """
 
 import difflib
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,7 +12,8 @@ from functools import partial
 from itertools import takewhile
 from typing import TypeAlias
 
-from c2srt import hints
+from c2srt import hints, progress
+from c2srt.console import QUIET, show_log
 from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, heard
 from c2srt.jobs import Jobs
@@ -25,6 +27,7 @@ from c2srt.surroundings import (
 )
 from c2srt.verb import Verb
 
+log = logging.getLogger(__name__)
 Verbs: TypeAlias = Mapping[str, Verb]
 """The verbs by their names."""
 PASSED_ON = ("data", "clip", "views", "work", "shards", "workers", "topk")
@@ -38,7 +41,8 @@ def main(verbs: Verbs, arguments: list[str]) -> int:
     sentence on stderr, 130 or 143 ended by Ctrl-C or SIGTERM (75 for a training).
     """
     show_everything()
-    arguments = joined(verbs, arguments)
+    show_log(logging.WARNING if {*QUIET} & {*arguments} else logging.INFO)
+    arguments = joined(verbs, [argument for argument in arguments if argument not in QUIET])
     try:
         status = told(verbs, arguments)
         flush_stdout()
@@ -124,14 +128,14 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
     called = not hints.RUNNING  # by a person, not by another verb
     with hints.running(name, overrides):
         if called and (line := road.starting(name, composed)):
-            print(line, file=sys.stderr, flush=True)
+            progress.log.info(line)
         keys = verb.keys()
         if "given" in {field.name for field in fields(keys)}:
             composed["given"] = [override for override in overrides if is_shared(override)]
         config = compose.to_config(keys, composed)
         status = verb.run(config, *([jobs(verbs)] if verb.takes_jobs else [])) or 0
         if called and not status and (following := road.after(name, config)):
-            print(f"next: {following}")
+            log.info(f"next: {following}")
     return status
 
 
@@ -182,6 +186,7 @@ def overview(verbs: Verbs) -> str:
             *lines,
             "",
             "`c2srt <verb> --help` explains a verb's keys; run a command again to resume it.",
+            "`--quiet` (`-q`) leaves its results and warnings.",
         ]
     )
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from c2srt.console import show_log, shown_from
+
 CARRIED = (
     "data",
     "clip",
@@ -49,10 +51,13 @@ def running(verb: str, overrides: list[str] | tuple[str, ...] = ()) -> Iterator[
 
 
 def as_here(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function for another process, where it prints commands as here."""
+    """The function for another process, where it prints commands and shows its log as here."""
     verb, overrides = RUNNING[-1] if RUNNING else ("", ())
+    level = shown_from()
 
     def within(item: Any) -> Any:
+        if level is not None:
+            show_log(level)
         with running(verb, overrides):
             return function(item)
 

@@ -5,6 +5,7 @@ starts, holds for a stopped one too, and reaches over hosts on NFS and Lustre.
 """
 
 import fcntl
+import logging
 import math
 import os
 import socket
@@ -18,6 +19,8 @@ from typing import IO
 from c2srt.errors import UserError
 from c2srt.files import storage_faults
 from c2srt.hints import RUNNING
+
+log = logging.getLogger(__name__)
 
 LOCK = "lock"
 COMMAND = 0
@@ -134,7 +137,7 @@ def locked(
     waiting: str | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Tries to lock a byte for this process alone, for up to `seconds` or until `stop`; prints
+    """Tries to lock a byte for this process alone, for up to `seconds` or until `stop`; logs
     `waiting` if it has to wait.
     """
     deadline = time.monotonic() + seconds
@@ -142,7 +145,7 @@ def locked(
         if time.monotonic() >= deadline or stop():
             return False
         if waiting and deadline - time.monotonic() < seconds - 2:
-            print(f"{waiting}, at most {seconds:.0f} s", flush=True)
+            log.info(f"{waiting}, at most {seconds:.0f} s")
             waiting = None
         time.sleep(0.2)
     return True
@@ -155,9 +158,8 @@ def supported(lock: Callable[[], None]) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        print(
+        log.info(
             f"{error.strerror}: this file system has no locks, so take care that only one command"
-            " writes here",
-            flush=True,
+            " writes here"
         )
     return True

@@ -8,6 +8,7 @@ the command decides what becomes of it.
     python -m c2srt.processes 5 8     what it runs: its ends of the two pipes
 """
 
+import logging
 import math
 import os
 import pickle
@@ -25,11 +26,12 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from c2srt.children import give_way, python_path
+from c2srt.console import show_log, shown_from
 from c2srt.errors import LoaderFailed, UserError
 from c2srt.hints import RUNNING, running
 from c2srt.pipes import receive, send, widen
-from c2srt.surroundings import say
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 RETRIES = 3
@@ -41,15 +43,18 @@ DIED = (
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of one `map` shares: the function, and the command that a printed one is
-    made from (c2srt/hints.py).
+    """What every task of one `map` shares: the function, the command that a printed one is made
+    from (c2srt/hints.py), and the level from which the log is shown, if it is.
     """
 
     function: Callable[[Any], Any]
     verb: str
     overrides: tuple[str, ...]
+    level: int | None
 
     def __call__(self, item: Any) -> Any:
+        if self.level is not None:
+            show_log(self.level)
         with running(self.verb, self.overrides):
             return self.function(item)
 
@@ -88,7 +93,7 @@ class Processes:
         on_gpu: bool = False,
     ) -> Iterator[tuple[T, R]]:
         """As `Executor.map`."""
-        job = Job(function, *(RUNNING[-1] if RUNNING else ("", ())))
+        job = Job(function, *(RUNNING[-1] if RUNNING else ("", ())), shown_from())
         idle: list[Worker] = list(self.workers)
         busy: list[Worker] = []
         try:
@@ -150,7 +155,7 @@ class Worker:
             done, answer = receive(self.answers)  # type: ignore[misc]
         except EOFError:
             done, answer = False, UserError(DIED)
-            say(f"a worker process died ({cause_of(self.end())}); its task is done again")
+            log.warning(f"a worker process died ({cause_of(self.end())}); its task is done again")
         else:
             if done:
                 return self.item, answer

@@ -1,10 +1,16 @@
 """Progress for people: a bar on a terminal, a plain line now and then in a log file."""
 
-import sys
+import logging
 import time
 from dataclasses import dataclass, field
 
 from c2srt.shown import printable
+
+log = logging.getLogger(__name__)
+"""Shown on standard error (c2srt/console.py): lines of other modules that tell of progress go
+through it, too.
+"""
+REDRAW_S = 0.1
 
 
 @dataclass
@@ -12,8 +18,8 @@ class Progress:
     """Counts towards `total` with rate and ETA; `update(n, note)` after each piece, `close()` at
     the end.
 
-    On a terminal one line is redrawn; elsewhere (Slurm logs, CI) a line is printed every
-    `log_every_s` seconds.
+    Every `log_every_s` seconds a line is logged, and between those the same at level DEBUG, for a
+    bar on a terminal; `done` is an attribute of the record, whether it is the last.
     """
 
     name: str
@@ -22,7 +28,8 @@ class Progress:
     log_every_s: float = 10.0
     done: int = 0
     started: float = field(default_factory=time.monotonic)
-    _printed: float = field(default_factory=time.monotonic)
+    _logged: float = field(default_factory=time.monotonic)
+    _drawn: float = field(default_factory=time.monotonic)
     _skipped: int = 0
 
     def skip(self, n: int) -> None:
@@ -32,19 +39,22 @@ class Progress:
 
     def update(self, n: int = 1, note: str = "") -> None:
         self.done += n
-        terminal = sys.stderr.isatty()
-        if time.monotonic() - self._printed >= (0.1 if terminal else self.log_every_s):
-            self._print(note, "\r" if terminal else "", "" if terminal else "\n")
+        now = time.monotonic()
+        if now - self._logged >= self.log_every_s:
+            self._log(logging.INFO, note)
+            self._logged = self._drawn = now
+        elif now - self._drawn >= REDRAW_S:
+            self._log(logging.DEBUG, note)
+            self._drawn = now
 
     def close(self, note: str = "") -> None:
-        self._print(note, "\r" if sys.stderr.isatty() else "", "\n")
+        self._log(logging.INFO, note, last=True)
 
     def rate(self) -> float:
         """Pieces a second since the start, what earlier runs did left out."""
         return (self.done - self._skipped) / max(time.monotonic() - self.started, 1e-9)
 
-    def _print(self, note: str, before: str, after: str) -> None:
-        self._printed = time.monotonic()
+    def _log(self, level: int, note: str, last: bool = False) -> None:
         share = 100 * self.done / self.total if self.total else 100
         eta = clock((self.total - self.done) / self.rate()) if self.rate() > 0 else "?"
         state = (
@@ -57,16 +67,7 @@ class Progress:
             f" {self.rate():,.1f} {self.unit}/s · {state}"
         )
         note = printable(note)
-        print(
-            (
-                f"{before}{line}{' · ' + note if note else ''}\x1b[K"
-                if before
-                else f"{line}{' · ' + note if note else ''}"
-            ),
-            end=after,
-            file=sys.stderr,
-            flush=True,
-        )
+        log.log(level, f"{line}{' · ' + note if note else ''}", extra={"done": last})
 
 
 def clock(seconds: float) -> str:

@@ -36,7 +36,7 @@ own.
 
 
 def starting(verb: str, composed: Any) -> str | None:
-    """The line to print at once, for verbs whose first own line comes late."""
+    """The line to say at once, for verbs whose first own line comes late."""
     return f"c2srt {verb}: {STARTING[verb].format_map(composed)} …" if verb in STARTING else None
 
 

@@ -8,6 +8,7 @@ knows no passwords and counts no requests.
 """
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ from c2srt.apart import give_back_memory
 from c2srt.errors import UserError
 from c2srt.pictures import Limits
 from c2srt.predict.finding import has_lone_bytes
+
+log = logging.getLogger(__name__)
 
 BODY_BYTES = 64 << 20  # a request: sixteen photos of 3 MB in base64
 PICTURES = 16
@@ -141,10 +144,9 @@ def sentence(error: BaseException) -> str:
     if behind is not None:
         return str(behind)
     where = traceback.extract_tb(error.__traceback__)[-1]
-    print(
+    log.warning(
         f"c2srt: a request failed: {type(error).__name__} in {where.name},"
-        f" {where.filename}:{where.lineno}",
-        file=sys.stderr,
+        f" {where.filename}:{where.lineno}"
     )
     return (
         'the request cannot be answered: it is {"inputs": [{"image": "<base64>"}], '

@@ -9,6 +9,7 @@ it was made from. Letters: C categories, D joint width.
 """
 
 import importlib.metadata
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from c2srt.progress import Progress
 from c2srt.shown import shown
 from c2srt.text_config import Config
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+
+log = logging.getLogger(__name__)
 
 FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
 MADE_BY = Command("text")
@@ -70,7 +73,7 @@ def run(config: Config) -> None:
     made_from = {"vocabulary": vocabulary.hash, "clip": clip.hash, "templates": templates}
     if is_current(out / PROVENANCE, made_from, [FEATURES]):
         tidy(out, UNFINISHED)
-        print(f"{out / FEATURES} is up to date")
+        log.info(f"{out / FEATURES} is up to date")
         return
     with writing(out):
         write(out, vocabulary, clip, made_from, config.batch, config.block)
@@ -86,7 +89,7 @@ def write(
     clip.to("cuda" if torch.cuda.is_available() else "cpu")
     cut = count_cut(clip, list(vocabulary.names), templates)
     if cut:
-        print(
+        log.info(
             f"{cut:,} of {len(vocabulary):,} names do not fit the text tower's"
             f" {clip.context_length} tokens in every prompt: those prompts are cut"
         )
@@ -112,7 +115,7 @@ def write(
         [FEATURES],
     )
     remove_unfinished(out, UNFINISHED)
-    print(
+    log.info(
         f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]},"
         f" {len(templates)} templates"
     )

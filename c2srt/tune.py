@@ -15,6 +15,7 @@ the text tower, in chunks again. Memory grows with S by a few rows [S, D] only.
     <out>/run.json, <out>/tracking.jsonl  the MLflow run, and the record on its way there
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -50,6 +51,8 @@ from c2srt.train.schedule import learning_rate_factor
 from c2srt.tune_config import Config
 from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
 
+log = logging.getLogger(__name__)
+
 MODEL = "model"
 LENGTH = ("epochs", "steps")
 """Keys that the number of updates follows from, which stands in the key of a tuning itself."""
@@ -72,7 +75,7 @@ def run(config: Config) -> None:
         )
     made = out / MODEL / CONFIG_FILE
     if is_export(out / MODEL) and is_marked(made, key, Command("tune"), "made_from", "tuned"):
-        print(f"{out / MODEL} is up to date")
+        log.info(f"{out / MODEL} is up to date")
         tidy(out)
         finish_record(config, key, steps)
         return
@@ -87,7 +90,7 @@ def run(config: Config) -> None:
     context = Context.of(exported.clip, template_of(config, exported))
     with writing(out):
         losses = tune_and_save(config, exported, context, index, steps, key)
-    print(
+    log.info(
         f"{out / MODEL}: {context.template!r} tuned for {steps:,} steps, loss {losses[0][1]:.4f} →"
         f" {losses[-1][1]:.4f}"
     )

@@ -7,6 +7,7 @@ on from, the workers that there were.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ else:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+log = logging.getLogger(__name__)
 NO_PLACE, NO_SIGN = train_timeouts()
 FAILURES = "failures.jsonl"
 SHOWN_RANKS, SHOWN_CHARACTERS = 3, 300
@@ -292,17 +294,17 @@ def note(config: Config, failure: Failure, in_a_row: int) -> None:
 
 
 def say(config: Config, text: str) -> None:
-    """A line in the run's log, which is printed meanwhile."""
+    """A line in the run's log, which is shown meanwhile."""
     append(config.folder / LOG, f"{time.strftime('%H:%M:%S')} {text}")
 
 
 def append(path: Path, line: str) -> None:
-    """Adds a line; on a full disk it is printed instead."""
+    """Adds a line; on a full disk it is shown instead."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
     except OSError:
-        print(line, flush=True)
+        log.info(line)
 
 
 def failure_tags(config: Config) -> dict[str, str]:

@@ -26,6 +26,7 @@ import signal
 import sys
 from queue import SimpleQueue
 
+from c2srt.console import show_log
 from c2srt.surroundings import show_everything
 from cluster.launch_node import adopt_orphans
 from cluster.slurm.job import run_job
@@ -51,6 +52,7 @@ WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)
 def main(arguments: list[str]) -> int:
     """Runs one job; returns the exit status."""
     show_everything()
+    show_log()
     events: SimpleQueue = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: events.put(("Slurm", ["signal", str(number)])))

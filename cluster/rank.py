@@ -2,15 +2,18 @@
 file too.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from c2srt.console import show_log
 from c2srt.files import raise_if_storage
 from cluster.lock import hold_as_rank
 
+log = logging.getLogger(__name__)
 LOG, RAY_FOLDER = "train.log", "ray"
 
 
@@ -38,6 +41,7 @@ def train_worker(told: dict) -> None:
     from c2srt.train.loop import train
     from c2srt.train.world import World, limit_waits
 
+    show_log()  # train.log is whole, whatever the command shows
     config = from_settings(told["settings"])
     limit_waits(config.collective_timeout)
     tags = {"ray_job_id": ray.get_runtime_context().get_job_id(), **told["tags"]}
@@ -50,7 +54,7 @@ def train_worker(told: dict) -> None:
     )
     try:
         with logged(folder / LOG if world.first else Path(os.devnull)):
-            print(f"{time.strftime('%H:%M:%S')} the workers are up")
+            log.info(f"{time.strftime('%H:%M:%S')} the workers are up")
             train(config, world)
     except OSError as error:  # a full disk may show first in a line of the log
         raise_if_storage(error, folder / LOG)
@@ -59,7 +63,7 @@ def train_worker(told: dict) -> None:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Appends everything printed meanwhile to a file."""
+    """Appends everything shown meanwhile to a file."""
     with (
         path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file,
         redirect_stdout(file),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_a
 from sharding.config import AuditConfig
 from sharding.inputs import inputs_path
 from sharding.readers import Reader, find_reader
+
+log = logging.getLogger(__name__)
 
 REPORT = "audit.jsonl"
 PRINTED = 20
@@ -69,7 +72,7 @@ def recomputed(reader: Reader, index: ShardIndex, scratch: Path) -> dict[str, Pa
     splits = dict.fromkeys([*index.splits, *reader.vocabulary_splits])
     inputs = {split: scratch / f"{split}.parquet" for split in splits}
     for split, path in inputs.items():
-        print(*reader.write_inputs(split, path).lines(), sep="\n", flush=True)
+        log.info("\n".join(reader.write_inputs(split, path).lines()))
     return inputs
 
 

@@ -6,6 +6,7 @@ The paper's rule (section "Dataset"): seen = more than 100 images of the trainin
 in an image when it is verified present there.
 """
 
+import logging
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,8 @@ from c2srt.errors import UserError
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from sharding.raw_files import RawFiles, class_names, read_mids
+
+log = logging.getLogger(__name__)
 
 MODES = ("auto", "derive", "files")
 SEEN_MIN_IMAGES = 100
@@ -28,7 +31,7 @@ def build_vocabulary(
     seen_min_images: int = SEEN_MIN_IMAGES,
     unseen_count: int = UNSEEN_COUNT,
 ) -> Vocabulary:
-    """The vocabulary of `mode`; prints one line that says where it came from. `inputs`: split →
+    """The vocabulary of `mode`; says in one line where it came from. `inputs`: split →
     parquet of `write_inputs`.
 
     `auto` takes LESA's 7,186 + 400 if the lists are those of Open Images V4, else the lists of
@@ -52,10 +55,9 @@ def build_vocabulary(
             f"{why}seen = more than {seen_min_images} training images, unseen = the {unseen_count}"
             " most frequent test labels absent from training"
         )
-    print(
+    log.info(
         f"vocabulary: {vocabulary.seen_count:,} seen + {vocabulary.unseen_count:,} unseen"
-        f" categories ({source})",
-        flush=True,
+        f" categories ({source})"
     )
     return vocabulary
 

@@ -5,6 +5,7 @@ A run killed at any moment is repeated with the same command: finished shards st
 made. index.json comes last.
 """
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from sharding.plan import (
 )
 from sharding.readers import Reader, find_reader
 
+log = logging.getLogger(__name__)
+
 ACCEPTANCE = "acceptance.json"
 
 
@@ -50,10 +53,9 @@ def make_shards(config: Config, opens: Opens) -> None:
             split: plan_split(out, split, settings[split], source, config) for split in settings
         }
         done, left = divide([task for split in config.splits for task in tasks[split]])
-        print(
+        log.info(
             f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to"
-            " be made",
-            flush=True,
+            " be made"
         )
         if left:
             (out / FILE).unlink(missing_ok=True)
@@ -71,18 +73,17 @@ def clean(out: Path) -> None:
 
 
 def inputs(config: Config, reader: Reader, out: Path) -> dict[str, str]:
-    """Makes or finds the input table of each split, prints what it holds, and returns its
+    """Makes or finds the input table of each split, says what it holds, and returns its
     SHA-256.
     """
     digests = {}
     for split in config.splits:
         report, digests[split], new = prepare_inputs(reader, split, out)
-        print(
+        log.info(
             "\n".join(
                 report.lines()
                 + ([] if new else [f"{split}: these CSVs were read by an earlier run"])
-            ),
-            flush=True,
+            )
         )
     return digests
 
@@ -110,7 +111,8 @@ def stage_packs(stages: list[PackTask], executor: Executor) -> None:
     passes = Progress("packs", len(stages), "packs")
     for _, report in executor.map(stage_pack, stages):
         passes.update(1, report.name)
-        print("\n".join(report.lines()), end="\n" if report.lines() else "", flush=True)
+        if lines := report.lines():
+            log.info("\n".join(lines))
     passes.close()
 
 
@@ -135,11 +137,11 @@ def finish(
     shutil.rmtree(out / staging.FOLDER, ignore_errors=True)
     names = [shard.name for split in config.splits for shard in splits[split]]
     for split, status, count in status_counts(out, names).iter_rows():
-        print(f"{split:<12} {status:<14} {count:>11,}")
+        log.info(f"{split:<12} {status:<14} {count:>11,}")
     packed = {split: sum(shard.count for shard in splits[split]) for split in config.splits}
     counts = reader.acceptance(
         vocabulary, {split: inputs_path(out, split) for split in config.splits}, packed
     )
     counts.save(out / ACCEPTANCE)
-    print("\n".join(counts.lines()))
-    print(f"shards are in {out}")
+    log.info("\n".join(counts.lines()))
+    log.info(f"shards are in {out}")

@@ -15,6 +15,7 @@ also with the concepts. A label is present (1) or absent (0), never unverified. 
 file (str): the image's path below Flickr/.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +40,8 @@ from sharding.folders import read
 from sharding.nuswide_files import read_bits, read_images, read_names, require
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask
+
+log = logging.getLogger(__name__)
 
 TAG_LIST, CONCEPT_LIST = "NUS_WID_Tags/TagList1k.txt", "ConceptsList/Concepts81.txt"
 PREFIX = {"train": "Train", "test": "Test"}
@@ -169,7 +172,7 @@ class NusWide:
         )
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
-        """The seen tags, then the concepts; prints their number, and what a reader of results must
+        """The seen tags, then the concepts; says their number, and what a reader of results must
         know of them.
         """
         vocabulary = Vocabulary(names := (*self.seen, *self.concepts), names, len(self.seen))
@@ -178,18 +181,16 @@ class NusWide:
             shown(f"{vocabulary.names[unseen]}/{vocabulary.names[seen]}")
             for unseen, seen in given_away(vocabulary)
         ]
-        print(
+        log.info(
             f"vocabulary: {len(self.seen):,} seen + {len(self.concepts):,} unseen categories"
             f" (TagList1k without Concepts81, then Concepts81; {len(untagged):,} concepts are no"
-            f" tags: {', '.join(map(shown, untagged))})",
-            flush=True,
+            f" tags: {', '.join(map(shown, untagged))})"
         )
         if pairs:
-            print(
+            log.info(
                 f"{len(pairs):,} unseen categories differ from a seen one only by the plural"
                 f" ({', '.join(pairs[:EXAMPLES])}{', …' if len(pairs) > EXAMPLES else ''}): say so"
-                " beside results",
-                flush=True,
+                " beside results"
             )
         return vocabulary
 

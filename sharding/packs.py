@@ -8,6 +8,7 @@ shards are then written from the stages.
 """
 
 import gzip
+import logging
 import re
 import tarfile
 import time
@@ -27,6 +28,8 @@ from sharding.config import Config
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask, wanted_rows
 from sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
+
+log = logging.getLogger(__name__)
 
 MEMBER = re.compile(r"([0-9a-f]{16})\.jpg")
 DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError)
@@ -212,7 +215,7 @@ def convert_members(task: PackTask, report: PackReport) -> Iterator[tuple[str, O
         report.images += 1
         if time.monotonic() - logged > LOG_EVERY_S:
             logged = time.monotonic()
-            print(f"{report.name}: {report.images:,} images read", flush=True)
+            log.info(f"{report.name}: {report.images:,} images read")
 
 
 def wanted_ids(task: PackTask) -> tuple[np.ndarray, pl.Series]:

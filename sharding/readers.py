@@ -52,7 +52,7 @@ class Reader(Protocol):
         ...
 
     def vocabulary(self, inputs: dict[str, Path]) -> Vocabulary:
-        """The categories; prints where they come from. `inputs`: split → table."""
+        """The categories; says where they come from. `inputs`: split → table."""
         ...
 
     def source(self, config: Config) -> Source:

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from c2srt.console import show_log
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+show_log()  # what a verb's function says is read as a command shows it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -91,8 +91,9 @@ ROOMS = re.findall(
     r"\S+",
     """
 configs
-c2srt.amounts c2srt.hints c2srt.shown c2srt.errors c2srt.choices c2srt.keys c2srt.overrides
-c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.progress c2srt.early_signals
+c2srt.shown c2srt.progress c2srt.console
+c2srt.amounts c2srt.hints c2srt.errors c2srt.choices c2srt.keys c2srt.overrides
+c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.early_signals
 c2srt.opened c2srt.opened_tables c2srt.surroundings c2srt.files c2srt.lock c2srt.artefact
 c2srt.clients c2srt.pipes c2srt.children c2srt.interrupts c2srt.processes c2srt.executor
 c2srt.pictures c2srt.apart c2srt.ahead
@@ -259,6 +260,39 @@ def test_the_median_function_has_at_most_8_lines():
 def test_no_file_is_over_400_lines():
     lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in IMPORTS}
     assert not {path: count for path, count in lines.items() if count > 400}
+
+
+# --- what is said goes through logging; what a verb is asked for is printed
+
+PRINTERS = {
+    "c2srt/console.py": "shows the log",
+    "c2srt/surroundings.py": "the last sentence of a command, whatever state its streams are in",
+    "c2srt/command.py": "--help and --cfg job",
+    "c2srt/predict/run.py": "predictions",
+    "c2srt/plan/run.py": "the plan",
+    "c2srt/plan/check.py": "predicted against measured seconds",
+    "c2srt/bench/run.py": "the benchmark's table",
+    "c2srt/check/run.py": "the verdict on the card",
+    "c2srt/check/compiled.py": "the table of the kernels",
+    "c2srt/relations/report.py": "the comparison of the graphs",
+    "c2srt/tables/run.py": "the tables",
+    "c2srt/demo/report.py": "the demo's tables",
+    "cluster/evaluate/__init__.py": "the results",
+    "sharding/audit_job.py": "the disagreements and the verdict",
+}
+
+
+def test_results_alone_are_printed():
+    """What is said on the way is logged, so that a caller can silence or redirect it
+    (c2srt/console.py). Who prints a verb's result stands above.
+    """
+    assert {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name | ast.Attribute)
+        and ast.unparse(node) in ("print", "sys.stdout.write", "sys.stderr.write")
+    } == {*PRINTERS, "cluster/launch_node.py"}  # the last: its protocol with the launcher
 
 
 # --- text and paths: UTF-8 whatever the locale, and a name is never a pattern

@@ -9,6 +9,7 @@ Sides that are compared have the same arrays. Nothing is scaled up.
 Shapes: N images, C categories, c of them compared.
 """
 
+import logging
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
@@ -30,6 +31,8 @@ from c2srt.model.config import ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.profiling import Side, Watch, device_of
+
+log = logging.getLogger(__name__)
 
 TOPK, BLOCK, AT_ONCE = (10, 20), 256, 1 << 24
 POSITIVE = 1_105_052 / 1_667_399
@@ -208,9 +211,8 @@ def check(
         }
         for name, (other, limit) in others.items():
             difference = np.abs(found - other).max()
-            print(
-                f"  largest difference from {name}, {len(found):,} categories: {difference:.1e}",
-                flush=True,
+            log.info(
+                f"  largest difference from {name}, {len(found):,} categories: {difference:.1e}"
             )
             if difference > limit:
                 raise UserError(

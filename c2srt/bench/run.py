@@ -1,6 +1,7 @@
 """`c2srt bench <what>`: both sides of a claim in one run, as a table and as <out>/<what>.json."""
 
 import importlib
+import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from c2srt.pages import rows_of
 from c2srt.pages.row import row_line
 from c2srt.profiling import DTYPES, MIB, Side, device_of, gemm_rate, machine, measure
 from c2srt.progress import clock
+
+log = logging.getLogger(__name__)
 
 CASES = {
     "head": "c2srt.bench.head",
@@ -41,9 +44,7 @@ def run(config: Config) -> None:
     )
     sides = getattr(importlib.import_module(CASES[config.what]), config.what)(config)
     rate, load = gemm_rate(device, DTYPES[config.precision]), os.getloadavg()[0]
-    measure(
-        sides, config.repeats, config.warmup, device, lambda line: print(f"  {line}", flush=True)
-    )
+    measure(sides, config.repeats, config.warmup, device, lambda line: log.info(f"  {line}"))
     rows = [row(side, baseline_of(side, sides)) for side in sides]
     print(
         "\n".join(
@@ -62,7 +63,9 @@ def run(config: Config) -> None:
     path = Path(config.out) / f"{config.what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record(config, started, device, rate, load) | {"sides": rows})
-    print("\n".join([f"written to {path}", *kept_lines(config.what)]))
+    log.info(f"written to {path}")
+    for line in kept_lines(config.what):
+        print(line)
 
 
 def record(

@@ -1,5 +1,6 @@
 """`c2srt check gpu`: runs what is missing, part by part, and writes the record and the page."""
 
+import logging
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -11,6 +12,8 @@ from c2srt.check.record import Record, open_folder
 from c2srt.check.worker import Worker
 from c2srt.errors import UserError
 from c2srt.pages.row import row_line
+
+log = logging.getLogger(__name__)
 
 GOOD = ("ok", "skipped")
 WRONG = 1
@@ -27,7 +30,7 @@ def run(config: Config) -> int:
     if config.what == KEEP:
         from c2srt.pages import keep
 
-        print(f"kept in {keep(Path(config.out))}")
+        log.info(f"kept in {keep(Path(config.out))}")
         return 0
     if unknown := sorted(set(config.parts) - {part.name for part in PARTS}):
         raise UserError(
@@ -45,20 +48,19 @@ def run_parts(config: Config, parts: list[Part]) -> int:
     if fault := worker.start():
         raise UserError(fault)
     record = Record(folder, config.commit, worker.machine)
-    print(
+    log.info(
         f"{record.machine.get('card', 'unknown card')}, torch {record.machine.get('torch', '?')}:"
-        f" {len(parts)} parts, written to {record.path}",
-        flush=True,
+        f" {len(parts)} parts, written to {record.path}"
     )
     try:
         for number, part in enumerate(parts, 1):
             line = record.newest(part.name)
             before = "done before, " if line else ""
-            print(f"{number} of {len(parts)}  {part.name}: {part.says}", flush=True)
+            log.info(f"{number} of {len(parts)}  {part.name}: {part.says}")
             if line is None:
                 line = record.add(run_part(worker, part, record.machine))
             why = f": {line['why']}" if line["why"] else ""
-            print(f"        {before}{line['status']}{why} ({line['seconds']:.0f} s)", flush=True)
+            log.info(f"        {before}{line['status']}{why} ({line['seconds']:.0f} s)")
     finally:
         worker.close()
     lines = record.lines([part.name for part in parts])
@@ -78,7 +80,7 @@ def run_part(worker: Worker, part: Part, machine: dict[str, str]) -> dict:
             part.place,
             "triton" in part.needs,
             limit,
-            lambda row: print(f"        {row_line(row)}", flush=True),
+            lambda row: log.info(f"        {row_line(row)}"),
         )
     return {
         "part": part.name,

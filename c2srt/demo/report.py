@@ -2,6 +2,7 @@
 of predictions.
 """
 
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,8 @@ from c2srt.text import load_text
 from c2srt.tracking import how_to_open
 from c2srt.tracking.sqlite import address_of
 from c2srt.vocabulary import load_vocabulary
+
+log = logging.getLogger(__name__)
 
 FIGURES, FULL = "figures.json", "full"
 NEIGHBOURS, GRAPHS = "CLIP, events by their four neighbours (oracle graph)", "graphs"
@@ -71,7 +74,7 @@ def report(config, walk, tables: dict[str, Table]) -> str:
         f" images: {out / 'predictions.png'}"
     )
     uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place.work / "mlflow.db")
-    print(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
+    log.info(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
     return what_next(place, place.trial(shown.run, (0, 0)), test)
 
 

@@ -4,6 +4,7 @@ Every step is printed as the command that does the same; nothing here is done th
 not type. Run again it goes on where it stopped: each command knows what it has finished.
 """
 
+import logging
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
 from c2srt.tables.walk import Walk, prepare_clips, train_missing
+
+log = logging.getLogger(__name__)
 
 UNTRAINED = (Row(PRIOR, untrained=PRIOR), Row(CLIP, untrained=CLIP))
 
@@ -43,7 +46,7 @@ def run(config: Config, jobs: Jobs) -> None:
         walk.run(evaluate_untrained(place, row, (clip, 0)))
     train_missing(walk, place, [(row, trial) for trial in every for row in rows])
     following = report(config, walk, tables)
-    print(f"\nThe whole demo took {clock(time.monotonic() - started)}.\n{following}")
+    log.info(f"\nThe whole demo took {clock(time.monotonic() - started)}.\n{following}")
 
 
 def draw(walk: Walk, config: Config) -> None:
@@ -51,7 +54,7 @@ def draw(walk: Walk, config: Config) -> None:
     root = Path(config.work) / "raw"
     with walk.step("draw", f"# a miniature Open Images in {root}"):
         if is_marked(root / MARK, raw_key(config.seed, config.images), Command("demo")):
-            print(f"   {root} is up to date")
+            log.info(f"   {root} is up to date")
             return
         write_raw(root, config.seed, config.images, config.workers)
 
@@ -63,6 +66,6 @@ def prepare_clip(walk: Walk, config: Config, clip: int) -> None:
     folder, seed = config.place.of_clip(clip) / "clip", config.seed + clip
     with walk.step("pre-train", f"# a tiny CLIP on captioned pictures, in {folder}"):
         if is_marked(folder / "clip.json", clip_key(seed), Command("demo")):
-            print(f"   {folder} is up to date")
+            log.info(f"   {folder} is up to date")
             return
         pretrain(folder, seed, config.workers)

@@ -2,6 +2,7 @@
 behind, writes results.json.
 """
 
+import logging
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,8 @@ from c2srt.hints import Command
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
+
+log = logging.getLogger(__name__)
 
 PIECES = "pieces"
 
@@ -87,7 +90,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) ->
     }
     key = hash_of(made_from)
     if (found := current(out, key)) is not None:
-        print(f"{out / RESULTS} is up to date")
+        log.info(f"{out / RESULTS} is up to date")
         tidy(out, PIECES)
         return found, False
     with writing(out):

@@ -7,6 +7,7 @@
                                               the two pictures (c2srt/artefact.py)
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from c2srt.hints import Command
 
 if TYPE_CHECKING:  # torch, which --help does not need
     from c2srt.figures.inputs import Inputs
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config) -> None:
@@ -38,13 +41,13 @@ def run(config: Config) -> None:
             f" `{Command('demo')}`"
         )
     if inputs.lacks_mkt() and (two := [figure.stem for figure, _ in todo if figure.compares]):
-        print(
+        log.info(
             f"{', '.join(two)}: without MKT, which"
             f" `{Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')}` trains"
         )
     current = [figure.stem for figure, made_from in todo if is_drawn(out, figure.stem, made_from)]
     for stem in current:
-        print(f"{out / stem}.png, .pdf are up to date")
+        log.info(f"{out / stem}.png, .pdf are up to date")
     tidy(out, *map(pieces_of, current))
     if left := [(figure, made_from) for figure, made_from in todo if figure.stem not in current]:
         with writing(out):
@@ -63,7 +66,7 @@ def sources_of(figure: Figure, inputs: "Inputs") -> dict | None:
     except Missing as missing:
         if inputs.config.figures is not None:
             raise
-        print(f"{figure.stem}: left out, {missing}")
+        log.info(f"{figure.stem}: left out, {missing}")
         return None
 
 
@@ -91,4 +94,4 @@ def write(out: Path, figure: Figure, made_from: dict, inputs: "Inputs") -> None:
         pictures_of(stem),
     )
     remove_unfinished(out, pieces_of(stem))
-    print(f"{out / stem}.png, .pdf")
+    log.info(f"{out / stem}.png, .pdf")

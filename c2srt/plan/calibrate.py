@@ -10,8 +10,10 @@ whole head alone for few images, and whole steps. An efficiency is what a piece 
 product rate; what it takes for no image is its overhead.
 """
 
+import logging
 import platform
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +29,8 @@ from c2srt.plan.rig import COPY_BYTES, DECODED, Rig, gemm_flops
 from c2srt.plan.sizes import Sizes
 from c2srt.plan.speed import compute_seconds, speed_of, work_of
 from c2srt.train.config import Config as Training
+
+log = logging.getLogger(__name__)
 
 STEP, MOST = "step", 16
 """Images at once of the larger one of the two timings of each part; lowered until it takes about a
@@ -157,13 +161,15 @@ def slope(
     return factor, fixed
 
 
-def measure(rigs: list[Rig], turns: int, note=print) -> dict[str, float]:
+def measure(
+    rigs: list[Rig], turns: int, note: Callable[[str], None] = log.info
+) -> dict[str, float]:
     """Median seconds of each piece of every rig; every turn calls each of them once, after one call
     that does not count.
     """
     found: dict[str, list[float]] = {piece: [] for rig in rigs for piece in rig.pieces}
     for turn in range(turns + 1):
-        note(f"  turn {turn} of {turns}" if turn else "  warm-up", flush=True)
+        note(f"  turn {turn} of {turns}" if turn else "  warm-up")
         for rig in rigs:
             for piece in rig.pieces:
                 taken = rig.seconds(piece)
@@ -179,15 +185,15 @@ def calibrate(config, sizes: Sizes) -> None:
     images = amounts(config, shape, cluster, sizes.seen)
     training = experiment(config.training(), images[1], cluster)
     with Rig({STEP: training}, sizes, images, config.clock) as rig:
-        note = quiet if config.json else print
+        note = quiet if config.json else log.info
         seconds = measure([rig], config.turns, note)
     values = values_of(Measured(training, shape, images, seconds), cluster, sizes)
     write_json(Path(config.calibration), record(training, cluster, seconds, values))
     note(f"written to {config.calibration}\n")
 
 
-def quiet(*_, **__) -> None:
-    return None
+def quiet(line: str) -> None:
+    """For a caller whose output is one JSON object."""
 
 
 def record(config: Training, cluster: Cluster, seconds: dict[str, float], values: dict) -> dict:

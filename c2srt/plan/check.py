@@ -6,6 +6,7 @@ synthetic pictures.
 """
 
 import json
+import logging
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from c2srt.plan.calibrate import (
     check_machine,
     experiment,
     measure,
+    quiet,
     record,
     step_seconds,
     values_of,
@@ -33,6 +35,8 @@ from c2srt.plan.rig import Rig
 from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
 from c2srt.view_config import ViewConfig
+
+log = logging.getLogger(__name__)
 
 BAR = 0.2
 MISSED = 1
@@ -141,7 +145,7 @@ def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]
             )
             for group in together.values()
         ]
-        seconds = measure(rigs, config.turns, (lambda *_, **__: None) if config.json else print)
+        seconds = measure(rigs, config.turns, quiet if config.json else log.info)
     values = values_of(Measured(calibration, shape, images, seconds), cluster, family.sizes)
     measured = replace(cluster, **values | {"tflops": cluster.tflops | values["tflops"]})
     return record(calibration, cluster, seconds, values), [

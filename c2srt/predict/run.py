@@ -1,12 +1,14 @@
 """`c2srt predict`: a table, or one JSON line, per image."""
 
-import sys
+import logging
 import warnings
 
 from c2srt.predict.config import Config
 from c2srt.predict.finding import find_images, summary
 from c2srt.predict.predictor import load, once
 from c2srt.predict.printed import as_json, as_table
+
+log = logging.getLogger(__name__)
 
 FAILED = 1
 
@@ -20,12 +22,11 @@ def run(config: Config) -> int:
     )  # remarks on odd metadata; what matters is an error of its image
     images, passed_over = find_images(config.images)
     if passed_over:
-        print(summary(passed_over), file=sys.stderr)
+        log.warning(summary(passed_over))
     if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
-        print(
+        log.warning(
             f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and"
-            " ranked once",
-            file=sys.stderr,
+            " ranked once"
         )
     failed = 0
     predictor = load(config.checkpoint, config.words)
@@ -35,5 +36,5 @@ def run(config: Config) -> int:
         print(as_json(prediction) if config.json else as_table(prediction), flush=True)
         failed += prediction.error is not None
     if failed:
-        print(f"{failed:,} of {len(images):,} images could not be read", file=sys.stderr)
+        log.warning(f"{failed:,} of {len(images):,} images could not be read")
     return FAILED if failed else 0

@@ -16,6 +16,7 @@ categories, K neighbours.
 import gzip
 import hashlib
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
@@ -31,6 +32,8 @@ from c2srt.opened import check_line, json_line, read_lines, wrong_line
 from c2srt.relations.neighbours import Neighbours, no_neighbours
 from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 STRENGTH = {"high": 3, "medium": 2, "low": 1}
 STRONGEST = 3
@@ -228,11 +231,11 @@ def usable(
     return list(kept.values())
 
 
-def print_dropped(counts: dict[str, int], source: str) -> None:
-    print(f"relations from {printable(source)}")
+def log_dropped(counts: dict[str, int], source: str) -> None:
+    log.info(f"relations from {printable(source)}")
     for what, count in counts.items():
         if count:
-            print(
+            log.info(
                 f"  dropped, {what}: {count:,}"
                 if not what.endswith("answer")
                 else f"  {what}: {count:,}"

@@ -7,6 +7,7 @@ labels, `random` and `none` are the controls that show what a graph is worth
 (c2srt/relations/kinds.py).
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from c2srt.relations.table import (
 )
 from c2srt.vocabulary import Vocabulary, load_vocabulary
 
+log = logging.getLogger(__name__)
+
 
 def run(config: Config) -> None:
     """Writes the neighbour table of `config.graph`, or says that it is up to date.
@@ -40,7 +43,7 @@ def run(config: Config) -> None:
     made_from = identity(config, vocabulary, inputs)
     if is_current(out / PROVENANCE, made_from, (TABLE, EDGES)):
         tidy(out)
-        print(f"{out / TABLE} is up to date ({config.graph})")
+        log.info(f"{out / TABLE} is up to date ({config.graph})")
         return
     with writing(out):
         built = kind.build(vocabulary, config.neighbours, **values(inputs))
@@ -50,9 +53,9 @@ def run(config: Config) -> None:
             )
         check_coverage(out, built.neighbours, built.source or f"graph={config.graph}")
         save(out, built.neighbours, vocabulary, made_from, built.notes)
-    print(summary(built.neighbours.table, out, titled(config.graph, built.notes)))
+    log.info(summary(built.neighbours.table, out, titled(config.graph, built.notes)))
     if config.graph == MINED:
-        print(f"the verbs that follow take it with graph={MINED}")
+        log.info(f"the verbs that follow take it with graph={MINED}")
 
 
 def identity(config: Config, vocabulary: Vocabulary, inputs: Mapping[str, Input]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ every attempt in the ledger.
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ from c2srt.relations.prompt import SCHEMA
 from c2srt.relations.questions import Question, Questions
 from c2srt.relations.validation import PROMPT_CUT, reply_event, settle_event, taken_without
 from c2srt.shown import shown
+
+log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 60.0
 FIRST_TRIES = 3  # of the very first request: a wrong address should not take minutes to say so
@@ -270,9 +273,8 @@ class Dispatcher:
         """
         if fault.key == LIMIT:
             if self.limit == LIMIT:
-                print(
-                    f"{self.endpoint.url} does not know {LIMIT} ({fault}): asking with {OLD_LIMIT}",
-                    flush=True,
+                log.info(
+                    f"{self.endpoint.url} does not know {LIMIT} ({fault}): asking with {OLD_LIMIT}"
                 )
             self.limit = OLD_LIMIT
             return False
@@ -290,7 +292,7 @@ class Dispatcher:
     def fall_back(self, what: str) -> None:
         """From now on all questions are asked in the text form."""
         if self.form != "text":
-            print(f"{self.endpoint.url} refuses {what}: asking in the text form", flush=True)
+            log.info(f"{self.endpoint.url} refuses {what}: asking in the text form")
         self.form = "text"
 
     async def fault(

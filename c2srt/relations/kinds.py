@@ -143,10 +143,10 @@ def answers_input(answers: "Answers") -> dict[str, Input]:
 
 
 def build_from_answers(vocabulary: Vocabulary, k: int, answers: "Answers") -> Built:
-    from c2srt.relations.answers import llm_neighbours, print_dropped
+    from c2srt.relations.answers import llm_neighbours, log_dropped
 
     neighbours, counts = llm_neighbours(answers, vocabulary, k)
-    print_dropped(counts, answers.source)
+    log_dropped(counts, answers.source)
     notes = {"source": answers.source, "counts": counts, **answers.provenance}
     return Built(neighbours, notes, answers.source)
 

@@ -24,6 +24,7 @@ operating system at once (a killed process loses none) and the disk every second
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ from c2srt.files import hash_of, raise_if_storage, storage_faults
 from c2srt.lock import LOCK, only_writer
 from c2srt.opened import LINE_BYTES, json_line, parse_json, read_lines
 from c2srt.shown import shown
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 SYNC_EVERY_S = 1.0
@@ -221,7 +224,7 @@ class Ledger:
                 end -= block
         if end < size:
             os.truncate(self._file, end)
-            print(
+            log.info(
                 f"{self.path}: cut off {size - end:,} bytes of a line that a killed run left"
                 " unfinished"
             )

@@ -5,6 +5,7 @@ Writes below `out`: `ledger.jsonl`, every request and reply (c2srt/relations/led
 `relations.jsonl`, the relations file that `c2srt relations` reads (c2srt/relations/answers.py).
 """
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from c2srt.relations.endpoint import Endpoint, model_name
 from c2srt.relations.kinds import RELATIONS
 from c2srt.relations.ledger import Ledger
 from c2srt.relations.questions import Questions, make_questions
+
+log = logging.getLogger(__name__)
 
 LEDGER = "ledger.jsonl"
 INCOMPLETE = 1
@@ -66,8 +69,8 @@ def export_batch(path: Path, config: Config, questions: Questions, ledger: Ledge
         path, questions, ledger, form, config.temperature, config.max_output
     )
     if config.price_input is not None and config.price_output is not None:
-        print(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))
-    print(
+        log.info(estimate_line(config, questions, ledger, prices_of(config), ledger.state.spent))
+    log.info(
         f"{config.batch_export}: {count:,} questions in {files:,} batch file(s); give the results"
         " to the same command with 'batch_import=[results.jsonl]' instead of batch_export"
     )
@@ -97,7 +100,7 @@ async def ask(config: Config, questions: Questions, ledger: Ledger) -> Dispatche
     prices = prices_of(config)
     endpoint = Endpoint(config.model, config.url, config.timeout_s)
     spent = ledger.state.spent + sum(ledger.state.open.values())
-    print(estimate_line(config, questions, ledger, prices, spent), flush=True)
+    log.info(estimate_line(config, questions, ledger, prices, spent))
     done = sum(question.id in ledger.state.final for question in questions)
     progress = Progress("mining", questions.count, "questions")
     progress.skip(done)
@@ -174,27 +177,29 @@ def finish(
     summary = write_relations(out / LEDGER, out / RELATIONS, questions)
     for what, count in sorted(counts.items()):
         if count:
-            print(f"  {what}: {count:,}")
+            log.info(f"  {what}: {count:,}")
     for note in notes:
-        print(f"  {note}")
+        log.info(f"  {note}")
     earlier = (
         f" (and {summary['others']:,} others that were asked before)" if summary["others"] else ""
     )
-    print(
+    log.info(
         f"{out / RELATIONS}: {summary['answered']:,} of {len(questions.rows):,} categories"
         f" answered{earlier}, {summary['relations']:,} relations,"
         f" {summary['provenance']['spent_usd']:.2f} USD"
     )
     if out_of_budget:
-        print(
+        log.info(
             f"the budget of {config.budget:.2f} USD is used up: to go on, run"
             f" `{Command('relations-mine', budget=2 * config.budget)}`"
         )
     if summary["open"]:
-        print(
+        log.info(
             f"{summary['open']:,} questions have no answer: ask them again with"
             f" `{Command('relations-mine')}`"
         )
         return INCOMPLETE
-    print(f"build the graph from it with `{Command('relations', relations_file=out / RELATIONS)}`")
+    log.info(
+        f"build the graph from it with `{Command('relations', relations_file=out / RELATIONS)}`"
+    )
     return 0

@@ -5,6 +5,7 @@ Writes report.json (everything), report.md (the same for reading), listeners.png
 figure10-<category>.png, lookup.html.
 """
 
+import logging
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,8 @@ from c2srt.relations.questions import find_rows
 from c2srt.relations.table import EDGES, PROVENANCE, Provenance, load_relations
 from c2srt.shown import file_name, shown
 from c2srt.vocabulary import Vocabulary, load_vocabulary
+
+log = logging.getLogger(__name__)
 
 SHORTLISTS = (100, 300, 1000, 2000)
 
@@ -54,7 +57,7 @@ def run(config: Config) -> None:
     write_json(out / "report.json", report)
     write_text(out / "report.md", as_markdown(report, figures))
     print("\n".join(summary_lines(report)))
-    print(f"{out}: report.md, report.json, lookup.html, {', '.join(figures)}")
+    log.info(f"{out}: report.md, report.json, lookup.html, {', '.join(figures)}")
 
 
 def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:

@@ -18,6 +18,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from c2srt.opened import misfit, parse_json, read_lines
 from c2srt.relations.config import WordsConfig
 from c2srt.relations.neighbours import ABSENT
 from c2srt.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 FOLDER = "new-words"
 NEARLY = 1e-3
@@ -180,12 +183,12 @@ class NewWords:
                 # in a thread of its own: a notebook's has an event loop already
                 asked = thread.submit(lambda: asyncio.run(ask(config, questions, ledger)))
                 dispatcher = asked.result()
-                print("".join(f"{note}\n" for note in dispatcher.notes()), end="")
+                for note in dispatcher.notes():
+                    log.info(note)
         found, answered, _ = collect(path, questions)
         if open_ := questions.count - len(answered):
-            print(
-                f"{open_} questions about new words have no answer: text similarity stands in",
-                file=sys.stderr,
+            log.warning(
+                f"{open_} questions about new words have no answer: text similarity stands in"
             )
         return {
             words[row - len(self.vocabulary)]: self.columns(averaged(answers))

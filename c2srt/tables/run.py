@@ -4,6 +4,7 @@
 <out>/tables.md                         all of them, those that earlier calls left in the folder too
 """
 
+import logging
 from pathlib import Path
 
 from c2srt.artefact import FILES, vouch, vouched, withdraw, writing
@@ -19,6 +20,8 @@ from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.config import Config
 from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
 from c2srt.tables.walk import Walk, prepare_clips, train_missing
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, jobs: Jobs) -> None:
@@ -37,7 +40,7 @@ def run(config: Config, jobs: Jobs) -> None:
         prepare_clips(walk, config.place, sorted({clip for clip, _ in every}), rows)
         train_missing(walk, config.place, todo_of(config, rows, every))
     if config.part:
-        print(
+        log.info(
             f"\nthis was part {config.part}; when all parts are through, run"
             f" `{Command('tables', part=None)}` for the tables"
         )
@@ -47,7 +50,7 @@ def run(config: Config, jobs: Jobs) -> None:
             walk.run(evaluate_untrained(config.place, row, (clip, 0)))
     collected = collect(config.place, tables, every, Path(config.groups) if config.groups else None)
     write(config, tables, collected, len(every))
-    print(f"\n{clock(sum(walk.seconds.values()))} in commands" if walk.seconds else "")
+    log.info(f"\n{clock(sum(walk.seconds.values()))} in commands" if walk.seconds else "")
 
 
 def todo_of(config: Config, rows: list[Row], every: list[Trial]) -> list[tuple[Row, Trial]]:
@@ -95,16 +98,16 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
         write_text(out / "tables.md", together({how: list(texts.values())}, kept))
     print("\n" + "\n\n".join([*texts.values(), how]))
     if kept:
-        print(
+        log.info(
             "\ntables.md also keeps what earlier calls wrote:"
             f" {', '.join(name for name, _, _ in kept)}"
         )
     if collected.missing:
-        print(
+        log.info(
             f"\n{len(collected.missing)} results are missing (–), such as {collected.missing[0]}:"
             f" `{Command('tables', train=None, part=None)}` trains them"
         )
-    print(f"\nwritten to {out}/")
+    log.info(f"\nwritten to {out}/")
 
 
 def earlier(out: Path, new: set[str]) -> list[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 and timed.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from c2srt.tables.commands import (
     train_and_evaluate,
 )
 from c2srt.tables.rows import Row, Trial
+
+log = logging.getLogger(__name__)
 
 LOCK = "prepare.lock"
 
@@ -52,13 +55,13 @@ class Walk:
 
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[None]:
-        """Prints what is about to be done, and adds its seconds to `seconds[name]`."""
-        print(f"\n── {name}\n   $ {what}", flush=True)
+        """Says what is about to be done, and adds its seconds to `seconds[name]`."""
+        log.info(f"\n── {name}\n   $ {what}")
         started = time.monotonic()
         yield
         took = time.monotonic() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + took
-        print(f"   {name} took {clock(took)}", flush=True)
+        log.info(f"   {name} took {clock(took)}")
 
 
 def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -> None:
@@ -74,7 +77,7 @@ def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -
 def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> None:
     """Trains and evaluates what is not finished, with a count and an estimate of what is left."""
     missing = [pair for pair in todo if not is_finished(place, *pair)]
-    print(f"\n{len(todo)} trained rows, {len(todo) - len(missing)} of them are finished")
+    log.info(f"\n{len(todo)} trained rows, {len(todo) - len(missing)} of them are finished")
     started = time.monotonic()
     for done, (row, trial) in enumerate(missing):
         left = (
@@ -82,10 +85,8 @@ def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> No
             if done
             else ""
         )
-        print(
-            f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed"
-            f" {trial[1]}",
-            flush=True,
+        log.info(
+            f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed {trial[1]}"
         )
         for command in train_and_evaluate(place, row, trial):
             walk.run(command)

@@ -5,6 +5,7 @@ A run killed at any moment is repeated with the same command: finished shards st
 are specified in c2srt/teacher/cache.py. `teacher.json` comes last.
 """
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -33,6 +34,8 @@ from c2srt.teacher.cache import (
 )
 from c2srt.teacher.config import Config
 
+log = logging.getLogger(__name__)
+
 
 def cache_features(config: Config, opens: Opens) -> None:
     """The whole job. Raises UserError on bad input or a full disk."""
@@ -46,7 +49,7 @@ def cache_features(config: Config, opens: Opens) -> None:
     feature = hash_of(feature_key(clip, config.views, config.seed))
     if is_complete(out, key) and not undone(out, shards, feature):
         tidy(out)
-        print(
+        log.info(
             f"{out} already holds the teacher's features of all {len(shards):,} shards: nothing"
             " to do"
         )
@@ -78,7 +81,7 @@ def announce_change(out: Path, key: dict) -> None:
     """Says why a complete cache is computed again."""
     with suppress(UserError):  # a broken one is not worth a word
         if (out / FILE).exists() and (unlike := difference(read_json(out / FILE, MADE_BY), key)):
-            print(f"{out} was made with {unlike}: computing it again")
+            log.info(f"{out} was made with {unlike}: computing it again")
 
 
 @dataclass(frozen=True)

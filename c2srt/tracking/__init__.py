@@ -7,8 +7,8 @@ microseconds; a thread sends it (sender.py) to the sink (sink.py) that the addre
 stays in the journal, and the next `Tracker` on that folder sends it, with its original times.
 """
 
+import logging
 import os
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,6 +22,8 @@ from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import Sender
 from c2srt.tracking.sink import DESCRIPTION
 from c2srt.tracking.sinks import how_to_open
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "DESCRIPTION",
@@ -191,11 +193,9 @@ class Tracker:
             when = "sent when the same command runs again" + (
                 f" after this: {self.sender.helps}" if self.sender.helps else ""
             )
-            print(
+            log.warning(
                 f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept"
-                f" in {self.journal.path} and {when}",
-                file=sys.stderr,
-                flush=True,
+                f" in {self.journal.path} and {when}"
             )
 
     def left(self) -> list[dict[str, Any]]:
@@ -207,10 +207,9 @@ class Tracker:
             self.journal.append(entry)
         except OSError as error:  # a full disk: whoever writes what matters will say so
             if not self._warned:
-                print(
+                log.warning(
                     f"tracking: {self.journal.path} cannot be written ({error.strerror}): the"
-                    " record has a gap",
-                    file=sys.stderr,
+                    " record has a gap"
                 )
             self._warned = True
 

@@ -1,6 +1,6 @@
 """The thread that sends a run's journal to its tracker: in order, in batches, until it is taken."""
 
-import sys
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from c2srt.tracking.journal import Journal
 from c2srt.tracking.redact import redacted
 from c2srt.tracking.sink import NeedsHelp, Sink
 from c2srt.tracking.sinks import kind_of
+
+log = logging.getLogger(__name__)
 
 PAUSE_S = 5.0
 """Between two looks at the journal: at most this old is what the tracker shows, and the thread
@@ -66,17 +68,15 @@ class Sender(threading.Thread):
                     self.sent, self.moved = end, time.monotonic()
                     self.journal.note(sent=end, run_id=self.run_id)
             if self.failing:
-                print(f"tracking: {redacted(self.uri)} answers again", file=sys.stderr, flush=True)
+                log.warning(f"tracking: {redacted(self.uri)} answers again")
             self.failing, self.helps = False, None
         # whatever a store, a proxy, a driver or a full disk raises: the training matters more
         except Exception as error:
             self.helps = reason_of(error) if isinstance(error, NeedsHelp) else None
             if not self.failing:
-                print(
+                log.warning(
                     f"tracking: {redacted(self.uri)} fails ({reason_of(error)}); the run goes on,"
-                    f" its record waits in {self.journal.path}",
-                    file=sys.stderr,
-                    flush=True,
+                    f" its record waits in {self.journal.path}"
                 )
             self.failing = True
 
@@ -102,11 +102,9 @@ class Sender(threading.Thread):
             if not sink.refused(error) and not (stuck and sink.knows(run_id)):
                 raise
             self.failures = 0
-            print(
+            log.warning(
                 f"tracking: {redacted(self.uri)} refuses {'/'.join(batch[0])} ({reason_of(error)}):"
-                " left out",
-                file=sys.stderr,
-                flush=True,
+                " left out"
             )
 
     def join_run(self, sink: Sink) -> str:
@@ -114,11 +112,9 @@ class Sender(threading.Thread):
         whole record.
         """
         if self.run_id and not sink.knows(self.run_id):
-            print(
+            log.warning(
                 f"tracking: {redacted(self.uri)} does not know run {self.run_id}; a new run is"
-                " opened",
-                file=sys.stderr,
-                flush=True,
+                " opened"
             )
             self.run_id, self.sent = None, 0
         opening = next(

@@ -15,6 +15,7 @@ count.
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ from c2srt.files import (
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json, reason, wrong
 from c2srt.shown import shown
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 COMPLETE, WEIGHTS, OPTIMIZER = "complete.json", "weights.safetensors", "optimizer.safetensors"
@@ -111,7 +114,7 @@ def newest(root: Path) -> Path | None:
         reason = damage(folder)
         if reason is None:
             return folder
-        print(f"checkpoint {folder} is damaged and left out: {reason}", flush=True)
+        log.info(f"checkpoint {folder} is damaged and left out: {reason}")
     if found:
         raise UserError(
             f"every checkpoint in {root} is damaged: restore one, or remove the folder to start"

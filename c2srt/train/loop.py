@@ -2,6 +2,7 @@
 inputs, step).
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,8 @@ from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
 from c2srt.train.world import World
+
+log = logging.getLogger(__name__)
 
 
 def train(config: Config, world: World) -> str:
@@ -92,10 +95,7 @@ def run_steps(
         )
         recorder.add(update, config.lr * factor)
         if step == first and world.first:
-            print(
-                f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start",
-                flush=True,
-            )
+            log.info(f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start")
         nonfinite = count_nonfinite(config, update, nonfinite, step)
         stop = world.decided_by_first((config.folder / STOP_FILE).exists())
         last = step == steps or stop
@@ -141,7 +141,7 @@ def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path |
         before = checkpoints.read_record(found)
         checkpoints.check_resumable(found, before, config.identity(), inputs.hashes)
         if world.first and before.world_size != world.size:
-            print(f"checkpoint of {before.world_size} workers goes on with {world.size}")
+            log.info(f"checkpoint of {before.world_size} workers goes on with {world.size}")
         record = replace(before, world_size=world.size, settings=config.settings())
     if world.first:
         forget_samples_after(config.folder / SAMPLES, record.step)

@@ -1,5 +1,6 @@
 """What rank 0 says and records at the start of a run."""
 
+import logging
 import os
 
 import torch
@@ -21,6 +22,8 @@ from c2srt.train.config import Config
 from c2srt.train.memory import engine_bytes
 from c2srt.train.world import World
 
+log = logging.getLogger(__name__)
+
 RESOLVED, INPUTS = "config.json", "inputs.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,34 +31,33 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def announce(
     config: Config, world: World, model: Network, steps: int, start: int, tracker: Tracker | None
 ) -> None:
-    """Prints sizes, accumulation, the head's tiles and a memory estimate, before the first step;
+    """Says sizes, accumulation, the head's tiles and a memory estimate, before the first step;
     the tracker gets the tiles.
     """
     if not world.first:
         return
     total = sum(count_of(p) for p in model.parameters())
     trainable = sum(count_of(p) for p in model.parameters() if p.requires_grad)
-    print(
+    log.info(
         f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained;"
         f" {model.seen_count:,} seen categories"
     )
     deal = config.deal
     padding = f", {deal.padded - deal.batch} of them padding" if deal.padded > deal.batch else ""
-    print(
+    log.info(
         f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers ×"
         f" {deal.accumulation} accumulated{padding}"
     )
-    print(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
+    log.info(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])
-    print(line)
+    log.info(line)
     if tracker:
         tracker.metrics(numbers, start)
     offloaded = ", optimizer offloaded" if config.offload else ""
-    print(
+    log.info(
         f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type};"
         " weights, gradients and optimizer take about"
-        f" {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker",
-        flush=True,
+        f" {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker"
     )
 
 
@@ -101,7 +103,7 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
     write_json(config.folder / INPUTS, record.inputs)
     for name in (RESOLVED, INPUTS):
         tracker.artifact(config.folder / name)
-    print(f"tracking: {how_to_open(uri)}")
+    log.info(f"tracking: {how_to_open(uri)}")
     return tracker
 
 

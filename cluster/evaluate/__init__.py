@@ -1,5 +1,7 @@
 """`c2srt evaluate`: the job of c2srt/evaluation/job.py on this machine, or on a Ray cluster."""
 
+import logging
+
 from c2srt.evaluation.config import Config
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.job import evaluate
@@ -7,6 +9,8 @@ from c2srt.tracking.evaluation import track_results
 from cluster.address import check_address
 from cluster.executor import open_executor
 from cluster.paths import check_lasting
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config) -> None:
@@ -20,4 +24,4 @@ def run(config: Config) -> None:
     if config.scores is None:
         track_results(config, results, new)
     print(describe(results))
-    print(f"written to {config.out}/")
+    log.info(f"written to {config.out}/")

@@ -4,6 +4,7 @@ c2srt export checkpoint=runs/miniature/train out=my_model      the newest checkp
 c2srt export checkpoint=runs/miniature/train/checkpoints/step-00000100 out=…   that one
 """
 
+import logging
 from pathlib import Path
 
 from c2srt.artefact import making
@@ -12,6 +13,8 @@ from c2srt.files import check_replaceable
 from c2srt.train import checkpoints
 from c2srt.train.export_config import Config
 from cluster.paths import check_lasting
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config) -> None:
@@ -25,7 +28,7 @@ def run(config: Config) -> None:
     check_replaceable(Path(config.out), is_only_export)
     with making(Path(config.out)):
         step = write(folder, Path(config.out))
-    print(f"{config.out}: the model after step {step:,} of {folder}")
+    log.info(f"{config.out}: the model after step {step:,} of {folder}")
 
 
 def write(folder: Path, out: Path) -> int:

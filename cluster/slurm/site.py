@@ -1,5 +1,6 @@
 """What slurm/site.sh says, how a run ends, and what all of the launcher says and asks."""
 
+import logging
 import os
 import shlex
 import signal
@@ -8,11 +9,12 @@ import sys
 import time
 from dataclasses import dataclass
 
+log = logging.getLogger(__name__)
 BAD_INPUT, REQUEUE, CANCELLED, NOT_STARTED = 2, 75, 143, 1
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} launch: {text}", flush=True)
+    log.info(f"{time.strftime('%H:%M:%S')} launch: {text}")
 
 
 class Refused(Exception):

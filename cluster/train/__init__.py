@@ -9,10 +9,10 @@ on), 130 by Ctrl-C likewise (a second one ends at once), 2 bad input, a full dis
 too many failures in a row (the sentence on stderr says which).
 """
 
+import logging
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from c2srt import progress
 from c2srt.files import remove_leftovers
 from c2srt.hints import Command
 from c2srt.interrupts import INTERRUPTED, SAVED, patiently
@@ -31,6 +32,8 @@ from cluster.address import check_address
 from cluster.paths import check_lasting
 from cluster.rank import LOG, RAY_FOLDER
 
+log = logging.getLogger(__name__)
+
 
 def run(config: Config) -> int:
     """Checks the inputs, trains, and says where the model lies. Raises UserError on bad input."""
@@ -41,7 +44,7 @@ def run(config: Config) -> int:
     if already_finished(config, steps):
         from c2srt.train.report import send_rest  # torch
 
-        print(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
+        log.info(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0
     check_exports(config)
@@ -51,10 +54,10 @@ def run(config: Config) -> int:
         read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     )
     if summary.get("state") != FINISHED:
-        print(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
+        log.info(f"stopped after step {step:,} of {steps:,}, saved; run the same command to go on")
         return INTERRUPTED if signal.SIGINT in told else SAVED
     shutil.rmtree(config.folder / RAY_FOLDER, ignore_errors=True)
-    print(
+    log.info(
         f"finished: {config.folder / 'model'} ({summary['images_per_s']:,.1f} images/s, peak memory"
         f" of the workers {', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)"
     )
@@ -104,23 +107,24 @@ def clear(folder: Path) -> None:
 
 
 @contextmanager
-def followed(log: Path) -> Iterator[None]:
-    """Prints what rank 0 appends to its log meanwhile: plain lines, where Ray would put a prefix
+def followed(path: Path) -> Iterator[None]:
+    """Logs what rank 0 appends to its log meanwhile: plain lines, where Ray would put a prefix
     before each.
     """
-    start, done = log.stat().st_size if log.exists() else 0, threading.Event()
+    start, done = path.stat().st_size if path.exists() else 0, threading.Event()
 
     def follow() -> None:
         place = start
         while True:
             last = done.wait(0.3)
-            if log.exists():
-                with log.open("rb") as file:
+            if path.exists():
+                with path.open("rb") as file:
                     file.seek(place)
                     text = file.read()
-                place += len(text)
-                sys.stderr.write(text.decode(errors="replace"))
-                sys.stderr.flush()
+                *lines, begun = text.split(b"\n")
+                place += len(text) - len(begun)
+                for line in lines + [begun] * (last and begun != b""):
+                    progress.log.info(line.decode(errors="replace"))
             if last:
                 return
 
@@ -141,11 +145,9 @@ def signals_to(stop_file: Path, told: list[int]) -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         if number not in told:
-            print(
+            log.warning(
                 f"{signal.Signals(number).name}: the workers finish their step and save"
-                f"{'; once more ends at once' if number == signal.SIGINT else ''}",
-                file=sys.stderr,
-                flush=True,
+                f"{'; once more ends at once' if number == signal.SIGINT else ''}"
             )
         told.append(number)
         stop_file.touch()
