@@ -110,13 +110,19 @@ def vouched(record: Path) -> dict[str, Any] | None:
     """
     try:
         content = read_json(record, "", Record)
-        whole = bool(content[FILES]) and all(
-            is_plain(name) and sha256_of_file(record.parent / name) == digest
-            for name, digest in content[FILES].items()
-        )
+        files = content[FILES]
+        whole = bool(files) and all(is_recorded(record.parent, name, files) for name in files)
     except (OSError, ValueError, UserError):
         return None
     return content if whole else None
+
+
+def is_recorded(folder: Path, name: str, files: Mapping[str, str]) -> bool:
+    """Whether the file is there and the one that `files` of a record names. Raises OSError where it
+    cannot be read.
+    """
+    path = folder / name
+    return is_plain(name) and path.is_file() and sha256_of_file(path) == files.get(name)
 
 
 def is_current(record: Path, made_from: Mapping[str, Any], names: Iterable[str]) -> bool:

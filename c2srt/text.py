@@ -21,6 +21,7 @@ from torch import Tensor
 from c2srt.artefact import (
     FILES,
     is_current,
+    is_recorded,
     remove_unfinished,
     tidy,
     unfinished,
@@ -32,7 +33,7 @@ from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.ensemble import count_cut, embed
 from c2srt.backbone.prompts import clean
 from c2srt.errors import UserError
-from c2srt.files import hash_of, sha256_of_file, whole_file
+from c2srt.files import hash_of, whole_file
 from c2srt.hints import Command
 from c2srt.opened import read_json, read_tensors
 from c2srt.progress import Progress
@@ -187,16 +188,16 @@ def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = 
     CLIP). Raises UserError.
     """
     content = read_json(folder / PROVENANCE, MADE_BY, Provenance)
-    made_from, sha256 = content["made_from"], content[FILES].get(FEATURES)
+    made_from = content["made_from"]
     check_same_vocabulary(vocabulary, made_from["vocabulary"], f"{folder / FEATURES}", MADE_BY)
     if clip_hash is not None and made_from["clip"] != clip_hash:
         raise UserError(
             f"{folder / FEATURES} was made by CLIP {shown(made_from['clip'])}, not {clip_hash}: "
             f"rebuild it with `{MADE_BY}` and the same clip.* keys"
         )
-    if not (folder / FEATURES).is_file() or sha256_of_file(folder / FEATURES) != sha256:
+    if not is_recorded(folder, FEATURES, content[FILES]):
         raise UserError(
             f"{folder / FEATURES} is absent or not what {PROVENANCE} describes: make it again with"
             f" `{MADE_BY}`"
         )
-    return sha256
+    return content[FILES][FEATURES]

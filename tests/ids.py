@@ -1,14 +1,16 @@
-"""The ids of all tests of another commit and of this tree: none may vanish in a restructuring.
+"""The tests of another commit and of this tree: none may vanish in a restructuring.
 
     python -m tests.ids COMMIT
 
-prints what is gone and what is new. Exit status 1 if anything is gone.
+prints what is gone and what is new, by name and parameters; a test may move to another file. Exit
+status 1 if anything is gone.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from tests.golden import write_tree
@@ -16,8 +18,10 @@ from tests.golden import write_tree
 ROOT = Path(__file__).parent.parent
 
 
-def ids(tree: Path) -> set[str]:
-    """Every test, whatever its mark. Raises CalledProcessError if a file cannot be imported."""
+def ids(tree: Path) -> Counter[str]:
+    """Every test, whatever its mark, and how many files have one of that name. Raises
+    CalledProcessError if a file cannot be imported.
+    """
     done = subprocess.run(
         [
             sys.executable,
@@ -36,7 +40,7 @@ def ids(tree: Path) -> set[str]:
         capture_output=True,
         text=True,
     )
-    return {line for line in done.stdout.splitlines() if "::" in line}
+    return Counter(line.split("::", 1)[1] for line in done.stdout.splitlines() if "::" in line)
 
 
 def main(commit: str) -> int:
@@ -45,11 +49,12 @@ def main(commit: str) -> int:
         before = ids(Path(folder))
     after = ids(ROOT)
     for what, names in (("gone", before - after), ("new", after - before)):
-        for name in sorted(names):
+        for name in sorted(names.elements()):
             print(f"{what}: {name}")
     assert before and after
-    print(f"{len(before)} before, {len(after)} now, {len(before - after)} gone")
-    return int(bool(before - after))
+    gone = (before - after).total()
+    print(f"{before.total()} before, {after.total()} now, {gone} gone")
+    return int(gone > 0)
 
 
 if __name__ == "__main__":

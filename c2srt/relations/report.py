@@ -12,9 +12,9 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from c2srt.artefact import FILES
+from c2srt.artefact import FILES, is_recorded
 from c2srt.errors import UserError
-from c2srt.files import sha256_of_file, write_json, write_text
+from c2srt.files import write_json, write_text
 from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.opened_tables import INTEGER, NUMBER, TEXT, read_parquet
@@ -85,7 +85,7 @@ def load_graphs(config: Config, vocabulary: Vocabulary) -> list[Graph]:
 
 def load_edges(folder: Path, provenance: dict, k: int) -> pl.DataFrame:
     path = folder / EDGES
-    if not path.is_file() or sha256_of_file(path) != provenance.get(FILES, {}).get(EDGES):
+    if not is_recorded(path.parent, path.name, provenance.get(FILES, {})):
         raise UserError(
             f"{path} is absent or not what {PROVENANCE} describes: rebuild it with "
             f"`{Command('relations', graph=folder.name)}`"

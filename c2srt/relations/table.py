@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from c2srt.amounts import Count
-from c2srt.artefact import FILES, vouch, withdraw
+from c2srt.artefact import FILES, is_recorded, vouch, withdraw
 from c2srt.errors import UserError
-from c2srt.files import sha256_of_file, whole_file
+from c2srt.files import whole_file
 from c2srt.hints import Command
 from c2srt.opened import open_npy, read_json, wrong
 from c2srt.relations.kinds import KINDS
@@ -145,7 +145,7 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
     neighbours.
     """
     content = read_json(folder / PROVENANCE, Command("relations"), Provenance)
-    made_from, sha256 = content["made_from"], content[FILES].get(TABLE)
+    made_from = content["made_from"]
     rebuild = Command(
         "relations", graph=made_from["kind"], neighbours=max(k, made_from["neighbours"])
     )
@@ -157,7 +157,7 @@ def load_relations(folder: Path, vocabulary: Vocabulary, k: int) -> Tensor:
             f"{folder} keeps {made_from['neighbours']} neighbours a category, but {k} are asked"
             f" for: rebuild it with `{rebuild}`"
         )
-    if not (folder / TABLE).is_file() or sha256_of_file(folder / TABLE) != sha256:
+    if not is_recorded(folder, TABLE, content[FILES]):
         raise UserError(
             f"{folder / TABLE} is absent or not what {PROVENANCE} describes: rebuild it with"
             f" `{rebuild}`"
