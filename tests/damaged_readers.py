@@ -51,10 +51,10 @@ from sharding.packs import PackReport, PackStage, members
 from sharding.plan import check_settings
 from sharding.raw_files import find_root
 from sharding.staging import about_stage, in_order, write_stage
+from tests.csv_lists import A, B, image_row, write_root
 from tests.damage import Reader
 from tests.raw_images import jpeg
 from tests.shard_folder import make_shards, make_vocabulary
-from tests.test_annotations import A, B, image_row, write_root
 from tests.tiny import tiny_clip_config, tiny_export
 
 VOCABULARY = make_vocabulary(6, 2)
