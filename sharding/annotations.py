@@ -20,8 +20,8 @@ import pyarrow.parquet
 
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
+from c2srt.redact import HIDDEN
 from c2srt.shown import shown
-from c2srt.tracking.redact import HIDDEN
 from sharding.csvs import DIGITS, bucket, damaged, read_blocks, scatter
 from sharding.input_report import EXAMPLES, InputReport
 from sharding.raw_files import RawFiles, SplitFiles, class_names

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from c2srt.tracking.redact import HIDDEN
+from c2srt.redact import HIDDEN
 
 EXAMPLES = 5
 

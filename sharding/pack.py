@@ -25,8 +25,8 @@ from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, whole_file
 from c2srt.opened import misfit, wrong
 from c2srt.opened_tables import INTEGER, TEXT, parquet_note, read_parquet
+from c2srt.redact import redacted
 from c2srt.shards import MADE_BY, Shard
-from c2srt.tracking.redact import redacted
 from sharding.config import Config
 from sharding.outcome import Outcome
 from sharding.staging import FOLDER as STAGING, write_table

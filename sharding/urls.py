@@ -12,54 +12,24 @@ those of sharding/decode.py.
 
 import base64
 import hashlib
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urlsplit
 
-import httpx2
 import polars as pl
-import tenacity
 
-from c2srt.clients import retry_after
+from c2srt.downloads import NotFetched, TryAgain, ahead, fetch_once, retrying, unforeseen
 from c2srt.errors import UserError
-from c2srt.tracking.redact import HIDDEN, redacted
-from sharding.config import Config, DownloadConfig
-from sharding.exchange import (
-    OVERHEAD,
-    Allowance,
-    NoEnd,
-    NotAllowed,
-    TooMuch,
-    answer_to,
-    body_of,
-    make_client,
-    own_host,
-    within,
-)
+from c2srt.exchange import make_client
+from sharding.config import Config
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask
 from sharding.staging import FOLDER, about_stage, in_order, write_stage
 
 STAGE_ROWS = 256  # also how far downloads run ahead of the slowest one
-AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
-GONE = (404, 410)
-MASKED = f"://{HIDDEN}@"
-
-
-class TryAgain(Exception):
-    """A failure that may pass; `outcome` is what to record if it does not, `wait_s` what the server
-    asked for.
-    """
-
-    def __init__(self, outcome: Outcome, wait_s: float = 0) -> None:
-        super().__init__(outcome.reason)
-        self.outcome, self.wait_s = outcome, wait_s
 
 
 @dataclass(frozen=True)
@@ -142,80 +112,25 @@ class Downloader:
                 return bad
             return attempt(data, row["rotation"], self.config, exif_first=True)
         except TryAgain as last:
-            return last.outcome
+            return Outcome(last.outcome.status, last.outcome.reason)
         except UserError:  # the machine's fault, not the image's
             raise
-        except Exception as error:  # UnicodeError or idna's own for a host: no list is complete
-            return Outcome(
-                "refused",
-                f"{redacted(row['url'], {})[:100]}: {type(error).__name__}: {said(error)}",
-            )
+        except Exception as error:
+            found = unforeseen(row["url"], error)
+            return Outcome(found.status, found.reason)
 
     def get(self, row: dict) -> bytes | Outcome:
         """One try: the body, or the outcome of an answer that is final. Raises TryAgain."""
-        download, most = self.config.download, self.config.max_bytes
-        url = row["url"].replace(MASKED, "://", 1)
-        allowance = Allowance(
-            time.monotonic() + download.total_timeout,
-            most + OVERHEAD,
-            download.private_hosts,
-            own_host(url),
-        )
-        try:
-            with within(allowance), answer_to(self.client, url) as answer:
-                body = outcome_of(answer, MASKED in row["url"]) or body_of(answer, most)
-        except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects):
-            raise
-        except NotAllowed as error:
-            return Outcome("refused", said(error))
-        except TooMuch:
-            return Outcome(
-                "too_large", f"the server sends or announces more than max_bytes={most:,}"
-            )
-        except NoEnd:
+        config = self.config
+        body = fetch_once(self.client, row["url"], config.download, config.max_bytes)
+        if isinstance(body, NotFetched):
+            return Outcome(body.status, body.reason)
+        size = row["original_size"]
+        if size and len(body) < size and body[:2] == b"\xff\xd8":
             raise TryAgain(
-                Outcome("unreachable", f"no end after {download.total_timeout:g} s")
-            ) from None
-        except httpx2.HTTPError as error:
-            raise TryAgain(
-                Outcome("unreachable", f"{type(error).__name__}: {said(error)}")
-            ) from error
-        if (
-            isinstance(body, bytes)
-            and row["original_size"]
-            and len(body) < row["original_size"]
-            and body[:2] == b"\xff\xd8"
-        ):
-            raise TryAgain(
-                Outcome(
-                    "size_mismatch", f"{len(body):,} bytes, the CSV says {row['original_size']:,}"
-                )
+                NotFetched("size_mismatch", f"{len(body):,} bytes, the CSV says {size:,}")
             )
         return body
-
-
-def outcome_of(answer: httpx2.Response, masked: bool) -> Outcome | None:
-    """Of an answer that brings no image; `masked`: the URL held a password. Raises TryAgain."""
-    status = answer.status_code
-    if status in AGAIN:
-        raise TryAgain(
-            Outcome("unreachable", f"HTTP {status}"),
-            retry_after(answer.headers.get("Retry-After")) or 0,
-        )
-    if status == 200:
-        return None
-    hint = (
-        "; the password in its URL is not kept: write it into ~/.netrc"
-        if masked and status == 401
-        else ""
-    )
-    return Outcome("missing" if status in GONE else "refused", f"HTTP {status}{hint}")
-
-
-def said(error: Exception) -> str:
-    """An error's words on one line, printable and without passwords."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return " ".join(redacted(text, {}).split())[:150]
 
 
 def disagreement(data: bytes, row: dict) -> Outcome | None:
@@ -237,37 +152,3 @@ def disagreement(data: bytes, row: dict) -> Outcome | None:
     if row["original_md5"] and found != row["original_md5"]:
         return Outcome("md5_mismatch", f"MD5 {found}, the CSV says {row['original_md5']}")
     return None
-
-
-def retrying(config: DownloadConfig) -> tenacity.Retrying:
-    """Tries again on TryAgain: after doubling, jittered waits, or later if the server asks for it
-    (up to `backoff_max`).
-    """
-    growing = tenacity.wait_exponential_jitter(
-        initial=config.backoff, max=config.backoff_max, jitter=config.backoff
-    )
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        assert state.outcome is not None
-        last = cast(TryAgain, state.outcome.exception())
-        return min(config.backoff_max, max(last.wait_s, growing(state)))
-
-    return tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(config.attempts),
-        wait=wait,
-        reraise=True,
-        retry=tenacity.retry_if_exception_type(TryAgain),
-    )
-
-
-def ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int
-) -> Iterator[Any]:
-    """`map` on a pool, in order, with at most `window` items in flight or waiting to be taken."""
-    items = iter(items)
-    running: deque[Future] = deque()
-    while True:
-        running.extend(pool.submit(function, item) for item in islice(items, window - len(running)))
-        if not running:
-            return
-        yield running.popleft().result()

@@ -19,10 +19,10 @@ import pytest
 from mlflow.store.artifact import local_artifact_repo
 
 from c2srt.errors import UserError
+from c2srt.redact import has_credentials, redacted
 from c2srt.tracking import Run, Tracker, git_commit, job_tags, sender, unsent
 from c2srt.tracking.config import TrackingConfig
 from c2srt.tracking.mlflow_sink import UPLOADING, MLflowSink
-from c2srt.tracking.redact import has_credentials, redacted
 from c2srt.tracking.sqlite import address_of, path_of
 from tests.mlflow_server import Server
 from tests.ranks import run_ranks

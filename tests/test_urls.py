@@ -19,16 +19,18 @@ import pytest
 from PIL import Image
 
 from c2srt.clients import retry_after
+from c2srt.download_config import DownloadConfig
+from c2srt.downloads import TryAgain, retrying
 from c2srt.errors import UserError
-from sharding.config import Config, DataConfig, DownloadConfig
-from sharding.exchange import authorities, is_public
+from c2srt.exchange import authorities, is_public
+from sharding.config import Config, DataConfig
 from sharding.inputs import prepare_inputs
 from sharding.openimages import OpenImages
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask, pack_shard
 from sharding.plan import plan_split
 from sharding.raw_files import find_root
-from sharding.urls import Downloader, TryAgain, UrlSource, retrying
+from sharding.urls import Downloader, UrlSource
 from tests.raw_images import jpeg, md5, name, write_csvs
 
 GOOD = jpeg(0, 600, 400)
@@ -621,7 +623,7 @@ def test_the_address_that_is_connected_to_is_the_one_that_was_checked(server, mo
         asked.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr("sharding.exchange.socket.getaddrinfo", rebinding)
+    monkeypatch.setattr("c2srt.exchange.socket.getaddrinfo", rebinding)
     outcome = fetch(f"http://rebinding.example:{port}/good.jpg", attempts=1)
     assert outcome.status == "refused" and "rebinding.example is at 127.0.0.1" in outcome.reason
     assert asked == ["rebinding.example"] and not sum(Handler.seen.values())

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from c2srt.redact import redacted
 from c2srt.tracking.job import git_commit, job_tags
 from c2srt.tracking.journal import JOURNAL, RUN, Journal
-from c2srt.tracking.redact import redacted
 from c2srt.tracking.sender import Sender
 from c2srt.tracking.sink import DESCRIPTION
 from c2srt.tracking.sinks import how_to_open

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.keys import Mark, key
-from c2srt.tracking.redact import has_credentials, redacted
+from c2srt.redact import has_credentials, redacted
 from c2srt.tracking.sqlite import address_of
 
 

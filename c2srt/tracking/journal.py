@@ -27,7 +27,7 @@ from typing import Any
 from c2srt.files import remove_leftovers, write_json
 from c2srt.hints import Command
 from c2srt.opened import parse_json, read_json
-from c2srt.tracking.redact import redacted
+from c2srt.redact import redacted
 
 JOURNAL, RUN = "tracking.jsonl", "run.json"
 READ_AT_ONCE = 1 << 20

@@ -34,7 +34,7 @@ from mlflow.utils.uri import is_local_uri
 
 from c2srt.files import hash_of
 from c2srt.hints import Command, shell
-from c2srt.tracking.redact import redacted
+from c2srt.redact import redacted
 from c2srt.tracking.sink import DESCRIPTION, NeedsHelp
 from c2srt.tracking.sqlite import path_of
 

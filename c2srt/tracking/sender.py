@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from c2srt.redact import redacted
 from c2srt.tracking.journal import Journal
-from c2srt.tracking.redact import redacted
 from c2srt.tracking.sink import NeedsHelp, Sink
 from c2srt.tracking.sinks import kind_of
 

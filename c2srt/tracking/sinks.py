@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.hints import shell
-from c2srt.tracking.redact import redacted
+from c2srt.redact import redacted
 from c2srt.tracking.sink import Sink
 
 

@@ -6,7 +6,7 @@ handshake, header, redirect and body takes from the same seconds and the same by
 they leave the socket, before any library looks at them. (Only the name service is asked under its
 own time limits.) Where connections may go is decided by the address that is connected to, so that
 no name can change its mind in between: public addresses only, unless `private` allows all; and the
-very host and port of the CSV's URL where that names an address itself, or localhost: a mirror of
+very host and port of the URL where that names an address itself, or localhost: a mirror of
 one's own. Behind a proxy it is the proxy that connects.
 
 No cookie is kept. A body comes as it is: an encoding was not asked for and is refused.
