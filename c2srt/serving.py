@@ -30,8 +30,9 @@ from c2srt import serving_limits as limits
 from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.pictures import magic
-from c2srt.predict.config import check_labels
 from c2srt.predict.inputs import Encoded
+from c2srt.predict.labels import check_labels
+from c2srt.predict.models import Trained
 from c2srt.predict.predictor import Prediction, Predictor, load
 from c2srt.relations.config import WordsConfig
 
@@ -152,6 +153,8 @@ class Tagger:
     def __init__(self, path: str) -> None:
         self._words = tempfile.TemporaryDirectory(prefix="c2srt-words-")
         self._predictor: Predictor = load(path, WordsConfig(cache=self._words.name))
+        assert isinstance(self._predictor.model, Trained), "an export is served"
+        self._model = self._predictor.model
         self._predictor.decode = self._decode
         self._one_at_a_time = threading.Lock()  # the memory of one request's pass
         self._decoders: LifoQueue[Apart] = LifoQueue()
@@ -176,7 +179,7 @@ class Tagger:
             found = iter(
                 list(self._predictor.rank([image for image in read if image], asked, topk, None))
             )
-            self._predictor.new_words.forget_beyond(limits.KEPT_WORDS)
+            self._model.new_words.forget_beyond(limits.KEPT_WORDS)
         return [
             answer(next(found)) if image else {"labels": [], "error": "not the base64 of a picture"}
             for image in read

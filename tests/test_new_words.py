@@ -60,9 +60,9 @@ def test_similar_words_are_embedded_once_across_processes_and_scored_as_without_
     )
     again = c2srt.load(made / "model", cache)
     monkeypatch.setattr(
-        again.new_words, "similar", lambda words: pytest.fail(f"{words} were embedded before")
+        again.model.new_words, "similar", lambda words: pytest.fail(f"{words} were embedded before")
     )
-    monkeypatch.setattr(predictor.new_words, "similar", again.new_words.similar)
+    monkeypatch.setattr(predictor.model.new_words, "similar", again.model.new_words.similar)
     for one in (predictor, again):
         assert scores(one, made, ["regatta", "red car", "dog"]) == pytest.approx(found, abs=1e-5)
     lines = [
@@ -88,15 +88,15 @@ def test_a_torn_cache_is_mended_and_one_of_another_model_is_not_read(made, tmp_p
     ]
     assert words == ["red car", "regatta"]
     other = c2srt.load(made / "model", cache)
-    other.exported.templates.append("one {}")
+    other.model.exported.templates.append("one {}")
     assert (
-        c2srt.predict.predictor.NewWords(
+        c2srt.predict.models.NewWords(
             cache,
-            other.exported.vocabulary,
-            other.exported.graph.text,
+            other.model.exported.vocabulary,
+            other.model.exported.graph.text,
             3,
-            other.exported.templates,
-            other.exported.by_similarity,
+            other.model.exported.templates,
+            other.model.exported.by_similarity,
             tmp_path,
         ).path
         != path
@@ -126,7 +126,7 @@ def test_a_language_model_is_asked_once_about_a_word(made, tmp_path, key, capfd)
             "red car"
         ] == pytest.approx(found["red car"], abs=1e-5)
         assert len(server.served) == 3
-    text, table = predictor.new_words.find(["red car", "nothing like it"])
+    text, table = predictor.model.new_words.find(["red car", "nothing like it"])
     assert table.tolist() == [[3, 5, 2], [-1, -1, -1]]  # Car high, Boat medium, Tree low; none
     assert torch.equal(text, exported.embed(["red car", "nothing like it"]))
     pixels = predictor.read(made / "photo.png")[1][None]

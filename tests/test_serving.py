@@ -418,7 +418,7 @@ def test_words_of_requests_are_not_kept_for_ever(logged, photo, monkeypatch):
     tagger = Tagger(str(logged[0] / "model"))
     for labels in (["a", "b"], ["c", "d"], ["e"]):
         tagger.predict(pd.DataFrame({"image": [photo[1]]}), {"labels": labels})
-    assert set(tagger._predictor.new_words.known()) == {"e"}
+    assert set(tagger._predictor.model.new_words.known()) == {"e"}
 
 
 def memory_of(server: subprocess.Popen) -> int:

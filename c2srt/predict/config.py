@@ -2,15 +2,16 @@
 
 import os
 from dataclasses import MISSING, dataclass
-from pathlib import Path
 from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.keys import Mark, key
-from c2srt.predict.finding import has_lone_bytes, printable
+from c2srt.predict.labels import check_labels, parts, words_of
 from c2srt.relations.config import WordsConfig
 
-WORD_LIST = ".txt"
+CLIP = "clip"
+"""What `checkpoint` names a CLIP by that nothing of ours was trained on."""
+TEMPLATES = ["a photo of a {}."]
 
 
 @dataclass
@@ -65,62 +66,5 @@ class Config:
             )
         if self.topk < 1 or self.batch < 1:
             raise UserError(f"topk={self.topk} and batch={self.batch} must be at least 1")
-        if self.labels is not None:
-            self.labels = [
-                word
-                for label in (parts(self.labels) if isinstance(self.labels, str) else self.labels)
-                for word in (read_words(label) if isinstance(label, str) else [label])
-            ]
+        self.labels = words_of(self.labels)
         check_labels(self.labels)
-
-
-def parts(text: str) -> list[str]:
-    """`a, b` without brackets: [a, b]."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def read_words(label: str) -> list[str]:
-    """The label, or, of a list's name (`labels.txt`), its words, one a line. Raises UserError if it
-    cannot be read.
-    """
-    path = Path(label)
-    if path.suffix.lower() != WORD_LIST:
-        if path.suffix and path.is_file():
-            raise UserError(
-                f"labels={printable(label)} is a file: a list of words is a {WORD_LIST} file with"
-                " one word a line"
-            )
-        return [label]
-    try:
-        words = [
-            line.strip()
-            for line in path.read_text(encoding="utf-8-sig").splitlines()
-            if line.strip()
-        ]
-    except UnicodeDecodeError:
-        raise UserError(f"labels={printable(label)} is not text in UTF-8") from None
-    except OSError as error:
-        raise UserError(
-            f"labels={printable(label)} cannot be read as a list of words, one a line:"
-            f" {error.strerror}"
-        ) from None
-    if not words:
-        raise UserError(f"labels={printable(label)} has no word: write one a line")
-    return words
-
-
-def check_labels(labels: list[str] | None) -> None:
-    """Raises UserError unless labels is None or some non-empty words."""
-    if labels is None:
-        return
-    if (
-        isinstance(labels, str)
-        or not labels
-        or not all(isinstance(label, str) and label.strip() for label in labels)
-    ):
-        raise UserError(
-            "labels must be a list of at least one word, such as 'labels=[dog,\"red car\"]'; leave"
-            " it out to rank the model's vocabulary"
-        )
-    if odd := next(filter(has_lone_bytes, labels), None):
-        raise UserError(f"label {printable(odd)!r} is not text in UTF-8")

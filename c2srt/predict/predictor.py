@@ -1,26 +1,33 @@
-"""`c2srt predict`, and `c2srt.load(path).predict(images, labels)`: any photo, any words, ranked.
+"""`c2srt.load(path).predict(images, labels)`: any photo, any words, ranked.
 
 A word of the model's vocabulary keeps its text feature and neighbours; any other gets a text
 feature from the exported text tower and neighbours by text similarity or from a language model,
 once (c2srt/relations/words.py). No training, no shards.
+
+Shapes: S pixels a side of the model's input, D joint width.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
 
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.export.files import find_export
-from c2srt.export.read import Exported, load_export
-from c2srt.model.graph import Graph
-from c2srt.predict.config import check_labels
-from c2srt.predict.inputs import Encoded, check_images, decode_apart, read_image
+from c2srt.export.read import load_export
+from c2srt.predict.config import CLIP, TEMPLATES
+from c2srt.predict.device import device_of, dtype_of
+from c2srt.predict.inputs import Urls, decode_apart, name_of, one_by_one, read_image
+from c2srt.predict.labels import Label, as_labels, heard
+from c2srt.predict.models import Asked, Model, Trained, ZeroShot
+from c2srt.predict.patches import PatchScores, area_of, patch_map
 from c2srt.relations.config import WordsConfig
-from c2srt.relations.words import FOLDER as NEW_WORDS, NewWords
+from c2srt.relations.words import FOLDER as NEW_WORDS
 from c2srt.views import centre_pixels
 
 
@@ -35,107 +42,81 @@ class Prediction:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Labels as they were given, the graph that scores them (None: the model's own), and their
-    columns in it.
-    """
-
-    names: list[str]
-    graph: Graph | None = None
-    columns: torch.Tensor | slice = field(default_factory=lambda: slice(None))
-
-
 class Predictor:
-    """A loaded model; `c2srt.load` makes one. `cache` is the folder where new words are kept
-    (unless `words` names another).
-    """
+    """A loaded model; `c2srt.load` makes one."""
 
     def __init__(
         self,
-        exported: Exported,
-        cache: Path,
-        words: WordsConfig | None = None,
-        device: torch.device | None = None,
+        model: Model,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> None:
-        self.exported = exported
-        self.new_words = NewWords(
-            words or WordsConfig(),
-            exported.vocabulary,
-            exported.graph.text,
-            exported.graph.table.shape[1],
-            exported.templates,
-            exported.by_similarity,
-            cache,
-        )
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """Raises UserError if there is no such device or precision."""
+        self.model, self.device = model, device_of(device)
         self.decode: Callable[[bytes], np.ndarray] = decode_apart
-        exported.model.to(self.device)
+        self.fetch: Callable[[str], bytes] = Urls()
+        model.to(self.device, dtype_of(dtype))
 
     def predict(
         self,
-        images: "str | Path | Image.Image | Iterable",
-        labels: list[str] | None = None,
+        images: Any,
+        labels: Sequence[str | Label] | None = None,
         topk: int | None = 5,
         threshold: float | None = None,
         batch: int = 16,
     ) -> list[Prediction]:
-        """Ranks `labels` (None: the model's vocabulary) for each image (a path or a PIL image; or
-        several).
+        """Ranks `labels` (None: the model's vocabulary) for each image: a path, a URL, a PIL image,
+        the bytes of a file, an open file, an array or tensor [H, W, 3] or [3, H, W] of uint8 or of
+        floats 0…1; or several, as a list of any of these, or with a first axis of images.
 
         Keeps the `topk` best (None: all) that score at least `threshold`. A word given twice (case
         and spaces aside) is ranked once. An image that cannot be read gives a Prediction with
         `error`; UserError for bad labels, TypeError for images of another kind.
         """
-        if isinstance(images, (str, os.PathLike, Image.Image, Encoded)):
-            images = [images]
-        check_images(images)
-        return list(self.stream(images, labels, topk, threshold, batch))
+        return list(self.stream(one_by_one(images), labels, topk, threshold, batch))
 
     def stream(
         self,
         images: Iterable,
-        labels: list[str] | None,
+        labels: Sequence[str | Label] | None,
         topk: int | None,
         threshold: float | None,
         batch: int,
     ) -> Iterator[Prediction]:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
         asked = self.asked(labels)
+        return self.ranked(map(self.read, images), asked, topk, threshold, batch)
+
+    def ranked(
+        self,
+        images: Iterable[tuple[str, torch.Tensor | str]],
+        asked: Asked,
+        topk: int | None,
+        threshold: float | None,
+        batch: int,
+    ) -> Iterator[Prediction]:
+        """Predictions of what `read` gives, `batch` at a time, in order."""
         waiting: list[tuple[str, torch.Tensor | str]] = []
         for image in images:
-            waiting.append(self.read(image))
+            waiting.append(image)
             if len(waiting) == batch:
                 yield from self.rank(waiting, asked, topk, threshold)
                 waiting = []
         yield from self.rank(waiting, asked, topk, threshold)
 
-    def asked(self, labels: list[str] | None) -> Asked:
+    def asked(self, labels: Sequence[str | Label] | None) -> Asked:
         """What `rank` needs to know of the labels; new words are looked up here. Raises UserError
         for bad ones.
         """
-        check_labels(labels)
-        if labels is None:
-            return Asked(list(self.exported.vocabulary.titles))
-        words = once(labels)
-        return Asked(
-            list(words.values()), *self.exported.graph_for(list(words), self.new_words.find)
-        )
+        return self.model.asked(as_labels(labels))
 
-    def read(self, image: "str | Path | Image.Image | Encoded") -> tuple[str, torch.Tensor | str]:
+    def read(self, image: Any) -> tuple[str, torch.Tensor | str]:
         """(name, pixels uint8 [3, S, S]), or (name, why it cannot be read)."""
-        name = (
-            image.name
-            if isinstance(image, Encoded)
-            else str(getattr(image, "filename", "") or "image")
-        )
-        name = str(image) if isinstance(image, (str, os.PathLike)) else name
         try:
-            return name, centre_pixels(
-                read_image(image, self.decode), self.exported.clip.image_size
-            )
+            pixels = read_image(image, self.decode, self.fetch)
+            return name_of(image), centre_pixels(pixels, self.model.clip.image_size)
         except (ValueError, MemoryError) as error:
-            return name, str(error) or "it does not fit into memory"
+            return name_of(image), str(error) or "it does not fit into memory"
 
     def rank(
         self,
@@ -148,21 +129,88 @@ class Predictor:
         pixels = [value for _, value in images if not isinstance(value, str)]
         rows = iter(())
         if pixels:
-            scores, _ = self.exported.scores(torch.stack(pixels).to(self.device), asked.graph)
-            rows = iter(scores.float().cpu()[:, asked.columns].numpy())
+            rows = iter(self.model.scores(torch.stack(pixels).to(self.device), asked).numpy())
         for name, value in images:
             if isinstance(value, str):
                 yield Prediction(name, error=value)
             else:
                 yield Prediction(name, best(next(rows), asked.names, topk, threshold))
 
+    def embed_images(self, images: Any, batch: int = 16) -> np.ndarray:
+        """The global features of images as `predict` takes them, float32 unit rows [n, D]: the
+        tower's own, before the head. Raises ValueError naming an image that cannot be read.
+        """
+        rows, waiting = [np.empty((0, self.model.clip.width), np.float32)], []
+        for image in one_by_one(images):
+            waiting.append(self.pixels(image))
+            if len(waiting) == batch:
+                rows.append(self.embedded(waiting))
+                waiting = []
+        return np.concatenate([*rows, *([self.embedded(waiting)] if waiting else [])])
 
-def load(path: str | Path, words: WordsConfig | None = None) -> Predictor:
-    """Loads an exported model; `words` says how new words find neighbours. Raises UserError if
-    there is no model at `path`.
-    """
+    def embedded(self, pixels: list[torch.Tensor]) -> np.ndarray:
+        with torch.no_grad():
+            _, features = self.model.tower(self.model.pixels(torch.stack(pixels).to(self.device)))
+        return F.normalize(features.float(), dim=-1).cpu().numpy()
+
+    def embed_text(self, labels: Sequence[str | Label]) -> np.ndarray:
+        """The text features that `predict` compares with, float32 unit rows [n, D], a row a label
+        in the order given. Raises UserError for bad ones.
+        """
+        asked = self.asked(labels)
+        assert asked.graph is not None, "labels that are given have a graph"
+        text = asked.graph.text[asked.columns].float().numpy()
+        row = {heard(name): number for number, name in enumerate(asked.names)}
+        names = [label.name if isinstance(label, Label) else label for label in labels]
+        return text[[row[heard(name)] for name in names]]
+
+    def patch_scores(self, image: Any, label: str | Label) -> PatchScores:
+        """Which patches of one image speak for a label: `.scores` float32 [rows, columns] over the
+        grid of the model's patches, what each adds to the label's cosine with the image feature
+        that the ISR pools for it (integrated gradients: c2srt/predict/patches.py), `.chosen` the
+        patches that have half of it, `.boxes()` where these lie in the picture.
+
+        Raises ValueError if the image cannot be read, UserError for a bad label.
+        """
+        picture, model = read_image(image, self.decode, self.fetch), self.model
+        text = torch.from_numpy(self.embed_text([label]))[0].to(self.device)
+        common = model.common()
+        pixels = centre_pixels(picture, model.clip.image_size)[None].to(self.device)
+        scores = patch_map(
+            model.tower,
+            model.pixels(pixels)[0],
+            text,
+            None if common is None else common.to(self.device),
+            model.pooling(),
+            model.clip.grid,
+        )
+        return PatchScores(
+            scores, area_of(picture.shape[0], picture.shape[1], model.clip.image_size)
+        )
+
+    def pixels(self, image: Any) -> torch.Tensor:
+        """uint8 [3, S, S]. Raises ValueError, naming the image, if it cannot be read."""
+        name, value = self.read(image)
+        if isinstance(value, str):
+            raise ValueError(f"{name}: {value}")
+        return value
+
+
+def load(
+    path: str | Path,
+    words: WordsConfig | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    clip: ClipConfig | None = None,
+    templates: list[str] | None = None,
+) -> Predictor:
+    """As `c2srt.load`."""
+    if str(path) == CLIP:
+        return Predictor(
+            ZeroShot(load_clip(clip or ClipConfig()), templates or TEMPLATES), device, dtype
+        )
     folder = find_export(str(path))
-    return Predictor(load_export(folder), Path(folder) / NEW_WORDS, words)
+    return Predictor(Trained(load_export(folder), folder / NEW_WORDS, words), device, dtype)
 
 
 def best(
@@ -177,14 +225,3 @@ def best(
         for column in order
         if threshold is None or scores[column] >= threshold
     )
-
-
-def once(labels: list[str]) -> dict[str, str]:
-    """{word: as it was first given}: the text tower hears neither case nor further spaces, so words
-    that differ in them are one.
-    """
-    first: dict[str, tuple[str, str]] = {}
-    for label in labels:
-        word = " ".join(label.split())
-        first.setdefault(word.casefold(), (word, label))
-    return dict(first.values())

@@ -5,7 +5,8 @@ import warnings
 
 from c2srt.predict.config import Config
 from c2srt.predict.finding import find_images, summary
-from c2srt.predict.predictor import load, once
+from c2srt.predict.labels import Label, twice
+from c2srt.predict.predictor import load
 from c2srt.predict.printed import as_json, as_table
 
 log = logging.getLogger(__name__)
@@ -23,11 +24,8 @@ def run(config: Config) -> int:
     images, passed_over = find_images(config.images)
     if passed_over:
         log.warning(summary(passed_over))
-    if config.labels is not None and (more := len(config.labels) - len(once(config.labels))):
-        log.warning(
-            f"labels: {more:,} of {len(config.labels):,} words are there already (case aside) and"
-            " ranked once"
-        )
+    if config.labels and (sentence := twice([Label(word) for word in config.labels])):
+        log.warning(sentence)
     failed = 0
     predictor = load(config.checkpoint, config.words)
     for prediction in predictor.stream(
