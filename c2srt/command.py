@@ -87,16 +87,17 @@ def joined(verbs: Verbs, arguments: list[str]) -> list[str]:
     """`relations mine …` as the verb `relations-mine`; `relations build …` is `relations …`; `bench
     head` is `bench what=head`, and `check gpu full` is `check what=gpu length=full`.
     """
-    if arguments and arguments[0] in verbs and (keys := verbs[arguments[0]].words):
+    verb = verbs.get(arguments[0]) if arguments else None
+    if verb and verb.may_follow and arguments[1:2] == [verb.may_follow]:
+        return [arguments[0], *arguments[2:]]
+    if verb and verb.words:
         words = list(
             takewhile(
                 lambda word: "=" not in word and not word.startswith(("-", "~")), arguments[1:]
             )
         )
-        named = [f"{key}={word}" for key, word in zip(keys, words, strict=False)]
+        named = [f"{key}={word}" for key, word in zip(verb.words, words, strict=False)]
         return [arguments[0], *named, *arguments[1 + len(named) :]]
-    if arguments[1:2] == ["build"] and arguments[0] == "relations":
-        return [arguments[0], *arguments[2:]]
     if "-".join(arguments[:2]) in verbs and len(arguments) > 1:
         return ["-".join(arguments[:2]), *arguments[2:]]
     return arguments

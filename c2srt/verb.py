@@ -21,6 +21,8 @@ class Verb:
     """Of an instance of the dataclass; returns the exit status, None for 0. Raises UserError."""
     words: tuple[str, ...] = ()
     """Keys whose values may be given first, as bare words."""
+    may_follow: str | None = None
+    """A word that may follow the name and changes nothing."""
     built_on: "Verb | None" = None
     """The verb whose keys are its own, too."""
     takes_jobs: bool = False

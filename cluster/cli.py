@@ -254,7 +254,13 @@ VERBS = {
             audit,
         ),
         Verb("text", "text features of every category from the frozen text tower", text_keys, text),
-        Verb("relations", "the neighbour table of the relation graph", relations_keys, relations),
+        Verb(
+            "relations",
+            "the neighbour table of the relation graph",
+            relations_keys,
+            relations,
+            may_follow="build",
+        ),
         Verb(
             "relations-mine",
             "ask a language model for the relations between categories",
