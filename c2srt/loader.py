@@ -8,7 +8,6 @@ Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones 
 joint width.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,7 +60,7 @@ class Batch:
     D] or None; weights float32 [b], 0 for padding, with mean 1 over a global batch; ids [b].
 
     `step` is the global step, counted from 0 over all epochs, `accumulation` the micro-batch within
-    the step; `waited_s` is how long the consumer waited for this batch, in seconds.
+    the step.
     """
 
     images: Tensor
@@ -72,7 +71,6 @@ class Batch:
     step: int = 0
     epoch: int = 0
     accumulation: int = 0
-    waited_s: float = 0.0
 
     def map(self, change: Callable[[Any], Any]) -> "Batch":
         """The same batch with `change` applied to every tensor."""
@@ -206,8 +204,7 @@ def collate(
 def iterate(
     batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig
 ) -> Generator[Batch, None, None]:
-    """The batches at `positions`, in order, from `config.workers` forked processes, with the time
-    waited for each.
+    """The batches at `positions`, in order, from `config.workers` forked processes.
 
     Raises LoaderFailed when one dies or sends nothing for `config.patience` seconds; UserError as
     `batch_at` does.
@@ -224,11 +221,7 @@ def iterate(
         )
     else:
         batches = (pinned(batch_at(position)) for position in positions)
-    asked = time.monotonic()
-    for batch in batches:
-        batch.waited_s = time.monotonic() - asked
-        yield batch
-        asked = time.monotonic()
+    yield from batches
 
 
 def pinning() -> Callable[[Batch], Batch]:

@@ -99,7 +99,7 @@ def test_an_epoch_holds_every_image_once_with_its_own_pixels_and_labels(index, t
             and batch.labels.dtype == torch.int8
             and batch.weights.dtype == torch.float32
         )
-        assert batch.epoch == 1 and batch.teacher is None and batch.waited_s >= 0
+        assert batch.epoch == 1 and batch.teacher is None
         for image_id, pixels, labels in zip(batch.ids, batch.images, batch.labels, strict=True):
             image, metadata = truth[image_id]
             assert torch.equal(
