@@ -5,6 +5,7 @@ Shapes: B images, S pixels a side, P patches, D joint width, n texts, L tokens.
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -207,8 +208,7 @@ def build_outline(config: ClipConfig) -> nn.Module:
     """
     model_config, _ = find_architecture(config)
     tokenizer_of(model_config)
-    with torch.device("meta"):
-        return with_tower(build_model(model_config))
+    return with_tower(build_model(model_config, library.outline))
 
 
 def frozen_clip(
@@ -254,7 +254,9 @@ def find_model_config(name: str) -> dict:
     return config
 
 
-def build_model(model_config: dict) -> nn.Module:
+def build_model(
+    model_config: dict, build: Callable[[dict], nn.Module] = library.build
+) -> nn.Module:
     """Builds an open_clip CLIP from its config dict, always with the same weights (seed 0), leaving
     torch's RNG alone. Raises UserError on a config that is not taken or cannot be built.
 
@@ -262,7 +264,7 @@ def build_model(model_config: dict) -> nn.Module:
     """
     check_config(model_config)
     try:
-        return library.build(model_config)
+        return build(model_config)
     except Exception as error:  # open_clip and torch assert, and raise whatever odd sizes lead to
         raise UserError(
             f"the open_clip model config cannot be built ({type(error).__name__}: {reason(error)}):"

@@ -4,12 +4,23 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from huggingface_hub import snapshot_download
-from open_clip import CLIPTextCfg as TextCfg, CLIPVisionCfg as VisionCfg
-from open_clip.pretrained import download_pretrained
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from c2srt.lazily import lazily
+
+# Most of the seconds that open_clip takes to load, for what only timm's models and torch.compile
+# need.
+UNUSED = {
+    "torch._dynamo.utils": ("is_compile_supported",),
+    "timm": (),
+    "timm.layers": ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple"),
+}
+with lazily(UNUSED):
+    import open_clip
+    from open_clip import CLIPTextCfg as TextCfg, CLIPVisionCfg as VisionCfg
+    from open_clip.pretrained import download_pretrained
 
 __all__ = ["TextCfg", "VisionCfg"]
 
@@ -50,6 +61,28 @@ def build(model_config: dict) -> nn.Module:
         return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
 
 
+def outline(model_config: dict) -> nn.Module:
+    """The model of a config on torch's meta device: shapes without memory."""
+    with torch.device("meta"), Unvalued():
+        return build(model_config)
+
+
+class Unvalued(TorchFunctionMode):
+    """Values that nobody will see are not computed: torch would load its compiler to find the
+    shapes of some on the meta device.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func is Tensor.triu_ or func is Tensor.mul and isinstance(args[1], float):
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
+
+
 def load_checkpoint(model: nn.Module, path: str) -> None:
     """Loads a full state dict, strictly; pickles only of plain tensors."""
     open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
@@ -65,6 +98,8 @@ def hub_tokenizer(name: str, text_cfg: dict) -> Any:
     nothing is fetched, and no code of theirs runs. Raises ImportError without `transformers`,
     OSError if it is not there.
     """
+    from huggingface_hub import snapshot_download
+
     folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
     return open_clip.tokenizer.HFTokenizer(
         folder,

@@ -10,6 +10,7 @@ from annotated_types import Len
 from torch import Tensor
 
 from c2srt.amounts import Within
+from c2srt.backbone import library
 from c2srt.backbone.clip import Clip, build_model, frozen_clip
 from c2srt.backbone.ensemble import embed
 from c2srt.backbone.tokens import Tokenizer, tokenizer_of
@@ -175,11 +176,10 @@ def read_tokenizer(folder: Path, clip_part: dict) -> Tokenizer:
 
 def shapes_of(clip_config: dict) -> dict[str, tuple[int, ...]]:
     """The shapes of a CLIP's tensors by name, found without memory for them. Raises UserError."""
-    with torch.device("meta"):
-        return {
-            name: tuple(tensor.shape)
-            for name, tensor in build_model(clip_config).state_dict().items()
-        }
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in build_model(clip_config, library.outline).state_dict().items()
+    }
 
 
 def check_shapes(

@@ -7,6 +7,7 @@ the float32 master weights; and together with `full_moments` and `counters` they
 another engine needs to go on, on any number of ranks and ZeRO stage.
 """
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -19,7 +20,10 @@ from torch import Tensor, nn
 if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
 
-import deepspeed
+from c2srt.lazily import lazily, without_compiler
+
+with lazily({"mlflow": ()}):  # for an autotuner that only its own launcher starts
+    import deepspeed
 import deepspeed.ops
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import (
@@ -42,6 +46,13 @@ logger.setLevel(
 # On a CPU DeepSpeed would compile its own all-reduce over shared memory: a minute on a fresh
 # machine, and segments in /dev/shm that a killed job leaves behind. Without it gloo reduces.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+ADAMW_STEP: Any = inspect.unwrap(torch.optim.AdamW.step)
+"""Without the wrapper that switches gradients off, as `GuardedAdamW.step` does itself, and loads
+torch's compiler to tell it so.
+"""
+for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
+    without_compiler(method)
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -80,7 +91,7 @@ class GuardedAdamW(torch.optim.AdamW):
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm or math.inf)
         self._global_grad_norm, self.overflow = float(norm), not bool(torch.isfinite(norm))
         if not self.overflow:
-            super().step()
+            ADAMW_STEP(self)
 
 
 @dataclass

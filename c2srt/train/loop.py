@@ -122,7 +122,8 @@ def set_up(config: Config, world: World) -> None:
     """Threads, seeds and determinism of this process; removes what killed runs left."""
     world.set_threads(config.loader_workers)
     torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # loads the compiler
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     if world.first:
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         checkpoints.clean(config.folder / "checkpoints")
