@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 from c2srt.backbone.clip import load_clip
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
-from c2srt.train import checkpoints
+from c2srt.train import checkpoints, finished
 from c2srt.train.config import Config
 from c2srt.train.prepare import already_finished, check_before_start
+from cluster.train import find_steps
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
 
@@ -178,6 +179,14 @@ def test_one_mlflow_run_over_restarts(case, trained):
 
 def test_divergence_stops_with_a_sentence(trained):
     assert "3 updates in a row" in trained["diverged"] and "lower lr" in trained["diverged"]
+
+
+def test_a_finished_training_is_known_at_once_the_second_time(case, trained, monkeypatch):
+    whole = out(case, "whole")
+    monkeypatch.setattr(finished, "RACE_S", -3600.0)
+    assert find_steps(whole) == (True, STEPS)
+    monkeypatch.setattr("cluster.train.check_before_start", None)
+    assert find_steps(whole) == (True, STEPS)
 
 
 def test_finished_is_seen_and_another_run_refused_before_any_worker_starts(case, trained):

@@ -190,6 +190,17 @@ def load_clip(config: ClipConfig) -> Clip:
     return frozen_clip(model, tokenizer, model_config, mean, std)
 
 
+def files_of(config: ClipConfig) -> list[str] | None:
+    """The files that `load_clip` reads besides open_clip's own; None where they are not all known:
+    with a tokenizer of the hub. Raises UserError as `load_clip` does.
+    """
+    model_config, tag = find_architecture(config)
+    if model_config["text_cfg"].get("hf_tokenizer_name"):
+        return None
+    named = [config.name, download(tag, config) if tag else config.pretrained]
+    return [name for name in named if Path(name).is_file()]
+
+
 def find_architecture(config: ClipConfig) -> tuple[dict, dict]:
     """The model config and open_clip's entry of the weights ({} if they are a file or random).
     Raises UserError if there is none, or it is none that is taken.

@@ -9,13 +9,11 @@ from c2srt.files import write_json
 from c2srt.model.network import Network
 from c2srt.tracking import (
     DESCRIPTION,
-    Journal,
     Run,
     Tracker,
     how_to_open,
     job_tags,
     redacted,
-    unsent,
 )
 from c2srt.train.checkpoints import Record, flat
 from c2srt.train.config import Config
@@ -121,17 +119,3 @@ def close_tracker(config: Config, tracker: Tracker, step: int, finished: bool) -
     if finished and config.tracking.model:
         tracker.model(config.folder / "model", step, config.tracking.register)
     tracker.close("FINISHED" if finished else "KILLED")
-
-
-def send_rest(config: Config, step: int) -> None:
-    """For a training that is finished: sends what the tracker missed, and registers the model if
-    that is asked for by now.
-    """
-    journal, name = Journal(config.folder), config.tracking.register
-    wanted = name is not None and not any(entry.get("register") == name for entry in journal.all())
-    if not journal.path.exists() or not (wanted or unsent(config.folder)):
-        return
-    tracker = Tracker(config.folder)
-    if wanted:
-        tracker.model(config.folder / "model", step, name)
-    tracker.close(None)

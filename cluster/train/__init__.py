@@ -27,6 +27,7 @@ from c2srt.interrupts import INTERRUPTED, SAVED, patiently
 from c2srt.lock import LOCK, only_command
 from c2srt.opened import read_json
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
+from c2srt.train.finished import Look, known_finished, send_rest
 from c2srt.train.prepare import already_finished, check_before_start, check_exports
 from cluster.address import check_address
 from cluster.paths import check_lasting
@@ -40,10 +41,8 @@ def run(config: Config) -> int:
     check_lasting(config.out)
     check_address()
     config = absolute(config)
-    steps = check_before_start(config)
-    if already_finished(config, steps):
-        from c2srt.train.report import send_rest  # torch
-
+    finished, steps = find_steps(config)
+    if finished:
         log.info(f"{config.folder / 'model'} is finished ({steps:,} steps); nothing to do")
         send_rest(config, steps)
         return 0
@@ -62,6 +61,20 @@ def run(config: Config) -> int:
         f" of the workers {', '.join(f'{mib:,.0f}' for mib in summary['peak_rss_mib'])} MiB)"
     )
     return 0
+
+
+def find_steps(config: Config) -> tuple[bool, int]:
+    """Whether the training is finished, and its steps. Raises UserError on bad input."""
+    if (known := known_finished(config)) is not None:
+        return True, known
+    look = Look(config)
+    steps = check_before_start(config)
+    if not already_finished(config, steps):
+        return False, steps
+    from c2srt.backbone.clip import files_of  # torch
+
+    look.remember(steps, files_of(config.clip))
+    return True, steps
 
 
 def absolute(config: Config) -> Config:
