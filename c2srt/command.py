@@ -68,14 +68,15 @@ def told(verbs: Verbs, arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview(verbs))
         return 0 if arguments else BAD_INPUT
+    saves = arguments[0] in verbs and verbs[arguments[0]].saves
     try:
-        with heard(arguments[0]):
+        with heard(arguments[0], saves):
             return run_verb(verbs, arguments[0], arguments[1:])
     except UserError as error:
         complain(arguments, str(error))
         return BAD_INPUT
     except KeyboardInterrupt as error:
-        return ended_by(arguments[0], error)
+        return ended_by(arguments[0], saves, error)
 
 
 def complain(arguments: list[str], sentence: str) -> None:

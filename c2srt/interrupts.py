@@ -26,8 +26,6 @@ from c2srt.surroundings import say
 
 T = TypeVar("T")
 INTERRUPTED, SAVED = 130, 75
-RESUMED = ("train",)
-"""Verbs whose SIGTERM, and Slurm's warning, mean: not now, run it again."""
 GRACE_S = 10
 SAME_S = 0.3
 """Signals this close together are one: `timeout -s INT` sends two."""
@@ -41,19 +39,20 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def heard(verb: str) -> Iterator[None]:
+def heard(verb: str, saves: bool) -> Iterator[None]:
     """Signals mean what is written above for what runs inside; nothing changes in a thread, or for
-    one that is ignored (nohup).
+    one that is ignored (nohup). To a verb that `saves`, SIGTERM and Slurm's warning mean: not now,
+    run it again.
     """
     SAID.clear()
-    numbers = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * (verb in RESUMED)]
+    numbers = [signal.SIGINT, signal.SIGTERM, *[signal.SIGUSR1] * saves]
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):
         yield
         return
-    watch = Watch(verb)
+    watch = Watch(verb, saves)
     handlers = {
         number: signal.signal(number, watch.interrupt)
         for number in numbers
@@ -108,8 +107,8 @@ def forget() -> None:
 class Watch:
     """A thread that hears of signals as they come, whatever the main thread is doing."""
 
-    def __init__(self, verb: str) -> None:
-        self.verb = verb
+    def __init__(self, verb: str, saves: bool) -> None:
+        self.verb, self.saves = verb, saves
         self.interrupted: KeyboardInterrupt | None = None
         self.cancel: Callable[[], object] | None = None
         self.first: float | None = None
@@ -137,14 +136,14 @@ class Watch:
             now = time.monotonic()
             for number in {*ENDING} & set(numbers):
                 if self.first is not None and now - self.first > SAME_S:
-                    end_at_once(status_of(self.verb, number))
+                    end_at_once(status_of(self.saves, number))
                 self.first, told = self.first or now, told or number
             if self.first is None or PATIENT:
                 continue
             deadline = deadline or now + GRACE_S
             if now > deadline:
                 say_interrupted(self.verb, told)
-                end_at_once(status_of(self.verb, told))
+                end_at_once(status_of(self.saves, told))
 
 
 WATCHES: list[Watch] = []
@@ -185,16 +184,16 @@ def run_tasks(main: Coroutine[object, object, T]) -> T:
     return result
 
 
-def status_of(verb: str, number: int) -> int:
+def status_of(saves: bool, number: int) -> int:
     """The exit status of a command that was ended by a signal."""
-    return INTERRUPTED if number == signal.SIGINT else SAVED if verb in RESUMED else 128 + number
+    return INTERRUPTED if number == signal.SIGINT else SAVED if saves else 128 + number
 
 
-def ended_by(verb: str, error: KeyboardInterrupt) -> int:
+def ended_by(verb: str, saves: bool, error: KeyboardInterrupt) -> int:
     """Says once that the command was ended; returns its exit status."""
     number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
     say_interrupted(verb, number)
-    return status_of(verb, number)
+    return status_of(saves, number)
 
 
 def say_interrupted(verb: str, number: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast, get_type_hints
 
 import yaml
 
-from c2srt.shared_keys import NAMES, SharedKeys
+from c2srt.shared_keys import SharedKeys
 
 WIDTH, COLUMN = 100, 31
 """Columns of a page, and where the help of a key begins."""
@@ -17,15 +17,17 @@ WIDTH, COLUMN = 100, 31
 
 def manual(verb: str, cls: type, values: dict[str, Any]) -> str:
     """`values`: the defaults as composed, unresolved (c2srt/compose.py)."""
+    shared = {each.name: each.metadata["about"] for each in fields(SharedKeys)}
+    own = [each.name for each in fields(cls) if each.metadata["about"] != shared.get(each.name)]
     opening = files("configs").joinpath(f"{verb}.yaml").read_text(encoding="utf-8")
     return "\n".join(
         [
             *(line for line in opening.splitlines() if line.startswith("#")),
             "",
-            *keys_of(cls, values, without=NAMES if verb != "bench" else NAMES[:1]),
+            *keys_of(cls, values, without=shared.keys() - own),
             "",
             "# Shared by all verbs:",
-            *keys_of(SharedKeys, values, without=("clip",) if verb == "bench" else ()),
+            *keys_of(SharedKeys, values, without=own),
             "",
         ]
     )

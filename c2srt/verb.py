@@ -25,5 +25,9 @@ class Verb:
     """A word that may follow the name and changes nothing."""
     built_on: "Verb | None" = None
     """The verb whose keys are its own, too."""
+    saves: bool = False
+    """Told to end by SIGTERM or Slurm's warning it saves, and goes on the next time: its status is
+    75, on which Slurm's requeue relies.
+    """
     takes_jobs: bool = False
     """It runs other verbs: `run` is also given the jobs of an experiment (c2srt/jobs.py)."""

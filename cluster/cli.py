@@ -230,7 +230,7 @@ def export(config: Any) -> None:
     run(config)
 
 
-TRAIN = Verb("train", "train the student with DeepSpeed under Ray", train_keys, train)
+TRAIN = Verb("train", "train the student with DeepSpeed under Ray", train_keys, train, saves=True)
 VERBS = {
     verb.name: verb
     for verb in (
