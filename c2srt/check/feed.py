@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from c2srt.check.case import Case
 from c2srt.files import sha256_of_file
 from c2srt.loader import LoaderConfig, train_batches
-from c2srt.plan.rig import picture
+from c2srt.plan.harness import picture
 from c2srt.plan.sizes import Sizes
 from c2srt.profiling import synchronise
 from c2srt.shards import Shard, ShardIndex

@@ -16,7 +16,7 @@ from c2srt.jobs import Jobs
 from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
-from c2srt.tables.walk import Walk, prepare_clips, train_missing
+from c2srt.tables.runner import Walk, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ import torch
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.plan.hardware import CPU, GPU, MEASURED, Cluster, worker_threads
+from c2srt.plan.harness import COPY_BYTES, DECODED, Harness, gemm_flops
 from c2srt.plan.memory import head_shape, memory_of
 from c2srt.plan.outline import Outline, outline
-from c2srt.plan.rig import COPY_BYTES, DECODED, Rig, gemm_flops
 from c2srt.plan.sizes import Sizes
 from c2srt.plan.speed import compute_seconds, speed_of, work_of
 from c2srt.train.config import Config as Training
@@ -40,7 +40,7 @@ second.
 
 @dataclass(frozen=True)
 class Measured:
-    """Median seconds by piece of the rig made for `config` (one worker)."""
+    """Median seconds by piece of the harness made for `config` (one worker)."""
 
     config: Training
     outline: Outline
@@ -162,17 +162,17 @@ def slope(
 
 
 def measure(
-    rigs: list[Rig], turns: int, note: Callable[[str], None] = log.info
+    harnesses: list[Harness], turns: int, note: Callable[[str], None] = log.info
 ) -> dict[str, float]:
-    """Median seconds of each piece of every rig; every turn calls each of them once, after one call
-    that does not count.
+    """Median seconds of each piece of every harness; every turn calls each of them once, after one
+    call that does not count.
     """
-    found: dict[str, list[float]] = {piece: [] for rig in rigs for piece in rig.pieces}
+    found: dict[str, list[float]] = {piece: [] for harness in harnesses for piece in harness.pieces}
     for turn in range(turns + 1):
         note(f"  turn {turn} of {turns}" if turn else "  warm-up")
-        for rig in rigs:
-            for piece in rig.pieces:
-                taken = rig.seconds(piece)
+        for harness in harnesses:
+            for piece in harness.pieces:
+                taken = harness.seconds(piece)
                 if turn:
                     found[piece].append(taken)
     return {piece: statistics.median(values) for piece, values in found.items()}
@@ -184,9 +184,9 @@ def calibrate(config, sizes: Sizes) -> None:
     shape, cluster = outline(config.clip, config.model), config.cluster
     images = amounts(config, shape, cluster, sizes.seen)
     training = experiment(config.training(), images[1], cluster)
-    with Rig({STEP: training}, sizes, images, config.clock) as rig:
+    with Harness({STEP: training}, sizes, images, config.clock) as harness:
         note = quiet if config.json else log.info
-        seconds = measure([rig], config.turns, note)
+        seconds = measure([harness], config.turns, note)
     values = values_of(Measured(training, shape, images, seconds), cluster, sizes)
     write_json(Path(config.calibration), record(training, cluster, seconds, values))
     note(f"written to {config.calibration}\n")

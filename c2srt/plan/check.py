@@ -30,8 +30,8 @@ from c2srt.plan.calibrate import (
     values_of,
 )
 from c2srt.plan.hardware import Cluster
+from c2srt.plan.harness import Harness
 from c2srt.plan.outline import outline
-from c2srt.plan.rig import Rig
 from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
 from c2srt.view_config import ViewConfig
@@ -139,13 +139,13 @@ def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]
     for name, case in cases.items():
         together.setdefault((case.workers, case.loader_workers), {})[name] = case
     with ExitStack() as stack:
-        rigs = [
+        harnesses = [
             stack.enter_context(
-                Rig(group, family.sizes, images if STEP in group else [], config.clock)
+                Harness(group, family.sizes, images if STEP in group else [], config.clock)
             )
             for group in together.values()
         ]
-        seconds = measure(rigs, config.turns, quiet if config.json else log.info)
+        seconds = measure(harnesses, config.turns, quiet if config.json else log.info)
     values = values_of(Measured(calibration, shape, images, seconds), cluster, family.sizes)
     measured = replace(cluster, **values | {"tflops": cluster.tflops | values["tflops"]})
     return record(calibration, cluster, seconds, values), [

@@ -19,7 +19,7 @@ from c2srt.tables.collect import Collected, collect, read_groups
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.config import Config
 from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
-from c2srt.tables.walk import Walk, prepare_clips, train_missing
+from c2srt.tables.runner import Walk, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """The real training step on synthetic pictures, in processes of its own, and the pieces that a
 calibration times.
 
-A rig's processes are what Ray's workers are in a training: torch.distributed, the engine, the
-loader with its decoding processes. They wait between two calls, so that several rigs can take turns
-on one machine.
+A harness's processes are what Ray's workers are in a training: torch.distributed, the engine, the
+loader with its decoding processes. They wait between two calls, so that several harnesses can take
+turns on one machine.
 """
 
 import multiprocessing
@@ -42,7 +42,7 @@ START_S = 600
 WALL, CPU_TIME = "wall", "cpu"
 
 
-class Rig:
+class Harness:
     """Processes that repeat training steps of `cases` (by name; all of one number of workers).
     `pieces`: images at once of the parts of the first case to time as well ([]: none). `clock`:
     wall, or cpu: the CPU time of each process by its threads, which other jobs on the machine do
@@ -61,7 +61,7 @@ class Rig:
         }
         self.arguments = (cases, sizes, pieces, clock)
 
-    def __enter__(self) -> "Rig":
+    def __enter__(self) -> "Harness":
         context = multiprocessing.get_context("spawn")
         self.folder = tempfile.TemporaryDirectory()
         self.pipes, self.processes = [], []
@@ -118,8 +118,8 @@ def serve(
     images: list[int],
     clock: str,
 ) -> None:
-    """One process of a rig: says which pieces it has, then times what it is asked for, until the
-    pipe closes.
+    """One process of a harness: says which pieces it has, then times what it is asked for, until
+    the pipe closes.
     """
     config = next(iter(cases.values()))
     size, cuda = config.workers, torch.cuda.is_available() and config.gpus_per_worker > 0
