@@ -452,7 +452,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('tune')": (COMPOSED, SAME),
     "Command('tune', template=exported.templates[0])": (COMPOSED, SAME),
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),
-    "Command('figures', work=place.work)": (RUN, ""),
+    "Command('figures', work=workspace.work)": (RUN, ""),
     "Command('predict', values=own)": (RUN, ""),
     "Command('demo')": (
         COMPOSED,
@@ -469,7 +469,7 @@ PRINTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         TRAINS,
     ),
-    "typed(command.verb, command.overrides)": (COMPOSED, "what the walk is about to run itself"),
+    "typed(command.verb, command.overrides)": (COMPOSED, "what the runner is about to run itself"),
     "shell('mlflow', 'ui', '--backend-store-uri', uri, '--port', '5000')": (
         SHELL,
         "a server until it is stopped",

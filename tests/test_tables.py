@@ -17,7 +17,7 @@ from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
 from c2srt.evaluation.part import measure
 from c2srt.evaluation.results import Task, evaluate_part, write_results
-from c2srt.tables import commands, render, run, walk
+from c2srt.tables import commands, render, run, runner
 from c2srt.tables.collect import collect
 from c2srt.tables.rows import Row, Table, for_data, groups_of, trained_rows, trials
 from cluster.cli import main
@@ -153,15 +153,19 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
     config = config_of(
         tmp_path, ALL, "clips=[[],[]]", "gpus_per_worker=1", 'commands.train=["steps=4"]'
     )
-    place, rows = config.place, trained_rows(for_data(config.tables, "miniature"))
+    workspace, rows = config.workspace, trained_rows(for_data(config.tables, "miniature"))
     for name, seconds in (("full", 2.0), *((row.steps_of, 1.0) for row in rows if row.steps_of)):
-        summary = place.trial(name, (1, 0)) / "train.json"
+        summary = workspace.trial(name, (1, 0)) / "train.json"
         summary.parent.mkdir(parents=True)
         summary.write_text(json.dumps({"steps": 10, "seconds_per_step": seconds}))
     made = {}
     for command in [
-        *commands.prepare(place, 1, rows),
-        *(command for row in rows for command in commands.train_and_evaluate(place, row, (1, 0))),
+        *commands.prepare(workspace, 1, rows),
+        *(
+            command
+            for row in rows
+            for command in commands.train_and_evaluate(workspace, row, (1, 0))
+        ),
     ]:
         config = compose.to_config(
             config_class(command.verb),
@@ -202,7 +206,7 @@ def test_a_row_is_trained_again_when_what_was_typed_for_its_clip_or_views_differ
     monkeypatch.setattr(commands, "load_index", lambda folder: type("Index", (), {"source": "s"}))
 
     def key(*given):
-        return commands.key_of(commands.Place(tmp_path, list(given)), Row("a", run="a"), (0, 0))
+        return commands.key_of(commands.Workspace(tmp_path, list(given)), Row("a", run="a"), (0, 0))
 
     assert (
         key("data=miniature", "workers=2")
@@ -216,10 +220,10 @@ def test_what_is_typed_for_every_verb_reaches_every_command(monkeypatch, tmp_pat
     monkeypatch.setattr(run, "run", lambda config, jobs: seen.append(config))
     typed = ["views.count=2", "clip.pretrained=random", "workers=3", "shards=/elsewhere"]
     assert run_verb("tables", [f"work={tmp_path}", "seeds=2", *typed]) == 0
-    command = seen[0].place.command("train", 0, "out=x")
+    command = seen[0].workspace.command("train", 0, "out=x")
     assert set(typed) <= set(command.overrides) and f"work={tmp_path}" in command.overrides
     assert not any(override.startswith(("seeds", "out=/")) for override in command.overrides)
-    assert seen[0].place.shards() == Path("/elsewhere")
+    assert seen[0].workspace.shards() == Path("/elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_bad_settings_get_a_sentence(tmp_path, capsys, wrong, sentence):
 
 def test_a_training_that_was_told_to_stop_ends_the_command_with_its_status():
     with pytest.raises(SystemExit) as ended:
-        walk.Walk("c2srt tables", replace(jobs(), train=lambda overrides: 75)).run(
+        runner.Runner("c2srt tables", replace(jobs(), train=lambda overrides: 75)).run(
             commands.Command("train", [])
         )
     assert ended.value.code == 75
@@ -258,20 +262,20 @@ def results(tmp_path_factory):
     """
     work = tmp_path_factory.mktemp("work")
     (work / "groups.csv").write_text("mid,group\n/m/5,plain\n/m/6,plain\n/m/7,odd\n")
-    place = config_of(work).place
+    workspace = config_of(work).workspace
     for number, folder in enumerate(
         [
             work / "evaluation-clip",
             work / "clip-1/evaluation-clip",
             *(
-                place.evaluation(Row(name, run=name), trial)
+                workspace.evaluation(Row(name, run=name), trial)
                 for name in ("one", "two")
                 for trial in trials(2, 2)
             ),
         ]
     ):
         evaluate_at_random(folder, number)
-    shutil.rmtree(place.evaluation(Row("two", run="two"), (0, 1)))
+    shutil.rmtree(workspace.evaluation(Row("two", run="two"), (0, 1)))
     return work
 
 
@@ -311,7 +315,7 @@ TABLES = {
 
 
 def test_results_are_collected_by_row_and_trial(results):
-    collected = collect(config_of(results).place, TABLES, trials(2, 2), results / "groups.csv")
+    collected = collect(config_of(results).workspace, TABLES, trials(2, 2), results / "groups.csv")
     rows = collected.rows["mine"]
     assert (
         list(rows["CLIP"]) == [(0, 0), (1, 0)]
@@ -352,7 +356,7 @@ def test_results_of_another_vocabulary_or_protocol_are_refused(results, tmp_path
     with pytest.raises(
         UserError, match=rf"two/seed-0/evaluation/results.json has another {next(iter(other))}"
     ):
-        collect(config_of(work).place, TABLES, trials(2, 2), None)
+        collect(config_of(work).workspace, TABLES, trials(2, 2), None)
 
 
 def test_the_tables_as_files(results, tmp_path, capsys):
@@ -466,11 +470,11 @@ def test_a_part_of_the_tables_leaves_the_others_in_tables_md(results, tmp_path, 
 
 def test_paths_of_any_name_go_through_the_commands(tmp_path):
     work = tmp_path / 'run [1], "two"'
-    place = config_of(tmp_path).place
-    place = commands.Place(work, place.given, root=str(work / "raw"), clips=[[], []])
+    workspace = config_of(tmp_path).workspace
+    workspace = commands.Workspace(work, workspace.given, root=str(work / "raw"), clips=[[], []])
     for command in (
-        *commands.prepare(place, 1, [Row("a", run="a", text="simple")]),
-        *commands.train_and_evaluate(place, Row("a", run="a", text="simple"), (1, 0)),
+        *commands.prepare(workspace, 1, [Row("a", run="a", text="simple")]),
+        *commands.train_and_evaluate(workspace, Row("a", run="a", text="simple"), (1, 0)),
     ):
         composed = compose_verb(command.verb, command.overrides)
         assert composed.work == str(work / "clip-1") and str(composed.out).startswith(str(work))

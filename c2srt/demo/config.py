@@ -6,7 +6,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.keys import Mark, key
 from c2srt.shared_keys import shared
-from c2srt.tables.commands import Place
+from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Table
 
 
@@ -55,8 +55,8 @@ class Config:
             )
 
     @property
-    def place(self) -> Place:
-        return Place(
+    def workspace(self) -> Workspace:
+        return Workspace(
             Path(self.work),
             ["data=miniature", f"workers={self.workers}"],
             self.commands,

@@ -21,7 +21,7 @@ from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.relations.table import load_relations
 from c2srt.tables.collect import Trials
-from c2srt.tables.commands import Place
+from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import CLIP, PRIOR, Table, trained_rows, trials
 from c2srt.text import load_text
 from c2srt.tracking import how_to_open
@@ -37,45 +37,45 @@ the names do not say.
 """
 
 
-def report(config, walk, tables: dict[str, Table]) -> str:
-    """Writes <out>/table.md, table.json, predictions.png and prints the tables; config and walk are
-    c2srt.demo.run's.
+def report(config, runner, tables: dict[str, Table]) -> str:
+    """Writes <out>/table.md, table.json, predictions.png and prints the tables; config and runner
+    are c2srt.demo.run's.
 
     Returns the last lines of the demo: what to type next.
     """
-    place, out, topk, every = (
-        config.place,
+    workspace, out, topk, every = (
+        config.workspace,
         Path(config.out),
         tuple(config.topk),
         trials(config.seeds, config.seeds),
     )
-    test = measure.load_split(place.shards(), Path(place.root), "test")
+    test = measure.load_split(workspace.shards(), Path(workspace.root), "test")
     values = untrained(config, test, GRAPHS in tables)
     for row in trained_rows(tables):
         values[row.run] = {
-            trial: trained(place.trial(row.run, trial), test, topk) for trial in every
+            trial: trained(workspace.trial(row.run, trial), test, topk) for trial in every
         }
     texts, captions, record = tabulated(config, tables, values)
     text = "\n\n".join([*texts, table.notes(len(every))])
     write_text(out / "table.md", text + "\n")
     write_json(
         out / "table.json",
-        {"tables": captions, "rows": record, "config": asdict(config), "seconds": walk.seconds},
+        {"tables": captions, "rows": record, "config": asdict(config), "seconds": runner.seconds},
     )
     shown = next((row for row in trained_rows(tables) if row.run == FULL), trained_rows(tables)[-1])
     draw_predictions(
         out / "predictions.png",
         test,
         clip_zero_shot(config, 0, test)[0],
-        measure.model_scores(place.trial(shown.run, (0, 0)) / "model", test.images),
+        measure.model_scores(workspace.trial(shown.run, (0, 0)) / "model", test.images),
     )
     print(
         f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test"
         f" images: {out / 'predictions.png'}"
     )
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(place.work / "mlflow.db")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or address_of(workspace.work / "mlflow.db")
     log.info(f"Every run, with its curves and settings, is in MLflow:\n  {how_to_open(uri)}")
-    return what_next(place, place.trial(shown.run, (0, 0)), test)
+    return what_next(workspace, workspace.trial(shown.run, (0, 0)), test)
 
 
 def tabulated(
@@ -104,29 +104,29 @@ def tabulated(
     return texts, captions, record
 
 
-def what_next(place: Place, run: Path, test) -> str:
+def what_next(workspace: Workspace, run: Path, test) -> str:
     """The last lines: a drawn picture tagged by the model, two of its true labels among the words,
     and the figures.
     """
-    assert place.root is not None, "the demo draws its own raw input"
+    assert workspace.root is not None, "the demo draws its own raw input"
     there = np.flatnonzero(test.truth[0])[:2].tolist()
     absent = np.flatnonzero(~test.truth[0])[[0, -1]].tolist()
     image, words = (
-        Path(place.root) / "images/test" / f"{test.ids[0]}.jpg",
+        Path(workspace.root) / "images/test" / f"{test.ids[0]}.jpg",
         [categories()[column].name for column in there + absent],
     )
     own = {"checkpoint": run / "model", "images": [image], "labels": words}
     return (
         "\nTag a picture with words of your choice (this model knows drawn shapes only, no"
         f" photographs):\n  {Command('predict', values=own)}\nDraw the paper's figures:\n "
-        f" {Command('figures', work=place.work)}"
+        f" {Command('figures', work=workspace.work)}"
     )
 
 
 def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
     """The rows without training: the class prior once, CLIP for every CLIP seed."""
-    place, topk = config.place, tuple(config.topk)
-    training = measure.load_split(place.shards(), Path(place.root), "train").labels
+    workspace, topk = config.workspace, tuple(config.topk)
+    training = measure.load_split(workspace.shards(), Path(workspace.root), "train").labels
     prior = measure.prior_scores(training, len(test.ids))
     values: dict[str, Trials] = {PRIOR: {(0, 0): measure.figures(prior, test, topk)}, CLIP: {}}
     if with_neighbours:
@@ -143,11 +143,11 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
 
 def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, Tensor]:
     """CLIP's scores [N, C] of the test images, and the oracle graph's neighbour table [C, 4]."""
-    work = config.place.of_clip(clip)
+    work = config.workspace.of_clip(clip)
     loaded = load_clip(
         ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors"))
     )
-    vocabulary = load_vocabulary(config.place.shards())
+    vocabulary = load_vocabulary(config.workspace.shards())
     scores = measure.clip_scores(
         loaded, load_text(work / "text", vocabulary, loaded.hash), test.images
     )

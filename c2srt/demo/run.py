@@ -16,7 +16,7 @@ from c2srt.jobs import Jobs
 from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
-from c2srt.tables.runner import Walk, prepare_clips, train_missing
+from c2srt.tables.runner import Runner, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
 
@@ -29,42 +29,42 @@ def run(config: Config, jobs: Jobs) -> None:
     """
     from c2srt.demo.report import report  # torch and matplotlib: not needed to print --help
 
-    started, place, walk = time.monotonic(), config.place, Walk(Command("demo"), jobs)
+    started, workspace, runner = time.monotonic(), config.workspace, Runner(Command("demo"), jobs)
     tables = for_data(config.tables, "miniature")
     rows, every = trained_rows(tables), trials(config.seeds, config.seeds)
-    draw(walk, config)
+    draw(runner, config)
     for clip in range(config.seeds):
-        prepare_clip(walk, config, clip)
-    walk.run(place.command("shard", 0))
-    prepare_clips(walk, place, list(range(config.seeds)), rows)
+        prepare_clip(runner, config, clip)
+    runner.run(workspace.command("shard", 0))
+    prepare_clips(runner, workspace, list(range(config.seeds)), rows)
     for row, clip in (
         (row, clip)
         for clip in range(config.seeds)
         for row in UNTRAINED
         if row.untrained != PRIOR or clip == 0
     ):
-        walk.run(evaluate_untrained(place, row, (clip, 0)))
-    train_missing(walk, place, [(row, trial) for trial in every for row in rows])
-    following = report(config, walk, tables)
+        runner.run(evaluate_untrained(workspace, row, (clip, 0)))
+    train_missing(runner, workspace, [(row, trial) for trial in every for row in rows])
+    following = report(config, runner, tables)
     log.info(f"\nThe whole demo took {clock(time.monotonic() - started)}.\n{following}")
 
 
-def draw(walk: Walk, config: Config) -> None:
+def draw(runner: Runner, config: Config) -> None:
     """The raw miniature, unless it is there."""
     root = Path(config.work) / "raw"
-    with walk.step("draw", f"# a miniature Open Images in {root}"):
+    with runner.step("draw", f"# a miniature Open Images in {root}"):
         if is_marked(root / MARK, raw_key(config.seed, config.images), Command("demo")):
             log.info(f"   {root} is up to date")
             return
         write_raw(root, config.seed, config.images, config.workers)
 
 
-def prepare_clip(walk: Walk, config: Config, clip: int) -> None:
+def prepare_clip(runner: Runner, config: Config, clip: int) -> None:
     """The pre-trained CLIP, unless it is there."""
     from c2srt.demo.pretrain import clip_key, pretrain
 
-    folder, seed = config.place.of_clip(clip) / "clip", config.seed + clip
-    with walk.step("pre-train", f"# a tiny CLIP on captioned pictures, in {folder}"):
+    folder, seed = config.workspace.of_clip(clip) / "clip", config.seed + clip
+    with runner.step("pre-train", f"# a tiny CLIP on captioned pictures, in {folder}"):
         if is_marked(folder / "clip.json", clip_key(seed), Command("demo")):
             log.info(f"   {folder} is up to date")
             return

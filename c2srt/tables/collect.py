@@ -12,7 +12,7 @@ from c2srt.hints import Command
 from c2srt.opened import without
 from c2srt.opened_tables import csv_header, read_csv
 from c2srt.shown import shown
-from c2srt.tables.commands import Place
+from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Table, Trial
 
 Values = dict[str, float]
@@ -35,7 +35,7 @@ class Collected:
 
 
 def collect(
-    place: Place, tables: dict[str, Table], every: list[Trial], groups: Path | None
+    workspace: Workspace, tables: dict[str, Table], every: list[Trial], groups: Path | None
 ) -> Collected:
     """Reads every row's results. Raises UserError if two of them were not made the same way."""
     collected, members = Collected({}), read_groups(groups) if groups else {}
@@ -45,7 +45,7 @@ def collect(
         for row in table.rows:
             found: dict[Path, tuple[Trial, Values]] = {}
             for trial in every:
-                folder = place.evaluation(row, trial)
+                folder = workspace.evaluation(row, trial)
                 if not (folder / RESULTS).is_file():
                     collected.missing.append(folder)
                 elif folder not in found:

@@ -35,7 +35,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where everything lies, and what every command of these experiments is given.
 
     `given` are overrides for every verb (data=…, workers=…), `commands` further ones by verb,
@@ -90,23 +90,23 @@ class Place:
         return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
 
 
-def prepare(place: Place, clip: int, rows: list[Row]) -> list[Command]:
+def prepare(workspace: Workspace, clip: int, rows: list[Row]) -> list[Command]:
     """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them."""
-    commands = [place.command("text", clip)]
+    commands = [workspace.command("text", clip)]
     if any(row.text == SIMPLE for row in rows):
         commands.append(
-            place.command(
-                "text", clip, f"templates={SIMPLE}", override("out", place.text(clip, SIMPLE))
+            workspace.command(
+                "text", clip, f"templates={SIMPLE}", override("out", workspace.text(clip, SIMPLE))
             )
         )
     commands += [
-        place.command("relations", clip, f"graph={graph}")
+        workspace.command("relations", clip, f"graph={graph}")
         for graph in sorted({row.graph for row in rows if not row.tuned})
     ]
-    return [*commands, place.command("teacher", clip)] if rows else commands
+    return [*commands, workspace.command("teacher", clip)] if rows else commands
 
 
-def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
+def evaluate_untrained(workspace: Workspace, row: Row, trial: Trial) -> Command:
     """The results of CLIP or the class prior."""
     form = (
         ["checkpoint=clip", "clip_scores=softmax"]
@@ -114,36 +114,41 @@ def evaluate_untrained(place: Place, row: Row, trial: Trial) -> Command:
         else [f"checkpoint={row.untrained}"]
     )
     clip = 0 if row.untrained == PRIOR else trial[0]
-    return place.command("evaluate", clip, *form, override("out", place.evaluation(row, trial)))
+    return workspace.command(
+        "evaluate", clip, *form, override("out", workspace.evaluation(row, trial))
+    )
 
 
-def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
+def train_and_evaluate(workspace: Workspace, row: Row, trial: Trial) -> list[Command]:
     """A row's training (or tuning) and its evaluation. Reads how long the runs took that it depends
     on.
     """
     clip, seed = trial
-    folder = place.trial(row.run, trial)
+    folder = workspace.trial(row.run, trial)
     common = [
         override("out", folder),
-        f"seed={place.seed + seed}",
+        f"seed={workspace.seed + seed}",
         f"tracking.name={row.run}-clip-{clip}-seed-{seed}",
         f"tracking.parent={row.run}",
     ]
     if clip and "MLFLOW_TRACKING_URI" not in os.environ:  # one store for all CLIPs
-        common.append(override("tracking.uri", address_of(place.work / "mlflow.db")))
+        common.append(override("tracking.uri", address_of(workspace.work / "mlflow.db")))
     if row.tuned:
-        first = place.command(
-            "tune", clip, override("checkpoint", place.trial(row.tuned, trial) / "model"), *common
+        first = workspace.command(
+            "tune",
+            clip,
+            override("checkpoint", workspace.trial(row.tuned, trial) / "model"),
+            *common,
         )
     else:
-        text = [] if row.text == ENSEMBLE else [override("text", place.text(clip, row.text))]
-        steps = [f"steps={steps_for(place, row, trial)}"] if row.steps_of else []
-        first = place.command(
+        text = [] if row.text == ENSEMBLE else [override("text", workspace.text(clip, row.text))]
+        steps = [f"steps={steps_for(workspace, row, trial)}"] if row.steps_of else []
+        first = workspace.command(
             "train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common
         )
     return [
         first,
-        place.command(
+        workspace.command(
             "evaluate",
             clip,
             override("checkpoint", folder / "model"),
@@ -152,38 +157,43 @@ def train_and_evaluate(place: Place, row: Row, trial: Trial) -> list[Command]:
     ]
 
 
-def steps_for(place: Place, row: Row, trial: Trial) -> int:
+def steps_for(workspace: Workspace, row: Row, trial: Trial) -> int:
     """How many steps of the run `steps_of` take as long as the whole run `seconds_of`. Raises
     UserError if one is missing.
     """
     own, other = (
-        read_json(place.trial(run, trial) / SUMMARY, hints.Command("train"))
+        read_json(workspace.trial(run, trial) / SUMMARY, hints.Command("train"))
         for run in (row.steps_of, row.seconds_of)
     )
     return max(1, round(other["steps"] * other["seconds_per_step"] / own["seconds_per_step"]))
 
 
-def key_of(place: Place, row: Row, trial: Trial) -> str:
+def key_of(workspace: Workspace, row: Row, trial: Trial) -> str:
     """Changes when the row would come out otherwise, as far as the row, the commands and the shards
     decide it.
     """
     commands = [
-        place.commands.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")
+        workspace.commands.get(verb, [])
+        for verb in ("text", "relations", "train", "tune", "evaluate")
     ]
-    typed = sorted(override for override in place.given if override.startswith(("clip.", "views.")))
+    typed = sorted(
+        override for override in workspace.given if override.startswith(("clip.", "views."))
+    )
     return hash_of(
         [
             row.recipe,
             trial,
-            place.seed,
+            workspace.seed,
             commands,
             typed,
-            place.clips[trial[0]],
-            load_index(place.shards()).source,
+            workspace.clips[trial[0]],
+            load_index(workspace.shards()).source,
         ]
     )
 
 
-def is_finished(place: Place, row: Row, trial: Trial) -> bool:
-    mark = place.trial(row.run, trial) / MARK
-    return mark.is_file() and is_marked(mark, key_of(place, row, trial), hints.Command("tables"))
+def is_finished(workspace: Workspace, row: Row, trial: Trial) -> bool:
+    mark = workspace.trial(row.run, trial) / MARK
+    return mark.is_file() and is_marked(
+        mark, key_of(workspace, row, trial), hints.Command("tables")
+    )

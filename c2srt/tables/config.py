@@ -9,7 +9,7 @@ from c2srt.evaluation.config import PROTOCOLS
 from c2srt.keys import Mark, key
 from c2srt.model.config import check_choice
 from c2srt.shared_keys import shared
-from c2srt.tables.commands import Place
+from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Table
 
 
@@ -100,7 +100,7 @@ class Config:
         return int(number), int(of)
 
     @property
-    def place(self) -> Place:
+    def workspace(self) -> Workspace:
         given = [
             override
             for override in self.given
@@ -116,7 +116,7 @@ class Config:
             commands = commands | {
                 "train": [f"gpus_per_worker={self.gpus_per_worker:g}", *commands.get("train", [])]
             }
-        return Place(
+        return Workspace(
             Path(self.work),
             given,
             commands,

@@ -19,7 +19,7 @@ from c2srt.tables.collect import Collected, collect, read_groups
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.config import Config
 from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
-from c2srt.tables.runner import Walk, prepare_clips, train_missing
+from c2srt.tables.runner import Runner, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +29,16 @@ def run(config: Config, jobs: Jobs) -> None:
     only a part of the rows.
     """
     tables = for_data(config.tables, config.data["name"])
-    every, rows, walk = (
+    every, rows, runner = (
         trials(config.seeds, len(config.clips)),
         trained_rows(tables),
-        Walk(Command("tables"), jobs),
+        Runner(Command("tables"), jobs),
     )
     if config.groups:
         read_groups(Path(config.groups))  # bad input is refused before hours of training
     if config.train:
-        prepare_clips(walk, config.place, sorted({clip for clip, _ in every}), rows)
-        train_missing(walk, config.place, todo_of(config, rows, every))
+        prepare_clips(runner, config.workspace, sorted({clip for clip, _ in every}), rows)
+        train_missing(runner, config.workspace, todo_of(config, rows, every))
     if config.part:
         log.info(
             f"\nthis was part {config.part}; when all parts are through, run"
@@ -47,10 +47,12 @@ def run(config: Config, jobs: Jobs) -> None:
         return
     if config.train:
         for row, clip in untrained(tables, every):
-            walk.run(evaluate_untrained(config.place, row, (clip, 0)))
-    collected = collect(config.place, tables, every, Path(config.groups) if config.groups else None)
+            runner.run(evaluate_untrained(config.workspace, row, (clip, 0)))
+    collected = collect(
+        config.workspace, tables, every, Path(config.groups) if config.groups else None
+    )
     write(config, tables, collected, len(every))
-    log.info(f"\n{clock(sum(walk.seconds.values()))} in commands" if walk.seconds else "")
+    log.info(f"\n{clock(sum(runner.seconds.values()))} in commands" if runner.seconds else "")
 
 
 def todo_of(config: Config, rows: list[Row], every: list[Trial]) -> list[tuple[Row, Trial]]:

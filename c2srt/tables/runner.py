@@ -18,7 +18,7 @@ from c2srt.progress import clock
 from c2srt.tables.commands import (
     MARK,
     Command,
-    Place,
+    Workspace,
     is_finished,
     key_of,
     prepare,
@@ -32,7 +32,7 @@ LOCK = "prepare.lock"
 
 
 @dataclass
-class Walk:
+class Runner:
     """`seconds` keeps what each verb took; `again` is the command to run when a job fails."""
 
     again: hints.Command
@@ -64,19 +64,19 @@ class Walk:
         log.info(f"   {name} took {clock(took)}")
 
 
-def prepare_clips(walk: Walk, place: Place, clips: list[int], rows: list[Row]) -> None:
+def prepare_clips(runner: Runner, workspace: Workspace, clips: list[int], rows: list[Row]) -> None:
     """Features and graphs of each CLIP; processes that share the folders do it one after the other,
     the later ones find it done.
     """
     for clip in clips:
-        with in_turn(place.of_clip(clip) / LOCK):
-            for command in prepare(place, clip, rows):
-                walk.run(command)
+        with in_turn(workspace.of_clip(clip) / LOCK):
+            for command in prepare(workspace, clip, rows):
+                runner.run(command)
 
 
-def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> None:
+def train_missing(runner: Runner, workspace: Workspace, todo: list[tuple[Row, Trial]]) -> None:
     """Trains and evaluates what is not finished, with a count and an estimate of what is left."""
-    missing = [pair for pair in todo if not is_finished(place, *pair)]
+    missing = [pair for pair in todo if not is_finished(workspace, *pair)]
     log.info(f"\n{len(todo)} trained rows, {len(todo) - len(missing)} of them are finished")
     started = time.monotonic()
     for done, (row, trial) in enumerate(missing):
@@ -88,8 +88,9 @@ def train_missing(walk: Walk, place: Place, todo: list[tuple[Row, Trial]]) -> No
         log.info(
             f"\n══ {done + 1} of {len(missing)}{left}: {row.name}, CLIP {trial[0]}, seed {trial[1]}"
         )
-        for command in train_and_evaluate(place, row, trial):
-            walk.run(command)
+        for command in train_and_evaluate(workspace, row, trial):
+            runner.run(command)
         write_json(
-            place.trial(row.run, trial) / MARK, {"key": key_of(place, row, trial), "row": row.name}
+            workspace.trial(row.run, trial) / MARK,
+            {"key": key_of(workspace, row, trial), "row": row.name},
         )
