@@ -18,7 +18,7 @@ from torch import Tensor
 
 from c2srt.ahead import made_ahead
 from c2srt.errors import UserError
-from c2srt.order import Deal, Order
+from c2srt.order import BatchPartition, Order
 from c2srt.samples import Sample, Samples
 from c2srt.shards import ShardIndex
 from c2srt.teacher.cache import TeacherCache
@@ -113,36 +113,36 @@ def train_batches(
     """The micro-batches of rank `rank` of `world`, for global steps `start_step` … `stop_step` − 1
     (None: for ever).
 
-    Every step yields `deal.accumulation` of them (c2srt/order.py). In epoch e the images are view e
-    mod V. Labels are those of the vocabulary's seen categories. Raises UserError at the call if
-    there are more ranks than images in a global batch, and while iterating if a shard is damaged.
-    Any number of shards will do: ranks share them, none waits for one of its own.
+    Every step yields `partition.accumulation` of them (c2srt/order.py). In epoch e the images are
+    view e mod V. Labels are those of the vocabulary's seen categories. Raises UserError at the call
+    if there are more ranks than images in a global batch, and while iterating if a shard is
+    damaged. Any number of shards will do: ranks share them, none waits for one of its own.
     """
-    deal = Deal(config.batch, config.micro_batch, world)
+    partition = BatchPartition(config.batch, config.micro_batch, world)
     order, shards = training_order(config, index), index.split(config.split)
     samples = Samples(index.folder, shards, vocabulary, vocabulary.seen_count, 2 * config.window)
 
     def batch_at(position: int) -> Batch:
-        step, part = divmod(position, deal.accumulation)
-        places, epoch = (
-            order.dealt(step, deal, rank * deal.accumulation + part),
+        step, number = divmod(position, partition.accumulation)
+        taken, epoch = (
+            order.micro_batch(step, partition, rank * partition.accumulation + number),
             order.epoch_of(step),
         )
         view = epoch % max(config.views.count, 1)
         found = [
             samples.read(shard, sample)
-            for shard, sample in zip(places.shard, places.sample, strict=True)
+            for shard, sample in zip(taken.shard, taken.sample, strict=True)
         ]
         images = [
             view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size)
             for sample in found
         ]
-        names = [shards[shard].name for shard in places.shard]
-        features = None if teacher is None else teacher.features(names, places.sample, view)
-        return collate(found, images, features, places.weight, step, epoch, part)
+        names = [shards[shard].name for shard in taken.shard]
+        features = None if teacher is None else teacher.features(names, taken.sample, view)
+        return collate(found, images, features, taken.weight, step, epoch, number)
 
-    stop = deal.accumulation * stop_step if stop_step is not None else 2**62
-    return iterate(batch_at, range(deal.accumulation * start_step, stop), config)
+    stop = partition.accumulation * stop_step if stop_step is not None else 2**62
+    return iterate(batch_at, range(partition.accumulation * start_step, stop), config)
 
 
 def evaluation_batches(

@@ -10,8 +10,8 @@ step, says where training stands.
 The last batch of an epoch has R = N − (T − 1)·G real samples; its other positions repeat them with
 weight 0 and the real ones weigh G / R, so the mean of weight × loss over the global batch is the
 mean over the real samples. That holds for N < G too: one step an epoch. All ranks thus take the
-same T = ceil(N / G) steps: none waits for a batch that never comes. The same rule deals a global
-batch to a number of ranks that does not divide it (`Deal`).
+same T = ceil(N / G) steps: none waits for a batch that never comes. The same rule gives a global
+batch to a number of ranks that does not divide it (`BatchPartition`).
 
 Memory: a few integers a shard, and one window's permutation at a time (160,000 samples for 16
 shards of 10,000).
@@ -28,7 +28,7 @@ from c2srt.errors import UserError
 
 
 @dataclass(frozen=True)
-class Places:
+class SamplePositions:
     """n positions of a global batch: `shard` and `sample` (within the shard) [n] int64, `weight`
     [n] float32.
     """
@@ -39,7 +39,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Deal:
+class BatchPartition:
     """How `world` ranks take a global batch of `batch` G positions in micro-batches of at most
     `most`.
 
@@ -64,23 +64,24 @@ class Deal:
         return -(-self.batch // (self.most * self.world))
 
     @property
-    def parts(self) -> int:
+    def micro_batches(self) -> int:
         """Micro-batches over all ranks."""
         return self.accumulation * self.world
 
     @property
     def micro_batch(self) -> int:
         """Positions of each micro-batch, padding included."""
-        return -(-self.batch // self.parts)
+        return -(-self.batch // self.micro_batches)
 
     @property
     def padded(self) -> int:
         """Positions of a step, padding included."""
-        return self.parts * self.micro_batch
+        return self.micro_batches * self.micro_batch
 
-    def run(self, part: int) -> tuple[int, int]:
-        """The positions (start, stop) of G that micro-batch `part` takes."""
-        return self.batch * part // self.parts, self.batch * (part + 1) // self.parts
+    def span(self, number: int) -> tuple[int, int]:
+        """The positions (start, stop) of G that micro-batch `number` takes."""
+        count = self.micro_batches
+        return self.batch * number // count, self.batch * (number + 1) // count
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Order:
         """The epoch of global step `step`, both counted from 0."""
         return step // self.steps_per_epoch
 
-    def places(self, step: int, start: int, stop: int) -> Places:
+    def positions(self, step: int, start: int, stop: int) -> SamplePositions:
         """Positions `start`…`stop` − 1 of global step `step`'s batch."""
         epoch, step = divmod(step, self.steps_per_epoch)
         first = step * self.batch
@@ -129,21 +130,23 @@ class Order:
         within = np.arange(start, stop)
         shard, sample = self._at(epoch, first + within % real)
         weight = np.where(within < real, self.batch / real, 0.0).astype(np.float32)
-        return Places(shard, sample, weight)
+        return SamplePositions(shard, sample, weight)
 
-    def dealt(self, step: int, deal: Deal, part: int) -> Places:
-        """Micro-batch `part` of global step `step`, filled up to `deal.micro_batch` positions with
-        padding of weight 0.
+    def micro_batch(self, step: int, partition: BatchPartition, number: int) -> SamplePositions:
+        """Micro-batch `number` of global step `step`, filled up to `partition.micro_batch`
+        positions with padding of weight 0.
 
-        The real samples weigh more by padded / G: the mean of weight × loss over all that is dealt
-        is that over the batch.
+        The real samples weigh more by padded / G: the mean of weight × loss over all of them is
+        that over the batch.
         """
-        start, stop = deal.run(part)
-        places = self.places(step, start, start + deal.micro_batch)
-        own = np.arange(start, start + deal.micro_batch) < stop
+        start, stop = partition.span(number)
+        positions = self.positions(step, start, start + partition.micro_batch)
+        own = np.arange(start, start + partition.micro_batch) < stop
         return replace(
-            places,
-            weight=np.where(own, places.weight * (deal.padded / deal.batch), 0).astype(np.float32),
+            positions,
+            weight=np.where(own, positions.weight * (partition.padded / partition.batch), 0).astype(
+                np.float32
+            ),
         )
 
     def _at(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,5 +205,5 @@ def global_order(order: Order, epochs: Sequence[int]) -> np.ndarray:
         for epoch in epochs
         for step in range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
     ]
-    places = [order.places(step, 0, order.batch) for step in steps]
-    return np.concatenate([np.stack([p.shard, p.sample], 1)[p.weight > 0] for p in places])
+    positions = [order.positions(step, 0, order.batch) for step in steps]
+    return np.concatenate([np.stack([p.shard, p.sample], 1)[p.weight > 0] for p in positions])

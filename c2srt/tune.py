@@ -43,7 +43,7 @@ from c2srt.keys import deciding
 from c2srt.loader import Batch, LoaderConfig, train_batches, training_order
 from c2srt.model.config import LossConfig
 from c2srt.model.context import Context, Prompts
-from c2srt.order import Deal
+from c2srt.order import BatchPartition
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
 from c2srt.tracking import Journal, Run, Tracker, job_tags, send_rest
@@ -267,7 +267,7 @@ def take_step(
     total, gradient, count = (
         0.0,
         torch.zeros_like(features),
-        Deal(config.batch, config.micro_batch).accumulation,
+        BatchPartition(config.batch, config.micro_batch).accumulation,
     )
     for batch in islice(batches, count):
         loss, found = loss_and_gradient(

@@ -46,8 +46,8 @@ FAULTS = {
     ),
     "order: padding counts": Fault(
         "c2srt/order.py",
-        "start + deal.micro_batch) < stop",
-        "start + deal.micro_batch) <= stop",
+        "start + partition.micro_batch) < stop",
+        "start + partition.micro_batch) <= stop",
         ("world_sizes",),
     ),
     "resume: a damaged checkpoint is taken": Fault(

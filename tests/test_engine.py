@@ -15,7 +15,7 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
-from c2srt.order import Deal
+from c2srt.order import BatchPartition
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
 from c2srt.train.engine_config import EngineConfig, check_combination
@@ -143,7 +143,11 @@ def try_engine(
 
     model = build(folder)
     config = EngineConfig(
-        Deal(RANKS * MICRO * ACCUMULATION, MICRO, size), precision, zero, offload, CLIP_NORM
+        BatchPartition(RANKS * MICRO * ACCUMULATION, MICRO, size),
+        precision,
+        zero,
+        offload,
+        CLIP_NORM,
     )
     engine = Engine(model, groups(model), config)
     found = {"start": engine.full_weights()}

@@ -21,8 +21,10 @@ def dealt(order: Order, step: int, world: int, micro_batch: int) -> list[np.ndar
     ranks = []
     for rank in range(world):
         starts = range(rank * share, (rank + 1) * share, micro_batch)
-        places = [order.places(step, start, start + micro_batch) for start in starts]
-        ranks.append(np.concatenate([np.stack([p.shard, p.sample, p.weight], 1) for p in places]))
+        positions = [order.positions(step, start, start + micro_batch) for start in starts]
+        ranks.append(
+            np.concatenate([np.stack([p.shard, p.sample, p.weight], 1) for p in positions])
+        )
     return ranks
 
 
@@ -56,13 +58,15 @@ def test_the_weighted_mean_is_the_mean_over_real_samples(counts, batch):
     loss = np.random.default_rng(0).random((len(counts), 16))
     seen = []
     for step in range(order.steps_per_epoch):
-        places = order.places(step, 0, batch)
-        real = places.weight > 0
-        losses = loss[places.shard, places.sample]
-        np.testing.assert_allclose((places.weight * losses).mean(), losses[real].mean(), rtol=1e-6)
-        np.testing.assert_allclose(places.weight.mean(), 1, rtol=1e-6)
-        padding = set(zip(places.shard[~real], places.sample[~real], strict=True))
-        assert padding <= set(zip(places.shard[real], places.sample[real], strict=True))
+        positions = order.positions(step, 0, batch)
+        real = positions.weight > 0
+        losses = loss[positions.shard, positions.sample]
+        np.testing.assert_allclose(
+            (positions.weight * losses).mean(), losses[real].mean(), rtol=1e-6
+        )
+        np.testing.assert_allclose(positions.weight.mean(), 1, rtol=1e-6)
+        padding = set(zip(positions.shard[~real], positions.sample[~real], strict=True))
+        assert padding <= set(zip(positions.shard[real], positions.sample[real], strict=True))
         seen.append(real.sum())
     assert sum(seen) == order.samples
 
@@ -72,11 +76,11 @@ def test_any_step_can_be_computed_on_its_own():
     the start gave.
     """
     order, again = Order((20, 31, 8, 44), 16, 2, 7), Order((20, 31, 8, 44), 16, 2, 7)
-    forwards = [order.places(step, 0, 16) for step in range(30)]
+    forwards = [order.positions(step, 0, 16) for step in range(30)]
     for step in reversed(range(30)):
-        places = again.places(step, 0, 16)
-        assert np.array_equal(places.shard, forwards[step].shard) and np.array_equal(
-            places.sample, forwards[step].sample
+        positions = again.positions(step, 0, 16)
+        assert np.array_equal(positions.shard, forwards[step].shard) and np.array_equal(
+            positions.sample, forwards[step].sample
         )
 
 
@@ -122,7 +126,7 @@ def test_nine_million_samples_need_little_memory():
 
     order = Order((10_000,) * 900, 1024, 16)
     tracemalloc.start()
-    order.places(order.steps_per_epoch * 2 + 4000, 0, 1024)
+    order.positions(order.steps_per_epoch * 2 + 4000, 0, 1024)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert order.steps_per_epoch == 8790

@@ -18,7 +18,7 @@ from torch import Tensor
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
 from c2srt.loader import LoaderConfig, training_order
-from c2srt.order import Deal, global_order
+from c2srt.order import BatchPartition, global_order
 from c2srt.shards import ShardReader, load_index
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
@@ -400,19 +400,20 @@ def test_samples_of_undone_steps_are_forgotten_and_a_cut_line_too(tmp_path):
 def test_a_deal_covers_the_batch_with_little_padding(batch, most, world):
     if batch < world:
         with pytest.raises(UserError, match="less than one image"):
-            Deal(batch, most, world)
+            BatchPartition(batch, most, world)
         return
-    deal = Deal(batch, most, world)
-    runs = [deal.run(part) for part in range(deal.parts)]
+    partition = BatchPartition(batch, most, world)
+    runs = [partition.span(number) for number in range(partition.micro_batches)]
     assert [position for start, stop in runs for position in range(start, stop)] == list(
         range(batch)
     )
     assert all(
-        deal.micro_batch - 1 <= stop - start <= deal.micro_batch <= most for start, stop in runs
+        partition.micro_batch - 1 <= stop - start <= partition.micro_batch <= most
+        for start, stop in runs
     )
-    assert deal.accumulation == -(
+    assert partition.accumulation == -(
         -batch // (most * world)
     )  # as many as the memory asks for, no more
-    assert 0 <= deal.padded - batch < deal.parts and (
-        batch % (most * world) or deal.padded == batch
+    assert 0 <= partition.padded - batch < partition.micro_batches and (
+        batch % (most * world) or partition.padded == batch
     )

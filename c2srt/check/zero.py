@@ -39,7 +39,7 @@ def zero(case: Case) -> Iterator[dict]:
 
 
 def one_stage(case: Case, stage: int) -> dict:
-    from c2srt.order import Deal
+    from c2srt.order import BatchPartition
     from c2srt.train.engine import Engine
     from c2srt.train.engine_config import EngineConfig
     from c2srt.train.groups import parameter_groups
@@ -48,7 +48,9 @@ def one_stage(case: Case, stage: int) -> dict:
     student = make_student(case, case.sizes.base).float()
     batch = make_batch(case, student, count)
     groups = parameter_groups(student, student.parameter_depth, 1e-4, 1e-4, 0.01, 1.0)
-    engine = Engine(student, groups, EngineConfig(Deal(count, count, 1), case.best, stage))
+    engine = Engine(
+        student, groups, EngineConfig(BatchPartition(count, count, 1), case.best, stage)
+    )
     losses = [engine.train_step([batch], 1.0).values["loss"] for _ in range(STEPS)]
     row = {
         "what": f"ZeRO {stage}, {case.best}, batch {count}",

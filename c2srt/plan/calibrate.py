@@ -73,7 +73,7 @@ def amounts(config: Training, shape: Outline, cluster: Cluster, seen: int) -> li
     """
     rate = cluster.rate(config.precision) * (cluster.cores if cluster.kind == CPU else 1)
     image = work_of(config, shape, head_shape(config, shape, cluster, seen), None).image
-    many = max(2, min(MOST, config.deal.micro_batch, int(rate / image)))
+    many = max(2, min(MOST, config.partition.micro_batch, int(rate / image)))
     return [max(1, many // 4), many]
 
 
@@ -138,7 +138,7 @@ def ideal_seconds(
     """Of one micro-batch."""
     memory = memory_of(config, shape, cluster, sizes.seen)
     work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
-    return compute_seconds(config, shape, cluster, work, config.deal.micro_batch)
+    return compute_seconds(config, shape, cluster, work, config.partition.micro_batch)
 
 
 def step_seconds(config: Training, shape: Outline, cluster: Cluster, sizes: Sizes) -> float:

@@ -187,7 +187,9 @@ def step_call(config: Config, sizes: Sizes) -> Callable[[], None]:
     batches = synthetic(config, sizes, clip.image_size, clip.width)
 
     def step() -> None:
-        micro = (batch.to(engine.device) for batch in islice(batches, config.deal.accumulation))
+        micro = (
+            batch.to(engine.device) for batch in islice(batches, config.partition.accumulation)
+        )
         engine.train_step(
             ((batch.images, batch.labels, batch.teacher, batch.weights) for batch in micro), 1.0
         )
@@ -224,7 +226,10 @@ def decoded(config: Config, pictures: list[bytes], size: int, view: int = 0) -> 
 
 def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[Batch]:
     """Endless micro-batches through the real loader; the pictures repeat, the labels are random."""
-    count, pictures = config.deal.micro_batch, [picture(sizes, seed) for seed in range(DECODED)]
+    count, pictures = (
+        config.partition.micro_batch,
+        [picture(sizes, seed) for seed in range(DECODED)],
+    )
 
     def batch_at(position: int) -> Batch:
         chosen = [pictures[(position * count + number) % len(pictures)] for number in range(count)]

@@ -54,7 +54,7 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
     """What a worker needs; the head's tiles take what `model.tile_mib` or the device's default
     allows of what is left.
     """
-    size, images = BYTES[config.precision], config.deal.micro_batch
+    size, images = BYTES[config.precision], config.partition.micro_batch
     engine = engine_bytes(
         config.precision, config.zero, config.workers, outline.parameters, outline.trained
     )
@@ -154,7 +154,7 @@ def helpful(config: Config, outline: Outline, cluster: Cluster, seen: int) -> li
     none of them does alone.
     """
     tries: list[dict] = []
-    micro = config.deal.micro_batch
+    micro = config.partition.micro_batch
     while micro > 1:
         micro //= 2
         tries.append({"micro_batch": micro})

@@ -183,7 +183,7 @@ def sync_bytes(config: Config, outline: Outline) -> float:
     and gather); ZeRO-2 reduces every micro-batch; ZeRO-3 gathers all weights for each forward and
     backward besides (Rajbhandari et al., ZeRO, sec. 7).
     """
-    size, count, parts = BYTES[config.precision], config.workers, config.deal.accumulation
+    size, count, parts = BYTES[config.precision], config.workers, config.partition.accumulation
     values = {
         0: 2 * outline.trained,
         1: 2 * outline.trained,
@@ -225,9 +225,9 @@ def speed_of(
     config: Config, outline: Outline, cluster: Cluster, work: Work, memory: Memory
 ) -> Speed:
     """A step of one worker."""
-    deal = config.deal
-    micro = compute_seconds(config, outline, cluster, work, deal.micro_batch)
-    parts = {name: deal.accumulation * seconds for name, seconds in micro.items()}
+    partition = config.partition
+    micro = compute_seconds(config, outline, cluster, work, partition.micro_batch)
+    parts = {name: partition.accumulation * seconds for name, seconds in micro.items()}
     parts["gradient sync"] = sync_seconds(config, outline, cluster)
     update, moved = update_seconds(config, outline, cluster)
     parts["AdamW"] = update + cluster.step_overhead_ms / 1e3
@@ -235,8 +235,8 @@ def speed_of(
         parts["offload"] = moved
     _, _, threads, cores = worker_rate(config, cluster)
     loader = (
-        deal.accumulation
-        * deal.micro_batch
+        partition.accumulation
+        * partition.micro_batch
         / (cluster.decode_images_s * max(1, config.loader_workers))
     )
     return Speed(parts, loader, cores, threads, config.loader_workers, config.batch)

@@ -28,11 +28,11 @@ def screen(plan: Estimate, config: Config, source: str) -> list[str]:
 
 
 def heading(plan: Estimate, config: Config) -> list[str]:
-    deal, shape, train = plan.config.deal, plan.outline, plan.config
+    partition, shape, train = plan.config.partition, plan.outline, plan.config
     unit = "worker" if plan.cluster.kind == CPU else "GPU"
     padding = (
-        f", {deal.padded - train.batch} of {deal.padded} places padding"
-        if deal.padded > train.batch
+        f", {partition.padded - train.batch} of {partition.padded} places padding"
+        if partition.padded > train.batch
         else ""
     )
     return [
@@ -43,8 +43,8 @@ def heading(plan: Estimate, config: Config) -> list[str]:
         ),
         (
             f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes}"
-            f" node{'s' * (plan.nodes > 1)}): batch {train.batch} = {deal.micro_batch} ×"
-            f" {train.workers} workers × {deal.accumulation} accumulated{padding};"
+            f" node{'s' * (plan.nodes > 1)}): batch {train.batch} = {partition.micro_batch} ×"
+            f" {train.workers} workers × {partition.accumulation} accumulated{padding};"
             f" {train.precision}, ZeRO {train.zero}{', offload' if train.offload else ''}"
         ),
     ]
@@ -122,8 +122,8 @@ def verdict(plan: Estimate) -> list[str]:
     if cluster.kind != CPU and hidden > 0.3 * plan.speed.step:
         lines.append(
             f"{hidden / plan.speed.step:.0%} of a step is launches that no work hides"
-            f" ({config.deal.micro_batch} images at once): fewer GPUs or a larger batch would use"
-            " them better."
+            f" ({config.partition.micro_batch} images at once): fewer GPUs or a larger batch would"
+            " use them better."
         )
     return lines
 
@@ -250,7 +250,7 @@ def cells(plan: Estimate) -> list[str]:
     return [
         f"{plan.devices:,}",
         f"{plan.nodes}",
-        f"{plan.config.deal.micro_batch} × {plan.config.deal.accumulation}",
+        f"{plan.config.partition.micro_batch} × {plan.config.partition.accumulation}",
         memory if plan.memory.fits else f"**{memory}: does not fit**",
         seconds(plan.speed.step),
         f"{plan.speed.images_s:,.0f}",
@@ -269,7 +269,7 @@ def hardly_faster(plans: list[Estimate], unit: str) -> list[str]:
     """A line for every number of GPUs that gains little on the one before."""
     return [
         f"- {after.devices:,} {unit} are hardly faster than {before.devices:,}: with so few"
-        f" images at once ({after.config.deal.micro_batch}) each waits for launches. Take a"
+        f" images at once ({after.config.partition.micro_batch}) each waits for launches. Take a"
         " larger batch or fewer of them."
         for before, after in pairwise(plans)
         if after.speed.images_s < 1.1 * before.speed.images_s

@@ -8,7 +8,7 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.keys import Mark, deciding, from_plain, key
 from c2srt.model.config import LossConfig, ModelConfig, check_choice
-from c2srt.order import Deal
+from c2srt.order import BatchPartition
 from c2srt.shared_keys import shared
 from c2srt.tracking.config import TrackingConfig
 from c2srt.train.engine_config import EngineConfig, check_combination
@@ -207,7 +207,7 @@ class Config:
                 f"layer_decay={self.layer_decay} must be in (0, 1] and warmup={self.warmup} in"
                 " [0, 1)"
             )
-        _ = self.deal  # refuses more workers than images of a batch at once
+        _ = self.partition  # refuses more workers than images of a batch at once
 
     def check_bounds(self) -> None:
         """Raises UserError if a number is below the least that it can be."""
@@ -241,9 +241,9 @@ class Config:
                 raise UserError(f"{name}={getattr(self, name)} must be above 0")
 
     @property
-    def deal(self) -> Deal:
+    def partition(self) -> BatchPartition:
         """How the workers share a batch: the micro-batches that each adds up before an update."""
-        return Deal(self.batch, self.micro_batch, self.workers)
+        return BatchPartition(self.batch, self.micro_batch, self.workers)
 
     @property
     def uses_teacher(self) -> bool:
@@ -251,7 +251,9 @@ class Config:
         return self.loss.distillation > 0 and self.teacher != ONLINE
 
     def engine(self) -> EngineConfig:
-        return EngineConfig(self.deal, self.precision, self.zero, self.offload, self.clip_grad_norm)
+        return EngineConfig(
+            self.partition, self.precision, self.zero, self.offload, self.clip_grad_norm
+        )
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer updates of the whole run: `steps`, or `epochs` times an epoch's."""

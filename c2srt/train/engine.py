@@ -140,7 +140,7 @@ class Engine:
             self._engine.step()
             for name, value in values.items():
                 sums[name] = (
-                    sums.get(name, 0) + value.detach().float() / self.config.deal.accumulation
+                    sums.get(name, 0) + value.detach().float() / self.config.partition.accumulation
                 )
         norm = float(self._engine.get_global_grad_norm() or 0.0)
         applied = bool(self._engine.was_step_applied())

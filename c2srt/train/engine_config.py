@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2srt.errors import UserError
-from c2srt.order import Deal
+from c2srt.order import BatchPartition
 
 
 def check_combination(precision: str, zero: int, offload: bool) -> None:
@@ -28,7 +28,7 @@ def check_combination(precision: str, zero: int, offload: bool) -> None:
 class EngineConfig:
     """clip_grad_norm 0: no clipping."""
 
-    deal: Deal
+    partition: BatchPartition
     precision: str = "fp32"
     zero: int = 0
     offload: bool = False
@@ -45,9 +45,9 @@ class EngineConfig:
         """
         zero: dict[str, Any] = {"stage": self.zero}
         values: dict[str, Any] = {
-            "train_batch_size": self.deal.padded,
-            "train_micro_batch_size_per_gpu": self.deal.micro_batch,
-            "gradient_accumulation_steps": self.deal.accumulation,
+            "train_batch_size": self.partition.padded,
+            "train_micro_batch_size_per_gpu": self.partition.micro_batch,
+            "gradient_accumulation_steps": self.partition.accumulation,
             "zero_optimization": zero,
             "zero_force_ds_cpu_optimizer": False,
             "gradient_clipping": (

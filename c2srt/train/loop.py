@@ -91,7 +91,7 @@ def run_steps(
     for step in range(first, steps + 1):  # finished updates once this one is done
         factor = learning_rate_factor(step - 1, steps, warmup)
         update = engine.train_step(
-            recorder.timed(islice(batches, config.deal.accumulation)), factor
+            recorder.timed(islice(batches, config.partition.accumulation)), factor
         )
         recorder.add(update, config.lr * factor)
         if step == first and world.first:
@@ -222,7 +222,7 @@ def finish(
         {
             "steps": steps,
             "workers": world.size,
-            "accumulation": config.deal.accumulation,
+            "accumulation": config.partition.accumulation,
             "batch": config.batch,
             "best": record.best,
             "config_hash": config.hash(),

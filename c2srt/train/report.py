@@ -40,11 +40,15 @@ def announce(
         f"model: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained;"
         f" {model.seen_count:,} seen categories"
     )
-    deal = config.deal
-    padding = f", {deal.padded - deal.batch} of them padding" if deal.padded > deal.batch else ""
+    partition = config.partition
+    padding = (
+        f", {partition.padded - partition.batch} of them padding"
+        if partition.padded > partition.batch
+        else ""
+    )
     log.info(
-        f"batch: {deal.padded} = {deal.micro_batch} images × {world.size} workers ×"
-        f" {deal.accumulation} accumulated{padding}"
+        f"batch: {partition.padded} = {partition.micro_batch} images × {world.size} workers ×"
+        f" {partition.accumulation} accumulated{padding}"
     )
     log.info(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])

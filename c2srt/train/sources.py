@@ -70,7 +70,9 @@ def training_batches(
         teacher_cache(config, inputs),
     )
     if config.record_samples:
-        batches = recorded(batches, config.folder / SAMPLES, world.rank, config.deal.accumulation)
+        batches = recorded(
+            batches, config.folder / SAMPLES, world.rank, config.partition.accumulation
+        )
     for batch in batches:
         batch = batch.to(device)
         yield batch.images, batch.labels, batch.teacher, batch.weights
