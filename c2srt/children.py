@@ -1,4 +1,4 @@
-"""What the interpreters that a command starts share (c2srt/apart.py, c2srt/processes.py)."""
+"""What the interpreters that a command starts share (c2srt/isolation.py, c2srt/processes.py)."""
 
 import os
 from contextlib import suppress

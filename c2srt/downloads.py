@@ -176,7 +176,7 @@ def retrying(config: DownloadConfig) -> tenacity.Retrying:
     )
 
 
-def ahead(
+def map_in_order(
     pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int
 ) -> Iterator[Any]:
     """`map` on a pool, in order, with at most `window` items in flight or waiting to be taken."""

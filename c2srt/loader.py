@@ -1,8 +1,8 @@
 """Batches from the shards, decoded and augmented by worker processes off the training thread.
 
 A batch is a pure function of its position, so workers need no state and no shuffle buffer:
-c2srt/ahead.py deals positions to processes and returns the batches in order. Which sample stands at
-which position is in c2srt/order.py.
+c2srt/prefetch.py gives positions to processes and returns the batches in order. Which sample stands
+at which position is in c2srt/order.py.
 
 Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones in training), D
 joint width.
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from c2srt.ahead import made_ahead
 from c2srt.errors import UserError
 from c2srt.order import BatchPartition, Order
+from c2srt.prefetch import prefetched
 from c2srt.samples import Sample, Samples
 from c2srt.shards import ShardIndex
 from c2srt.teacher.cache import TeacherCache
@@ -211,7 +211,7 @@ def iterate(
     """
     pinned = pinning()
     if config.workers:
-        batches = made_ahead(
+        batches = prefetched(
             lambda position: batch_at(position).map(Tensor.numpy),
             positions,
             config.workers,

@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from c2srt import serving_limits as limits
-from c2srt.apart import Apart
 from c2srt.errors import UserError
+from c2srt.isolation import Isolated
 from c2srt.pictures import magic
 from c2srt.predict.inputs import Encoded
 from c2srt.predict.labels import check_labels
@@ -157,9 +157,9 @@ class Tagger:
         self._model = self._predictor.model
         self._predictor.decode = self._decode
         self._one_at_a_time = threading.Lock()  # the memory of one request's pass
-        self._decoders: LifoQueue[Apart] = LifoQueue()
+        self._decoders: LifoQueue[Isolated] = LifoQueue()
         for _ in range(limits.AT_ONCE):
-            self._decoders.put(Apart("c2srt.pictures:decode", limits.PICTURE_CPU_S))
+            self._decoders.put(Isolated("c2srt.pictures:decode", limits.PICTURE_CPU_S))
 
     def predict(
         self, model_input: Any, params: dict[str, Any] | None = None

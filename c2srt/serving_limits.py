@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from c2srt.apart import give_back_memory
 from c2srt.errors import UserError
+from c2srt.isolation import give_back_memory
 from c2srt.pictures import Limits
 from c2srt.predict.finding import has_lone_bytes
 

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass, field
 
-from c2srt.apart import Apart
+from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
 from sharding.config import Config
 from sharding.decode import convert
@@ -28,7 +28,7 @@ def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool 
     process, becomes its reason. Raises UserError if there is no process to be had.
     """
     try:
-        return APART(data, rotation, config, exif_first)
+        return ISOLATED(data, rotation, config, exif_first)
     except Rejected as rejected:
         return Outcome(rejected.status, rejected.reason)
 
@@ -42,4 +42,4 @@ def attempt_here(data: bytes, rotation: int | None, config: Config, exif_first: 
     return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)
 
 
-APART = Apart("sharding.outcome:attempt_here")
+ISOLATED = Isolated("sharding.outcome:attempt_here")

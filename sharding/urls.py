@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from c2srt.downloads import NotFetched, TryAgain, ahead, fetch_once, retrying, unforeseen
+from c2srt.downloads import NotFetched, TryAgain, fetch_once, map_in_order, retrying, unforeseen
 from c2srt.errors import UserError
 from c2srt.exchange import make_client
 from sharding.config import Config
@@ -96,7 +96,7 @@ class Downloader:
 
     def all(self, rows: Iterable[dict]) -> Iterator[tuple[str, Outcome]]:
         """(id, outcome) in the order of `rows`, downloads running at most STAGE_ROWS ahead."""
-        return ahead(self.pool, lambda row: (row["id"], self.one(row)), rows, STAGE_ROWS)
+        return map_in_order(self.pool, lambda row: (row["id"], self.one(row)), rows, STAGE_ROWS)
 
     def one(self, row: dict) -> Outcome:
         """Downloads, checks and converts one image. Whatever goes wrong with it is its outcome,

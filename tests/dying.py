@@ -1,4 +1,4 @@
-"""Decoders that do what native ones may: run by c2srt/apart.py in place of the real ones."""
+"""Decoders that do what native ones may: run by c2srt/isolation.py in place of the real ones."""
 
 import os
 import signal

@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageCms, ImageOps
 
-from c2srt.apart import Apart
+from c2srt.isolation import Isolated
 from c2srt.pictures import decode_jpeg, frame_of
 from sharding.decode import convert, encode
 from tests.coloured import (
@@ -302,11 +302,11 @@ def test_frames_of_real_files(kind, frame):
 )
 def test_a_lossless_jpeg_is_decoded_in_full(width, height):
     """In a process of its own: at a scale it writes beyond its buffer."""
-    apart = Apart("sharding.decode:convert")
+    isolated = Isolated("sharding.decode:convert")
     for before in ("nothing", "a comment with a baseline frame in it"):
-        made = apart(lossless(width, height, HIDING[before]))
+        made = isolated(lossless(width, height, HIDING[before]))
         assert min(made.width, made.height) == 256 and made.original["width"] == width
-    apart.end()
+    isolated.end()
 
 
 @pytest.mark.parametrize("marker, least", [(0xC0, 48), (0xC1, 48), (0xC9, 0), (0xC3, 0), (0xCB, 0)])

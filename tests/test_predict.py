@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 import c2srt
-from c2srt.apart import Apart
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
+from c2srt.isolation import Isolated
 from c2srt.predict.finding import find_images, printable
 from c2srt.predict.inputs import LIMITS, Encoded, read_image
 from cluster.cli import main
@@ -494,7 +494,7 @@ def test_hostile_files_never_end_the_others(export, capsys):
 
 
 def test_a_picture_that_kills_its_decoder_is_a_row(export, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("c2srt.predict.inputs.DECODE", Apart("tests.dying:decode"))
+    monkeypatch.setattr("c2srt.predict.inputs.DECODE", Isolated("tests.dying:decode"))
     for number, end in enumerate((b"", b"SEGV", b"")):
         (tmp_path / f"{number}.png").write_bytes((photos / "0.png").read_bytes() + end)
     assert predict(export, f"images=[{tmp_path}]", "labels=[dog]", "json=true") == 1

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from c2srt import pictures
-from c2srt.apart import Apart
 from c2srt.download_config import DownloadConfig
+from c2srt.isolation import Isolated
 from c2srt.pictures import Limits, Rejected
 from c2srt.predict.arrays import NotAnImage, pillow_of
 
 LIMITS = Limits(
     max_bytes=1 << 30
 )  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
-DECODE = Apart("c2srt.pictures:decode")
+DECODE = Isolated("c2srt.pictures:decode")
 SCHEMES = ("http://", "https://")
 ARRAYS = (np.ndarray, torch.Tensor)
 FILE_BYTES = (bytes, bytearray, memoryview)

@@ -1,4 +1,4 @@
-"""c2srt/apart.py: one picture costs one row, whatever a native decoder does."""
+"""c2srt/isolation.py: one picture costs one row, whatever a native decoder does."""
 
 import multiprocessing
 import os
@@ -12,8 +12,8 @@ import polars as pl
 import psutil
 import pytest
 
-from c2srt.apart import Apart
 from c2srt.errors import UserError
+from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
 from sharding import outcome
 from sharding.config import Config
@@ -29,9 +29,9 @@ FATAL = {2: b"SEGV", 3: b"ABRT"}
 
 @pytest.fixture
 def echo():
-    apart = Apart("tests.dying:echo", 1)
-    yield apart
-    apart.end()
+    isolated = Isolated("tests.dying:echo", 1)
+    yield isolated
+    isolated.end()
 
 
 @pytest.mark.parametrize("death", DEATHS)
@@ -54,30 +54,30 @@ def test_a_bug_is_no_row(echo):
 
 
 def test_a_process_that_was_killed_between_two_pictures_is_not_missed():
-    apart = Apart("tests.dying:process")
-    first = apart()
+    isolated = Isolated("tests.dying:process")
+    first = isolated()
     psutil.Process(first).kill()
-    assert apart() != first
-    apart.end()
+    assert isolated() != first
+    isolated.end()
 
 
 def test_threads_take_turns_and_a_fork_has_a_process_of_its_own():
-    apart, found = Apart("tests.dying:process"), []
-    threads = [threading.Thread(target=lambda: found.append(apart())) for _ in range(4)]
+    isolated, found = Isolated("tests.dying:process"), []
+    threads = [threading.Thread(target=lambda: found.append(isolated())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     ours, theirs = multiprocessing.get_context("fork").Pipe(False)
-    forked = multiprocessing.get_context("fork").Process(target=lambda: theirs.send(apart()))
+    forked = multiprocessing.get_context("fork").Process(target=lambda: theirs.send(isolated()))
     forked.start()
-    assert set(found) == {apart()} and ours.recv() not in found
+    assert set(found) == {isolated()} and ours.recv() not in found
     forked.join()
-    apart.end()
+    isolated.end()
 
 
 def test_it_ends_with_its_parent():
-    code = "from c2srt.apart import Apart; print(Apart('tests.dying:process')())"
+    code = "from c2srt.isolation import Isolated; print(Isolated('tests.dying:process')())"
     command = [sys.executable, "-c", code]
     child = int(
         subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
@@ -88,7 +88,7 @@ def test_it_ends_with_its_parent():
 
 def test_nothing_to_run_is_a_sentence():
     with pytest.raises(UserError, match="no process can be started for decoding pictures"):
-        Apart("tests.dying:nothing")()
+        Isolated("tests.dying:nothing")()
 
 
 # --- in `c2srt shard`
@@ -157,7 +157,7 @@ def test_several_images_of_a_shard_each_cost_their_row_and_nothing_else(
     )
     sound = shard(tmp_path, "sound", source)
     assert set(sound["status"]) == {"ok"}
-    monkeypatch.setattr(outcome, "APART", Apart("tests.dying:attempt_here"))
+    monkeypatch.setattr(outcome, "ISOLATED", Isolated("tests.dying:attempt_here"))
     found = shard(tmp_path, "out", source)
     crashed = {name(number) for number in FATAL}
     assert set(found.filter(pl.col("status") == "crashed")["id"]) == crashed
@@ -171,7 +171,7 @@ def test_several_images_of_a_shard_each_cost_their_row_and_nothing_else(
     if source == "folders":
         shard(tmp_path, "again", source)
         assert digests(tmp_path / "out") == digests(tmp_path / "again")
-    outcome.APART.end()
+    outcome.ISOLATED.end()
 
 
 SUICIDE = """

@@ -30,13 +30,13 @@ END_S = 5
 """For a killed process and its reader to be gone."""
 
 
-class Maker:
+class Worker:
     """A process that makes items, and a thread that takes them out of its pipe: it holds up to
     `prefetch` of them.
     """
 
     def __init__(
-        self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Maker"]
+        self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Worker"]
     ) -> None:
         ours, theirs = os.pipe()
         self.pipe = FileIO(ours, "rb")
@@ -106,7 +106,7 @@ class Maker:
             self.pipe.close()
 
 
-def made_ahead(
+def prefetched(
     make: Callable[[int], object],
     positions: range,
     workers: int,
@@ -120,31 +120,31 @@ def made_ahead(
     Raises LoaderFailed when a process dies or sends nothing for `seconds`, and what `make` raises
     (UserError as it is).
     """
-    makers: list[Maker] = []
+    running: list[Worker] = []
     try:
-        hire(makers, make, positions, workers, prefetch)
-        for maker in makers:
-            maker.start(opened)
+        start(running, make, positions, workers, prefetch)
+        for worker in running:
+            worker.start(opened)
         for number in range(len(positions)):
-            yield makers[number % workers].next(seconds)
+            yield running[number % workers].next(seconds)
     finally:
-        for maker in makers:
-            maker.end()
+        for worker in running:
+            worker.end()
 
 
-def hire(
-    makers: list[Maker],
+def start(
+    running: list[Worker],
     make: Callable[[int], object],
     positions: range,
     workers: int,
     prefetch: int,
 ) -> None:
-    """Adds the processes to `makers`: all of them before the first thread, which no fork should
+    """Adds the processes to `running`: all of them before the first thread, which no fork should
     meet. Raises UserError.
     """
     try:
-        for worker in range(workers):
-            makers.append(Maker(make, positions[worker::workers], prefetch, makers))
+        for number in range(workers):
+            running.append(Worker(make, positions[number::workers], prefetch, running))
     except OSError as error:
         raise UserError(
             f"the loader processes cannot be started ({error.strerror}): take fewer, or"

@@ -6,7 +6,7 @@ want of memory), the call is made again in a fresh one, since an earlier picture
 memory of the old one; a picture whose processes die TRIES times is `crashed`. So what becomes of a
 picture depends on nothing but the picture, and nothing need be written down.
 
-    python -m c2srt.apart c2srt.pictures:decode 300     what it runs: the function, and the CPU
+    python -m c2srt.isolation c2srt.pictures:decode 300     what it runs: the function, and the CPU
                                                         seconds that a call may take
 """
 
@@ -41,7 +41,7 @@ half of it.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-class Apart:
+class Isolated:
     """`function` ("module:name") as a callable that runs in a process of its own, one call at a
     time, started at the first.
 
@@ -50,7 +50,7 @@ class Apart:
     """
 
     def __init__(self, function: str, cpu_s: int = CPU_S) -> None:
-        self.command = [sys.executable, "-P", "-m", "c2srt.apart", function, str(cpu_s)]
+        self.command = [sys.executable, "-P", "-m", "c2srt.isolation", function, str(cpu_s)]
         self.cpu_s = cpu_s
         self.forget()
         os.register_at_fork(
