@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass, fields
 from typing import Annotated
 
-from c2srt.amounts import Within
 from c2srt.backbone import timm_vit
 from c2srt.backbone.library import TextCfg, VisionCfg
 from c2srt.backbone.tokens import OWN
+from c2srt.bounds import Within
 from c2srt.errors import UserError
 from c2srt.opened import misfit
 from c2srt.shown import shown

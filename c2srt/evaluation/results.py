@@ -32,8 +32,8 @@ import numpy as np
 import polars as pl
 from annotated_types import Len
 
-from c2srt.amounts import Count, Within
 from c2srt.artefact import vouch, withdraw
+from c2srt.bounds import Count, Within
 from c2srt.errors import UserError
 from c2srt.evaluation.bootstrap import intervals
 from c2srt.evaluation.dense import Thresholds

@@ -9,11 +9,11 @@ import torch
 from annotated_types import Len
 from torch import Tensor
 
-from c2srt.amounts import Within
 from c2srt.backbone import library
 from c2srt.backbone.clip import Clip, build_model, frozen_clip
 from c2srt.backbone.ensemble import embed
 from c2srt.backbone.tokens import Tokenizer, tokenizer_of
+from c2srt.bounds import Within
 from c2srt.errors import UserError
 from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, TOKENIZER
 from c2srt.model.build import build_student

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, fields, replace
 
-from c2srt.amounts import Amount
+from c2srt.bounds import Amount
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json

@@ -25,7 +25,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from c2srt.amounts import Within
+from c2srt.bounds import Within
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag
 from c2srt.opened import check_line, json_line, read_lines, wrong_line

@@ -36,7 +36,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from c2srt.amounts import Amount, Count, Within
+from c2srt.bounds import Amount, Count, Within
 from c2srt.errors import UserError
 from c2srt.files import hash_of, raise_if_storage, storage_faults
 from c2srt.lock import LOCK, only_writer

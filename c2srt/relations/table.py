@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from c2srt.amounts import Count
 from c2srt.artefact import FILES, is_recorded, vouch, withdraw
+from c2srt.bounds import Count
 from c2srt.errors import UserError
 from c2srt.files import whole_file
 from c2srt.hints import Command

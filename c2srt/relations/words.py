@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from c2srt.amounts import Within
+from c2srt.bounds import Within
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.opened import misfit, parse_json, read_lines

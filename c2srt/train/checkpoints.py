@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from c2srt.amounts import Count
+from c2srt.bounds import Count
 from c2srt.errors import UserError
 from c2srt.files import (
     TEMPORARY,
