@@ -20,7 +20,7 @@ import tenacity
 
 from c2srt.clients import retry_after
 from c2srt.download_config import DownloadConfig
-from c2srt.errors import UserError
+from c2srt.errors import RetryableError, UserError
 from c2srt.exchange import (
     OVERHEAD,
     Allowance,
@@ -50,14 +50,12 @@ class NotFetched:
     reason: str
 
 
-class TryAgain(Exception):
-    """A failure that may pass; `outcome` is what to record if it does not, `wait_s` what the server
-    asked for.
-    """
+class DownloadError(RetryableError):
+    """`outcome` is what to record if no other attempt does better."""
 
-    def __init__(self, outcome: NotFetched, wait_s: float = 0) -> None:
-        super().__init__(outcome.reason)
-        self.outcome, self.wait_s = outcome, wait_s
+    def __init__(self, outcome: NotFetched, wait: float | None = None) -> None:
+        super().__init__(outcome.reason, wait)
+        self.outcome = outcome
 
 
 class Downloads:
@@ -82,7 +80,7 @@ class Downloads:
         """A file's bytes, or why there are none; whatever goes wrong is this URL's alone."""
         try:
             return retrying(self.config)(fetch_once, self.client, url, self.config, self.most)
-        except TryAgain as last:
+        except DownloadError as last:
             return last.outcome
         except UserError:  # the machine's fault, not the URL's
             raise
@@ -93,8 +91,8 @@ class Downloads:
 def fetch_once(
     client: httpx2.Client, url: str, config: DownloadConfig, most: int
 ) -> bytes | NotFetched:
-    """One try: the body, or what an answer says that is final. Raises TryAgain, and whatever else
-    libraries raise on URLs that are none.
+    """One try: the body, or what an answer says that is final. Raises DownloadError, and whatever
+    else libraries raise on URLs that are none.
     """
     masked, url = MASKED in url, url.replace(MASKED, "://", 1)
     allowance = Allowance(
@@ -115,22 +113,22 @@ def fetch_once(
             "too_large", f"the server sends or announces more than max_bytes={most:,}"
         )
     except NoEnd:
-        raise TryAgain(
+        raise DownloadError(
             NotFetched("unreachable", f"no end after {config.total_timeout:g} s")
         ) from None
     except httpx2.HTTPError as error:
-        raise TryAgain(
+        raise DownloadError(
             NotFetched("unreachable", f"{type(error).__name__}: {said(error)}")
         ) from error
 
 
 def said_by(answer: httpx2.Response, masked: bool) -> NotFetched | None:
-    """Of an answer that brings no file; `masked`: the URL held a password. Raises TryAgain."""
+    """Of an answer that brings no file; `masked`: the URL held a password. Raises DownloadError."""
     status = answer.status_code
     if status in AGAIN:
-        raise TryAgain(
+        raise DownloadError(
             NotFetched("unreachable", f"HTTP {status}"),
-            retry_after(answer.headers.get("Retry-After")) or 0,
+            retry_after(answer.headers.get("Retry-After")),
         )
     if status == 200:
         return None
@@ -156,8 +154,8 @@ def said(error: Exception) -> str:
 
 
 def retrying(config: DownloadConfig) -> tenacity.Retrying:
-    """Tries again on TryAgain: after doubling, jittered waits, or later if the server asks for it
-    (up to `backoff_max`).
+    """Tries again on DownloadError: after doubling, jittered waits, or later if the server asks for
+    it (up to `backoff_max`).
     """
     growing = tenacity.wait_exponential_jitter(
         initial=config.backoff, max=config.backoff_max, jitter=config.backoff
@@ -165,14 +163,14 @@ def retrying(config: DownloadConfig) -> tenacity.Retrying:
 
     def wait(state: tenacity.RetryCallState) -> float:
         assert state.outcome is not None
-        last = cast(TryAgain, state.outcome.exception())
-        return min(config.backoff_max, max(last.wait_s, growing(state)))
+        last = cast(DownloadError, state.outcome.exception())
+        return min(config.backoff_max, max(last.wait or 0, growing(state)))
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(config.attempts),
         wait=wait,
         reraise=True,
-        retry=tenacity.retry_if_exception_type(TryAgain),
+        retry=tenacity.retry_if_exception_type(DownloadError),
     )
 
 

@@ -15,6 +15,16 @@ class UserError(Exception):
         super().__init__(sentence(text))
 
 
+class RetryableError(Exception):
+    """This attempt failed, another may not. `wait`: seconds that the server asks for, None if it
+    does not say.
+    """
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
 AGAIN = "; run the same command again to go on"
 
 

@@ -21,7 +21,14 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from c2srt.downloads import NotFetched, TryAgain, fetch_once, map_in_order, retrying, unforeseen
+from c2srt.downloads import (
+    DownloadError,
+    NotFetched,
+    fetch_once,
+    map_in_order,
+    retrying,
+    unforeseen,
+)
 from c2srt.errors import UserError
 from c2srt.exchange import make_client
 from sharding.config import Config
@@ -111,7 +118,7 @@ class Downloader:
             if bad := disagreement(data, row):
                 return bad
             return attempt(data, row["rotation"], self.config, exif_first=True)
-        except TryAgain as last:
+        except DownloadError as last:
             return Outcome(last.outcome.status, last.outcome.reason)
         except UserError:  # the machine's fault, not the image's
             raise
@@ -120,14 +127,14 @@ class Downloader:
             return Outcome(found.status, found.reason)
 
     def get(self, row: dict) -> bytes | Outcome:
-        """One try: the body, or the outcome of an answer that is final. Raises TryAgain."""
+        """One try: the body, or the outcome of an answer that is final. Raises DownloadError."""
         config = self.config
         body = fetch_once(self.client, row["url"], config.download, config.max_bytes)
         if isinstance(body, NotFetched):
             return Outcome(body.status, body.reason)
         size = row["original_size"]
         if size and len(body) < size and body[:2] == b"\xff\xd8":
-            raise TryAgain(
+            raise DownloadError(
                 NotFetched("size_mismatch", f"{len(body):,} bytes, the CSV says {size:,}")
             )
         return body

@@ -29,7 +29,7 @@ from c2srt.relations.answers import read_answers
 from c2srt.relations.budget import Prices
 from c2srt.relations.completion import ApiError, Malformed
 from c2srt.relations.config import WordsConfig
-from c2srt.relations.endpoint import Endpoint, Refused, RetryableError
+from c2srt.relations.endpoint import Endpoint, Refused, RequestError
 from c2srt.relations.neighbours import no_neighbours
 from c2srt.relations.prompt import make_labels
 from c2srt.relations.questions import Questions, read_list
@@ -340,7 +340,7 @@ def read_reply(folder: Path) -> None:
         reply = endpoint.reply((folder / "b.json").read_bytes())
     except (Malformed, ApiError) as error:
         if isinstance(error, ApiError) and isinstance(
-            fault := endpoint.fault(error, {}), (RetryableError, Refused)
+            fault := endpoint.fault(error, {}), (RequestError, Refused)
         ):
             error = fault
         raise UserError(str(error)) from None

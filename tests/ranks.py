@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from c2srt.console import show_log
+
 # Importing DeepSpeed takes longer than most trainings here: one process does it, and ranks are its
 # forks. Not with a GPU, which a fork cannot use.
 START = "spawn" if torch.cuda.is_available() else "forkserver"
@@ -47,6 +49,7 @@ def one_rank(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="1",
     )
+    show_log()  # as cluster.rank does
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size

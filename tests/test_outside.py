@@ -19,7 +19,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.results import write_results
 from c2srt.export.read import load_export
 from c2srt.opened import BoundedHeader, open_npy, parse_json, read_json
-from c2srt.relations.endpoint import MOST_BYTES, Endpoint, RetryableError
+from c2srt.relations.endpoint import MOST_BYTES, Endpoint, RequestError
 from c2srt.shards import load_index
 from c2srt.shown import csv_cell, file_name, markdown, printable, sentence, shown
 from c2srt.tables.render import latex_escape
@@ -225,7 +225,7 @@ def test_an_answer_has_an_end_and_a_size(monkeypatch, answer, words):
     """Each would go on, or be unpacked, without a bound; none is a reply, and each may have been
     charged.
     """
-    with server(answer) as url, pytest.raises(RetryableError, match=words) as found:
+    with server(answer) as url, pytest.raises(RequestError, match=words) as found:
         asked(url, monkeypatch, 2.0 if answer is drip else 30.0)
     assert found.value.billed
 
@@ -255,6 +255,6 @@ def test_a_key_in_escapes_is_masked_after_it_is_read(monkeypatch):
 def test_a_nested_answer_is_a_fault_not_the_end(monkeypatch):
     with (
         server(lambda connection, over: connection.sendall(body(b"[" * 200_000))) as url,
-        pytest.raises(RetryableError, match="no chat completion"),
+        pytest.raises(RequestError, match="no chat completion"),
     ):
         asked(url, monkeypatch)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from c2srt.clients import retry_after
 from c2srt.download_config import DownloadConfig
-from c2srt.downloads import TryAgain, retrying
+from c2srt.downloads import DownloadError, retrying
 from c2srt.errors import UserError
 from c2srt.exchange import authorities, is_public
 from sharding.config import Config, DataConfig
@@ -241,11 +241,11 @@ def test_retry_after_is_waited_for(server):
 
 def test_retry_after_is_capped():
     def passing() -> Outcome:
-        raise TryAgain(Outcome("unreachable", "HTTP 429"), wait_s=1)
+        raise DownloadError(Outcome("unreachable", "HTTP 429"), wait=1)
 
     pauses = []
     again = retrying(config(backoff_max=0.1).download).copy(sleep=pauses.append)
-    with pytest.raises(TryAgain):
+    with pytest.raises(DownloadError):
         again(passing)
     assert pauses == [0.1, 0.1]
 

@@ -23,7 +23,7 @@ from c2srt.relations.endpoint import (
     OLD_LIMIT,
     Endpoint,
     Refused,
-    RetryableError,
+    RequestError,
     Unsupported,
 )
 from c2srt.relations.ledger import Ledger, now
@@ -52,7 +52,7 @@ class Backoff:
         while (left := self.resume_at - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
-    async def back_off(self, fault: RetryableError, attempt: int) -> None:
+    async def back_off(self, fault: RequestError, attempt: int) -> None:
         """Sleeps, or makes everybody sleep, before the next attempt.
 
         Rate limits of requests that were under way when a pause began belong to that pause: they do
@@ -218,14 +218,14 @@ class Dispatcher:
             try:
                 reply = await self.endpoint.ask(body)
             except Unsupported as fault:
-                await self.fault(question, attempt, RetryableError(str(fault)), bound)
+                await self.fault(question, attempt, RequestError(str(fault)), bound)
                 doubtful = self.adapt(fault)
-            except RetryableError as fault:
+            except RequestError as fault:
                 await self.fault(question, attempt, fault, bound)
                 await self.before_next(fault, attempt, first)
                 attempt += 1
             except (Refused, UserError) as error:
-                await self.fault(question, attempt, RetryableError(str(error)), bound)
+                await self.fault(question, attempt, RequestError(str(error)), bound)
                 raise
             else:
                 self.got_through(doubtful)
@@ -249,7 +249,7 @@ class Dispatcher:
             "prompt": prompt,
         }
 
-    async def before_next(self, fault: RetryableError, attempt: int, first: bool) -> None:
+    async def before_next(self, fault: RequestError, attempt: int, first: bool) -> None:
         """Pauses, if there is a next attempt. Raises UserError where the very first request comes
         to nothing.
         """
@@ -296,7 +296,7 @@ class Dispatcher:
         self.form = "text"
 
     async def fault(
-        self, question: Question, attempt: int, fault: RetryableError, bound: float
+        self, question: Question, attempt: int, fault: RequestError, bound: float
     ) -> None:
         self.last_fault = str(fault)
         self.write(

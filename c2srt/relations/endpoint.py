@@ -15,7 +15,7 @@ import httpx2
 import openai
 
 from c2srt.clients import making_client, retry_after, scheme, without_user
-from c2srt.errors import UserError
+from c2srt.errors import RetryableError, UserError
 from c2srt.opened import parse_json
 from c2srt.relations.completion import (
     SHOWN,
@@ -41,9 +41,8 @@ MOST_BYTES = 8 << 20  # of an answer: far more than the longest thinking
 PLAIN = {"Accept-Encoding": "identity"}
 
 
-class RetryableError(Exception):
-    """This attempt failed, another may not. `wait`: seconds the endpoint asks for, or None.
-    `limited`: a rate limit, which holds for all requests. `billed`: the request may have been
+class RequestError(RetryableError):
+    """`limited`: a rate limit, which holds for all requests. `billed`: the request may have been
     charged although no reply came. `told`: in the endpoint's own words, so that its address is
     right.
     """
@@ -56,8 +55,8 @@ class RetryableError(Exception):
         billed: bool = False,
         told: bool = False,
     ) -> None:
-        super().__init__(reason)
-        self.wait, self.limited, self.billed, self.told = wait, limited, billed, told
+        super().__init__(reason, wait)
+        self.limited, self.billed, self.told = limited, billed, told
 
 
 class Unsupported(Exception):
@@ -180,7 +179,7 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, body: dict) -> Reply:
-        """Sends one chat request. Raises RetryableError, Unsupported, Refused; UserError where no
+        """Sends one chat request. Raises RequestError, Unsupported, Refused; UserError where no
         request can be answered.
 
         The client's own timeout is between two pieces of an answer; this one is for all of it.
@@ -194,7 +193,7 @@ class Endpoint:
                 )
             return self.reply(answer.content)
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise RetryableError("no reply in time", billed=True) from error
+            raise RequestError("no reply in time", billed=True) from error
         except openai.APIStatusError as error:
             page = isinstance(error.body, str) and error.body.lstrip().startswith("<")
             said = api_error(
@@ -204,18 +203,18 @@ class Endpoint:
         except ApiError as error:
             raise self.fault(error, body) from error
         except Malformed as error:
-            raise RetryableError(str(error), billed=True) from error
+            raise RequestError(str(error), billed=True) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             if isinstance(cause, Malformed):
-                raise RetryableError(self.clean(str(cause)), billed=True) from error
+                raise RequestError(self.clean(str(cause)), billed=True) from error
             sent = not isinstance(cause, httpx2.ConnectError)
-            raise RetryableError(
+            raise RequestError(
                 self.clean(f"connection failed: {type(cause).__name__} {cause}"), billed=sent
             ) from error
         # whatever a client makes of one odd answer or header must not end the other questions
         except Exception as error:
-            raise RetryableError(
+            raise RequestError(
                 shown(self.clean(f"{type(error).__name__} {error}"), SHOWN), billed=True
             ) from error
 
@@ -247,7 +246,7 @@ class Endpoint:
                 return UserError(
                     f"{self.url} asks to wait {wait:,.0f} s: run the same command again after that"
                 )
-            return RetryableError(words, wait, limited=True, told=True)
+            return RequestError(words, wait, limited=True, told=True)
         if status in (401, 403):
             return UserError(
                 f"{self.url} refuses the key in {KEY} (status {status}): check the key and what it"
@@ -261,7 +260,7 @@ class Endpoint:
         if status in (400, 422):
             return self.refusal(said, body, words)
         if status in (None, 408, 409, 425) or status >= 500:
-            return RetryableError(words, retry_after((headers or {}).get("retry-after")), told=True)
+            return RequestError(words, retry_after((headers or {}).get("retry-after")), told=True)
         return UserError(f"{self.url} refuses the request (status {words})")
 
     def refusal(self, said: ApiError, body: dict, words: str) -> Exception:
