@@ -16,18 +16,25 @@ from c2srt.model.isr import assignment, count_patches
 from c2srt.model.ist import with_self_loops
 from c2srt.model.literal import literal_scores, local_features
 from c2srt.model.loss import pairwise_ranking_loss
-from c2srt.model.plan import Plan
 from c2srt.model.subgraph import dense, k_hop, subgraph_tiles
+from c2srt.model.tiling import Tiling
 from tests.tiny import random_graph
 
 B, P, C, SEEN, D, K = 3, 9, 23, 20, 16, 3
 TILES = [
-    Plan(1, 5, 0),
-    Plan(2, 7, 0, True),
-    Plan(3, 23, 0, True),
-    Plan(3, 23, 0),
-    Plan(2, 1, 0, True),
+    Tiling(1, 5, 0),
+    Tiling(2, 7, 0, True),
+    Tiling(3, 23, 0, True),
+    Tiling(3, 23, 0),
+    Tiling(2, 1, 0, True),
 ]
+
+
+def named(tiling: Tiling) -> str:
+    """In the names of tests: as before the class had this one."""
+    return f"Plan{str(tiling).removeprefix('Tiling')}"
+
+
 CONFIGS = {
     "full": {},
     "literal init": {"init": "literal"},
@@ -71,7 +78,7 @@ def inputs(config: ModelConfig, seed: int = 0, graph: Graph | None = None):
     )
 
 
-@pytest.mark.parametrize("plan", TILES, ids=str)
+@pytest.mark.parametrize("plan", TILES, ids=named)
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 def test_values_and_gradients_equal_the_literal_head(changes, plan):
     config, loss = (
@@ -118,7 +125,7 @@ def test_the_plain_sum_over_pairs_too(unverified):
         pairwise_ranking_loss(scores, labels, loss).mean(), leaves, allow_unused=True
     )
     found = torch.autograd.grad(
-        head(patches, global_, labels, weights, graph, loss, Plan(1, 9, 0, True))[0],
+        head(patches, global_, labels, weights, graph, loss, Tiling(1, 9, 0, True))[0],
         leaves,
         allow_unused=True,
     )
@@ -130,7 +137,7 @@ def test_gradients_scale_with_the_upstream_gradient():
     head, graph, patches, global_, labels = inputs(
         ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal")
     )
-    plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B, dtype=torch.double)
+    plan, loss, weights = Tiling(2, 7, 0), LossConfig(), torch.ones(B, dtype=torch.double)
     once = torch.autograd.grad(
         head(patches, global_, labels, weights, graph, loss, plan)[0], [patches, head.source]
     )
@@ -148,7 +155,7 @@ def test_gradients_scale_with_the_upstream_gradient():
 def test_lower_precision_stays_near_float64(dtype, tolerance):
     config = ModelConfig(max_patches=5, heads=4, neighbours=K, init="literal")
     head, graph, patches, global_, labels = inputs(config)
-    plan, loss, weights = Plan(2, 7, 0), LossConfig(), torch.ones(B)
+    plan, loss, weights = Tiling(2, 7, 0), LossConfig(), torch.ones(B)
     exact = torch.autograd.grad(
         head(patches, global_, labels, weights.double(), graph, loss, plan)[0], head.output
     )[0]
@@ -174,8 +181,8 @@ def test_scores_of_a_nan_image_do_not_touch_its_neighbours():
     head, graph, patches, global_, _ = inputs(ModelConfig(max_patches=5, heads=4, neighbours=K))
     broken = patches.detach().clone()
     broken[1] = float("nan")
-    clean, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
-    scores, _ = head.scores(broken, global_, graph, Plan(3, 7, 0))
+    clean, _ = head.scores(patches, global_, graph, Tiling(3, 7, 0))
+    scores, _ = head.scores(broken, global_, graph, Tiling(3, 7, 0))
     assert scores[1].isnan().all()
     assert torch.equal(scores[[0, 2]], clean[[0, 2]])
 
@@ -187,7 +194,7 @@ def test_initially_the_full_model_scores_like_its_image_feature():
     head, graph, patches, global_, _ = inputs(
         ModelConfig(isr=False, heads=4, neighbours=K, score_scale=3.0)
     )
-    scores, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
+    scores, _ = head.scores(patches, global_, graph, Tiling(3, 7, 0))
     torch.testing.assert_close(scores, 3 * F.normalize(global_, dim=-1).detach() @ graph.text.T)
 
 
@@ -195,10 +202,10 @@ def test_a_category_hears_itself_and_its_neighbours_only():
     head, graph, patches, global_, _ = inputs(
         ModelConfig(max_patches=5, heads=4, layers=1, neighbours=K, init="literal")
     )
-    scores, _ = head.scores(patches, global_, graph, Plan(3, 7, 0))
+    scores, _ = head.scores(patches, global_, graph, Tiling(3, 7, 0))
     moved = graph.text.clone()
     moved[5] = F.normalize(torch.randn(D, dtype=torch.double), dim=-1)
-    after, _ = head.scores(patches, global_, Graph(moved, graph.table), Plan(3, 7, 0))
+    after, _ = head.scores(patches, global_, Graph(moved, graph.table), Tiling(3, 7, 0))
     changed = ((after - scores).abs() > 1e-12).any(0)
     listeners = (graph.table == 5).any(1)
     listeners[5] = True
@@ -259,7 +266,9 @@ def sparse_labels(verified: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(1, 5, 0), Plan(3, 23, 0, True), Plan(1, 2, 0, True), Plan(2, 23, 0)], ids=str
+    "plan",
+    [Tiling(1, 5, 0), Tiling(3, 23, 0, True), Tiling(1, 2, 0, True), Tiling(2, 23, 0)],
+    ids=named,
 )
 @pytest.mark.parametrize(
     "changes",
@@ -334,7 +343,7 @@ def test_features_that_are_not_finite_give_nan_and_not_a_number_that_looks_right
         torch.ones(B, dtype=torch.double),
         graph,
         LossConfig(),
-        Plan(2, 7, 0, True),
+        Tiling(2, 7, 0, True),
     )
     loss.backward()
     assert loss.isnan() and all(
@@ -365,5 +374,5 @@ def test_an_empty_batch_and_labels_of_another_vocabulary_are_refused(batch, sent
             torch.ones(batch),
             graph,
             LossConfig(),
-            Plan(2, 7, 0),
+            Tiling(2, 7, 0),
         )

@@ -8,8 +8,8 @@ from c2srt.model import tile as tile_module
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Head
 from c2srt.model.isr import assignment, check_pooling
-from c2srt.model.plan import Plan
 from c2srt.model.tiled import MicroBatch, TiledHead, ranking_of
+from c2srt.model.tiling import Tiling
 from tests.tiny import random_graph
 
 B, P, C, D = 4, 9, 12, 16
@@ -19,7 +19,7 @@ def tiled(images: int = 1, **changes) -> tuple[TiledHead, MicroBatch]:
     """A head with one image a tile, and a micro-batch for it."""
     torch.manual_seed(0)
     config = ModelConfig(**{"heads": 4, "neighbours": 3, "init": "literal", **changes})
-    head, plan = Head(D, config, 3.0).requires_grad_(False), Plan(images, C, 0, config.ist)
+    head, plan = Head(D, config, 3.0).requires_grad_(False), Tiling(images, C, 0, config.ist)
     batch = MicroBatch(
         torch.randn(B, P, D), torch.randn(B, D), torch.randint(-1, 2, (B, C)), torch.ones(B)
     )

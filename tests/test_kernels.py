@@ -24,7 +24,7 @@ from c2srt.model import kernels
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
-from c2srt.model.plan import Plan
+from c2srt.model.tiling import Tiling
 from tests.test_structure import importers
 from tests.tiny import random_graph
 
@@ -358,7 +358,7 @@ def check_head(device, fold):
         torch.randn(3, 9, 32, dtype=torch.double),
         torch.randn(3, 32, dtype=torch.double),
     )
-    labels, plan = torch.randint(-1, 2, (3, 37)), Plan(2, 37, 0, fold)
+    labels, plan = torch.randint(-1, 2, (3, 37)), Tiling(2, 37, 0, fold)
     found = []
     for dtype in (torch.float64, torch.float32):
         head = copy.deepcopy(exact).to(device, dtype)

@@ -25,7 +25,7 @@ PROMISED = sorted(Student.__abstractmethods__)
 def test_every_kind_keeps_what_a_student_promises(kind):
     network = network_of(kind)
     assert issubclass(network, Network) and not network.__abstractmethods__
-    assert PROMISED == ["forward", "scores", "text_gradient", "training_plan"]
+    assert PROMISED == ["forward", "scores", "text_gradient", "training_summary"]
     for name in PROMISED:
         promised, kept = (
             inspect.signature(getattr(owner, name)).parameters for owner in (Student, network)

@@ -8,15 +8,15 @@ import torch
 from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Head
-from c2srt.model.plan import (
+from c2srt.model.tiling import (
     MIB,
-    Plan,
     Shape,
+    Tiling,
     budget_bytes,
     bytes_per_image,
+    choose_tiling,
     chunk_limit,
     flops_per_image,
-    make_plan,
 )
 from c2srt.profiling import allocator_peak
 from tests.tiny import random_graph
@@ -27,7 +27,7 @@ OPEN_IMAGES = Shape(7186, 196, 512, 4, 512)
 def test_a_tile_fits_its_budget_and_grows_with_it():
     config, nodes = ModelConfig(), 0
     for mib in (180, 192, 256, 512, 1024, 4096):
-        plan = make_plan(Shape(7186, 196, 512, 4), config, 64, mib * MIB)
+        plan = choose_tiling(Shape(7186, 196, 512, 4), config, 64, mib * MIB)
         assert plan.bytes <= mib * MIB
         assert plan.images * plan.categories >= nodes
         nodes = plan.images * plan.categories
@@ -37,28 +37,28 @@ def test_a_tile_fits_its_budget_and_grows_with_it():
 def test_tiles_of_a_batch_are_of_one_size():
     shape = Shape(100, 16, 32, 4, 1400)
     assert [
-        make_plan(shape, ModelConfig(heads=4), images, 256 * MIB).images
+        choose_tiling(shape, ModelConfig(heads=4), images, 256 * MIB).images
         for images in (14, 15, 16, 29)
     ] == [14, 8, 8, 10]
 
 
 def test_folding_is_given_up_where_it_does_not_fit():
-    assert make_plan(OPEN_IMAGES, ModelConfig(), 8, 256 * MIB).fold
-    assert not make_plan(OPEN_IMAGES, ModelConfig(), 8, 185 * MIB).fold
-    assert not make_plan(OPEN_IMAGES, ModelConfig(input_layers=2), 8, 4096 * MIB).fold
+    assert choose_tiling(OPEN_IMAGES, ModelConfig(), 8, 256 * MIB).fold
+    assert not choose_tiling(OPEN_IMAGES, ModelConfig(), 8, 185 * MIB).fold
+    assert not choose_tiling(OPEN_IMAGES, ModelConfig(input_layers=2), 8, 4096 * MIB).fold
 
 
 def test_the_default_tile_does_not_grow_with_the_batch():
     config = ModelConfig()
-    plans = {make_plan(OPEN_IMAGES, config, images, 256 * MIB) for images in (2, 8, 64)}
+    plans = {choose_tiling(OPEN_IMAGES, config, images, 256 * MIB) for images in (2, 8, 64)}
     assert len(plans) == 1
 
 
 def test_too_small_a_budget_says_what_is_needed():
     with pytest.raises(UserError, match="at least 1[0-9]{2} MiB .*raise model.tile_mib"):
-        make_plan(OPEN_IMAGES, ModelConfig(), 8, 64 * MIB)
+        choose_tiling(OPEN_IMAGES, ModelConfig(), 8, 64 * MIB)
     with pytest.raises(UserError, match="raise model.tile_mib"):
-        make_plan(OPEN_IMAGES, ModelConfig(ist=False), 8, 2 * MIB)
+        choose_tiling(OPEN_IMAGES, ModelConfig(ist=False), 8, 2 * MIB)
 
 
 def test_tile_mib_is_the_budget():
@@ -71,7 +71,7 @@ def test_100_000_categories_fit_the_same_budget_at_a_small_width():
         ModelConfig(heads=4),
         Shape(100_000, 16, 16, 4, chunk_limit(16, torch.device("cpu"))),
     )
-    plan = make_plan(shape, config, 8, 256 * MIB)
+    plan = choose_tiling(shape, config, 8, 256 * MIB)
     assert plan.images == 1 and 64 <= plan.categories < 100_000
     torch.manual_seed(0)
     head, graph = Head(16, config, 10.0), random_graph(100_000, 100_000, 16, 4)
@@ -98,7 +98,7 @@ def test_without_ist_less_is_kept():
 
 
 def test_the_description_names_tiles_bytes_and_work():
-    plan = make_plan(OPEN_IMAGES, ModelConfig(), 8, 256 * MIB)
+    plan = choose_tiling(OPEN_IMAGES, ModelConfig(), 8, 256 * MIB)
     text, numbers = (
         plan.describe(OPEN_IMAGES, ModelConfig()),
         plan.numbers(OPEN_IMAGES, ModelConfig()),
@@ -129,7 +129,13 @@ def test_counted_flops_are_those_of_torch():
     for fold in (True, False):
         with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
             head(
-                patches, global_, labels, torch.ones(1), graph, LossConfig(), Plan(1, 100, 0, fold)
+                patches,
+                global_,
+                labels,
+                torch.ones(1),
+                graph,
+                LossConfig(),
+                Tiling(1, 100, 0, fold),
             )[0].backward()
         expected = sum(flops_per_image(shape, config, fold)) - config.layers * 20 * 500 * 64
         once = (
@@ -142,7 +148,7 @@ def product_flop(_total, left, right, out_shape=None, **_) -> int:
     return 2 * math.prod(left) * right[-1]
 
 
-def peak_bytes(images: int, plan: Plan) -> int:
+def peak_bytes(images: int, plan: Tiling) -> int:
     config, seen, width = ModelConfig(heads=4, max_patches=8), 4000, 32
     torch.manual_seed(0)
     head, graph = Head(width, config, 10.0), random_graph(seen, seen, width, 4)
@@ -160,9 +166,9 @@ def peak_bytes(images: int, plan: Plan) -> int:
 
 def test_head_memory_is_flat_in_the_batch_and_near_the_plan():
     config, shape = ModelConfig(heads=4, max_patches=8), Shape(4000, 16, 32, 4, 1024)
-    plan = make_plan(shape, config, 8, 12 * MIB)
+    plan = choose_tiling(shape, config, 8, 12 * MIB)
     assert (plan.images, plan.categories) == (1, 1024)
     small, large = peak_bytes(2, plan), peak_bytes(8, plan)
     assert large <= 1.05 * small
     assert 0.6 * plan.bytes <= large <= 1.2 * plan.bytes
-    assert peak_bytes(8, Plan(8, 4000, 0, True)) > 4 * large  # the control: untiled, it does grow
+    assert peak_bytes(8, Tiling(8, 4000, 0, True)) > 4 * large  # the control: untiled, it does grow

@@ -23,8 +23,8 @@ from c2srt.model.head import Head
 from c2srt.model.literal import literal_scores
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.model.network import C2SRT
-from c2srt.model.plan import Plan
 from c2srt.model.text_gradient import text_gradient
+from c2srt.model.tiling import Tiling
 from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
 from c2srt.tune import Config, loader_config, loss_and_gradient, run
@@ -182,7 +182,7 @@ def test_the_head_s_gradient_for_text_is_that_of_the_literal_form(fold, changes,
     labels = torch.randint(-1, 2, (3, 12))
     loss = LossConfig(unverified=unverified, reduction="sum")
     value, gradient = text_gradient(
-        head, patches, global_, labels, weights, graph, loss, Plan(2, 5, 0, fold)
+        head, patches, global_, labels, weights, graph, loss, Tiling(2, 5, 0, fold)
     )
     text = graph.text.clone().requires_grad_()
     scores, _ = literal_scores(head, patches, global_, Graph(text, graph.table))

@@ -13,8 +13,8 @@ from c2srt.model.config import LossConfig
 from c2srt.model.isr import assignment
 from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, with_self_loops
 from c2srt.model.loss import ranking_loss
-from c2srt.model.plan import chunk_limit
 from c2srt.model.tile import LAYER_NAMES
+from c2srt.model.tiling import chunk_limit
 from c2srt.profiling import DTYPES, Side, device_of
 
 
@@ -149,7 +149,7 @@ def clear(inputs: Inputs) -> None:
 def tiled_step(inputs: Inputs, labels: Tensor, loss: LossConfig) -> None:
     clear(inputs)
     inputs.head(
-        inputs.patches, inputs.global_, labels, ones(inputs), inputs.graph, loss, inputs.plan
+        inputs.patches, inputs.global_, labels, ones(inputs), inputs.graph, loss, inputs.tiling
     )[0].backward()
 
 

@@ -12,7 +12,7 @@ from c2srt.bench.config import Config
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
-from c2srt.model.plan import Plan, Shape, budget_bytes, chunk_limit, make_plan
+from c2srt.model.tiling import Shape, Tiling, budget_bytes, choose_tiling, chunk_limit
 from c2srt.profiling import DTYPES, device_of
 from c2srt.relations.answers import llm_neighbours, shipped_answers
 from c2srt.vocabulary import open_images_v4
@@ -29,7 +29,7 @@ class Inputs:
 
     head: Head
     graph: Graph
-    plan: Plan
+    tiling: Tiling
     patches: Tensor
     global_: Tensor
 
@@ -77,9 +77,9 @@ def make_inputs(config: Config, batch: int, layers: int | None = None) -> Inputs
         dtype.itemsize,
         chunk_limit(config.width, device),
     )
-    plan = make_plan(shape, model, batch, budget_bytes(model, device))
+    tiling = choose_tiling(shape, model, batch, budget_bytes(model, device))
     leaves = [values.to(device, dtype).requires_grad_() for values in (patches, global_)]
-    return Inputs(head.to(device, dtype), graph, plan, *leaves)
+    return Inputs(head.to(device, dtype), graph, tiling, *leaves)
 
 
 def neighbour_table(config: Config) -> Tensor:

@@ -73,7 +73,7 @@ def in_float64(inputs: Inputs) -> Inputs:
         values.detach().double().requires_grad_() for values in (inputs.patches, inputs.global_)
     ]
     graph = Graph(inputs.graph.text.double(), inputs.graph.table)
-    return Inputs(copy.deepcopy(inputs.head).double(), graph, inputs.plan, *leaves)
+    return Inputs(copy.deepcopy(inputs.head).double(), graph, inputs.tiling, *leaves)
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def gradients(inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
     """The loss and its gradients by name, as float64."""
     weights = ones(inputs).to(inputs.patches.dtype)
     loss, _ = inputs.head(
-        inputs.patches, inputs.global_, labels, weights, inputs.graph, LOSS, inputs.plan
+        inputs.patches, inputs.global_, labels, weights, inputs.graph, LOSS, inputs.tiling
     )
     leaves = {
         "patches": inputs.patches,
@@ -117,8 +117,8 @@ def head(case: Case) -> Iterator[dict]:
             "ms": 1e3 * seconds,
             "ms an image": 1e3 * seconds / batch,
             "peak MiB": peak / MIB,
-            "images a tile": inputs.plan.images,
-            "categories a part": inputs.plan.categories,
+            "images a tile": inputs.tiling.images,
+            "categories a part": inputs.tiling.categories,
         }
 
 

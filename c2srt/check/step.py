@@ -110,10 +110,10 @@ class Step:
         (patches.float().mean() + global_.float().mean()).backward()
 
     def tile_images(self) -> int:
-        """Images of a tile, as the planner would cut the next step."""
+        """Images of a tile, as the next step would be cut."""
         graph = self.student.graph_on(self.batch[0].device).first(self.student.seen_count)
         like = next(self.student.tower.parameters()).detach()
-        return self.student.plan(len(self.batch[0]), graph, like).images
+        return self.student.tiling(len(self.batch[0]), graph, like).images
 
 
 def step(case: Case) -> Iterator[dict]:

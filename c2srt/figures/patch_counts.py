@@ -182,9 +182,9 @@ def count(inputs: Inputs, heads: list[Head], places: np.ndarray, progress: Progr
     taken, present = np.zeros(len(vocabulary), np.int64), np.zeros(len(vocabulary), np.int64)
     for batch in inputs.photos.batches(places, ours.size, config.batch, config.loader_workers):
         patches, global_ = ours.model.tower(ours.pixels(batch.images))
-        plan, labels = ours.model.plan(len(patches), ours.graph, patches), batch.labels.numpy()
+        tiling, labels = ours.model.tiling(len(patches), ours.graph, patches), batch.labels.numpy()
         for place, head in enumerate(heads):
-            scores, counts = head.scores(patches, global_, ours.graph, plan)
+            scores, counts = head.scores(patches, global_, ours.graph, tiling)
             parts[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
             if place == 0:
                 assert counts is not None  # the adaptive head has an ISR

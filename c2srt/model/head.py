@@ -9,7 +9,7 @@ Head memory does not depend on the batch.
 Inside a tile everything over categories goes chunk by chunk, layer by layer, so that no chunk needs
 another chunk's neighbours in the same layer. FFN_in's first layer is affine and pooling is linear,
 so it is applied to P patch rows instead of C category rows; without a deeper FFN_in, the first
-GATv2 layer's projections go the same way (`plan.fold`; all exact).
+GATv2 layer's projections go the same way (`tiling.fold`; all exact).
 
 Shapes: B images, b images of a tile, P patches, C categories, D width, H heads, K neighbours, L
 layers, d = D / H.
@@ -24,9 +24,9 @@ from c2srt.errors import UserError
 from c2srt.model.config import HeadConfig, Init, LossConfig
 from c2srt.model.graph import Graph
 from c2srt.model.isr import compute_dtype, softmax_dtype
-from c2srt.model.plan import Plan
 from c2srt.model.tile import Shared
 from c2srt.model.tiled import MicroBatch, TiledHead
+from c2srt.model.tiling import Tiling
 
 
 class Head(nn.Module):
@@ -77,7 +77,7 @@ class Head(nn.Module):
         weights: Tensor,
         graph: Graph,
         loss: LossConfig,
-        plan: Plan,
+        tiling: Tiling,
     ) -> tuple[Tensor, Tensor]:
         """Mean of weights × ranking loss, and [mean patches, capped share] of the ISR: patches [B,
         P, D], global_ [B, D], labels [B, C] in −1/0/1, weights [B]. Features that are not finite
@@ -92,7 +92,7 @@ class Head(nn.Module):
                 f"the labels are {tuple(labels.shape)}, not {len(patches)} images ×"
                 f" {len(graph.text)} categories"
             )
-        tiled = TiledHead(self.shared(patches.dtype, plan), graph, plan)
+        tiled = TiledHead(self.shared(patches.dtype, tiling), graph, tiling)
         batch = MicroBatch(patches, global_, labels, weights)
         leaves = patches, global_, *tiled.shared.tensors.values()
         total, statistics = Inline.apply(tiled, batch, loss, *leaves)
@@ -100,17 +100,17 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def scores(
-        self, patches: Tensor, global_: Tensor, graph: Graph, plan: Plan
+        self, patches: Tensor, global_: Tensor, graph: Graph, tiling: Tiling
     ) -> tuple[Tensor, Tensor | None]:
         """Scores [B, C] in float32 or wider and the ISR's patch counts [B, C] (None without
         ISR).
         """
-        return TiledHead(self.shared(patches.dtype, plan), graph, plan).scores(patches, global_)
+        return TiledHead(self.shared(patches.dtype, tiling), graph, tiling).scores(patches, global_)
 
-    def shared(self, dtype: torch.dtype, plan: Plan) -> Shared:
+    def shared(self, dtype: torch.dtype, tiling: Tiling) -> Shared:
         """What the tiles of one pass share, for features of a type."""
-        tensors = self.tensors(dtype, plan.fold)
-        return Shared(self.config, self.isr_scale, tensors, plan.categories)
+        tensors = self.tensors(dtype, tiling.fold)
+        return Shared(self.config, self.isr_scale, tensors, tiling.categories)
 
     def tensors(self, dtype: torch.dtype, fold: bool) -> dict[str, Tensor]:
         """What the tiles compute with, by name, in the compute type; FFN_in's first layer and what

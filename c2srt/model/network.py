@@ -18,9 +18,9 @@ from c2srt.model.config import Form, LossConfig, ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
 from c2srt.model.loss import distillation_loss, ranking_loss
-from c2srt.model.plan import Plan, Shape, budget_bytes, chunk_limit, make_plan
 from c2srt.model.student import Student
 from c2srt.model.text_gradient import text_gradient
+from c2srt.model.tiling import Shape, Tiling, budget_bytes, choose_tiling, chunk_limit
 
 
 class Network(nn.Module, Student):
@@ -149,7 +149,7 @@ class C2SRT(Network):
                 weights,
                 graph,
                 self.loss,
-                self.plan(len(patches), graph, patches),
+                self.tiling(len(patches), graph, patches),
             )
         from c2srt.model.literal import (
             literal_scores,
@@ -177,7 +177,7 @@ class C2SRT(Network):
 
             return literal_scores(self.head, patches, global_, graph)
         return self.head.scores(
-            patches, global_, graph, self.plan(patches.shape[0], graph, patches)
+            patches, global_, graph, self.tiling(patches.shape[0], graph, patches)
         )
 
     @torch.no_grad()
@@ -187,33 +187,33 @@ class C2SRT(Network):
         """As `Student.text_gradient`."""
         graph = Graph(text, self.graph_on(text.device).table[: len(text)])
         patches, global_ = self.tower(self.pixels(images))
-        plan = self.plan(len(patches), graph, patches)
-        return text_gradient(self.head, patches, global_, labels, weights, graph, loss, plan)
+        tiling = self.tiling(len(patches), graph, patches)
+        return text_gradient(self.head, patches, global_, labels, weights, graph, loss, tiling)
 
-    def plan(self, images: int, graph: Graph, features: Tensor) -> Plan:
-        """The tile plan for one micro-batch; a program that is traced for any number of images has
-        one tile.
+    def tiling(self, images: int, graph: Graph, features: Tensor) -> Tiling:
+        """The tiling for one micro-batch; a program that is traced for any number of images
+        has one tile.
         """
         if torch.compiler.is_exporting():
-            return Plan(
+            return Tiling(
                 images, len(graph.text), 0, self.config.ist and self.config.input_layers == 1
             )
         shape = self.shape(len(graph.text), features.device, features.dtype)
-        return make_plan(shape, self.config, images, budget_bytes(self.config, features.device))
+        return choose_tiling(shape, self.config, images, budget_bytes(self.config, features.device))
 
     def shape(self, categories: int, device: torch.device, dtype: torch.dtype) -> Shape:
-        """The head's sizes for the planner; float16 computes in float32."""
+        """The head's sizes; float16 computes in float32."""
         width = self._graph.text.shape[1]
         itemsize = 2 if dtype == torch.bfloat16 else max(4, dtype.itemsize)
         return Shape(categories, self.patch_count, width, itemsize, chunk_limit(width, device))
 
-    def training_plan(
+    def training_summary(
         self, images: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[str, dict[str, float]]:
-        """As `Student.training_plan`: the tiles, their bytes and FLOPs."""
+        """As `Student.training_summary`: the tiles, their bytes and FLOPs."""
         shape = self.shape(self.seen_count, device, dtype)
-        plan = make_plan(shape, self.config, images, budget_bytes(self.config, device))
-        return plan.describe(shape, self.config), plan.numbers(shape, self.config)
+        tiling = choose_tiling(shape, self.config, images, budget_bytes(self.config, device))
+        return tiling.describe(shape, self.config), tiling.numbers(shape, self.config)
 
 
 def no_teacher() -> UserError:

@@ -54,7 +54,7 @@ class Student(Protocol):
         raise NotImplementedError
 
     @abstractmethod
-    def training_plan(
+    def training_summary(
         self, images: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[str, dict[str, float]]:
         """How the head will compute micro-batches of `images`: as a line, and as numbers for the

@@ -4,7 +4,7 @@ in its memory.
 Text enters the model three times: in the cosine of the score (eq. 10), in FFN_in (eq. 6), and in
 ISR's choice of patches. The first two are differentiated, exactly; a choice has no gradient.
 Training never needs this (text is frozen there), so it stays beside the head: tiles find it for
-prompt tuning (c2srt/tune.py). On top of the tile planned come [C, D] of the sum and a chunk's.
+prompt tuning (c2srt/tune.py). On top of the tiling's bytes come [C, D] of the sum and a chunk's.
 
 Shapes: B images, P patches, C categories, D width, b images of a tile, m nodes of a chunk.
 """
@@ -16,9 +16,9 @@ from c2srt.model.chunks import Chunk
 from c2srt.model.config import LossConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
-from c2srt.model.plan import Plan
 from c2srt.model.tile import Tile, empty_sums
 from c2srt.model.tiled import MicroBatch, TiledHead, ranking_of
+from c2srt.model.tiling import Tiling
 
 SCORED = "text as scored"
 
@@ -52,12 +52,12 @@ def text_gradient(
     weights: Tensor,
     graph: Graph,
     loss: LossConfig,
-    plan: Plan,
+    tiling: Tiling,
 ) -> tuple[Tensor, Tensor]:
     """Mean of weights × ranking loss, as `Head.forward`, and its gradient [C, D] for `graph.text`,
     whose rows are taken to be of unit length (the gradient includes their radial part).
     """
-    tiled = TiledHead(head.shared(patches.dtype, plan), graph, plan, TextTile)
+    tiled = TiledHead(head.shared(patches.dtype, tiling), graph, tiling, TextTile)
     batch, tensors = MicroBatch(patches, global_, labels, weights), tiled.shared.tensors
     total, sums = tiled.zero(batch), empty_sums(tensors, len(graph.text))
     sums[SCORED] = torch.zeros_like(graph.text, dtype=total.dtype)

@@ -19,9 +19,9 @@ from c2srt.model.graph import Graph
 from c2srt.model.isr import compute_dtype, softmax_dtype
 from c2srt.model.ist import with_self_loops
 from c2srt.model.loss import ranking_loss
-from c2srt.model.plan import Plan
 from c2srt.model.subgraph import dense, k_hop, subgraph_tiles
 from c2srt.model.tile import Nodes, Shared, Tile, empty_sums, finish_sums
+from c2srt.model.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class MicroBatch:
 
 
 class TiledHead:
-    """The head over the categories of a graph, cut into tiles of class `tile` as a plan says. Its
+    """The head over the categories of a graph, cut into tiles of class `tile` as a tiling says. Its
     methods are called without autograd.
     """
 
-    def __init__(self, shared: Shared, graph: Graph, plan: Plan, tile: type[Tile] = Tile) -> None:
-        self.shared, self.graph, self.plan, self.kind = shared, graph, plan, tile
+    def __init__(
+        self, shared: Shared, graph: Graph, tiling: Tiling, tile: type[Tile] = Tile
+    ) -> None:
+        self.shared, self.graph, self.tiling, self.kind = shared, graph, tiling, tile
         self.table = with_self_loops(graph.table, shared.config.self_loops)
 
     def gradients(self, batch: MicroBatch, loss: LossConfig) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -100,7 +102,7 @@ class TiledHead:
         everyone, config = list(range(len(labels))), self.shared.config
         if loss.unverified == Unverified.IGNORE:
             mask = k_hop(labels, self.table, config.layers if config.ist else 0)
-            for found in subgraph_tiles(mask, self.table, self.plan.images * len(self.table)):
+            for found in subgraph_tiles(mask, self.table, self.tiling.images * len(self.table)):
                 yield found.images, Nodes.some(self.graph.text, self.rows, found)
             everyone = dense(mask)
         yield from self.whole_tiles(torch.tensor(everyone, dtype=torch.long, device=labels.device))
@@ -109,7 +111,7 @@ class TiledHead:
         """Tiles with every category; those of one size share what follows from the table."""
         nodes, many = None, images.shape[0]  # not len(): a traced program would keep this number
         whole = torch.compiler.is_exporting()
-        for some in (images,) if whole else images.split(self.plan.images) if many else ():
+        for some in (images,) if whole else images.split(self.tiling.images) if many else ():
             if nodes is None or nodes.images != some.shape[0]:
                 nodes = Nodes.all(self.graph.text, self.rows, self.table, some.shape[0])
             yield some, nodes

@@ -30,7 +30,7 @@ from c2srt.model.config import ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
 from c2srt.model.network import C2SRT
-from c2srt.model.plan import budget_bytes, make_plan
+from c2srt.model.tiling import budget_bytes, choose_tiling
 from c2srt.plan.sizes import Sizes
 from c2srt.samples import Sample
 from c2srt.train.config import ONLINE, Config
@@ -324,7 +324,9 @@ def head_call(
     global_ = torch.randn(count, width, device=device, dtype=dtype, requires_grad=True)
     labels = torch.zeros(count, seen, dtype=torch.int8, device=device)
     labels[:, :POSITIVE] = 1
-    tiles = make_plan(student.shape(seen, device, dtype), model, count, budget_bytes(model, device))
+    tiles = choose_tiling(
+        student.shape(seen, device, dtype), model, count, budget_bytes(model, device)
+    )
 
     def call() -> None:
         head.zero_grad(set_to_none=True)

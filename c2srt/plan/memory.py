@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from c2srt.errors import UserError
-from c2srt.model.plan import CPU_DEFAULT_MIB, GPU_SHARE, MIB, Plan, Shape, chunk_limit, make_plan
+from c2srt.model.tiling import (
+    CPU_DEFAULT_MIB,
+    GPU_SHARE,
+    MIB,
+    Shape,
+    Tiling,
+    choose_tiling,
+    chunk_limit,
+)
 from c2srt.plan.hardware import CPU, Cluster
 from c2srt.plan.outline import Outline
 from c2srt.train.config import ONLINE, Config
@@ -32,7 +40,7 @@ class Memory:
     host: dict[str, float]
     limit: float
     host_limit: float
-    tiles: Plan | None
+    tiles: Tiling | None
     problem: str = ""
 
     @property
@@ -80,7 +88,7 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
     shape = head_shape(config, outline, cluster, seen)
     budget = tile_budget(config, cluster, free)
     try:
-        tiles, problem = make_plan(shape, config.model, images, max(0, budget)), ""
+        tiles, problem = choose_tiling(shape, config.model, images, max(0, budget)), ""
     except UserError as error:
         tiles, problem = None, str(error)
     # tiles and the ViT's working rows are never alive together
@@ -141,7 +149,7 @@ def head_shape(config: Config, outline: Outline, cluster: Cluster, seen: int) ->
 
 
 def tile_budget(config: Config, cluster: Cluster, free: float) -> int:
-    """As `c2srt.model.plan.budget_bytes`, from what is expected to be free."""
+    """As `c2srt.model.tiling.budget_bytes`, from what is expected to be free."""
     if config.model.tile_mib is not None:
         return config.model.tile_mib * MIB
     return (

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from c2srt.model.config import ModelConfig
-from c2srt.model.plan import Plan, Shape, flops_per_image
+from c2srt.model.tiling import Shape, Tiling, flops_per_image
 from c2srt.plan.hardware import CPU, Cluster, worker_threads
 from c2srt.plan.memory import Memory, local_workers, workers_per_gpu
 from c2srt.plan.outline import Outline
@@ -94,7 +94,7 @@ class Speed:
         return self.images / self.step
 
 
-def work_of(config: Config, outline: Outline, shape: Shape, tiles: Plan | None) -> Work:
+def work_of(config: Config, outline: Outline, shape: Shape, tiles: Tiling | None) -> Work:
     """Counts of one image; a loss over verified categories only (`unverified=ignore`) is counted as
     over all of them.
     """

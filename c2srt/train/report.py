@@ -51,7 +51,9 @@ def announce(
         f" {partition.accumulation} accumulated{padding}"
     )
     log.info(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
-    line, numbers = model.training_plan(config.micro_batch, world.device, DTYPES[config.precision])
+    line, numbers = model.training_summary(
+        config.micro_batch, world.device, DTYPES[config.precision]
+    )
     log.info(line)
     if tracker:
         tracker.metrics(numbers, start)

@@ -23,7 +23,7 @@ from c2srt.model.graph import Graph
 from c2srt.model.kinds import Settings
 from c2srt.model.loss import distillation_loss
 from c2srt.model.network import Network, no_teacher
-from c2srt.model.plan import MIB, budget_bytes
+from c2srt.model.tiling import MIB, budget_bytes
 
 Terms = dict[str, tuple[float, Tensor]]
 
@@ -119,10 +119,10 @@ class Baseline(Network):
         """`model.tile_mib` or its default: what the scores may hold at a time, in bytes."""
         return budget_bytes(self.config, device)
 
-    def training_plan(
+    def training_summary(
         self, images: int, device: torch.device, dtype: torch.dtype
     ) -> tuple[str, dict[str, float]]:
-        """As `Student.training_plan`."""
+        """As `Student.training_summary`."""
         parameters, mib = (
             sum(getattr(p, "ds_numel", p.numel()) for p in self.head.parameters()),
             self.budget(device) / MIB,

@@ -37,7 +37,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tiling:
     """Tiles of `images` × `categories` (chunks of fewer categories are taken one image at a time);
     `fold`: the first layer's projections go through the pool. `bytes` is the estimated peak,
     forward and backward.
@@ -159,7 +159,7 @@ def chunk_limit(width: int, device: torch.device) -> int | None:
     return max(SMALLEST_CHUNK, CPU_CHUNK // width) if device.type == "cpu" else None
 
 
-def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Plan:
+def choose_tiling(shape: Shape, config: HeadConfig, images: int, budget: int) -> Tiling:
     """The fastest tiling within `budget` bytes: folded if that fits, as many whole images as fit,
     else a chunk of one image.
 
@@ -178,7 +178,7 @@ def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Pla
             whole = -(
                 -images // -(-images // whole)
             )  # tiles of one size, not many full ones and a rest
-            return Plan(
+            return Tiling(
                 whole,
                 shape.categories,
                 budget - free + whole * (image + shape.categories * node),
@@ -186,7 +186,7 @@ def make_plan(shape: Shape, config: HeadConfig, images: int, budget: int) -> Pla
             )
         chunk = min((free - image) // node, shape.chunk or shape.categories, shape.categories)
         if chunk >= min(SMALLEST_CHUNK, shape.categories):
-            return Plan(1, chunk, budget - free + image + chunk * node, fold)
+            return Tiling(1, chunk, budget - free + image + chunk * node, fold)
     least = (
         bytes_of_batch(shape, config, False)
         + bytes_per_image(shape, config, False)
