@@ -5,6 +5,8 @@
 
 from typing import TYPE_CHECKING
 
+from c2srt.version import VERSION
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from c2srt.relations.config import WordsConfig
 
 __all__ = ["__version__", "load"]
-__version__: str
+__version__ = VERSION
 
 
 def load(
@@ -38,12 +40,3 @@ def load(
     # who predict pay
 
     return load(path, words, device, dtype, clip, templates)
-
-
-def __getattr__(name: str) -> str:
-    """`__version__`, looked up when it is asked for: reading what is installed takes time."""
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
-
-    return version(__name__)

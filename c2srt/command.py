@@ -12,7 +12,7 @@ from functools import partial
 from itertools import takewhile
 from typing import TypeAlias
 
-from c2srt import hints, progress
+from c2srt import extras, hints, progress
 from c2srt.console import QUIET, show_log
 from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, heard
@@ -26,6 +26,7 @@ from c2srt.surroundings import (
     show_everything,
 )
 from c2srt.verb import Verb
+from c2srt.version import VERSION
 
 log = logging.getLogger(__name__)
 Verbs: TypeAlias = Mapping[str, Verb]
@@ -68,12 +69,20 @@ def told(verbs: Verbs, arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview(verbs))
         return 0 if arguments else BAD_INPUT
+    if arguments == ["--version"]:
+        print(f"c2srt {VERSION}")
+        return 0
     saves = arguments[0] in verbs and verbs[arguments[0]].saves
     try:
         with heard(arguments[0], saves):
             return run_verb(verbs, arguments[0], arguments[1:])
     except UserError as error:
         complain(arguments, str(error))
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if not (sentence := extras.missing(error)):
+            raise
+        complain(arguments, sentence)
         return BAD_INPUT
     except KeyboardInterrupt as error:
         return ended_by(arguments[0], saves, error)

@@ -230,6 +230,18 @@ def export(config: Any) -> None:
     run(config)
 
 
+def doctor_keys() -> type:
+    from c2srt.doctor import Config
+
+    return Config
+
+
+def doctor(config: Any) -> int:
+    from c2srt.doctor import run
+
+    return run(config)
+
+
 TRAIN = Verb("train", "train the student with DeepSpeed under Ray", train_keys, train, saves=True)
 VERBS = {
     verb.name: verb
@@ -332,6 +344,12 @@ VERBS = {
             "one plain safetensors + config from a training checkpoint",
             export_keys,
             export,
+        ),
+        Verb(
+            "doctor",
+            "what stands on this machine: versions, GPU, disk, network, and what is missing",
+            doctor_keys,
+            doctor,
         ),
     )
 }

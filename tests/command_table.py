@@ -231,7 +231,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     # installing and tests
     (
         "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q "
-        "--system-certs -c constraints.txt -e . && .venv/bin/c2srt demo"
+        "--system-certs -c constraints.txt -e '.[train,figures]' && .venv/bin/c2srt demo"
     ): (
         SHELL,
         "downloads; .ci/run does it on a clean checkout",
@@ -246,13 +246,21 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     ),
     (
         "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q "
-        "--system-certs -c constraints.txt -e ."
+        "--system-certs -c constraints.txt -e '.[train,figures]'"
     ): (
         SHELL,
         "downloads; .ci/run does it on a clean checkout",
     ),
     "git clone <this repository> c2srt && cd c2srt": (SHELL, FORM),
-    "uv run c2srt demo": (SHELL, "downloads the newest of everything"),
+    "uv run --extra train --extra figures c2srt demo": (
+        SHELL,
+        "downloads the newest of everything",
+    ),
+    "pip install .": (SHELL, "downloads; tests/test_install.py does the like"),
+    "pip install '.[train,figures]'": (SHELL, "downloads; .ci/run does it on a clean checkout"),
+    "c2srt doctor": (RUN, ""),
+    "c2srt doctor json=true": (RUN, ""),
+    "c2srt doctor work=/data": (RUN, ""),
     "pytest -m slow": (SHELL, "the tests themselves"),
     "pytest -m long": (SHELL, "the tests themselves"),
     "pytest -m long tests/test_damage.py": (SHELL, "the tests themselves"),

@@ -32,7 +32,7 @@ def test_ci_installs_and_tests_as_the_readme_says():
 def test_the_demo_is_installed_like_the_tests():
     demo, tests = readme()
     install, command = demo.rsplit(" && ", 1)
-    assert install == tests.rsplit(" && ", 1)[0].replace("-e '.[test]'", "-e .")
+    assert install == tests.rsplit(" && ", 1)[0].replace("[test]", "[train,figures]")
     assert command == ".venv/bin/c2srt demo"
 
 

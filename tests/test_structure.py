@@ -91,7 +91,7 @@ ROOMS = re.findall(
     r"\S+",
     """
 configs
-c2srt.shown c2srt.progress c2srt.console
+c2srt.version c2srt.extras c2srt.shown c2srt.progress c2srt.console
 c2srt.bounds c2srt.hints c2srt.errors c2srt.choices c2srt.keys c2srt.overrides c2srt.lazily
 c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.early_signals
 c2srt.opened c2srt.opened_tables c2srt.surroundings c2srt.files c2srt.lock c2srt.artefact
@@ -106,7 +106,7 @@ c2srt.relations c2srt.export c2srt.predict c2srt
 c2srt.serving_limits c2srt.serving
 c2srt.evaluation c2srt.figures c2srt.tracking
 c2srt.train c2srt.tune_config c2srt.tune
-c2srt.pages c2srt.plan c2srt.bench c2srt.check
+c2srt.pages c2srt.plan c2srt.bench c2srt.check c2srt.doctor
 c2srt.tables c2srt.demo
 sharding
 cluster
@@ -275,6 +275,7 @@ PRINTERS = {
     "c2srt/bench/run.py": "the benchmark's table",
     "c2srt/check/run.py": "the verdict on the card",
     "c2srt/check/compiled.py": "the table of the kernels",
+    "c2srt/doctor.py": "what it finds",
     "c2srt/relations/report.py": "the comparison of the graphs",
     "c2srt/tables/run.py": "the tables",
     "c2srt/demo/report.py": "the demo's tables",
@@ -486,6 +487,10 @@ def test_constraints_pin_every_dependency_without_addresses():
     pinned = {re.split("==", line)[0].lower().replace("_", "-") for line in lines if "==" in line}
     assert not any("://" in line or " @ " in line for line in lines)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in project["dependencies"] + project["optional-dependencies"]["test"]:
+    extras = project["optional-dependencies"]
+    wanted = [one for extra in ("train", "mine", "figures", "test") for one in extras[extra]]
+    for requirement in project["dependencies"] + wanted:
+        if requirement.startswith("c2srt["):
+            continue
         name = re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower().replace("_", "-")
         assert name in pinned, requirement
