@@ -17,6 +17,7 @@ from c2srt.console import QUIET, show_log
 from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, heard
 from c2srt.jobs import Jobs
+from c2srt.lazily import uncollected
 from c2srt.surroundings import (
     check_surroundings,
     flush_stdout,
@@ -129,7 +130,8 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
         print(help_of(verb))
         return 0
     # Hydra and numpy take most of a second, which `c2srt --help` need not pay.
-    from c2srt import compose, road
+    with uncollected():
+        from c2srt import compose, road
 
     overrides, print_only = split_flags(arguments)
     composed = compose.compose_verb(verb, overrides)

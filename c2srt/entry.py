@@ -4,6 +4,7 @@ It lies here because `cluster` is a name that others give to their packages, too
 named before it is taken for ours.
 """
 
+import gc
 import sys
 
 from c2srt.early_signals import listen
@@ -23,7 +24,9 @@ def main() -> int:
         return BAD_INPUT
     from cluster import cli
 
-    return cli.main()
+    status = cli.main()
+    gc.freeze()  # as the process ends, nobody looks for garbage in all that was loaded
+    return status
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ its autotuner: seconds in every process. Only what imports such a library uses t
 (c2srt/backbone/library.py) and DeepSpeed (c2srt/train/engine.py).
 """
 
+import gc
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,20 @@ def lazily(modules: Mapping[str, Sequence[str]]) -> Iterator[None]:
         for name, module in lazy.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What loads meanwhile stays: to look through it for garbage again and again takes a sixth of
+    the time that large libraries need.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def without_compiler(method: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from c2srt import command
 from c2srt.jobs import Jobs
+from c2srt.lazily import uncollected
 from c2srt.verb import Verb
 
 
@@ -189,7 +190,8 @@ def predict_keys() -> type:
 
 
 def predict(config: Any) -> int | None:
-    from c2srt.predict.run import run
+    with uncollected():
+        from c2srt.predict.run import run
 
     return run(config)
 

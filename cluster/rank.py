@@ -11,6 +11,7 @@ from pathlib import Path
 
 from c2srt.console import show_log
 from c2srt.files import raise_if_storage
+from c2srt.lazily import uncollected
 from cluster.lock import hold_as_rank
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ def train_worker(told: dict) -> None:
     ):  # DeepSpeed takes its device from LOCAL_RANK, whatever Ray made visible to this worker
         os.environ["LOCAL_RANK"] = str(device.index or 0)
         torch.cuda.set_device(device)
-    from c2srt.train.config import from_settings
-    from c2srt.train.loop import train
-    from c2srt.train.world import World, limit_waits
+    with uncollected():
+        from c2srt.train.config import from_settings
+        from c2srt.train.loop import train
+        from c2srt.train.world import World, limit_waits
 
     show_log()  # train.log is whole, whatever the command shows
     config = from_settings(told["settings"])

@@ -1,5 +1,6 @@
 """What other libraries import without our need is loaded when it is used, and works then."""
 
+import gc
 import importlib
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from c2srt.backbone import library
-from c2srt.lazily import LazyModule, lazily, without_compiler
+from c2srt.lazily import LazyModule, lazily, uncollected, without_compiler
 
 
 @pytest.fixture
@@ -51,6 +52,20 @@ def test_afterwards_an_import_finds_the_module_itself(counted):
     with lazily({"counted": ()}):
         assert sys.modules["counted"] is real  # loaded before: it stays
     assert sys.modules["counted"] is real
+
+
+def test_garbage_is_collected_afterwards_if_it_was_before():
+    with pytest.raises(ImportError), uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def in_python(code: str) -> None:

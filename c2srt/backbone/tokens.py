@@ -6,7 +6,7 @@ Shapes: n texts, L tokens.
 
 import hashlib
 import json
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,8 +45,10 @@ class OwnTokenizer:
     size: int = OWN
     hash: str | None = None
 
-    def __init__(self) -> None:
-        self.encode = library.own_tokenizer()
+    @cached_property
+    def encode(self) -> Any:
+        """Building it takes a quarter of a second, which who asks for no text need not pay."""
+        return library.own_tokenizer()
 
     def __call__(self, texts: list[str], length: int) -> Tensor:
         return self.encode(texts, context_length=length)
@@ -84,7 +86,7 @@ class HubTokenizer:
 
 @cache
 def own_tokenizer() -> OwnTokenizer:
-    """Building it takes a quarter of a second, so once a process."""
+    """One for the whole process."""
     return OwnTokenizer()
 
 

@@ -5,6 +5,7 @@ torch and open_clip, which take seconds themselves, are imported once the shards
 
 from c2srt.export.files import is_only_export
 from c2srt.files import check_replaceable
+from c2srt.lazily import uncollected
 from c2srt.train.config import Config
 from c2srt.train.data import load_data
 
@@ -17,9 +18,10 @@ def check_before_start(config: Config) -> int:
     run. Raises UserError.
     """
     load_data(config)
-    from c2srt.train import checkpoints
-    from c2srt.train.inputs import load_inputs
-    from c2srt.train.sources import check_sources, steps_per_epoch
+    with uncollected():
+        from c2srt.train import checkpoints
+        from c2srt.train.inputs import load_inputs
+        from c2srt.train.sources import check_sources, steps_per_epoch
 
     inputs = load_inputs(config)
     check_sources(config, inputs)

@@ -24,6 +24,7 @@ from c2srt import progress
 from c2srt.files import remove_leftovers
 from c2srt.hints import Command
 from c2srt.interrupts import INTERRUPTED, SAVED, patiently
+from c2srt.lazily import uncollected
 from c2srt.lock import LOCK, only_command
 from c2srt.opened import read_json
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
@@ -98,8 +99,9 @@ def fit(config: Config, told: list[int]) -> int:
     """Runs the workers under Ray; returns the step of the newest checkpoint. Signals are added to
     `told`. Raises UserError when the workers cannot run.
     """
-    from cluster.attempts import run_attempts, say
-    from cluster.session import join
+    with uncollected():
+        from cluster.attempts import run_attempts, say
+        from cluster.session import join
 
     with only_command(config.folder / LOCK) as lock:
         clear(config.folder)
