@@ -6,7 +6,8 @@ This is the only file that imports hydra or omegaconf, and only what runs a verb
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
+from importlib.resources import files
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
@@ -17,16 +18,20 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from c2srt import datasets, hints
+from c2srt.data_keys import OF_LAYOUT, DataKeys
 from c2srt.errors import UserError
-from c2srt.keys import defaults
+from c2srt.keys import defaults, plain
+from c2srt.model.kinds import KINDS
+from c2srt.old_names import as_today, grouped
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
 from c2srt.shared_keys import NAMES as SHARED, SharedKeys
 from c2srt.shown import shown
 from c2srt.verb import Verb
 
-NETWORKS = dict.fromkeys(("train", "plan"), ("hydra.searchpath=[pkg://configs.networks]",))
-"""Verbs in which model=… chooses one of configs/networks/model; elsewhere a key may be called so
-(relations-mine has one).
+NETWORKS = files("configs").joinpath("networks")
+OF_NETWORKS = ("train", "plan")
+"""Verbs in which model=… chooses one of them; elsewhere a key may be called so (relations-mine has
+one).
 """
 
 
@@ -36,6 +41,7 @@ def compose_verb(verb: Verb, overrides: list[str]) -> DictConfig:
 
     Text is what was typed (c2srt/overrides.py).
     """
+    overrides = as_today(verb.name, overrides)
     with begun(verb):
         try:
             known = leaves(defaults_of(verb, overrides))
@@ -49,6 +55,9 @@ def compose_verb(verb: Verb, overrides: list[str]) -> DictConfig:
             raise UserError(readable(error, verb)) from error
     return composed
 
+
+# `${given:${a},b}` in a default: what `a` holds, or b where that is null
+OmegaConf.register_new_resolver("given", lambda value, other: other if value is None else value)
 
 IN_A_FILE = ("prompts", "schedule", "sizes")
 """Groups whose choices are sections of a data set's file; each has the keys that it is called by,
@@ -69,10 +78,26 @@ def offer_data_sets() -> None:
         for group in IN_A_FILE:
             if group in sections:
                 package = "_global_" if group == "schedule" else None
-                store.store(name, sections[group], group, package)
+                keys = sections[group]
+                store.store(name, grouped(keys) if group == "schedule" else keys, group, package)
         no_keys = (*IN_A_FILE, datasets.KNOWN)
         keys = {key: value for key, value in content.items() if key not in no_keys}
+        layout = OF_LAYOUT.get(keys["data"].get("layout", DataKeys.layout), DataKeys)
+        keys["data"] = defaults(layout, beside=DataKeys) | keys["data"]
         store.store(name, keys, "data", "_global_")
+
+
+def offer_networks(verb: Verb) -> None:
+    """Makes the choices of `model` of configs/networks and the settings that a baseline has of its
+    own.
+    """
+    store = ConfigStore.instance()
+    store.repo.pop("model", None)
+    for kind, known in KINDS.items() if verb.name in OF_NETWORKS else ():
+        content = contents_of(NETWORKS.joinpath(f"{kind}.yaml").read_text(encoding="utf-8"))
+        own = {name: plain(value) for name, value in asdict(known.settings()).items()}
+        chosen = {"model": {"kind": kind, "baseline": own}}
+        store.store(kind, {**content, **chosen}, "model", "_global_")
 
 
 def contents_of(text: str) -> dict[str, Any]:
@@ -86,6 +111,7 @@ def begun(verb: Verb) -> Iterator[None]:
     """
     GlobalHydra.instance().clear()
     offer_data_sets()
+    offer_networks(verb)
     store, below = ConfigStore.instance(), verb.built_on
     store.store("base", defaults(SharedKeys))
     if below:
@@ -97,7 +123,7 @@ def begun(verb: Verb) -> Iterator[None]:
 
 def composed_with(verb: Verb, overrides: Sequence[str] = ()) -> DictConfig:
     """What Hydra composes once it has `begun`; raises its exceptions and OmegaConf's."""
-    return compose(verb.name, [*NETWORKS.get(verb.name, ()), *overrides])
+    return compose(verb.name, list(overrides))
 
 
 def plain_defaults(verb: Verb) -> dict[str, Any]:
@@ -187,7 +213,7 @@ def to_config(cls: type, composed: DictConfig) -> object:
     Shared keys that the verb does not use are dropped; any other extra key is an error.
     """
     names = {field.name for field in fields(cls)}
-    if unknown := set(composed) - names - {*SHARED, "data", "topk"}:
+    if unknown := set(composed) - names - {*SHARED, "topk"}:
         raise UserError(f"unknown key {sorted(unknown)[0]!r}: {cls.__module__} has no such field")
     try:
         values = {name: composed[name] for name in names if name in composed}

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from c2srt.console import show_log, shown_from
+from c2srt.old_names import as_today
 
 CARRIED = (
     "data",
@@ -43,7 +44,7 @@ RUNNING: list[tuple[str, tuple[str, ...]]] = []
 @contextmanager
 def running(verb: str, overrides: list[str] | tuple[str, ...] = ()) -> Iterator[None]:
     """Meanwhile `verb` runs with these overrides."""
-    RUNNING.append((verb, tuple(overrides)))
+    RUNNING.append((verb, tuple(as_today(verb, overrides))))
     try:
         yield
     finally:

@@ -5,11 +5,13 @@ prints them (c2srt/manual.py), and what a checkpoint or an export must agree wit
 marks (`deciding`). The files in configs/ only choose groups and hold what a group sets otherwise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, field, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar, cast
+
+from c2srt.errors import UserError
 
 T = TypeVar("T")
 NEEDED = "???"
@@ -31,21 +33,19 @@ def key(
     unit: str = "",
     mark: Mark = Mark.DECIDES,
     follows: str | None = None,
-    group: str = "",
     composed: bool = True,
 ) -> Any:
     """A field. `default` may be a class, a list or a dictionary: every config gets its own.
 
     `follows` is the default on the command line, where that follows from other keys or is needed
     (`???`); `<default>` in it stands for `default`. `composed=False`: the value comes from a group
-    in configs/, or the field is no key at all. `group` is the heading that `--help` shows it under.
+    in configs/, or the field is no key at all.
     """
     metadata = {
         "about": about,
         "unit": unit,
         "mark": mark,
         "follows": follows,
-        "group": group,
         "composed": composed,
     }
     if isinstance(default, (list, dict)):
@@ -102,6 +102,36 @@ def deciding(config: Any) -> dict[str, Any]:
     """The keys of a config that decide the result, as plain values."""
     marked = {each.name for each in fields(config) if each.metadata["mark"] is Mark.DECIDES}
     return {name: value for name, value in asdict(config).items() if name in marked}
+
+
+def mark_of(cls: Any, name: str) -> Mark:
+    """The mark of a key, which may be one of a group (`a.b`)."""
+    first, _, below = name.partition(".")
+    found = next(each for each in fields(cls) if each.name == first)
+    return mark_of(found.default_factory, below) if below else found.metadata["mark"]
+
+
+def changed(config: T, values: Mapping[str, Any]) -> T:
+    """The config with other values, by their keys (`a.b.c`). Raises TypeError on an unknown one."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        group, dot, key = name.partition(".")
+        if dot:
+            groups.setdefault(group, {})[key] = value
+    for group, below in groups.items():
+        own[group] = changed(getattr(config, group), below)
+    return cast(T, replace(cast(Any, config), **own))
+
+
+def refuse_below(config: object, least: int, group: str, *names: str) -> None:
+    """Raises UserError if a number is below the least that it can be; `group`: what its key stands
+    under.
+    """
+    for name in names:
+        if getattr(config, name) < least:
+            key = f"{group}.{name}" if group else name
+            raise UserError(f"{key}={getattr(config, name)} must be at least {least}")
 
 
 def from_plain(cls: type[T], values: dict[str, Any]) -> T:

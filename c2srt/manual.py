@@ -34,16 +34,10 @@ def manual(verb: str, cls: type, values: dict[str, Any]) -> str:
 
 
 def keys_of(cls: type, values: dict[str, Any], indent: int = 0, without: Any = ()) -> list[str]:
-    """The keys of a dataclass, in the order of its fields, those of a group together."""
+    """The keys of a dataclass, in the order of its fields."""
     known = [each for each in fields(cls) if each.metadata["about"] and each.name not in without]
-    groups = list(dict.fromkeys(each.metadata["group"] for each in known))
-    lines: list[str] = []
-    for group in groups:
-        lines += [f"\n# {group}"] if group else []
-        for each in known:
-            if each.metadata["group"] == group:
-                lines += entry(each, get_type_hints(cls)[each.name], values, indent)
-    return lines
+    kinds = get_type_hints(cls)
+    return [line for each in known for line in entry(each, kinds[each.name], values, indent)]
 
 
 def entry(each: Field, kind: Any, values: dict[str, Any], indent: int) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from c2srt.backbone.config import ClipConfig
+from c2srt.data_keys import DataKeys, OpenImagesKeys
 from c2srt.keys import Mark, key, same_as
 from c2srt.view_config import ViewConfig
 
@@ -44,6 +45,11 @@ class SharedKeys:
         "random resized crops; one object, so that teacher and student see the same pixels",
     )
     clip: ClipConfig = key(ClipConfig, "the CLIP that everything starts from", mark=Mark.CONTENT)
+    data: OpenImagesKeys = key(
+        DataKeys,
+        "the data set (data=…: one of configs/datasets), and what its layout has",
+        mark=Mark.CONTENT,
+    )
 
 
 NAMES = tuple(each.name for each in fields(SharedKeys))

@@ -1,9 +1,9 @@
 """The attempts of one training under Ray Train: after a failure the next one goes on from the
 newest whole checkpoint.
 
-Failures count while no newer checkpoint is written: `max_failures` in a row without progress, any
-number over the days of a run. Each is a line in `<out>/failures.jsonl`: time, cause, the step gone
-on from, the workers that there were.
+Failures count while no newer checkpoint is written: `faults.max_failures` in a row without
+progress, any number over the days of a run. Each is a line in `<out>/failures.jsonl`: time, cause,
+the step gone on from, the workers that there were.
 """
 
 import json
@@ -90,11 +90,11 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
         note(config, Failure(time.strftime("%Y-%m-%d %H:%M:%S"), cause, step, workers), in_a_row)
         if told_to_stop(config):
             return step
-        if in_a_row > config.max_failures:
+        if in_a_row > config.faults.max_failures:
             raise UserError(
                 f"the workers failed {in_a_row} times in a row without a newer checkpoint than step"
-                f" {step:,} (max_failures={config.max_failures}); the last cause: {cause}. Run the"
-                " same command to go on"
+                f" {step:,} (faults.max_failures={config.faults.max_failures}); the last cause:"
+                f" {cause}. Run the same command to go on"
             )
 
 
@@ -132,16 +132,18 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
     for name, value in RAY_TRAIN.items():
         os.environ.setdefault(name, value)
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(PLACE_S)
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.collective_timeout)
-    resources = {"CPU": config.cpus_per_worker} | (
-        {"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.faults.collective_timeout)
+    resources = {"CPU": config.resources.cpus_per_worker} | (
+        {"GPU": config.resources.gpus_per_worker} if config.resources.gpus_per_worker else {}
     )
     return Trainer(
         as_here(work),
         train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
-        torch_config=TorchConfig(timeout_s=cast(int, config.collective_timeout)),
+        torch_config=TorchConfig(timeout_s=cast(int, config.faults.collective_timeout)),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=workers,
+            use_gpu=config.resources.gpus_per_worker > 0,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name="run",
@@ -159,11 +161,11 @@ def wait_for_room(config: Config) -> int:
 
     Raises UserError if there is room for less.
     """
-    least = config.min_workers or config.workers
+    least, share = config.faults.min_workers or config.workers, config.resources
     begun = told = time.monotonic()
     whole = living_nodes() >= int(os.environ.get("C2SRT_NODES") or 2**31)
-    seconds = config.start_timeout if (shared := given_address()) and not whole else 0
-    while (room := room_for(config.cpus_per_worker, config.gpus_per_worker)) < config.workers:
+    seconds = config.faults.start_timeout if (shared := given_address()) and not whole else 0
+    while (room := room_for(share.cpus_per_worker, share.gpus_per_worker)) < config.workers:
         waited = time.monotonic() - begun
         if told_to_stop(config):
             return 0
@@ -185,9 +187,9 @@ def wait_for_room(config: Config) -> int:
     if room < least:
         raise UserError(
             f"the nodes of the Ray cluster have room for {room} workers of"
-            f" {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs, and {least} are"
-            f" needed (waited {seconds:g} s): lower workers=… or min_workers=…, or add nodes, and"
-            " run the same command"
+            f" {share.cpus_per_worker:g} CPUs and {share.gpus_per_worker:g} GPUs, and {least} are"
+            f" needed (waited {seconds:g} s): lower workers=… or faults.min_workers=…, or add"
+            " nodes, and run the same command"
         )
     return min(room, config.workers)
 
@@ -216,7 +218,7 @@ def is_root(error: Exception) -> bool:
 def reason(error: Exception) -> str:
     """What happened to one rank."""
     if silent(error):
-        return "it did not answer within collective_timeout: stopped, or cut off"
+        return "it did not answer within faults.collective_timeout: stopped, or cut off"
     if isinstance(error, LoaderFailed):
         return shortened(str(error).removesuffix(AGAIN))
     actor = dead_actor(error)

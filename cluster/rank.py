@@ -45,7 +45,7 @@ def train_worker(told: dict) -> None:
 
     show_log()  # train.log is whole, whatever the command shows
     config = from_settings(told["settings"])
-    limit_waits(config.collective_timeout)
+    limit_waits(config.faults.collective_timeout)
     tags = {"ray_job_id": ray.get_runtime_context().get_job_id(), **told["tags"]}
     world = World(
         context.get_world_rank(),

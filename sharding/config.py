@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from c2srt.data_keys import OpenImagesKeys
 from c2srt.download_config import DownloadConfig
 from c2srt.errors import UserError
 from c2srt.keys import Mark, deciding, key
@@ -14,74 +15,8 @@ SOURCES = ("auto", "folders", "packs", "urls")
 
 
 @dataclass
-class DataConfig:
-    """The raw data set below `root`. What follows `splits` is for Open Images V4 only; other verbs
-    read `neighbours` and `groups`, and the defaults of the verb follow `resize` and
-    `images_per_shard`.
-    """
-
-    name: str = key("miniature", "of the data set", composed=False)
-    root: str = key(
-        "",
-        (
-            "folder with 2018_04/ (the CSVs) and the images; NUS-WIDE: with "
-            "ImageList/, Groundtruth/, Flickr/ …"
-        ),
-        composed=False,
-    )
-    layout: str = key(
-        "openimages", "which files lie below root: one of sharding/layouts.py", composed=False
-    )
-    neighbours: int | None = key(
-        None,
-        "related seen categories of each: kept by `c2srt relations`, heard in training; null:"
-        " the verbs' own",
-        composed=False,
-    )
-    groups: str | None = key(
-        None, "CSV of groups of unseen categories (`c2srt tables`)", composed=False
-    )
-    resize: Any = key(None, "short side of packed images; null: the verb's own", composed=False)
-    images_per_shard: int | None = key(None, "null: the verb's own", composed=False)
-    splits: list[str] = key(
-        ["train", "validation", "test"],
-        "those that it has; what follows is for Open Images V4's layout only",
-        composed=False,
-    )
-    images: str = key(
-        "auto",
-        (
-            "folders: images/<split>/<id>.jpg | packs: CVDF's train_0.tar.gz … "
-            "| urls: OriginalURL of the CSVs | auto: the first of these three "
-            "that is there"
-        ),
-        composed=False,
-    )
-    vocabulary: str = key(
-        "auto",
-        (
-            "auto: the lists of LESA that ship with the project | derive: seen and unseen "
-            "categories by the paper's rule, from the CSVs | files: your own lists, "
-            "classes-seen.txt and classes-unseen.txt beside the CSVs, a MID a line"
-        ),
-        composed=False,
-    )
-    seen_min_images: int = key(
-        100, "derive: a seen category has more training images than this", composed=False
-    )
-    unseen_count: int = key(
-        400,
-        "derive: number of most frequent test categories absent from training",
-        composed=False,
-    )
-    machine_threshold: float | None = key(
-        None,
-        (
-            "also take machine labels of at least this confidence as positive; "
-            "empty: verified by people only"
-        ),
-        composed=False,
-    )
+class DataConfig(OpenImagesKeys):
+    """The raw data set below `root`, which the reader of its layout is found by."""
 
     def __post_init__(self) -> None:
         if self.layout not in MODULES:
@@ -119,7 +54,7 @@ class Config:
     images_per_shard: int = key(
         10000,
         "shard k holds inputs [k·N, (k+1)·N) of the split's sorted ids, minus failures",
-        follows="${oc.select:data.images_per_shard,<default>}",
+        follows="${given:${data.images_per_shard},<default>}",
     )
     resize: Any = key(
         256,
@@ -128,7 +63,7 @@ class Config:
             "upright sRGB JPEGs pass through"
         ),
         unit="pixels",
-        follows="${oc.select:data.resize,<default>}",
+        follows="${given:${data.resize},<default>}",
     )
     quality: int = key(90, "JPEG quality of what is encoded (4:2:0)")
     unlabelled: str = key(

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Trains on Open Images, a worker a GPU; given back to the queue near its time limit, it goes on where it was.
 #   slurm/submit.sh --nodes=2 slurm/openimages.sh
-#   slurm/submit.sh --nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short      keys of `c2srt train`
+#   slurm/submit.sh --nodes=2 slurm/openimages.sh schedule.epochs=4 out=runs/openimages/short      keys of `c2srt train`
 #   slurm/submit.sh --array=0-4 slurm/openimages.sh      five seeds
 #   slurm/submit.sh --array=1-6 slurm/openimages.sh --rows slurm/ablations.txt      a row of the file each
-#   slurm/submit.sh slurm/openimages.sh data=miniature work=runs/miniature precision=fp32      another data set
+#   slurm/submit.sh slurm/openimages.sh data=miniature work=runs/miniature engine.precision=fp32      another data set
 #SBATCH --job-name=c2srt-train
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -13,4 +13,4 @@
 #SBATCH --signal=B:USR1@300
 #SBATCH --output=slurm/logs/%x-%j.log
 source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
-exec python -m cluster.launch train data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" precision=bf16 loader_workers=4 -- "$@"
+exec python -m cluster.launch train data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" engine.precision=bf16 loader.workers=4 -- "$@"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Submits the whole road, each job waiting for those before it; run it on the login node.
 #   slurm/pipeline.sh
-#   slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- precision=fp32 epochs=1
+#   slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- engine.precision=fp32 schedule.epochs=1
 # Keys before `--` are those that mean the same in every verb (data, work, graph, seed, …); keys behind it are for the training.
 # Sizes: SHARD, TEACHER, TRAIN and EVALUATE hold options of sbatch: TRAIN="--nodes=4" slurm/pipeline.sh
 set -euo pipefail

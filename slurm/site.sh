@@ -8,7 +8,7 @@
 # export SBATCH_TIMELIMIT=24:00:00
 # The jobs with GPUs (teacher, train, evaluate, tables):
 # export SBATCH_GPUS_PER_NODE=4
-# export SBATCH_CPUS_PER_GPU=12          # at least 1 a GPU; a training with loader_workers=4 keeps 5 busy
+# export SBATCH_CPUS_PER_GPU=12          # at least 1 a GPU; a training with loader.workers=4 keeps 5 busy
 # export SBATCH_MEM_PER_GPU=64G          # where memory is rationed: 3 GB a worker, the model's share of it (`c2srt plan`), the loaders
 # The jobs without (shard, text, relations), for which slurm/submit.sh takes the three above away:
 # export C2SRT_CPU_OPTIONS="--cpus-per-task=32 --mem-per-cpu=2G"

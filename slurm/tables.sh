@@ -12,4 +12,4 @@
 #SBATCH --output=slurm/logs/%x-%j.log
 source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
 exec python -m cluster.launch tables data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" \
-    'commands.train=["precision=bf16","loader_workers=4"]' -- "$@"
+    'commands.train=["engine.precision=bf16","loader.workers=4"]' -- "$@"

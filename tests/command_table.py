@@ -34,8 +34,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt relations report data=openimages 'draw=[Vehicle]'": (RUN, ""),
     "c2srt teacher data=openimages data.root=/data/openimages workers=8": (RUN, ""),
     "c2srt teacher": (RUN, ""),
-    "c2srt plan workers=8 precision=bf16 loader_workers=4 cluster=h200": (RUN, ""),
-    "c2srt plan 'gpus=[1,8,64,512]' precision=bf16 loader_workers=4": (RUN, ""),
+    "c2srt plan workers=8 engine.precision=bf16 loader.workers=4 cluster=h200": (RUN, ""),
+    "c2srt plan 'gpus=[1,8,64,512]' engine.precision=bf16 loader.workers=4": (RUN, ""),
     "c2srt train --help": (RUN, ""),
     "c2srt train": (RUN, ""),
     "c2srt evaluate data=openimages data.root=/data/openimages workers=8": (RUN, ""),
@@ -95,19 +95,19 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     ),
     # over a minute
     "c2srt tables 'tables=[parts,graphs]'": (LONG, ""),
-    "c2srt train zero=3 offload=true": (LONG, "DeepSpeed compiles an optimizer"),
+    "c2srt train engine.zero=3 engine.offload=true": (LONG, "DeepSpeed compiles an optimizer"),
     "c2srt plan calibrate=true calibration=here.json cluster=cpu …": (LONG, ""),
     "c2srt plan calibration=here.json cluster=cpu …": (LONG, "reads what the last one wrote"),
     "c2srt demo": (LONG, "tests/test_demo.py runs a small one"),
     # the real data set
     (
-        "c2srt train data=openimages data.root=/data/openimages workers=8 gpus_per_worker=1 "
-        "precision=bf16 loader_workers=4"
+        "c2srt train data=openimages data.root=/data/openimages workers=8 "
+        "resources.gpus_per_worker=1 engine.precision=bf16 loader.workers=4"
     ): (
         COMPOSED,
         FULL,
     ),
-    "c2srt train data=openimages data.root=… workers=8 gpus_per_worker=1 precision=bf16": (
+    "c2srt train data=openimages data.root=… workers=8 resources.gpus_per_worker=1": (
         COMPOSED,
         FULL,
     ),
@@ -151,10 +151,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         FULL,
     ),
-    (
-        "c2srt tables data=openimages data.root=… gpus_per_worker=1 "
-        "'commands.train=[\"precision=bf16\"]'"
-    ): (
+    ("c2srt tables data=openimages data.root=… 'commands.train=[\"engine.precision=bf16\"]'"): (
         COMPOSED,
         FULL,
     ),
@@ -328,7 +325,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     (
         "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m "
         "cluster.train data=openimages data.root=/shared/openimages work=/shared/c2srt "
-        "workers=16 gpus_per_worker=1"
+        "workers=16 resources.gpus_per_worker=1"
     ): (
         SHELL,
         "tests/test_ray_jobs.py submits jobs",
@@ -341,14 +338,14 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "slurm/pipeline.sh": (SHELL, SLURM),
     (
         "slurm/pipeline.sh data=miniature work=runs/miniature data.root=runs/miniature/raw -- "
-        "precision=fp32 epochs=1"
+        "engine.precision=fp32 schedule.epochs=1"
     ): (
         SHELL,
         SLURM,
     ),
     (
         'SHARD="--nodes=4 --cpus-per-task=32" TRAIN="--nodes=4 --cpus-per-task=48" '
-        "slurm/pipeline.sh graph=llm -- epochs=8 batch=512"
+        "slurm/pipeline.sh graph=llm -- schedule.epochs=8 schedule.batch=512"
     ): (
         SHELL,
         SLURM,
@@ -365,12 +362,13 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "--nodes=4 slurm/openimages.sh",
             "--array=0-4 slurm/openimages.sh",
             (
-                "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature precision=fp32"
-                " out=runs/miniature/slurm"
+                "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature "
+                "engine.precision=fp32 out=runs/miniature/slurm"
             ),
-            "slurm/openimages.sh data=miniature work=runs/miniature precision=fp32",
-            "--nodes=2 slurm/openimages.sh epochs=4 out=runs/openimages/short",
-            "--nodes=4 --cpus-per-task=48 slurm/openimages.sh zero=2 out=runs/openimages/zero2",
+            "slurm/openimages.sh data=miniature work=runs/miniature engine.precision=fp32",
+            "--nodes=2 slurm/openimages.sh schedule.epochs=4 out=runs/openimages/short",
+            "--nodes=4 --cpus-per-task=48 slurm/openimages.sh engine.zero=2 "
+            "out=runs/openimages/zero2",
             "--array=1-6 slurm/openimages.sh --rows slurm/ablations.txt",
             "--array=0-4 slurm/openimages.sh 'teacher=${work}/teacher/seed-${seed}'",
             "--nodes=2 --cpus-per-task=32 slurm/shard.sh",
@@ -450,7 +448,10 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('train')": (COMPOSED, SAME),
     "Command('train', 'model.isr=false', out=folder.parent)": (COMPOSED, TRAINS),
     "Command('train', 'model=mkt', out=inputs.work / 'mkt/seed-0')": (COMPOSED, TRAINS),
-    "Command('train', model=self.model.kind, steps=20)": (COMPOSED, TRAINS),
+    "Command('train', values={'model': self.model.kind, 'schedule.steps': 20})": (
+        COMPOSED,
+        TRAINS,
+    ),
     "Command(verb, *overrides, out=training)": (COMPOSED, TRAINS),
     "Command('export')": (RUN, ""),
     "Command('export', checkpoint=training, out=training / 'model')": (RUN, ""),

@@ -18,10 +18,14 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from c2srt.data_keys import OpenImagesKeys
 from c2srt.files import write_json
+from c2srt.keys import defaults
+from c2srt.old_names import GROUPS, old, written
 from tests.kills import content_of
 
 ROOT = Path(__file__).parent.parent
@@ -158,9 +162,28 @@ def walk(tree: Path, folder: Path, start: Path) -> None:
         print(f"{folder.name}: c2srt {' '.join(arguments)[:110]}", flush=True)
         said = verb(tree, folder, arguments)
         if "--cfg" in arguments:  # whatever the order of the keys
-            write_json(folder / f"keys-of-{arguments[0]}.json", yaml.safe_load(said))
+            write_json(folder / f"keys-of-{arguments[0]}.json", by_old_names(yaml.safe_load(said)))
         elif arguments == PREDICT:
             (folder / "predictions.jsonl").write_text(said)
+
+
+def by_old_names(keys: dict[str, Any]) -> dict[str, Any]:
+    """A verb's keys as they were called before they stood in groups (c2srt/old_names.py), without
+    those of the data set that no file sets.
+    """
+    keys = overrides_by_old_names(written(keys) if keys.keys() >= GROUPS else keys)
+    plain = defaults(OpenImagesKeys)
+    data = {name: value for name, value in keys["data"].items() if value != plain[name]}
+    return {**keys, "data": data}
+
+
+def overrides_by_old_names(value: Any) -> Any:
+    """With the overrides in it (a table's rows)."""
+    if isinstance(value, dict):
+        return {key: overrides_by_old_names(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [old(one) if isinstance(one, str) else overrides_by_old_names(one) for one in value]
+    return value
 
 
 def in_place(content: object, folder: Path) -> object:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ from c2srt.vocabulary import load_vocabulary
 from tests.ranks import run_ranks
 from tests.test_network import FOREIGN
 from tests.tiny import MODEL_CONFIG, random_graph, tiny_clip
-from tests.train_case import TEMPLATE, make_case, train_rank
+from tests.train_case import TEMPLATE, make_case, told, train_rank
 
 SIGLIP2 = "ViT-B-16-SigLIP2-512"
 TINY = {
@@ -357,7 +356,7 @@ def test_an_attention_pooled_vit_goes_all_the_way(tmp_path, tokens):
     clip, vocabulary = load_clip(case.clip), load_vocabulary(Path(case.shards))
     check_text(case, clip)
     cache_teacher(tmp_path / "teacher", case, clip)
-    config = replace(case, teacher=str(tmp_path / "teacher"), zero=3, steps=1, workers=1)
+    config = told(case, teacher=str(tmp_path / "teacher"), zero=3, steps=1, workers=1)
     assert run_ranks(1, train_rank, config) == ["finished"]
 
     folder = tmp_path / "train/model"

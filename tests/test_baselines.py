@@ -633,7 +633,9 @@ def test_model_equals_a_word_on_the_command_line(kind):
     config = to_config(Config, compose_verb("train", [f"model={kind}"]))
     assert config.model.kind == kind and config.loss.distillation == float(kind == "mkt")
     settings = KINDS[kind].settings()
-    assert config.model.baseline == asdict(settings)  # the YAML says what the original's values are
+    assert config.model.baseline == asdict(
+        settings
+    )  # whole, so that a later default changes no old run
     assert compose_verb("relations-mine", ["model=some-llm"]).model == "some-llm"
 
 
@@ -781,7 +783,7 @@ def train_all(rank: int, case) -> dict:
     """Four updates of each kind on two ranks: ZeRO stages, precisions, a batch that leaves one rank
     padding.
     """
-    from tests.train_case import train_rank
+    from tests.train_case import told, train_rank
 
     found = {}
     for kind, changes in {
@@ -793,7 +795,7 @@ def train_all(rank: int, case) -> dict:
     }.items():
         loss = LossConfig(distillation=float(kind == "mkt"))
         model = replace(config_of(kind), neighbours=4)
-        config = replace(
+        config = told(
             case,
             model=model,
             loss=loss,

@@ -302,13 +302,8 @@ def test_numbers_switches_groups_and_interpolations_are_no_text():
             ],
         ),
     )
-    assert (config.lr, config.warmup, config.steps, config.offload, config.min_workers) == (
-        1e-3,
-        0.1,
-        10,
-        True,
-        None,
-    )
+    assert (config.optimizer.lr, config.schedule.warmup, config.schedule.steps) == (1e-3, 0.1, 10)
+    assert (config.engine.offload, config.faults.min_workers) == (True, None)
     assert (config.out, config.model.kind) == ("w/1_0", "mkt")
     assert list(compose_verb("evaluate", ["topk=3,10"]).topk) == [3, 10]
 

@@ -273,7 +273,7 @@ def example(source: str) -> str:
         "command": SimpleNamespace(verb="text", overrides=['templates=["a {}"]']),
         "shown": "sqlite:////a b/mlflow.db",
         "is_typed": lambda key: True,
-        "trained_with": lambda config: ["zero=2"],
+        "trained_with": lambda config: ["engine.zero=2"],
         "Path": Path,
         "max": max,
     }
@@ -391,7 +391,7 @@ def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
         (
             "plan",
             ["workers=8", "gpus=[1,8]", "cluster=cpu", "zero=2"],
-            "train data=openimages workers=8 zero=2",
+            "train data=openimages workers=8 engine.zero=2",
         ),
         ("plan", ["json=true"], None),
         ("evaluate", ["checkpoint=clip"], None),
@@ -493,7 +493,7 @@ FEW = {
     "plan calibrate=true": " turns=1",
     "tables 'tables": " 'commands.train=[\"steps=2\"]' 'commands.tune=[\"steps=2\"]'",
     "text 'templates": " out=runs/miniature/text-own",
-    "train zero": " out=runs/miniature/offload",
+    "train engine.zero": " out=runs/miniature/offload",
 }
 """What makes a command small, or leaves alone what later ones read, by how it begins."""
 
@@ -505,8 +505,8 @@ def on_miniature(command: str, folder: Path) -> str:
         ("data=openimages", "data=miniature"),
         (r" data\.root=\S+", ""),
         ("runs/openimages", "runs/miniature"),
-        (" gpus_per_worker=1", ""),
-        (r" workers=\d+(?! precision)", " workers=1"),
+        (r" (resources\.)?gpus_per_worker=1", ""),
+        (r" workers=\d+(?! engine\.precision)", " workers=1"),
         ("runs/x/train", "runs/miniature/full/seed-0"),
         ("checkpoint=…", f"checkpoint={FULL}"),
         (r"\[Vehicle\]", "[disc]"),

@@ -148,7 +148,9 @@ def test_a_new_data_set_is_sharded_described_and_evaluated(album, tmp_path, shar
 
 def test_without_prompts_it_takes_those_of_open_images_and_without_a_schedule_the_defaults(album):
     train, plan = (compose_verb(verb, album) for verb in ("train", "plan"))
-    assert (train.epochs, train.batch, train.lr) == (8, 64, 1e-3) and plan.epochs == train.epochs
+    schedule = train.schedule
+    assert (schedule.epochs, schedule.batch, train.optimizer.lr) == (8, 64, 1e-3)
+    assert plan.schedule.epochs == schedule.epochs
     (datasets.FOLDER / "album.yaml").write_text(YAML.partition("prompts:")[0])
     found, like = (
         compose_verb("text", [f"data={name}", "data.root=/x"]) for name in ("album", "openimages")

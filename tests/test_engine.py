@@ -21,6 +21,7 @@ from c2srt.train.checkpoints import Record
 from c2srt.train.engine_config import EngineConfig, check_combination
 from c2srt.train.groups import parameter_groups
 from c2srt.train.inputs import load_trained
+from c2srt.train.key_groups import OptimizerConfig
 from c2srt.train.schedule import learning_rate_factor
 from tests.covering import covering, marked, part_of
 from tests.ranks import run_ranks
@@ -71,7 +72,7 @@ def build(folder: Path, form: str = "tiled") -> C2SRT:
 
 
 def groups(model: C2SRT) -> list[dict]:
-    return parameter_groups(model, model.parameter_depth, 1e-3, 2e-3, 1e-2, 0.65)
+    return parameter_groups(model, model.parameter_depth, OptimizerConfig(1e-3, 2e-3, 1e-2, 0.65))
 
 
 def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -142,14 +143,11 @@ def try_engine(
     from c2srt.train.engine import Engine
 
     model = build(folder)
-    config = EngineConfig(
+    config, partition = (
+        EngineConfig(precision, zero, offload),
         BatchPartition(RANKS * MICRO * ACCUMULATION, MICRO, size),
-        precision,
-        zero,
-        offload,
-        CLIP_NORM,
     )
-    engine = Engine(model, groups(model), config)
+    engine = Engine(model, groups(model), config, partition, CLIP_NORM)
     found = {"start": engine.full_weights()}
     found["updates"] = [
         engine.train_step(micro_batches(step, rank, size), 1.0) for step in range(STEPS)
@@ -171,7 +169,7 @@ def try_engine(
     found["went_on"] = engine.full_weights()
     model = build(folder)
     load_trained(model, checkpoints.read_weights(checkpoint), checkpoint)
-    engine = Engine(model, groups(model), config)
+    engine = Engine(model, groups(model), config, partition, CLIP_NORM)
     engine.restore(
         checkpoints.open_moments(checkpoint), checkpoints.read_record(checkpoint).optimizer
     )
@@ -328,8 +326,8 @@ def test_ci_runs_every_possible_pair_of_precision_stage_and_offload():
 
 def test_what_deepspeed_cannot_do_is_refused():
     for arguments, sentence in (
-        ((("fp32", 0, True)), "offload=true needs"),
-        (("fp16", 0, False), "precision=fp16 needs zero"),
+        ((("fp32", 0, True)), "offload=true needs engine.zero"),
+        (("fp16", 0, False), "precision=fp16 needs engine.zero"),
         (("fp32", 4, False), "not a ZeRO stage"),
     ):
         with pytest.raises(UserError, match=sentence):

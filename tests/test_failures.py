@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,9 +21,10 @@ from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.lock import LOCK, only_command
 from c2srt.train.config import Config
+from c2srt.train.key_groups import FaultConfig
 from cluster.lock import hold_as_rank, wait_for_earlier_ranks
 from tests.ranks import run_ranks
-from tests.train_case import make_case, train_rank
+from tests.train_case import make_case, told, train_rank
 from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
 from tests.verbs import compose_verb
 
@@ -123,10 +123,9 @@ def plain_config(folder: Path, **changes: object) -> Config:
         work=str(folder),
         out=str(folder),
         workers=2,
-        start_timeout=3,
-        collective_timeout=30,
+        faults=FaultConfig(start_timeout=3, collective_timeout=30),
     )
-    return replace(base, **changes)
+    return told(base, **changes)
 
 
 def attempts_so_far(folder: Path) -> int:
@@ -334,7 +333,7 @@ def test_numbers_that_are_not_finite_end_with_a_sentence_and_leave_the_last_good
     said = ended(launch(command(case, "diverged", *keys, "lr=1e30"), log), 2, log)
     assert (
         "updates in a row, up to step" in said
-        and "lower lr" in said
+        and "lower optimizer.lr" in said
         and "attempt failed" not in said
     )
     assert newest(out) >= 3

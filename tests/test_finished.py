@@ -10,6 +10,7 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.train import finished
 from c2srt.train.config import Config
 from c2srt.train.finished import FILE, Look, known_finished
+from tests.train_case import told
 
 FOLDERS = ("shards", "text", "relations", "teacher")
 STEPS = 12
@@ -68,7 +69,7 @@ def test_a_file_that_came_or_went_is_noticed(config):
 
 def test_another_setting_or_library_is_noticed(config, monkeypatch):
     assert known_finished(replace(config, seed=config.seed + 1)) is None
-    assert known_finished(replace(config, steps=99)) is None
+    assert known_finished(told(config, steps=99)) is None
     monkeypatch.setattr(finished, "version_of", lambda library: "another")
     assert known_finished(config) is None
 

@@ -11,13 +11,16 @@ import yaml
 from omegaconf import OmegaConf
 
 from c2srt.compose import leaves
+from c2srt.data_keys import DataKeys, OpenImagesKeys
 from c2srt.keys import Mark, deciding, defaults, from_plain, key
+from c2srt.model.kinds import KINDS
 from c2srt.shared_keys import SharedKeys
 from c2srt.train.config import Config, from_settings
+from c2srt.train.key_groups import OptimizerConfig
 from c2srt.tune_config import Config as TuneConfig
 from cluster.cli import VERBS
 from sharding.config import Config as ShardConfig
-from tests.verbs import config_class, plain_defaults
+from tests.verbs import compose_verb, config_class, plain_defaults
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "open_clip", "polars", "ray", "mlflow", "deepspeed")
@@ -43,7 +46,8 @@ DECIDING = {
 def test_what_makes_two_trainings_the_same():
     config = Config(**PATHS)
     assert set(config.identity()) == DECIDING
-    assert config.identity() == {name: asdict(config)[name] for name in DECIDING}
+    assert config.identity() == {name: config.settings()[name] for name in DECIDING}
+    assert config.identity()["lr"] == config.optimizer.lr
 
 
 def test_what_makes_two_tunings_the_same():
@@ -69,7 +73,7 @@ def test_what_decides_a_shard_s_bytes():
 
 
 def test_the_recorded_settings_make_the_config_again():
-    config = Config(**PATHS, lr=3e-3)
+    config = Config(**PATHS, optimizer=OptimizerConfig(3e-3))
     again = from_settings(config.settings())
     assert again == config and type(again.model) is type(config.model)
     assert from_plain(Config, asdict(config)) == config
@@ -103,6 +107,34 @@ def test_a_schedule_holds_what_differs_from_the_defaults(data):
     known = leaves(OmegaConf.create(defaults(Config)))
     own = leaves(OmegaConf.create(yaml.safe_load(text)["schedule"]))
     assert own and {name: value for name, value in own.items() if known[name] == value} == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_belongs_to_a_network_differs_from_the_defaults(kind):
+    text = files("configs").joinpath(f"networks/{kind}.yaml").read_text(encoding="utf-8")
+    own, known = yaml.safe_load(text) or {}, defaults(Config)
+    assert set(own) <= {"loss"}
+    assert not [name for name, value in own.get("loss", {}).items() if known["loss"][name] == value]
+
+
+@pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
+def test_the_keys_of_a_data_set_differ_from_the_defaults(data):
+    text = files("configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
+    own = yaml.safe_load(text)["data"]
+    known = defaults(DataKeys if own.get("layout") == "nuswide" else OpenImagesKeys)
+    assert own.pop("name") == data
+    assert own.keys() <= known.keys() and not [key for key in own if own[key] == known[key]]
+    typed = [f"data={data}", "data.root=/x", "data.images_per_shard=9", "+data.resize=7"]
+    composed = compose_verb("shard", typed)
+    assert set(composed.data) == set(known)
+    assert (composed.images_per_shard, composed.data.resize, composed.resize) == (9, 7, 7)
+
+
+def test_a_verb_s_key_follows_the_data_set_where_that_says_something():
+    nus, own = (compose_verb("relations", [f"data={name}"]) for name in ("nuswide", "openimages"))
+    assert (nus.neighbours, own.neighbours, own.data.neighbours) == (16, 8, None)
+    assert compose_verb("shard", []).resize == "none"
+    assert compose_verb("shard", ["data=nuswide", "data.root=/x"]).images_per_shard == 10_000
 
 
 def test_a_default_is_what_is_composed():

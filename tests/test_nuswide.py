@@ -202,7 +202,8 @@ def test_every_verb_takes_nus_wides_own_defaults(capsys):
         and composed("evaluate")["shards"] == "runs/nuswide/shards"
     )
     train = composed("train")
-    assert (train["epochs"], train["batch"], train["model"]["neighbours"]) == (20, 64, 16)
+    assert (train["schedule"]["epochs"], train["schedule"]["batch"]) == (20, 64)
+    assert train["model"]["neighbours"] == 16
     assert main(["relations", "data=openimages", "--cfg", "job", "data.root=/x"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["neighbours"] == 8
     assert main(["shard", "data=nuswide", "data.root=/x", "data.images=packs"]) == 2

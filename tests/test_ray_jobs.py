@@ -93,7 +93,8 @@ def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours()
         for group, limit in zip(groups, limits, strict=True)
     )
     assert all(
-        int(limit["cpu"]) >= limit["nvidia.com/gpu"] * config.cpus_per_worker for limit in limits
+        int(limit["cpu"]) >= limit["nvidia.com/gpu"] * config.resources.cpus_per_worker
+        for limit in limits
     )
 
 

@@ -25,6 +25,7 @@ from c2srt.plan.speed import sync_bytes
 from c2srt.profiling import allocator_peak
 from c2srt.train.memory import engine_bytes
 from cluster.cli import main
+from tests.train_case import told
 from tests.verbs import compose_verb
 
 EVERYTHING = None
@@ -82,7 +83,7 @@ def vit_b() -> Outline:
 def plan_of(*overrides: str, **changes) -> Estimate:
     config = composed(*overrides)
     return estimate(
-        replace(config, **changes).training(),
+        told(config, **changes).training(),
         config.cluster,
         config.sizes,
         None if "model" in changes else vit_b(),
@@ -267,7 +268,8 @@ def test_what_does_not_fit_says_what_would_help(capsys):
         "DOES NOT FIT: a worker needs" in text
         and "micro_batch=" in text.split("any of these would:")[1]
     )
-    micro = int(text.split("any of these would: micro_batch=")[1].split(";")[0].split(".")[0])
+    first = text.split("any of these would: schedule.micro_batch=")[1]
+    micro = int(first.split(";")[0].split(".")[0])
     assert (
         main([*small, f"micro_batch={micro}"]) == 0
         and main([*small, f"micro_batch={2 * micro}"]) == 1

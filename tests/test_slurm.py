@@ -109,7 +109,7 @@ def test_a_job_is_as_wide_as_its_allocation():
         [Node("n1", cpus=32, gpus=4), Node("n2", cpus=32, gpus=4)],
         [Node("n1", cpus=8)],
     )
-    assert worker_keys("train", gpus, Site()) == ["workers=8", "gpus_per_worker=1"]
+    assert worker_keys("train", gpus, Site()) == ["workers=8", "resources.gpus_per_worker=1"]
     assert worker_keys("evaluate", gpus, Site()) == ["workers=8"]
     assert worker_keys("shard", gpus, Site()) == ["workers=64"]
     assert worker_keys("train", cpus, Site(cpu_workers=2)) == ["workers=2"]

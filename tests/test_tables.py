@@ -184,9 +184,9 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
     assert made["text"][trained["simple-prompt"].text].chosen_templates == ["a photo of a {}"]
     assert len(made["text"][trained["full"].text].chosen_templates) == 6
     assert (
-        trained["isr"].steps == 4
-        and trained["isr-longer"].steps == 20
-        and trained["isr"].gpus_per_worker == 1
+        trained["isr"].schedule.steps == 4
+        and trained["isr-longer"].schedule.steps == 20
+        and trained["isr"].resources.gpus_per_worker == 1
     )
     assert {config.clip.name for config in trained.values()} == {
         f"{tmp_path}/clip-1/clip/model.json"

@@ -25,7 +25,7 @@ from c2srt.train.config import Config
 from c2srt.train.sample_log import SAMPLES, forget_samples_after, read_samples
 from tests.covering import covering, marked, part_of
 from tests.ranks import run_ranks
-from tests.train_case import make_case, train_rank
+from tests.train_case import make_case, told, train_rank
 
 SAVED, STEPS = 2, 5  # an epoch has 4 steps, the last one short: the resumed part crosses its end
 RTOL, ATOL = (
@@ -109,7 +109,7 @@ EVERY = marked(QUICK, SAMPLE, REST, lambda resume: resume.name)
 
 
 def undisturbed(case: Config, precision: str, workers: int, zero: int) -> Config:
-    return replace(
+    return told(
         case,
         workers=workers,
         zero=zero,
@@ -119,7 +119,7 @@ def undisturbed(case: Config, precision: str, workers: int, zero: int) -> Config
 
 
 def resumed(case: Config, resume: Resume) -> Config:
-    return replace(
+    return told(
         case,
         workers=resume.after,
         zero=resume.zero,
@@ -130,11 +130,15 @@ def resumed(case: Config, resume: Resume) -> Config:
     )
 
 
+def stage(config: Config) -> int:
+    return config.engine.zero
+
+
 def train_all(rank: int, configs: list[Config]) -> None:
     """ZeRO-3 must come last: DeepSpeed puts a linear layer of its own, which rounds otherwise, in
     torch's place for good.
     """
-    assert [config.zero for config in configs] == sorted(config.zero for config in configs)
+    assert configs == sorted(configs, key=stage)
     for config in configs:
         train_rank(rank, config)
 
@@ -159,7 +163,7 @@ class Runs:
             run_ranks(
                 workers,
                 train_all,
-                sorted((c for c in fresh.values() if c.workers == workers), key=lambda c: c.zero),
+                sorted((c for c in fresh.values() if c.workers == workers), key=stage),
             )
         self.done |= set(fresh)
 
@@ -253,7 +257,7 @@ def test_the_samples_are_those_of_the_global_order(runs, resume):
     """Those that the killed run took after its checkpoint, too, are recorded once."""
     whole, again = runs[resume]
     index = load_index(Path(whole.shards))
-    order = training_order(LoaderConfig(32, whole.batch, seed=whole.seed), index)
+    order = training_order(LoaderConfig(32, whole.schedule.batch, seed=whole.seed), index)
     shards = index.split("train")
     ids = [ShardReader(index.folder, shard).ids for shard in shards]
     epochs = [

@@ -2,22 +2,26 @@
 them.
 """
 
-from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from c2srt import text
 from c2srt.backbone.config import ClipConfig
+from c2srt.keys import changed
 from c2srt.model.config import ModelConfig
+from c2srt.old_names import TODAY
 from c2srt.relations import build
-from c2srt.tracking.config import TrackingConfig
 from c2srt.train.config import ONLINE, Config
+from c2srt.train.key_groups import CheckpointConfig, LoaderKeys, RecordConfig
+from c2srt.train.schedule import ScheduleConfig
 from c2srt.view_config import ViewConfig
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import tiny_clip_config
 
 TEMPLATE = "a photo of a {}."
+Made = TypeVar("Made")
 
 
 def make_case(work: Path, clip: ClipConfig | None = None, **changes: object) -> Config:
@@ -51,16 +55,17 @@ def make_case(work: Path, clip: ClipConfig | None = None, **changes: object) -> 
         clip=clip,
         model=ModelConfig(layers=1, heads=2),
         views=ViewConfig(count=2),
-        epochs=2,
-        batch=8,
-        micro_batch=2,
-        loader_workers=0,
-        lr=1e-3,
-        checkpoint_every=3,
-        log_every=2,
-        tracking=TrackingConfig(experiment="test"),
+        schedule=ScheduleConfig(epochs=2, batch=8, micro_batch=2),
+        loader=LoaderKeys(0),
+        checkpoints=CheckpointConfig(3),
+        tracking=RecordConfig(experiment="test", every=2),
     )
-    return replace(config, **changes)
+    return told(config, **changes)
+
+
+def told(config: Made, **changes: object) -> Made:
+    """The config with other values, those in groups by their old, short names."""
+    return changed(config, {TODAY.get(name, name): value for name, value in changes.items()})
 
 
 def train_rank(rank: int, config: Config) -> str:

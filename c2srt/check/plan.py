@@ -19,6 +19,9 @@ from c2srt.plan.check import BAR, Family, compare
 from c2srt.plan.hardware import Cluster
 from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
+from c2srt.train.engine_config import EngineConfig
+from c2srt.train.key_groups import LoaderKeys, OptimizerConfig
+from c2srt.train.schedule import ScheduleConfig
 
 NEAREST = {True: "h200", False: "cpu"}
 """The cluster file from which comes what one machine does not measure (network, host, disk), by
@@ -70,11 +73,10 @@ def family(case: Case) -> Family:
         clip=clip_config(case, base),
         model=model,
         workers=1,
-        loader_workers=0,
-        batch=batch,
-        micro_batch=batch,
-        precision=case.best,
-        lr=1e-4,
+        loader=LoaderKeys(0),
+        schedule=ScheduleConfig(batch=batch, micro_batch=batch),
+        engine=EngineConfig(case.best),
+        optimizer=OptimizerConfig(1e-4),
     )
     images = Sizes(
         train=9_011_219,
@@ -89,7 +91,9 @@ def family(case: Case) -> Family:
         images,
         {
             f"{batch} × 1": {},
-            f"{sizes.batches[1]} × {batch // sizes.batches[1]}": {"micro_batch": sizes.batches[1]},
+            f"{sizes.batches[1]} × {batch // sizes.batches[1]}": {
+                "schedule.micro_batch": sizes.batches[1]
+            },
             "without IST": {"model": replace(model, ist=False)},
             "all blocks train": {"model": replace(model, trainable_blocks=None)},
         },

@@ -43,13 +43,15 @@ def one_stage(case: Case, stage: int) -> dict:
     from c2srt.train.engine import Engine
     from c2srt.train.engine_config import EngineConfig
     from c2srt.train.groups import parameter_groups
+    from c2srt.train.key_groups import OptimizerConfig
 
     count = case.sizes.batches[1]
     student = make_student(case, case.sizes.base).float()
     batch = make_batch(case, student, count)
-    groups = parameter_groups(student, student.parameter_depth, 1e-4, 1e-4, 0.01, 1.0)
+    adamw = OptimizerConfig(1e-4, weight_decay=0.01, layer_decay=1.0)
+    groups = parameter_groups(student, student.parameter_depth, adamw)
     engine = Engine(
-        student, groups, EngineConfig(BatchPartition(count, count, 1), case.best, stage)
+        student, groups, EngineConfig(case.best, stage), BatchPartition(count, count, 1)
     )
     losses = [engine.train_step([batch], 1.0).values["loss"] for _ in range(STEPS)]
     row = {

@@ -40,7 +40,7 @@ class Config:
     )
     commands: dict[str, list[str]] = key(
         {"shard": [], "text": [], "train": [], "tune": [], "evaluate": []},
-        "further overrides of the verbs, as in commands.train='[\"steps=50\"]'",
+        "further overrides of the verbs, as in commands.train='[\"schedule.steps=50\"]'",
     )
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 (`model.baseline`), where its network is, and what other verbs know of it.
 
 A new baseline needs: its settings and its line in `KINDS` here, its network in
-c2srt/model/baselines/<kind>.py, and configs/networks/model/<kind>.yaml with the original's values.
+c2srt/model/baselines/<kind>.py, and configs/networks/<kind>.yaml with what else belongs to it.
 
 Nothing here imports torch: a wrong key is refused before anything is loaded.
 """
@@ -12,12 +12,13 @@ from typing import Any, get_type_hints
 
 from c2srt.choices import Option
 from c2srt.errors import UserError
+from c2srt.keys import refuse_below
 from c2srt.shown import shown
 
 
 @dataclass
 class Settings:
-    """What `model.baseline` sets; the original's values where it does not."""
+    """What `model.baseline` sets; the defaults are the original's values."""
 
 
 @dataclass
@@ -28,7 +29,7 @@ class MktSettings(Settings):
     """Patches that a category's local score is the mean of."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "topk")
+        refuse_below(self, 1, "model.baseline", "topk")
 
 
 @dataclass
@@ -40,10 +41,13 @@ class LesaSettings(Settings):
     distribution: float = 0.1
     global_: float = 0.001
     span: float = 0.01
+    """With the two before, the weights of its three regularisers, as the release's for a batch of
+    32.
+    """
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "attentions")
-        at_least(self, 0, "distribution", "global_", "span")
+        refuse_below(self, 1, "model.baseline", "attentions")
+        refuse_below(self, 0, "model.baseline", "distribution", "global_", "span")
 
 
 @dataclass
@@ -52,11 +56,14 @@ class BiamSettings(Settings):
 
     channels: int = 256
     heads: int = 8
-    """8 in the release's script for NUS-WIDE, 16 in the one for Open Images."""
+    """Of the region block; they divide the channels. 8 in the release's script for NUS-WIDE, 16 in
+    the one for Open Images.
+    """
     topk: int = 6
+    """Regions whose mean is a category's score."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "channels", "heads", "topk")
+        refuse_below(self, 1, "model.baseline", "channels", "heads", "topk")
 
 
 @dataclass
@@ -66,10 +73,10 @@ class ZsSdlSettings(Settings):
     rows: int = 7
     """M."""
     regulariser: float = 0.3
-    """w."""
+    """w: weight of the rows' variance, 1 − w that of the ranking."""
 
     def __post_init__(self) -> None:
-        at_least(self, 2, "rows")  # one row has no variance
+        refuse_below(self, 2, "model.baseline", "rows")  # one row has no variance
         if not 0 <= self.regulariser < 1:
             raise UserError(f"model.baseline.regulariser={self.regulariser} is outside [0, 1)")
 
@@ -87,10 +94,11 @@ class QksSettings(Settings):
 
     queries: int = 22
     layers: int = 8
+    """9.5 M parameters each at ViT-B's width."""
     loss: str = QksLoss.BCE
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "queries", "layers")
+        refuse_below(self, 1, "model.baseline", "queries", "layers")
         self.loss = QksLoss.read("model.baseline.loss", self.loss)
 
 
@@ -141,12 +149,3 @@ def read_settings(name: str, given: dict[str, Any]) -> Settings:
         if isinstance(value, bool) or not isinstance(value, taken):
             raise UserError(f"model.baseline.{key}={shown(value)} must be {WORDS[wanted]}")
     return KINDS[name].settings(**given)
-
-
-def at_least(settings: Settings, least: int, *names: str) -> None:
-    """Raises UserError when one of the named settings is below `least`."""
-    for name in names:
-        if getattr(settings, name) < least:
-            raise UserError(
-                f"model.baseline.{name}={getattr(settings, name)} must be at least {least}"
-            )

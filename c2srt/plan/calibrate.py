@@ -22,6 +22,7 @@ import torch
 
 from c2srt.errors import UserError
 from c2srt.files import write_json
+from c2srt.keys import changed
 from c2srt.plan.hardware import CPU, GPU, MEASURED, Cluster, worker_threads
 from c2srt.plan.harness import COPY_BYTES, DECODED, Harness, gemm_flops
 from c2srt.plan.memory import head_shape, memory_of
@@ -62,16 +63,27 @@ def experiment(config: Training, images: int, cluster: Cluster) -> Training:
     decoded by the worker itself.
     """
     gpus = float(cluster.kind == GPU)
-    return replace(
-        config, workers=1, batch=images, micro_batch=images, loader_workers=0, gpus_per_worker=gpus
+    return changed(
+        config,
+        {
+            "workers": 1,
+            "loader.workers": 0,
+            "resources.gpus_per_worker": gpus,
+            **at_once(images),
+        },
     )
+
+
+def at_once(images: int) -> dict[str, int]:
+    """The keys of a batch of one micro-batch."""
+    return {"schedule.batch": images, "schedule.micro_batch": images}
 
 
 def amounts(config: Training, shape: Outline, cluster: Cluster, seen: int) -> list[int]:
     """Images at once to time: as many as one micro-batch has and the machine does in a second or
     so, and a quarter of them.
     """
-    rate = cluster.rate(config.precision) * (cluster.cores if cluster.kind == CPU else 1)
+    rate = cluster.rate(config.engine.precision) * (cluster.cores if cluster.kind == CPU else 1)
     image = work_of(config, shape, head_shape(config, shape, cluster, seen), None).image
     many = max(2, min(MOST, config.partition.micro_batch, int(rate / image)))
     return [max(1, many // 4), many]
@@ -81,11 +93,11 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
     """The fields of `Cluster` that follow from the timings."""
     config, shape, seconds = measured.config, measured.outline, measured.seconds
     few, many = measured.images
-    threads = worker_threads(cluster.cores, 1, config.loader_workers) if cluster.kind == CPU else 1
+    threads = worker_threads(cluster.cores, 1, config.loader.workers) if cluster.kind == CPU else 1
     rate = gemm_flops(shape, many) / seconds["gemm"]
     rates = replace(
         cluster,
-        tflops=cluster.tflops | {config.precision: rate / threads / 1e12},
+        tflops=cluster.tflops | {config.engine.precision: rate / threads / 1e12},
         bandwidth_gb_s=2 * COPY_BYTES / seconds["copy"] / 1e9,
         vit_efficiency=1,
         isr_efficiency=1,
@@ -94,10 +106,10 @@ def values_of(measured: Measured, cluster: Cluster, sizes: Sizes) -> dict:
         decode_images_s=DECODED / seconds["decode"],
     )
     found = with_efficiencies(measured, rates, sizes)
-    predicted = step_seconds(replace(config, batch=many, micro_batch=many), shape, found, sizes)
+    predicted = step_seconds(changed(config, at_once(many)), shape, found, sizes)
     found = replace(found, step_overhead_ms=1e3 * max(0.0, seconds[STEP] - predicted))
     return {name: getattr(found, name) for name in MEASURED} | {
-        "tflops": {config.precision: found.rate(config.precision) / 1e12}
+        "tflops": {config.engine.precision: found.rate(config.engine.precision) / 1e12}
     }
 
 
@@ -107,7 +119,7 @@ def with_efficiencies(measured: Measured, rates: Cluster, sizes: Sizes) -> Clust
     few, many = measured.images
     both = replace(config, model=replace(config.model, isr=True, ist=True))
     ideal = {
-        count: ideal_seconds(replace(both, batch=count, micro_batch=count), shape, rates, sizes)
+        count: ideal_seconds(changed(both, at_once(count)), shape, rates, sizes)
         for count in (few, many)
     }
     vit, vit_fixed = slope(
@@ -212,6 +224,6 @@ def record(config: Training, cluster: Cluster, seconds: dict[str, float], values
         "values": values,
         "seconds": seconds,
         "clip": config.clip.name,
-        "precision": config.precision,
-        "images": config.batch,
+        "precision": config.engine.precision,
+        "images": config.schedule.batch,
     }

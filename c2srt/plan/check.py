@@ -16,11 +16,13 @@ from typing import Any
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.miniature import MODEL
 from c2srt.files import write_json
+from c2srt.keys import changed
 from c2srt.model.config import ModelConfig
 from c2srt.plan.calibrate import (
     STEP,
     Measured,
     amounts,
+    at_once,
     check_machine,
     experiment,
     measure,
@@ -34,6 +36,8 @@ from c2srt.plan.harness import Harness
 from c2srt.plan.outline import outline
 from c2srt.plan.sizes import Sizes
 from c2srt.train.config import Config as Training
+from c2srt.train.key_groups import LoaderKeys, OptimizerConfig
+from c2srt.train.schedule import ScheduleConfig
 from c2srt.view_config import ViewConfig
 
 log = logging.getLogger(__name__)
@@ -60,7 +64,7 @@ def families(config, folder: Path) -> list[Family]:
     folders: dict[str, Any] = {
         name: str(folder) for name in ("shards", "text", "relations", "teacher", "work", "out")
     }
-    loaders = {} if config.clock == "cpu" else {"a loader process": {"loader_workers": 1}}
+    loaders = {} if config.clock == "cpu" else {"a loader process": {"loader.workers": 1}}
     return [miniature(folders, folder, loaders), vit_b16(folders)]
 
 
@@ -75,10 +79,9 @@ def miniature(folders: dict[str, Any], folder: Path, loaders: dict[str, dict]) -
             model=small,
             views=ViewConfig(count=0),
             workers=1,
-            loader_workers=0,
-            batch=32,
-            micro_batch=16,
-            lr=1e-4,
+            loader=LoaderKeys(0),
+            schedule=ScheduleConfig(batch=32, micro_batch=16),
+            optimizer=OptimizerConfig(1e-4),
         ),
         Sizes(train=6000, seen=286, unseen=66, packed_bytes=2100, short_side=64),
         {
@@ -86,8 +89,8 @@ def miniature(folders: dict[str, Any], folder: Path, loaders: dict[str, dict]) -
             "without ISR": {"model": replace(small, isr=False)},
             "without IST": {"model": replace(small, ist=False)},
             "neither": {"model": replace(small, isr=False, ist=False)},
-            "8 × 4": {"micro_batch": 8},
-            "32 × 1": {"micro_batch": 32},
+            "8 × 4": {"schedule.micro_batch": 8},
+            "32 × 1": {"schedule.micro_batch": 32},
             "two blocks train": {"model": replace(small, trainable_blocks=2)},
             "2 workers": {"workers": 2},
             **loaders,
@@ -104,17 +107,16 @@ def vit_b16(folders: dict[str, Any]) -> Family:
             clip=ClipConfig("ViT-B-16", "random"),
             model=large,
             workers=1,
-            loader_workers=0,
-            batch=4,
-            micro_batch=4,
-            lr=1e-4,
+            loader=LoaderKeys(0),
+            schedule=ScheduleConfig(batch=4, micro_batch=4),
+            optimizer=OptimizerConfig(1e-4),
         ),
         Sizes(train=9_011_219, seen=7186, unseen=400, packed_bytes=21000, short_side=256),
         {
             "4 × 1": {},
             "without ISR": {"model": replace(large, isr=False)},
             "without IST": {"model": replace(large, ist=False)},
-            "1 × 4": {"micro_batch": 1},
+            "1 × 4": {"schedule.micro_batch": 1},
             "all blocks train": {"model": replace(large, trainable_blocks=None)},
             "2 workers": {"workers": 2},
         },
@@ -126,18 +128,16 @@ def compare(family: Family, cluster: Cluster, config) -> tuple[dict, list[dict]]
     rows of predicted and measured seconds a step.
     """
     shape = outline(family.config.clip, family.config.model)
-    images = amounts(
-        replace(family.config, batch=16, micro_batch=16), shape, cluster, family.sizes.seen
-    )
+    images = amounts(changed(family.config, at_once(16)), shape, cluster, family.sizes.seen)
     calibration = experiment(family.config, images[1], cluster)
-    gpus = calibration.gpus_per_worker
+    gpus = calibration.resources.gpus_per_worker
     cases = {
-        name: replace(family.config, gpus_per_worker=gpus, **change)
+        name: changed(family.config, {"resources.gpus_per_worker": gpus, **change})
         for name, change in family.cases.items()
     }
     together: dict[tuple[int, int], dict[str, Training]] = {(1, 0): {STEP: calibration}}
     for name, case in cases.items():
-        together.setdefault((case.workers, case.loader_workers), {})[name] = case
+        together.setdefault((case.workers, case.loader.workers), {})[name] = case
     with ExitStack() as stack:
         harnesses = [
             stack.enter_context(

@@ -31,7 +31,7 @@ class Config(train.Config):
     gpus: list[int] | None = key(
         None,
         (
-            "GPUs (on cluster=cpu: workers) to compare; micro_batch is lowered "
+            "GPUs (on cluster=cpu: workers) to compare; schedule.micro_batch is lowered "
             "where batch / GPUs needs it"
         ),
     )
@@ -74,18 +74,15 @@ class Config(train.Config):
             raise UserError(f"images={self.images} and turns={self.turns} must be at least 1")
         check_choice("clock", self.clock, ("wall", "cpu"))
         if not KINDS[self.model.kind].planned:
+            timed = Command("train", values={"model": self.model.kind, "schedule.steps": 20})
             raise UserError(
                 f"model={self.model.kind}: only C²SRT's own head is counted; time a few steps of "
-                f"`{Command('train', model=self.model.kind, steps=20)}` instead"
+                f"`{timed}` instead"
             )
         if self.calibrate and self.calibration is None:
             raise UserError("calibrate=true needs calibration=…, the JSON file to write")
 
     def training(self, gpus: int | None = None) -> train.Config:
         """The experiment on `gpus` GPUs (CPU: workers), or on as many workers as it says."""
-        workers = (
-            self.workers
-            if gpus is None
-            else round(gpus / (self.gpus_per_worker if 0 < self.gpus_per_worker < 1 else 1))
-        )
+        workers = self.workers if gpus is None else round(gpus / self.resources.share)
         return replace(self, workers=workers, gpus=None, calibrate=False)

@@ -27,7 +27,7 @@ class Estimate:
     @property
     def devices(self) -> int:
         """GPUs; on a CPU workers."""
-        share = self.config.gpus_per_worker if 0 < self.config.gpus_per_worker < 1 else 1
+        share = self.config.resources.share
         return (
             self.config.workers
             if self.cluster.kind == CPU
@@ -40,7 +40,7 @@ class Estimate:
 
     @property
     def steps(self) -> int:
-        return self.config.total_steps(-(-self.sizes.train // self.config.batch))
+        return self.config.schedule.total_steps(-(-self.sizes.train // self.config.schedule.batch))
 
     @property
     def seconds(self) -> float:
@@ -50,7 +50,7 @@ class Estimate:
     def loader_cores(self) -> float:
         """Cores of a worker's loader that would just feed it."""
         return (
-            self.config.batch
+            self.config.schedule.batch
             / self.config.workers
             / self.speed.computing
             / self.cluster.decode_images_s
@@ -60,7 +60,7 @@ class Estimate:
     def cores_asked(self) -> int:
         """Cores of a node that the workers and their loaders keep busy."""
         local = -(-self.config.workers // self.nodes)
-        return local * (1 + self.config.loader_workers)
+        return local * (1 + self.config.loader.workers)
 
     @property
     def disk(self) -> dict[str, float]:
@@ -91,7 +91,7 @@ class Estimate:
             "gpus": self.devices,
             "nodes": self.nodes,
             "workers": self.config.workers,
-            "batch": self.config.batch,
+            "batch": self.config.schedule.batch,
             "micro_batch": self.config.partition.micro_batch,
             "accumulation": self.config.partition.accumulation,
             "steps": self.steps,

@@ -122,7 +122,7 @@ def serve(
     the pipe closes.
     """
     config = next(iter(cases.values()))
-    size, cuda = config.workers, torch.cuda.is_available() and config.gpus_per_worker > 0
+    size, cuda = config.workers, torch.cuda.is_available() and config.resources.gpus_per_worker > 0
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -137,7 +137,7 @@ def serve(
     dist.init_process_group(
         "nccl" if cuda else "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
     )
-    threads = World(rank, size, size, device).set_threads(config.loader_workers)
+    threads = World(rank, size, size, device).set_threads(config.loader.workers)
     now = time.perf_counter if clock == WALL else lambda: time.process_time() / threads
     calls = piece_calls(config, sizes, images, device) if images else {}
     for name, case in cases.items():
@@ -175,15 +175,10 @@ def step_call(config: Config, sizes: Sizes) -> Callable[[], None]:
     from c2srt.train.groups import parameter_groups
 
     student, clip, _ = make_student(config, sizes)
-    groups = parameter_groups(
-        student,
-        student.parameter_depth,
-        config.lr,
-        config.head_lr or config.lr,
-        config.weight_decay,
-        config.layer_decay,
+    groups = parameter_groups(student, student.parameter_depth, config.optimizer)
+    engine = Engine(
+        student, groups, config.engine, config.partition, config.optimizer.clip_grad_norm
     )
-    engine = Engine(student, groups, config.engine())
     batches = synthetic(config, sizes, clip.image_size, clip.width)
 
     def step() -> None:
@@ -247,7 +242,7 @@ def synthetic(config: Config, sizes: Sizes, size: int, width: int) -> Iterator[B
         return collate(found, images, features, np.ones(count, np.float32), position, 0, 0)
 
     loader = LoaderConfig(
-        size=size, batch=config.batch, micro_batch=count, workers=config.loader_workers
+        size=size, batch=config.schedule.batch, micro_batch=count, workers=config.loader.workers
     )
     return iterate(batch_at, range(2**40), loader)
 
@@ -262,7 +257,7 @@ def piece_calls(
 
     student, clip, graph = make_student(config, sizes)
     pictures = [picture(sizes, seed) for seed in range(DECODED)]
-    dtype = DTYPES[config.precision]
+    dtype = DTYPES[config.engine.precision]
     tower = student.tower.to(device, dtype)
     sizes_of = tower.sizes()
     rows = max(images) * sizes_of.tokens

@@ -3,11 +3,12 @@
 Shapes: B images of a micro-batch, P patches, S seen categories, D joint width.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from c2srt.errors import UserError
+from c2srt.keys import changed
 from c2srt.model.tiling import (
     CPU_DEFAULT_MIB,
     GPU_SHARE,
@@ -62,15 +63,14 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
     """What a worker needs; the head's tiles take what `model.tile_mib` or the device's default
     allows of what is left.
     """
-    size, images = BYTES[config.precision], config.partition.micro_batch
-    engine = engine_bytes(
-        config.precision, config.zero, config.workers, outline.parameters, outline.trained
-    )
-    host = {name: engine.pop(name) for name in OFFLOADED} if config.offload else {}
+    told, images = config.engine, config.partition.micro_batch
+    size, sizes = BYTES[told.precision], (outline.parameters, outline.trained)
+    engine = engine_bytes(told.precision, told.zero, config.workers, *sizes)
+    host = {name: engine.pop(name) for name in OFFLOADED} if told.offload else {}
     state = engine | {"buckets": bucket_bytes(config, outline)}
     if config.loss.distillation > 0 and config.teacher == ONLINE:
         state["online teacher"] = 4 * outline.tower_parameters
-    head_size = head_itemsize(config.precision)
+    head_size = head_itemsize(told.precision)
     # the rows and their gradients; the head's copy, its sums and what autograd keeps of them
     features = images * outline.tokens * outline.joint * (2 * size + 3 * head_size)
     saved, working = outline.saved_bytes(images, size), outline.working_bytes(images, size)
@@ -112,7 +112,7 @@ def memory_limit(config: Config, cluster: Cluster) -> float:
 
 
 def workers_per_gpu(config: Config) -> int:
-    return max(1, int(1 / config.gpus_per_worker + 1e-9)) if 0 < config.gpus_per_worker < 1 else 1
+    return max(1, int(1 / config.resources.share + 1e-9))
 
 
 def local_workers(config: Config, cluster: Cluster) -> int:
@@ -127,9 +127,13 @@ def bucket_bytes(config: Config, outline: Outline) -> float:
     a bucket of fixed size, in stage 1 of float32 sums (read in deepspeed 0.19.8,
     zero/stage_1_and_2.py and stage3.py).
     """
-    if config.zero == 0:
-        return BYTES[config.precision] * min(BUCKET, outline.trained) if config.workers > 1 else 0
-    return BUCKET * (4 if config.zero == 1 else BYTES[config.precision])
+    if config.engine.zero == 0:
+        return (
+            BYTES[config.engine.precision] * min(BUCKET, outline.trained)
+            if config.workers > 1
+            else 0
+        )
+    return BUCKET * (4 if config.engine.zero == 1 else BYTES[config.engine.precision])
 
 
 def head_itemsize(precision: str) -> int:
@@ -143,7 +147,7 @@ def head_shape(config: Config, outline: Outline, cluster: Cluster, seen: int) ->
         seen,
         outline.patches,
         outline.joint,
-        head_itemsize(config.precision),
+        head_itemsize(config.engine.precision),
         chunk_limit(outline.joint, device),
     )
 
@@ -165,18 +169,22 @@ def helpful(config: Config, outline: Outline, cluster: Cluster, seen: int) -> li
     micro = config.partition.micro_batch
     while micro > 1:
         micro //= 2
-        tries.append({"micro_batch": micro})
-    if config.precision == "fp32" and cluster.kind != CPU:
-        tries.append({"precision": "bf16"})
-    tries += [{"zero": zero} for zero in (1, 2, 3) if zero > config.zero and config.workers > 1]
+        tries.append({"schedule.micro_batch": micro})
+    if config.engine.precision == "fp32" and cluster.kind != CPU:
+        tries.append({"engine.precision": "bf16"})
     tries += [
-        {"zero": max(1, config.zero), "offload": True},
-        {"micro_batch": 1, "zero": 3, "offload": True},
+        {"engine.zero": zero}
+        for zero in (1, 2, 3)
+        if zero > config.engine.zero and config.workers > 1
+    ]
+    tries += [
+        {"engine.zero": max(1, config.engine.zero), "engine.offload": True},
+        {"schedule.micro_batch": 1, "engine.zero": 3, "engine.offload": True},
     ]
     found, kinds = [], set()
     for change in tries:
         kind = tuple(change)
-        if kind not in kinds and memory_of(replace(config, **change), outline, cluster, seen).fits:
+        if kind not in kinds and memory_of(changed(config, change), outline, cluster, seen).fits:
             kinds.add(kind)
             found.append(" ".join(f"{name}={str(value).lower()}" for name, value in change.items()))
     return found

@@ -134,10 +134,10 @@ def worker_rate(config: Config, cluster: Cluster) -> tuple[float, float, int, fl
     """Of one worker: matrix products (FLOP/s), memory bandwidth (bytes/s), threads and cores (0 of
     both on a GPU).
     """
-    rate, bandwidth = cluster.rate(config.precision), cluster.bandwidth_gb_s * 1e9
+    rate, bandwidth = cluster.rate(config.engine.precision), cluster.bandwidth_gb_s * 1e9
     if cluster.kind == CPU:
         local = local_workers(config, cluster)
-        threads = worker_threads(cluster.cores, local, config.loader_workers)
+        threads = worker_threads(cluster.cores, local, config.loader.workers)
         cores = max(cluster.cores / local, 1e-9)
         return rate * min(threads, cores), bandwidth / local, threads, cores
     share = min(1.0, 1 / workers_per_gpu(config))
@@ -151,7 +151,7 @@ def compute_seconds(
     teacher"}.
     """
     rate, bandwidth, _, _ = worker_rate(config, cluster)
-    size = BYTES[config.precision]
+    size = BYTES[config.engine.precision]
     products = images * (work.vit_forward + work.vit_backward) / (rate * cluster.vit_efficiency)
     moved = size * (outline.tower_parameters + 2 * outline.tower_trained) + 3 * outline.saved_bytes(
         images, size
@@ -165,7 +165,7 @@ def compute_seconds(
         + images * work.ist_bytes / bandwidth / cluster.ist_efficiency,
     }
     if work.teacher:
-        slower = cluster.rate(config.precision) / cluster.rate("fp32")  # it stays float32
+        slower = cluster.rate(config.engine.precision) / cluster.rate("fp32")  # it stays float32
         parts["online teacher"] = images * work.teacher * slower / (rate * cluster.vit_efficiency)
     fixed = (
         cluster.vit_overhead_ms
@@ -183,13 +183,17 @@ def sync_bytes(config: Config, outline: Outline) -> float:
     and gather); ZeRO-2 reduces every micro-batch; ZeRO-3 gathers all weights for each forward and
     backward besides (Rajbhandari et al., ZeRO, sec. 7).
     """
-    size, count, parts = BYTES[config.precision], config.workers, config.partition.accumulation
+    size, count, parts = (
+        BYTES[config.engine.precision],
+        config.workers,
+        config.partition.accumulation,
+    )
     values = {
         0: 2 * outline.trained,
         1: 2 * outline.trained,
         2: (parts + 1) * outline.trained,
         3: parts * (outline.trained + 2 * outline.parameters),
-    }[config.zero]
+    }[config.engine.zero]
     return size * values * (count - 1) / count
 
 
@@ -213,11 +217,11 @@ def update_seconds(config: Config, outline: Outline, cluster: Cluster) -> tuple[
     """AdamW over the worker's share of the state, and with offload the way of gradients and weights
     to CPU memory and back.
     """
-    owned = outline.trained / (config.workers if config.zero >= 1 else 1)
-    if not config.offload:
+    owned = outline.trained / (config.workers if config.engine.zero >= 1 else 1)
+    if not config.engine.offload:
         return ADAMW_BYTES * owned / worker_rate(config, cluster)[1], 0.0
     local = local_workers(config, cluster)
-    moved = 2 * BYTES[config.precision] * owned / (cluster.host_link_gb_s * 1e9)
+    moved = 2 * BYTES[config.engine.precision] * owned / (cluster.host_link_gb_s * 1e9)
     return ADAMW_BYTES * owned * local / (cluster.host_bandwidth_gb_s * 1e9), moved
 
 
@@ -237,6 +241,6 @@ def speed_of(
     loader = (
         partition.accumulation
         * partition.micro_batch
-        / (cluster.decode_images_s * max(1, config.loader_workers))
+        / (cluster.decode_images_s * max(1, config.loader.workers))
     )
-    return Speed(parts, loader, cores, threads, config.loader_workers, config.batch)
+    return Speed(parts, loader, cores, threads, config.loader.workers, config.schedule.batch)

@@ -18,11 +18,11 @@ def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
         disk["teacher cache"] = sizes.train * views * 2 * outline.joint
     disk |= {
         "text and graph": categories * (4 * outline.joint + 4 * config.model.neighbours),
-        "checkpoints": 12 * outline.trained * (config.keep_last + 1),
-        "export" + (" and best" if config.validate_every else ""): (
+        "checkpoints": 12 * outline.trained * (config.checkpoints.keep + 1),
+        "export" + (" and best" if config.validation.every else ""): (
             4
             * (outline.clip_parameters + outline.head_parameters)
-            * (2 if config.validate_every else 1)
+            * (2 if config.validation.every else 1)
         ),
     }
     return disk
@@ -50,7 +50,7 @@ def teacher_seconds(
         return 0.0
     views = sizes.train * max(config.views.count, 1)
     share = cluster.rate("tf32" if "tf32" in cluster.tflops else "fp32") / cluster.rate(
-        config.precision
+        config.engine.precision
     )
     rate = worker_rate(config, cluster)[0] * share * cluster.vit_efficiency
     computing = views * work.vit_forward / (rate * config.workers)

@@ -31,8 +31,8 @@ def heading(plan: Estimate, config: Config) -> list[str]:
     partition, shape, train = plan.config.partition, plan.outline, plan.config
     unit = "worker" if plan.cluster.kind == CPU else "GPU"
     padding = (
-        f", {partition.padded - train.batch} of {partition.padded} places padding"
-        if partition.padded > train.batch
+        f", {partition.padded - partition.batch} of {partition.padded} places padding"
+        if partition.padded > partition.batch
         else ""
     )
     return [
@@ -43,9 +43,10 @@ def heading(plan: Estimate, config: Config) -> list[str]:
         ),
         (
             f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes}"
-            f" node{'s' * (plan.nodes > 1)}): batch {train.batch} = {partition.micro_batch} ×"
+            f" node{'s' * (plan.nodes > 1)}): batch {partition.batch} = {partition.micro_batch} ×"
             f" {train.workers} workers × {partition.accumulation} accumulated{padding};"
-            f" {train.precision}, ZeRO {train.zero}{', offload' if train.offload else ''}"
+            f" {train.engine.precision}, ZeRO {train.engine.zero}"
+            f"{', offload' if train.engine.offload else ''}"
         ),
     ]
 
@@ -103,7 +104,7 @@ def verdict(plan: Estimate) -> list[str]:
         advice = (
             f"any of these would: {'; '.join(plan.help)}"
             if plan.help
-            else "no micro_batch, ZeRO stage or offload would help"
+            else "no schedule.micro_batch, ZeRO stage or offload would help"
         )
         return [f"DOES NOT FIT: {why}; {advice}."]
     lines = ["It fits."]
@@ -111,7 +112,7 @@ def verdict(plan: Estimate) -> list[str]:
     if plan.speed.waiting > 0.02 * plan.speed.step:
         share = plan.speed.waiting / plan.speed.step
         lines.append(
-            f"The training waits for data {share:.0%} of the time: loader_workers={needed} would"
+            f"The training waits for data {share:.0%} of the time: loader.workers={needed} would"
             f" feed a worker ({plan.loader_cores:.1f} cores)."
         )
     if plan.cores_asked > cluster.cores:
@@ -138,7 +139,7 @@ def work_lines(plan: Estimate) -> list[str]:
         ("online teacher", flops(work.teacher)),
         ("an image", flops(work.image)),
     ]
-    total = work.image * plan.config.batch * plan.steps
+    total = work.image * plan.config.schedule.batch * plan.steps
     rows = [row for row in rows if row[1] != flops(0)]
     return block("Work of an image", [*rows, ("the whole run", f"{total / 1e18:,.2f} EFLOP")])
 
@@ -149,7 +150,7 @@ def data_lines(plan: Estimate) -> list[str]:
         "Data",
         [
             ("loader cores needed a worker", f"{plan.loader_cores:.2f}"),
-            ("of them asked for", f"{plan.config.loader_workers}"),
+            ("of them asked for", f"{plan.config.loader.workers}"),
             ("decoding, a core", f"{cluster.decode_images_s:,.0f} img/s"),
             ("cores of a node used, of", f"{plan.cores_asked} / {cluster.cores}"),
         ],
@@ -202,8 +203,9 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
     names = columns(unit)
     head = (
         f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch"
-        f" {one.config.batch}, {one.config.precision}, ZeRO {one.config.zero},"
-        f" {one.config.loader_workers} loader processes a worker, on {one.cluster.name}:"
+        f" {one.config.schedule.batch}, {one.config.engine.precision}, ZeRO"
+        f" {one.config.engine.zero},"
+        f" {one.config.loader.workers} loader processes a worker, on {one.cluster.name}:"
     )
     lines = [
         head,
@@ -292,10 +294,11 @@ def assumptions(plan: Estimate, config: Config, source: str) -> list[str]:
             )
         )
     )
+    precision = plan.config.engine.precision
     lines = [
         rates + ".",
         (
-            f"{cluster.rate(plan.config.precision) / 1e12:g} TFLOP/s {plan.config.precision}"
+            f"{cluster.rate(precision) / 1e12:g} TFLOP/s {precision}"
             f" products{' a core' if cluster.kind == CPU else ''}, {cluster.vit_efficiency:.2f} of"
             f" it in the ViT, {cluster.isr_efficiency:.2f} in ISR, {cluster.ist_efficiency:.2f} in"
             f" IST; memory {cluster.bandwidth_gb_s:,.0f} GB/s; all-reduce {cluster.link_gb_s:g}"

@@ -43,7 +43,7 @@ class GraphConfig:
     neighbours: int = key(
         8,
         "K kept for each category, best first; training may take fewer (paper: 4, NUS-WIDE 16)",
-        follows="${oc.select:data.neighbours,<default>}",
+        follows="${given:${data.neighbours},<default>}",
     )
     relations_file: str | None = key(
         None,

@@ -17,6 +17,7 @@ from c2srt import hints
 from c2srt.artefact import is_marked
 from c2srt.files import hash_of
 from c2srt.hints import override
+from c2srt.old_names import old
 from c2srt.opened import read_json
 from c2srt.shards import load_index
 from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
@@ -142,7 +143,7 @@ def train_and_evaluate(workspace: Workspace, row: Row, trial: Trial) -> list[Com
         )
     else:
         text = [] if row.text == ENSEMBLE else [override("text", workspace.text(clip, row.text))]
-        steps = [f"steps={steps_for(workspace, row, trial)}"] if row.steps_of else []
+        steps = [f"schedule.steps={steps_for(workspace, row, trial)}"] if row.steps_of else []
         first = workspace.command(
             "train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common
         )
@@ -172,10 +173,8 @@ def key_of(workspace: Workspace, row: Row, trial: Trial) -> str:
     """Changes when the row would come out otherwise, as far as the row, the commands and the shards
     decide it.
     """
-    commands = [
-        workspace.commands.get(verb, [])
-        for verb in ("text", "relations", "train", "tune", "evaluate")
-    ]
+    own = workspace.commands | {"train": list(map(old, workspace.commands.get("train", [])))}
+    commands = [own.get(verb, []) for verb in ("text", "relations", "train", "tune", "evaluate")]
     typed = sorted(
         override for override in workspace.given if override.startswith(("clip.", "views."))
     )

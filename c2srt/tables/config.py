@@ -62,13 +62,13 @@ class Config:
     groups: str | None = key(
         None,
         "CSV with the columns mid and group: mAP of groups of unseen categories, too",
-        follows="${oc.select:data.groups,null}",
+        follows="${data.groups}",
     )
     shards: str = shared("shards")
     topk: list[int] = key([10, 20], "(from data) K of F1@K", composed=False)
     commands: dict[str, list[str]] = key(
         {"text": [], "relations": [], "teacher": [], "train": [], "tune": [], "evaluate": []},
-        "further overrides of the verbs, as in commands.train='[\"epochs=4\"]'",
+        "further overrides of the verbs, as in commands.train='[\"schedule.epochs=4\"]'",
     )
     given: list[str] = key(
         [],
@@ -114,7 +114,10 @@ class Config:
         commands = self.commands
         if self.gpus_per_worker:
             commands = commands | {
-                "train": [f"gpus_per_worker={self.gpus_per_worker:g}", *commands.get("train", [])]
+                "train": [
+                    f"resources.gpus_per_worker={self.gpus_per_worker:g}",
+                    *commands.get("train", []),
+                ]
             }
         return Workspace(
             Path(self.work),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from c2srt.datasets import data_set, published_names
 from c2srt.errors import UserError
 from c2srt.model.config import check_choice
+from c2srt.old_names import old
 
 PRIOR, CLIP, CLIP_SOFTMAX = UNTRAINED = ("prior", "clip", "clip-softmax")
 SIMPLE, ENSEMBLE = "simple", "ensemble"
@@ -81,7 +82,7 @@ class Row:
         """What makes two rows the same run."""
         return (
             self.run,
-            tuple(self.train),
+            tuple(map(old, self.train)),
             self.graph,
             self.text,
             self.tuned,

@@ -41,6 +41,7 @@ from c2srt.files import (
     write_json,
 )
 from c2srt.hints import Command
+from c2srt.old_names import today
 from c2srt.opened import misfit, read_json, reason, wrong
 from c2srt.shown import shown
 
@@ -261,7 +262,7 @@ def check_resumable(folder: Path, record: Record, config: dict, inputs: dict[str
     before, now = flat(record.config), flat(config)
     for name in sorted(before | now):
         if before.get(name) != now.get(name):
-            values = f"{name}={shown(before.get(name))}, not {shown(now.get(name))}"
+            values = f"{today(name)}={shown(before.get(name))}, not {shown(now.get(name))}"
             raise UserError(f"the checkpoint was made with {values}: {instead}")
     for name in sorted(record.inputs | inputs):
         if record.inputs.get(name) != inputs.get(name):

@@ -37,6 +37,7 @@ from deepspeed.utils import (
 )
 
 from c2srt.errors import UserError
+from c2srt.order import BatchPartition
 from c2srt.train.engine_config import EngineConfig
 
 logger.setLevel(
@@ -63,12 +64,13 @@ def check_device(precision: str) -> None:
     """Refuses a precision that DeepSpeed does not run on this worker's device. Raises UserError."""
     if precision == "fp16" and not get_accelerator().is_fp16_supported():
         raise UserError(
-            "precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take bf16 or"
-            " fp32"
+            "engine.precision=fp16 does not run here (no GPU, nor a CPU with AVX512-FP16): take"
+            " bf16 or fp32"
         )
     if precision == "bf16" and not get_accelerator().is_bf16_supported():
         raise UserError(
-            "precision=bf16 does not run on this device: take fp32, or fp16 with zero=1"
+            "engine.precision=bf16 does not run on this device: take fp32, or fp16 with"
+            " engine.zero=1"
         )
 
 
@@ -110,17 +112,26 @@ class Engine:
     ranks together.
     """
 
-    def __init__(self, model: nn.Module, groups: list[dict], config: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[dict],
+        config: EngineConfig,
+        partition: BatchPartition,
+        clip_grad_norm: float = 0.0,
+    ) -> None:
+        """`clip_grad_norm` 0: no clipping."""
         check_device(config.precision)
-        self.config = config
+        self.config, self.partition = config, partition
         optimizer = (
-            GuardedAdamW(groups, config.clip_grad_norm)
-            if config.plain
-            else make_adamw(groups, config)
+            GuardedAdamW(groups, clip_grad_norm) if config.plain else make_adamw(groups, config)
         )
         exact = {} if config.precision == "fp32" else float32_copies(model)
         self._engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=config.deepspeed(), dist_init_required=False
+            model=model,
+            optimizer=optimizer,
+            config=config.deepspeed(partition, clip_grad_norm),
+            dist_init_required=False,
         )
         self.device = self._engine.device
         self._masters = self._unwrapped_masters()
@@ -140,7 +151,7 @@ class Engine:
             self._engine.step()
             for name, value in values.items():
                 sums[name] = (
-                    sums.get(name, 0) + value.detach().float() / self.config.partition.accumulation
+                    sums.get(name, 0) + value.detach().float() / self.partition.accumulation
                 )
         norm = float(self._engine.get_global_grad_norm() or 0.0)
         applied = bool(self._engine.was_step_applied())

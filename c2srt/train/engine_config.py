@@ -1,57 +1,78 @@
-"""The engine's settings, apart from engine.py so that a command line can check them without
-importing DeepSpeed.
+"""The engine's keys, apart from engine.py so that a command line can check them without importing
+DeepSpeed.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+from c2srt.choices import check_choice
 from c2srt.errors import UserError
+from c2srt.keys import Mark, key
 from c2srt.order import BatchPartition
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def check_combination(precision: str, zero: int, offload: bool) -> None:
     """Refuses what DeepSpeed 0.19 cannot do on any device. Raises UserError."""
     if zero not in (0, 1, 2, 3):
-        raise UserError(f"zero={zero} is not a ZeRO stage: take 0, 1, 2 or 3")
+        raise UserError(f"engine.zero={zero} is not a ZeRO stage: take 0, 1, 2 or 3")
     if offload and zero == 0:
         raise UserError(
-            "offload=true needs zero=1, 2 or 3: DeepSpeed offloads the sharded optimizer only"
+            "engine.offload=true needs engine.zero=1, 2 or 3: DeepSpeed offloads the sharded"
+            " optimizer only"
         )
     if precision == "fp16" and zero == 0:
         raise UserError(
-            "precision=fp16 needs zero=1, 2 or 3: at stage 0 DeepSpeed unscales gradients that it"
-            " never scaled"
+            "engine.precision=fp16 needs engine.zero=1, 2 or 3: at stage 0 DeepSpeed unscales"
+            " gradients that it never scaled"
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class EngineConfig:
-    """clip_grad_norm 0: no clipping."""
+    """Number formats, and what is sharded over the workers."""
 
-    partition: BatchPartition
-    precision: str = "fp32"
-    zero: int = 0
-    offload: bool = False
-    clip_grad_norm: float = 0.0
+    precision: str = key("fp32", "fp32 | bf16 | fp16 (master weights are fp32 in any case)")
+    zero: int = key(
+        0,
+        (
+            "DeepSpeed's ZeRO stage 0-3: what is sharded over workers (1 "
+            "optimizer, 2 + gradients, 3 + weights)"
+        ),
+        mark=Mark.HARMLESS,
+    )
+    offload: bool = key(
+        False,
+        "optimizer state and update in CPU memory (zero 1-3)",
+        mark=Mark.HARMLESS,
+    )
+    deterministic: bool = key(
+        False, "only deterministic GPU kernels (a CPU run is deterministic anyway)"
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("engine.precision", self.precision, PRECISIONS)
+        check_combination(self.precision, self.zero, self.offload)
 
     @property
     def plain(self) -> bool:
         """Whether DeepSpeed runs the optimizer as it is, without a wrapper of its own."""
         return self.zero == 0 and self.precision == "fp32"
 
-    def deepspeed(self) -> dict:
+    def deepspeed(self, partition: BatchPartition, clip_grad_norm: float) -> dict:
         """DeepSpeed's own config, derived: the batch size has one source (its own counts the
-        padding too).
+        padding too). `clip_grad_norm` 0: no clipping.
         """
         zero: dict[str, Any] = {"stage": self.zero}
         values: dict[str, Any] = {
-            "train_batch_size": self.partition.padded,
-            "train_micro_batch_size_per_gpu": self.partition.micro_batch,
-            "gradient_accumulation_steps": self.partition.accumulation,
+            "train_batch_size": partition.padded,
+            "train_micro_batch_size_per_gpu": partition.micro_batch,
+            "gradient_accumulation_steps": partition.accumulation,
             "zero_optimization": zero,
             "zero_force_ds_cpu_optimizer": False,
             "gradient_clipping": (
-                0.0 if self.plain else self.clip_grad_norm
+                0.0 if self.plain else clip_grad_norm
             ),  # plain: GuardedAdamW clips (the default is 1)
             "steps_per_print": 1 << 60,
         }

@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 from torch import nn
 
+from c2srt.train.key_groups import OptimizerConfig
+
 
 def parameter_groups(
     model: nn.Module,
     depth: Callable[[str], int],
-    lr: float,
-    head_lr: float,
-    weight_decay: float,
-    layer_decay: float,
+    config: OptimizerConfig,
 ) -> list[dict]:
     """AdamW groups [{"params", "lr", "peak_lr", "weight_decay"}] of the trainable parameters, in a
     fixed order.
@@ -24,8 +23,9 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        peak = head_lr if name.startswith("head.") else lr * layer_decay ** depth(name)
-        decay = 0.0 if parameter.dim() < 2 or name.endswith("bias") else weight_decay
+        decayed = config.lr * config.layer_decay ** depth(name)
+        peak = config.peak_of_head if name.startswith("head.") else decayed
+        decay = 0.0 if parameter.dim() < 2 or name.endswith("bias") else config.weight_decay
         group = groups.setdefault(
             (peak, decay), {"params": [], "lr": peak, "peak_lr": peak, "weight_decay": decay}
         )

@@ -40,27 +40,20 @@ def train(config: Config, world: World) -> str:
     set_up(config, world)
     inputs = load_inputs(config)
     model = build_model(config, inputs)
-    validator = Validator(config, inputs, model, world) if config.validate_every else None
+    validator = Validator(config, inputs, model, world) if config.validation.every else None
     inputs.clip = None  # the model has its own image tower, and the text tower is not needed
     record, found = resume(config, world, inputs)
     # before the engine is made: its low-precision copies are then the rounded weights, as they were
     if found:
         load_trained(model, checkpoints.read_weights(found), found)
-    groups = parameter_groups(
-        model,
-        model.parameter_depth,
-        config.lr,
-        config.lr if config.head_lr is None else config.head_lr,
-        config.weight_decay,
-        config.layer_decay,
-    )
-    engine = Engine(model, groups, config.engine())
+    groups = parameter_groups(model, model.parameter_depth, config.optimizer)
+    engine = Engine(model, groups, config.engine, config.partition, config.optimizer.clip_grad_norm)
     if found:
         engine.restore(checkpoints.open_moments(found), record.optimizer)
-    steps = config.total_steps(steps_per_epoch(config, inputs))
+    steps = config.schedule.total_steps(steps_per_epoch(config, inputs))
     tracker = open_tracker(config, world, record)
     announce(config, world, model, steps, record.step, tracker)
-    recorder = Recorder(config.folder, world, tracker, record.step, steps, config.batch)
+    recorder = Recorder(config.folder, world, tracker, record.step, steps, config.schedule.batch)
     batches = training_batches(config, inputs, world, record.step, steps, engine.device)
     try:
         record = run_steps(config, world, engine, batches, record, steps, recorder, validator)
@@ -86,24 +79,24 @@ def run_steps(
     """Takes steps until the last one or a wish to stop; returns the record of the last
     checkpoint.
     """
-    warmup, nonfinite, best = config.warmup_steps(steps), record.nonfinite, record.best
+    warmup, nonfinite, best = config.schedule.warmup_steps(steps), record.nonfinite, record.best
     first = record.step + 1
     for step in range(first, steps + 1):  # finished updates once this one is done
         factor = learning_rate_factor(step - 1, steps, warmup)
         update = engine.train_step(
             recorder.timed(islice(batches, config.partition.accumulation)), factor
         )
-        recorder.add(update, config.lr * factor)
+        recorder.add(update, config.optimizer.lr * factor)
         if step == first and world.first:
             log.info(f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start")
         nonfinite = count_nonfinite(config, update, nonfinite, step)
         stop = world.decided_by_first((config.folder / STOP_FILE).exists())
         last = step == steps or stop
-        if step % config.log_every == 0 or last:
+        if step % config.tracking.every == 0 or last:
             recorder.flush(step)
-        if validator and (step % config.validate_every == 0 or step == steps):
+        if validator and (step % config.validation.every == 0 or step == steps):
             best = validate(config, world, engine, validator, recorder, step, best)
-        if step % config.checkpoint_every == 0 or last:
+        if step % config.checkpoints.every == 0 or last:
             record = replace(
                 record,
                 step=step,
@@ -120,10 +113,11 @@ def run_steps(
 
 def set_up(config: Config, world: World) -> None:
     """Threads, seeds and determinism of this process; removes what killed runs left."""
-    world.set_threads(config.loader_workers)
+    world.set_threads(config.loader.workers)
     torch.manual_seed(config.seed)
-    if config.deterministic != torch.are_deterministic_algorithms_enabled():  # loads the compiler
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    deterministic = config.engine.deterministic
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # loads the compiler
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if world.first:
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         checkpoints.clean(config.folder / "checkpoints")
@@ -169,17 +163,17 @@ def find_checkpoint(config: Config, world: World) -> Path | None:
 def save(config: Config, world: World, engine: Engine, record: Record) -> None:
     checkpoints.write(config.folder / "checkpoints", engine, record)
     if world.first:
-        checkpoints.prune(config.folder / "checkpoints", config.keep_last, record.step)
+        checkpoints.prune(config.folder / "checkpoints", config.checkpoints.keep, record.step)
 
 
 def count_nonfinite(config: Config, update: Update, before: int, step: int) -> int:
-    """Left-out updates in a row. Raises UserError at `max_nonfinite`."""
+    """Left-out updates in a row. Raises UserError at `faults.max_nonfinite`."""
     count = 0 if update.applied else before + 1
-    if count >= config.max_nonfinite:
+    if count >= config.faults.max_nonfinite:
         raise UserError(
             f"{count} updates in a row, up to step {step}, met a non-finite loss or gradient;"
-            " weights are as before them: lower lr, set clip_grad_norm, or take precision=bf16 or"
-            " fp32"
+            " weights are as before them: lower optimizer.lr, set optimizer.clip_grad_norm, or take"
+            " engine.precision=bf16 or fp32"
         )
     return count
 
@@ -223,7 +217,7 @@ def finish(
             "steps": steps,
             "workers": world.size,
             "accumulation": config.partition.accumulation,
-            "batch": config.batch,
+            "batch": config.schedule.batch,
             "best": record.best,
             "config_hash": config.hash(),
             "inputs": record.inputs,

@@ -30,7 +30,7 @@ def check_before_start(config: Config) -> int:
         checkpoints.check_resumable(
             found, checkpoints.read_record(found), config.identity(), inputs.hashes
         )
-    return config.total_steps(steps_per_epoch(config, inputs))
+    return config.schedule.total_steps(steps_per_epoch(config, inputs))
 
 
 def check_exports(config: Config) -> None:

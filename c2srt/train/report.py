@@ -52,15 +52,15 @@ def announce(
     )
     log.info(f"steps: {steps:,}" + (f", of which {start:,} are done" if start else ""))
     line, numbers = model.training_summary(
-        config.micro_batch, world.device, DTYPES[config.precision]
+        config.schedule.micro_batch, world.device, DTYPES[config.engine.precision]
     )
     log.info(line)
     if tracker:
         tracker.metrics(numbers, start)
-    offloaded = ", optimizer offloaded" if config.offload else ""
+    offloaded = ", optimizer offloaded" if config.engine.offload else ""
     log.info(
-        f"engine: ZeRO {config.zero}{offloaded}, {config.precision}, on {world.device.type};"
-        " weights, gradients and optimizer take about"
+        f"engine: ZeRO {config.engine.zero}{offloaded}, {config.engine.precision}, on"
+        f" {world.device.type}; weights, gradients and optimizer take about"
         f" {engine_mib(config, world.size, total, trainable):,.0f} MiB a worker"
     )
 
@@ -73,7 +73,12 @@ def count_of(parameter: torch.nn.Parameter) -> int:
 def engine_mib(config: Config, workers: int, total: int, trainable: int) -> float:
     """MiB that the engine holds on one worker between steps, activations and buckets left out."""
     return (
-        sum(engine_bytes(config.precision, config.zero, workers, total, trainable).values()) / 2**20
+        sum(
+            engine_bytes(
+                config.engine.precision, config.engine.zero, workers, total, trainable
+            ).values()
+        )
+        / 2**20
     )
 
 
@@ -114,9 +119,9 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
 def note(config: Config) -> str:
     """The run's description."""
     return (
-        f"Training into `{config.folder}`: {config.epochs} epochs of batch {config.batch},"
-        f" {config.precision}, ZeRO {config.zero}. Run the same command again to go on; an"
-        " evaluation adds its results here."
+        f"Training into `{config.folder}`: {config.schedule.epochs} epochs of batch"
+        f" {config.schedule.batch}, {config.engine.precision}, ZeRO {config.engine.zero}. Run the"
+        " same command again to go on; an evaluation adds its results here."
     )
 
 

@@ -1,4 +1,4 @@
-"""A record of the samples that a training consumed, for audits: `record_samples=true`.
+"""A record of the samples that a training consumed, for audits: `tracking.samples=true`.
 
     <out>/samples/rank-<r>.jsonl    one line an update: {"step": finished updates, "ids": real
                                     samples, in order}

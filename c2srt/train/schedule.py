@@ -1,8 +1,47 @@
-"""The learning rate as a pure function of the step, so that a resumed run needs no scheduler
-state.
+"""How long a training is, in which batches, and its learning rate as a pure function of the step,
+so that a resumed run needs no scheduler state.
 """
 
 import math
+from dataclasses import dataclass
+
+from c2srt.errors import UserError
+from c2srt.keys import Mark, key, refuse_below
+
+
+@dataclass
+class ScheduleConfig:
+    """Epochs, batches and warm-up."""
+
+    epochs: int = key(8, "passes over the training images", mark=Mark.HARMLESS)
+    steps: int | None = key(None, "optimizer updates instead of whole epochs", mark=Mark.HARMLESS)
+    warmup: float = key(
+        0.05, "share of the steps with a rising learning rate; then half a cosine down"
+    )
+    batch: int = key(
+        64,
+        (
+            "images of one update over all workers; accumulation = batch / "
+            "(micro_batch × workers), rounded up"
+        ),
+    )
+    micro_batch: int = key(8, "images at once on one worker, at most: memory", mark=Mark.HARMLESS)
+
+    def __post_init__(self) -> None:
+        refuse_below(self, 1, "schedule", "epochs", "batch", "micro_batch")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(
+                f"schedule.steps={self.steps} must be at least 1, or null for whole epochs"
+            )
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"schedule.warmup={self.warmup} must be in [0, 1)")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer updates of the whole run: `steps`, or `epochs` times an epoch's."""
+        return self.steps if self.steps is not None else self.epochs * steps_per_epoch
+
+    def warmup_steps(self, total: int) -> int:
+        return round(self.warmup * total)
 
 
 def learning_rate_factor(step: int, steps: int, warmup_steps: int) -> float:

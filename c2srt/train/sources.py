@@ -22,13 +22,13 @@ def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
     """
     return LoaderConfig(
         size=inputs.image_size,
-        batch=config.batch,
-        micro_batch=config.micro_batch,
+        batch=config.schedule.batch,
+        micro_batch=config.schedule.micro_batch,
         seed=config.seed,
         split=TRAIN,
         views=config.views,
-        workers=config.loader_workers,
-        patience=0.75 * config.collective_timeout,
+        workers=config.loader.workers,
+        patience=0.75 * config.faults.collective_timeout,
     )
 
 
@@ -51,7 +51,7 @@ def check_sources(config: Config, inputs: Inputs) -> None:
     Raises UserError.
     """
     teacher_cache(config, inputs)
-    if config.validate_every:
+    if config.validation.every:
         inputs.index.split(VALIDATION)
 
 
@@ -69,7 +69,7 @@ def training_batches(
         steps,
         teacher_cache(config, inputs),
     )
-    if config.record_samples:
+    if config.tracking.samples:
         batches = recorded(
             batches, config.folder / SAMPLES, world.rank, config.partition.accumulation
         )
@@ -84,7 +84,7 @@ def validation_batches(
     """(images, labels [b, C]) of this rank's share of the validation split, at most
     `validation_images` over all ranks.
     """
-    most = -(-config.validation_images // (world.size * config.micro_batch))
+    most = -(-config.validation.images // (world.size * config.schedule.micro_batch))
     batches = evaluation_batches(
         loader_config(config, inputs),
         inputs.index,
@@ -92,7 +92,7 @@ def validation_batches(
         VALIDATION,
         world.rank,
         world.size,
-        config.micro_batch,
+        config.schedule.micro_batch,
     )
     for batch in islice(batches, most):
         yield batch.images, batch.labels

@@ -47,7 +47,7 @@ class Validator:
         precision = per_class(sorted_keys(whole), seen, "gzsl")
         if not np.isfinite(precision[seen]).any():
             raise UserError(
-                "no validation image has a positive of a seen category: set validate_every=0, or"
+                "no validation image has a positive of a seen category: set validation.every=0, or"
                 " pack more of the split"
             )
         values = {

@@ -4,6 +4,7 @@ import os
 import shlex
 from pathlib import Path
 
+from c2srt.old_names import today
 from cluster.slurm.nodes import Node
 from cluster.slurm.site import Refused, Site
 
@@ -18,11 +19,11 @@ def job_keys(job: str, defaults: list[str], own: list[str]) -> list[str]:
     not for it.
     """
     rows, own = split_rows(own)
-    given = {key.partition("=")[0] for key in own}
+    given = {today(key).partition("=")[0] for key in own}
     kept = [
         key
         for key in defaults
-        if (name := key.partition("=")[0]) not in given
+        if (name := today(key).partition("=")[0]) not in given
         and not ("data" in given and (name == "work" or name.startswith("data.")))
     ]
     if "SLURM_ARRAY_TASK_ID" not in os.environ:
@@ -97,19 +98,21 @@ def worker_keys(job: str, nodes: list[Node], site: Site) -> list[str]:
     if job in A_WORKER_A_CPU:
         return [f"workers={sum(node.cpus for node in nodes)}"]
     workers = [f"workers={gpus or site.cpu_workers * len(nodes)}"]
-    return [*workers, "gpus_per_worker=1"] if gpus and job in ("train", "tables") else workers
+    share = {"train": "resources.gpus_per_worker=1", "tables": "gpus_per_worker=1"}
+    return [*workers, share[job]] if gpus and job in share else workers
 
 
 def check_room(job: str, keys: list[str], nodes: list[Node]) -> None:
     """Raises Refused if the nodes have too few CPUs or GPUs for the job's workers: more nodes will
     not come.
     """
-    given = dict(key.split("=", 1) for key in keys if "=" in key)
+    given = dict(today(key).split("=", 1) for key in keys if "=" in key)
     if job in A_WORKER_A_CPU:
         return
     try:
-        cpus, gpus = float(given.get("cpus_per_worker", 1)), float(given.get("gpus_per_worker", 0))
-        least = int(given.get("min_workers", given["workers"]))
+        cpus = float(given.get("resources.cpus_per_worker", 1))
+        gpus = float(given.get("resources.gpus_per_worker", 0))
+        least = int(given.get("faults.min_workers", given["workers"]))
     except ValueError:
         return  # Hydra's to say, or to work out
     room = sum(

@@ -2,7 +2,7 @@
 
     c2srt train data=miniature workers=2
     ray job submit --working-dir . -- python -m cluster.train data=openimages \\
-        work=/shared/c2srt workers=8 gpus_per_worker=1
+        work=/shared/c2srt workers=8 resources.gpus_per_worker=1
 
 Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go
 on), 130 by Ctrl-C likewise (a second one ends at once), 2 bad input, a full disk, too few nodes or
@@ -107,7 +107,7 @@ def fit(config: Config, told: list[int]) -> int:
         clear(config.folder)
         remove_leftovers(config.folder)
         join(
-            config.workers * config.cpus_per_worker
+            config.workers * config.resources.cpus_per_worker
         )  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")

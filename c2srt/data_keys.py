@@ -1,0 +1,76 @@
+"""What every verb is told of the data set: configs/datasets/<name>.yaml holds what differs from
+these defaults.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from c2srt.keys import NEEDED, key
+
+
+@dataclass
+class DataKeys:
+    """Of a data set in any layout. Where `neighbours`, `resize` and `images_per_shard` are given,
+    the verbs' own keys follow them.
+    """
+
+    name: str = key("miniature", "of the data set")
+    root: str = key(
+        "",
+        (
+            "folder with 2018_04/ (the CSVs) and the images; NUS-WIDE: with "
+            "ImageList/, Groundtruth/, Flickr/ …"
+        ),
+        follows=NEEDED,
+    )
+    layout: str = key("openimages", "which files lie below root: one of sharding/layouts.py")
+    neighbours: int | None = key(
+        None,
+        "related seen categories of each: kept by `c2srt relations`, heard in training; null:"
+        " the verbs' own",
+    )
+    groups: str | None = key(None, "CSV of groups of unseen categories (`c2srt tables`)")
+    resize: Any = key(None, "short side of packed images; null: the verb's own")
+    images_per_shard: int | None = key(None, "null: the verb's own")
+    splits: list[str] = key(
+        ["train", "validation", "test"],
+        "those that it has; what follows is for Open Images V4's layout only",
+    )
+
+
+@dataclass
+class OpenImagesKeys(DataKeys):
+    """With those of Open Images V4's layout alone."""
+
+    images: str = key(
+        "auto",
+        (
+            "folders: images/<split>/<id>.jpg | packs: CVDF's train_0.tar.gz … "
+            "| urls: OriginalURL of the CSVs | auto: the first of these three "
+            "that is there"
+        ),
+    )
+    vocabulary: str = key(
+        "auto",
+        (
+            "auto: the lists of LESA that ship with the project | derive: seen and unseen "
+            "categories by the paper's rule, from the CSVs | files: your own lists, "
+            "classes-seen.txt and classes-unseen.txt beside the CSVs, a MID a line"
+        ),
+    )
+    seen_min_images: int = key(100, "derive: a seen category has more training images than this")
+    unseen_count: int = key(
+        400,
+        "derive: number of most frequent test categories absent from training",
+    )
+    machine_threshold: float | None = key(
+        None,
+        (
+            "also take machine labels of at least this confidence as positive; "
+            "empty: verified by people only"
+        ),
+    )
+
+
+OF_LAYOUT: dict[str, type[DataKeys]] = {DataKeys.layout: OpenImagesKeys}
+"""The layouts that have keys of their own."""
