@@ -424,7 +424,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('check')": (COMPOSED, "tests/test_check.py and .ci/run run it"),
     "shell('mlflow', 'experiments', 'restore', '-x', found.experiment_id)": (
         SHELL,
-        "tests/test_tracking.py deletes an experiment",
+        "tests/test_tracking_stores.py deletes an experiment",
     ),
     "flag(None, '--help')": (RUN, ""),
     "flag(verb, '--cfg job')": (RUN, ""),
