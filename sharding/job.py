@@ -20,14 +20,14 @@ from sharding.config import Config
 from sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
 from sharding.pack import ShardTask, pack_shard
 from sharding.packs import PackSource, PackTask, pack_tasks, stage_pack
-from sharding.plan import (
+from sharding.readers import Reader, find_reader
+from sharding.tasks import (
     check_settings,
     divide,
-    plan_split,
     require_urls,
+    shard_tasks,
     status_counts,
 )
-from sharding.readers import Reader, find_reader
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def make_shards(config: Config, opens: Opens) -> None:
         vocabulary = reader.vocabulary(paths)
         vocabulary.save(out)
         tasks = {
-            split: plan_split(out, split, settings[split], source, config) for split in settings
+            split: shard_tasks(out, split, settings[split], source, config) for split in settings
         }
         done, left = divide([task for split in config.splits for task in tasks[split]])
         log.info(

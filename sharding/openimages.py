@@ -11,8 +11,8 @@ from sharding.config import Config, DataConfig
 from sharding.counts import Acceptance, acceptance
 from sharding.input_report import InputReport
 from sharding.pack import Source
-from sharding.plan import choose_source
 from sharding.raw_files import RawFiles, class_names, find_root
+from sharding.tasks import choose_source
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ from sharding.nuswide_files import read_bits, read_images, read_names
 from sharding.outcome import Outcome
 from sharding.pack import finished
 from sharding.packs import PackReport, PackStage, members
-from sharding.plan import check_settings
 from sharding.raw_files import find_root
 from sharding.staging import about_stage, in_order, write_stage
+from sharding.tasks import check_settings
 from tests.csv_lists import A, B, image_row, write_root
 from tests.damage import Reader
 from tests.raw_images import jpeg

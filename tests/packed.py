@@ -8,8 +8,8 @@ from c2srt.shards import Shard
 from sharding.config import Config, DataConfig
 from sharding.inputs import prepare_inputs
 from sharding.openimages import OpenImages
-from sharding.plan import choose_source, plan_split
 from sharding.raw_files import find_root
+from sharding.tasks import choose_source, shard_tasks
 from tests.raw_images import write_csvs
 
 
@@ -26,7 +26,7 @@ def prepared(tmp_path: Path, images: list[dict], **options):
 
 def tasks_of(config: Config, out: Path, settings: str = "settings"):
     source = choose_source(config, find_root(Path(config.data.root)))
-    return plan_split(out, "train", settings, source, config)
+    return shard_tasks(out, "train", settings, source, config)
 
 
 def sidecar(out: Path, shard: Shard) -> dict[str, dict]:

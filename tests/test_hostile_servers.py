@@ -19,8 +19,8 @@ from sharding.config import Config, DataConfig
 from sharding.inputs import prepare_inputs
 from sharding.openimages import OpenImages
 from sharding.pack import pack_shard
-from sharding.plan import plan_split
 from sharding.raw_files import find_root
+from sharding.tasks import shard_tasks
 from sharding.urls import Downloader, UrlSource
 from tests.image_server import GOOD, Handler, config, fetch, row
 from tests.raw_images import name, write_csvs
@@ -310,7 +310,7 @@ def test_a_password_is_nowhere_and_netrc_has_it(raw_server, tmp_path, monkeypatc
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NETRC", raising=False)
-    (task,) = plan_split(out, "train", "s", UrlSource(), settings)
+    (task,) = shard_tasks(out, "train", "s", UrlSource(), settings)
     assert pack_shard(task).count == 2
     assert all(
         b"Authorization: Basic YW5uOnMzY3JldA==" in request for request in raw_server.requests

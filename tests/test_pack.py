@@ -20,8 +20,8 @@ from sharding.inputs import inputs_path, prepare_inputs
 from sharding.openimages import OpenImages
 from sharding.pack import finished, pack_shard
 from sharding.packs import PackSource, pack_tasks, stage_pack
-from sharding.plan import choose_source, plan_split, status_counts
 from sharding.raw_files import find_root
+from sharding.tasks import choose_source, shard_tasks, status_counts
 from tests.packed import prepared, sidecar, tasks_of
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 
@@ -102,7 +102,7 @@ def test_a_folder_of_any_name_is_no_pattern(tmp_path, odd):
             [(f"train/{image_id}.jpg", jpeg(number)) for image_id in ids],
         )
         source = choose_source(config, find_root(Path(config.data.root)))
-        tasks = plan_split(out, "train", "settings", source, config)
+        tasks = shard_tasks(out, "train", "settings", source, config)
         for task in pack_tasks(source, tasks):
             stage_pack(task)
         shard = pack_shard(tasks[0])

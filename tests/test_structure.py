@@ -412,11 +412,11 @@ def test_polars_reads_tables_of_this_run_only():
         "sharding/nuswide.py",
         "sharding/categories.py",
         "sharding/counts.py",
-        "sharding/plan.py",
+        "sharding/tasks.py",
         "sharding/pack.py",
         "sharding/packs.py",
         "sharding/audit.py",
-    }  # inputs/<split>.parquet, by its hash; plan.py: sidecars that were checked
+    }  # inputs/<split>.parquet, by its hash; tasks.py: sidecars that were checked
     assert {
         path.relative_to(ROOT).as_posix()
         for path in SOURCES

@@ -116,7 +116,7 @@ def check_settings(
     return {split: hash_of([settings, digest]) for split, digest in new_inputs.items()}
 
 
-def plan_split(
+def shard_tasks(
     out: Path, split: str, settings: str, source: Source, config: Config
 ) -> list[ShardTask]:
     """The split's shards, done or not."""
