@@ -19,8 +19,8 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.describe import describe
-from c2srt.evaluation.part import load_part, measure
-from c2srt.evaluation.results import Task, evaluate_part, flat, read_results, write_results
+from c2srt.evaluation.metric_state import load_state, measure
+from c2srt.evaluation.results import Task, evaluate_state, flat, read_results, write_results
 from c2srt.export.read import load_export
 from c2srt.figures.ap_change import read_table
 from c2srt.files import sha256_of_file, write_json
@@ -168,7 +168,7 @@ def small_part():
 
 def make_results(folder: Path) -> list[Path]:
     scores, labels, seen = small_part()
-    values, table = evaluate_part(
+    values, table = evaluate_state(
         measure(scores, labels, seen, (1, 2)),
         Task(seen, (1, 2), ("per_class", "lesa"), 40, 0),
         None,
@@ -513,7 +513,7 @@ READERS = {
             lambda folder: read_answers(folder / "a.jsonl.gz"),
         ),
         Reader("results", make_results, read_all_results),
-        Reader("part", make_part, lambda folder: load_part(folder / "p.npz")),
+        Reader("part", make_part, lambda folder: load_state(folder / "p.npz")),
         Reader(
             "arrays",
             make_arrays,

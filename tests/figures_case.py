@@ -9,8 +9,8 @@ from PIL import Image
 
 from c2srt.backbone.clip import load_clip
 from c2srt.compose import to_config
-from c2srt.evaluation.part import measure
-from c2srt.evaluation.results import Task, evaluate_part, write_results
+from c2srt.evaluation.metric_state import measure
+from c2srt.evaluation.results import Task, evaluate_state, write_results
 from c2srt.export.read import load_export
 from c2srt.export.write import save_export
 from c2srt.figures.config import Config
@@ -95,7 +95,7 @@ def evaluate(work: Path, folder: str, vocabulary) -> None:
     seen = np.arange(C) < SEEN
     isr = None if counts is None else (int(counts.sum()), 0, counts.numel())
     part = measure(scores.numpy(), labels, seen, (2,), isr=isr)
-    results, table = evaluate_part(part, Task(seen, (2,), ("per_class",)), None, None)
+    results, table = evaluate_state(part, Task(seen, (2,), ("per_class",)), None, None)
     table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(
         1, pl.Series("name", vocabulary.names)
     )

@@ -15,10 +15,10 @@ from c2srt.evaluation.bootstrap import (
     order_of_images,
     weights_of,
 )
+from c2srt.evaluation.metric_state import LABEL_SETS, columns_of, measure, merge
 from c2srt.evaluation.metrics import best_first
-from c2srt.evaluation.part import LABEL_SETS, columns_of, measure, merge
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
-from c2srt.evaluation.results import Task, evaluate_part
+from c2srt.evaluation.results import Task, evaluate_state
 from tests.test_metrics import CASES, TOPK, draw, slow_lesa, slow_per_class, with_positive
 
 NAMES = ("per_class", "lesa")
@@ -125,7 +125,7 @@ def test_intervals_hold_their_value_and_shrink_with_more_images():
             np.arange(12) < 6,
             TOPK,
         )
-        results, _ = evaluate_part(part, Task(np.arange(12) < 6, TOPK, NAMES, 200, 0), None, None)
+        results, _ = evaluate_state(part, Task(np.arange(12) < 6, TOPK, NAMES, 200, 0), None, None)
         assert results["bootstrap"] == {"draws": 200, "seed": 0}
         for label_set in LABEL_SETS:
             values = results[label_set]
@@ -161,7 +161,7 @@ def test_a_label_set_that_cannot_be_measured_has_no_interval():
         np.ones(14, bool),
         np.arange(14) != 1,
     ):  # no unseen category; one without a positive
-        results, _ = evaluate_part(
+        results, _ = evaluate_state(
             measure(scores, labels, seen, (1,)), Task(seen, (1,), NAMES, 40, 0), None, None
         )
         assert results["zsl"]["ci95"] == {

@@ -10,17 +10,17 @@ from sklearn.metrics import average_precision_score
 
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import thresholds_of
-from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
-from c2srt.evaluation.part import (
+from c2srt.evaluation.metric_state import (
     GZSL,
     LABEL_SETS,
     ZSL,
     columns_of,
-    load_part,
+    load_state,
     measure,
     merge,
-    verified_part,
+    verified_state,
 )
+from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
 from c2srt.evaluation.protocols import biam_legacy, dense, f1_at_k, lesa, per_class, sorted_keys
 from c2srt.evaluation.topk import best, expected_hits, nonzero
 
@@ -157,7 +157,7 @@ def test_dense_in_narrow_strips_is_the_same(strip, monkeypatch):
 def test_few_rows_at_a_time_leave_the_same_part(monkeypatch):
     scores, labels, seen = draw(5, levels=3)
     whole = measure(scores, labels, seen, TOPK)
-    monkeypatch.setattr("c2srt.evaluation.part.SCORES_AT_ONCE", 30)
+    monkeypatch.setattr("c2srt.evaluation.metric_state.SCORES_AT_ONCE", 30)
     for name, values in vars(measure(scores, labels, seen, TOPK)).items():
         np.testing.assert_array_equal(values, getattr(whole, name))
 
@@ -165,7 +165,7 @@ def test_few_rows_at_a_time_leave_the_same_part(monkeypatch):
 def test_without_a_k_only_verified_scores_are_needed():
     scores, labels, seen = draw(5, levels=3)
     whole = measure(scores, labels, seen, TOPK)
-    part = verified_part(np.where(labels == 0, np.nan, scores), labels, seen)
+    part = verified_state(np.where(labels == 0, np.nan, scores), labels, seen)
     assert part.hits.shape == (60, 2, 0) and part.isr.shape == (0, 3)
     for name in ("category", "score", "positive", "verified", "positives"):
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
@@ -365,7 +365,7 @@ def test_part_survives_the_disk(tmp_path):
     scores, labels, seen = draw(10)
     part = measure(scores, labels, seen, TOPK)
     part.save(tmp_path / "part.npz")
-    again = load_part(tmp_path / "part.npz")
+    again = load_state(tmp_path / "part.npz")
     assert sorted_keys(again).tobytes() == sorted_keys(part).tobytes() and again.images == 60
 
 

@@ -15,8 +15,8 @@ import pytest
 from c2srt import compose, hints
 from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
-from c2srt.evaluation.part import measure
-from c2srt.evaluation.results import Task, evaluate_part, write_results
+from c2srt.evaluation.metric_state import measure
+from c2srt.evaluation.results import Task, evaluate_state, write_results
 from c2srt.tables import commands, render, run, runner
 from c2srt.tables.collect import collect
 from c2srt.tables.rows import Row, Table, for_data, groups_of, trained_rows, trials
@@ -285,7 +285,7 @@ def evaluate_at_random(folder: Path, number: int, topk=(1, 2), **made_from: obje
         generator.random((40, 8), np.float32),
         generator.integers(-1, 2, (40, 8)).astype(np.int8),
     )
-    values, table = evaluate_part(
+    values, table = evaluate_state(
         measure(scores, labels, SEEN, topk), Task(SEEN, topk, ("per_class", "lesa")), None, None
     )
     same = {

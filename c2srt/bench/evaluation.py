@@ -25,7 +25,14 @@ from c2srt.bench.config import Config
 from c2srt.bench.sizes import LOSS, neighbour_table
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
-from c2srt.evaluation.part import GZSL, LABEL_SETS, Part, measure, merge, verified_part
+from c2srt.evaluation.metric_state import (
+    GZSL,
+    LABEL_SETS,
+    MetricState,
+    measure,
+    merge,
+    verified_state,
+)
 from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
 from c2srt.model.config import ModelConfig
 from c2srt.model.graph import Graph
@@ -242,8 +249,8 @@ def dense_precision(scores: np.ndarray, labels: np.ndarray, pool: ThreadPoolExec
 
 def part_of(
     scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, pool: ThreadPoolExecutor
-) -> Part:
-    """The part of whole arrays, some images at a time. Like the others, it does not refuse scores
+) -> MetricState:
+    """The state of whole arrays, some images at a time. Like the others, it does not refuse scores
     that are not finite.
     """
     rows = max(1, AT_ONCE // scores.shape[1])
@@ -251,7 +258,7 @@ def part_of(
     return merge(
         list(
             pool.map(
-                lambda at: verified_part(scores[at : at + rows], labels[at : at + rows], seen, at),
+                lambda at: verified_state(scores[at : at + rows], labels[at : at + rows], seen, at),
                 starts,
             )
         )
@@ -287,27 +294,27 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
     thread.
     """
     watch = Watch()
-    parts: list[Part] = []
-    stream(split, topk, pool, watch, parts)
+    states: list[MetricState] = []
+    stream(split, topk, pool, watch, states)
     with watch:
-        part = merged(parts)
-        keys = sorted_keys(part)
+        state = merged(states)
+        keys = sorted_keys(state)
         for label_set in LABEL_SETS:
             (
                 np.nanmean(per_class(keys, split.seen, label_set)),
                 np.nanmean(lesa(keys, split.seen, label_set)),
             )
-            f1_at_k(part, label_set, topk)
+            f1_at_k(state, label_set, topk)
     return watch
 
 
 def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
     """dense mAP: one look at blocks of scores for the positives, another to count."""
     watch = Watch()
-    parts: list[Part] = []
-    stream(split, (), pool, watch, parts)
+    states: list[MetricState] = []
+    stream(split, (), pool, watch, states)
     with watch:
-        thresholds: Thresholds = thresholds_of(merged(parts), split.categories)
+        thresholds: Thresholds = thresholds_of(merged(states), split.categories)
         at_least = np.zeros(len(thresholds.score), np.int64)
     buffer = split.buffer(COUNT_IMAGES * split.threads, np.float32)
     for start in range(0, split.count, len(buffer)):
@@ -321,7 +328,11 @@ def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
 
 
 def stream(
-    split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch, parts: list[Part]
+    split: Split,
+    topk: tuple[int, ...],
+    pool: ThreadPoolExecutor,
+    watch: Watch,
+    states: list[MetricState],
 ) -> None:
     """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that
     slept meanwhile comes late.
@@ -339,7 +350,7 @@ def stream(
 
         list(pool.map(score, blocks))
         with watch:
-            parts += pool.map(
+            states += pool.map(
                 measure,
                 [scores[block] for block in blocks],
                 [labels[block] for block in blocks],
@@ -349,10 +360,10 @@ def stream(
             )
 
 
-def merged(parts: list[Part]) -> Part:
-    part = merge(parts)
-    parts.clear()
-    return part
+def merged(states: list[MetricState]) -> MetricState:
+    state = merge(states)
+    states.clear()
+    return state
 
 
 def shares(config: Config, split: Split) -> list[Side]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from c2srt.backbone.clip import Clip
 from c2srt.demo.words import categories
 from c2srt.errors import UserError
-from c2srt.evaluation.part import GZSL, ZSL, measure
+from c2srt.evaluation.metric_state import GZSL, ZSL, measure
 from c2srt.evaluation.protocols import f1_at_k, per_class, sorted_keys
 from c2srt.export.read import load_export
 from c2srt.files import sha256_of_file
@@ -90,14 +90,14 @@ def label_row(labels: SampleLabels, index: dict[str, int]) -> np.ndarray:
 @torch.no_grad()
 def clip_scores(clip: Clip, text: Tensor, images: Tensor) -> np.ndarray:
     """Zero-shot cosine of CLIP's global feature with text features [C, D]: float32 [N, C]."""
-    features = [clip.images.global_features(part) for part in images.split(AT_ONCE)]
+    features = [clip.images.global_features(some) for some in images.split(AT_ONCE)]
     return (F.normalize(torch.cat(features), dim=-1) @ text.T).numpy()
 
 
 def model_scores(folder: Path, images: Tensor) -> np.ndarray:
     """Scores of an exported model: float32 [N, C]."""
     exported = load_export(folder)
-    return torch.cat([exported.scores(part)[0] for part in images.split(AT_ONCE)]).numpy()
+    return torch.cat([exported.scores(some)[0] for some in images.split(AT_ONCE)]).numpy()
 
 
 def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
@@ -128,17 +128,17 @@ def figures(scores: np.ndarray, split: Split, topk: tuple[int, ...]) -> dict[str
     """Every figure of one row, as fractions: mAP is `per_class` over verified labels, `true …` over
     the generator's truth.
     """
-    part = measure(scores, split.labels, seen(), topk)
-    values = mean_precisions(part, "")
+    state = measure(scores, split.labels, seen(), topk)
+    values = mean_precisions(state, "")
     for label_set in (ZSL, GZSL):
-        for name, value in f1_at_k(part, label_set, topk).items():
+        for name, value in f1_at_k(state, label_set, topk).items():
             values[f"{label_set.upper()} {name}"] = value["F1"]
     every = np.where(split.truth, 1, -1).astype(np.int8)
     return values | mean_precisions(measure(scores, every, seen(), topk), "true ")
 
 
-def mean_precisions(part, prefix: str) -> dict[str, float]:
-    keys = sorted_keys(part)
+def mean_precisions(state, prefix: str) -> dict[str, float]:
+    keys = sorted_keys(state)
     unseen, all_ = per_class(keys, seen(), ZSL), per_class(keys, seen(), GZSL)
     groups = {
         "ZSL": unseen,

@@ -14,8 +14,8 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, thresholds_of
-from c2srt.evaluation.part import check_topk, measure, merge
-from c2srt.evaluation.results import Task, evaluate_part
+from c2srt.evaluation.metric_state import check_topk, measure, merge
+from c2srt.evaluation.results import Task, evaluate_state
 from c2srt.opened import open_npy, without
 from c2srt.progress import Progress
 
@@ -33,7 +33,7 @@ def evaluate_arrays(
     seed: int = 0,
     workers: int = 1,
 ) -> tuple[dict, pl.DataFrame]:
-    """As `evaluate_part`, from files, by `workers` threads. Raises UserError on anything that is
+    """As `evaluate_state`, from files, by `workers` threads. Raises UserError on anything that is
     not what the names say.
     """
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
@@ -41,35 +41,35 @@ def evaluate_arrays(
     check_arrays(*arrays, task)
     blocks = list(blocks_of(arrays[0]))
     progress = Progress("evaluate", len(arrays[0]) * (1 + ("dense" in protocols)))
-    parts = []
+    states = []
     with ThreadPoolExecutor(workers) as pool:
-        for part in pool.map(
+        for state in pool.map(
             lambda block: measure(arrays[0][block], arrays[1][block], task.seen, topk, block.start),
             blocks,
         ):
-            parts.append(part)
-            progress.update(part.images)
-    part = merge(parts)
-    parts.clear()
-    if part.positive.all() and protocols != ("dense",):
+            states.append(state)
+            progress.update(state.images)
+    state = merge(states)
+    states.clear()
+    if state.positive.all() and protocols != ("dense",):
         raise UserError(
             f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means"
             " absent, write 2 · labels − 1, or ask for 'protocols=[dense]'"
         )
     thresholds = at_least = None
     if "dense" in protocols:
-        thresholds = thresholds_of(part, len(task.seen))
+        thresholds = thresholds_of(state, len(task.seen))
         at_least = np.zeros(len(thresholds.score), np.int64)
-        starts = range(0, part.images, COUNT_IMAGES)
+        starts = range(0, state.images, COUNT_IMAGES)
         with ThreadPoolExecutor(workers) as pool:
             counted = pool.map(
                 lambda start: thresholds.count(arrays[0][start : start + COUNT_IMAGES]), starts
             )
             for start, counts in zip(starts, counted, strict=True):
                 at_least += counts
-                progress.update(min(COUNT_IMAGES, part.images - start))
+                progress.update(min(COUNT_IMAGES, state.images - start))
     progress.close()
-    return evaluate_part(part, task, thresholds, at_least)
+    return evaluate_state(state, task, thresholds, at_least)
 
 
 def load_array(path: Path, what: str) -> np.ndarray:

@@ -1,5 +1,5 @@
 """95 % confidence intervals of mAP and F1@K: what the choice of test images alone moves, from a
-`Part`.
+`MetricState`.
 
 A draw takes N of the N test images, with replacement; an image taken w times weighs w, which gives
 the AP of literally repeating its entries. Which images a draw takes is decided by the seed and by
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from c2srt.evaluation.metric_state import LABEL_SETS, MetricState, columns_of
 from c2srt.evaluation.metrics import best_first, inside_category, precision_of_groups
-from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
 DRAWS_AT_ONCE, ENTRIES_AT_ONCE = 64, 1 << 16
 PROTOCOLS = ("per_class", "lesa")
@@ -53,7 +53,7 @@ class Chunk:
 
 
 def intervals(
-    part: Part,
+    state: MetricState,
     seen: np.ndarray,
     topk: tuple[int, ...],
     protocols: tuple[str, ...],
@@ -68,18 +68,18 @@ def intervals(
     is the interval then). Only per_class and lesa: the other protocols would have to look at every
     score, or at every pair of an image's labels, again.
     """
-    order = order_of_images(part)
-    place = np.empty(part.images, np.int32)
-    place[order] = np.arange(part.images)
+    order = order_of_images(state)
+    place = np.empty(state.images, np.int32)
+    place[order] = np.arange(state.images)
     names = [name for name in PROTOCOLS if name in protocols]
     found: dict[str, list[dict]] = {label_set: [] for label_set in LABEL_SETS}
     for start in range(0, draws, DRAWS_AT_ONCE):
-        weights = weights_of(part.images, seed, range(start, min(start + DRAWS_AT_ONCE, draws)))
-        for label_set, drawn in mean_precisions(part, seen, place, names, weights).items():
-            found[label_set].append(drawn | hit_rates(part, order, label_set, topk, weights))
+        weights = weights_of(state.images, seed, range(start, min(start + DRAWS_AT_ONCE, draws)))
+        for label_set, drawn in mean_precisions(state, seen, place, names, weights).items():
+            found[label_set].append(drawn | hit_rates(state, order, label_set, topk, weights))
     result: dict[str, dict] = {}
-    for label_set, parts in found.items():
-        joined = {key: np.concatenate([some[key] for some in parts]) for key in parts[0]}
+    for label_set, states in found.items():
+        joined = {key: np.concatenate([some[key] for some in states]) for key in states[0]}
         result[label_set] = {outer: {} for outer, _ in joined}
         for (outer, inner), all_drawn in joined.items():
             result[label_set][outer][inner] = interval(values[label_set][outer][inner], all_drawn)
@@ -100,20 +100,20 @@ def weights_of(images: int, seed: int, draws: range) -> np.ndarray:
     return np.stack([np.bincount(some, minlength=images).astype(np.uint16) for some in taken])
 
 
-def order_of_images(part: Part) -> np.ndarray:
+def order_of_images(state: MetricState) -> np.ndarray:
     """Images by what they hold, int64 [N]: labels first, then scores, then hits; those alike in all
     are interchangeable.
     """
-    bits = np.uint32 if part.score.dtype == np.float32 else np.uint64
-    label = mixed(part.category.astype(np.uint64) * 2 + part.positive)
-    score = mixed(label + (part.score + part.score.dtype.type(0)).view(bits))
-    ends = np.cumsum(part.verified)
+    bits = np.uint32 if state.score.dtype == np.float32 else np.uint64
+    label = mixed(state.category.astype(np.uint64) * 2 + state.positive)
+    score = mixed(label + (state.score + state.score.dtype.type(0)).view(bits))
+    ends = np.cumsum(state.verified)
 
     def of_image(entries: np.ndarray) -> np.ndarray:
         running = np.append(np.uint64(0), np.cumsum(entries))
-        return running[ends] - running[ends - part.verified]
+        return running[ends] - running[ends - state.verified]
 
-    return np.lexsort((*part.hits.reshape(part.images, -1).T, of_image(score), of_image(label)))
+    return np.lexsort((*state.hits.reshape(state.images, -1).T, of_image(score), of_image(label)))
 
 
 def mixed(value: np.ndarray) -> np.ndarray:
@@ -124,15 +124,15 @@ def mixed(value: np.ndarray) -> np.ndarray:
 
 
 def mean_precisions(
-    part: Part, seen: np.ndarray, place: np.ndarray, names: list[str], weights: np.ndarray
+    state: MetricState, seen: np.ndarray, place: np.ndarray, names: list[str], weights: np.ndarray
 ) -> dict[str, dict]:
     """{label set: {("mAP", protocol): [B]}}; place [N] of an image in `weights` [B, N]."""
-    image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)
-    keys = part.category.astype(np.uint64) << 32 | best_first(part.score)
+    image = np.repeat(np.arange(state.images, dtype=np.int32), state.verified)
+    keys = state.category.astype(np.uint64) << 32 | best_first(state.score)
     order = np.argsort(keys)
     found: dict[str, dict] = {label_set: {} for label_set in LABEL_SETS}
     if "lesa" in names:
-        precision = precisions(part, keys, order, place[image], weights, len(seen))
+        precision = precisions(state, keys, order, place[image], weights, len(seen))
         for label_set in LABEL_SETS:
             inside = precision[:, columns_of(label_set, seen)]
             found[label_set]["mAP", "lesa"] = (
@@ -140,11 +140,11 @@ def mean_precisions(
             )
     if "per_class" in names:
         for position, label_set in enumerate(LABEL_SETS):
-            chosen = (part.positives[:, position] > 0)[image] & columns_of(label_set, seen)[
-                part.category
+            chosen = (state.positives[:, position] > 0)[image] & columns_of(label_set, seen)[
+                state.category
             ]
             precision = precisions(
-                part, keys, order[chosen[order]], place[image], weights, len(seen)
+                state, keys, order[chosen[order]], place[image], weights, len(seen)
             )
             count = (~np.isnan(precision)).sum(1)
             found[label_set]["mAP", "per_class"] = np.divide(
@@ -154,7 +154,7 @@ def mean_precisions(
 
 
 def precisions(
-    part: Part,
+    state: MetricState,
     keys: np.ndarray,
     order: np.ndarray,
     place: np.ndarray,
@@ -165,15 +165,17 @@ def precisions(
     their weights.
     """
     result = np.full((len(weights), categories), np.nan)
-    for chunk in chunks(part, keys, order, place):
+    for chunk in chunks(state, keys, order, place):
         for draw, row in enumerate(weights):
             result[draw, chunk.category] = chunk.average_precision(row)
     return result
 
 
-def chunks(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray) -> Iterator[Chunk]:
+def chunks(
+    state: MetricState, keys: np.ndarray, order: np.ndarray, place: np.ndarray
+) -> Iterator[Chunk]:
     """Whole categories, about ENTRIES_AT_ONCE entries each."""
-    categories = part.category[order]
+    categories = state.category[order]
     begin = 0
     while begin < len(order):
         end = np.searchsorted(
@@ -185,7 +187,7 @@ def chunks(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray) -
         first = np.flatnonzero(np.append(True, category[1:] != category[:-1]))
         yield Chunk(
             place[here],
-            1 + (part.positive[here].astype(np.int64) << HIGH),
+            1 + (state.positive[here].astype(np.int64) << HIGH),
             ends,
             first,
             category[first],
@@ -194,15 +196,19 @@ def chunks(part: Part, keys: np.ndarray, order: np.ndarray, place: np.ndarray) -
 
 
 def hit_rates(
-    part: Part, order: np.ndarray, label_set: str, topk: tuple[int, ...], weights: np.ndarray
+    state: MetricState,
+    order: np.ndarray,
+    label_set: str,
+    topk: tuple[int, ...],
+    weights: np.ndarray,
 ) -> dict:
     """{("F1@K", "P" | "R" | "F1"): [B]} over the images with a positive, as `f1_at_k`."""
     position = LABEL_SETS.index(label_set)
-    positives = part.positives[order, position]
+    positives = state.positives[order, position]
     images, total = weights @ (positives > 0).astype(np.int64), weights @ positives.astype(np.int64)
     found: dict[tuple[str, str], np.ndarray] = {}
     for column, k in enumerate(topk):
-        hits = np.where(positives > 0, part.hits[order, position, column], 0)
+        hits = np.where(positives > 0, state.hits[order, position, column], 0)
         true_positives = np.array([(row * hits).sum() for row in weights])
         with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a positive is NaN
             precision, recall = true_positives / (images * k), true_positives / total

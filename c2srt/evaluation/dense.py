@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from c2srt.evaluation.metric_state import MetricState
 from c2srt.evaluation.metrics import inside_category, precision_of_groups
-from c2srt.evaluation.part import Part
 
 COUNT_IMAGES, STRIP = 4096, 128
 """Images that callers count at a time, and categories of them that are copied and sorted at a time
@@ -61,9 +61,9 @@ class Thresholds:
         return result
 
 
-def thresholds_of(part: Part, categories: int) -> Thresholds:
-    """The thresholds of all positives of a part."""
-    category, score = part.category[part.positive], part.score[part.positive]
+def thresholds_of(state: MetricState, categories: int) -> Thresholds:
+    """The thresholds of all positives of a state."""
+    category, score = state.category[state.positive], state.score[state.positive]
     order = np.lexsort((-score, category))
     category, score = category[order], score[order]
     new = (category[1:] != category[:-1]) | (score[1:] != score[:-1])

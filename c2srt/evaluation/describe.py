@@ -2,7 +2,7 @@
 
 from c2srt.evaluation.config import PROTOCOLS
 from c2srt.evaluation.known import as_recorded
-from c2srt.evaluation.part import GZSL, LABEL_SETS
+from c2srt.evaluation.metric_state import GZSL, LABEL_SETS
 from c2srt.shown import printable, shown
 
 EXAMPLES = 3

@@ -15,13 +15,13 @@ from c2srt.artefact import is_current, remove_unfinished, tidy, unfinished, writ
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.config import PROTOCOLS, Config
-from c2srt.evaluation.part import check_topk
+from c2srt.evaluation.metric_state import check_topk
 from c2srt.evaluation.pieces import check_identity, pieces_of, score
 from c2srt.evaluation.results import (
     RESULTS,
     Task,
     about,
-    evaluate_part,
+    evaluate_state,
     read_results,
     write_results,
 )
@@ -128,7 +128,7 @@ def measured(
     folder = unfinished(Path(config.out).absolute(), PIECES, made_from["key"])
     images = sum(shard.count for shard in index.split(config.split))
     pieces = pieces_of(images, folder, subject, index.folder, config)
-    part, thresholds, at_least = score(pieces, images, config, len(vocabulary), opens)
+    state, thresholds, at_least = score(pieces, images, config, len(vocabulary), opens)
     check_identity(subject, index)
     if load_index(index.folder) != index:
         raise UserError(
@@ -136,7 +136,7 @@ def measured(
         )
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     task = Task(seen, tuple(config.topk), made_from["protocols"], config.bootstrap, config.seed)
-    results, table = evaluate_part(part, task, thresholds, at_least)
+    results, table = evaluate_state(state, task, thresholds, at_least)
     results = {
         "checkpoint": config.checkpoint,
         "vocabulary": vocabulary.hash,

@@ -1,7 +1,7 @@
 """One evaluation in pieces: each a fixed run of the split's images, the same for any number of
 workers, and waiting on disk when done, so that a killed run goes on.
 
-    <out>/pieces-<key>/<piece>.npz          the piece's `Part`
+    <out>/pieces-<key>/<piece>.npz          the piece's `MetricState`
     <out>/pieces-<key>/<piece>.scores.npy   float32 [images, C], only for the dense protocol
 
 <key> is a hash of everything that decides them; the folder goes once results.json is written.
@@ -19,7 +19,7 @@ import torch
 from c2srt.errors import UserError
 from c2srt.evaluation.config import Config
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
-from c2srt.evaluation.part import Part, load_part, measure, merge
+from c2srt.evaluation.metric_state import MetricState, load_state, measure, merge
 from c2srt.evaluation.scorers import (
     Subject,
     identity,
@@ -50,7 +50,7 @@ class Piece:
     config: Config
 
     @property
-    def part(self) -> Path:
+    def state(self) -> Path:
         return self.folder / f"{self.number:06}.npz"
 
     @property
@@ -59,7 +59,9 @@ class Piece:
 
     @property
     def done(self) -> bool:
-        return self.part.exists() and ("dense" not in self.config.protocols or self.scores.exists())
+        return self.state.exists() and (
+            "dense" not in self.config.protocols or self.scores.exists()
+        )
 
 
 def pieces_of(
@@ -72,28 +74,28 @@ def pieces_of(
 
 def score(
     pieces: list[Piece], images: int, config: Config, categories: int, opens: Opens
-) -> tuple[Part, Thresholds | None, np.ndarray | None]:
+) -> tuple[MetricState, Thresholds | None, np.ndarray | None]:
     """Scores what is missing and merges all of it; for the dense protocol also its thresholds and
     counts. Raises UserError if an image is missing.
     """
     with opens(config.workers, len(pieces), images, None) as executor:
         score_missing(pieces, images, executor)
-        part = merge([load_part(piece.part) for piece in pieces])
-        if part.images != images:
+        state = merge([load_state(piece.state) for piece in pieces])
+        if state.images != images:
             raise UserError(
-                f"{part.images:,} of the {images:,} images of split {config.split} were scored: the"
-                f" shards changed meanwhile, run `{Command('evaluate')}` again"
+                f"{state.images:,} of the {images:,} images of split {config.split} were scored:"
+                f" the shards changed meanwhile, run `{Command('evaluate')}` again"
             )
         if "dense" not in config.protocols:
-            return part, None, None
-        thresholds = thresholds_of(part, categories)
-        return part, thresholds, count_all(pieces, images, thresholds, executor)
+            return state, None, None
+        thresholds = thresholds_of(state, categories)
+        return state, thresholds, count_all(pieces, images, thresholds, executor)
 
 
 def score_missing(pieces: list[Piece], images: int, executor: Executor) -> None:
     """Runs the tasks of the pieces that are not done."""
     missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
-    progress.skip(sum(load_part(piece.part).images for piece in pieces if piece.done))
+    progress.skip(sum(load_state(piece.state).images for piece in pieces if piece.done))
     try:
         for _, done in executor.map(
             score_piece,
@@ -161,22 +163,22 @@ def score_piece(piece: Piece) -> int:
     scorer = scorer_of(piece.subject, index)
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     loader = LoaderConfig(scorer.size, workers=config.loader_workers)
-    parts, scores = [], []
+    states, scores = [], []
     for batch in evaluation_batches(
         loader, index, vocabulary, config.split, piece.number, piece.of, config.batch
     ):
         values, isr = scorer.scores(batch.images)
         try:
-            parts.append(measure(values, batch.labels.numpy(), seen, tuple(config.topk), isr=isr))
+            states.append(measure(values, batch.labels.numpy(), seen, tuple(config.topk), isr=isr))
         except UserError as error:
             raise UserError(f"images {batch.ids[0]} … {batch.ids[-1]}: {error}") from error
         scores.append(values)
     if "dense" in config.protocols:
         with whole_file(piece.scores) as temporary, temporary.open("wb") as file:
             np.save(file, np.concatenate(scores))
-    part = merge(parts)
-    part.save(piece.part)
-    return part.images
+    state = merge(states)
+    state.save(piece.state)
+    return state.images
 
 
 def count_pieces(thresholds: Callable[[], Thresholds], pieces: list[Piece]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The four mAP protocols of the field, side by side, and micro F1@K.
 
-Each protocol takes a `Part` of all test images and a label set and returns AP [C] float64 with NaN
-for every category that its mean leaves out; `np.nanmean` of it is the mAP. Labels: −1 verified
-absent, +1 present, 0 not verified.
+Each protocol takes a `MetricState` of all test images and a label set and returns AP [C] float64
+with NaN for every category that its mean leaves out; `np.nanmean` of it is the mAP. Labels: −1
+verified absent, +1 present, 0 not verified.
 
 | name        | images           | categories in the mean   | AP of category c                   |
 |-------------|------------------|--------------------------|------------------------------------|
@@ -21,8 +21,8 @@ import numpy as np
 
 from c2srt.evaluation.config import PROTOCOLS
 from c2srt.evaluation.dense import Thresholds
+from c2srt.evaluation.metric_state import LABEL_SETS, MetricState, columns_of
 from c2srt.evaluation.metrics import CATEGORY_BIT, average_precision, best_first, entry_keys
-from c2srt.evaluation.part import LABEL_SETS, Part, columns_of
 
 IN_LABEL_SET = {label_set: 2 << position for position, label_set in enumerate(LABEL_SETS)}
 """Flag of an entry whose image has a positive in that label set."""
@@ -32,16 +32,16 @@ held at a time.
 """
 
 
-def sorted_keys(part: Part) -> np.ndarray:
-    """The part's entries as sorted keys; every protocol over verified labels is a filter of
+def sorted_keys(state: MetricState) -> np.ndarray:
+    """The state's entries as sorted keys; every protocol over verified labels is a filter of
     them.
     """
-    of_image = np.zeros(part.images, np.uint8)
+    of_image = np.zeros(state.images, np.uint8)
     for position, label_set in enumerate(LABEL_SETS):
-        of_image |= (part.positives[:, position] > 0) * np.uint8(IN_LABEL_SET[label_set])
-    flags = np.repeat(of_image, part.verified)
-    flags |= part.positive
-    return entry_keys(part.category, best_first(part.score), flags)
+        of_image |= (state.positives[:, position] > 0) * np.uint8(IN_LABEL_SET[label_set])
+    flags = np.repeat(of_image, state.verified)
+    flags |= state.positive
+    return entry_keys(state.category, best_first(state.score), flags)
 
 
 def keys_of(label_set: str, seen: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def dense(
     return only(columns_of(label_set, seen), thresholds.average_precision(at_least))
 
 
-def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
+def biam_legacy(state: MetricState, seen: np.ndarray, label_set: str) -> np.ndarray:
     """What BiAM's released `compute_AP` returns (util_openimages.py), ties grouped. It is *not* the
     AP of a category.
 
@@ -86,15 +86,15 @@ def biam_legacy(part: Part, seen: np.ndarray, label_set: str) -> np.ndarray:
     a value; rows without any positive would give 0, but images without a positive were left out
     before. Kept only to read published tables.
     """
-    with_positive = part.positives[:, LABEL_SETS.index(label_set)] > 0
-    inside = columns_of(label_set, seen)[part.category] & np.repeat(with_positive, part.verified)
-    image = np.repeat(np.arange(part.images, dtype=np.int32), part.verified)[inside]
+    with_positive = state.positives[:, LABEL_SETS.index(label_set)] > 0
+    inside = columns_of(label_set, seen)[state.category] & np.repeat(with_positive, state.verified)
+    image = np.repeat(np.arange(state.images, dtype=np.int32), state.verified)[inside]
     category, rank, positive = (
-        part.category[inside],
-        best_first(part.score)[inside],
-        part.positive[inside].astype(np.uint8),
+        state.category[inside],
+        best_first(state.score)[inside],
+        state.positive[inside].astype(np.uint8),
     )
-    count = np.bincount(image, minlength=part.images)
+    count = np.bincount(image, minlength=state.images)
     start = np.cumsum(count) - count
     result = np.full(len(seen), np.nan)
     by_category = np.argsort(category, kind="stable")
@@ -128,7 +128,7 @@ def only(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def f1_at_k(
-    part: Part, label_set: str, topk: tuple[int, ...], every_image: bool = False
+    state: MetricState, label_set: str, topk: tuple[int, ...], every_image: bool = False
 ) -> dict[str, dict[str, float]]:
     """{"F1@K": {"P", "R", "F1"}} over the images with a positive in the label set (as `per_class`),
     or over every image.
@@ -138,11 +138,11 @@ def f1_at_k(
     (`math.fsum`), so their order cannot matter.
     """
     position = LABEL_SETS.index(label_set)
-    positives = part.positives[:, position]
-    images = part.images if every_image else int((positives > 0).sum())
+    positives = state.positives[:, position]
+    images = state.images if every_image else int((positives > 0).sum())
     result = {}
     for column, k in enumerate(topk):
-        true_positives = math.fsum(part.hits[positives > 0, position, column].tolist())
+        true_positives = math.fsum(state.hits[positives > 0, position, column].tolist())
         precision, recall = true_positives / (images * k), true_positives / int(positives.sum())
         f1 = 2 * precision * recall / (precision + recall) if true_positives else 0.0
         result[f"F1@{k}"] = {"P": precision, "R": recall, "F1": f1}
@@ -150,7 +150,7 @@ def f1_at_k(
 
 
 def average_precisions(
-    part: Part,
+    state: MetricState,
     seen: np.ndarray,
     label_set: str,
     protocols: tuple[str, ...],
@@ -162,7 +162,7 @@ def average_precisions(
     compute = {
         "per_class": lambda: per_class(keys, seen, label_set),
         "lesa": lambda: lesa(keys, seen, label_set),
-        "biam_legacy": lambda: biam_legacy(part, seen, label_set),
+        "biam_legacy": lambda: biam_legacy(state, seen, label_set),
     }
     if thresholds is not None and at_least is not None:
         compute["dense"] = lambda: dense(thresholds, at_least, seen, label_set)

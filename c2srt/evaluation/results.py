@@ -1,4 +1,5 @@
-"""results.json, the per-category table and what is printed: from a `Part` of all test images.
+"""results.json, the per-category table and what is printed: from a `MetricState` of all test
+images.
 
 results.json (fractions 0–1; null where nothing can be measured):
 
@@ -38,7 +39,7 @@ from c2srt.errors import UserError
 from c2srt.evaluation.bootstrap import intervals
 from c2srt.evaluation.dense import Thresholds
 from c2srt.evaluation.known import Published, given_away, published
-from c2srt.evaluation.part import GZSL, LABEL_SETS, ZSL, Part, columns_of
+from c2srt.evaluation.metric_state import GZSL, LABEL_SETS, ZSL, MetricState, columns_of
 from c2srt.evaluation.protocols import average_precisions, f1_at_k, sorted_keys
 from c2srt.files import whole_file
 from c2srt.hints import Command
@@ -159,8 +160,8 @@ def read_results(folder: Path, made_by: Command | None = None) -> dict:
     return results
 
 
-def evaluate_part(
-    part: Part, task: Task, thresholds: Thresholds | None, at_least: np.ndarray | None
+def evaluate_state(
+    state: MetricState, task: Task, thresholds: Thresholds | None, at_least: np.ndarray | None
 ) -> tuple[dict, pl.DataFrame]:
     """The "images", "zsl", "gzsl", "isr", "bootstrap", "warnings" of results.json, and the
     per-category table [C rows].
@@ -168,32 +169,32 @@ def evaluate_part(
     `thresholds` and `at_least` only for the dense protocol. Raises UserError if no image has a
     positive label.
     """
-    if not part.positive.any():
+    if not state.positive.any():
         raise UserError(
-            f"none of the {part.images:,} images has a positive label: nothing can be measured"
+            f"none of the {state.images:,} images has a positive label: nothing can be measured"
         )
-    keys = sorted_keys(part)
-    values: dict[str, Any] = {"images": part.images}
+    keys = sorted_keys(state)
+    values: dict[str, Any] = {"images": state.images}
     columns = {
         "seen": task.seen,
-        "positives": counts(part, part.positive, task.seen),
-        "negatives": counts(part, ~part.positive, task.seen),
+        "positives": counts(state, state.positive, task.seen),
+        "negatives": counts(state, ~state.positive, task.seen),
     }
     for label_set in LABEL_SETS:
         ap = average_precisions(
-            part, task.seen, label_set, task.protocols, keys, thresholds, at_least
+            state, task.seen, label_set, task.protocols, keys, thresholds, at_least
         )
-        values[label_set] = summary(part, task, label_set, ap)
+        values[label_set] = summary(state, task, label_set, ap)
         columns |= {f"{label_set}_{protocol}": array for protocol, array in ap.items()}
     if task.draws:
         for label_set, found in intervals(
-            part, task.seen, task.topk, task.protocols, values, task.draws, task.seed
+            state, task.seen, task.topk, task.protocols, values, task.draws, task.seed
         ).items():
             values[label_set]["ci95"] = found
     bootstrap = {"draws": task.draws, "seed": task.seed} if task.draws else None
     said = warnings_of(values, columns, task)
     return values | {
-        "isr": isr_statistics(part),
+        "isr": isr_statistics(state),
         "bootstrap": bootstrap,
         "warnings": said,
     }, pl.DataFrame(columns)
@@ -232,19 +233,19 @@ def counted(number: int, one: str, more: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else more or f'{one}s'}"
 
 
-def counts(part: Part, chosen: np.ndarray | slice, seen: np.ndarray) -> np.ndarray:
-    return np.bincount(part.category[chosen], minlength=len(seen))
+def counts(state: MetricState, chosen: np.ndarray | slice, seen: np.ndarray) -> np.ndarray:
+    return np.bincount(state.category[chosen], minlength=len(seen))
 
 
-def summary(part: Part, task: Task, label_set: str, ap: dict[str, np.ndarray]) -> dict:
+def summary(state: MetricState, task: Task, label_set: str, ap: dict[str, np.ndarray]) -> dict:
     """The results of one label set; nulls when it has no category or no positive."""
     columns = columns_of(label_set, task.seen)
     positive, verified = (
-        columns & (counts(part, chosen, task.seen) > 0) for chosen in (part.positive, slice(None))
+        columns & (counts(state, chosen, task.seen) > 0) for chosen in (state.positive, slice(None))
     )
-    images = int((part.positives[:, LABEL_SETS.index(label_set)] > 0).sum())
+    images = int((state.positives[:, LABEL_SETS.index(label_set)] > 0).sum())
     of_positive, of_all = (
-        f1_summary(part, task, label_set, every_image) for every_image in (False, True)
+        f1_summary(state, task, label_set, every_image) for every_image in (False, True)
     )
     means = {
         protocol: float(np.nanmean(array)) if images and not np.isnan(array).all() else None
@@ -264,24 +265,24 @@ def summary(part: Part, task: Task, label_set: str, ap: dict[str, np.ndarray]) -
     }
 
 
-def f1_summary(part: Part, task: Task, label_set: str, every_image: bool) -> dict:
+def f1_summary(state: MetricState, task: Task, label_set: str, every_image: bool) -> dict:
     """{"F1@K": …, "positives_per_image"} over the images with a positive, or over all."""
-    positives = part.positives[:, LABEL_SETS.index(label_set)]
+    positives = state.positives[:, LABEL_SETS.index(label_set)]
     if not positives.any():
         return {f"F1@{k}": {"P": None, "R": None, "F1": None} for k in task.topk} | {
             "positives_per_image": None
         }
-    images = part.images if every_image else int((positives > 0).sum())
-    return f1_at_k(part, label_set, task.topk, every_image) | {
+    images = state.images if every_image else int((positives > 0).sum())
+    return f1_at_k(state, label_set, task.topk, every_image) | {
         "positives_per_image": int(positives.sum()) / images
     }
 
 
-def isr_statistics(part: Part) -> dict[str, float] | None:
+def isr_statistics(state: MetricState) -> dict[str, float] | None:
     """Patches that the ISR selects per image and category, and the share of pairs at its cap; None
     without ISR.
     """
-    patches, capped, pairs = part.isr.sum(0).tolist()
+    patches, capped, pairs = state.isr.sum(0).tolist()
     return {"mean_patches": patches / pairs, "capped_share": capped / pairs} if pairs else None
 
 

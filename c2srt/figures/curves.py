@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2srt.evaluation.part import LABEL_SETS
+from c2srt.evaluation.metric_state import LABEL_SETS
 from c2srt.figures.inputs import Inputs, Missing, need
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command

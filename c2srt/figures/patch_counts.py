@@ -3,7 +3,7 @@ ISR takes.
 
 The model is scored again with an ISR that takes exactly the k best patches of every category, for
 each k; nothing is trained. Images stream through, in pieces that wait on disk, so that an
-interrupted run goes on: kept are verified entries (c2srt/evaluation/part.py) and two sums a
+interrupted run goes on: kept are verified entries (c2srt/evaluation/metric_state.py) and two sums a
 category.
 
 Shapes: b images of a batch, C categories, T values of k.
@@ -19,7 +19,7 @@ import torch
 
 from c2srt.artefact import unfinished
 from c2srt.errors import UserError
-from c2srt.evaluation.part import ARRAYS, GZSL, Part, check_part, measure, merge
+from c2srt.evaluation.metric_state import ARRAYS, GZSL, MetricState, check_state, measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
 from c2srt.figures.files import pieces_of
 from c2srt.figures.inputs import Inputs
@@ -104,8 +104,8 @@ def numbers(inputs: Inputs) -> PatchCounts:
             f"none of the {len(places):,} images of split {inputs.config.split} has a positive"
             " label: nothing can be measured"
         )
-    parts = [merge([piece.parts[place] for piece in pieces]) for place in range(len(heads))]
-    adaptive, *ap = [per_class(sorted_keys(part), seen, GZSL) for part in parts]
+    states = [merge([piece.states[place] for piece in pieces]) for place in range(len(heads))]
+    adaptive, *ap = [per_class(sorted_keys(state), seen, GZSL) for state in states]
     mean = np.divide(taken, present, out=np.full(len(seen), np.nan), where=present > 0)
     return PatchCounts(
         tried,
@@ -121,20 +121,20 @@ def numbers(inputs: Inputs) -> PatchCounts:
 
 @dataclass(frozen=True)
 class Piece:
-    """What some images leave: a Part for each head, the adaptive one's patches where a category is
-    present [C], how often [C].
+    """What some images leave: a MetricState for each head, the adaptive one's patches where a
+    category is present [C], how often [C].
     """
 
-    parts: list[Part]
+    states: list[MetricState]
     taken: np.ndarray
     present: np.ndarray
 
     def save(self, path: Path) -> None:
         """Writes an .npz, whole or not at all."""
         arrays = {
-            f"{place}.{field.name}": getattr(part, field.name)
-            for place, part in enumerate(self.parts)
-            for field in fields(Part)
+            f"{place}.{field.name}": getattr(state, field.name)
+            for place, state in enumerate(self.states)
+            for field in fields(MetricState)
         }
         with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, taken=self.taken, present=self.present, **arrays)
@@ -145,12 +145,13 @@ def load_piece(path: Path, heads: int) -> Piece:
     again = f"remove {path.parent} and run the same command again"
     names = {f"{place}.{name}": kind for place in range(heads) for name, kind in ARRAYS.items()}
     arrays = read_npz(path, again, names | {"taken": ("iuf", 1), "present": ("iuf", 1)})
-    parts = [
-        Part(*(arrays[f"{place}.{field.name}"] for field in fields(Part))) for place in range(heads)
+    states = [
+        MetricState(*(arrays[f"{place}.{field.name}"] for field in fields(MetricState)))
+        for place in range(heads)
     ]
-    for part in parts:
-        check_part(part, path, again)
-    return Piece(parts, arrays["taken"], arrays["present"])
+    for state in states:
+        check_state(state, path, again)
+    return Piece(states, arrays["taken"], arrays["present"])
 
 
 def count_all(inputs: Inputs, heads: list[Head], places: np.ndarray) -> Iterator[Piece]:
@@ -178,20 +179,20 @@ def count(inputs: Inputs, heads: list[Head], places: np.ndarray, progress: Progr
     """Scores some images with every head; the first is the adaptive one."""
     ours, vocabulary, config = inputs.ours, inputs.vocabulary, inputs.config
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
-    parts: list[list[Part]] = [[] for _ in heads]
+    states: list[list[MetricState]] = [[] for _ in heads]
     taken, present = np.zeros(len(vocabulary), np.int64), np.zeros(len(vocabulary), np.int64)
     for batch in inputs.photos.batches(places, ours.size, config.batch, config.loader_workers):
         patches, global_ = ours.model.tower(ours.pixels(batch.images))
         tiling, labels = ours.model.tiling(len(patches), ours.graph, patches), batch.labels.numpy()
         for place, head in enumerate(heads):
             scores, counts = head.scores(patches, global_, ours.graph, tiling)
-            parts[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
+            states[place].append(measure(scores.float().cpu().numpy(), labels, seen, (1,)))
             if place == 0:
                 assert counts is not None  # the adaptive head has an ISR
                 taken += np.where(labels == 1, counts.cpu().numpy(), 0).sum(0)
         present += (labels == 1).sum(0)
         progress.update(len(labels))
-    return Piece([merge(some) for some in parts], taken, present)
+    return Piece([merge(some) for some in states], taken, present)
 
 
 def fixed(head: Head, k: int) -> Head:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from c2srt.errors import UserError
-from c2srt.evaluation.part import measure, merge
+from c2srt.evaluation.metric_state import measure, merge
 from c2srt.evaluation.protocols import per_class, sorted_keys
 from c2srt.export.write import save_export
 from c2srt.model.network import Network
@@ -38,11 +38,11 @@ class Validator:
         load_trained(self.model, weights, "the engine")
         model = self.model.to(world.device).eval()
         seen = np.arange(len(self.inputs.vocabulary)) < self.inputs.vocabulary.seen_count
-        parts = []
+        states = []
         for images, labels in validation_batches(self.config, self.inputs, world):
             scores, _ = model.scores(images.to(world.device))
-            parts.append(measure(scores.float().cpu().numpy(), labels.numpy(), seen, (1,)))
-        whole = merge([part for rank in world.gather(parts) for part in rank])
+            states.append(measure(scores.float().cpu().numpy(), labels.numpy(), seen, (1,)))
+        whole = merge([state for rank in world.gather(states) for state in rank])
         self.model.to("cpu")
         precision = per_class(sorted_keys(whole), seen, "gzsl")
         if not np.isfinite(precision[seen]).any():

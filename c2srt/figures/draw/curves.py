@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from c2srt.evaluation.part import LABEL_SETS
+from c2srt.evaluation.metric_state import LABEL_SETS
 from c2srt.figures.curves import Curves
 from c2srt.figures.draw.style import BLUE, GREEN, ORANGE, PURPLE, VERMILION, WIDTH, note, short
 

@@ -1,8 +1,8 @@
 """What a set of images leaves behind for evaluation: its verified entries and its top-K counts;
 about 40 MB for Open Images.
 
-Parts merge by concatenation. Every reduction of them (protocols.py) sorts first or sums exactly, so
-any split of the images over ranks, in any order, gives the same bits.
+States merge by concatenation. Every reduction of them (protocols.py) sorts first or sums exactly,
+so any split of the images over ranks, in any order, gives the same bits.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -28,7 +28,7 @@ def columns_of(label_set: str, seen: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Part:
+class MetricState:
     """n verified entries of N images, image by image; the second axis of `positives` and `hits` is
     LABEL_SETS.
     """
@@ -71,38 +71,41 @@ ARRAYS = {
     "hits": ("f", 3),
     "isr": ("i", 2),
 }
-"""Letters of the dtypes of a part's arrays, and their axes."""
+"""Letters of the dtypes of a state's arrays, and their axes."""
 
 
-def load_part(path: Path) -> Part:
+def load_state(path: Path) -> MetricState:
     """Raises UserError if the file is damaged."""
     again = f"remove {path.parent} and run the same command again"
-    part = Part(**read_npz(path, again, ARRAYS))
-    check_part(part, path, again)
-    return part
+    state = MetricState(**read_npz(path, again, ARRAYS))
+    check_state(state, path, again)
+    return state
 
 
-def check_part(part: Part, path: Path, remedy: str) -> None:
-    """Raises UserError unless a part's arrays belong together."""
-    entries, images = len(part.category), part.images
+def check_state(state: MetricState, path: Path, remedy: str) -> None:
+    """Raises UserError unless a state's arrays belong together."""
+    entries, images = len(state.category), state.images
     if (
-        len(part.score) != entries
-        or len(part.positive) != entries
-        or part.verified.sum() != entries
-        or (part.verified < 0).any()
-        or (part.category < 0).any()
-        or part.positives.shape != (images, 2)
-        or part.hits.shape[:2] != (images, 2)
-        or part.isr.shape[1] != 3
-        or not np.isfinite(part.score).all()
+        len(state.score) != entries
+        or len(state.positive) != entries
+        or state.verified.sum() != entries
+        or (state.verified < 0).any()
+        or (state.category < 0).any()
+        or state.positives.shape != (images, 2)
+        or state.hits.shape[:2] != (images, 2)
+        or state.isr.shape[1] != 3
+        or not np.isfinite(state.score).all()
     ):
         raise wrong(path, "holds arrays that do not belong together", remedy)
 
 
-def merge(parts: list[Part]) -> Part:
-    """The part of all images of `parts`."""
-    return Part(
-        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Part))
+def merge(states: list[MetricState]) -> MetricState:
+    """The state of all images of `states`."""
+    return MetricState(
+        *(
+            np.concatenate([getattr(state, field.name) for state in states])
+            for field in fields(MetricState)
+        )
     )
 
 
@@ -113,10 +116,10 @@ def measure(
     topk: tuple[int, ...],
     first: int = 0,
     isr: tuple[int, int, int] | None = None,
-) -> Part:
-    """The part of a batch: scores [b, C] float, labels [b, C] in −1/0/1, seen [C] bool.
+) -> MetricState:
+    """The state of a batch: scores [b, C] float, labels [b, C] in −1/0/1, seen [C] bool.
 
-    `first` is the number of the batch's first image (for messages), `isr` as in `Part`.
+    `first` is the number of the batch's first image (for messages), `isr` as in `MetricState`.
 
     Raises UserError on NaN or infinite scores, other labels, shapes that disagree, or K beyond a
     label set.
@@ -124,24 +127,26 @@ def measure(
     check_shapes(scores, labels, seen)
     check_topk(seen, topk)
     top = best_of(scores, seen, topk, first)
-    part = verified_part(scores, labels, seen, first)
-    image, hits = np.repeat(np.arange(len(scores)), part.verified), []
+    state = verified_state(scores, labels, seen, first)
+    image, hits = np.repeat(np.arange(len(scores)), state.verified), []
     for label_set in LABEL_SETS:
         columns = columns_of(label_set, seen)
-        chosen = part.positive & columns[part.category]
+        chosen = state.positive & columns[state.category]
         hits.append(
             expected_hits(
-                taken(scores, columns), top[label_set], image[chosen], part.score[chosen], topk
+                taken(scores, columns), top[label_set], image[chosen], state.score[chosen], topk
             )
             if label_set in top
             else np.full((len(scores), len(topk)), np.nan)
         )
     return replace(
-        part, hits=np.stack(hits, 1), isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3)
+        state, hits=np.stack(hits, 1), isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3)
     )
 
 
-def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0) -> Part:
+def verified_state(
+    scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, first: int = 0
+) -> MetricState:
     """As `measure` without a K, of arrays whose shapes fit. It looks at no score without a label
     and refuses none: whether they are finite is the caller's to know. Raises UserError on other
     labels.
@@ -156,7 +161,7 @@ def verified_part(scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, firs
         per_image(positive & columns_of(label_set, seen)[category], verified)
         for label_set in LABEL_SETS
     ]
-    return Part(
+    return MetricState(
         category.astype(np.int32),
         scores.reshape(-1)[place].astype(float_type(scores)),
         positive,
