@@ -15,7 +15,7 @@ from typing import TypeAlias
 from c2srt import extras, hints, progress
 from c2srt.console import QUIET, show_log
 from c2srt.errors import UserError
-from c2srt.interrupts import ended_by, heard
+from c2srt.interrupts import ended_by, handling_signals
 from c2srt.jobs import Jobs
 from c2srt.lazily import uncollected
 from c2srt.surroundings import (
@@ -75,7 +75,7 @@ def told(verbs: Verbs, arguments: list[str]) -> int:
         return 0
     saves = arguments[0] in verbs and verbs[arguments[0]].saves
     try:
-        with heard(arguments[0], saves):
+        with handling_signals(arguments[0], saves):
             return run_verb(verbs, arguments[0], arguments[1:])
     except UserError as error:
         complain(arguments, str(error))

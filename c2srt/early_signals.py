@@ -5,8 +5,8 @@ import signal
 
 
 def listen() -> None:
-    """From here on a signal that ends the command says so; `c2srt.interrupts.heard` takes over once
-    the verb is known.
+    """From here on a signal that ends the command says so; `c2srt.interrupts.handling_signals`
+    takes over once the verb is known.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:

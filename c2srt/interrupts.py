@@ -5,8 +5,8 @@ The first is a KeyboardInterrupt in the main thread. A wait that does not end fo
 pool's, a library's) is cut off after GRACE_S: whatever is written is written whole or removed by
 the next run, as after a kill. A training saves first, for as long as that takes (`patiently`), and
 on SIGTERM or SIGUSR1 ends with SAVED, on which Slurm's requeue relies. A terminal sends Ctrl-C to
-all processes of the command: those that it started must not hear it (`unheard`), since the command
-decides what becomes of them.
+all processes of the command: those that it started must not hear it (`without_sigint`), since the
+command decides what becomes of them.
 """
 
 import os
@@ -39,7 +39,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def heard(verb: str, saves: bool) -> Iterator[None]:
+def handling_signals(verb: str, saves: bool) -> Iterator[None]:
     """Signals mean what is written above for what runs inside; nothing changes in a thread, or for
     one that is ignored (nohup). To a verb that `saves`, SIGTERM and Slurm's warning mean: not now,
     run it again.
@@ -76,7 +76,7 @@ def heard(verb: str, saves: bool) -> Iterator[None]:
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 HELD = threading.local()
 """The signals that this thread blocked before its fork: two threads may fork at once, and one of
-them may be `unheard`.
+them may be in `without_sigint`.
 """
 
 
@@ -231,7 +231,7 @@ def patiently() -> Iterator[None]:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def without_sigint() -> Iterator[None]:
     """Processes started inside do not hear Ctrl-C, for all their life; for this one it waits
     meanwhile.
     """

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from c2srt.errors import AGAIN, LoaderFailed, UserError
-from c2srt.interrupts import unheard
+from c2srt.interrupts import without_sigint
 from c2srt.pipes import receive, send, widen
 from c2srt.processes import cause_of
 
@@ -53,7 +53,7 @@ class Worker:
             daemon=True,
         )
         try:
-            with unheard():
+            with without_sigint():
                 self.process.start()
         finally:
             os.close(theirs)

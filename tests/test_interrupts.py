@@ -47,15 +47,15 @@ WAITS = {
         "threading.Thread(target=time.sleep, args=(600,)).start(); time.sleep(600)"
     ),
     "for a process": (
-        "with unheard(): child = multiprocessing.get_context('spawn').Process(target=time.sleep,"
-        " args=(600,)); child.start()\n    child.join()"
+        "with without_sigint(): child = multiprocessing.get_context('spawn').Process("
+        "target=time.sleep, args=(600,)); child.start()\n    child.join()"
     ),
 }
 COMMAND = """
 import ctypes, multiprocessing, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from c2srt import command, interrupts
-from c2srt.interrupts import unheard
+from c2srt.interrupts import without_sigint
 from cluster.cli import VERBS
 interrupts.GRACE_S = 2
 def run_verb(verbs, verb, arguments):

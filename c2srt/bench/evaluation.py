@@ -29,6 +29,7 @@ from c2srt.evaluation.metric_state import (
     GZSL,
     LABEL_SETS,
     MetricState,
+    drained,
     measure,
     merge,
     verified_state,
@@ -294,10 +295,9 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
     thread.
     """
     watch = Watch()
-    states: list[MetricState] = []
-    stream(split, topk, pool, watch, states)
+    states = stream(split, topk, pool, watch)
     with watch:
-        state = merged(states)
+        state = drained(states)
         keys = sorted_keys(state)
         for label_set in LABEL_SETS:
             (
@@ -311,10 +311,9 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
 def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
     """dense mAP: one look at blocks of scores for the positives, another to count."""
     watch = Watch()
-    states: list[MetricState] = []
-    stream(split, (), pool, watch, states)
+    states = stream(split, (), pool, watch)
     with watch:
-        thresholds: Thresholds = thresholds_of(merged(states), split.categories)
+        thresholds: Thresholds = thresholds_of(drained(states), split.categories)
         at_least = np.zeros(len(thresholds.score), np.int64)
     buffer = split.buffer(COUNT_IMAGES * split.threads, np.float32)
     for start in range(0, split.count, len(buffer)):
@@ -328,15 +327,12 @@ def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
 
 
 def stream(
-    split: Split,
-    topk: tuple[int, ...],
-    pool: ThreadPoolExecutor,
-    watch: Watch,
-    states: list[MetricState],
-) -> None:
+    split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch
+) -> list[MetricState]:
     """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that
     slept meanwhile comes late.
     """
+    states: list[MetricState] = []
     buffers = split.buffer(COUNT_IMAGES, np.float32), split.buffer(COUNT_IMAGES, np.int8)
     for start in range(0, split.count, len(buffers[0])):
         labels = split.fill_labels(start, buffers[1])
@@ -358,12 +354,7 @@ def stream(
                 repeat(topk),
                 repeat(start),
             )
-
-
-def merged(states: list[MetricState]) -> MetricState:
-    state = merge(states)
-    states.clear()
-    return state
+    return states
 
 
 def shares(config: Config, split: Split) -> list[Side]:

@@ -126,11 +126,11 @@ def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
         pixels = normalise(images[batch], mean, std)
         feature, patches = model.visual(pixels)
         text = model.encode_text(tokens[batch])
-        heard = sum(
+        word_losses = sum(
             word_loss(reader(seen), words_of[batch])
             for seen in (feature, patches.mean(1) @ model.visual.proj)
         )
-        loss = clip_loss(feature, text, model.logit_scale) + word_weight(step) * heard
+        loss = clip_loss(feature, text, model.logit_scale) + word_weight(step) * word_losses
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(step)

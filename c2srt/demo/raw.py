@@ -33,7 +33,7 @@ from c2srt.demo.knowledge import PROVENANCE, relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.words import categories
 from c2srt.files import hash_of, whole_file, write_json, write_text
-from c2srt.interrupts import unheard
+from c2srt.interrupts import without_sigint
 from c2srt.progress import Progress
 
 MARK = "miniature.json"
@@ -122,7 +122,7 @@ def in_processes(function, items: Iterable, workers: int) -> Iterator:
     """
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
-        with unheard():
+        with without_sigint():
             results = pool.map(function, items)
         yield from results
     finally:

@@ -14,7 +14,7 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.evaluation.dense import COUNT_IMAGES, thresholds_of
-from c2srt.evaluation.metric_state import check_topk, measure, merge
+from c2srt.evaluation.metric_state import check_topk, drained, measure
 from c2srt.evaluation.results import Task, evaluate_state
 from c2srt.opened import open_npy, without
 from c2srt.progress import Progress
@@ -49,8 +49,7 @@ def evaluate_arrays(
         ):
             states.append(state)
             progress.update(state.images)
-    state = merge(states)
-    states.clear()
+    state = drained(states)
     if state.positive.all() and protocols != ("dense",):
         raise UserError(
             f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means"

@@ -30,7 +30,7 @@ ROWS, TOP, IMAGES = 12, 5, 50
 
 @dataclass(frozen=True)
 class Row:
-    """An unseen category: its neighbours heard most (at most TOP) with their weights, best first;
+    """An unseen category: its neighbours of greatest weight (at most TOP) with it, best first;
     the weight of itself (None where the model has no self-loops), of all other neighbours (None
     where there are none); the images these are means over.
     """
@@ -89,8 +89,8 @@ def numbers(inputs: Inputs) -> Relations:
         images = torch.stack(
             [centre_pixels(inputs.photos.read(place).image, ours.size) for place in some]
         )
-        weights, heard = mean_attention(ours, images, column)
-        rows.append(row_of(vocabulary.titles, column, weights, heard, len(some)))
+        weights, neighbours = mean_attention(ours, images, column)
+        rows.append(row_of(vocabulary.titles, column, weights, neighbours, len(some)))
     return Relations(rows, inputs.config.split, hears_an_oracle(inputs))
 
 
@@ -158,7 +158,7 @@ def mean_attention(ours: OurViewer, images: Tensor, column: int) -> tuple[np.nda
             ]
         )
     weights = alpha.double().mean(0).cpu().numpy()
-    return weights[np.array(table) >= 0], [heard for heard in table if heard >= 0]
+    return weights[np.array(table) >= 0], [neighbour for neighbour in table if neighbour >= 0]
 
 
 def first_attention(head: Head, patches: Tensor, global_: Tensor, graph: Graph) -> Tensor:
@@ -173,26 +173,26 @@ def first_attention(head: Head, patches: Tensor, global_: Tensor, graph: Graph) 
     if head.config.isr:
         image = (local_features(head, patches, text)[0] + image) / 2
     h = input_features(head, tensors, image, text)
-    heard = split_heads((h @ tensors["source"][0].T)[table.clamp(min=0)], tensors["attention"][0])
-    logits = attention_logits(heard, h @ tensors["target"][0].T, tensors["attention"][0])
+    source = split_heads((h @ tensors["source"][0].T)[table.clamp(min=0)], tensors["attention"][0])
+    logits = attention_logits(source, h @ tensors["target"][0].T, tensors["attention"][0])
     present = (table >= 0)[..., None]
     logits = logits.masked_fill(~present, torch.finfo(softmax_dtype(logits.dtype)).min)
     return logits.softmax(1) * present
 
 
 def row_of(
-    names: tuple[str, ...], column: int, weights: np.ndarray, heard: list[int], images: int
+    names: tuple[str, ...], column: int, weights: np.ndarray, neighbours: list[int], images: int
 ) -> Row:
     """Sorts a category's weights: itself apart, the TOP neighbours, the rest as one."""
-    of = dict(zip(heard, weights.tolist(), strict=True))
+    of = dict(zip(neighbours, weights.tolist(), strict=True))
     itself = of.pop(column, None)
     order = sorted(of, key=lambda neighbour: -of[neighbour])
     best, rest = order[:TOP], order[TOP:]
     others = sum(of[neighbour] for neighbour in rest) if rest else None
     return Row(
         names[column],
-        [names[heard] for heard in best],
-        [of[heard] for heard in best],
+        [names[neighbour] for neighbour in best],
+        [of[neighbour] for neighbour in best],
         itself,
         others,
         images,

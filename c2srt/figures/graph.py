@@ -27,7 +27,7 @@ class Graphs:
 
     def record(self) -> dict:
         names = self.vocabulary.titles
-        heard = {
+        neighbours = {
             graph.kind: [
                 names[column] for column in graph.table[self.column].tolist() if column != ABSENT
             ]
@@ -36,7 +36,7 @@ class Graphs:
         return {
             "category": names[self.column],
             "mid": self.vocabulary.mids[self.column],
-            "neighbours": heard,
+            "neighbours": neighbours,
         }
 
 

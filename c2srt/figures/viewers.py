@@ -110,8 +110,8 @@ def ranks_of(scores: np.ndarray) -> np.ndarray:
 
 
 def subgraph(graph: Graph, columns: list[int], hops: int) -> tuple[Graph, list[int]]:
-    """The graph of `columns` (first, in order) and all that they hear within `hops`, and which
-    categories those are.
+    """The graph of `columns` (first, in order) and all within `hops` against the edges, and
+    which categories those are.
 
     What is further away is absent from the table; after `hops` layers nothing of that reaches
     `columns`.
@@ -119,9 +119,9 @@ def subgraph(graph: Graph, columns: list[int], hops: int) -> tuple[Graph, list[i
     kept, rim = dict.fromkeys(columns), list(columns)
     for _ in range(hops):
         rim = [
-            heard
-            for heard in dict.fromkeys(graph.table[rim].flatten().tolist())
-            if heard >= 0 and heard not in kept
+            neighbour
+            for neighbour in dict.fromkeys(graph.table[rim].flatten().tolist())
+            if neighbour >= 0 and neighbour not in kept
         ]
         kept |= dict.fromkeys(rim)
     categories = list(kept)

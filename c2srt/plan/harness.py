@@ -24,7 +24,7 @@ from torch import Tensor
 from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.config import RANDOM
 from c2srt.errors import UserError
-from c2srt.interrupts import unheard
+from c2srt.interrupts import without_sigint
 from c2srt.loader import Batch, LoaderConfig, collate, iterate
 from c2srt.model.config import ModelConfig
 from c2srt.model.graph import Graph
@@ -70,7 +70,7 @@ class Harness:
             process = context.Process(
                 target=serve, args=(theirs, rank, self.folder.name, *self.arguments)
             )
-            with unheard():
+            with without_sigint():
                 process.start()
             theirs.close()
             self.pipes.append(ours)

@@ -46,14 +46,14 @@ def as_labels(labels: Sequence[Any] | None) -> list[Label] | None:
     first: dict[str, Label] = {}
     for given in labels:
         label = given if isinstance(given, Label) else Label(given)
-        known = first.setdefault(heard(label.name), label)
+        known = first.setdefault(folded(label.name), label)
         if known is not label:
             prompts = tuple(dict.fromkeys(known.prompts + label.prompts))
-            first[heard(label.name)] = replace(known, prompts=prompts)
+            first[folded(label.name)] = replace(known, prompts=prompts)
     return list(first.values())
 
 
-def heard(name: str) -> str:
+def folded(name: str) -> str:
     """What is left of a word for the text tower."""
     return " ".join(name.split()).casefold()
 
@@ -173,7 +173,7 @@ def check_ids(labels: list[Label], said: str) -> None:
     names: dict[str, str] = {}
     ids: dict[str, str] = {}
     for label in labels:
-        name = heard(label.name)
+        name = folded(label.name)
         other = names.setdefault(label.id, name) if label.id else name
         if other != name or ids.setdefault(name, label.id) != label.id:
             raise UserError(
@@ -187,7 +187,7 @@ def twice(labels: Sequence[Label]) -> str:
     first: dict[str, Label] = {}
     again = []
     for label in labels:
-        known = first.setdefault(heard(label.name), label)
+        known = first.setdefault(folded(label.name), label)
         if known is not label and not (label.prompts and label.prompts != known.prompts):
             again.append((label.name, known.name))
     if not again:

@@ -23,7 +23,7 @@ from c2srt.export.read import load_export
 from c2srt.predict.config import CLIP, TEMPLATES
 from c2srt.predict.device import device_of, dtype_of
 from c2srt.predict.inputs import Urls, decode_apart, name_of, one_by_one, read_image
-from c2srt.predict.labels import Label, as_labels, heard
+from c2srt.predict.labels import Label, as_labels, folded
 from c2srt.predict.models import Asked, Model, Trained, ZeroShot
 from c2srt.predict.patches import PatchScores, area_of, patch_map
 from c2srt.relations.config import WordsConfig
@@ -160,9 +160,9 @@ class Predictor:
         asked = self.asked(labels)
         assert asked.graph is not None, "labels that are given have a graph"
         text = asked.graph.text[asked.columns].float().numpy()
-        row = {heard(name): number for number, name in enumerate(asked.names)}
+        row = {folded(name): number for number, name in enumerate(asked.names)}
         names = [label.name if isinstance(label, Label) else label for label in labels]
-        return text[[row[heard(name)] for name in names]]
+        return text[[row[folded(name)] for name in names]]
 
     def patch_scores(self, image: Any, label: str | Label) -> PatchScores:
         """Which patches of one image speak for a label: `.scores` float32 [rows, columns] over the

@@ -89,7 +89,7 @@ def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outco
 def lost_nodes(cluster: Cluster) -> list[str]:
     """Nodes that say nothing for three beats from now on."""
     asked = time.monotonic()
-    while lost := [node.name for node in cluster.nodes.values() if node.heard < asked]:
+    while lost := [node.name for node in cluster.nodes.values() if node.last_seen < asked]:
         if time.monotonic() > asked + 3 * BEAT_SECONDS:
             break
         time.sleep(0.2)

@@ -35,7 +35,7 @@ class Node:
     cpus: int = 0
     gpus: int = 0
     joined: bool = False
-    heard: float = field(default_factory=time.monotonic)
+    last_seen: float = field(default_factory=time.monotonic)
 
 
 class Cluster:
@@ -98,7 +98,7 @@ class Cluster:
         for line in cast(IO[str], self.srun.stdout):
             source, _, words = line.strip().partition(" ")
             if source in self.nodes:
-                self.nodes[source].heard = time.monotonic()
+                self.nodes[source].last_seen = time.monotonic()
                 self.events.put((source, words.split()))
             else:
                 say(line.strip())
@@ -169,7 +169,7 @@ class Cluster:
 
     def silent(self, seconds: float) -> list[str]:
         return [
-            node.name for node in self.nodes.values() if time.monotonic() - node.heard > seconds
+            node.name for node in self.nodes.values() if time.monotonic() - node.last_seen > seconds
         ]
 
     def __exit__(self, *_: object) -> None:
