@@ -131,7 +131,7 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
         return 0
     # Hydra and numpy take most of a second, which `c2srt --help` need not pay.
     with uncollected():
-        from c2srt import compose, road
+        from c2srt import compose, workflow
 
     overrides, print_only = split_flags(arguments)
     composed = compose.compose_verb(verb, overrides)
@@ -140,14 +140,14 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
         return 0
     called = not hints.RUNNING  # by a person, not by another verb
     with hints.running(name, overrides):
-        if called and (line := road.starting(name, composed)):
+        if called and (line := workflow.starting(name, composed)):
             progress.log.info(line)
         keys = verb.keys()
         if "given" in {field.name for field in fields(keys)}:
             composed["given"] = [override for override in overrides if is_shared(override)]
         config = compose.to_config(keys, composed)
         status = verb.run(config, *([jobs(verbs)] if verb.takes_jobs else [])) or 0
-        if called and not status and (following := road.after(name, config)):
+        if called and not status and (following := workflow.after(name, config)):
             log.info(f"next: {following}")
     return status
 

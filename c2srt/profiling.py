@@ -26,7 +26,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass
-class Watch:
+class Stopwatch:
     """Seconds, by the clock and of the CPU (all threads), of what runs inside `with watch:`."""
 
     seconds: float = 0.0
@@ -42,7 +42,7 @@ class Watch:
 
 @dataclass
 class Side:
-    """One way: `call()` computes `images` images; if it returns a `Watch`, only what that saw
+    """One way: `call()` computes `images` images; if it returns a `Stopwatch`, only what that saw
     counts as its time. `returned` bytes are results that any way must give (gradients of the
     inputs) and do not count. `numpy`: its memory is NumPy's, not torch's. `timed` false: only its
     memory is measured. `baseline`: the sides after it are compared with it. `fresh()`, where given,
@@ -97,14 +97,14 @@ def measure(
         side.peak = peak_of(side, device)
 
 
-def seconds_of(call: Callable[[], object], device: torch.device) -> Watch:
-    """What one call takes, or what the `Watch` that it returns has seen."""
-    watch = Watch()
+def seconds_of(call: Callable[[], object], device: torch.device) -> Stopwatch:
+    """What one call takes, or what the `Stopwatch` that it returns has seen."""
+    watch = Stopwatch()
     synchronise(device)
     with watch:
         result = call()
         synchronise(device)
-    return result if isinstance(result, Watch) else watch
+    return result if isinstance(result, Stopwatch) else watch
 
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:

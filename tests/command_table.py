@@ -506,7 +506,7 @@ BY_HAND = {
         "resume it."
     ): ("a form"),
     "c2srt/command.py: c2srt": "the start of an error's line",
-    "c2srt/road.py: c2srt": "the start of the first line",
+    "c2srt/workflow.py: c2srt": "the start of the first line",
     "c2srt/check/__main__.py: c2srt check:": "the start of an error's line",
     "c2srt/interrupts.py: c2srt": "the start of an error's line",
     "c2srt/surroundings.py: , and c2srt has a package of that name: leave": "a name",

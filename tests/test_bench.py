@@ -19,7 +19,7 @@ from c2srt.errors import UserError
 from c2srt.model.chunks import Buffers
 from c2srt.model.config import LossConfig
 from c2srt.model.ist import Table, Transfer, with_self_loops
-from c2srt.profiling import Side, Watch, allocator_peak, measure
+from c2srt.profiling import Side, Stopwatch, allocator_peak, measure
 from cluster.cli import main
 from tests.tiny import tiny_clip_config
 
@@ -139,7 +139,7 @@ def test_average_precisions_of_both_sides_are_equal_and_a_difference_is_refused(
 
 def test_a_call_may_say_what_counts_as_its_time():
     def call():
-        watch = Watch()
+        watch = Stopwatch()
         with watch:
             time.sleep(0.01)
         time.sleep(0.2)

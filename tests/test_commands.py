@@ -18,7 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from c2srt import compose, hints, road
+from c2srt import compose, hints, workflow
 from c2srt.command import split_flags
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag, override, running, shell, typed
@@ -405,16 +405,16 @@ def test_the_road_goes_on_from_what_was_made(verb, overrides, expected):
     if "given" in {field.name for field in fields(config_of)}:
         OmegaConf.update(composed, "given", [], force_add=True)
     with running(verb, overrides):
-        found = road.after(verb, compose.to_config(config_of, composed))
+        found = workflow.after(verb, compose.to_config(config_of, composed))
         assert (str(found) if found else None) == (f"c2srt {expected}" if expected else None)
     if expected:
         understood(words(f"c2srt {expected}", SHELLS[0])[0])
 
 
-@pytest.mark.parametrize("verb", road.STARTING)
+@pytest.mark.parametrize("verb", workflow.STARTING)
 def test_what_is_loaded_is_said_at_once(verb):
     composed = compose_verb(verb, ["work=/w"])
-    assert road.starting(verb, composed).startswith(f"c2srt {verb}: loading ")
+    assert workflow.starting(verb, composed).startswith(f"c2srt {verb}: loading ")
 
 
 def test_the_first_line_comes_before_the_imports(tmp_path, monkeypatch, capsys):

@@ -101,7 +101,7 @@ c2srt.pipes c2srt.children c2srt.interrupts c2srt.processes c2srt.executor
 c2srt.pictures c2srt.isolation c2srt.prefetch
 c2srt.order c2srt.view_config c2srt.views c2srt.vocabulary c2srt.shards c2srt.samples
 c2srt.backbone c2srt.model
-c2srt.shared_keys c2srt.compose c2srt.manual c2srt.road c2srt.command
+c2srt.shared_keys c2srt.compose c2srt.manual c2srt.workflow c2srt.command
 c2srt.text_config c2srt.text c2srt.teacher c2srt.loader
 c2srt.relations c2srt.export c2srt.predict c2srt
 c2srt.serving_limits c2srt.serving

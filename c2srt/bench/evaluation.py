@@ -38,7 +38,7 @@ from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
 from c2srt.model.config import ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
-from c2srt.profiling import Side, Watch, device_of
+from c2srt.profiling import Side, Stopwatch, device_of
 
 log = logging.getLogger(__name__)
 
@@ -290,11 +290,11 @@ def loop(scores: np.ndarray, labels: np.ndarray, verified: bool) -> np.ndarray:
     return result
 
 
-def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> Watch:
+def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> Stopwatch:
     """per_class and lesa mAP and F1@K of both label sets; scores and labels come in blocks, one a
     thread.
     """
-    watch = Watch()
+    watch = Stopwatch()
     states = stream(split, topk, pool, watch)
     with watch:
         state = drained(states)
@@ -308,9 +308,9 @@ def whole_set(split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor) -> 
     return watch
 
 
-def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
+def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Stopwatch:
     """dense mAP: one look at blocks of scores for the positives, another to count."""
-    watch = Watch()
+    watch = Stopwatch()
     states = stream(split, (), pool, watch)
     with watch:
         thresholds: Thresholds = thresholds_of(drained(states), split.categories)
@@ -327,7 +327,7 @@ def whole_dense(split: Split, pool: ThreadPoolExecutor) -> Watch:
 
 
 def stream(
-    split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Watch
+    split: Split, topk: tuple[int, ...], pool: ThreadPoolExecutor, watch: Stopwatch
 ) -> list[MetricState]:
     """Measures blocks of BLOCK images. All threads make the scores, as a model would: a core that
     slept meanwhile comes late.

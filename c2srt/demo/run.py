@@ -1,4 +1,5 @@
-"""`c2srt demo`: draws the miniature, pre-trains its CLIP, walks the road with ordinary commands.
+"""`c2srt demo`: draws the miniature, pre-trains its CLIP, runs the whole workflow with ordinary
+commands.
 
 Every step is printed as the command that does the same; nothing here is done that a person could
 not type. Run again it goes on where it stopped: each command knows what it has finished.
@@ -24,7 +25,7 @@ UNTRAINED = (Row(PRIOR, untrained=PRIOR), Row(CLIP, untrained=CLIP))
 
 
 def run(config: Config, jobs: Jobs) -> None:
-    """Walks the road and writes <out>/table.md, table.json (all tables of the run) and
+    """Runs the workflow and writes <out>/table.md, table.json (all tables of the run) and
     predictions.png.
     """
     from c2srt.demo.report import report  # torch and matplotlib: not needed to print --help

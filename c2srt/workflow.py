@@ -1,5 +1,5 @@
-"""What the command line says of a verb by itself: that it has begun, and what comes after it on the
-road.
+"""What the command line says of a verb by itself: that it has begun, and what comes after it in
+the workflow.
 """
 
 from dataclasses import fields
@@ -41,8 +41,8 @@ def starting(verb: str, composed: Any) -> str | None:
 
 
 def after(verb: str, config: Any) -> Command | None:
-    """The command that goes on from what `verb` has made with its Config; None where the road ends
-    or forks.
+    """The command that goes on from what `verb` has made with its Config; None where the workflow
+    ends or forks.
     """
     if getattr(config, "json", False) or getattr(config, "part", None):
         return None
