@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ray.exceptions import RayActorError, RayError
-from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig
 
 from c2srt.errors import AGAIN, LoaderFailed, UserError
@@ -26,7 +26,7 @@ from c2srt.train.config import STOP_FILE, Config
 from cluster.address import given_address
 from cluster.lock import wait_for_earlier_ranks
 from cluster.rank import LOG, RAY_FOLDER, train_worker
-from cluster.ray_private import train_timeouts
+from cluster.ray_private import train_timeouts, unannounced
 from cluster.session import give_back_places, living_nodes, room_for
 
 if TYPE_CHECKING:  # ray.train chooses between its two versions as it is imported
@@ -119,12 +119,17 @@ def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> 
 
     class Trainer(TorchTrainer):
         """Without the process that watches the controller through Ray's dashboard (there is none,
-        and it says so every second), and without the one that deals out Ray data sets.
+        and it says so every second), without the one that deals out Ray data sets, and without the
+        one that talks to an autoscaler.
         """
 
         def _create_default_callbacks(self) -> list:
             callbacks = super()._create_default_callbacks()
             return [callback for callback in callbacks if type(callback).__name__ not in LEFT_OUT]
+
+        def _initialize_and_run_controller(self, **given: Any) -> Result:
+            policy = unannounced(given.pop("scaling_policy"))
+            return super()._initialize_and_run_controller(scaling_policy=policy, **given)
 
         def _register_sigint_handler(self, controller: object) -> None:
             """Ctrl-C is ours: Ray Train would abort without saving, and end with 1."""

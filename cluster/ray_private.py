@@ -5,6 +5,7 @@ Seen to work with Ray 2.60.0. What a later Ray no longer has ends the command wi
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -48,6 +49,7 @@ __all__ = [
     "ray_constants",
     "services",
     "train_timeouts",
+    "unannounced",
 ]
 
 
@@ -61,3 +63,19 @@ def train_timeouts() -> tuple[type[Exception], type[Exception]]:
             WorkerHealthCheckTimeoutError,
         )
     return WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
+
+
+def unannounced(policy: Any) -> Any:
+    """Ray Train's scaling policy without the actor that it would announce the workers to, of its
+    own for the whole cluster, for an autoscaler to make room: a training starts where there is.
+    """
+
+    class Unannounced(type(policy)):  # type: ignore[misc]  # a class that is known when it runs
+        def after_controller_start(self, train_run_context: object) -> None:
+            pass
+
+        def _maybe_send_resource_request(self) -> None:
+            pass
+
+    policy.__class__ = Unannounced
+    return policy

@@ -8,11 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from c2srt.errors import UserError
 from cluster.address import check_address, given_address
 from cluster.cli import main
-from cluster.ray_private import named
+from cluster.ray_private import named, unannounced
 from cluster.session import LONGEST_TEMPORARY, temporary_folder
 
 ROOT = Path(__file__).parents[1]
@@ -182,3 +183,25 @@ def test_a_worker_that_dies_at_each_try_is_a_sentence(started):
     assert (
         "SAID UserError a worker process died, and so did those that tried again" in started.stdout
     ), started.stderr
+
+
+class Policy:
+    """What Ray Train asks of its own."""
+
+    workers = 3
+
+    def after_controller_start(self, context):
+        raise AssertionError("an actor was started")
+
+    def _maybe_send_resource_request(self):
+        raise AssertionError("an actor was asked")
+
+    def decide(self):
+        self._maybe_send_resource_request()
+        return self.workers
+
+
+def test_a_training_s_workers_are_announced_to_no_actor():
+    there = cloudpickle.loads(cloudpickle.dumps(unannounced(Policy())))  # in the controller
+    there.after_controller_start(None)
+    assert there.decide() == 3 and isinstance(there, Policy)
