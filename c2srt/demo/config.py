@@ -34,6 +34,11 @@ class Config:
         ),
     )
     topk: list[int] = key([3, 10], "(from data) K of F1@K", composed=False)
+    pretrain: bool = key(
+        False,
+        "make the first CLIP here, by the recipe, instead of taking the package's (further ones"
+        " always are)",
+    )
     images: dict[str, int] = key(
         {"train": 6000, "validation": 1500, "test": 2500},
         "pictures drawn a split, besides the 30,000 captioned ones of the CLIP",

@@ -69,19 +69,21 @@ def clip_key(seed: int) -> str:
 
 
 def pretrain(folder: Path, seed: int, workers: int) -> None:
-    """Draws the captioned pictures, trains, and writes model.json, model.safetensors and, last,
-    clip.json with the key.
+    """Draws the captioned pictures, trains, and writes what came of it."""
+    images, captions = captioned(seed, workers)
+    write_clip(folder, train_clip(images, captions, seed, workers), seed)
+
+
+def write_clip(folder: Path, state: dict[str, Tensor], seed: int, shipped: bool = False) -> None:
+    """model.json, model.safetensors and, last, clip.json with the key of the recipe; `shipped`: it
+    was made elsewhere.
     """
     (folder / "clip.json").unlink(missing_ok=True)
-    images, captions = captioned(seed, workers)
-    state = train_clip(images, captions, seed, workers)
     write_json(folder / "model.json", MODEL)
     with whole_file(folder / "model.safetensors") as path:
         save_file(state, path)
-    write_json(
-        folder / "clip.json",
-        {"key": clip_key(seed), "seed": seed, "images": IMAGES, "steps": STEPS},
-    )
+    record = {"key": clip_key(seed), "seed": seed, "images": IMAGES, "steps": STEPS}
+    write_json(folder / "clip.json", record | ({"shipped": True} if shipped else {}))
 
 
 def captioned(seed: int, workers: int) -> tuple[Tensor, list[str]]:

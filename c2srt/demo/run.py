@@ -14,6 +14,7 @@ from c2srt.demo.config import Config
 from c2srt.demo.raw import MARK, raw_key, write_raw
 from c2srt.hints import Command
 from c2srt.jobs import Jobs
+from c2srt.opened import read_json
 from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
@@ -61,12 +62,23 @@ def draw(runner: Runner, config: Config) -> None:
 
 
 def prepare_clip(runner: Runner, config: Config, clip: int) -> None:
-    """The pre-trained CLIP, unless it is there."""
+    """The CLIP, unless it is there: the one of the package, or a pre-trained one."""
     from c2srt.demo.pretrain import clip_key, pretrain
+    from c2srt.demo.shipped import is_shipped, unpack
 
     folder, seed = config.workspace.of_clip(clip) / "clip", config.seed + clip
-    with runner.step("pre-train", f"# a tiny CLIP on captioned pictures, in {folder}"):
-        if is_marked(folder / "clip.json", clip_key(seed), Command("demo")):
+    mark = folder / "clip.json"
+    ours = is_shipped(seed) and not config.pretrain
+    made = "that comes with the package" if ours else "pre-trained on captioned pictures"
+    with runner.step("pre-train", f"# a tiny CLIP {made}, in {folder}"):
+        if is_marked(mark, clip_key(seed), Command("demo")) and (ours or not came_along(mark)):
             log.info(f"   {folder} is up to date")
-            return
-        pretrain(folder, seed, config.workers)
+        elif ours:
+            unpack(folder, seed)
+        else:
+            pretrain(folder, seed, config.workers)
+
+
+def came_along(mark: Path) -> bool:
+    """Whether a CLIP is the package's, not one that was pre-trained here."""
+    return "shipped" in read_json(mark, Command("demo"))
