@@ -40,7 +40,9 @@ class Progress:
     def update(self, n: int = 1, note: str = "") -> None:
         self.done += n
         now = time.monotonic()
-        if now - self._logged >= self.log_every_s:
+        if (
+            now - self._logged >= self.log_every_s and self.done < self.total
+        ):  # `close` has the last
             self._log(logging.INFO, note)
             self._logged = self._drawn = now
         elif now - self._drawn >= REDRAW_S:

@@ -161,3 +161,12 @@ def test_a_caller_redirects_everything_to_a_file(tmp_path):
 
 def test_a_caller_silences_everything(tmp_path):
     assert as_library(SILENT, tmp_path / "log") == ("the result\n", "")
+
+
+def test_the_last_line_of_progress_is_logged_once(caplog):
+    caplog.set_level("INFO")
+    progress = Progress("work", 2, log_every_s=0)
+    progress.update()
+    progress.update()
+    progress.close()
+    assert [record.getMessage()[:10] for record in caplog.records] == ["work  50 %", "work 100 %"]

@@ -12,9 +12,11 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.tower import normalise
 from c2srt.demo import shipped
 from c2srt.demo.captions import captioned_chunk
+from c2srt.demo.config import Config
 from c2srt.demo.pretrain import clip_key
-from c2srt.demo.run import came_along
+from c2srt.demo.run import came_along, estimate
 from c2srt.errors import UserError
+from c2srt.tables.rows import Row, Table
 
 MOST_BYTES = 2_000_000
 
@@ -77,3 +79,19 @@ def test_a_changed_value_is_refused_and_writes_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="came out as another one"):
         shipped.unpack(tmp_path / "clip", 0)
     assert not (tmp_path / "clip").exists()
+
+
+@pytest.mark.parametrize(
+    "drawing, changes, trainings, said",
+    [
+        (60, {}, 1, "5:18"),
+        (60, {"pretrain": True}, 1, "11:18"),
+        (60, {"seeds": 3}, 5, "29:18"),
+        (0.1, {}, 1, None),  # it was drawn before
+    ],
+)
+def test_the_demo_estimates_its_duration(drawing, changes, trainings, said):
+    images = {"train": 6000, "validation": 1500, "test": 2500}
+    tables = {"main": Table("", [Row("full", run="full")])}
+    config = Config(work="w", seed=0, workers=2, images=images, tables=tables, **changes)
+    assert estimate(drawing, config, trainings) == said

@@ -22,6 +22,13 @@ from c2srt.tables.runner import Runner, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
 
+BEFORE, ROW, ANOTHER_CLIP = 2.3, 3.0, 6.0
+"""What else the default demo takes, in units of the time in which its pictures are drawn: up to the
+untrained rows, each trained row, and each further CLIP with what is made of it. Of one run on two
+cores; other machines divide their time otherwise, so it is said as an estimate.
+"""
+DRAWN_S = 2.0
+"""A shorter drawing tells nothing: it was there, or is a test's."""
 UNTRAINED = (Row(PRIOR, untrained=PRIOR), Row(CLIP, untrained=CLIP))
 
 
@@ -35,6 +42,8 @@ def run(config: Config, jobs: Jobs) -> None:
     tables = for_data(config.tables, "miniature")
     rows, every = trained_rows(tables), trials(config.seeds, config.seeds)
     draw(runner, config)
+    if left := estimate(time.monotonic() - started, config, len(rows) * len(every)):
+        log.info(f"   about {left} more for all that follows, judging by the drawing")
     for clip in range(config.seeds):
         prepare_clip(runner, config, clip)
     runner.run(workspace.command("shard", 0))
@@ -59,6 +68,14 @@ def draw(runner: Runner, config: Config) -> None:
             log.info(f"   {root} is up to date")
             return
         write_raw(root, config.seed, config.images, config.workers)
+
+
+def estimate(drawing: float, config: Config, trainings: int) -> str | None:
+    """The time of what follows the drawing, from its seconds; None if that was done before."""
+    if drawing < DRAWN_S:
+        return None
+    further = config.seeds - 1 + config.pretrain
+    return clock(drawing * (BEFORE + ROW * trainings + ANOTHER_CLIP * further))
 
 
 def prepare_clip(runner: Runner, config: Config, clip: int) -> None:
