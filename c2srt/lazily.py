@@ -12,6 +12,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +26,7 @@ class LazyModule(ModuleType):
 
     def __init__(self, name: str, callables: Sequence[str]) -> None:
         super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)  # `find_spec` asks it; transformers asks `find_spec`
         for one in callables:
             setattr(self, one, self._deferred(one))
 

@@ -220,6 +220,18 @@ def check(config: Any) -> int | None:
     return run(config)
 
 
+def backbones_keys() -> type:
+    from c2srt.backbone.listing_config import Config
+
+    return Config
+
+
+def backbones(config: Any) -> None:
+    from c2srt.backbone.listing import run
+
+    run(config)
+
+
 def export_keys() -> type:
     from c2srt.train.export_config import Config
 
@@ -352,6 +364,12 @@ VERBS = {
             "what stands on this machine: versions, GPU, disk, network, and what is missing",
             doctor_keys,
             doctor,
+        ),
+        Verb(
+            "backbones",
+            "which of open_clip's models work here, and why others do not",
+            backbones_keys,
+            backbones,
         ),
     )
 }

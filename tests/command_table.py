@@ -225,7 +225,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt <verb> [key=value …]": (SHELL, FORM),
     "c2srt <verb> --help": (SHELL, "`c2srt train --help` is above, tests/test_cli.py runs all"),
     "c2srt bench <what>": (SHELL, FORM),
+    "c2srt backbones": (RUN, ""),
+    "c2srt backbones named=SigLIP": (RUN, ""),
     # installing and tests
+    "pip install 'c2srt[hub]'": (SHELL, "downloads; .ci/run installs the extra"),
     (
         "python3 -m venv .venv && .venv/bin/pip install -q uv && .venv/bin/uv pip install -q "
         "--system-certs -c constraints.txt -e '.[train,figures]' && .venv/bin/c2srt demo"
@@ -426,6 +429,7 @@ PRINTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_tracking_stores.py deletes an experiment",
     ),
+    "Command('backbones')": (RUN, ""),
     "flag(None, '--help')": (RUN, ""),
     "flag(verb, '--cfg job')": (RUN, ""),
     "flag('relations-mine', '--help')": (RUN, ""),

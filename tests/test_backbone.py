@@ -5,24 +5,35 @@ text features to a prediction.
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 import c2srt
-from c2srt.backbone import library
+from c2srt.backbone import library, listing
 from c2srt.backbone.check import check_config
-from c2srt.backbone.clip import build_model, build_outline, load_clip, with_tower
+from c2srt.backbone.clip import (
+    build_model,
+    build_outline,
+    load_clip,
+    with_tower,
+)
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.ensemble import count_cut
+from c2srt.backbone.hub_text import with_text_tower
+from c2srt.backbone.source import find_source
 from c2srt.backbone.timm_vit import TimmTower
 from c2srt.backbone.tokens import tokenizer_of
 from c2srt.backbone.vit import VitTower
 from c2srt.errors import UserError
+from c2srt.evaluation.config import SIGMOID
 from c2srt.evaluation.scorers import ClipScorer, ModelScorer, Subject
 from c2srt.export.files import TOKENIZER
 from c2srt.export.read import load_export
@@ -36,9 +47,12 @@ from c2srt.teacher.cache import FILE, TeacherCache, cache_key, write_shard
 from c2srt.text import load_text
 from c2srt.train.config import Config
 from c2srt.vocabulary import load_vocabulary
+from cluster.cli import main
+from tests.hub_files import WORDS, hub_tokenizer
 from tests.ranks import run_ranks
+from tests.shard_folder import make_vocabulary
 from tests.test_network import FOREIGN
-from tests.tiny import MODEL_CONFIG, random_graph, tiny_clip
+from tests.tiny import MODEL_CONFIG, random_graph, tiny_clip, tiny_clip_config
 from tests.train_case import TEMPLATE, make_case, told, train_rank
 
 SIGLIP2 = "ViT-B-16-SigLIP2-512"
@@ -67,26 +81,6 @@ TINY = {
 """SigLIP 2's architecture, tiny: attention-pooled, no class token, a text tower that sees all
 tokens and reads the last.
 """
-WORDS = ["<pad>", "<eos>", "<unk>", "a", "photo", "of", "thing", "zebra"] + [
-    str(n) for n in range(13)
-]
-
-
-def hub_tokenizer(folder: Path) -> Path:
-    """A tokenizer of a few words in the hub's format, with the end behind each text."""
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    rules = Tokenizer(
-        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>")
-    )
-    rules.pre_tokenizer = pre_tokenizers.Whitespace()
-    rules.post_processor = processors.TemplateProcessing(
-        single="$A <eos>", special_tokens=[("<eos>", 1)]
-    )
-    marks = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=rules, **marks).save_pretrained(folder)
-    return folder
 
 
 def config_file(folder: Path, content: dict, tokenizer: Path | None = None) -> ClipConfig:
@@ -106,10 +100,8 @@ def config_file(folder: Path, content: dict, tokenizer: Path | None = None) -> C
 
 def verdict(name: str) -> str:
     """What becomes of a built-in config, "taken" or the sentence, before anything is built."""
-    content = library.model_config(name)
     try:
-        check_config(content)
-        tokenizer_of(content)
+        tokenizer_of(find_source(ClipConfig(name, "random")).model_config)
     except UserError as error:
         return str(error)
     return "taken"
@@ -119,50 +111,56 @@ def kind(name: str) -> str:
     """What a config's own keys say of it."""
     content = library.model_config(name)
     vision, text = content["vision_cfg"], content["text_cfg"]
-    if "hf_model_name" in text:
-        return "Hugging Face text"
     if "multimodal_cfg" in content:
         return "CoCa"
-    if timm := vision.get("timm_model_name"):
-        return "SigLIP 512" if timm == "vit_base_patch16_siglip_512" else "timm"
-    if isinstance(vision["layers"], list):
+    if vision.get("timm_model_name", "").startswith(("convnext", "fastvit", "swin")):
+        return "no grid"
+    if "hf_model_name" in text:
+        return "Hugging Face text"
+    if isinstance(vision.get("layers"), list):
         return "ResNet"
-    return "other tokens" if "hf_tokenizer_name" in text else "own"
+    tokens = "other tokens" if "hf_tokenizer_name" in text else "own tokens"
+    return f"timm, {tokens}" if "timm_model_name" in vision else tokens
 
 
 SENTENCES = {
-    "own": "taken",
+    "own tokens": "taken",
+    "timm, own tokens": "taken",
     "other tokens": "this CLIP's text tower needs another tokenizer ({hf_tokenizer_name}), which is"
     " not in the hub's cache here: get it with `hf download {hf_tokenizer_name}`, or take an"
     " open_clip ViT with CLIP's own, such as ViT-B-16",
-    "Hugging Face text": "this CLIP's text tower is a Hugging Face model ({hf_model_name}): take an"
-    " open_clip ViT with CLIP's own, such as ViT-B-16",
+    "Hugging Face text": "this CLIP's text tower is a Hugging Face model ({hf_model_name}), which"
+    " is not in the hub's cache here: get it with `hf download {hf_model_name} --exclude '*.bin'"
+    " --exclude '*.safetensors'` (its weights come with the CLIP's), or take an open_clip ViT with"
+    " CLIP's own, such as ViT-B-16",
     "CoCa": "this CLIP is a CoCa, whose image tower gives queries of an attention in place of"
     " patches: take a ViT model",
-    "timm": "this CLIP's image tower is timm's {timm_model_name}, not an open_clip"
-    " VisionTransformer: take a ViT model",
+    "no grid": "this CLIP's image tower is timm's {timm_model_name}, which keeps no grid of patches"
+    " through its blocks: take a ViT model",
     "ResNet": "this CLIP's image tower is a ResNet, not an open_clip VisionTransformer: take a ViT"
     " model",
 }
-SENTENCES["SigLIP 512"] = SENTENCES["other tokens"]
+SENTENCES["timm, other tokens"] = SENTENCES["other tokens"]
 COUNTS = {
-    "own": 32,
+    "own tokens": 32,
     "other tokens": 13,
-    "SigLIP 512": 2,
-    "Hugging Face text": 10,
-    "CoCa": 3,
-    "timm": 74,
+    "timm, own tokens": 32,
+    "timm, other tokens": 26,
+    "Hugging Face text": 9,
+    "CoCa": 4,
+    "no grid": 18,
     "ResNet": 10,
 }
 
 
-def missing(*_: object) -> None:
+def missing(*_: object, **__: object) -> None:
     raise OSError("no such files")
 
 
 def test_every_config_of_open_clip_is_taken_or_refused_by_name(monkeypatch):
-    """Where no tokenizer of the hub is there; nothing is built, nothing asked of the network."""
+    """Where no files of the hub are there; nothing is built, nothing asked of the network."""
     monkeypatch.setattr(library, "hub_tokenizer", missing)
+    monkeypatch.setattr(library, "hub_folder", missing)
     found: dict[str, int] = {}
     for name in library.model_names():
         content = library.model_config(name)
@@ -170,6 +168,51 @@ def test_every_config_of_open_clip_is_taken_or_refused_by_name(monkeypatch):
         assert verdict(name) == SENTENCES[kind(name)].format_map(words), name
         found[kind(name)] = found.get(kind(name), 0) + 1
     assert found == COUNTS and sum(found.values()) == 144
+
+
+def test_the_documents_list_is_what_the_command_says(capsys):
+    """docs/backbones.md: made anew with `c2srt backbones > docs/backbones.md`."""
+    assert main(["backbones"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == (Path(__file__).parent.parent / "docs/backbones.md").read_text("utf-8")
+    for name in library.model_names():
+        assert printed.count(f"| {name} |") == 1
+
+
+def test_the_list_says_of_each_model_what_becomes_of_it(monkeypatch):
+    monkeypatch.setattr(library, "hub_tokenizer", missing)
+    monkeypatch.setattr(library, "hub_folder", missing)
+    sections = {
+        "own tokens": listing.TAKEN,
+        "other tokens": listing.TOKENS,
+        "Hugging Face text": listing.TOWERS,
+    }
+    for name in library.model_names():
+        row = listing.row_of(name)
+        assert row.section == sections.get(kind(name).removeprefix("timm, "), listing.REFUSED)
+        assert row.section != listing.REFUSED or verdict(name).startswith(row.cells[1])
+        if row.section == listing.TOKENS:
+            assert f"another tokenizer ({row.cells[-1]})" in verdict(name)
+
+
+def test_some_of_the_list(capsys):
+    assert main(["backbones", "named=gopt"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| ViT-gopt-16-SigLIP2-") == 2 and "ViT-B-16 " not in printed
+    assert main(["backbones", "named=gpt-7"]) == 2
+    assert "no model of open_clip has that in its name" in capsys.readouterr().err
+
+
+def test_a_file_of_weights_gets_the_pixels_of_its_model(tmp_path):
+    """Also where open_clip itself takes CLIP's: it knows those of a tag only."""
+    half = (0.5,) * 3
+    assert library.normalisation("ViT-B-16-SigLIP2", {}) == (half, half)
+    assert library.normalisation("ViT-B-16", {}) == (library.MEAN, library.STD)
+    assert library.normalisation("ViT-L-14", {}) == (library.MEAN, library.STD)
+    laion = library.released_weights("ViT-L-14", "laion2b_s32b_b82k")
+    assert library.normalisation("ViT-L-14", laion) == (half, half)
+    assert library.normalisation("MobileCLIP-B", {}) == ((0.0,) * 3, (1.0,) * 3)
+    assert library.normalisation(str(tmp_path / "own.json"), {}) == (library.MEAN, library.STD)
 
 
 class Words:
@@ -182,8 +225,8 @@ class Words:
 def test_with_their_tokenizers_the_others_are_taken(monkeypatch):
     monkeypatch.setattr("c2srt.backbone.tokens.hub_tokenizer", lambda *_: Words(20))
     taken = {name for name in library.model_names() if verdict(name) == "taken"}
-    expected = {name for name in library.model_names() if kind(name) in ("own", "SigLIP 512")}
-    assert taken == expected | set(FOREIGN["another tokenizer"])
+    assert taken == {name for name in library.model_names() if kind(name).endswith("tokens")}
+    assert taken > set(FOREIGN["another tokenizer"])
     monkeypatch.setattr("c2srt.backbone.tokens.hub_tokenizer", lambda *_: Words(10**6))
     assert "knows 32,000 tokens, its tokenizer has 1,000,000" in verdict("ViT-H-14-CLIPA")
 
@@ -202,8 +245,13 @@ def test_the_outline_of_a_real_config_says_its_sizes(monkeypatch, name):
 @pytest.mark.parametrize(
     "part, change, sentence",
     [
-        ("vision_cfg", {"timm_pool": "avg"}, "is timm's test_vit3, not an open_clip Vision"),
-        ("vision_cfg", {"timm_model_pretrained": True}, "is timm's test_vit3, not an open_clip"),
+        ("vision_cfg", {"timm_pool": "abs_attn"}, "timm's test_vit3 with timm_pool=abs_attn"),
+        ("vision_cfg", {"timm_pool": ""}, "timm's test_vit3 with timm_pool=,"),
+        ("vision_cfg", {"timm_model_pretrained": True}, "test_vit3 with timm_model_pretrained"),
+        ("vision_cfg", {"timm_model_name": "hf-hub:some/model"}, "timm's hf-hub:some/model, which"),
+        ("vision_cfg", {"timm_model_name": "test_vit3.r160_in1k"}, "timm's test_vit3.r160_in1k"),
+        ("vision_cfg", {"timm_model_name": ["test_vit3"]}, "keeps no grid of patches"),
+        ("vision_cfg", {"timm_pool": "max"}, "with timm_pool=max"),
         ("vision_cfg", {"image_size": 224}, "image_size=224 is not the size of timm's test_vit3"),
         ("text_cfg", {"tokenizer_kwargs": {"clean": "lower"}}, "needs another tokenizer"),
     ],
@@ -213,6 +261,30 @@ def test_a_changed_config_is_refused(tmp_path, part, change, sentence):
     content[part] |= change
     with pytest.raises(UserError, match=sentence):
         load_clip(config_file(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"model_type": "gpt2"}, "of the type gpt2, and open_clip knows bert, m2m_100, mt5"),
+        ({"attn_implementation": "some/kernels"}, "with attn_implementation=some/kernels"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, "with auto_map="),
+        ({"num_hidden_layers": 10**4}, "with num_hidden_layers=10000"),
+        ({"hidden_size": 1 << 40}, "with hidden_size="),
+        ({"_commit_hash": 1}, "with _commit_hash=1"),
+    ],
+)
+def test_a_text_tower_of_the_hub_is_numbers_and_known_words(tmp_path, changes, sentence):
+    """What an export's config must not have is left out of a folder's."""
+    content = copy.deepcopy(MODEL_CONFIG)
+    right = {"model_type": "bert", "hidden_act": "gelu", "hidden_size": 32, "is_decoder": False}
+    write_json(tmp_path / "config.json", right | changes)
+    text = {"hf_model_name": str(tmp_path)}
+    with pytest.raises(UserError, match=f"a Hugging Face model .*{re.escape(sentence)}"):
+        check_config(content | {"text_cfg": text | {"hf_config": right | changes}})
+    if "model_type" in changes or isinstance(next(iter(changes.values())), int):
+        return
+    assert with_text_tower({"text_cfg": text})["text_cfg"]["hf_config"] == right
 
 
 # --- features
@@ -346,6 +418,51 @@ def test_a_tokenizer_in_the_hub_s_cache_is_found_by_its_name(tmp_path):
     assert done.stdout.strip() == str(len(WORDS)), done.stderr
 
 
+# --- a folder as `hf download` makes of an open_clip model
+
+
+def downloaded(folder: Path) -> Path:
+    """SigLIP 2's architecture, tiny, with its tokenizer and weights."""
+    hub_tokenizer(folder)
+    content = copy.deepcopy(TINY)
+    content["text_cfg"] |= {"hf_tokenizer_name": "some/words", "vocab_size": 64}
+    shown = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "resize_mode": "squash"}
+    write_json(folder / "open_clip_config.json", {"model_cfg": content, "preprocess_cfg": shown})
+    state = {name: value + 0.01 for name, value in library.build(content).state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_a_folder_brings_all_of_a_clip(tmp_path, monkeypatch):
+    folder = downloaded(tmp_path / "siglip2")
+    clip = load_clip(ClipConfig(str(folder)))
+    assert (clip.mean, clip.std) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
+    assert clip.logit_bias == pytest.approx(-9.99)
+    assert clip.count_tokens(["a photo"]) == [3]
+    random = load_clip(ClipConfig(str(folder), "random"))
+    assert random.hash != clip.hash and random.mean == clip.mean
+    file = ClipConfig(str(folder), str(folder / "open_clip_model.safetensors"))
+    assert load_clip(file).hash == clip.hash
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    assert load_clip(ClipConfig("hf-hub:some/model")).hash == clip.hash
+    with pytest.raises(UserError, match="clip.pretrained=webli is neither a file nor a tag"):
+        load_clip(ClipConfig(str(folder), "webli"))
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights .open_clip_model.safetensors"):
+        load_clip(ClipConfig(str(folder)))
+    write_json(folder / "open_clip_config.json", {"model_cfg": {}, "preprocess_cfg": {"mean": []}})
+    with pytest.raises(UserError, match="open_clip_config.json is not what it should be"):
+        load_clip(ClipConfig(str(folder)))
+
+
+def test_a_model_that_is_not_in_the_hub_s_cache(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", missing)
+    with pytest.raises(UserError, match="get it with `hf download some/model`"):
+        load_clip(ClipConfig("hf-hub:some/model"))
+    with pytest.raises(UserError, match="is not an open_clip model .`c2srt backbones` lists them"):
+        load_clip(ClipConfig("ViT-Z-16"))
+
+
 # --- one of timm's ViTs, from text features to a prediction
 
 
@@ -369,10 +486,30 @@ def test_an_attention_pooled_vit_goes_all_the_way(tmp_path, tokens):
     assert torch.equal(torch.from_numpy(scores), exported.scores(images)[0])
     plain, _ = ClipScorer(Subject("clip", vocabulary, case.clip, case.text), device).scores(images)
     assert scores.shape == plain.shape == (2, len(vocabulary))
+    check_sigmoid(case, clip, images)
     found = c2srt.load(folder).predict(photo(), ["thing 1", "zebra"])
     assert {label for label, _ in found[0].labels} == {"thing 1", "zebra"}
     if words:
         check_tokenizer_of_export(folder)
+
+
+def check_sigmoid(case: Config, clip, images: torch.Tensor) -> None:
+    """The logarithm of the probabilities that open_clip's own logits mean."""
+    vocabulary = load_vocabulary(Path(case.shards))
+    subject = Subject("clip", vocabulary, case.clip, case.text, SIGMOID)
+    found, _ = ClipScorer(subject, torch.device("cpu")).scores(images)
+    tokens = clip.tokenize([TEMPLATE.format(name) for name in vocabulary.names])
+    with torch.no_grad():
+        theirs = library.build(clip.model_config).eval()
+        logits = theirs.get_logits(clip.images.pixels(images), tokens)[0]
+    torch.testing.assert_close(torch.from_numpy(found).exp(), logits.sigmoid())
+
+
+def test_probabilities_of_a_clip_that_has_none_are_refused(tmp_path):
+    vocabulary = make_vocabulary(2, 1)
+    subject = Subject("clip", vocabulary, tiny_clip_config(tmp_path), "", SIGMOID)
+    with pytest.raises(UserError, match="sigmoid needs a CLIP that was trained so"):
+        ClipScorer(subject, torch.device("cpu"))
 
 
 def photo():

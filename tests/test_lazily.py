@@ -4,6 +4,7 @@ import gc
 import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from textwrap import dedent
 
 import pytest
@@ -52,6 +53,12 @@ def test_afterwards_an_import_finds_the_module_itself(counted):
     with lazily({"counted": ()}):
         assert sys.modules["counted"] is real  # loaded before: it stays
     assert sys.modules["counted"] is real
+
+
+def test_whoever_asks_whether_a_library_is_there_loads_none(counted):
+    """As transformers asks for timm, while open_clip imports it."""
+    with lazily({"counted": ()}):
+        assert find_spec("counted").name == "counted" and sys.loads == 0
 
 
 def test_garbage_is_collected_afterwards_if_it_was_before():

@@ -119,8 +119,8 @@ FOREIGN = {
         "ViT-L-14-worldwide",
         "ViT-L-14-worldwide-quickgelu",
     ],
+    "a CoCa": ["coca_roberta-ViT-B-32"],
     "a Hugging Face model": [
-        "coca_roberta-ViT-B-32",
         "mt5-base-ViT-B-32",
         "mt5-xl-ViT-H-14",
         "nllb-clip-base",

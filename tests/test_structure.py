@@ -15,7 +15,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("c2srt", "cluster", "configs", "sharding")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-ONE_IMPORTER = ("deepspeed", "torch_geometric", "mlflow", "open_clip", "openai", "pytorch_grad_cam")
+ONE_IMPORTER = (
+    "deepspeed",
+    "torch_geometric",
+    "mlflow",
+    "open_clip",
+    "timm",
+    "openai",
+    "pytorch_grad_cam",
+)
 
 
 def module_of(path: Path) -> str:
@@ -274,6 +282,7 @@ PRINTERS = {
     "c2srt/plan/run.py": "the plan",
     "c2srt/plan/check.py": "predicted against measured seconds",
     "c2srt/bench/run.py": "the benchmark's table",
+    "c2srt/backbone/listing.py": "the list of backbones",
     "c2srt/check/run.py": "the verdict on the card",
     "c2srt/check/compiled.py": "the table of the kernels",
     "c2srt/doctor.py": "what it finds",

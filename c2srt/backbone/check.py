@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated
 
 from c2srt.backbone import timm_vit
+from c2srt.backbone.hub_text import check_architecture
 from c2srt.backbone.library import TextCfg, VisionCfg
 from c2srt.backbone.tokens import OWN
 from c2srt.bounds import Within
@@ -53,8 +54,11 @@ def check_config(model_config: dict) -> None:
     how much memory or time it takes.
     """
     check_towers(model_config)
+    text = part(model_config, "text_cfg")
+    if text.get("hf_model_name") or "hf_config" in text:
+        check_architecture(text.get("hf_model_name"), text.get("hf_config"))
     known = {field.name for field in fields(ModelFile)}
-    unlike = misfit(json.dumps(model_config), ModelFile) or next(
+    unlike = misfit(json.dumps(as_open_clip_s(model_config)), ModelFile) or next(
         (f"{shown(key)}: unknown" for key in model_config if key not in known), ""
     )
     unlike = unlike or odd_size(model_config)
@@ -68,39 +72,39 @@ def check_config(model_config: dict) -> None:
 
 
 def check_towers(model_config: dict) -> None:
-    """Raises UserError if one of the towers is of a kind that is not taken, naming it."""
-    vision, text = (part(model_config, name) for name in ("vision_cfg", "text_cfg"))
-    if other := text.get("hf_model_name"):
-        raise UserError(
-            f"this CLIP's text tower is a Hugging Face model ({shown(other)}): take an open_clip"
-            " ViT with CLIP's own, such as ViT-B-16"
-        )
+    """Raises UserError if the image tower is of a kind that is not taken, naming it."""
+    vision = part(model_config, "vision_cfg")
     if "multimodal_cfg" in model_config or vision.get("attentional_pool"):
         raise UserError(
             "this CLIP is a CoCa, whose image tower gives queries of an attention in place of"
             " patches: take a ViT model"
         )
-    timm = vision.get("timm_model_name")
-    if timm and takes_timm(vision):
+    if vision.get("timm_model_name"):
+        timm_vit.check_vision(vision)
         return
-    other = f"timm's {shown(timm)}" if timm else "a ResNet" * isinstance(vision.get("layers"), list)
-    if other:
+    if isinstance(vision.get("layers"), list):
         raise UserError(
-            f"this CLIP's image tower is {other}, not an open_clip VisionTransformer: take a ViT"
+            "this CLIP's image tower is a ResNet, not an open_clip VisionTransformer: take a ViT"
             " model"
         )
     if vision.get("pool_type", "tok") == "none":
         raise UserError("this CLIP's image tower pools nothing (pool_type none): take a ViT model")
 
 
-def takes_timm(vision: dict) -> bool:
-    """Whether a vision_cfg is that of a ViT of timm's that is taken (timm_vit.py)."""
-    return (
-        vision["timm_model_name"] in timm_vit.NAMES
-        and vision.get("timm_pool") == timm_vit.POOL
-        and vision.get("timm_proj") == timm_vit.PROJECTION
-        and not vision.get("timm_model_pretrained")
-    )
+def as_open_clip_s(model_config: dict) -> dict:
+    """The config without what open_clip's types do not have: our `hf_config`, and the `"timm_proj":
+    null` of its own configs, for "none asked for".
+    """
+    vision, text = (part(model_config, name) for name in ("vision_cfg", "text_cfg"))
+    if vision.get("timm_proj", "") is None:
+        model_config = model_config | {"vision_cfg": without(vision, "timm_proj")}
+    if "hf_config" in text:
+        model_config = model_config | {"text_cfg": without(text, "hf_config")}
+    return model_config
+
+
+def without(config: dict, key: str) -> dict:
+    return {name: value for name, value in config.items() if name != key}
 
 
 def part(model_config: dict, name: str) -> dict:

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from c2srt.backbone import library
 from c2srt.backbone.check import check_config
-from c2srt.backbone.config import RANDOM, ClipConfig
+from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.protocol import Backbone
+from c2srt.backbone.source import find_source
 from c2srt.backbone.timm_vit import TimmTower
 from c2srt.backbone.tokens import Tokenizer, tokenizer_of
 from c2srt.backbone.tower import BlockTower, ImageEncoder
 from c2srt.backbone.vit import VitTower
 from c2srt.errors import UserError
-from c2srt.opened import read_json, reason, without
+from c2srt.opened import reason
 
 
 @dataclass
@@ -69,8 +70,14 @@ class Clip(Backbone):
 
     @property
     def logit_scale(self) -> float:
-        """exp of CLIP's learned logit scale: 100 for the released models."""
+        """exp of CLIP's learned logit scale: 100 for the first CLIP models."""
         return self.model.logit_scale.exp().item()
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Of a CLIP that was trained with a sigmoid for each pair (SigLIP), learned, too."""
+        bias = self.model.logit_bias
+        return None if bias is None else bias.item()
 
     @property
     def context_length(self) -> int:
@@ -115,13 +122,20 @@ class Clip(Backbone):
         """Whether the text tower is the first CLIP models' own: causal, read out at the end-of-text
         token, the highest id.
         """
-        model = self.model
+        tower = self.text_tower
+        pooling = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
         causal = (
             self.tokenizer.hash is None
-            and getattr(model, "attn_mask", None) is not None
-            and getattr(model, "text_pool_type", None) == "argmax"
+            and getattr(tower, "attn_mask", None) is not None
+            and getattr(tower, "cls_emb", None) is None
+            and pooling == "argmax"
         )
-        return causal and isinstance(model.text_projection, Tensor)
+        return causal and isinstance(tower.text_projection, Tensor)
+
+    @property
+    def text_tower(self) -> Any:
+        """open_clip's: a module of the model, or the model itself, which then has its parts."""
+        return getattr(self.model, "text", self.model)
 
     @property
     def device(self) -> torch.device:
@@ -147,15 +161,15 @@ class Clip(Backbone):
         return self.encode_embedded(self.embed_tokens(tokens[:, : int(ends.max()) + 1]), ends)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        return self.model.token_embedding(tokens)
+        return self.text_tower.token_embedding(tokens)
 
     def encode_embedded(self, embedded: Tensor, ends: Tensor) -> Tensor:
-        model, length = self.model, embedded.shape[1]
-        hidden = model.transformer(
-            embedded + model.positional_embedding[:length],
-            attn_mask=model.attn_mask[:length, :length],
+        tower, length = self.text_tower, embedded.shape[1]
+        hidden = tower.transformer(
+            embedded + tower.positional_embedding[:length],
+            attn_mask=tower.attn_mask[:length, :length],
         )
-        return model.ln_final(hidden)[torch.arange(len(embedded)), ends] @ model.text_projection
+        return tower.ln_final(hidden)[torch.arange(len(embedded)), ends] @ tower.text_projection
 
     def tokenize(self, texts: list[str], length: int | None = None) -> Tensor:
         """Texts -> [n, L] ids of the model's own tokenizer, padded; longer texts are cut, as CLIP
@@ -171,55 +185,32 @@ def load_clip(config: ClipConfig) -> Clip:
     """Builds the model and loads its weights. Raises UserError on an unknown name, tag or
     unreadable file.
     """
-    model_config, tag = find_architecture(config)
-    tokenizer = tokenizer_of(model_config)
-    model = build_model(model_config)
-    if config.pretrained == RANDOM:
-        pass
-    elif tag:
-        load_weights(model, download(tag, config))
-    elif Path(config.pretrained).is_file():
-        load_weights(model, config.pretrained)
-    else:
-        known = ", ".join(library.tags_of(config.name)) or "none"
-        raise UserError(
-            f"clip.pretrained={config.pretrained} is neither a file nor a tag of {config.name}"
-            f" (tags: {known})"
-        )
-    mean, std = tag.get("mean") or library.MEAN, tag.get("std") or library.STD
-    return frozen_clip(model, tokenizer, model_config, mean, std)
+    source = find_source(config)
+    tokenizer = tokenizer_of(source.model_config, source.tokenizer)
+    model = build_model(source.model_config)
+    if weights := source.weights():
+        load_weights(model, weights)
+    return frozen_clip(model, tokenizer, source.model_config, *source.normalisation)
 
 
 def files_of(config: ClipConfig) -> list[str] | None:
     """The files that `load_clip` reads besides open_clip's own; None where they are not all known:
-    with a tokenizer of the hub. Raises UserError as `load_clip` does.
+    of a folder, or with a tokenizer of the hub. Raises UserError as `load_clip` does.
     """
-    model_config, tag = find_architecture(config)
-    if model_config["text_cfg"].get("hf_tokenizer_name"):
+    source = find_source(config)
+    if source.folder or source.model_config["text_cfg"].get("hf_tokenizer_name"):
         return None
-    named = [config.name, download(tag, config) if tag else config.pretrained]
+    named = [config.name, source.weights() or config.pretrained]
     return [name for name in named if Path(name).is_file()]
-
-
-def find_architecture(config: ClipConfig) -> tuple[dict, dict]:
-    """The model config and open_clip's entry of the weights ({} if they are a file or random).
-    Raises UserError if there is none, or it is none that is taken.
-    """
-    model_config = find_model_config(config.name)
-    tag = library.released_weights(Path(config.name).stem, config.pretrained)
-    if tag.get("quick_gelu"):
-        model_config["quick_gelu"] = True
-    check_config(model_config)
-    return model_config, tag
 
 
 def build_outline(config: ClipConfig) -> nn.Module:
     """The model on torch's meta device: shapes without memory, so that sizes can be told without
     weights. Its `visual` is an `ImageTower`.
     """
-    model_config, _ = find_architecture(config)
-    tokenizer_of(model_config)
-    return with_tower(build_model(model_config, library.outline))
+    source = find_source(config)
+    tokenizer_of(source.model_config, source.tokenizer)
+    return with_tower(build_model(source.model_config, library.outline))
 
 
 def frozen_clip(
@@ -243,26 +234,13 @@ def with_tower(model: nn.Module) -> nn.Module:
         raise UserError(
             "this CLIP's image tower is not an open_clip VisionTransformer: take a ViT model"
         )
-    return model
-
-
-def find_model_config(name: str) -> dict:
-    """open_clip's config dict of a built-in model, or the one in a JSON file."""
-    if name.endswith(".json"):
-        try:
-            return read_json(Path(name), "give a JSON file, or a name such as ViT-B-16")
-        except UserError as error:
-            raise UserError(
-                f"clip.name={name} is not a readable open_clip model config"
-                f" ({without(Path(name), error)})"
-            ) from error
-    config = library.model_config(name)
-    if config is None:
+    height, width = visual.image_size
+    if height != width:
         raise UserError(
-            f"clip.name={name} is not an open_clip model (python -c 'import open_clip;"
-            " print(open_clip.list_models())')"
+            f"this CLIP's image tower takes pictures of {height} × {width} pixels, and all are"
+            " square here: take another model"
         )
-    return config
+    return model
 
 
 def build_model(
@@ -293,16 +271,4 @@ def load_weights(model: nn.Module, path: str) -> None:
         raise UserError(
             f"{path} does not hold the weights of this CLIP model ({reason(error)}): give the right"
             " file"
-        ) from error
-
-
-def download(tag: dict, config: ClipConfig) -> str:
-    """The local path of a released model's weights, fetched on first use."""
-    try:
-        return library.download(tag)
-    except Exception as error:
-        raise UserError(
-            f"the weights {config.pretrained} of {config.name} could not be downloaded"
-            f" ({type(error).__name__}): on a machine without internet give clip.pretrained=<path"
-            " of the weights file>"
         ) from error

@@ -1,6 +1,10 @@
 """open_clip, as far as it is used: this is the only file that imports it."""
 
 import copy
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ with lazily(UNUSED):
 
 __all__ = ["TextCfg", "VisionCfg"]
 
+SLIPS = {"ViTamin-XL-384": {"image_size": 384}}
+"""What open_clip's config has wrong: of 256 pixels, as it says, its model of timm's takes none."""
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 
@@ -34,7 +40,16 @@ def model_names() -> list[str]:
 
 def model_config(name: str) -> dict | None:
     """The config dict of a built-in model."""
-    return open_clip.get_model_config(name)
+    config = open_clip.get_model_config(name)
+    return config and config | {"vision_cfg": config["vision_cfg"] | SLIPS.get(name, {})}
+
+
+def is_timm_model(name: str, files: tuple[str, ...]) -> bool:
+    """Whether timm has an architecture of exactly this name, in one of these files of its own."""
+    import timm  # takes most of a second, for these models alone
+
+    known = isinstance(name, str) and name in timm.list_models(name)
+    return known and timm.models.is_model_in_modules(name, files)
 
 
 def released_weights(name: str, tag: str) -> dict:
@@ -47,6 +62,23 @@ def tags_of(name: str) -> list[str]:
     return open_clip.list_pretrained_tags_by_model(name)
 
 
+def normalisation(name: str, entry: dict) -> tuple[tuple, tuple]:
+    """Mean and deviation of the pixels that released weights were trained with; without an entry
+    (random weights, a file) what all of the model's released weights share, else CLIP's.
+    """
+    known = {normalisation_of(entry)} if entry else normalisations(name)
+    return known.pop() if len(known) == 1 else (MEAN, STD)
+
+
+def normalisations(name: str) -> set[tuple[tuple, tuple]]:
+    """Those of a model's released weights."""
+    return {normalisation_of(released_weights(name, tag)) for tag in tags_of(name)}
+
+
+def normalisation_of(entry: dict) -> tuple[tuple, tuple]:
+    return tuple(entry.get("mean") or MEAN), tuple(entry.get("std") or STD)
+
+
 def download(entry: dict) -> str:
     """The local path of released weights, fetched on first use."""
     return download_pretrained(entry)
@@ -55,9 +87,10 @@ def download(entry: dict) -> str:
 def build(model_config: dict) -> nn.Module:
     """The model of a config, with the weights of seed 0; torch's RNG is left alone."""
     arguments = copy.deepcopy(model_config)
-    custom_text = arguments.pop("custom_text", False)
-    with torch.random.fork_rng(devices=[]):
+    custom_text = arguments.pop("custom_text", False) or "hf_config" in arguments["text_cfg"]
+    with torch.random.fork_rng(devices=[]), hub_text(arguments["text_cfg"]) as text:
         torch.manual_seed(0)
+        arguments["text_cfg"] = text
         return (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**arguments)
 
 
@@ -83,6 +116,20 @@ class Unvalued(TorchFunctionMode):
         return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
+@contextmanager
+def hub_text(text_cfg: dict) -> Iterator[dict]:
+    """A text_cfg as open_clip takes it: of a tower of the hub it wants a folder with its config,
+    instead of which ours has `hf_config`.
+    """
+    if "hf_config" not in text_cfg:
+        yield text_cfg
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = text_cfg.pop("hf_config")
+        Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        yield text_cfg | {"hf_model_name": folder, "hf_model_pretrained": False}
+
+
 def load_checkpoint(model: nn.Module, path: str) -> None:
     """Loads a full state dict, strictly; pickles only of plain tensors."""
     open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
@@ -93,16 +140,21 @@ def own_tokenizer() -> open_clip.SimpleTokenizer:
     return open_clip.SimpleTokenizer()
 
 
-def hub_tokenizer(name: str, text_cfg: dict) -> Any:
-    """open_clip's wrapper of a tokenizer of the Hugging Face hub, from the local cache or a folder;
-    nothing is fetched, and no code of theirs runs. Raises ImportError without `transformers`,
-    OSError if it is not there.
+def hub_folder(name: str) -> str:
+    """The folder of a repository of the Hugging Face hub: `name` itself if it is one, or the one
+    in the local cache; nothing is fetched. Raises OSError if it is not there.
     """
     from huggingface_hub import snapshot_download
 
-    folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
+    return name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
+
+
+def hub_tokenizer(name: str, text_cfg: dict) -> Any:
+    """open_clip's wrapper of a tokenizer of the hub; no code of theirs runs. Raises ImportError
+    without `transformers`, OSError if it is not there.
+    """
     return open_clip.tokenizer.HFTokenizer(
-        folder,
+        hub_folder(name),
         context_length=text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
         local_files_only=True,
         trust_remote_code=False,

@@ -20,15 +20,25 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TowerSizes:
-    """What the cost of a tower is counted from; `joint_weights` and `joint_values` are what a token
-    passes and keeps between the last block and the joint space, in multiply-adds and in values.
+    """What the cost of a tower is counted from. A patch's embedding costs `patch_values` · W
+    multiply-adds, going back `embedding_products` times as many (1 where the pixels are its only
+    input), and `embedding_values` of an image are kept for that. An MLP has
+    `mlp_matrices` of W × `mlp`, and keeps `mlp_rows` of `mlp` of a token (QuickGELU one more).
+    Attention keeps `score_rows` of all R scores of a token and head, 0 where they are fused away.
+    `joint_weights` and `joint_values` are what a token passes and keeps between the last block and
+    the joint space, in multiply-adds and in values.
     """
 
     tokens: int
     patch_values: int
+    embedding_products: int
+    embedding_values: int
     width: int
     mlp: int
+    mlp_matrices: int
+    mlp_rows: int
     attention_heads: int
+    score_rows: int
     quick_gelu: bool
     joint_weights: int
     joint_values: int
@@ -133,6 +143,12 @@ class Backbone(Protocol):
     @abstractmethod
     def logit_scale(self) -> float:
         """What cosines were multiplied by in its training."""
+        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def logit_bias(self) -> float | None:
+        """What was then added, if each pair had a sigmoid of its own; None for softmax."""
         raise NotImplementedError
 
     @abstractmethod

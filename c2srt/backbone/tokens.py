@@ -132,7 +132,8 @@ def tokenizer_of(model_config: dict, folder: Path | None = None) -> Tokenizer:
 
 def check_size(text: dict, size: int) -> None:
     """Raises UserError if a text tower knows fewer tokens than its tokenizer makes."""
-    if isinstance(known := text.get("vocab_size", OWN), int) and known < size:
+    known = text.get("hf_config", text).get("vocab_size", OWN)
+    if isinstance(known, int) and known < size:
         raise UserError(
             f"this CLIP's text tower knows {known:,} tokens, its tokenizer has {size:,}: take an"
             " open_clip ViT, such as ViT-B-16"

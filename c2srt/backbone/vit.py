@@ -32,6 +32,7 @@ class VitTower(BlockTower):
         self.proj = visual.proj
         self.vit = visual
         self.vit.proj, self.vit.output_tokens = None, True
+        self.vit.patch_dropout = nn.Identity()  # the head reads every patch, in training too
         self.width, self.image_size = visual.output_dim, visual.image_size[0]
         self.grid = tuple(visual.grid_size)
 
@@ -64,13 +65,18 @@ class VitTower(BlockTower):
     def sizes(self) -> TowerSizes:
         block: Any = self.blocks[0]
         embedding = self.vit.conv1
-        width = embedding.out_channels
+        width, tokens = embedding.out_channels, self.grid[0] * self.grid[1] + 1
         return TowerSizes(
-            tokens=self.grid[0] * self.grid[1] + 1,
+            tokens=tokens,
             patch_values=embedding.weight[0].numel(),
+            embedding_products=1,
+            embedding_values=tokens * width + 3 * self.image_size**2,
             width=width,
             mlp=block.mlp.c_fc.out_features,
+            mlp_matrices=2,
+            mlp_rows=2,
             attention_heads=block.attn.num_heads,
+            score_rows=0,
             quick_gelu=type(block.mlp.gelu).__name__ == "QuickGELU",
             joint_weights=width * self.width,
             joint_values=3 * width,  # ln_post's input and output, proj's input

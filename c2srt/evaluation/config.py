@@ -10,7 +10,7 @@ from c2srt.shared_keys import shared
 
 PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
 """Of average precision; protocols.py says what each is."""
-COSINE, SOFTMAX = "cosine", "softmax"
+COSINE, SOFTMAX, SIGMOID = CLIP_SCORES = ("cosine", "softmax", "sigmoid")
 """Forms of the untrained CLIP's score."""
 LEAST_DRAWS = 40
 """Of a bootstrap: below, no draw lies beyond the 2.5th percentile."""
@@ -64,7 +64,11 @@ class Config:
     )
     seed: int = shared("seed")
     clip_scores: str = key(
-        COSINE, "checkpoint=clip: cosine | softmax over all categories at CLIP's scale"
+        COSINE,
+        (
+            "checkpoint=clip: cosine | softmax over all categories at CLIP's scale | sigmoid of "
+            "each, of a CLIP that was trained so (SigLIP)"
+        ),
     )
     clip: ClipConfig = shared("clip")
     workers: int = shared("workers")
@@ -74,7 +78,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        check_choice("clip_scores", self.clip_scores, (COSINE, SOFTMAX))
+        check_choice("clip_scores", self.clip_scores, CLIP_SCORES)
         if unknown := set(self.protocols) - set(PROTOCOLS):
             raise UserError(f"protocol {sorted(unknown)[0]!r} is not one of {', '.join(PROTOCOLS)}")
         if not self.topk or len(set(self.topk)) != len(self.topk) or min(self.topk) < 1:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
-from c2srt.evaluation.config import COSINE, SOFTMAX
+from c2srt.errors import UserError
+from c2srt.evaluation.config import COSINE, SIGMOID, SOFTMAX
 from c2srt.export.files import identity as export_identity
 from c2srt.export.read import load_export
 from c2srt.files import hash_of
@@ -77,24 +78,33 @@ class ModelScorer:
 class ClipScorer:
     """The frozen CLIP, without training or relations. `form` cosine: that of the global image
     feature and the text features; softmax: over all C categories at CLIP's own scale (100 for the
-    released models), as its logarithm, which ranks alike and cannot underflow. It ranks an image's
-    categories as the cosine does, but not the images of a category.
+    first ones), as its logarithm, which ranks alike and cannot underflow. It ranks an image's
+    categories as the cosine does, but not the images of a category. sigmoid: each category's own
+    probability, at SigLIP's scale and bias, as its logarithm; it ranks all as the cosine does.
+    Raises UserError where the CLIP has no bias.
     """
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
         clip = load_clip(subject.clip)
+        self.form, self.scale, self.bias = subject.form, clip.logit_scale, clip.logit_bias or 0.0
+        if self.form == SIGMOID and clip.logit_bias is None:
+            raise UserError(
+                "clip_scores=sigmoid needs a CLIP that was trained so, such as SigLIP;"
+                f" {subject.clip.name} was not: take clip_scores=softmax"
+            )
         self.text = load_text(Path(subject.text), subject.vocabulary, clip.hash).to(device)
         self.images, self.size, self.device = clip.images.to(device), clip.image_size, device
-        self.scale = clip.logit_scale if subject.form == SOFTMAX else None
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
         """As `ModelScorer.scores`."""
         global_ = self.images.global_features(images.to(self.device))
-        cosine = F.normalize(global_, dim=-1) @ self.text.T
-        return (
-            cosine if self.scale is None else (self.scale * cosine).log_softmax(1)
-        ).cpu().numpy(), None
+        scores = F.normalize(global_, dim=-1) @ self.text.T
+        if self.form == SOFTMAX:
+            scores = (self.scale * scores).log_softmax(1)
+        elif self.form == SIGMOID:
+            scores = F.logsigmoid(self.scale * scores + self.bias)
+        return scores.cpu().numpy(), None
 
 
 class PriorScorer:

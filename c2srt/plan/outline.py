@@ -28,9 +28,14 @@ class Outline:
     patches: int
     tokens: int
     patch_values: int
+    embedding_products: int
+    embedding_values: int
     width: int
     mlp: int
+    mlp_matrices: int
+    mlp_rows: int
     attention_heads: int
+    score_rows: int
     blocks: int
     trained_blocks: int
     embeddings_train: bool
@@ -56,7 +61,7 @@ class Outline:
         multiply-add is 2.
         """
         t, w = self.tokens, self.width
-        return 2 * t * w * (4 * w + 2 * self.mlp), 4 * t * t * w
+        return 2 * t * w * (4 * w + self.mlp_matrices * self.mlp), 4 * t * t * w
 
     def forward_flops(self) -> int:
         """Of the ViT for one image."""
@@ -66,13 +71,12 @@ class Outline:
 
     def backward_flops(self) -> int:
         """Two products for each of the forward's, in the trained blocks and the projection;
-        attention computes its scores once more (5 for 2); the patch embedding has no input to
-        differentiate.
+        attention computes its scores once more (5 for 2); pixels need no gradient.
         """
         linear, attention = self.block_flops()
-        embedding = 2 * self.patches * self.patch_values * self.width * self.embeddings_train
+        embedding = 2 * self.patches * self.patch_values * self.width * self.embedding_products
         return (
-            embedding
+            embedding * self.embeddings_train
             + self.trained_blocks * (2 * linear + attention * 5 // 2)
             + 4 * self.tokens * self.joint_weights
         )
@@ -80,27 +84,27 @@ class Outline:
     def saved_bytes(self, images: int, itemsize: int) -> int:
         """What autograd keeps of the ViT for a micro-batch. A trained block: its input, both norms'
         outputs, q, k, v, attention's output, the sum after it (8 rows of W), and the MLP's hidden
-        row before and behind the activation (and once more inside QuickGELU); float32 statistics of
-        norms and softmax. What lies behind the blocks keeps `joint_values` of a token.
+        rows before and behind the activation (and once more inside QuickGELU); float32 statistics
+        of norms and softmax. What lies behind the blocks keeps `joint_values` of a token.
         """
-        rows = 8 * self.width + (3 if self.quick_gelu else 2) * self.mlp
+        scores = self.score_rows * self.attention_heads * self.tokens
+        rows = 8 * self.width + self.hidden_values() + scores
         statistics = 4 * (4 + self.attention_heads)
         blocks = self.trained_blocks * (rows * itemsize + statistics)
         values = images * self.tokens * (blocks + self.joint_values * itemsize)
         if self.embeddings_train:
-            values += images * itemsize * (self.tokens * self.width + 3 * self.image_size**2)
+            values += images * itemsize * self.embedding_values
         return values
 
     def working_bytes(self, images: int, itemsize: int) -> int:
-        """Most that one block holds besides: its input and norm, and the MLP's hidden row before
+        """Most that one block holds besides: its input and norm, and the MLP's hidden rows before
         and behind the activation; going back, the gradients of as much.
         """
-        return (
-            images
-            * self.tokens
-            * (2 * self.width + (3 if self.quick_gelu else 2) * self.mlp)
-            * itemsize
-        )
+        return images * self.tokens * (2 * self.width + self.hidden_values()) * itemsize
+
+    def hidden_values(self) -> int:
+        """What a token keeps inside the MLP."""
+        return (self.mlp_rows + self.quick_gelu) * self.mlp
 
 
 def outline(clip: ClipConfig, model: ModelConfig) -> Outline:
