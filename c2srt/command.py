@@ -5,6 +5,7 @@ Which verbs there are it is told (cluster/cli.py).
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,6 +19,7 @@ from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, handling_signals
 from c2srt.jobs import Jobs
 from c2srt.lazily import uncollected
+from c2srt.overrides import as_list
 from c2srt.surroundings import (
     check_surroundings,
     flush_stdout,
@@ -166,7 +168,7 @@ def is_shared(override: str) -> bool:
 
 def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
     """Separates `--cfg job` from the overrides; `--some-key value` and `--some-key=value` are
-    `some_key=value`.
+    `some_key=value`, and `--images a.jpg b.jpg`, as a shell's *.jpg becomes, a list.
 
     Raises UserError on any other flag.
     """
@@ -180,7 +182,11 @@ def split_flags(arguments: list[str]) -> tuple[list[str], bool]:
         if key.startswith("--") and equals:
             overrides[position] = key[2:].replace("-", "_") + overrides[position][len(key) :]
         elif key.startswith("--") and value and not value[0].startswith("--"):
-            overrides[position : position + 2] = [f"{key[2:].replace('-', '_')}={value[0]}"]
+            more = list(takewhile(os.path.lexists, overrides[position + 2 :]))
+            given = as_list([*value, *more]) if more else value[0]
+            overrides[position : position + 2 + len(more)] = [
+                f"{key[2:].replace('-', '_')}={given}"
+            ]
     for argument in overrides:
         if "=" not in argument and not argument.startswith("~"):
             raise UserError(

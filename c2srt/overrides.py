@@ -7,6 +7,7 @@ would not give back letter by letter is quoted first. Where such a key is a numb
 default is null), the verb's dataclass makes one of the text.
 """
 
+import os
 import re
 from collections.abc import Callable
 
@@ -33,10 +34,13 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
     """The override, its value quoted where its key holds text. `default_of` gives a key's default
     (NO_TEXT: an unknown key).
 
-    A key that holds a list takes `a,b` as `[a,b]`.
+    A key that holds a list takes `a,b` as `[a,b]`. Where it holds text or nothing, a value in
+    Hydra's notation that is the name of a file as it stands is that name.
     """
     key, value = split_key(override)
     default = default_of(key) if key else NO_TEXT
+    if isinstance(default, (str, type(None))) and is_file_name(value):
+        return f"{override.partition('=')[0]}={uninterpolated(quoted(value), always=True)}"
     if default is NO_TEXT and re.fullmatch(r"\{[^{}'\"$]+\}", value):
         return f"{override.partition('=')[0]}={quoted_pairs(key, value, default_of)}"
     several = isinstance(default, list)
@@ -54,6 +58,12 @@ def keep_text(override: str, default_of: Callable[[str], object]) -> str:
     except NotPlain:
         return override
     return f"{override.partition('=')[0]}={value}"
+
+
+def is_file_name(value: str) -> bool:
+    """Whether brackets, quotes, backslashes or `${` in a value are those of a file's name here."""
+    odd = value.startswith(("[", "{", "'", '"')) or "${" in value or "\\" in value
+    return odd and os.path.lexists(value)
 
 
 def quoted_pairs(key: str, text: str, default_of: Callable[[str], object]) -> str:
@@ -149,6 +159,11 @@ def elements(text: str) -> list[str]:
     if depth or (len(found) > 1 and "" in found):
         raise NotPlain
     return found if found != [""] else []
+
+
+def as_list(names: list[str]) -> str:
+    """Names as a list that Hydra gives back letter by letter."""
+    return f"[{','.join(uninterpolated(quoted(name), always=True) for name in names)}]"
 
 
 def is_plain_number(text: str) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2srt.backbone.config import ClipConfig
-from c2srt.backbone.prompts import check_templates
+from c2srt.backbone.prompts import check_templates, chosen_templates
 from c2srt.errors import UserError
 from c2srt.keys import Mark, key
 from c2srt.shared_keys import shared
@@ -43,14 +43,5 @@ class Config:
 
     @property
     def chosen_templates(self) -> list[str]:
-        """The explicit list, or the list of `prompts` that `templates` names. Raises UserError on
-        an unknown name.
-        """
-        if isinstance(self.templates, list):
-            return self.templates
-        if self.templates not in self.prompts:
-            raise UserError(
-                f"templates={self.templates} is not known: choose one of {', '.join(self.prompts)},"
-                " or give a list, templates='[\"a photo of a {}.\"]'"
-            )
-        return self.prompts[self.templates]
+        """As `chosen_templates` (c2srt/backbone/prompts.py)."""
+        return chosen_templates(self.templates, self.prompts)

@@ -191,7 +191,7 @@ def predict_keys() -> type:
 
 def predict(config: Any) -> int | None:
     with uncollected():
-        from c2srt.predict.run import run
+        from cluster.predict import run
 
     return run(config)
 

@@ -68,6 +68,22 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         RUN,
         "",
     ),
+    "c2srt predict checkpoint=clip clip.name=ViT-B-16 images=photo.jpg labels=dog,cat": (
+        SHELL,
+        "its weights are downloaded; tests/test_predict_many.py has a CLIP of its own",
+    ),
+    (
+        "c2srt predict checkpoint=… images=/mnt/photos/ labels_file=tags.csv out=tags.parquet"
+        " workers=8"
+    ): (SHELL, "tests/test_predict_many.py writes each kind of table"),
+    "c2srt predict checkpoint=… images=photos/ labels=tags.txt threshold=4 out=xmp": (
+        SHELL,
+        "tests/test_sidecars.py writes them",
+    ),
+    "find . -name '*.jpg' -print0 | c2srt predict checkpoint=… images_file=- out=tags.csv": (
+        SHELL,
+        "tests/test_predict_many.py reads a list from standard input",
+    ),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),

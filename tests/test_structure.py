@@ -475,6 +475,7 @@ def test_strangers_pictures_are_decoded_apart():
         if (name := ast.unparse(call.func)) in names
     }
     assert callers == {
+        ("c2srt/predict/decoding.py", "pictures.decode"),  # what runs apart
         ("c2srt/predict/inputs.py", "pictures.from_pillow"),
         ("c2srt/views.py", "pictures.decode_packed"),
         ("sharding/audit_samples.py", "decode_packed"),

@@ -2,6 +2,8 @@
 are (case and punctuation kept), only underscores become spaces.
 """
 
+from typing import Any
+
 from c2srt.errors import UserError
 
 SLOT = "{}"
@@ -17,6 +19,20 @@ def check_templates(templates: list[str]) -> None:
                 f"template {template!r} must contain {SLOT} exactly once, where the category's name"
                 " goes"
             )
+
+
+def chosen_templates(templates: Any, prompts: dict[str, list[str]]) -> list[str]:
+    """The explicit list, or the list of `prompts` that is named. Raises UserError on an unknown
+    name.
+    """
+    if isinstance(templates, list):
+        return templates
+    if templates not in prompts:
+        raise UserError(
+            f"templates={templates} is not known: choose one of {', '.join(prompts)},"
+            " or give a list, templates='[\"a photo of a {}.\"]'"
+        )
+    return prompts[templates]
 
 
 def clean(name: str) -> str:

@@ -11,23 +11,32 @@ from c2srt import shown
 from c2srt.errors import UserError
 from c2srt.pictures import SUFFIXES
 
+SCHEMES = ("http://", "https://")
 NAMED = 5  # of the files that were passed over, so many are named; all are counted
 
 
-def find_images(patterns: list[str]) -> tuple[list[Path], list[Path]]:
+def is_url(image: object) -> bool:
+    return isinstance(image, str) and image.lower().startswith(SCHEMES)
+
+
+def find_images(
+    patterns: list[str], literal: bool = False, real: set[str] | None = None
+) -> tuple[list[Path], list[Path]]:
     """The pictures, in order, and what lies in the folders beside them and was not looked at.
 
     A folder is searched at any depth for the names that pictures have (SUFFIXES); a link to a
-    folder is a folder, and each real file counts once, whatever links lead to it. What a pattern
-    matches is taken whatever its name; so is a file that is named. Raises UserError on a pattern or
-    folder without a picture.
+    folder is a folder, and each real file counts once, whatever links lead to it: `real` are those
+    that were counted before. What a pattern matches is taken whatever its name; so is a file that
+    is named. A `literal` name is no pattern. Raises UserError on a pattern or folder without a
+    picture.
     """
     found: dict[Path, None] = {}
-    real: set[str] = set()
+    real = set() if real is None else real
     passed_over: dict[Path, None] = {}
     for pattern in patterns:
-        named = os.path.exists(pattern) and not os.path.isdir(pattern)
-        some, others = ([Path(pattern)], []) if named else meant_by(os.path.expanduser(pattern))
+        named = literal or os.path.exists(pattern)
+        named = named and not os.path.isdir(pattern)
+        some, others = ([Path(pattern)], []) if named else meant_by(pattern, literal)
         if not some:
             raise UserError(
                 f"images={printable(pattern)} has no image"
@@ -41,10 +50,11 @@ def find_images(patterns: list[str]) -> tuple[list[Path], list[Path]]:
     return list(found), list(passed_over)
 
 
-def meant_by(pattern: str) -> tuple[list[Path], list[Path]]:
+def meant_by(pattern: str, literal: bool = False) -> tuple[list[Path], list[Path]]:
     """(pictures, files passed over) of a folder, a pattern, or a file that is not there (its row
     will say so).
     """
+    pattern = pattern if literal else os.path.expanduser(pattern)
     if os.path.isdir(pattern):
         return in_folder(Path(pattern))
     if not glob.has_magic(pattern):

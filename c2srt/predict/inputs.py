@@ -20,12 +20,12 @@ from c2srt.download_config import DownloadConfig
 from c2srt.isolation import Isolated
 from c2srt.pictures import Limits, Rejected
 from c2srt.predict.arrays import NotAnImage, pillow_of
+from c2srt.predict.finding import is_url
 
 LIMITS = Limits(
     max_bytes=1 << 30
 )  # a TIFF as large as its pixels may be; as many pixels as `c2srt shard` takes
 DECODE = Isolated("c2srt.pictures:decode")
-SCHEMES = ("http://", "https://")
 ARRAYS = (np.ndarray, torch.Tensor)
 FILE_BYTES = (bytes, bytearray, memoryview)
 
@@ -58,10 +58,6 @@ class Urls:
 
 
 FETCH = Urls()
-
-
-def is_url(image: object) -> bool:
-    return isinstance(image, str) and image.lower().startswith(SCHEMES)
 
 
 def one_by_one(images: Any) -> Iterable[Any]:

@@ -6,12 +6,19 @@ from c2srt.predict.finding import has_lone_bytes, printable
 from c2srt.predict.predictor import Prediction
 
 
-def as_json(prediction: Prediction) -> str:
-    """{"image", "labels": [{"label", "score"}…]} or {"image", "error"}."""
+def as_json(prediction: Prediction, ids: dict[str, str] | None = None) -> str:
+    """{"image", "labels": [{"label", "score"}…]} or {"image", "error"}; with the `ids` of labels,
+    where they have some, {"label", "id", "score"}.
+    """
     image = printable(prediction.image) if has_lone_bytes(prediction.image) else prediction.image
     if prediction.error is not None:
         return json.dumps({"image": image, "error": prediction.error}, ensure_ascii=False)
-    labels = [{"label": label, "score": round(score, 6)} for label, score in prediction.labels]
+    known = ids or {}
+    labels = [
+        {"label": label, **({"id": known[label]} if known.get(label) else {})}
+        | {"score": round(score, 6)}
+        for label, score in prediction.labels
+    ]
     return json.dumps({"image": image, "labels": labels}, ensure_ascii=False)
 
 

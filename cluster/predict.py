@@ -1,0 +1,13 @@
+"""`c2srt predict`: the job of c2srt/predict on this machine, or on a Ray cluster."""
+
+from c2srt.predict.config import XMP, Config
+from c2srt.predict.run import run as predict
+from cluster.executor import open_executor
+from cluster.paths import check_lasting
+
+
+def run(config: Config) -> int:
+    """Returns 1 if an image could not be read. Raises UserError on bad input."""
+    if config.out not in (None, XMP):
+        check_lasting(config.out)
+    return predict(config, open_executor)
