@@ -9,6 +9,7 @@ What happens to each kind:
   (a few stray bytes between segments, a broken ICC chunk) and CMYK/YCCK go through Pillow, which
   refuses cut-off files as well. Only the DCT kinds that the world writes (SCALABLE) are ever
   decoded at a scale.
+- HEIC (an extra): pillow_heif, which turns it upright.
 - PNG, GIF, BMP, TIFF, WebP: Pillow. Several frames (GIF, TIFF, WebP, MPO): the first. Transparency:
   onto white. 16 bits a channel: the upper 8. Float or 32-bit integer samples have no defined white:
   `unsupported`.
@@ -25,7 +26,7 @@ pixels.)
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,18 +44,36 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from c2srt.extras import install, is_there
+
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-FORMATS = {
+
+
+def heif(file: io.BytesIO) -> Image.Image:
+    """Raises Rejected if the extra that reads it is not installed."""
+    if not is_there(HEIF_LIBRARY):
+        raise Rejected(
+            "unsupported", f"a HEIC photograph, which needs `{install('heic')}` to be read"
+        )
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile(file)
+
+
+FORMATS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
+    "HEIF": heif,
 }
 """What reads each format's header. Pillow's `Image.open` would ask its process-wide limit of pixels
 instead of ours.
 """
+HEIF_LIBRARY = "pillow_heif"
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -68,6 +87,7 @@ SUFFIXES = (
     ".tif",
     ".tiff",
     ".webp",
+    *(HEIF_SUFFIXES if is_there(HEIF_LIBRARY) else ()),
 )
 """Names that files of FORMATS usually have: what a folder is searched for."""
 MAGIC = {
@@ -80,6 +100,7 @@ MAGIC = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 SCALABLE = (0xC0, 0xC1, 0xC2)
 """Start-of-frame markers: baseline, extended and progressive, Huffman-coded. A lossless frame
 (0xC3) has no DCT: libjpeg-turbo 3 writes it in full into the buffer of the scaled size.
@@ -240,8 +261,12 @@ def check_size(image: Image.Image, limits: Limits) -> None:
 
 def magic(data: bytes) -> str | None:
     """The format that the first bytes claim."""
-    webp = "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
-    return next((name for start, name in MAGIC.items() if data.startswith(start)), webp)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        size = int.from_bytes(data[:4])
+        return None if b"avif" in data[8:size] else "HEIF"
+    return next((name for start, name in MAGIC.items() if data.startswith(start)), None)
 
 
 def decode_jpeg(data: bytes, image: Image.Image, least: int = 0) -> tuple[Image.Image, bool]:

@@ -80,10 +80,6 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_sidecars.py writes them",
     ),
-    "find . -name '*.jpg' -print0 | c2srt predict checkpoint=… images_file=- out=tags.csv": (
-        SHELL,
-        "tests/test_predict_many.py reads a list from standard input",
-    ),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),

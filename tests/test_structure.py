@@ -23,6 +23,7 @@ ONE_IMPORTER = (
     "timm",
     "openai",
     "pytorch_grad_cam",
+    "pillow_heif",
 )
 
 

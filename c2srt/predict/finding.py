@@ -9,7 +9,8 @@ from pathlib import Path
 
 from c2srt import shown
 from c2srt.errors import UserError
-from c2srt.pictures import SUFFIXES
+from c2srt.extras import install
+from c2srt.pictures import HEIF_SUFFIXES, SUFFIXES
 
 SCHEMES = ("http://", "https://")
 NAMED = 5  # of the files that were passed over, so many are named; all are counted
@@ -147,7 +148,13 @@ def summary(paths: list[Path]) -> str:
     return (
         f"{len(paths):,} {'file was' if len(paths) == 1 else 'files were'} not looked at"
         f" ({counted}{more}): {named}"
+        + (f"; HEIC needs `{install('heic')}`" if any(map(lacks_heic, paths)) else "")
     )
+
+
+def lacks_heic(path: Path) -> bool:
+    """Whether a file was passed over since the extra that reads it is not installed."""
+    return path.suffix.lower() in HEIF_SUFFIXES and HEIF_SUFFIXES[0] not in SUFFIXES
 
 
 def printable(name: str | Path) -> str:
