@@ -38,12 +38,12 @@ from c2srt.hints import Command
 from c2srt.opened import read_json, read_tensors
 from c2srt.progress import Progress
 from c2srt.shown import shown
-from c2srt.text_config import Config
+from c2srt.text_config import PROVENANCE, Config
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
 log = logging.getLogger(__name__)
 
-FEATURES, PROVENANCE, UNFINISHED = "text.safetensors", "text.json", "unfinished"
+FEATURES, UNFINISHED = "text.safetensors", "unfinished"
 MADE_BY = Command("text")
 
 

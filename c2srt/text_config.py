@@ -9,6 +9,9 @@ from c2srt.errors import UserError
 from c2srt.keys import Mark, key
 from c2srt.shared_keys import shared
 
+PROVENANCE = "text.json"
+"""The record of a folder of text features."""
+
 
 @dataclass
 class Config:

@@ -11,7 +11,6 @@ from typing import Any
 
 from c2srt import command
 from c2srt.jobs import Jobs
-from c2srt.lazily import uncollected
 from c2srt.verb import Verb
 
 
@@ -190,8 +189,7 @@ def predict_keys() -> type:
 
 
 def predict(config: Any) -> int | None:
-    with uncollected():
-        from cluster.predict import run
+    from cluster.predict import run
 
     return run(config)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from c2srt.relations.cooccurrence import Counts
 
 LLM, MINED = "llm", "mined"  # relations that came with the data set; relations mined by its user
+PROVENANCE = "relations.json"  # the record of a graph
 RELATIONS = "relations.jsonl"  # what `c2srt relations mine` writes
 
 

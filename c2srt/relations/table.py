@@ -24,12 +24,12 @@ from c2srt.errors import UserError
 from c2srt.files import whole_file
 from c2srt.hints import Command
 from c2srt.opened import open_npy, read_json, wrong
-from c2srt.relations.kinds import KINDS
+from c2srt.relations.kinds import KINDS, PROVENANCE
 from c2srt.relations.neighbours import ABSENT, Neighbours
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
-TABLE, EDGES, PROVENANCE = "neighbours.npy", "edges.parquet", "relations.json"
+TABLE, EDGES = "neighbours.npy", "edges.parquet"
 FAR_LESS = 0.5  # of the share of categories with neighbours that the graph in the same folder has
 
 

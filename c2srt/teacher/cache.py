@@ -30,10 +30,10 @@ from c2srt.hints import Command
 from c2srt.opened import open_npy, read_json, wrong
 from c2srt.shards import Shard, ShardIndex, ShardReader
 from c2srt.shown import shown
+from c2srt.teacher.config import FILE
 from c2srt.view_config import ViewConfig
 from c2srt.views import decode, view_pixels
 
-FILE = "teacher.json"
 MADE_BY, AUDIT, SHARD = Command("teacher"), Command("audit"), Command("shard")
 
 

@@ -8,6 +8,9 @@ from c2srt.keys import Mark, key
 from c2srt.shared_keys import shared
 from c2srt.view_config import ViewConfig
 
+FILE = "teacher.json"
+"""Says what a cache was made from."""
+
 
 @dataclass
 class Config:

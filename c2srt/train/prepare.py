@@ -3,9 +3,16 @@
 torch and open_clip, which take seconds themselves, are imported once the shards are there.
 """
 
+from pathlib import Path
+
 from c2srt.export.files import is_only_export
 from c2srt.files import check_replaceable
+from c2srt.hints import Command
 from c2srt.lazily import uncollected
+from c2srt.opened import read_json
+from c2srt.relations.kinds import PROVENANCE as GRAPH_RECORD
+from c2srt.teacher.config import FILE as TEACHER_RECORD
+from c2srt.text_config import PROVENANCE as TEXT_RECORD
 from c2srt.train.config import Config
 from c2srt.train.data import load_data
 
@@ -18,6 +25,7 @@ def check_before_start(config: Config) -> int:
     run. Raises UserError.
     """
     load_data(config)
+    check_records(config)
     with uncollected():
         from c2srt.train import checkpoints
         from c2srt.train.inputs import load_inputs
@@ -31,6 +39,14 @@ def check_before_start(config: Config) -> int:
             found, checkpoints.read_record(found), config.identity(), inputs.hashes
         )
     return config.schedule.total_steps(steps_per_epoch(config, inputs))
+
+
+def check_records(config: Config) -> None:
+    """Raises UserError if a folder that is read has not the record that its verb leaves."""
+    read_json(Path(config.text) / TEXT_RECORD, Command("text"))
+    read_json(Path(config.relations) / GRAPH_RECORD, Command("relations"))
+    if config.uses_teacher:
+        read_json(Path(config.teacher) / TEACHER_RECORD, Command("teacher"))
 
 
 def check_exports(config: Config) -> None:
