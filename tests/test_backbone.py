@@ -264,6 +264,28 @@ def test_a_changed_config_is_refused(tmp_path, part, change, sentence):
 
 
 @pytest.mark.parametrize(
+    "content, sentence",
+    [
+        ({}, "is not what it should be"),
+        (MODEL_CONFIG | {"text_cfg": 3}, "is not what it should be"),
+        (
+            MODEL_CONFIG | {"text_cfg": {"hf_model_name": ["a"]}},
+            "a Hugging Face model .* not there",
+        ),
+        (MODEL_CONFIG | {"text_cfg": {"hf_model_name": "a/b/../c"}}, "not in the hub's cache here"),
+        (MODEL_CONFIG | {"vision_cfg": {"timm_model_name": "*"}}, "timm's \\*, which keeps no"),
+        (
+            MODEL_CONFIG | {"vision_cfg": {"timm_model_name": "test_vit3", "timm_pool": []}},
+            "timm_p",
+        ),
+    ],
+)
+def test_a_config_that_is_none_is_one_sentence(tmp_path, content, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_clip(config_file(tmp_path, content))
+
+
+@pytest.mark.parametrize(
     "changes, sentence",
     [
         ({"model_type": "gpt2"}, "of the type gpt2, and open_clip knows bert, m2m_100, mt5"),

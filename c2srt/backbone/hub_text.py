@@ -24,9 +24,11 @@ def with_text_tower(model_config: dict) -> dict:
     """The config, with the architecture of a text tower that it names by the hub's name or by a
     folder. Raises UserError if that is not there, or is of a type that is not known.
     """
-    text = model_config["text_cfg"]
+    text = model_config.get("text_cfg")
+    if not isinstance(text, dict) or "hf_config" in text:
+        return model_config
     name = text.get("hf_model_name")
-    if not name or "hf_config" in text:
+    if not name or not isinstance(name, str):
         return model_config
     return model_config | {"text_cfg": text | {"hf_config": architecture(name)}}
 
@@ -35,7 +37,7 @@ def architecture(name: str) -> dict:
     """The numbers, words and yes or no of a model's config.json. Raises UserError."""
     try:
         folder = library.hub_folder(name)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: such a name cannot be
         raise UserError(
             f"{named(name)}, which is not in the hub's cache here: get it with `hf download {name}"
             f" --exclude '*.bin' --exclude '*.safetensors'` (its weights come with the CLIP's),"
