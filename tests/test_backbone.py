@@ -263,6 +263,17 @@ def test_a_changed_config_is_refused(tmp_path, part, change, sentence):
         load_clip(config_file(tmp_path, content))
 
 
+def test_pictures_are_square(tmp_path):
+    content = copy.deepcopy(MODEL_CONFIG)
+    content["vision_cfg"]["image_size"] = [32, 40]
+    with pytest.raises(UserError, match="takes pictures of 32 × 40 pixels"):
+        load_clip(config_file(tmp_path, content))
+    content = copy.deepcopy(TINY)
+    content["vision_cfg"]["image_size"] = [160, 192]
+    with pytest.raises(UserError, match=r"image_size=\[160, 192\] is not the size of .*, 160"):
+        load_clip(config_file(tmp_path, content))
+
+
 @pytest.mark.parametrize(
     "content, sentence",
     [
