@@ -99,11 +99,20 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
 
 
 def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str | None:
-    """Starts the workers and waits for their end; returns the cause of a failure. Raises UserError
-    if a worker did.
+    """Starts the workers, one a rank, and waits for their end; returns the cause of a failure.
+    Raises UserError if a worker did.
     """
+    told = {"config": config, "tags": failure_tags(config)}
+    os.environ.update(variables(config))
+    trainer = Trainer(
+        as_here(work),
+        train_loop_config=told,
+        torch_config=TorchConfig(timeout_s=cast(int, config.faults.collective_timeout)),
+        scaling_config=scaling(config, workers),
+        run_config=once(config.folder / RAY_FOLDER),
+    )
     try:
-        make_trainer(config, workers, work).fit()
+        trainer.fit()
     except WorkerGroupError as error:
         for failure in error.worker_failures.values():
             if isinstance(failure, UserError) and not isinstance(failure, LoaderFailed):
@@ -114,48 +123,47 @@ def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str |
     return None
 
 
-def make_trainer(config: Config, workers: int, work: Callable[[dict], None]) -> TorchTrainer:
-    """The TorchTrainer of one attempt: one worker a rank, and none of Ray Train's own retries."""
+class Trainer(TorchTrainer):
+    """Without the process that watches the controller through Ray's dashboard (there is none, and
+    it says so every second), without the one that deals out Ray data sets, and without the one that
+    talks to an autoscaler.
+    """
 
-    class Trainer(TorchTrainer):
-        """Without the process that watches the controller through Ray's dashboard (there is none,
-        and it says so every second), without the one that deals out Ray data sets, and without the
-        one that talks to an autoscaler.
-        """
+    def _create_default_callbacks(self) -> list:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ not in LEFT_OUT]
 
-        def _create_default_callbacks(self) -> list:
-            callbacks = super()._create_default_callbacks()
-            return [callback for callback in callbacks if type(callback).__name__ not in LEFT_OUT]
+    def _initialize_and_run_controller(self, **given: Any) -> Result:
+        policy = unannounced(given.pop("scaling_policy"))
+        return super()._initialize_and_run_controller(scaling_policy=policy, **given)
 
-        def _initialize_and_run_controller(self, **given: Any) -> Result:
-            policy = unannounced(given.pop("scaling_policy"))
-            return super()._initialize_and_run_controller(scaling_policy=policy, **given)
+    def _register_sigint_handler(self, controller: object) -> None:
+        """Ctrl-C is ours: Ray Train would abort without saving, and end with 1."""
 
-        def _register_sigint_handler(self, controller: object) -> None:
-            """Ctrl-C is ours: Ray Train would abort without saving, and end with 1."""
 
-    for name, value in RAY_TRAIN.items():
-        os.environ.setdefault(name, value)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(PLACE_S)
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.faults.collective_timeout)
-    resources = {"CPU": config.resources.cpus_per_worker} | (
-        {"GPU": config.resources.gpus_per_worker} if config.resources.gpus_per_worker else {}
-    )
-    return Trainer(
-        as_here(work),
-        train_loop_config={"settings": config.settings(), "tags": failure_tags(config)},
-        torch_config=TorchConfig(timeout_s=cast(int, config.faults.collective_timeout)),
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=config.resources.gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            name="run",
-            storage_path=str(config.folder / RAY_FOLDER),
-            logging_config=LoggingConfig("ERROR"),
-            failure_config=FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
-        ),
+def variables(config: Config) -> dict[str, str]:
+    """What Ray Train reads from the environment."""
+    habits = {name: os.environ.get(name, value) for name, value in RAY_TRAIN.items()}
+    return habits | {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(PLACE_S),
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.faults.collective_timeout),
+    }
+
+
+def scaling(config: Config, workers: int) -> ScalingConfig:
+    """How many workers, and what Ray reserves for each."""
+    gpus = config.resources.gpus_per_worker
+    reserved = {"CPU": config.resources.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
+    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=reserved)
+
+
+def once(folder: Path) -> RunConfig:
+    """One attempt, and none of Ray Train's own retries."""
+    return RunConfig(
+        name="run",
+        storage_path=str(folder),
+        logging_config=LoggingConfig("ERROR"),
+        failure_config=FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
     )
 
 

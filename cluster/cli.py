@@ -7,11 +7,9 @@ and configs/<verb>.yaml. Each function imports what it names when it is called, 
 """
 
 import sys
-from typing import Any
 
 from c2srt import command
-from c2srt.jobs import Jobs
-from c2srt.verb import Verb
+from c2srt.verb import Verb, Work
 
 
 def demo_keys() -> type:
@@ -20,10 +18,10 @@ def demo_keys() -> type:
     return Config
 
 
-def demo(config: Any, jobs: Jobs) -> None:
+def demo() -> Work:
     from c2srt.demo.run import run
 
-    run(config, jobs)
+    return run
 
 
 def shard_keys() -> type:
@@ -32,10 +30,10 @@ def shard_keys() -> type:
     return Config
 
 
-def shard(config: Any) -> None:
+def shard() -> Work:
     from cluster.shard import run
 
-    run(config)
+    return run
 
 
 def audit_keys() -> type:
@@ -44,10 +42,10 @@ def audit_keys() -> type:
     return AuditConfig
 
 
-def audit(config: Any) -> int | None:
+def audit() -> Work:
     from cluster.audit import run
 
-    return run(config)
+    return run
 
 
 def text_keys() -> type:
@@ -56,10 +54,10 @@ def text_keys() -> type:
     return Config
 
 
-def text(config: Any) -> None:
+def text() -> Work:
     from c2srt.text import run
 
-    run(config)
+    return run
 
 
 def relations_keys() -> type:
@@ -68,10 +66,10 @@ def relations_keys() -> type:
     return GraphConfig
 
 
-def relations(config: Any) -> None:
+def relations() -> Work:
     from c2srt.relations.build import run
 
-    run(config)
+    return run
 
 
 def relations_mine_keys() -> type:
@@ -80,10 +78,10 @@ def relations_mine_keys() -> type:
     return MineConfig
 
 
-def relations_mine(config: Any) -> int | None:
+def relations_mine() -> Work:
     from c2srt.relations.mine import run
 
-    return run(config)
+    return run
 
 
 def relations_report_keys() -> type:
@@ -92,10 +90,10 @@ def relations_report_keys() -> type:
     return ReportConfig
 
 
-def relations_report(config: Any) -> None:
+def relations_report() -> Work:
     from c2srt.relations.report import run
 
-    run(config)
+    return run
 
 
 def teacher_keys() -> type:
@@ -104,10 +102,10 @@ def teacher_keys() -> type:
     return Config
 
 
-def teacher(config: Any) -> None:
+def teacher() -> Work:
     from cluster.teacher import run
 
-    run(config)
+    return run
 
 
 def plan_keys() -> type:
@@ -116,10 +114,10 @@ def plan_keys() -> type:
     return Config
 
 
-def plan(config: Any) -> int | None:
+def plan() -> Work:
     from c2srt.plan.run import run
 
-    return run(config)
+    return run
 
 
 def train_keys() -> type:
@@ -128,10 +126,10 @@ def train_keys() -> type:
     return Config
 
 
-def train(config: Any) -> int | None:
+def train() -> Work:
     from cluster.train import run
 
-    return run(config)
+    return run
 
 
 def tune_keys() -> type:
@@ -140,10 +138,10 @@ def tune_keys() -> type:
     return Config
 
 
-def tune(config: Any) -> None:
+def tune() -> Work:
     from c2srt.tune import run
 
-    run(config)
+    return run
 
 
 def evaluate_keys() -> type:
@@ -152,10 +150,10 @@ def evaluate_keys() -> type:
     return Config
 
 
-def evaluate(config: Any) -> None:
+def evaluate() -> Work:
     from cluster.evaluate import run
 
-    run(config)
+    return run
 
 
 def tables_keys() -> type:
@@ -164,10 +162,10 @@ def tables_keys() -> type:
     return Config
 
 
-def tables(config: Any, jobs: Jobs) -> None:
+def tables() -> Work:
     from c2srt.tables.run import run
 
-    run(config, jobs)
+    return run
 
 
 def figures_keys() -> type:
@@ -176,10 +174,10 @@ def figures_keys() -> type:
     return Config
 
 
-def figures(config: Any) -> None:
+def figures() -> Work:
     from c2srt.figures.run import run
 
-    run(config)
+    return run
 
 
 def predict_keys() -> type:
@@ -188,10 +186,10 @@ def predict_keys() -> type:
     return Config
 
 
-def predict(config: Any) -> int | None:
+def predict() -> Work:
     from cluster.predict import run
 
-    return run(config)
+    return run
 
 
 def bench_keys() -> type:
@@ -200,10 +198,10 @@ def bench_keys() -> type:
     return Config
 
 
-def bench(config: Any) -> None:
+def bench() -> Work:
     from c2srt.bench.run import run
 
-    run(config)
+    return run
 
 
 def check_keys() -> type:
@@ -212,10 +210,10 @@ def check_keys() -> type:
     return Config
 
 
-def check(config: Any) -> int | None:
+def check() -> Work:
     from c2srt.check.run import run
 
-    return run(config)
+    return run
 
 
 def backbones_keys() -> type:
@@ -224,10 +222,10 @@ def backbones_keys() -> type:
     return Config
 
 
-def backbones(config: Any) -> None:
+def backbones() -> Work:
     from c2srt.backbone.listing import run
 
-    run(config)
+    return run
 
 
 def export_keys() -> type:
@@ -236,10 +234,10 @@ def export_keys() -> type:
     return Config
 
 
-def export(config: Any) -> None:
+def export() -> Work:
     from cluster.export import run
 
-    run(config)
+    return run
 
 
 def doctor_keys() -> type:
@@ -248,10 +246,10 @@ def doctor_keys() -> type:
     return Config
 
 
-def doctor(config: Any) -> int:
+def doctor() -> Work:
     from c2srt.doctor import run
 
-    return run(config)
+    return run
 
 
 TRAIN = Verb("train", "train the student with DeepSpeed under Ray", train_keys, train, saves=True)

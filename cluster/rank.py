@@ -19,13 +19,13 @@ LOG, RAY_FOLDER = "train.log", "ray"
 
 
 def train_worker(told: dict) -> None:
-    """Trains with the Config that `told["settings"]` are the fields of; `told["tags"]` go to the
-    tracker.
+    """Trains with the Config `told["config"]`; `told["tags"]` go to the tracker.
 
     What it raises reaches the driver as it is: UserError ends the run, anything else is a failure
     to recover from.
     """
-    folder = Path(told["settings"]["out"])
+    config = told["config"]
+    folder = config.folder
     hold_as_rank(folder)
     import ray
     import torch
@@ -39,12 +39,10 @@ def train_worker(told: dict) -> None:
         os.environ["LOCAL_RANK"] = str(device.index or 0)
         torch.cuda.set_device(device)
     with uncollected():
-        from c2srt.train.config import from_settings
         from c2srt.train.loop import train
         from c2srt.train.world import World, limit_waits
 
     show_log()  # train.log is whole, whatever the command shows
-    config = from_settings(told["settings"])
     limit_waits(config.faults.collective_timeout)
     tags = {"ray_job_id": ray.get_runtime_context().get_job_id(), **told["tags"]}
     world = World(

@@ -148,7 +148,7 @@ def dying_rank(told: dict) -> None:
     from ray.train import get_context
     from torch import distributed
 
-    folder, rank = Path(told["settings"]["out"]), get_context().get_world_rank()
+    folder, rank = told["config"].folder, get_context().get_world_rank()
     hold_as_rank(folder)
     number = attempts_so_far(folder) if rank == 0 else None
     (folder / f"tags-{rank}").write_text(json.dumps(told["tags"]))
@@ -201,7 +201,7 @@ def rank_whose_node_goes(told: dict) -> None:
     from ray.train import get_context
     from torch import distributed
 
-    folder, context = Path(told["settings"]["out"]), get_context()
+    folder, context = told["config"].folder, get_context()
     hold_as_rank(folder)
     if context.get_world_size() == 1:
         (folder / "done alone").touch()

@@ -489,7 +489,7 @@ def test_every_verb_has_a_module_and_a_configuration():
 
     for name, verb in VERBS.items():
         assert (ROOT / "configs" / f"{name}.yaml").is_file(), name
-        for function in (verb.keys, verb.run):
+        for function in (verb.keys, verb.work):
             (module,) = re.findall(r"from (\S+) import", inspect.getsource(function))
             assert find_spec(module), name
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from c2srt import progress
 from c2srt.files import remove_leftovers
@@ -49,7 +49,10 @@ def run(config: Config) -> int:
         return 0
     check_exports(config)
     told: list[int] = []
-    step = fit(config, told)
+    with workers_follow(config, told) as lock:
+        from cluster.attempts import run_attempts  # Ray
+
+        step = run_attempts(config, lock)
     summary = (
         read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     )
@@ -95,12 +98,14 @@ def absolute(config: Config) -> Config:
     return replace(config, clip=clip, **folders)
 
 
-def fit(config: Config, told: list[int]) -> int:
-    """Runs the workers under Ray; returns the step of the newest checkpoint. Signals are added to
-    `told`. Raises UserError when the workers cannot run.
+@contextmanager
+def workers_follow(config: Config, told: list[int]) -> Iterator[IO]:
+    """Meanwhile the folder is this command's (its lock is given), Ray is joined, what workers log
+    is shown and signals are passed on to them, and added to `told`. Raises UserError when another
+    command has the folder, or there is no Ray.
     """
     with uncollected():
-        from cluster.attempts import run_attempts, say
+        from cluster.attempts import say
         from cluster.session import join
 
     with only_command(config.folder / LOCK) as lock:
@@ -111,7 +116,7 @@ def fit(config: Config, told: list[int]) -> int:
         )  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")
-            return run_attempts(config, lock)
+            yield lock
 
 
 def clear(folder: Path) -> None:
