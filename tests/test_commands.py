@@ -418,11 +418,11 @@ def test_what_is_loaded_is_said_at_once(verb):
 
 
 def test_the_first_line_comes_before_the_imports(tmp_path, monkeypatch, capsys):
-    def imports(config):
+    def imports():
         said = capsys.readouterr().err
         raise UserError(f"said before: {said.strip()}")
 
-    monkeypatch.setitem(VERBS, "predict", replace(VERBS["predict"], run=imports))
+    monkeypatch.setitem(VERBS, "predict", replace(VERBS["predict"], work=imports))
     assert main(["predict", f"checkpoint={tmp_path}/m", "images=[x.jpg]"]) == 2
     assert (
         f"said before: c2srt predict: loading the model of {tmp_path}/m …"
