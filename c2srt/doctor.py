@@ -107,7 +107,7 @@ def libraries() -> Iterator[Finding]:
         try:
             yield Finding(name, OK, version(name))
         except PackageNotFoundError:
-            yield Finding(name, FAULT, "not installed: install c2srt again")
+            yield Finding(name, FAULT, "not installed: install the package again")
 
 
 def device() -> Iterator[Finding]:

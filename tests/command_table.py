@@ -479,6 +479,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),
     "Command('figures', work=workspace.work)": (RUN, ""),
     "Command('predict', values=own)": (RUN, ""),
+    "Command('demo', pretrain=True)": (COMPOSED, "minutes; tests/test_demo.py pre-trains small"),
     "Command('demo')": (
         COMPOSED,
         "the road again; tests/test_demo.py runs a small one, and its last lines",

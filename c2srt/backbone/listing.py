@@ -9,11 +9,12 @@ from c2srt.backbone import library
 from c2srt.backbone.check import check_towers
 from c2srt.backbone.listing_config import Config
 from c2srt.errors import UserError
+from c2srt.hints import typed
 
 HEAD = """# Backbones
 
-Which of open_clip's {models} models work as `clip.name`. This page is what `c2srt backbones`
-prints; `c2srt backbones named=SigLIP` prints some of it.
+Which of open_clip's {models} models work as `clip.name`. This page is what `{command}`
+prints; `{some}` prints some of it.
 
 No released weights were at hand when this was made. What is tested, for each family at a small size
 with random weights, is that image, patch and text features equal open_clip's own, and that the
@@ -66,7 +67,14 @@ def run(config: Config) -> None:
 def page(names: list[str]) -> str:
     """The page, as Markdown."""
     rows = [row_of(name) for name in names]
-    parts = [HEAD.format(models=len(library.model_names()), ambiguous=listed(ambiguous()))]
+    parts = [
+        HEAD.format(
+            models=len(library.model_names()),
+            command=typed("backbones", []),
+            some=typed("backbones", ["named=SigLIP"]),
+            ambiguous=listed(ambiguous()),
+        )
+    ]
     for section, columns in (
         (TAKEN, ("model", "pixels", "image tower", "pool", "width", "tune")),
         (TOKENS, ("model", "pixels", "image tower", "pool", "width", "tokenizer")),

@@ -26,6 +26,7 @@ from c2srt.demo.captions import FORMS, caption, captioned_picture
 from c2srt.demo.pretrain import IMAGES, clip_key, write_clip
 from c2srt.demo.words import categories
 from c2srt.errors import UserError
+from c2srt.hints import Command
 
 FILE = files("c2srt").joinpath("data_files", "miniature_clip.safetensors")
 TABLE, TOKENS, ROWS = "token_embedding.weight", "tokens", "rows"
@@ -55,7 +56,8 @@ def unpack(folder: Path, seed: int) -> None:
     if (found := digest(state)) != record["sha256"]:
         raise UserError(
             f"the CLIP of {FILE} came out as another one (SHA-256 {found[:16]}…, recorded"
-            f" {record['sha256'][:16]}…): install c2srt again, or make it anew with pretrain=true"
+            f" {record['sha256'][:16]}…): install the package again, or make it anew with"
+            " pretrain=true"
         )
     write_clip(folder, state, seed, shipped=True)
 
@@ -86,7 +88,9 @@ def pack(folder: Path, seed: int) -> None:
     """Makes the file of the pre-trained CLIP in `folder`."""
     record = json.loads((folder / "clip.json").read_text(encoding="utf-8"))
     if record["key"] != clip_key(seed):
-        raise UserError(f"{folder} is of another recipe or seed: run `c2srt demo pretrain=true`")
+        raise UserError(
+            f"{folder} is of another recipe or seed: run `{Command('demo', pretrain=True)}`"
+        )
     state = load_file(folder / "model.safetensors")
     tokens, table = used_tokens(seed), state.pop(TABLE)
     rows = table[tokens].contiguous()
