@@ -442,6 +442,8 @@ PRINTED: dict[str, tuple[str, str]] = {
         "tests/test_tracking_stores.py deletes an experiment",
     ),
     "Command('backbones')": (RUN, ""),
+    "typed('backbones', [])": (RUN, ""),
+    "typed('backbones', ['named=SigLIP'])": (RUN, ""),
     "flag(None, '--help')": (RUN, ""),
     "flag(verb, '--cfg job')": (RUN, ""),
     "flag('relations-mine', '--help')": (RUN, ""),

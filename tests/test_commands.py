@@ -267,7 +267,7 @@ def example(source: str) -> str:
             "labels": ["red car", "disc"],
         },
         "inputs": SimpleNamespace(work=Path("runs/miniature")),
-        "place": SimpleNamespace(work=Path("runs/miniature")),
+        "workspace": SimpleNamespace(work=Path("runs/miniature")),
         "self": SimpleNamespace(model=SimpleNamespace(kind="mkt")),
         "exported": SimpleNamespace(templates=["a photo of a {}."]),
         "command": SimpleNamespace(verb="text", overrides=['templates=["a {}"]']),

@@ -25,7 +25,7 @@ whole road runs: text features, relations, training, prediction.
   themselves; a file of theirs is fed CLIP's own.
 - `clip.name` may be a folder, too, that `hf download` made of an open_clip model, or
   `hf-hub:owner/model` for one in the hub's cache: config, tokenizer, pixels and weights are its.
-- *tune*: whether `c2srt tune` can learn the prompts, which takes the first CLIP's text tower.
+- *tune*: whether `tune` can learn the prompts, which takes the first CLIP's text tower.
 - *patches*: a patch passes what the pooled token passes (norm, projection); where the pool is
   attention, the pool of its token alone.
 """
