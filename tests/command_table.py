@@ -201,6 +201,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "tracking",
             "evaluation",
             "evaluation repeats=2 warmup=1",
+            "predict",
+            "predict threads=1 device=cpu",
         )
     },
     (

@@ -14,7 +14,9 @@ class Config:
     """Keys of `c2srt bench`."""
 
     what: str = key(
-        "", "head | isr | gat | loss | ignore | step | tracking | evaluation", follows="???"
+        "",
+        "head | isr | gat | loss | ignore | step | tracking | evaluation | predict",
+        follows="???",
     )
     out: str = key("", "folder written: <what>.json", mark=Mark.HARMLESS, follows="${work}")
     seed: int = shared("seed")

@@ -27,6 +27,7 @@ CASES = {
     "step": "c2srt.bench.step",
     "tracking": "c2srt.bench.tracking",
     "evaluation": "c2srt.bench.evaluation",
+    "predict": "c2srt.bench.predict",
 }
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from c2srt import shown
 from c2srt.errors import UserError
@@ -18,6 +19,13 @@ NAMED = 5  # of the files that were passed over, so many are named; all are coun
 
 def is_url(image: object) -> bool:
     return isinstance(image, str) and image.lower().startswith(SCHEMES)
+
+
+def read_most(file: BinaryIO, most: int) -> bytes:
+    """An open file's bytes, at most `most`: Python would reserve memory for all that it may read,
+    which for every picture takes longer than reading it.
+    """
+    return file.read(min(most, os.fstat(file.fileno()).st_size + 1))
 
 
 def find_images(

@@ -20,7 +20,7 @@ from c2srt.download_config import DownloadConfig
 from c2srt.isolation import Isolated
 from c2srt.pictures import Limits, Rejected
 from c2srt.predict.arrays import NotAnImage, pillow_of
-from c2srt.predict.finding import is_url
+from c2srt.predict.finding import is_url, read_most
 
 LIMITS = Limits(
     max_bytes=1 << 30
@@ -120,7 +120,7 @@ def file_of(image: Any) -> bytes:
         return bytes(image)
     if isinstance(image, (str, os.PathLike)):
         with Path(image).open("rb") as file:
-            return file.read(LIMITS.max_bytes + 1)
+            return read_most(file, LIMITS.max_bytes + 1)
     data = image.read(LIMITS.max_bytes + 1) if hasattr(image, "read") else None
     if not isinstance(data, bytes):
         text = " that reads text: open it with 'rb'" if isinstance(data, str) else ""

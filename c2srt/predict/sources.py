@@ -22,7 +22,7 @@ from zlib import error as ZlibError
 from c2srt.errors import UserError
 from c2srt.opened import BoundedHeader, opening
 from c2srt.pictures import SUFFIXES
-from c2srt.predict.finding import find_images, is_url, printable
+from c2srt.predict.finding import find_images, is_url, printable, read_most
 
 ZIP, TAR = ".zip", ".tar"
 STANDARD_INPUT = "-"
@@ -57,7 +57,7 @@ class Source:
         if self.at >= 0 or not self.member:
             with open(path, "rb") as file:
                 file.seek(max(self.at, 0))
-                return file.read(min(self.size, most) if self.member else most)
+                return file.read(min(self.size, most)) if self.member else read_most(file, most)
         try:
             with opened_zip(path).open(self.member) as file:
                 return file.read(most)
