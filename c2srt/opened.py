@@ -359,3 +359,11 @@ def tensor_shapes(path: Path, remedy: Remedy) -> dict[str, tuple[int, ...]]:
     with opening(path, "safetensors", remedy), safe_open(path, "pt") as file:
         names = file.keys()
         return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+def tensors_note(path: Path, remedy: Remedy, name: str) -> str | None:
+    """A note in the header of a file of tensors; None without it."""
+    from safetensors import safe_open
+
+    with opening(path, "safetensors", remedy), safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(name)

@@ -1,6 +1,7 @@
 """What `c2srt.load(…)` takes for a picture, and what it gives besides rankings."""
 
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -11,13 +12,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import c2srt
+from c2srt.backbone.clip import load_clip
+from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.predict import patches
 from c2srt.predict.inputs import Encoded, read_image
 from c2srt.predict.labels import Label
-from tests.tiny import tiny_export
+from tests.tiny import MODEL_CONFIG, tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
 
@@ -284,3 +288,27 @@ def test_the_version_is_the_installed_ones():
     from importlib.metadata import version
 
     assert done.stdout.strip() == version("c2srt") == c2srt.__version__
+
+
+def test_weights_of_another_model_of_the_same_shapes_are_refused(export, photo, tmp_path):
+    """config.json of one, model.safetensors of another; an export made before carries no note."""
+    for name in ("one", "other"):
+        tiny_export(tmp_path / name, tmp_path, (*NAMES[:7], name), ["a {}."])
+    one, other = (tmp_path / name / "model.safetensors" for name in ("one", "other"))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match="belongs to another model than the config.json beside it"):
+        c2srt.load(tmp_path / "one")
+    save_file(load_file(one), one)
+    assert c2srt.load(tmp_path / "one").predict(photo)[0].labels
+
+
+def test_weights_of_another_clip_are_refused(tmp_path):
+    """A CLIP's config whose weights file is another model's."""
+    (tmp_path / "tiny.json").write_text(json.dumps(MODEL_CONFIG))
+    wider = MODEL_CONFIG | {"embed_dim": 24}
+    (tmp_path / "wider.json").write_text(json.dumps(wider))
+    clip = load_clip(ClipConfig(str(tmp_path / "tiny.json"), "random"))
+    save_file(clip.state_dict(), tmp_path / "tiny.safetensors")
+    found = ClipConfig(str(tmp_path / "wider.json"), str(tmp_path / "tiny.safetensors"))
+    with pytest.raises(UserError, match="tiny.safetensors"):
+        c2srt.load("clip", clip=found)

@@ -12,6 +12,7 @@ tokenizer/          only where the text tower reads another tokenizer than CLIP'
                     that one; config.json's clip then has its hash as "tokenizer"
 """
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +22,19 @@ from c2srt.hints import Command
 from c2srt.opened import read_json
 
 FORMAT = 1
+BELONGS = "config"
+"""The note in the tensors' header."""
 MODEL_FILE, CONFIG_FILE, TOKENIZER = "model.safetensors", "config.json", "tokenizer"
 MADE_BY = Command("export")
 SHOWN = 3
+
+
+def belonging(content: dict) -> str:
+    """What the tensors carry of the config.json that they belong to: other weights of the same
+    shapes would pass for its model. Exports made before carry nothing.
+    """
+    parts = [content[name] for name in ("clip", "vocabulary", "made_from")]
+    return hash_of(json.loads(json.dumps(parts, default=str)))
 
 
 def identity(folder: Path) -> str:

@@ -15,13 +15,21 @@ from c2srt.backbone.ensemble import embed
 from c2srt.backbone.tokens import Tokenizer, tokenizer_of
 from c2srt.bounds import Within
 from c2srt.errors import UserError
-from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, TOKENIZER
+from c2srt.export.files import (
+    BELONGS,
+    CONFIG_FILE,
+    FORMAT,
+    MADE_BY,
+    MODEL_FILE,
+    TOKENIZER,
+    belonging,
+)
 from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.graph import Graph
 from c2srt.model.network import Network
-from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, wrong
+from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, tensors_note, wrong
 from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
@@ -139,6 +147,7 @@ def load_export(folder: Path) -> Exported:
     except UserError as error:
         raise wrong(path, f"describes no model ({error})", MADE_BY) from error
     check_shapes(tensors_path, expected, vocabulary, content)
+    check_belongs(tensors_path, content)
     tensors = read_tensors(tensors_path, MADE_BY, "text", "table")
     graph = Graph(tensors.pop("text").float(), tensors.pop("table").long())
     check_graph(tensors_path, graph)
@@ -214,6 +223,12 @@ def check_shapes(
             f"is not the model that its config.json describes (it has {shown(strange[0])})",
             MADE_BY,
         )
+
+
+def check_belongs(path: Path, content: dict) -> None:
+    """Raises UserError if a file's tensors say that they are another config's."""
+    if tensors_note(path, MADE_BY, BELONGS) not in (None, belonging(content)):
+        raise wrong(path, f"belongs to another model than the {CONFIG_FILE} beside it", MADE_BY)
 
 
 def check_graph(path: Path, graph: Graph) -> None:

@@ -9,7 +9,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2srt.backbone.clip import Clip
-from c2srt.export.files import CONFIG_FILE, FORMAT, MADE_BY, MODEL_FILE, TOKENIZER, is_only_export
+from c2srt.export.files import (
+    BELONGS,
+    CONFIG_FILE,
+    FORMAT,
+    MADE_BY,
+    MODEL_FILE,
+    TOKENIZER,
+    belonging,
+    is_only_export,
+)
 from c2srt.files import whole_folder, write_json
 from c2srt.model.context import Context
 from c2srt.model.network import Network
@@ -56,20 +65,18 @@ def save_export(
         "names": vocabulary.names,
         "seen_count": vocabulary.seen_count,
     }
+    content = {
+        "format": FORMAT,
+        "model": asdict(model.config),
+        "clip": described,
+        "vocabulary": listed,
+        "templates": templates,
+        "made_from": made_from,
+    }
     with whole_folder(folder, is_only_export) as temporary:
-        save_file(tensors, temporary / MODEL_FILE)
+        save_file(tensors, temporary / MODEL_FILE, {BELONGS: belonging(content)})
         clip.tokenizer.save(temporary / TOKENIZER)
-        write_json(
-            temporary / CONFIG_FILE,
-            {
-                "format": FORMAT,
-                "model": asdict(model.config),
-                "clip": described,
-                "vocabulary": listed,
-                "templates": templates,
-                "made_from": made_from,
-            },
-        )
+        write_json(temporary / CONFIG_FILE, content)
 
 
 def save_with_context(
@@ -93,9 +100,7 @@ def save_with_context(
         "text": text.float().cpu().contiguous(),
         "context": context.values.detach().float().cpu().contiguous(),
     }
+    content |= {"templates": [context.template], "made_from": made_from}
     with whole_folder(folder, is_only_export) as temporary:
-        save_file(tensors, temporary / MODEL_FILE)
-        write_json(
-            temporary / CONFIG_FILE,
-            content | {"templates": [context.template], "made_from": made_from},
-        )
+        save_file(tensors, temporary / MODEL_FILE, {BELONGS: belonging(content)})
+        write_json(temporary / CONFIG_FILE, content)
