@@ -452,7 +452,7 @@ def test_a_sigkill_at_forty_percent(export, tmp_path, count):
 
     def start(name: str) -> subprocess.Popen:
         out = f"out={tmp_path}/{name}.parquet"
-        return subprocess.Popen([*COMMAND, *common, out], stderr=subprocess.DEVNULL)
+        return subprocess.Popen([*COMMAND, *common, out], stderr=(tmp_path / "stderr").open("ab"))
 
     def done(name: str) -> int:
         return sum(map(rows_done, tmp_path.glob(f"{name}.parquet-*")))
