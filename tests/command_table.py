@@ -68,6 +68,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         RUN,
         "",
     ),
+    "c2srt predict --help": (RUN, ""),
     "c2srt predict checkpoint=clip clip.name=ViT-B-16 images=photo.jpg labels=dog,cat": (
         SHELL,
         "its weights are downloaded; tests/test_predict_many.py has a CLIP of its own",
