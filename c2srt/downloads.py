@@ -7,13 +7,9 @@ be looked at before it is read.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import httpx2
 import tenacity
@@ -172,16 +168,3 @@ def retrying(config: DownloadConfig) -> tenacity.Retrying:
         reraise=True,
         retry=tenacity.retry_if_exception_type(DownloadError),
     )
-
-
-def map_in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], window: int
-) -> Iterator[Any]:
-    """`map` on a pool, in order, with at most `window` items in flight or waiting to be taken."""
-    items = iter(items)
-    running: deque[Future] = deque()
-    while True:
-        running.extend(pool.submit(function, item) for item in islice(items, window - len(running)))
-        if not running:
-            return
-        yield running.popleft().result()

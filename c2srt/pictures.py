@@ -29,6 +29,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import simplejpeg
@@ -44,14 +45,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from c2srt.extras import install, is_there
-
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def heif(file: io.BytesIO) -> Image.Image:
     """Raises Rejected if the extra that reads it is not installed."""
-    if not is_there(HEIF_LIBRARY):
+    if not HEIF_IS_READ:
+        from c2srt.extras import install  # half of this file's own import, for a sentence
+
         raise Rejected(
             "unsupported", f"a HEIC photograph, which needs `{install('heic')}` to be read"
         )
@@ -74,6 +75,7 @@ instead of ours.
 """
 HEIF_LIBRARY = "pillow_heif"
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_IS_READ = find_spec(HEIF_LIBRARY) is not None
 SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -87,7 +89,7 @@ SUFFIXES = (
     ".tif",
     ".tiff",
     ".webp",
-    *(HEIF_SUFFIXES if is_there(HEIF_LIBRARY) else ()),
+    *(HEIF_SUFFIXES if HEIF_IS_READ else ()),
 )
 """Names that files of FORMATS usually have: what a folder is searched for."""
 MAGIC = {

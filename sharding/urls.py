@@ -25,12 +25,12 @@ from c2srt.downloads import (
     DownloadError,
     NotFetched,
     fetch_once,
-    map_in_order,
     retrying,
     unforeseen,
 )
 from c2srt.errors import UserError
 from c2srt.exchange import make_client
+from c2srt.threads import map_in_order
 from sharding.config import Config
 from sharding.outcome import Outcome, attempt
 from sharding.pack import ShardTask

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from c2srt import pictures
-from c2srt.downloads import map_in_order
 from c2srt.isolation import Isolated
 from c2srt.pictures import Limits
 from c2srt.predict.inputs import LIMITS, name_of, read_image
+from c2srt.threads import map_in_order
 from c2srt.views import centre_pixels
 
 Read = tuple[str, torch.Tensor | str]

@@ -10,8 +10,7 @@ from typing import BinaryIO
 
 from c2srt import shown
 from c2srt.errors import UserError
-from c2srt.extras import install
-from c2srt.pictures import HEIF_SUFFIXES, SUFFIXES
+from c2srt.pictures import HEIF_IS_READ, HEIF_SUFFIXES, SUFFIXES
 
 SCHEMES = ("http://", "https://")
 NAMED = 5  # of the files that were passed over, so many are named; all are counted
@@ -155,14 +154,17 @@ def summary(paths: list[Path]) -> str:
     more = f", {len(kinds) - NAMED} further kinds" if len(kinds) > NAMED else ""
     return (
         f"{len(paths):,} {'file was' if len(paths) == 1 else 'files were'} not looked at"
-        f" ({counted}{more}): {named}"
-        + (f"; HEIC needs `{install('heic')}`" if any(map(lacks_heic, paths)) else "")
+        f" ({counted}{more}): {named}" + lacking_heic(paths)
     )
 
 
-def lacks_heic(path: Path) -> bool:
-    """Whether a file was passed over since the extra that reads it is not installed."""
-    return path.suffix.lower() in HEIF_SUFFIXES and HEIF_SUFFIXES[0] not in SUFFIXES
+def lacking_heic(paths: list[Path]) -> str:
+    """What to install for files that were passed over, if that would have them read."""
+    if HEIF_IS_READ or not any(path.suffix.lower() in HEIF_SUFFIXES for path in paths):
+        return ""
+    from c2srt.extras import install  # takes longer than everything else here
+
+    return f"; HEIC needs `{install('heic')}`"
 
 
 def printable(name: str | Path) -> str:
