@@ -110,6 +110,30 @@ def test_what_a_person_took_away_stays_away(export, photos):
     assert predict(export, *common) == 0 and subjects(path.read_bytes()) == ["dog"]
 
 
+def test_a_run_that_was_interrupted_goes_on(export, photos, monkeypatch):
+    """What is tagged is neither read nor written again."""
+    common = [f"images={photos}/*.[jp]*g", "labels=[cat,dog]"]
+    (photos / "c.jpg").unlink()
+    real = Sidecars.write
+
+    def interrupted(self, file, tags):
+        if file.endswith("b.png"):
+            raise KeyboardInterrupt
+        return real(self, file, tags)
+
+    monkeypatch.setattr(Sidecars, "write", interrupted)
+    assert predict(export, *common) == 130
+    first = hashes(photos)
+    assert "a.jpg.xmp" in first and "b.png.xmp" not in first
+    written = []
+    monkeypatch.setattr(
+        Sidecars, "write", lambda self, *given: written.append(given[0]) or real(self, *given)
+    )
+    assert predict(export, *common) == 0
+    assert [name.rpartition("/")[2] for name in written] == ["b.png"]
+    assert hashes(photos)["a.jpg.xmp"] == first["a.jpg.xmp"] and "b.png.xmp" in hashes(photos)
+
+
 def test_what_others_wrote_stays(export, photos):
     made = tagged(DIGIKAM, ["Dog", "red car", "a/b|c"], "1")
     assert subjects(made) == ["Rome", "dog", "red car", "a/b|c"]  # Dog is there, in other letters
