@@ -472,6 +472,10 @@ def test_a_folder_brings_all_of_a_clip(tmp_path, monkeypatch):
     assert (clip.mean, clip.std) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
     assert clip.logit_bias == pytest.approx(-9.99)
     assert clip.count_tokens(["a photo"]) == [3]
+    predictor = c2srt.load("clip", clip=ClipConfig(str(folder)))
+    (found,) = predictor.predict(photo(), ["thing 1", "zebra"])
+    assert {label for label, _ in found.labels} == {"thing 1", "zebra"}
+    assert predictor.patch_scores(photo(), "zebra").scores.shape == clip.grid
     random = load_clip(ClipConfig(str(folder), "random"))
     assert random.hash != clip.hash and random.mean == clip.mean
     file = ClipConfig(str(folder), str(folder / "open_clip_model.safetensors"))
