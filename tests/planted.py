@@ -130,7 +130,7 @@ FAULTS = {
         "c2srt/relations/ledger.py",
         "self.spent += self.open.pop(key, 0.0)  #",
         "self.open.pop(key, 0.0)  #",
-        ("mining",),
+        ("mining", "mining_kills"),
     ),
     "lock: a second command writes": Fault(
         "c2srt/lock.py",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from c2srt.relations.answers import shipped_answers
+from c2srt.relations.ledger import State
 from c2srt.relations.mine import Config
 from c2srt.relations.prompt import make_labels
 from c2srt.relations.questions import make_questions
@@ -56,6 +57,16 @@ def test_a_killed_run_goes_on_without_asking_twice_what_was_answered(words):
         assert mine(words, server, "concurrency=8", targets=targets) == 0
         assert len(server.served) <= 100 + 8 + 160 - answered
     assert set(finals(words).values()) == {1}
+
+
+def test_a_request_that_never_came_back_counts_with_its_bound():
+    """A killed run leaves it open: whoever answered may bill it, beside the one that follows."""
+    state = State()
+    state.take({"event": "ask", "id": "a", "bound": 0.5})
+    state.take({"event": "ask", "id": "a", "bound": 0.25})
+    assert (state.spent, state.open) == (0.5, {"a": 0.25})
+    state.take({"event": "reply", "id": "a", "cost": 0.125, "final": True, "related": []})
+    assert (state.spent, state.open) == (0.625, {})
 
 
 @pytest.mark.long  # in every run: one kill, above
