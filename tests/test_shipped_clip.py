@@ -84,9 +84,9 @@ def test_a_changed_value_is_refused_and_writes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "drawing, changes, trainings, said",
     [
-        (60, {}, 1, "5:18"),
-        (60, {"pretrain": True}, 1, "11:18"),
-        (60, {"seeds": 3}, 5, "29:18"),
+        (10, {}, 1, "3:25"),
+        (10, {"pretrain": True}, 1, "7:55"),
+        (10, {"seeds": 3}, 5, "23:45"),
         (0.1, {}, 1, None),  # it was drawn before
     ],
 )

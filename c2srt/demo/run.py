@@ -22,10 +22,10 @@ from c2srt.tables.runner import Runner, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
 
-BEFORE, ROW, ANOTHER_CLIP = 2.3, 3.0, 6.0
+BEFORE, ROW, ANOTHER_CLIP = 3.5, 17.0, 27.0
 """What else the default demo takes, in units of the time in which its pictures are drawn: up to the
 untrained rows, each trained row, and each further CLIP with what is made of it. Of one run on two
-cores; other machines divide their time otherwise, so it is said as an estimate.
+quiet cores; crowded or larger machines divide their time otherwise, so it is said as an estimate.
 """
 DRAWN_S = 2.0
 """A shorter drawing tells nothing: it was there, or is a test's."""
