@@ -591,3 +591,18 @@ def check_tokenizer_of_export(folder: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="its tokenizer is another one"):
         load_export(folder)
+
+
+def test_paths_are_absolute_for_another_folder_and_names_stay(tmp_path, monkeypatch):
+    """Of a folder that `hf download` made, too; other folders may be called like a model or tag."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("ViT-B-16", "openai", "mine"):
+        (tmp_path / folder).mkdir()
+    for file in ("clip.json", "w.safetensors", "mine/open_clip_config.json"):
+        (tmp_path / file).write_text("{}")
+    named = ClipConfig("ViT-B-16", "openai")
+    assert named.absolute() == named
+    assert ClipConfig("mine", "random").absolute() == ClipConfig(f"{tmp_path}/mine", "random")
+    assert ClipConfig("clip.json", "w.safetensors").absolute() == ClipConfig(
+        f"{tmp_path}/clip.json", f"{tmp_path}/w.safetensors"
+    )

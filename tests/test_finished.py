@@ -23,7 +23,8 @@ def config(tmp_path, monkeypatch) -> Config:
     for name in (*FOLDERS, "train/checkpoints/step-00000012", "train/model"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "file").write_text(name)
-    (tmp_path / "clip.json").write_text("{}")
+    for name in ("clip.json", "train/model/config.json"):
+        (tmp_path / name).write_text("{}")
     folders = {name: str(tmp_path / name) for name in FOLDERS}
     clip = ClipConfig(name=str(tmp_path / "clip.json"), pretrained="random")
     config = Config(**folders, work=str(tmp_path), out=str(tmp_path / "train"), clip=clip)
@@ -92,3 +93,9 @@ def test_nothing_is_noted_that_could_not_be_trusted(config, monkeypatch):
     monkeypatch.setattr(finished, "RACE_S", 2.0)
     Look(config).remember(STEPS, [])  # a moment ago: a further change could have the same ctime
     assert not record.exists()
+
+
+def test_a_training_without_an_export_is_not_looked_through(config, monkeypatch):
+    monkeypatch.setattr(finished, "seen_below", lambda config: pytest.fail("every file was asked"))
+    (config.folder / "model/config.json").unlink()
+    assert Look(config).before is None

@@ -1,10 +1,13 @@
 """Which CLIP everything starts from; nothing heavy is imported here."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 from c2srt.keys import key
 
 RANDOM = "random"
+FOLDER_CONFIG = "open_clip_config.json"
+"""What makes a folder one that `hf download` made of an open_clip model."""
 
 
 @dataclass
@@ -29,3 +32,18 @@ class ClipConfig:
             "random: no weights (tests and benchmarks only)"
         ),
     )
+
+    def absolute(self) -> "ClipConfig":
+        """With absolute paths of what lies here, for a process that runs in another folder; names
+        and tags as they are, whatever folders are called like them.
+        """
+        is_folder = os.path.isfile(os.path.join(self.name, FOLDER_CONFIG))
+        return replace(
+            self,
+            name=os.path.abspath(self.name) if is_folder else absolute_file(self.name),
+            pretrained=absolute_file(self.pretrained),
+        )
+
+
+def absolute_file(name: str) -> str:
+    return os.path.abspath(name) if os.path.isfile(name) else name

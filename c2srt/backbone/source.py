@@ -11,14 +11,13 @@ from annotated_types import Len
 
 from c2srt.backbone import library
 from c2srt.backbone.check import check_config, check_towers
-from c2srt.backbone.config import RANDOM, ClipConfig
+from c2srt.backbone.config import FOLDER_CONFIG, RANDOM, ClipConfig
 from c2srt.backbone.hub_text import with_text_tower
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.opened import read_json, without
 
 HUB = "hf-hub:"
-CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json")
 
@@ -88,7 +87,7 @@ def find_source(config: ClipConfig) -> Source:
     """Raises UserError if there is no such model, or it is none that is taken."""
     folder = folder_of(config.name)
     if folder:
-        content = read_json(folder / CONFIG, "get it again with `hf download`", FolderFile)
+        content = read_json(folder / FOLDER_CONFIG, "get it again with `hf download`", FolderFile)
         model_config, entry = content["model_cfg"], content["preprocess_cfg"]
     else:
         model_config = find_model_config(config.name)
@@ -106,7 +105,7 @@ def folder_of(name: str) -> Path | None:
     Raises UserError if the latter is not there.
     """
     if not name.startswith(HUB):
-        return Path(name) if (Path(name) / CONFIG).is_file() else None
+        return Path(name) if (Path(name) / FOLDER_CONFIG).is_file() else None
     repository = name.removeprefix(HUB)
     try:
         return Path(library.hub_folder(repository))
@@ -142,7 +141,7 @@ def find_model_config(name: str) -> dict:
     if config is None:
         raise UserError(
             f"clip.name={name} is not an open_clip model (`{Command('backbones')}` lists them), nor"
-            f" a folder with {CONFIG}"
+            f" a folder with {FOLDER_CONFIG}"
         )
     return config
 

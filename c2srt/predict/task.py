@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from c2srt.backbone.config import ClipConfig
 from c2srt.executor import FEW_IMAGES
 from c2srt.export.files import find_export
 from c2srt.files import whole_file
@@ -72,14 +71,10 @@ def task_of(config: Config, sources: list[Source], sidecars: Sidecars | None = N
         images_file=None,
         labels=config.asked,
         labels_file=None,
-        clip=ClipConfig(absolute(config.clip.name), absolute(config.clip.pretrained)),
+        clip=config.clip.absolute(),
     )
     urls, few = any(is_url(each.path) for each in sources), len(sources) <= FEW_IMAGES
     return Task(plain, os.getcwd(), urls, few, sidecars)
-
-
-def absolute(name: str) -> str:
-    return os.path.abspath(name) if os.path.exists(name) else name
 
 
 @dataclass(frozen=True)

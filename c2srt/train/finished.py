@@ -44,11 +44,19 @@ def known_finished(config: Config) -> int | None:
     return None
 
 
+def is_exported(config: Config) -> bool:
+    """Whether there is the export that a training leaves at its end."""
+    return (config.folder / "model" / "config.json").exists()
+
+
 class Look:
-    """What lay there before a training was checked in full."""
+    """What lay there before a training was checked in full. Without an export it is not finished,
+    and no file is looked at: there are thousands, on shared storage.
+    """
 
     def __init__(self, config: Config) -> None:
-        self.config, self.begun, self.before = config, time.time(), seen_below(config)
+        self.config, self.begun = config, time.time()
+        self.before = seen_below(config) if is_exported(config) else None
 
     def remember(self, steps: int, clip_files: Iterable[str] | None) -> None:
         """Notes that the training was found finished; `clip_files` are those that its CLIP was read

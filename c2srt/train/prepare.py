@@ -15,6 +15,7 @@ from c2srt.teacher.config import FILE as TEACHER_RECORD
 from c2srt.text_config import PROVENANCE as TEXT_RECORD
 from c2srt.train.config import Config
 from c2srt.train.data import load_data
+from c2srt.train.finished import is_exported
 
 EXPORTS = ("model", "best")
 """What a training writes beside its checkpoints."""
@@ -59,7 +60,7 @@ def check_exports(config: Config) -> None:
 
 def already_finished(config: Config, steps: int) -> bool:
     """Whether the export of a run that took at least `steps` updates lies in `out`."""
-    if not (config.folder / "model" / "config.json").exists():
+    if not is_exported(config):
         return False
     from c2srt.train import checkpoints
 

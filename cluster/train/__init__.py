@@ -10,7 +10,6 @@ too many failures in a row (the sentence on stderr says which).
 """
 
 import logging
-import os
 import shutil
 import signal
 import threading
@@ -87,15 +86,7 @@ def absolute(config: Config) -> Config:
         ["teacher"] if config.uses_teacher else []
     )
     folders: dict[str, Any] = {name: str(Path(getattr(config, name)).absolute()) for name in names}
-    clip = replace(
-        config.clip,
-        **{
-            name: str(Path(value).absolute())
-            for name in ("name", "pretrained")
-            if os.path.isfile(value := getattr(config.clip, name))
-        },
-    )
-    return replace(config, clip=clip, **folders)
+    return replace(config, clip=config.clip.absolute(), **folders)
 
 
 @contextmanager
