@@ -22,6 +22,7 @@ from c2srt import extras
 from c2srt.keys import key
 from c2srt.redact import redacted
 from c2srt.shared_keys import shared
+from c2srt.surroundings import cores
 from c2srt.tracking.config import TrackingConfig
 from c2srt.version import VERSION
 
@@ -146,13 +147,6 @@ def machine() -> Iterator[Finding]:
     if files is not None:
         wish = "" if files >= LEAST_FILES else f": train wants {LEAST_FILES} (ulimit -n)"
         yield Finding("files", NOTE if wish else OK, f"{files} may be open at once{wish}")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def open_files() -> int | None:

@@ -7,9 +7,11 @@ be looked at before it is read.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import cast
+from typing import TypeVar, cast
 
 import httpx2
 import tenacity
@@ -31,6 +33,7 @@ from c2srt.exchange import (
 )
 from c2srt.redact import HIDDEN, redacted
 
+T = TypeVar("T")
 AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 GONE = (404, 410)
 MASKED = f"://{HIDDEN}@"
@@ -74,14 +77,22 @@ class Downloads:
 
     def fetch(self, url: str) -> bytes | NotFetched:
         """A file's bytes, or why there are none; whatever goes wrong is this URL's alone."""
-        try:
-            return retrying(self.config)(fetch_once, self.client, url, self.config, self.most)
-        except DownloadError as last:
-            return last.outcome
-        except UserError:  # the machine's fault, not the URL's
-            raise
-        except Exception as error:
-            return unforeseen(url, error)
+        once = partial(fetch_once, self.client, url, self.config, self.most)
+        return alone(url, partial(retrying(self.config), once))
+
+
+def alone(url: str, action: Callable[[], T]) -> T | NotFetched:
+    """What `action` gives of a URL; whatever goes wrong with that is this URL's alone. Raises
+    UserError: the machine's fault.
+    """
+    try:
+        return action()
+    except DownloadError as last:
+        return last.outcome
+    except UserError:
+        raise
+    except Exception as error:
+        return unforeseen(url, error)
 
 
 def fetch_once(

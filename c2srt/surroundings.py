@@ -99,6 +99,13 @@ def check_package(name: str) -> None:
         )
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def place_of(spec: ModuleSpec | None) -> Path | None:
     """The folder of a package, or the file of a module; None for what lies nowhere."""
     if spec is None:

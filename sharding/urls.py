@@ -24,11 +24,10 @@ import polars as pl
 from c2srt.downloads import (
     DownloadError,
     NotFetched,
+    alone,
     fetch_once,
     retrying,
-    unforeseen,
 )
-from c2srt.errors import UserError
 from c2srt.exchange import make_client
 from c2srt.threads import map_in_order
 from sharding.config import Config
@@ -111,27 +110,24 @@ class Downloader:
         """
         if not row["url"]:
             return Outcome("no_url", "the CSVs give no URL for this image")
-        try:
-            data = retrying(self.config.download)(self.get, row)
-            if isinstance(data, Outcome):
-                return data
-            if bad := disagreement(data, row):
-                return bad
-            return attempt(data, row["rotation"], self.config, exif_first=True)
-        except DownloadError as last:
-            return Outcome(last.outcome.status, last.outcome.reason)
-        except UserError:  # the machine's fault, not the image's
-            raise
-        except Exception as error:
-            found = unforeseen(row["url"], error)
-            return Outcome(found.status, found.reason)
+        found = alone(row["url"], lambda: self.converted(row))
+        return Outcome(found.status, found.reason) if isinstance(found, NotFetched) else found
 
-    def get(self, row: dict) -> bytes | Outcome:
-        """One try: the body, or the outcome of an answer that is final. Raises DownloadError."""
+    def converted(self, row: dict) -> Outcome | NotFetched:
+        """Raises DownloadError if every try failed, and whatever else goes wrong."""
+        data = retrying(self.config.download)(self.get, row)
+        if isinstance(data, NotFetched):
+            return data
+        if bad := disagreement(data, row):
+            return bad
+        return attempt(data, row["rotation"], self.config, exif_first=True)
+
+    def get(self, row: dict) -> bytes | NotFetched:
+        """One try: the body, or what an answer says that is final. Raises DownloadError."""
         config = self.config
         body = fetch_once(self.client, row["url"], config.download, config.max_bytes)
         if isinstance(body, NotFetched):
-            return Outcome(body.status, body.reason)
+            return body
         size = row["original_size"]
         if size and len(body) < size and body[:2] == b"\xff\xd8":
             raise DownloadError(

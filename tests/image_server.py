@@ -4,7 +4,9 @@ import io
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
 
@@ -182,3 +184,23 @@ def row(url: str, size: int | None = None, digest: str | None = None, number: in
 def fetch(url: str, size: int | None = None, digest: str | None = None, **download):
     with Downloader(config(**download)) as downloader:
         return downloader.one(row(url, size, digest))
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Meanwhile the server answers at this address."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+def forget() -> None:
+    """What was asked of the server so far."""
+    Handler.seen.clear()
+    Handler.times.clear()
+    Handler.most_inside = 0

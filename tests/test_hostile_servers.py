@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import certifi
@@ -22,27 +21,19 @@ from sharding.pack import pack_shard
 from sharding.raw_files import find_root
 from sharding.tasks import shard_tasks
 from sharding.urls import Downloader, UrlSource
-from tests.image_server import GOOD, Handler, config, fetch, row
+from tests.image_server import GOOD, Handler, config, fetch, forget, row, running
 from tests.raw_images import name, write_csvs
 
 
 @pytest.fixture(scope="module")
 def server():
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with running() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    Handler.seen.clear()
-    Handler.times.clear()
-    Handler.most_inside = 0
+    forget()
 
 
 PRIVATE = [

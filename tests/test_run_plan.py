@@ -1,6 +1,7 @@
 """`c2srt plan`: its formulas against counted truths, and what it says."""
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -365,6 +366,6 @@ def test_threads_follow_the_training_s_rule(monkeypatch):
     chosen = []
     monkeypatch.setattr(world.torch, "set_num_threads", chosen.append)
     for cores, workers, loaders in ((2, 1, 0), (2, 1, 1), (2, 2, 1), (16, 2, 3), (16, 2, 4)):
-        monkeypatch.setattr(world.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         world.World(0, workers, workers, torch.device("cpu")).set_threads(loaders)
         assert chosen[-1] == worker_threads(cores, workers, loaders)

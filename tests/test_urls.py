@@ -3,8 +3,6 @@ million URLs does.
 """
 
 import io
-import threading
-from http.server import ThreadingHTTPServer
 
 import polars as pl
 import pytest
@@ -18,27 +16,19 @@ from sharding.config import DataConfig
 from sharding.outcome import Outcome
 from sharding.pack import ShardTask
 from sharding.urls import Downloader, UrlSource
-from tests.image_server import GOOD, Handler, config, fetch, row
+from tests.image_server import GOOD, Handler, config, fetch, forget, row, running
 from tests.raw_images import jpeg, md5
 
 
 @pytest.fixture(scope="module")
 def server():
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with running() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    Handler.seen.clear()
-    Handler.times.clear()
-    Handler.most_inside = 0
+    forget()
 
 
 def test_a_good_answer_is_checked_and_reduced(server):

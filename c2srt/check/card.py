@@ -1,6 +1,5 @@
 """The card of a run: its name, driver and versions, and how fast it multiplies and copies."""
 
-import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import torch
 
 from c2srt.check.case import Case, cuda_fault
 from c2srt.profiling import DTYPES, MIB, gemm_rate, machine, median_seconds
+from c2srt.surroundings import cores
 
 VERSIONS = (
     "torch",
@@ -50,7 +50,7 @@ def describe() -> dict[str, str]:
     "torch", …}.
     """
     cuda = not cuda_fault()
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     found = {
         "card": machine(torch.device("cuda" if cuda else "cpu"), threads),
         "cuda": torch.version.cuda or "none",

@@ -7,7 +7,6 @@ from datetime import datetime
 from importlib.util import find_spec
 from itertools import product
 from multiprocessing import get_context
-from os import sched_getaffinity
 from pathlib import Path
 
 from c2srt.check.case import sentence
@@ -16,6 +15,7 @@ from c2srt.check.record import git_commit, open_folder
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.profiling import DTYPES
+from c2srt.surroundings import cores
 
 CAPABILITIES = (80, 86, 90, 100)
 """A100, the RTX 30 series, H100 and H200, B200."""
@@ -35,7 +35,7 @@ def run_compiled(config: Config) -> int:
     rows: list[dict] = []
     print(header(), flush=True)
     with ProcessPoolExecutor(
-        len(sched_getaffinity(0)),
+        cores(),
         get_context("spawn"),
         max_tasks_per_child=1,  # Triton keeps what it compiled for another card
     ) as pool:

@@ -3,7 +3,6 @@ the GPU.
 """
 
 import json
-import os
 import shutil
 import tarfile
 import tempfile
@@ -23,6 +22,7 @@ from c2srt.plan.harness import picture
 from c2srt.plan.sizes import Sizes
 from c2srt.profiling import synchronise
 from c2srt.shards import Shard, ShardIndex
+from c2srt.surroundings import cores
 from c2srt.vocabulary import Vocabulary
 
 SHARDS, IMAGES, BYTES, SIDE = 4, 256, 21_000, 256
@@ -31,7 +31,7 @@ BATCHES = 24
 
 def feed(case: Case) -> Iterator[dict]:
     """Images a second with more and more loader processes, up to the cores."""
-    cores = len(os.sched_getaffinity(0))
+    own = cores()
     shared = Path("/dev/shm")
     folder = Path(
         tempfile.mkdtemp(
@@ -45,7 +45,7 @@ def feed(case: Case) -> Iterator[dict]:
             case.sizes.categories,
         )
         index = make_shards(folder, vocabulary, IMAGES if case.cuda else 16)
-        for workers in sorted({1, cores // 4, cores - 1} - {0}):
+        for workers in sorted({1, own // 4, own - 1} - {0}):
             yield {"what": f"{workers} loader processes", **fed(case, index, vocabulary, workers)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,12 +14,9 @@ import torch
 from c2srt import pictures
 from c2srt.isolation import Isolated
 from c2srt.pictures import Limits
-from c2srt.predict.inputs import LIMITS, name_of, read_image
+from c2srt.predict.inputs import LIMITS, Read, attempted, read_image
 from c2srt.threads import map_in_order
 from c2srt.views import centre_pixels
-
-Read = tuple[str, torch.Tensor | str]
-"""A picture's name, and its pixels uint8 [3, S, S] or why it cannot be read."""
 
 
 def pixels(data: bytes, limits: Limits, size: int) -> np.ndarray:
@@ -60,11 +57,9 @@ class Decoders:
         return map_in_order(self.pool, self.one, images, batch + 2 * self.threads)
 
     def one(self, image: Any) -> Read:
-        try:
-            array = read_image(image, self.decode, self.fetch)
-        except (ValueError, MemoryError) as error:
-            return name_of(image), str(error) or "it does not fit into memory"
-        return name_of(image), torch.from_numpy(array)
+        return attempted(
+            image, lambda: torch.from_numpy(read_image(image, self.decode, self.fetch))
+        )
 
     def decode(self, data: bytes) -> np.ndarray:
         """In whichever process is idle. Raises Rejected."""

@@ -28,6 +28,8 @@ LIMITS = Limits(
 DECODE = Isolated("c2srt.pictures:decode")
 ARRAYS = (np.ndarray, torch.Tensor)
 FILE_BYTES = (bytes, bytearray, memoryview)
+Read = tuple[str, torch.Tensor | str]
+"""A picture's name, and its pixels uint8 [3, S, S] or why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,14 @@ def read_image(
         raise ValueError("no such file") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or type(error).__name__}") from error
+
+
+def attempted(image: Any, pixels: Callable[[], torch.Tensor]) -> Read:
+    """The picture's name, and what `pixels` makes of it, or why it cannot be read."""
+    try:
+        return name_of(image), pixels()
+    except (ValueError, MemoryError) as error:
+        return name_of(image), str(error) or "it does not fit into memory"
 
 
 def file_of(image: Any) -> bytes:

@@ -39,6 +39,11 @@ class Asked:
     columns: Tensor | slice = field(default_factory=lambda: slice(None))
     ids: list[str] = field(default_factory=list)
 
+    @property
+    def id_of(self) -> dict[str, str]:
+        """What the caller calls each label; {} for the model's vocabulary."""
+        return dict(zip(self.names, self.ids, strict=False))
+
 
 class Model(Protocol):
     """What ranks."""

@@ -22,7 +22,7 @@ from c2srt.export.files import find_export
 from c2srt.export.read import load_export
 from c2srt.predict.config import CLIP, TEMPLATES
 from c2srt.predict.device import device_of, dtype_of
-from c2srt.predict.inputs import Urls, decode_apart, name_of, one_by_one, read_image
+from c2srt.predict.inputs import Read, Urls, attempted, decode_apart, one_by_one, read_image
 from c2srt.predict.labels import Label, as_labels, folded
 from c2srt.predict.models import Asked, Model, Trained, ZeroShot
 from c2srt.predict.patches import PatchScores, area_of, patch_map
@@ -89,14 +89,14 @@ class Predictor:
 
     def ranked(
         self,
-        images: Iterable[tuple[str, torch.Tensor | str]],
+        images: Iterable[Read],
         asked: Asked,
         topk: int | None,
         threshold: float | None,
         batch: int,
     ) -> Iterator[Prediction]:
         """Predictions of what `read` gives, `batch` at a time, in order."""
-        waiting: list[tuple[str, torch.Tensor | str]] = []
+        waiting: list[Read] = []
         for image in images:
             waiting.append(image)
             if len(waiting) == batch:
@@ -110,17 +110,16 @@ class Predictor:
         """
         return self.model.asked(as_labels(labels))
 
-    def read(self, image: Any) -> tuple[str, torch.Tensor | str]:
+    def read(self, image: Any) -> Read:
         """(name, pixels uint8 [3, S, S]), or (name, why it cannot be read)."""
-        try:
-            pixels = read_image(image, self.decode, self.fetch)
-            return name_of(image), centre_pixels(pixels, self.model.clip.image_size)
-        except (ValueError, MemoryError) as error:
-            return name_of(image), str(error) or "it does not fit into memory"
+        size = self.model.clip.image_size
+        return attempted(
+            image, lambda: centre_pixels(read_image(image, self.decode, self.fetch), size)
+        )
 
     def rank(
         self,
-        images: list[tuple[str, torch.Tensor | str]],
+        images: list[Read],
         asked: Asked,
         topk: int | None,
         threshold: float | None,

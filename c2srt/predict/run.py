@@ -48,7 +48,7 @@ def print_all(config: Config, sources: list[Source]) -> int:
     """Prints what is found, as it is found; returns how many images could not be read."""
     predictor, failed = predictor_of(config), 0
     asked, batch = predictor.asked(config.asked), batch_of(config, predictor)
-    ids = dict(zip(asked.names, asked.ids, strict=False))
+    ids = asked.id_of
     images = (source if source.member else source.path for source in sources)
     with decoders_of(config, predictor, 0) as decoders:
         few = len(sources) <= FEW_IMAGES  # are read sooner than a decoder that resizes has started

@@ -17,6 +17,7 @@ from c2srt.predict.predictor import Prediction, Predictor, load
 from c2srt.predict.printed import as_json
 from c2srt.predict.sources import Located, Source
 from c2srt.predict.xmp import Sidecars
+from c2srt.surroundings import cores
 
 CPU_BATCH, GPU_BATCH = 16, 256
 MOST_DECODERS = 32
@@ -131,9 +132,9 @@ def predictor_of(config: Config) -> Predictor:
 
 def decoders_of(config: Config, predictor: Predictor, waits: int) -> Decoders:
     """As many as the model has use for beside itself."""
-    cores = len(os.sched_getaffinity(0)) // config.workers
+    own = cores() // config.workers
     on_cpu = predictor.device.type == "cpu"
-    count = config.decoders or (1 if on_cpu else min(MOST_DECODERS, max(1, cores)))
+    count = config.decoders or (1 if on_cpu else min(MOST_DECODERS, max(1, own)))
     return Decoders(count, predictor.model.clip.image_size, predictor.fetch, waits)
 
 
@@ -162,7 +163,7 @@ def do_part(shared: Callable[[], Task], part: Part) -> Done:
 
 def write_rows(part: Part, found: Iterable[Prediction], model: Loaded) -> list[str]:
     """The part's file; returns what could not be read, and why."""
-    ids, errors = dict(zip(model.asked.names, model.asked.ids, strict=False)), []
+    ids, errors = model.asked.id_of, []
     with whole_file(part.file) as temporary, temporary.open("w", encoding="utf-8") as file:
         for prediction in found:
             file.write(as_json(prediction, ids) + "\n")

@@ -2,13 +2,14 @@
 node.
 """
 
-import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from c2srt.surroundings import cores
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class World:
         """Gives this process its share of the node's cores, less one a busy loader worker when
         there are enough.
         """
-        cores = len(os.sched_getaffinity(0)) // self.local_size
-        threads = max(1, cores - (loader_workers if cores > 2 * loader_workers else 0))
+        own = cores() // self.local_size
+        threads = max(1, own - (loader_workers if own > 2 * loader_workers else 0))
         torch.set_num_threads(threads)
         return threads
 
