@@ -8,6 +8,7 @@ does so itself.
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 SHOWN = 60  # characters of a value that are enough to find it by
 # characters of a whole sentence; what is cut out stands in its middle, between the file and the
@@ -71,6 +72,11 @@ def csv_cell(text: str) -> str:
 def markdown(text: object) -> str:
     """Text within a line or a table cell of a Markdown file, which shows it letter by letter."""
     return MARKDOWN.sub(r"\\\1", printable(text))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table of Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def file_name(text: str) -> str:

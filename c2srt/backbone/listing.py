@@ -2,7 +2,6 @@
 docs/backbones.md. Nothing is built, and nothing asked of the hub or its cache.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from c2srt.backbone import library
@@ -10,6 +9,7 @@ from c2srt.backbone.check import check_towers
 from c2srt.backbone.listing_config import Config
 from c2srt.errors import UserError
 from c2srt.hints import typed
+from c2srt.shown import markdown_table
 
 HEAD = """# Backbones
 
@@ -83,13 +83,8 @@ def page(names: list[str]) -> str:
     ):
         found = [row.cells for row in rows if row.section == section]
         if found:
-            parts.append(section.format(count=len(found)) + "\n" + table(columns, found))
+            parts += [section.format(count=len(found)), *markdown_table(columns, found), ""]
     return "\n".join(parts)
-
-
-def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [columns, tuple("---" for _ in columns), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def row_of(name: str) -> Row:

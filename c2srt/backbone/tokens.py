@@ -98,9 +98,11 @@ def hub_tokenizer(name: str, text: dict) -> HubTokenizer:
     try:
         return HubTokenizer(library.hub_tokenizer(name, text))
     except ImportError as error:
+        from c2srt.extras import install  # for a sentence
+
         raise UserError(
-            f"{lacking}, which the library {error.name or 'transformers'} reads: pip install"
-            f" 'c2srt[hub]', or {ADVICE}"
+            f"{lacking}, which the library {error.name or 'transformers'} reads:"
+            f" `{install('hub')}`, or {ADVICE}"
         ) from error
     except OSError as error:
         raise UserError(

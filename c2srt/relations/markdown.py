@@ -1,6 +1,6 @@
 """report.md: what a report of relation graphs says, for reading."""
 
-from c2srt.shown import markdown, shown
+from c2srt.shown import markdown, markdown_table, shown
 
 NAMES = 12  # of a list
 ROWS = {
@@ -26,12 +26,12 @@ def as_markdown(report: dict, figures: list[str]) -> str:
         " neighbours"
     )
     lines = [f"# Relation graphs of {size}", ""]
-    lines += table(
+    lines += markdown_table(
         ["", *titles.values()],
         [[name, *map(show, report["graphs"].values())] for name, show in ROWS.items()],
     )
     lines += ["", "## Share of a row's neighbours that the column's graph has too", ""]
-    lines += table(
+    lines += markdown_table(
         ["", *titles.values()],
         [
             [titles[one], *map(percent, others.values())]
@@ -69,7 +69,7 @@ def about_shortlist(found: dict) -> list[str]:
     return [
         f"## {title} (text similarity and shared words)",
         "",
-        *table(["size", *sizes], rows),
+        *markdown_table(["size", *sizes], rows),
         "",
     ]
 
@@ -85,8 +85,3 @@ def some(names: list[str]) -> str:
 def name_of(name: str) -> str:
     """A name out of the label list, as Markdown."""
     return markdown(shown(name))
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
