@@ -28,7 +28,7 @@ from c2srt.shared_keys import NAMES as SHARED, SharedKeys
 from c2srt.shown import shown
 from c2srt.verb import Verb
 
-NETWORKS = files("configs").joinpath("networks")
+NETWORKS = files("c2srt.configs").joinpath("networks")
 OF_NETWORKS = ("train", "plan")
 """Verbs in which model=… chooses one of them; elsewhere a key may be called so (relations-mine has
 one).
@@ -117,7 +117,7 @@ def begun(verb: Verb) -> Iterator[None]:
     if below:
         store.store(f"{below.name}_keys", defaults(below.keys()))
     store.store(f"{verb.name}_keys", defaults(verb.keys(), beside=below.keys() if below else None))
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("c2srt.configs", version_base="1.3"):
         yield
 
 

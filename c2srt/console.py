@@ -1,6 +1,6 @@
 """What a command shows of its log; nothing else sets logging up.
 
-Our packages log, each module under its own name, and leave to whoever imports them what becomes of
+Our modules log, each under its own name, and leave to whoever imports them what becomes of
 it. A command calls `show_log`, and so do the processes that it starts: information goes to standard
 output and warnings to standard error, as they are; progress goes to standard error, since standard
 output may hold results. What a verb is asked for is no log, and is printed where it is made.
@@ -12,7 +12,7 @@ import sys
 
 from c2srt import progress
 
-PACKAGES = ("c2srt", "cluster", "configs", "sharding")
+OURS = logging.getLogger("c2srt")
 QUIET = ("-q", "--quiet")
 """On a command line: results and warnings only."""
 
@@ -45,9 +45,8 @@ LINES, BAR = Lines(), Bar()
 
 
 def show_log(level: int = logging.INFO) -> None:
-    """From now on this process shows what our packages log from `level` on."""
-    for name in PACKAGES:
-        attach(logging.getLogger(name), LINES, level)
+    """From now on this process shows what our modules log from `level` on."""
+    attach(OURS, LINES, level)
     attach(progress.log, BAR, logging.DEBUG if level <= logging.INFO else level)
 
 
@@ -62,5 +61,4 @@ def shown_from() -> int | None:
     """The level from which this process shows its log, for those that it starts; None if it
     doesn't.
     """
-    logger = logging.getLogger(PACKAGES[0])
-    return logger.level if LINES in logger.handlers else None
+    return OURS.level if LINES in OURS.handlers else None

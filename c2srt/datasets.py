@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-FOLDER = files("configs").joinpath("datasets")
+FOLDER = files("c2srt.configs").joinpath("datasets")
 KNOWN = "known"
 
 

@@ -1,8 +1,8 @@
 """Where the tasks of a job run: in this process, in processes of this machine, or on a cluster.
 
 A job is given a function that opens an executor (`Opens`) and knows no more: `open_local` here,
-`cluster.executor.open_executor` where a Ray cluster may be meant. One suite runs against all of
-them: tests/test_executor.py.
+cluster/executor.py where a Ray cluster may be meant. One suite runs against all of them:
+tests/test_executor.py.
 
 A new executor needs: a class with `map` and `share`, a branch in cluster/executor.py, and its name
 in that suite.

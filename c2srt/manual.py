@@ -19,7 +19,7 @@ def manual(verb: str, cls: type, values: dict[str, Any]) -> str:
     """`values`: the defaults as composed, unresolved (c2srt/compose.py)."""
     shared = {each.name: each.metadata["about"] for each in fields(SharedKeys)}
     own = [each.name for each in fields(cls) if each.metadata["about"] != shared.get(each.name)]
-    opening = files("configs").joinpath(f"{verb}.yaml").read_text(encoding="utf-8")
+    opening = files("c2srt.configs").joinpath(f"{verb}.yaml").read_text(encoding="utf-8")
     return "\n".join(
         [
             *(line for line in opening.splitlines() if line.startswith("#")),

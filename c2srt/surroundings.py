@@ -1,5 +1,4 @@
-"""What a command finds when it starts: streams that cannot show everything, a folder that is gone,
-other people's packages.
+"""What a command finds when it starts: streams that cannot show everything, a folder that is gone.
 
 Files are UTF-8 whatever the locale; a terminal may be Latin-1 or GBK, and a file name may be no
 text at all. What a stream cannot show is written as an escape (× as \\xd7), as Python does on
@@ -11,18 +10,12 @@ import io
 import os
 import sys
 from contextlib import suppress
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TextIO
 
 from c2srt.errors import UserError
 
 ESCAPE = "backslashreplace"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-HOME = Path(__file__).resolve().parent.parent
-BESIDE = ("configs", "cluster", "sharding")
-"""Packages that are installed beside this one, and have names that others take, too."""
 
 
 def show_everything() -> None:
@@ -74,29 +67,13 @@ def full_place(error: OSError) -> str | None:
 
 
 def check_surroundings() -> None:
-    """Raises UserError where nothing could work: the working directory is gone, or another package
-    stands where ours should.
-    """
+    """Raises UserError where nothing could work: the working directory is gone."""
     try:
         os.getcwd()
     except OSError as error:
         raise UserError(
             f"the working directory is gone ({error.strerror}): cd into a folder that exists"
         ) from error
-    for name in BESIDE:
-        check_package(name)
-
-
-def check_package(name: str) -> None:
-    """Raises UserError where another package stands in the place of ours of this name."""
-    if (place := place_of(find_spec(name))) is not None and place.resolve() not in (
-        HOME / name,
-        HOME / f"{name}.py",
-    ):
-        raise UserError(
-            f'"{name}" is taken from {place}, and c2srt has a package of that name: leave'
-            f" {place.parent} out of PYTHONPATH, or stand in another folder"
-        )
 
 
 def cores() -> int:
@@ -104,12 +81,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def place_of(spec: ModuleSpec | None) -> Path | None:
-    """The folder of a package, or the file of a module; None for what lies nowhere."""
-    if spec is None:
-        return None
-    if folders := list(spec.submodule_search_locations or ()):
-        return Path(folders[0])
-    return Path(spec.origin) if spec.origin else None

@@ -57,7 +57,7 @@ def found_on_this_host() -> str:
     """The address of the cluster that this machine is a node of. Raises UserError if there is
     none.
     """
-    from cluster.ray_private import get_ray_address_from_environment
+    from c2srt.cluster.ray_private import get_ray_address_from_environment
 
     try:
         return get_ray_address_from_environment("auto", None)

@@ -19,15 +19,15 @@ from ray.exceptions import RayActorError, RayError
 from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig
 
+from c2srt.cluster.address import given_address
+from c2srt.cluster.lock import wait_for_earlier_ranks
+from c2srt.cluster.rank import LOG, RAY_FOLDER, train_worker
+from c2srt.cluster.ray_private import train_timeouts, unannounced
+from c2srt.cluster.session import give_back_places, living_nodes, room_for
 from c2srt.errors import AGAIN, LoaderFailed, UserError
 from c2srt.hints import as_here
 from c2srt.train import checkpoints
 from c2srt.train.config import STOP_FILE, Config
-from cluster.address import given_address
-from cluster.lock import wait_for_earlier_ranks
-from cluster.rank import LOG, RAY_FOLDER, train_worker
-from cluster.ray_private import train_timeouts, unannounced
-from cluster.session import give_back_places, living_nodes, room_for
 
 if TYPE_CHECKING:  # ray.train chooses between its two versions as it is imported
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig

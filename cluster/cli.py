@@ -25,25 +25,25 @@ def demo() -> Work:
 
 
 def shard_keys() -> type:
-    from sharding.config import Config
+    from c2srt.sharding.config import Config
 
     return Config
 
 
 def shard() -> Work:
-    from cluster.shard import run
+    from c2srt.cluster.shard import run
 
     return run
 
 
 def audit_keys() -> type:
-    from sharding.config import AuditConfig
+    from c2srt.sharding.config import AuditConfig
 
     return AuditConfig
 
 
 def audit() -> Work:
-    from cluster.audit import run
+    from c2srt.cluster.audit import run
 
     return run
 
@@ -103,7 +103,7 @@ def teacher_keys() -> type:
 
 
 def teacher() -> Work:
-    from cluster.teacher import run
+    from c2srt.cluster.teacher import run
 
     return run
 
@@ -127,7 +127,7 @@ def train_keys() -> type:
 
 
 def train() -> Work:
-    from cluster.train import run
+    from c2srt.cluster.train import run
 
     return run
 
@@ -151,7 +151,7 @@ def evaluate_keys() -> type:
 
 
 def evaluate() -> Work:
-    from cluster.evaluate import run
+    from c2srt.cluster.evaluate import run
 
     return run
 
@@ -187,7 +187,7 @@ def predict_keys() -> type:
 
 
 def predict() -> Work:
-    from cluster.predict import run
+    from c2srt.cluster.predict import run
 
     return run
 
@@ -235,7 +235,19 @@ def export_keys() -> type:
 
 
 def export() -> Work:
-    from cluster.export import run
+    from c2srt.cluster.export import run
+
+    return run
+
+
+def init_keys() -> type:
+    from c2srt.init import Config
+
+    return Config
+
+
+def init() -> Work:
+    from c2srt.init import run
 
     return run
 
@@ -354,6 +366,13 @@ VERBS = {
             "one plain safetensors + config from a training checkpoint",
             export_keys,
             export,
+        ),
+        Verb(
+            "init",
+            "Slurm's job scripts, for who has the installed package and no clone",
+            init_keys,
+            init,
+            words=("what",),
         ),
         Verb(
             "doctor",

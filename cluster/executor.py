@@ -6,8 +6,8 @@ Ray is imported only where it is meant: a dozen images are sharded sooner than i
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from c2srt.cluster.address import given_address
 from c2srt.executor import Executor, open_local
-from cluster.address import given_address
 
 
 @contextmanager
@@ -21,6 +21,6 @@ def open_executor(
         with open_local(workers, tasks, images, gpus) as executor:
             yield executor
     else:
-        from cluster.session import RayExecutor
+        from c2srt.cluster.session import RayExecutor
 
         yield RayExecutor(workers, gpus)

@@ -1,13 +1,13 @@
 """Starts Ray over a Slurm allocation, runs one job on it and takes everything down: what the
 scripts in slurm/ end in.
 
-    exec python -m cluster.launch train data=openimages … -- "$@"
+    exec python -m c2srt.cluster.launch train data=openimages … -- "$@"
 
 (keys of the script, then those of the command line)
 
     launcher (batch script, first node)
-        ├── srun ──> cluster.launch_node on every node ──> `ray start`
-        └──> python -m cluster.train …  once every node has joined
+        ├── srun ──> c2srt.cluster.launch_node on every node ──> `ray start`
+        └──> python -m c2srt.cluster.train …  once every node has joined
 
 The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs,
 GPUs), "n1 joined", "n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says
@@ -26,24 +26,24 @@ import signal
 import sys
 from queue import SimpleQueue
 
+from c2srt.cluster.launch_node import adopt_orphans
+from c2srt.cluster.slurm.job import run_job
+from c2srt.cluster.slurm.keys import check_room, job_keys, worker_keys
+from c2srt.cluster.slurm.nodes import Cluster, Node
+from c2srt.cluster.slurm.requeue import describe_attempt, requeue
+from c2srt.cluster.slurm.site import BAD_INPUT, Outcome, Refused, Site, say
 from c2srt.console import show_log
 from c2srt.surroundings import show_everything
-from cluster.launch_node import adopt_orphans
-from cluster.slurm.job import run_job
-from cluster.slurm.keys import check_room, job_keys, worker_keys
-from cluster.slurm.nodes import Cluster, Node
-from cluster.slurm.requeue import describe_attempt, requeue
-from cluster.slurm.site import BAD_INPUT, Outcome, Refused, Site, say
 
 JOBS = {
-    "shard": "cluster.shard",
-    "audit": "cluster.audit",
-    "teacher": "cluster.teacher",
-    "train": "cluster.train",
-    "evaluate": "cluster.evaluate",
-    "text": "cluster.cli text",
-    "relations": "cluster.cli relations",
-    "tables": "cluster.cli tables",
+    "shard": "c2srt.cluster.shard",
+    "audit": "c2srt.cluster.audit",
+    "teacher": "c2srt.cluster.teacher",
+    "train": "c2srt.cluster.train",
+    "evaluate": "c2srt.cluster.evaluate",
+    "text": "c2srt.cluster.cli text",
+    "relations": "c2srt.cluster.cli relations",
+    "tables": "c2srt.cluster.cli tables",
 }
 WITHOUT_RAY = ("text", "relations")
 WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)
@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == [] or arguments[0] not in JOBS or "SLURM_JOB_ID" not in os.environ:
             raise Refused(
-                f"inside a Slurm job: python -m cluster.launch {'|'.join(JOBS)} [key=value …] --"
-                " [key=value …]"
+                f"inside a Slurm job: python -m c2srt.cluster.launch {'|'.join(JOBS)} [key=value …]"
+                " -- [key=value …]"
             )
         job, site = arguments[0], Site.from_environment()
         at = arguments.index("--") if "--" in arguments else len(arguments)

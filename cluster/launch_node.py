@@ -1,8 +1,8 @@
 """The part of cluster/launch.py that srun starts on every node: holds the node's Ray, and leaves
 nothing of it behind.
 
-Started as `python -m cluster.launch_node <first port> <log folder>`; the lines that it speaks are
-described in cluster/launch.py.
+Started as `python -m c2srt.cluster.launch_node <first port> <log folder>`; the lines that it speaks
+are described in cluster/launch.py.
 """
 
 import ctypes
@@ -169,7 +169,7 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
     command = [
         sys.executable,
         "-m",
-        "cluster.patience",
+        "c2srt.cluster.patience",
         "start",
         "--block",
         f"--node-ip-address={own_address(name)}",

@@ -5,7 +5,7 @@ and the one who started it gives up after 30 s. Neither is a setting. Here the p
 before and the files lie there from the start, so that nobody waits for the agents, and the raylet
 is waited for as long as it lives.
 
-    python -m cluster.patience start --head …    `ray start …`, in that way
+    python -m c2srt.cluster.patience start --head …    `ray start …`, in that way
 """
 
 import inspect
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from cluster.ray_private import (
+from c2srt.cluster.ray_private import (
     DASHBOARD_AGENT_LISTEN_PORT_NAME,
     METRICS_AGENT_PORT_NAME,
     METRICS_EXPORT_PORT_NAME,

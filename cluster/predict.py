@@ -1,10 +1,10 @@
 """`c2srt predict`: the job of c2srt/predict on this machine, or on a Ray cluster."""
 
+from c2srt.cluster.executor import open_executor
+from c2srt.cluster.paths import check_lasting
 from c2srt.export.files import find_export
 from c2srt.lazily import uncollected
 from c2srt.predict.config import CLIP, XMP, Config
-from cluster.executor import open_executor
-from cluster.paths import check_lasting
 
 
 def run(config: Config) -> int:

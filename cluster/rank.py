@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from c2srt.cluster.lock import hold_as_rank
 from c2srt.console import show_log
 from c2srt.files import raise_if_storage
 from c2srt.lazily import uncollected
-from cluster.lock import hold_as_rank
 
 log = logging.getLogger(__name__)
 LOG, RAY_FOLDER = "train.log", "ray"

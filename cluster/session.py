@@ -23,12 +23,12 @@ import ray
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+from c2srt.cluster.address import check_address, given_address
+from c2srt.cluster.patience import START_S, patient
+from c2srt.cluster.ray_private import AuthenticationTokenLoader, ray_constants
 from c2srt.errors import LoaderFailed, UserError
 from c2srt.hints import as_here
 from c2srt.processes import DIED, RETRIES
-from cluster.address import check_address, given_address
-from cluster.patience import START_S, patient
-from cluster.ray_private import AuthenticationTokenLoader, ray_constants
 
 T = TypeVar("T")
 R = TypeVar("R")

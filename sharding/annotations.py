@@ -21,10 +21,10 @@ import pyarrow.parquet
 from c2srt.errors import UserError
 from c2srt.files import TEMPORARY, raise_if_storage, whole_file
 from c2srt.redact import HIDDEN
+from c2srt.sharding.csvs import DIGITS, bucket, damaged, read_blocks, scatter
+from c2srt.sharding.input_report import EXAMPLES, InputReport
+from c2srt.sharding.raw_files import RawFiles, SplitFiles, class_names
 from c2srt.shown import shown
-from sharding.csvs import DIGITS, bucket, damaged, read_blocks, scatter
-from sharding.input_report import EXAMPLES, InputReport
-from sharding.raw_files import RawFiles, SplitFiles, class_names
 
 IMAGE_COLUMNS = {
     "ImageID": pa.string(),

@@ -11,12 +11,12 @@ from c2srt.executor import Opens
 from c2srt.files import TEMPORARY, whole_file
 from c2srt.opened import read_json
 from c2srt.progress import Progress
+from c2srt.sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
+from c2srt.sharding.config import AuditConfig
+from c2srt.sharding.inputs import inputs_path
+from c2srt.sharding.readers import Reader, find_reader
 from c2srt.shards import MADE_BY, ShardIndex, load_index
 from c2srt.vocabulary import load_vocabulary
-from sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
-from sharding.config import AuditConfig
-from sharding.inputs import inputs_path
-from sharding.readers import Reader, find_reader
 
 log = logging.getLogger(__name__)
 

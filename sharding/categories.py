@@ -13,9 +13,9 @@ from typing import cast
 import polars as pl
 
 from c2srt.errors import UserError
+from c2srt.sharding.raw_files import RawFiles, class_names, read_mids
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary, open_images_v4
-from sharding.raw_files import RawFiles, class_names, read_mids
 
 log = logging.getLogger(__name__)
 

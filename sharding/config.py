@@ -8,8 +8,8 @@ from c2srt.download_config import DownloadConfig
 from c2srt.errors import UserError
 from c2srt.keys import Mark, deciding, key
 from c2srt.pictures import Limits
+from c2srt.sharding.layouts import MODULES
 from c2srt.shared_keys import shared
-from sharding.layouts import MODULES
 
 SOURCES = ("auto", "folders", "packs", "urls")
 

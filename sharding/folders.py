@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from sharding.config import Config
-from sharding.outcome import Outcome, attempt
-from sharding.pack import ShardTask
+from c2srt.sharding.config import Config
+from c2srt.sharding.outcome import Outcome, attempt
+from c2srt.sharding.pack import ShardTask
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from c2srt.artefact import kept, withdraw
 from c2srt.files import sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.opened import misfit, read_json
-from sharding.readers import Reader, Report
+from c2srt.sharding.readers import Reader, Report
 
 FOLDER = "inputs"
 

@@ -13,21 +13,21 @@ from c2srt.artefact import writing
 from c2srt.executor import Executor, Opens
 from c2srt.files import hash_of, remove_leftovers
 from c2srt.progress import Progress
-from c2srt.shards import FILE, Shard, ShardIndex
-from c2srt.vocabulary import Vocabulary
-from sharding import staging
-from sharding.config import Config
-from sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
-from sharding.pack import ShardTask, pack_shard
-from sharding.packs import PackSource, PackTask, pack_tasks, stage_pack
-from sharding.readers import Reader, find_reader
-from sharding.tasks import (
+from c2srt.sharding import staging
+from c2srt.sharding.config import Config
+from c2srt.sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
+from c2srt.sharding.pack import ShardTask, pack_shard
+from c2srt.sharding.packs import PackSource, PackTask, pack_tasks, stage_pack
+from c2srt.sharding.readers import Reader, find_reader
+from c2srt.sharding.tasks import (
     check_settings,
     divide,
     require_urls,
     shard_tasks,
     status_counts,
 )
+from c2srt.shards import FILE, Shard, ShardIndex
+from c2srt.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 

@@ -31,15 +31,15 @@ from c2srt.datasets import published_of
 from c2srt.errors import UserError
 from c2srt.evaluation.known import given_away
 from c2srt.files import whole_file
+from c2srt.sharding.annotations import SCHEMA, TEXTS
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.counts import Acceptance, Count
+from c2srt.sharding.folders import read
+from c2srt.sharding.nuswide_files import read_bits, read_images, read_names, require
+from c2srt.sharding.outcome import Outcome
+from c2srt.sharding.pack import ShardTask
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
-from sharding.annotations import SCHEMA, TEXTS
-from sharding.config import Config, DataConfig
-from sharding.counts import Acceptance, Count
-from sharding.folders import read
-from sharding.nuswide_files import read_bits, read_images, read_names, require
-from sharding.outcome import Outcome
-from sharding.pack import ShardTask
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.opened import check_regular
+from c2srt.sharding import csvs
+from c2srt.sharding.csvs import damaged
 from c2srt.shown import shown
-from sharding import csvs
-from sharding.csvs import damaged
 
 IMAGE = re.compile(r"([^\\/.][^\\/]*)[\\/]((\w+_)?(\w+))\.jpg", re.ASCII)
 LINE_BYTES, BLOCK_LINES = 1 << 14, 1 << 12  # of a label file: a line has at most 1,000 labels

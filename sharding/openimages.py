@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from c2srt.sharding.annotations import require_images, write_inputs
+from c2srt.sharding.categories import build_vocabulary, is_open_images_v4
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.counts import Acceptance, acceptance
+from c2srt.sharding.input_report import InputReport
+from c2srt.sharding.pack import Source
+from c2srt.sharding.raw_files import RawFiles, class_names, find_root
+from c2srt.sharding.tasks import choose_source
 from c2srt.vocabulary import Vocabulary
-from sharding.annotations import require_images, write_inputs
-from sharding.categories import build_vocabulary, is_open_images_v4
-from sharding.config import Config, DataConfig
-from sharding.counts import Acceptance, acceptance
-from sharding.input_report import InputReport
-from sharding.pack import Source
-from sharding.raw_files import RawFiles, class_names, find_root
-from sharding.tasks import choose_source
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
-from sharding.config import Config
-from sharding.decode import convert
+from c2srt.sharding.config import Config
+from c2srt.sharding.decode import convert
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ def attempt_here(data: bytes, rotation: int | None, config: Config, exif_first: 
     return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)
 
 
-ISOLATED = Isolated("sharding.outcome:attempt_here")
+ISOLATED = Isolated("c2srt.sharding.outcome:attempt_here")

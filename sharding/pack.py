@@ -26,10 +26,10 @@ from c2srt.files import sha256_of_file, whole_file
 from c2srt.opened import misfit, wrong
 from c2srt.opened_tables import INTEGER, TEXT, parquet_note, read_parquet
 from c2srt.redact import redacted
+from c2srt.sharding.config import Config
+from c2srt.sharding.outcome import Outcome
+from c2srt.sharding.staging import FOLDER as STAGING, write_table
 from c2srt.shards import MADE_BY, Shard
-from sharding.config import Config
-from sharding.outcome import Outcome
-from sharding.staging import FOLDER as STAGING, write_table
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 KEY = "c2srt"

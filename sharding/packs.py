@@ -23,11 +23,11 @@ import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.opened import BoundedHeader
+from c2srt.sharding.config import Config
+from c2srt.sharding.outcome import Outcome, attempt
+from c2srt.sharding.pack import ShardTask, wanted_rows
+from c2srt.sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
 from c2srt.shown import shown
-from sharding.config import Config
-from sharding.outcome import Outcome, attempt
-from sharding.pack import ShardTask, wanted_rows
-from sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.errors import UserError
+from c2srt.sharding.csvs import damaged, existing, read_fields, read_lines
 from c2srt.shown import shown
-from sharding.csvs import damaged, existing, read_fields, read_lines
 
 SPLITS = ("train", "validation", "test")
 ALL_IMAGES = "image_ids_and_rotation.csv"

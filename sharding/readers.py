@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.counts import Acceptance
+from c2srt.sharding.layouts import MODULES
+from c2srt.sharding.pack import Source
 from c2srt.vocabulary import Vocabulary
-from sharding.config import Config, DataConfig
-from sharding.counts import Acceptance
-from sharding.layouts import MODULES
-from sharding.pack import Source
 
 
 class Report(Protocol):

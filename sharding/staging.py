@@ -21,7 +21,7 @@ from c2srt.errors import UserError
 from c2srt.files import whole_folder, write_json
 from c2srt.opened import opening, parse_json, read_json, wrong
 from c2srt.opened_tables import INTEGER, TEXT, read_parquet
-from sharding.outcome import Outcome
+from c2srt.sharding.outcome import Outcome
 
 FOLDER = "staging"
 COLUMNS = {

@@ -12,15 +12,15 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of, write_json
 from c2srt.hints import Command
 from c2srt.opened import read_json
+from c2srt.sharding.config import Config
+from c2srt.sharding.folders import FolderSource, find_folders
+from c2srt.sharding.inputs import inputs_path
+from c2srt.sharding.pack import ShardTask, Source, finished, shard_name
+from c2srt.sharding.packs import PackSource, find_packs
+from c2srt.sharding.raw_files import RawFiles
+from c2srt.sharding.urls import UrlSource
 from c2srt.shards import Shard
 from c2srt.shown import shown
-from sharding.config import Config
-from sharding.folders import FolderSource, find_folders
-from sharding.inputs import inputs_path
-from sharding.pack import ShardTask, Source, finished, shard_name
-from sharding.packs import PackSource, find_packs
-from sharding.raw_files import RawFiles
-from sharding.urls import UrlSource
 
 SETTINGS = "settings.json"
 

@@ -29,11 +29,11 @@ from c2srt.downloads import (
     retrying,
 )
 from c2srt.exchange import make_client
+from c2srt.sharding.config import Config
+from c2srt.sharding.outcome import Outcome, attempt
+from c2srt.sharding.pack import ShardTask
+from c2srt.sharding.staging import FOLDER, about_stage, in_order, write_stage
 from c2srt.threads import map_in_order
-from sharding.config import Config
-from sharding.outcome import Outcome, attempt
-from sharding.pack import ShardTask
-from sharding.staging import FOLDER, about_stage, in_order, write_stage
 
 STAGE_ROWS = 256  # also how far downloads run ahead of the slowest one
 

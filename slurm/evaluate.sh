@@ -10,5 +10,5 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@300
 #SBATCH --output=slurm/logs/%x-%j.log
-source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
-exec python -m cluster.launch evaluate data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" -- "$@"
+source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the folder that holds slurm/: slurm/site.sh is not here"; exit 2; }
+exec python -m c2srt.cluster.launch evaluate data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" -- "$@"

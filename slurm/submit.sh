@@ -3,7 +3,7 @@
 # since SBATCH_GPUS_PER_NODE and its like in the environment beat a script's #SBATCH lines, and a command line beats both.
 #   slurm/submit.sh --nodes=2 --cpus-per-task=32 slurm/shard.sh key=value …      whatever sbatch takes
 set -euo pipefail
-source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
+source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the folder that holds slurm/: slurm/site.sh is not here"; exit 2; }
 options=()
 for word in "$@"; do
     case $word in

@@ -10,6 +10,6 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@300
 #SBATCH --output=slurm/logs/%x-%j.log
-source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the repository's root: slurm/site.sh is not here"; exit 2; }
-exec python -m cluster.launch tables data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" \
+source "${C2SRT_SITE:-slurm/site.sh}" || { echo "submit from the folder that holds slurm/: slurm/site.sh is not here"; exit 2; }
+exec python -m c2srt.cluster.launch tables data=openimages data.root="$C2SRT_DATA" work="$C2SRT_WORK" \
     'commands.train=["engine.precision=bf16","loader.workers=4"]' -- "$@"

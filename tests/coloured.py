@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharding.decode import Converted, Rejected, convert
+from c2srt.sharding.decode import Converted, Rejected, convert
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 

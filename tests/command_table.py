@@ -267,12 +267,14 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         "downloads; .ci/run does it on a clean checkout",
     ),
     "git clone <this repository> c2srt && cd c2srt": (SHELL, FORM),
+    "git config core.symlinks true": (SHELL, "changes the clone that the tests stand in"),
     "uv run --extra train --extra figures c2srt demo": (
         SHELL,
         "downloads the newest of everything",
     ),
     "pip install .": (SHELL, "downloads; tests/test_install.py does the like"),
     "pip install '.[train,figures]'": (SHELL, "downloads; .ci/run does it on a clean checkout"),
+    "c2srt init slurm": (RUN, ""),
     "c2srt doctor": (RUN, ""),
     "c2srt doctor json=true": (RUN, ""),
     "c2srt doctor work=/data": (RUN, ""),
@@ -342,7 +344,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "export RAY_ADDRESS=http://head:8265 RAY_AUTH_MODE=token RAY_AUTH_TOKEN=…": (SHELL, SITE),
     (
         "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m "
-        "cluster.train data=openimages data.root=/shared/openimages work=/shared/c2srt "
+        "c2srt.cluster.train data=openimages data.root=/shared/openimages work=/shared/c2srt "
         "workers=16 resources.gpus_per_worker=1"
     ): (
         SHELL,
@@ -543,7 +545,7 @@ BY_HAND = {
     ): ("documented"),
     "cluster/slurm/requeue.py: ; submit the same line to go on": "words",
     "cluster/slurm/requeue.py: ); submit the same line to go on": "words",
-    "cluster/launch.py: inside a Slurm job: python -m cluster.launch": (
+    "cluster/launch.py: inside a Slurm job: python -m c2srt.cluster.launch": (
         "a form, for whoever calls the launcher by hand"
     ),
 }

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 LOCAL_RAY = """
 import ray, sys
-from cluster import session
+from c2srt.cluster import session
 session.START_ATTEMPTS = 20
 session.join(4)
 print("ADDRESS", ray.get_runtime_context().gcs_address, flush=True)
@@ -75,7 +75,7 @@ def shared_ray(ray_address) -> None:
         ray_address  # this and the next two until the module's end: nothing_left_set
     )
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
-        "0"  # it listens on loopback only: cluster.session.start
+        "0"  # it listens on loopback only: c2srt.cluster.session.start
     )
     ray_constants.ENABLE_RAY_CLUSTER = False
 

@@ -36,21 +36,21 @@ from c2srt.relations.questions import Questions, read_list
 from c2srt.relations.table import load_relations, save as save_relations
 from c2srt.relations.validation import reply_event
 from c2srt.relations.words import NewWords
+from c2srt.sharding.annotations import write_inputs
+from c2srt.sharding.categories import build_vocabulary
+from c2srt.sharding.nuswide_files import read_bits, read_images, read_names
+from c2srt.sharding.outcome import Outcome
+from c2srt.sharding.pack import finished
+from c2srt.sharding.packs import PackReport, PackStage, members
+from c2srt.sharding.raw_files import find_root
+from c2srt.sharding.staging import about_stage, in_order, write_stage
+from c2srt.sharding.tasks import check_settings
 from c2srt.shards import ShardReader, load_index
 from c2srt.tables.collect import of_groups, read_groups
 from c2srt.teacher.cache import TeacherCache
 from c2srt.text import load_text
 from c2srt.train import checkpoints
 from c2srt.vocabulary import Vocabulary, load_vocabulary
-from sharding.annotations import write_inputs
-from sharding.categories import build_vocabulary
-from sharding.nuswide_files import read_bits, read_images, read_names
-from sharding.outcome import Outcome
-from sharding.pack import finished
-from sharding.packs import PackReport, PackStage, members
-from sharding.raw_files import find_root
-from sharding.staging import about_stage, in_order, write_stage
-from sharding.tasks import check_settings
 from tests.csv_lists import A, B, image_row, write_root
 from tests.damage import Reader
 from tests.raw_images import jpeg

@@ -7,8 +7,8 @@ import numpy as np
 
 from c2srt import pictures
 from c2srt.pictures import Limits
-from sharding.config import Config
-from sharding.outcome import Outcome, attempt_here as real
+from c2srt.sharding.config import Config
+from c2srt.sharding.outcome import Outcome, attempt_here as real
 
 DEATHS = {b"SEGV": signal.SIGSEGV, b"ABRT": signal.SIGABRT, b"KILL": signal.SIGKILL}
 

@@ -2,7 +2,7 @@
 
 import json
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 
 
 def evaluate(*arguments) -> int:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from c2srt.backbone.clip import load_clip
+from c2srt.cluster.cli import main
 from c2srt.compose import to_config
 from c2srt.evaluation.metric_state import measure
 from c2srt.evaluation.results import Task, evaluate_state, write_results
@@ -22,7 +23,6 @@ from c2srt.model.graph import Graph
 from c2srt.relations.neighbours import ABSENT
 from c2srt.shards import load_index
 from c2srt.text import Config as TextConfig, load_text, run as write_text
-from cluster.cli import main
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import tiny_clip_config
 from tests.verbs import compose_verb

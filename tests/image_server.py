@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from PIL import Image
 
 from c2srt.download_config import DownloadConfig
-from sharding.config import Config
-from sharding.urls import Downloader
+from c2srt.sharding.config import Config
+from c2srt.sharding.urls import Downloader
 from tests.raw_images import jpeg, name
 
 GOOD = jpeg(0, 600, 400)

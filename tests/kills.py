@@ -186,14 +186,14 @@ def forked(work: Callable[[], int], log: Path) -> int:
 
 def command(arguments: list[str], world: Path, kill: str | None = None) -> int:
     """One verb, in this process, without Ray; killed at `kill` ("7 before")."""
-    import cluster.evaluate
-    import cluster.teacher
+    import c2srt.cluster.evaluate
+    import c2srt.cluster.teacher
     from c2srt import tracking
+    from c2srt.cluster.cli import main
     from c2srt.executor import Here
-    from cluster.cli import main
 
     tracking.WAIT_S = PATIENCE_S  # on a crowded machine the rest would be left to the next command
-    for module in (cluster.evaluate, cluster.teacher):
+    for module in (c2srt.cluster.evaluate, c2srt.cluster.teacher):
         module.open_executor = lambda *some, **more: nullcontext(Here())
         module.check_address = lambda: None
     count(world, kill)
@@ -481,10 +481,10 @@ if __name__ == "__main__":
     import torch
 
     for name in (
-        "cluster.cli",
+        "c2srt.cluster.cli",
         "c2srt.tracking.mlflow_sink",
-        "cluster.evaluate",
-        "cluster.teacher",
+        "c2srt.cluster.evaluate",
+        "c2srt.cluster.teacher",
     ):
         import_module(name)  # so that no forked process has to
     torch.set_num_threads(1)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from c2srt.cluster.cli import main
 from c2srt.relations.answers import read_answers, shipped_answers
 from c2srt.relations.prompt import make_labels
 from c2srt.vocabulary import Vocabulary
-from cluster.cli import main
 from tests.llm_server import KEY, MODEL, LlmServer, relations_by_label
 
 NUS = shipped_answers("relations_nuswide.jsonl.gz")

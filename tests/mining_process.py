@@ -31,7 +31,7 @@ def start(folder: Path, server: LlmServer, *arguments: str) -> subprocess.Popen:
     command = [
         sys.executable,
         "-m",
-        "cluster.cli",
+        "c2srt.cluster.cli",
         "relations",
         "mine",
         f"work={folder}",

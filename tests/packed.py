@@ -4,12 +4,12 @@ from pathlib import Path
 
 import polars as pl
 
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.inputs import prepare_inputs
+from c2srt.sharding.openimages import OpenImages
+from c2srt.sharding.raw_files import find_root
+from c2srt.sharding.tasks import choose_source, shard_tasks
 from c2srt.shards import Shard
-from sharding.config import Config, DataConfig
-from sharding.inputs import prepare_inputs
-from sharding.openimages import OpenImages
-from sharding.raw_files import find_root
-from sharding.tasks import choose_source, shard_tasks
 from tests.raw_images import write_csvs
 
 

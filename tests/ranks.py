@@ -49,7 +49,7 @@ def one_rank(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="1",
     )
-    show_log()  # as cluster.rank does
+    show_log()  # as c2srt.cluster.rank does
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from c2srt.errors import UserError
-from sharding import csvs
-from sharding.annotations import write_inputs
-from sharding.categories import build_vocabulary
-from sharding.config import DataConfig
-from sharding.openimages import OpenImages
-from sharding.raw_files import find_root
+from c2srt.sharding import csvs
+from c2srt.sharding.annotations import write_inputs
+from c2srt.sharding.categories import build_vocabulary
+from c2srt.sharding.config import DataConfig
+from c2srt.sharding.openimages import OpenImages
+from c2srt.sharding.raw_files import find_root
 from tests.csv_lists import NAMES, A, B, C, D, image_row, text_of, write_root
 from tests.raw_images import HEADER
 
@@ -371,8 +371,8 @@ def peak_kib(root: Path, labels: Path) -> int:
     """Peak resident memory of a fresh process that reads `labels`."""
     labels.replace(root / "2018_04" / LABELS)
     code = (
-        "import resource, sys; from pathlib import Path; from sharding.annotations import"
-        " write_inputs; from sharding.raw_files import find_root; "
+        "import resource, sys; from pathlib import Path; from c2srt.sharding.annotations import"
+        " write_inputs; from c2srt.sharding.raw_files import find_root; "
         "write_inputs(find_root(Path(sys.argv[1])), 'train', Path(sys.argv[1], 'rows.parquet'));"
         " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -14,15 +14,15 @@ import polars as pl
 import pytest
 import simplejpeg
 
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
 from c2srt.samples import Samples
+from c2srt.sharding.annotations import write_inputs
+from c2srt.sharding.audit import AuditTask, audit_shard, plan_audit
+from c2srt.sharding.raw_files import find_root
 from c2srt.shards import Shard, load_index
 from c2srt.vocabulary import load_vocabulary
-from cluster.cli import main
-from sharding.annotations import write_inputs
-from sharding.audit import AuditTask, audit_shard, plan_audit
-from sharding.raw_files import find_root
 from tests.raw_images import HEADER
 
 IMAGES = 7

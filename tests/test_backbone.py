@@ -32,6 +32,7 @@ from c2srt.backbone.source import find_source
 from c2srt.backbone.timm_vit import TimmTower
 from c2srt.backbone.tokens import tokenizer_of
 from c2srt.backbone.vit import VitTower
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.evaluation.config import SIGMOID
 from c2srt.evaluation.scorers import ClipScorer, ModelScorer, Subject
@@ -47,7 +48,6 @@ from c2srt.teacher.cache import FILE, TeacherCache, cache_key, write_shard
 from c2srt.text import load_text
 from c2srt.train.config import Config
 from c2srt.vocabulary import load_vocabulary
-from cluster.cli import main
 from tests.hub_files import WORDS, hub_tokenizer
 from tests.ranks import run_ranks
 from tests.shard_folder import make_vocabulary

@@ -753,9 +753,9 @@ def test_clip_has_two_forms_of_score_that_rank_an_image_s_categories_alike(tmp_p
 
 def test_clip_s_form_is_in_the_identity_of_the_results(tmp_path):
     from c2srt import text
+    from c2srt.cluster.evaluate import Config
     from c2srt.evaluation.scorers import identity
     from c2srt.shards import load_index
-    from cluster.evaluate import Config
 
     vocabulary, config = make_vocabulary(8, 3), tiny_clip_config(tmp_path)
     make_shards(tmp_path / "shards", {"test": 4}, 8, vocabulary)

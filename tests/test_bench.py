@@ -15,12 +15,12 @@ from c2srt.bench import evaluation, head as cases, loss as loss_cases
 from c2srt.bench.config import Config
 from c2srt.bench.run import CASES
 from c2srt.bench.sizes import make_inputs
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.model.chunks import Buffers
 from c2srt.model.config import LossConfig
 from c2srt.model.ist import Table, Transfer, with_self_loops
 from c2srt.profiling import Side, Stopwatch, allocator_peak, measure
-from cluster.cli import main
 from tests.tiny import tiny_clip_config
 
 SMALL = {

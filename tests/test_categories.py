@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 
 from c2srt.errors import UserError
+from c2srt.sharding.annotations import write_inputs
+from c2srt.sharding.categories import build_vocabulary
+from c2srt.sharding.counts import acceptance
+from c2srt.sharding.raw_files import find_root
 from c2srt.vocabulary import Vocabulary, open_images_v4
-from sharding.annotations import write_inputs
-from sharding.categories import build_vocabulary
-from sharding.counts import acceptance
-from sharding.raw_files import find_root
 from tests.csv_lists import A, B, C, D, image_row, text_of, write_root
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

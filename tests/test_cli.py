@@ -12,12 +12,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from c2srt.cluster.cli import VERBS, main
 from c2srt.compose import leaves, to_config
 from c2srt.errors import UserError
-from cluster.cli import VERBS, main
 from tests.verbs import compose_verb, config_class
 
-WRITTEN = [verb for verb in VERBS if files("configs").joinpath(f"{verb}.yaml").is_file()]
+WRITTEN = [verb for verb in VERBS if files("c2srt.configs").joinpath(f"{verb}.yaml").is_file()]
 
 
 @dataclass
@@ -318,7 +318,11 @@ def test_data_sets_change_the_defaults():
 
 
 def test_the_installed_command_exits_with_the_status(tmp_path):
-    command = [sys.executable, "-c", "import sys; from cluster.cli import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from c2srt.cluster.cli import main; sys.exit(main())",
+    ]
     good = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path)
     bad = subprocess.run(
         [*command, "relations", "graf=llm"], capture_output=True, text=True, cwd=tmp_path

@@ -19,13 +19,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from c2srt import compose, hints, workflow
+from c2srt.cluster.cli import VERBS, main
 from c2srt.command import split_flags
 from c2srt.errors import UserError
 from c2srt.hints import Command, flag, override, running, shell, typed
 from c2srt.relations.answers import read_answers
 from c2srt.relations.prompt import TYPES, make_labels
 from c2srt.vocabulary import Vocabulary, load_vocabulary
-from cluster.cli import VERBS, main
 from tests import printed
 from tests.command_table import BY_HAND, COMPOSED, DOCUMENTED, LONG, PRINTED, RUN, SHELL, STUB
 from tests.llm_server import KEY, MODEL, LlmServer, relations_by_label
@@ -438,7 +438,7 @@ def paste(
     command: str, folder: Path, one: str = "sh", **environment: str
 ) -> subprocess.CompletedProcess:
     """A command as a person pastes it, in a folder; `c2srt` is the one under test."""
-    found = f'c2srt() {{ {shlex.quote(sys.executable)} -m cluster.cli "$@"; }}; {command}'
+    found = f'c2srt() {{ {shlex.quote(sys.executable)} -m c2srt.cluster.cli "$@"; }}; {command}'
     paths = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(printed.ROOT),
@@ -455,7 +455,7 @@ def paste(
 
 SMALL = """
 import sys
-from cluster.cli import main
+from c2srt.cluster.cli import main
 from c2srt.demo import pretrain
 pretrain.IMAGES, pretrain.STEPS, pretrain.BATCH = 512, 10, 32
 sys.exit(main(["demo", "images={train:120,validation:20,test:60}", "workers=1", \

@@ -26,9 +26,9 @@ def advance(progress: Progress, seconds: float) -> None:
 
 
 def test_information_goes_to_stdout_and_warnings_to_stderr(capsys):
-    logging.getLogger("sharding.some").info("100 % done")
+    logging.getLogger("c2srt.sharding.some").info("100 % done")
     logging.getLogger("c2srt.some").debug("nobody reads this")
-    logging.getLogger("cluster.some").warning("beware")
+    logging.getLogger("c2srt.cluster.some").warning("beware")
     assert capsys.readouterr() == ("100 % done\n", "beware\n")
 
 

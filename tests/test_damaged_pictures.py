@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharding.decode import Limits, Rejected, convert
+from c2srt.sharding.decode import Limits, Rejected, convert
 from tests.coloured import RED, SHARED, UPRIGHT, corners, encoded, quarters, rejected, with_exif
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on odd metadata

@@ -13,18 +13,18 @@ import pyarrow.parquet
 import pytest
 
 from c2srt import datasets
+from c2srt.cluster.cli import main
 from c2srt.datasets import data_set, data_set_of, data_sets, published_of
 from c2srt.errors import UserError
 from c2srt.files import whole_file
+from c2srt.sharding.annotations import SCHEMA
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.counts import Acceptance, Count
+from c2srt.sharding.folders import FolderSource
+from c2srt.sharding.layouts import MODULES
 from c2srt.shards import load_index
 from c2srt.tables.rows import Row
 from c2srt.vocabulary import Vocabulary, load_vocabulary, open_images_v4
-from cluster.cli import main
-from sharding.annotations import SCHEMA
-from sharding.config import Config, DataConfig
-from sharding.counts import Acceptance, Count
-from sharding.folders import FolderSource
-from sharding.layouts import MODULES
 from tests.raw_images import jpeg
 from tests.tiny import tiny_clip_config
 from tests.verbs import compose_verb

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from c2srt.isolation import Isolated
 from c2srt.pictures import decode_jpeg, frame_of
-from sharding.decode import convert, encode
+from c2srt.sharding.decode import convert, encode
 from tests.coloured import (
     BLUE,
     GREEN,
@@ -302,7 +302,7 @@ def test_frames_of_real_files(kind, frame):
 )
 def test_a_lossless_jpeg_is_decoded_in_full(width, height):
     """In a process of its own: at a scale it writes beyond its buffer."""
-    isolated = Isolated("sharding.decode:convert")
+    isolated = Isolated("c2srt.sharding.decode:convert")
     for before in ("nothing", "a comment with a baseline frame in it"):
         made = isolated(lossless(width, height, HIDING[before]))
         assert min(made.width, made.height) == 256 and made.original["width"] == width

@@ -280,7 +280,7 @@ def test_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     """Every verb, small, with the prompts' rows: figures as by `c2srt evaluate`, and the second run
     repeats nothing.
     """
-    from cluster.cli import main
+    from c2srt.cluster.cli import main
 
     monkeypatch.setattr(pretrain, "IMAGES", 512)
     monkeypatch.setattr(pretrain, "STEPS", 10)

@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
+from c2srt.cluster.executor import open_executor
 from c2srt.errors import UserError
 from c2srt.executor import FEW_IMAGES, Executor, Here, open_local
 from c2srt.hints import running
 from c2srt.processes import DIED, RETRIES, Processes, gpus_of
-from cluster.executor import open_executor
 from tests import executor_tasks as tasks
 from tests.raw_images import digests, jpeg, name, write_csvs, write_folder
 from tests.train_command import end, ended, launch, wait_until
@@ -189,7 +189,7 @@ def shard_command(raw: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "cluster.shard",
+        "c2srt.cluster.shard",
         *keys,
         "data.vocabulary=files",
         "images_per_shard=5",
@@ -224,7 +224,7 @@ def one(raw, without, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("where", ("processes", "ray"))
 def test_shards_are_the_same_bytes(raw, one, where, request, tmp_path, monkeypatch):
-    from cluster.cli import main
+    from c2srt.cluster.cli import main
 
     if where == "ray":
         request.getfixturevalue("shared_ray")
@@ -261,8 +261,8 @@ def test_an_ended_job_leaves_no_process_and_goes_on(raw, one, tmp_path, workers,
 
 def test_a_few_images_need_no_ray_and_give_the_same_bytes(without, tmp_path, monkeypatch):
     """Teacher and evaluation, in the command's own process and in others."""
+    from c2srt.cluster.cli import main
     from c2srt.text import Config as TextConfig, run as write_text
-    from cluster.cli import main
     from tests.shard_folder import make_shards, make_vocabulary
     from tests.tiny import tiny_clip_config
 

@@ -17,19 +17,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from c2srt.cluster.lock import hold_as_rank, wait_for_earlier_ranks
 from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.lock import LOCK, only_command
 from c2srt.train.config import Config
 from c2srt.train.key_groups import FaultConfig
-from cluster.lock import hold_as_rank, wait_for_earlier_ranks
 from tests.ranks import run_ranks
 from tests.train_case import make_case, told, train_rank
 from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
 from tests.verbs import compose_verb
 
 HOLDER = (
-    "import sys, time; from pathlib import Path; from c2srt.lock import *; from cluster.lock"
+    "import sys, time; from pathlib import Path; from c2srt.lock import *; from c2srt.cluster.lock"
     " import *\n"
 )
 
@@ -102,7 +102,7 @@ def ray_cluster():
 
 def patiently(start: Callable, attempts: int = 5):
     """Ray gives a node 30 s to start, whatever the machine is busy with."""
-    from cluster.patience import patient
+    from c2srt.cluster.patience import patient
 
     for left in reversed(range(attempts)):
         try:
@@ -168,7 +168,7 @@ def dying_rank(told: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_failures_are_counted_only_while_no_newer_checkpoint_is_written(ray_cluster, tmp_path):
-    from cluster.attempts import run_attempts
+    from c2srt.cluster.attempts import run_attempts
 
     node = patiently(lambda: ray_cluster.add_node(num_cpus=2))
     try:
@@ -218,7 +218,7 @@ def rank_whose_node_goes(told: dict) -> None:
 def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence(
     ray_cluster, tmp_path, least
 ):
-    from cluster.attempts import run_attempts
+    from c2srt.cluster.attempts import run_attempts
 
     nodes = [patiently(lambda: ray_cluster.add_node(num_cpus=1)) for _ in range(2)]
     config = plain_config(tmp_path, min_workers=least)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from c2srt.cluster.cli import main
 from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.figures import (
@@ -30,7 +31,6 @@ from c2srt.files import sha256_of_file, write_json
 from c2srt.model.graph import Graph
 from c2srt.relations.table import PROVENANCE, TABLE
 from c2srt.train import config as train
-from cluster.cli import main
 from tests.figures_case import IMAGES, SEEN, check_picture, figures, inputs_of, make_world
 from tests.test_structure import importers
 from tests.verbs import compose_verb

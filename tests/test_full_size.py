@@ -25,7 +25,7 @@ def c2srt(work: Path, verb: str, *overrides: str) -> str:
     command = [
         sys.executable,
         "-m",
-        "cluster.cli",
+        "c2srt.cluster.cli",
         verb,
         "data=openimages",
         f"data.root={PHOTOS}",

@@ -16,7 +16,7 @@ from c2srt import pictures
 from c2srt.extras import is_there
 from c2srt.pictures import Rejected, decode, magic
 from c2srt.predict.finding import find_images, summary
-from sharding.decode import convert
+from c2srt.sharding.decode import convert
 
 HEAD = (24).to_bytes(4) + b"ftypheic\0\0\0\0mif1heic"
 without = pytest.mark.skipif(is_there("pillow_heif"), reason="the extra heic is installed here")

@@ -14,13 +14,13 @@ import certifi
 import pytest
 
 from c2srt.exchange import authorities, is_public
-from sharding.config import Config, DataConfig
-from sharding.inputs import prepare_inputs
-from sharding.openimages import OpenImages
-from sharding.pack import pack_shard
-from sharding.raw_files import find_root
-from sharding.tasks import shard_tasks
-from sharding.urls import Downloader, UrlSource
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.inputs import prepare_inputs
+from c2srt.sharding.openimages import OpenImages
+from c2srt.sharding.pack import pack_shard
+from c2srt.sharding.raw_files import find_root
+from c2srt.sharding.tasks import shard_tasks
+from c2srt.sharding.urls import Downloader, UrlSource
 from tests.image_server import GOOD, Handler, config, fetch, forget, row, running
 from tests.raw_images import name, write_csvs
 

@@ -1,8 +1,9 @@
 """What is installed: the extras as pyproject.toml has them and as the code knows them, what is said
-where one lacks, `c2srt doctor`, and (by hand) the base installation in an environment of its own.
+where one lacks, `c2srt doctor`, `c2srt init`, and (slow) the base installation in an environment of its own.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from threading import Thread
+from zipfile import ZipFile
 
 import pytest
+from PIL import Image
 
 from c2srt import __version__, doctor, extras
-from cluster.cli import main
-from tests.test_structure import IMPORTS, PACKAGES
+from c2srt.cluster.cli import main
+from tests.test_structure import IMPORTS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -56,7 +59,7 @@ def test_every_library_that_is_imported_comes_with_the_base_or_an_extra():
     base = distributions(PROJECT["dependencies"])
     known = {library for names in extras.EXTRAS.values() for library in names}
     found = {name.partition(".")[0] for names in IMPORTS.values() for name in names}
-    others = found - set(sys.stdlib_module_names) - set(PACKAGES) - known - BROUGHT - FOR_BENCH
+    others = found - set(sys.stdlib_module_names) - {"c2srt"} - known - BROUGHT - FOR_BENCH
     assert {"torch", "hydra", "PIL"} <= others
     assert {distribution_of(library) for library in others} <= base
 
@@ -177,6 +180,50 @@ def test_a_broken_library_is_a_fault_and_ends_no_other_question(capsys, hub, mon
     assert any(line.startswith("ok     network") for line in lines)
 
 
+# --- c2srt init slurm
+
+
+def test_slurms_scripts_are_written_where_there_is_no_clone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "slurm"]) == 0
+    names = {path.name for path in (ROOT / "slurm").iterdir() if path.is_file()}
+    assert {"site.sh", "submit.sh", "openimages.sh", "ablations.txt", "README.md"} <= names
+    assert {path.name for path in Path("slurm").iterdir() if path.is_file()} == names
+    assert Path("slurm/logs").is_dir()
+    for name in names:
+        assert Path("slurm", name).read_bytes() == (ROOT / "slurm" / name).read_bytes()
+    assert Path("slurm/submit.sh").stat().st_mode & 0o100
+    assert "slurm/submit.sh is written" in capsys.readouterr().out
+
+
+def test_what_was_filled_in_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "slurm"]) == 0
+    Path("slurm/site.sh").write_text("export C2SRT_DATA=/mine\n", encoding="utf-8")
+    Path("slurm/shard.sh").unlink()
+    capsys.readouterr()
+    assert main(["init"]) == 0
+    told = capsys.readouterr().out
+    assert "slurm/site.sh stays as it is" in told and "slurm/shard.sh is written" in told
+    assert "slurm/text.sh is there" in told
+    assert Path("slurm/site.sh").read_text(encoding="utf-8") == "export C2SRT_DATA=/mine\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["slurn"], "what='slurn' is not one of slurm"),
+        (["slurm"], "slurm/logs"),
+    ],
+)
+def test_what_cannot_be_written_is_a_sentence(tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("slurm").touch()
+    assert main(["init", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("c2srt init: ") and sentence in line
+
+
 # --- the base installation
 
 
@@ -186,7 +233,7 @@ MOST_PACKAGES = 60
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """An environment with a wheel of this tree and nothing but what it requires."""
+    """The commands of an environment with a wheel of this tree and nothing but what it requires."""
     folder = tmp_path_factory.mktemp("base")
     uv = [sys.executable, "-m", "uv"]
     if subprocess.run([*uv, "--version"], capture_output=True).returncode:
@@ -200,7 +247,7 @@ def base(tmp_path_factory):
     return folder / "venv/bin"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_base_is_small_and_names_what_it_lacks(base, tmp_path):
     listed = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "freeze", "-q", "--python", base / "python"],
@@ -215,3 +262,38 @@ def test_the_base_is_small_and_names_what_it_lacks(base, tmp_path):
     )
     assert told.returncode == 2
     assert "openai is not installed" in told.stderr and "c2srt[mine]" in told.stderr
+
+
+@pytest.mark.slow
+def test_a_wheel_works_outside_the_clone_beside_packages_of_the_same_names(base, tmp_path):
+    (wheel,) = base.parent.parent.glob("*.whl")
+    with ZipFile(wheel) as packed:
+        tops = {name.partition("/")[0] for name in packed.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"c2srt"}
+    for name in ("configs", "cluster", "sharding"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    photo = tmp_path / "a (1).jpg"
+    Image.new("RGB", (64, 64), "red").save(photo)
+
+    def told(*arguments: str) -> str:
+        return subprocess.run(
+            [base / "c2srt", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert told("--version") == f"c2srt {__version__}\n"
+    told("init", "slurm")
+    assert (tmp_path / "slurm/openimages.sh").is_file() and (tmp_path / "slurm/logs").is_dir()
+    assert "tflops" in told("plan", "--cfg", "job", "cluster=h200")
+    assert "train" in told("train", "--help")
+    program = (
+        "from pathlib import Path; from c2srt.demo.shipped import unpack; unpack(Path('clip'), 0)"
+    )
+    subprocess.run([base / "python", "-c", program], cwd=tmp_path, check=True)
+    clip = ["clip.name=clip/model.json", "clip.pretrained=clip/model.safetensors"]
+    listed = told("predict", "checkpoint=clip", *clip, f"images={photo}", "labels=[Red, Blue]")
+    assert "Red" in listed

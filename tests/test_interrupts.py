@@ -56,7 +56,7 @@ import ctypes, multiprocessing, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from c2srt import command, interrupts
 from c2srt.interrupts import without_sigint
-from cluster.cli import VERBS
+from c2srt.cluster.cli import VERBS
 interrupts.GRACE_S = 2
 def run_verb(verbs, verb, arguments):
     print("begun", flush=True)
@@ -184,7 +184,7 @@ sys.meta_path.insert(0, Slow())
 """
 CONSOLE = "from c2srt.entry import main; sys.exit(main())"
 JOB = (
-    "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('cluster.shard',"
+    "import runpy; sys.argv[:] = ['-m', 'text']; runpy.run_module('c2srt.cluster.shard',"
     " run_name='__main__')"
 )
 
@@ -192,8 +192,8 @@ JOB = (
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 @pytest.mark.parametrize(
     "module, start",
-    (("cluster.cli", CONSOLE), ("c2srt.executor", JOB)),
-    ids=("c2srt", "python -m cluster.shard"),
+    (("c2srt.cluster.cli", CONSOLE), ("c2srt.executor", JOB)),
+    ids=("c2srt", "python -m c2srt.cluster.shard"),
 )
 def test_one_while_the_first_modules_load_is_no_traceback(module, start, number):
     process = subprocess.Popen(
@@ -291,7 +291,7 @@ def test_a_job_of_ray_tasks_ends_with_130_and_goes_on_the_next_time(tmp_path):
     arguments = [
         sys.executable,
         "-m",
-        "cluster.shard",
+        "c2srt.cluster.shard",
         "data=openimages",
         f"data.root={tmp_path}/raw",
         f"work={tmp_path}",

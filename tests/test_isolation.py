@@ -15,11 +15,11 @@ import pytest
 from c2srt.errors import UserError
 from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
-from sharding import outcome
-from sharding.config import Config
-from sharding.folders import FolderSource
-from sharding.pack import ShardTask, pack_shard
-from sharding.packs import PackSource, pack_tasks, stage_pack
+from c2srt.sharding import outcome
+from c2srt.sharding.config import Config
+from c2srt.sharding.folders import FolderSource
+from c2srt.sharding.pack import ShardTask, pack_shard
+from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
 from tests.dying import DEATHS
 from tests.raw_images import digests, jpeg, name, write_csvs, write_folder, write_pack
 
@@ -207,7 +207,7 @@ def test_the_whole_job_ends_well_with_a_decoder_that_kills_itself(tmp_path):
         command = [
             sys.executable,
             "-m",
-            "cluster.shard",
+            "c2srt.cluster.shard",
             f"data.root={raw}",
             f"out={tmp_path / str(workers)}",
             "splits=[train]",

@@ -10,16 +10,16 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from c2srt.cluster.cli import VERBS
 from c2srt.compose import leaves
 from c2srt.data_keys import DataKeys, OpenImagesKeys
 from c2srt.keys import Mark, deciding, defaults, from_plain, key
 from c2srt.model.kinds import KINDS
+from c2srt.sharding.config import Config as ShardConfig
 from c2srt.shared_keys import SharedKeys
 from c2srt.train.config import Config, from_settings
 from c2srt.train.key_groups import OptimizerConfig
 from c2srt.tune_config import Config as TuneConfig
-from cluster.cli import VERBS
-from sharding.config import Config as ShardConfig
 from tests.verbs import compose_verb, config_class, plain_defaults
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +103,7 @@ def test_a_verb_s_yaml_holds_groups_and_what_it_sets_otherwise(path):
 
 @pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
 def test_a_schedule_holds_what_differs_from_the_defaults(data):
-    text = files("configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
+    text = files("c2srt.configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
     known = leaves(OmegaConf.create(defaults(Config)))
     own = leaves(OmegaConf.create(yaml.safe_load(text)["schedule"]))
     assert own and {name: value for name, value in own.items() if known[name] == value} == {}
@@ -111,7 +111,7 @@ def test_a_schedule_holds_what_differs_from_the_defaults(data):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_belongs_to_a_network_differs_from_the_defaults(kind):
-    text = files("configs").joinpath(f"networks/{kind}.yaml").read_text(encoding="utf-8")
+    text = files("c2srt.configs").joinpath(f"networks/{kind}.yaml").read_text(encoding="utf-8")
     own, known = yaml.safe_load(text) or {}, defaults(Config)
     assert set(own) <= {"loss"}
     assert not [name for name, value in own.get("loss", {}).items() if known["loss"][name] == value]
@@ -119,7 +119,7 @@ def test_what_belongs_to_a_network_differs_from_the_defaults(kind):
 
 @pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
 def test_the_keys_of_a_data_set_differ_from_the_defaults(data):
-    text = files("configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
+    text = files("c2srt.configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
     own = yaml.safe_load(text)["data"]
     known = defaults(DataKeys if own.get("layout") == "nuswide" else OpenImagesKeys)
     assert own.pop("name") == data
@@ -153,7 +153,7 @@ def test_each_config_gets_its_own_list():
 def test_a_verb_s_keys_import_nothing_heavy():
     """So a mistyped key or a wrong path costs no library."""
     code = (
-        "import sys; from cluster.cli import VERBS\n"
+        "import sys; from c2srt.cluster.cli import VERBS\n"
         "for verb in VERBS.values(): verb.keys()\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
@@ -163,7 +163,7 @@ def test_a_verb_s_keys_import_nothing_heavy():
 
 def test_the_overview_imports_neither_hydra_nor_numpy():
     code = (
-        "import sys; from cluster import cli; cli.main(['--help'])\n"
+        "import sys; from c2srt.cluster import cli; cli.main(['--help'])\n"
         "print([name for name in ('hydra', 'omegaconf', 'numpy') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

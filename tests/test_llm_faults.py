@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from c2srt.errors import UserError
-from sharding.config import Config as ShardConfig
-from sharding.urls import Downloader, UrlSource
+from c2srt.sharding.config import Config as ShardConfig
+from c2srt.sharding.urls import Downloader, UrlSource
 from tests.llm_server import MODEL, LlmServer
 from tests.mining_case import (
     RELATED,

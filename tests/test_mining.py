@@ -11,12 +11,12 @@ from itertools import pairwise
 import pytest
 
 from c2srt.clients import retry_after
+from c2srt.cluster.cli import main
 from c2srt.relations.aggregate import averaged
 from c2srt.relations.answers import read_answers
 from c2srt.relations.prompt import make_labels, normalised
 from c2srt.relations.table import load_relations
 from c2srt.vocabulary import Vocabulary
-from cluster.cli import main
 from tests.llm_server import KEY, MODEL, LlmServer
 from tests.mining_case import (
     NUS,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 from tests.llm_server import LIST, MODEL, TARGET, LlmServer, as_json
 from tests.mining_case import (
     RELATED,

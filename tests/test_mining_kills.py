@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from c2srt.cluster.cli import main
 from c2srt.relations.answers import shipped_answers
 from c2srt.relations.ledger import State
 from c2srt.relations.mine import Config
@@ -15,7 +16,6 @@ from c2srt.relations.prompt import make_labels
 from c2srt.relations.questions import make_questions
 from c2srt.relations.table import load_relations
 from c2srt.vocabulary import open_images_v4
-from cluster.cli import main
 from tests.llm_server import MODEL, LlmServer, relations_by_label
 from tests.mining_case import (
     NUS,

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import c2srt
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.relations.config import WordsConfig
-from cluster.cli import main
 from tests.llm_server import KEY, MODEL, LlmServer
 from tests.tiny import tiny_export
 

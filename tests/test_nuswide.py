@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 import yaml
 
+from c2srt.cluster.cli import main
 from c2srt.datasets import published_of
 from c2srt.errors import UserError
 from c2srt.relations.answers import shipped_answers
 from c2srt.relations.table import load_relations
 from c2srt.samples import Samples
+from c2srt.sharding.config import DataConfig
+from c2srt.sharding.counts import Count
+from c2srt.sharding.nuswide import find
+from c2srt.sharding.nuswide_files import read_bits
 from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, load_vocabulary
-from cluster.cli import main
-from sharding.config import DataConfig
-from sharding.counts import Count
-from sharding.nuswide import find
-from sharding.nuswide_files import read_bits
 from tests.nus_wide_files import (
     CONCEPTS,
     FOLDERS,
@@ -378,7 +378,7 @@ def test_labels_are_read_across_blocks(tmp_path, monkeypatch):
     bits = np.random.default_rng(1).integers(0, 2, (700, 9), np.uint8)
     path = tmp_path / "bits.dat"
     write_lines(path, [" ".join(map(str, row)) for row in bits])
-    monkeypatch.setattr("sharding.nuswide_files.BLOCK_LINES", 55)
+    monkeypatch.setattr("c2srt.sharding.nuswide_files.BLOCK_LINES", 55)
     assert (read_bits(path, 9, 700, path) == bits).all()
     edit(
         path,

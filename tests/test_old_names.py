@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from c2srt import datasets, hints
+from c2srt.cluster.slurm.keys import job_keys
 from c2srt.compose import leaves, to_config
 from c2srt.errors import UserError
 from c2srt.files import hash_of
@@ -17,7 +18,6 @@ from c2srt.plan.config import Config as PlanConfig
 from c2srt.tables.rows import Row
 from c2srt.train.checkpoints import Record, check_resumable
 from c2srt.train.config import Config, from_settings
-from cluster.slurm.keys import job_keys
 from tests.verbs import compose_verb, plain_defaults
 
 PATHS = dict.fromkeys(("shards", "text", "relations", "teacher", "work", "out"), "/w")

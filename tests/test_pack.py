@@ -13,15 +13,15 @@ import webdataset
 from PIL import Image
 
 from c2srt.errors import UserError
+from c2srt.sharding.config import Config, DataConfig
+from c2srt.sharding.folders import find_folders
+from c2srt.sharding.inputs import inputs_path, prepare_inputs
+from c2srt.sharding.openimages import OpenImages
+from c2srt.sharding.pack import finished, pack_shard
+from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
+from c2srt.sharding.raw_files import find_root
+from c2srt.sharding.tasks import choose_source, shard_tasks, status_counts
 from c2srt.shards import ShardReader
-from sharding.config import Config, DataConfig
-from sharding.folders import find_folders
-from sharding.inputs import inputs_path, prepare_inputs
-from sharding.openimages import OpenImages
-from sharding.pack import finished, pack_shard
-from sharding.packs import PackSource, pack_tasks, stage_pack
-from sharding.raw_files import find_root
-from sharding.tasks import choose_source, shard_tasks, status_counts
 from tests.packed import prepared, sidecar, tasks_of
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 import c2srt
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.isolation import Isolated
 from c2srt.predict.finding import find_images, printable
 from c2srt.predict.inputs import LIMITS, Encoded, read_image
-from cluster.cli import main
 from tests.tiny import tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.predict import task
 from c2srt.predict.config import Config, names_in
 from c2srt.predict.job import parts_of
 from c2srt.predict.labels import read_labels, twice
 from c2srt.predict.sources import Source, find_sources
-from cluster.cli import main
 from tests.tiny import MODEL_CONFIG, tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")
@@ -430,7 +430,7 @@ def test_the_defaults_need_no_images():
 
 # --- ten thousand, and SIGKILL
 
-COMMAND = [sys.executable, "-m", "cluster.cli", "predict"]
+COMMAND = [sys.executable, "-m", "c2srt.cluster.cli", "predict"]
 
 
 def rows_done(folder: Path) -> int:

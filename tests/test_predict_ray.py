@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 from tests.raw_images import jpeg
 from tests.tiny import tiny_export
 

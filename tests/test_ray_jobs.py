@@ -21,8 +21,8 @@ import jsonschema
 import pytest
 import yaml
 
+from c2srt.cluster.paths import check_lasting
 from c2srt.errors import UserError
-from cluster.paths import check_lasting
 from tests.schemas.kuberay import RAY_JOB
 from tests.train_case import make_case
 from tests.train_command import command, end, launch, newest, wait_until
@@ -83,8 +83,8 @@ def test_the_kuberay_manifest_passes_the_schema_and_its_command_is_one_of_ours()
     jsonschema.validate(job, RAY_JOB)
     python, flag, module, *keys = job["spec"]["entrypoint"].split()
     assert (python, flag) == ("python", "-m") and find_spec(f"{module}.__main__")
+    from c2srt.cluster.train import Config
     from c2srt.compose import to_config
-    from cluster.train import Config
     from tests.verbs import compose_verb
 
     config = to_config(Config, compose_verb("train", keys))
@@ -265,7 +265,7 @@ def test_without_the_token_nobody_can_submit(head):
 
 LISTENERS = """
 import psutil, ray
-from cluster.session import join, run_tasks
+from c2srt.cluster.session import join, run_tasks
 join(1)
 list(run_tasks(lambda item: item, [1], 1))
 found = [(member.name(), place.laddr.ip) for member in psutil.Process().children(recursive=True)
@@ -312,7 +312,7 @@ def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
         f"work={tmp_path}",
     ]
     said = head.submit(
-        "cluster.shard",
+        "c2srt.cluster.shard",
         *keys,
         "splits=[train,test]",
         "resize=48",
@@ -320,7 +320,7 @@ def test_shard_and_audit_as_submitted_jobs(head, tmp_path):
         "workers=2",
     )
     assert "packed" in said and "shard 100 %" in said and f"shards are in {tmp_path}/shards" in said
-    assert "all agree" in head.submit("cluster.audit", *keys, "workers=2")
+    assert "all agree" in head.submit("c2srt.cluster.audit", *keys, "workers=2")
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def train(case, name: str, *more: str) -> list[str]:
 def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, case):
     shards = [f"work={case.work}", f"clip.name={case.clip.name}", "clip.pretrained=random"]
     said = head.submit(
-        "cluster.teacher",
+        "c2srt.cluster.teacher",
         *shards,
         f"out={case.work}/teacher",
         "views.count=2",
@@ -364,7 +364,7 @@ def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, ca
     said = head.submit(*keys, f"steps={saved + 2}")
     assert f"of which {saved} are done" in said and "finished:" in said
     head.submit(
-        "cluster.evaluate",
+        "c2srt.cluster.evaluate",
         *shards,
         f"text={case.text}",
         f"checkpoint={out}/model",
@@ -374,7 +374,7 @@ def test_train_stopped_resumed_evaluated_and_exported_as_submitted_jobs(head, ca
         "workers=2",
     )
     assert (Path(case.work) / "evaluation" / "results.json").exists()
-    head.submit("cluster.export", *shards, f"checkpoint={out}", f"out={case.work}/export")
+    head.submit("c2srt.cluster.export", *shards, f"checkpoint={out}", f"out={case.work}/export")
     assert (Path(case.work) / "export" / "model.safetensors").read_bytes() == (
         out / "model" / "model.safetensors"
     ).read_bytes()

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from c2srt.cluster.cli import main
 from c2srt.opened import read_json
 from c2srt.relations.compare import Graph, describe, overlap
 from c2srt.relations.pictures import out_degree_figure
 from c2srt.relations.shortlist import coverage, merge, shortlists, words_of
 from c2srt.vocabulary import Vocabulary
-from cluster.cli import main
 
 NAMES = ("Ape", "Bat", "</script>$x$", "Dog", "Unicorn 寿司")
 FIVE = Vocabulary(("/m/a", "/m/b", "/m/c", "/m/d", "/m/u"), NAMES, 4)

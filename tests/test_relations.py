@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file, write_json
 from c2srt.opened import read_json
@@ -22,7 +23,6 @@ from c2srt.relations.cooccurrence import count_labels
 from c2srt.relations.table import load_relations
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import Vocabulary, open_images_v4
-from cluster.cli import main
 from tests.shard_folder import make_shards, make_vocabulary
 
 FIVE = Vocabulary(

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from c2srt.backbone.clip import build_model
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.vit import VitTower
+from c2srt.cluster.cli import main
 from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.model.config import ModelConfig
@@ -25,7 +26,6 @@ from c2srt.plan.outline import Outline, count, outline
 from c2srt.plan.speed import sync_bytes
 from c2srt.profiling import allocator_peak
 from c2srt.train.memory import engine_bytes
-from cluster.cli import main
 from tests.train_case import told
 from tests.verbs import compose_verb
 

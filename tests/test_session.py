@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
+from c2srt.cluster.address import check_address, given_address
+from c2srt.cluster.cli import main
+from c2srt.cluster.ray_private import named, unannounced
+from c2srt.cluster.session import LONGEST_TEMPORARY, temporary_folder
 from c2srt.errors import UserError
-from cluster.address import check_address, given_address
-from cluster.cli import main
-from cluster.ray_private import named, unannounced
-from cluster.session import LONGEST_TEMPORARY, temporary_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,7 +69,7 @@ def test_an_address_that_is_none_is_refused(monkeypatch, address, what):
     ),
 )
 def test_what_answers_must_be_ray(monkeypatch, answer, what):
-    monkeypatch.setattr("cluster.address.ANSWER_S", 0.5)
+    monkeypatch.setattr("c2srt.cluster.address.ANSWER_S", 0.5)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
@@ -144,7 +144,7 @@ if "agent" in open("/proc/self/cmdline").read().split("\\0")[2:3][0]:
 """
 START = """
 import os, ray
-from cluster.session import join, run_tasks
+from c2srt.cluster.session import join, run_tasks
 join(1)
 results = [result for _, result in run_tasks(lambda item: item + 1, [1, 2], 1)]
 print("FOUND", results, ray._private.worker._global_node.get_session_dir_path())

@@ -17,14 +17,14 @@ import polars as pl
 import pytest
 
 from c2srt.artefact import writing
+from c2srt.cluster.cli import main
+from c2srt.cluster.session import connect
+from c2srt.cluster.shard import run
 from c2srt.errors import UserError
 from c2srt.opened import read_json
+from c2srt.sharding.config import Config, DataConfig
 from c2srt.shards import ShardReader, load_index
 from c2srt.vocabulary import load_vocabulary
-from cluster.cli import main
-from cluster.session import connect
-from cluster.shard import run
-from sharding.config import Config, DataConfig
 from tests.raw_images import digests, jpeg, md5, name, write_csvs, write_folder, write_pack
 
 ROOT = Path(__file__).parents[1]
@@ -308,7 +308,7 @@ def killed_and_repeated(root: Path, tmp_path: Path, kills: int, own_ray: bool) -
     command = [
         sys.executable,
         "-m",
-        "cluster.shard",
+        "c2srt.cluster.shard",
         f"data.root={root}",
         "data.vocabulary=files",
         "resize=200",

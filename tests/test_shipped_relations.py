@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from c2srt.cluster.cli import main
 from c2srt.opened import read_json
 from c2srt.relations.answers import Answers, llm_neighbours, shipped_answers
 from c2srt.relations.prompt import TYPES
 from c2srt.relations.table import load_relations
 from c2srt.vocabulary import Vocabulary, open_images_v4
-from cluster.cli import main
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
 

@@ -7,9 +7,9 @@ from xml.dom import minidom
 import pytest
 from PIL import Image
 
+from c2srt.cluster.cli import main
 from c2srt.predict.sources import Source
 from c2srt.predict.xmp import DC, RDF, NotOurs, Sidecars, check_names, tagged, texts
-from cluster.cli import main
 from tests.tiny import tiny_export
 
 NAMES = ("Dog", "Cat", "Tree", "Car", "Cloud", "Boat", "Zebra", "Dog")

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from c2srt.cluster import launch_node
+from c2srt.cluster.slurm.job import judge
+from c2srt.cluster.slurm.keys import check_room, job_keys, worker_keys
+from c2srt.cluster.slurm.nodes import Node
+from c2srt.cluster.slurm.site import Outcome, Refused, Site
 from c2srt.shards import load_index
 from c2srt.train import checkpoints
-from cluster import launch_node
-from cluster.slurm.job import judge
-from cluster.slurm.keys import check_room, job_keys, worker_keys
-from cluster.slurm.nodes import Node
-from cluster.slurm.site import Outcome, Refused, Site
 from tests.raw_images import jpeg, name, write_csvs, write_folder
 from tests.slurm_nodes import SlurmNodes, why_not
 from tests.tiny import tiny_clip_config
@@ -169,7 +169,7 @@ def test_outside_of_slurm_it_says_how_to_call_it(no_array):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("SLURM")
     }
-    command = [sys.executable, "-m", "cluster.launch", "train"]
+    command = [sys.executable, "-m", "c2srt.cluster.launch", "train"]
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.returncode == 2 and "inside a Slurm job" in found.stdout
 

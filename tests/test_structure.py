@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("c2srt", "cluster", "configs", "sharding")
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+FOLDERS = ("c2srt", "cluster", "configs", "sharding")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 ONE_IMPORTER = (
     "deepspeed",
     "torch_geometric",
@@ -28,8 +28,10 @@ ONE_IMPORTER = (
 
 
 def module_of(path: Path) -> str:
+    """Its name when it is imported; folders beside c2srt are reached through links in it."""
     name = path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".")
-    return name.removesuffix(".__init__")
+    name = name.removesuffix(".__init__")
+    return name if name.split(".")[0] == "c2srt" else f"c2srt.{name}"
 
 
 MODULES = {module_of(path) for path in SOURCES}
@@ -90,8 +92,15 @@ def test_ray_stays_in_cluster():
 def test_packages_depend_in_one_direction():
     """But for the file in which the command begins, above them all."""
     begins = {"c2srt/entry.py"}
-    assert all(path.startswith("cluster/") for path in importers("cluster") - begins)
-    assert all(path.startswith(("cluster/", "sharding/")) for path in importers("sharding"))
+    assert all(path.startswith("cluster/") for path in importers("c2srt.cluster") - begins)
+    assert all(path.startswith(("cluster/", "sharding/")) for path in importers("c2srt.sharding"))
+
+
+def test_the_folders_beside_the_package_are_imported_through_it_only():
+    """Under their own names they may be someone else's."""
+    beside = set(FOLDERS) - {"c2srt"}
+    assert not beside & {name.partition(".")[0] for names in IMPORTS.values() for name in names}
+    assert all((ROOT / "c2srt" / name).samefile(ROOT / name) for name in beside)
 
 
 # --- the order of the rooms
@@ -99,7 +108,7 @@ def test_packages_depend_in_one_direction():
 ROOMS = re.findall(
     r"\S+",
     """
-configs
+c2srt.configs
 c2srt.version c2srt.extras c2srt.shown c2srt.progress c2srt.console
 c2srt.bounds c2srt.old_names c2srt.hints c2srt.errors c2srt.choices c2srt.keys c2srt.overrides
 c2srt.lazily c2srt.data_keys
@@ -116,33 +125,32 @@ c2srt.relations c2srt.export c2srt.predict c2srt
 c2srt.serving_limits c2srt.serving
 c2srt.evaluation c2srt.figures c2srt.tracking
 c2srt.train c2srt.tune_config c2srt.tune
-c2srt.pages c2srt.plan c2srt.bench c2srt.check c2srt.doctor
+c2srt.pages c2srt.plan c2srt.bench c2srt.check c2srt.doctor c2srt.init
 c2srt.tables c2srt.demo
-sharding
-cluster
+c2srt.sharding
+c2srt.cluster
 c2srt.entry
 """,
 )
-"""The packages of c2srt, its files that are in none, and the other packages, lowest first: each
-imports only what stands before it. What a new room needs must stand before it, what needs it after.
+"""The packages of c2srt and its files that are in none, lowest first: each imports only what stands
+before it. What a new room needs must stand before it, what needs it after.
 """
 
 
 def room_of(module: str) -> str:
-    parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "c2srt" else parts[0]
+    return ".".join(module.split(".")[:2])
 
 
 @pytest.mark.parametrize(
     "source, modules, strings",
     [
-        ("import os.path, cluster.train", {"os.path", "cluster.train"}, set()),
+        ("import os.path, c2srt.cluster.train", {"os.path", "c2srt.cluster.train"}, set()),
         ("def f():\n    from c2srt import files, load", {"c2srt.files"}, set()),
         ("from c2srt import load", {"c2srt"}, set()),
-        ("VERBS = {'train': ('cluster.train', 'trains')}", set(), {"cluster.train"}),
-        ("run([python, '-m', 'cluster.cli text'])", set(), {"cluster.cli"}),
-        ("KEYS = 'sharding.config:Config'", set(), {"sharding.config"}),
-        ("def f():\n    'As `cluster.train` does.'\n    return 'cluster.nodes'", set(), set()),
+        ("VERBS = {'train': ('c2srt.cluster.train', 'trains')}", set(), {"c2srt.cluster.train"}),
+        ("run([python, '-m', 'c2srt.cluster.cli text'])", set(), {"c2srt.cluster.cli"}),
+        ("KEYS = 'c2srt.sharding.config:Config'", set(), {"c2srt.sharding.config"}),
+        ("def f():\n    'As `c2srt.loader` does.'\n    return 'cluster.nodes'", set(), set()),
     ],
 )
 def test_a_module_is_found_by_whatever_names_it(source, modules, strings):
@@ -485,7 +493,7 @@ def test_strangers_pictures_are_decoded_apart():
 
 
 def test_every_verb_has_a_module_and_a_configuration():
-    from cluster.cli import VERBS
+    from c2srt.cluster.cli import VERBS
 
     for name, verb in VERBS.items():
         assert (ROOT / "configs" / f"{name}.yaml").is_file(), name

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from c2srt import compose, hints
+from c2srt.cluster.cli import main
 from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
 from c2srt.evaluation.metric_state import measure
@@ -20,7 +21,6 @@ from c2srt.evaluation.results import Task, evaluate_state, write_results
 from c2srt.tables import commands, render, run, runner
 from c2srt.tables.collect import collect
 from c2srt.tables.rows import Row, Table, for_data, groups_of, trained_rows, trials
-from cluster.cli import main
 from tests.verbs import compose_verb, config_class, jobs, run_verb
 
 ALL = "tables=[models,parts,time,settings,graphs,prompts,neighbours,threshold,distillation]"

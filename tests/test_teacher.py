@@ -16,6 +16,8 @@ import torch
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.tower import normalise
+from c2srt.cluster.session import connect
+from c2srt.cluster.teacher import Config, run
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.loader import LoaderConfig, train_batches
@@ -24,8 +26,6 @@ from c2srt.teacher import cache as teacher
 from c2srt.teacher.cache import FILE, TeacherCache, cache_key, write_shard
 from c2srt.view_config import ViewConfig
 from c2srt.views import centre_pixels, decode
-from cluster.session import connect
-from cluster.teacher import Config, run
 from tests.shard_folder import make_shards, make_vocabulary
 
 VOCABULARY = make_vocabulary()
@@ -280,8 +280,9 @@ def test_a_killed_run_is_finished_by_the_next(work, cluster, tmp_path):
     undisturbed run's bytes.
     """
     program = (
-        "import sys; from pathlib import Path; from tests.test_teacher import config_of; from"
-        " cluster.teacher import run;run(config_of(Path(sys.argv[1]), out=sys.argv[2], workers=1))"
+        "import sys; from pathlib import Path; from tests.test_teacher import config_of; "
+        "from c2srt.cluster.teacher import run; "
+        "run(config_of(Path(sys.argv[1]), out=sys.argv[2], workers=1))"
     )
     job = subprocess.Popen(
         [sys.executable, "-c", program, str(work), str(tmp_path)], cwd=Path(__file__).parent.parent

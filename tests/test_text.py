@@ -9,12 +9,12 @@ from torch.nn.functional import normalize
 from c2srt import text
 from c2srt.backbone.ensemble import count_cut, embed
 from c2srt.backbone.prompts import check_templates, prompts_of
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.opened import read_json
 from c2srt.text import load_text
 from c2srt.vocabulary import Vocabulary
-from cluster.cli import main
 from tests.tiny import tiny_clip, tiny_clip_config
 
 NAMES = ("Dog", "Isle of man tt", "hot_dog", "Spring", "Spring", "{}", "Sprenger's tulip")

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load_file
 
 from c2srt.backbone.clip import load_clip
+from c2srt.cluster.train import find_steps
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.train import checkpoints, finished
 from c2srt.train.config import Config
 from c2srt.train.prepare import already_finished, check_before_start
-from cluster.train import find_steps
 from tests.ranks import run_ranks
 from tests.train_case import make_case, told, train_rank
 
@@ -126,7 +126,7 @@ def test_sharded_stages_export_every_parameter_and_frozen_ones_exactly(case, tra
 
 
 def test_export_verb_gives_the_same_weights_from_a_checkpoint(case, trained, tmp_path):
-    from cluster import export
+    from c2srt.cluster import export
 
     export.run(export.Config(str(Path(case.work) / "whole"), str(tmp_path / "again")))
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == weights(case, "whole")
@@ -184,7 +184,7 @@ def test_a_finished_training_is_known_at_once_the_second_time(case, trained, mon
     whole = out(case, "whole")
     monkeypatch.setattr(finished, "RACE_S", -3600.0)
     assert find_steps(whole) == (True, STEPS)
-    monkeypatch.setattr("cluster.train.check_before_start", None)
+    monkeypatch.setattr("c2srt.cluster.train.check_before_start", None)
     assert find_steps(whole) == (True, STEPS)
 
 
@@ -258,7 +258,7 @@ def command(case: Config, name: str, *more: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "cluster.train",
+        "c2srt.cluster.train",
         *(f"{key}={value}" for key, value in keys.items()),
         *more,
     ]

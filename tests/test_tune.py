@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from c2srt.backbone.ensemble import embed
+from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.evaluation.scorers import ModelScorer, Subject
 from c2srt.export.read import load_export
@@ -30,7 +31,6 @@ from c2srt.shards import load_index
 from c2srt.tune import Config, loader_config, loss_and_gradient, run
 from c2srt.view_config import ViewConfig
 from c2srt.vocabulary import Vocabulary
-from cluster.cli import main
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.tiny import random_graph, tiny_clip
 

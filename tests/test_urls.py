@@ -12,10 +12,10 @@ from c2srt.clients import retry_after
 from c2srt.download_config import DownloadConfig
 from c2srt.downloads import DownloadError, retrying
 from c2srt.errors import UserError
-from sharding.config import DataConfig
-from sharding.outcome import Outcome
-from sharding.pack import ShardTask
-from sharding.urls import Downloader, UrlSource
+from c2srt.sharding.config import DataConfig
+from c2srt.sharding.outcome import Outcome
+from c2srt.sharding.pack import ShardTask
+from c2srt.sharding.urls import Downloader, UrlSource
 from tests.image_server import GOOD, Handler, config, fetch, forget, row, running
 from tests.raw_images import jpeg, md5
 
@@ -134,7 +134,7 @@ def test_a_redirect_to_nowhere_and_an_odd_fault_are_that_image_s_own(server, mon
     ]
     with Downloader(config()) as downloader:
         assert [outcome.status for _, outcome in downloader.all(rows)] == ["ok", "refused", "ok"]
-    monkeypatch.setattr("sharding.urls.disagreement", lambda data, row: 1 / 0)
+    monkeypatch.setattr("c2srt.sharding.urls.disagreement", lambda data, row: 1 / 0)
     assert (
         fetch(f"{server}/good.jpg").reason
         == f"{server}/good.jpg: ZeroDivisionError: division by zero"
@@ -157,7 +157,7 @@ def test_downloads_overlap_keep_their_order_and_the_limit(server):
 
 def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch):
     """The first piece is staged; a second run downloads only the second."""
-    monkeypatch.setattr("sharding.urls.STAGE_ROWS", 4)
+    monkeypatch.setattr("c2srt.sharding.urls.STAGE_ROWS", 4)
     table = pl.DataFrame(
         [row(f"{server}/good-{number}.jpg", number=number) for number in range(8)],
         schema={

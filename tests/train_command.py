@@ -42,7 +42,7 @@ def command(case: Config, name: str, *more: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "cluster.train",
+        "c2srt.cluster.train",
         *(f"{key}={value}" for key, value in keys.items()),
     ]
 

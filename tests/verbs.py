@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from c2srt import command, compose
+from c2srt.cluster.cli import VERBS
 from c2srt.jobs import Jobs
-from cluster.cli import VERBS
 
 
 def config_class(verb: str) -> type:

@@ -43,7 +43,9 @@ def plan(case: Case) -> Iterator[dict]:
     is a note, not a fault.
     """
     text = (
-        files("configs.cluster").joinpath(f"{NEAREST[case.cuda]}.yaml").read_text(encoding="utf-8")
+        files("c2srt.configs.cluster")
+        .joinpath(f"{NEAREST[case.cuda]}.yaml")
+        .read_text(encoding="utf-8")
     )
     cluster = Cluster(**yaml.safe_load(text))
     calibration, rows = compare(family(case), cluster, Turns())

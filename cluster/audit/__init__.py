@@ -1,10 +1,10 @@
 """`c2srt audit`: the job of sharding/audit_job.py on this machine, or on a Ray cluster."""
 
-from cluster.address import check_address
-from cluster.executor import open_executor
-from cluster.paths import check_lasting
-from sharding.audit_job import audit
-from sharding.config import AuditConfig as Config
+from c2srt.cluster.address import check_address
+from c2srt.cluster.executor import open_executor
+from c2srt.cluster.paths import check_lasting
+from c2srt.sharding.audit_job import audit
+from c2srt.sharding.config import AuditConfig as Config
 
 
 def run(config: Config) -> int:

@@ -1,8 +1,8 @@
-"""`python -m cluster.audit …` is `c2srt audit …`."""
+"""`python -m c2srt.cluster.audit …` is `c2srt audit …`."""
 
 import sys
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["audit", *sys.argv[1:]]))

@@ -2,13 +2,13 @@
 
 import logging
 
+from c2srt.cluster.address import check_address
+from c2srt.cluster.executor import open_executor
+from c2srt.cluster.paths import check_lasting
 from c2srt.evaluation.config import Config
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.job import evaluate
 from c2srt.tracking.evaluation import track_results
-from cluster.address import check_address
-from cluster.executor import open_executor
-from cluster.paths import check_lasting
 
 log = logging.getLogger(__name__)
 

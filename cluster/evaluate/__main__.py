@@ -1,8 +1,8 @@
-"""`python -m cluster.evaluate …` is `c2srt evaluate …`."""
+"""`python -m c2srt.cluster.evaluate …` is `c2srt evaluate …`."""
 
 import sys
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

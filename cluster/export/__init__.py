@@ -8,11 +8,11 @@ import logging
 from pathlib import Path
 
 from c2srt.artefact import making
+from c2srt.cluster.paths import check_lasting
 from c2srt.errors import UserError
 from c2srt.files import check_replaceable
 from c2srt.train import checkpoints
 from c2srt.train.export_config import Config
-from cluster.paths import check_lasting
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,10 @@
 """`c2srt shard`: the job of sharding/job.py on this machine, or on a Ray cluster."""
 
-from cluster.address import check_address
-from cluster.executor import open_executor
-from cluster.paths import check_lasting
-from sharding.config import Config
-from sharding.job import make_shards
+from c2srt.cluster.address import check_address
+from c2srt.cluster.executor import open_executor
+from c2srt.cluster.paths import check_lasting
+from c2srt.sharding.config import Config
+from c2srt.sharding.job import make_shards
 
 
 def run(config: Config) -> None:

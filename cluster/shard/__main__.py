@@ -1,8 +1,8 @@
-"""`python -m cluster.shard …` is `c2srt shard …`."""
+"""`python -m c2srt.cluster.shard …` is `c2srt shard …`."""
 
 import sys
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["shard", *sys.argv[1:]]))

@@ -7,9 +7,9 @@ import threading
 import time
 from queue import SimpleQueue
 
-from cluster.launch_node import BEAT_SECONDS, job_state
-from cluster.slurm.nodes import Cluster, next_event
-from cluster.slurm.site import CANCELLED, REQUEUE, Outcome, Site, say, signal_name
+from c2srt.cluster.launch_node import BEAT_SECONDS, job_state
+from c2srt.cluster.slurm.nodes import Cluster, next_event
+from c2srt.cluster.slurm.site import CANCELLED, REQUEUE, Outcome, Site, say, signal_name
 
 SILENT_SECONDS = 60
 

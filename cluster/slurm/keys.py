@@ -4,9 +4,9 @@ import os
 import shlex
 from pathlib import Path
 
+from c2srt.cluster.slurm.nodes import Node
+from c2srt.cluster.slurm.site import Refused, Site
 from c2srt.old_names import today
-from cluster.slurm.nodes import Node
-from cluster.slurm.site import Refused, Site
 
 A_WORKER_A_CPU = ("shard", "audit", "teacher")
 

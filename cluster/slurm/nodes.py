@@ -12,8 +12,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, cast
 
-from cluster.launch_node import BEAT_SECONDS, job_state, kill_descendants
-from cluster.slurm.site import (
+from c2srt.cluster.launch_node import BEAT_SECONDS, job_state, kill_descendants
+from c2srt.cluster.slurm.site import (
     NOT_STARTED,
     REQUEUE,
     Outcome,
@@ -82,7 +82,9 @@ class Cluster:
                 "--cpu-bind=none",
                 "--mpi=none",
                 "--kill-on-bad-exit=0",
-                *self.site.python("-m", "cluster.launch_node", str(self.port), str(self.logs)),
+                *self.site.python(
+                    "-m", "c2srt.cluster.launch_node", str(self.port), str(self.logs)
+                ),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

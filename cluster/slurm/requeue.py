@@ -4,8 +4,8 @@ import os
 import re
 import subprocess
 
-from cluster.launch_node import job_state
-from cluster.slurm.site import Outcome, Site, command_output, say
+from c2srt.cluster.launch_node import job_state
+from c2srt.cluster.slurm.site import Outcome, Site, command_output, say
 
 
 def describe_attempt() -> str:

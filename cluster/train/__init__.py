@@ -1,7 +1,7 @@
 """`c2srt train`: DeepSpeed ranks as workers of Ray Train; failures start them again (attempts.py).
 
     c2srt train data=miniature workers=2
-    ray job submit --working-dir . -- python -m cluster.train data=openimages \\
+    ray job submit --working-dir . -- python -m c2srt.cluster.train data=openimages \\
         work=/shared/c2srt workers=8 resources.gpus_per_worker=1
 
 Exit status: 0 finished, 75 stopped by SIGTERM or SIGUSR1 after saving (run the same command to go
@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from c2srt import progress
+from c2srt.cluster.address import check_address
+from c2srt.cluster.paths import check_lasting
+from c2srt.cluster.rank import LOG, RAY_FOLDER
 from c2srt.files import remove_leftovers
 from c2srt.hints import Command
 from c2srt.interrupts import INTERRUPTED, SAVED, patiently
@@ -29,9 +32,6 @@ from c2srt.opened import read_json
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.finished import Look, known_finished, send_rest
 from c2srt.train.prepare import already_finished, check_before_start, check_exports
-from cluster.address import check_address
-from cluster.paths import check_lasting
-from cluster.rank import LOG, RAY_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run(config: Config) -> int:
     check_exports(config)
     told: list[int] = []
     with workers_follow(config, told) as lock:
-        from cluster.attempts import run_attempts  # Ray
+        from c2srt.cluster.attempts import run_attempts  # Ray
 
         step = run_attempts(config, lock)
     summary = (
@@ -96,8 +96,8 @@ def workers_follow(config: Config, told: list[int]) -> Iterator[IO]:
     command has the folder, or there is no Ray.
     """
     with uncollected():
-        from cluster.attempts import say
-        from cluster.session import join
+        from c2srt.cluster.attempts import say
+        from c2srt.cluster.session import join
 
     with only_command(config.folder / LOCK) as lock:
         clear(config.folder)

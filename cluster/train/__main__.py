@@ -1,8 +1,8 @@
-"""`python -m cluster.train …` is `c2srt train …`."""
+"""`python -m c2srt.cluster.train …` is `c2srt train …`."""
 
 import sys
 
-from cluster.cli import main
+from c2srt.cluster.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))
