@@ -1,5 +1,6 @@
 """What is installed: the extras as pyproject.toml has them and as the code knows them, what is said
-where one lacks, `c2srt doctor`, `c2srt init`, and (slow) the base installation in an environment of its own.
+where one lacks, `c2srt doctor`, `c2srt init`, and (slow) the base installation in an environment of
+its own.
 """
 
 import json
