@@ -1,0 +1,1 @@
+"""Where the bytes of large files come from: positional reads, tens in flight, retried."""
