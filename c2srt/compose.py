@@ -21,6 +21,7 @@ from c2srt import datasets, hints
 from c2srt.data_keys import OF_LAYOUT, DataKeys
 from c2srt.errors import UserError
 from c2srt.keys import defaults, plain
+from c2srt.locations import refuse_addresses
 from c2srt.model.kinds import KINDS
 from c2srt.old_names import as_today, grouped
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
@@ -225,6 +226,7 @@ def to_config(cls: type, composed: DictConfig) -> object:
             )
             for name, value in values.items()
         }
+        refuse_addresses(cls, values)
         return OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(cls), as_annotated(cls, values))
         )

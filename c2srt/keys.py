@@ -26,12 +26,20 @@ class Mark(Enum):
     CONTENT = "where it lies changes nothing; what lies there decides, by its hash"
 
 
+class Takes(Enum):
+    """What `://` in a key's value may be; in any other key it is refused (c2srt/locations.py)."""
+
+    ADDRESS = "an address by its nature"
+    COMMANDS = "overrides of other verbs, which look themselves"
+
+
 def key(
     default: Any = MISSING,
     about: str = "",
     *,
     unit: str = "",
     mark: Mark = Mark.DECIDES,
+    takes: Takes | None = None,
     follows: str | None = None,
     composed: bool = True,
 ) -> Any:
@@ -45,6 +53,7 @@ def key(
         "about": about,
         "unit": unit,
         "mark": mark,
+        "takes": takes,
         "follows": follows,
         "composed": composed,
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
 from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Table
@@ -46,6 +46,7 @@ class Config:
     commands: dict[str, list[str]] = key(
         {"shard": [], "text": [], "train": [], "tune": [], "evaluate": []},
         "further overrides of the verbs, as in commands.train='[\"schedule.steps=50\"]'",
+        takes=Takes.COMMANDS,
     )
 
     def __post_init__(self) -> None:

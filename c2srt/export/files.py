@@ -19,6 +19,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
+from c2srt.locations import refuse_address
 from c2srt.opened import read_json
 
 FORMAT = 1
@@ -63,6 +64,7 @@ def find_export(path: str) -> Path:
     """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises
     UserError if there is none, with the models that are near.
     """
+    refuse_address(path, "model")
     for folder in (Path(path), Path(path) / "model"):
         if is_export(folder):
             return folder

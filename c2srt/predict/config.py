@@ -9,7 +9,7 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.prompts import check_templates, chosen_templates
 from c2srt.download_config import DownloadConfig
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.predict.finding import is_url
 from c2srt.predict.labels import Label, check_labels, read_labels, words_of
 from c2srt.relations.config import WordsConfig
@@ -47,6 +47,7 @@ class Config:
             " stands is that file"
         ),
         mark=Mark.CONTENT,
+        takes=Takes.ADDRESS,
     )
     images_file: str | None = key(
         None,

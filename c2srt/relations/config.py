@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.relations.kinds import KINDS
 from c2srt.shared_keys import shared
 
@@ -25,7 +25,9 @@ class MineConfig:
 
     model: str | None = key(None, "the model's name; null: OPENAI_MODEL")
     url: str | None = key(
-        None, "address of the API, http(s)://host/v1; null: OPENAI_BASE_URL, else OpenAI's own"
+        None,
+        "address of the API, http(s)://host/v1; null: OPENAI_BASE_URL, else OpenAI's own",
+        takes=Takes.ADDRESS,
     )
     price_input: float | None = key(
         None, "USD for a million prompt tokens; needed, 0 for a model of your own", unit="USD"
@@ -216,7 +218,7 @@ class WordsConfig:
             "them); the key is OPENAI_API_KEY"
         ),
     )
-    url: str | None = key(None, "as there")
+    url: str | None = key(None, "as there", takes=Takes.ADDRESS)
     price_input: float | None = key(None, "as there")
     price_output: float | None = key(None, "as there")
     budget: float = key(1.0, "USD, over all words ever asked about", unit="USD")

@@ -6,7 +6,7 @@ from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.evaluation.config import PROTOCOLS
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.model.config import check_choice
 from c2srt.shared_keys import shared
 from c2srt.tables.commands import Workspace
@@ -39,6 +39,7 @@ class Config:
             "clips='[[],[\"clip.name=ViT-L-14\"]]'; number n lies in "
             "${work}/clip-n"
         ),
+        takes=Takes.COMMANDS,
     )
     seed: int = shared("seed")
     train: bool = key(True, "false: no training, only what is there", mark=Mark.HARMLESS)
@@ -69,10 +70,12 @@ class Config:
     commands: dict[str, list[str]] = key(
         {"text": [], "relations": [], "teacher": [], "train": [], "tune": [], "evaluate": []},
         "further overrides of the verbs, as in commands.train='[\"schedule.epochs=4\"]'",
+        takes=Takes.COMMANDS,
     )
     given: list[str] = key(
         [],
         "What was typed for keys that every verb shares: passed on to each command",
+        takes=Takes.COMMANDS,
         composed=False,
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.redact import has_credentials, redacted
 from c2srt.tracking.sqlite import address_of
 
@@ -18,6 +18,7 @@ class TrackingConfig:
         None,
         "MLflow tracking URI; null: MLFLOW_TRACKING_URI, else a sqlite file in `work`",
         mark=Mark.HARMLESS,
+        takes=Takes.ADDRESS,
     )
     experiment: str = key(
         "c2srt", "MLflow's experiment", mark=Mark.HARMLESS, follows="${data.name}"
