@@ -30,9 +30,9 @@ from c2srt.vocabulary import Vocabulary
 @dataclass
 class LoaderConfig:
     """What decides the batches: split, seed, image side `size` S in pixels, views, global batch
-    `batch` and at most `micro_batch` images at once, shuffle `window` in shards; and how they are
-    made: `workers` processes a rank (0: in the caller's process), each at most `prefetch` batches
-    ahead; a loader that gives nothing for `patience` seconds has failed.
+    `batch` and at most `micro_batch` images at once, shuffle `window` in shards, `streams` of the
+    order; and how they are made: `workers` processes a rank (0: in the caller's process), each at
+    most `prefetch` batches ahead; a loader that gives nothing for `patience` seconds has failed.
     """
 
     size: int
@@ -42,6 +42,7 @@ class LoaderConfig:
     split: str = "train"
     views: ViewConfig = field(default_factory=ViewConfig)
     window: int = 16
+    streams: int = 0
     workers: int = 1
     prefetch: int = 2
     patience: float = 600
@@ -97,6 +98,7 @@ def training_order(config: LoaderConfig, index: ShardIndex) -> Order:
         config.batch,
         config.window,
         config.seed,
+        config.streams,
     )
 
 
@@ -120,7 +122,9 @@ def train_batches(
     """
     partition = BatchPartition(config.batch, config.micro_batch, world)
     order, shards = training_order(config, index), index.split(config.split)
-    samples = Samples(index.folder, shards, vocabulary, vocabulary.seen_count, 2 * config.window)
+    samples = Samples(
+        index.folder, shards, vocabulary, vocabulary.seen_count, order.open_shards(1 / world)
+    )
 
     def batch_at(position: int) -> Batch:
         step, number = divmod(position, partition.accumulation)

@@ -3,7 +3,8 @@
 An old name means the same on the command line and in the `schedule` of a data set's file. What is
 written down keeps it: the settings and the identity of a checkpoint, an export's origin, MLflow's
 parameters, what a table's trial was made with. So their hashes stay, older runs go on, and runs of
-all ages stand in one column of MLflow; a key that is new has only one name.
+all ages stand in one column of MLflow; a key that is new has only one name, and is not written down
+where all is as it was before it came.
 """
 
 import re
@@ -41,6 +42,8 @@ TODAY = {
     "record_samples": "tracking.samples",
 }
 OLD = {today: old for old, today in TODAY.items()}
+LATER = {"schedule.streams": 0}
+"""Keys that came later and decide what a step does, and the value that means what was before."""
 GROUPS = {today.partition(".")[0] for today in OLD}
 VERBS = ("train", "plan")
 OVERRIDE = re.compile(r"([+~]*)([^=]*)(.*)", re.DOTALL)
@@ -89,10 +92,23 @@ def grouped(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def completed(values: dict[str, Any]) -> dict[str, Any]:
+    """Grouped values with those of later keys that were not written down."""
+    found = dict(values)
+    for later, before in LATER.items():
+        group, _, key = later.partition(".")
+        found[group] = {key: before} | found.get(group, {})
+    return found
+
+
 def written(values: dict[str, Any]) -> dict[str, Any]:
     """The whole of a config's values, in today's groups, by the names that are written down."""
     found = {name: dict(value) if name in GROUPS else value for name, value in values.items()}
     for today, old in OLD.items():
         group, _, key = today.partition(".")
         found[old] = found[group].pop(key)
+    for later, before in LATER.items():
+        group, _, key = later.partition(".")
+        if found.get(group, {}).get(key) == before:
+            del found[group][key]
     return {name: value for name, value in found.items() if name not in GROUPS or value}

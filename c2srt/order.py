@@ -15,9 +15,11 @@ batch to a number of ranks that does not divide it (`BatchPartition`).
 
 Memory: a few integers a shard, and one window's permutation at a time (160,000 samples for 16
 shards of 10,000).
+
+With `streams` above 0 the permutation of an epoch is another one, which gives each node a fixed
+share of the shards (c2srt/streams.py); all else is the same.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +27,8 @@ from functools import lru_cache
 import numpy as np
 
 from c2srt.errors import UserError
+from c2srt.permuted import permutation
+from c2srt.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class BatchPartition:
 @dataclass(frozen=True)
 class Order:
     """`counts` [shards] samples of each shard; global batch `batch` G in samples; `window` in
-    shards.
+    shards; `streams`, 0 for none.
 
     Raises UserError when there is no sample, or a size is not positive.
     """
@@ -96,6 +100,7 @@ class Order:
     batch: int
     window: int = 16
     seed: int = 0
+    streams: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -107,6 +112,8 @@ class Order:
                 f"the global batch ({self.batch}) and the shuffle window ({self.window} shards)"
                 " must be at least 1"
             )
+        if self.streams < 0:
+            raise UserError(f"the number of streams ({self.streams}) must be at least 0")
 
     @property
     def samples(self) -> int:
@@ -117,6 +124,16 @@ class Order:
     def steps_per_epoch(self) -> int:
         """T = ceil(N / G)."""
         return -(-self.samples // self.batch)
+
+    def open_shards(self, share: float) -> int:
+        """How many shards whoever takes this share of every batch, in neighbouring positions,
+        reads at a time: those of this window and the next.
+        """
+        if not self.streams:
+            return min(2 * self.window, len(self.counts))
+        streams = min(self.streams, self.batch)
+        each = min(self.window, len(self.counts) // streams + 2)
+        return min(len(self.counts), (int(share * streams) + 2) * each)
 
     def epoch_of(self, step: int) -> int:
         """The epoch of global step `step`, both counted from 0."""
@@ -151,6 +168,9 @@ class Order:
 
     def _at(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[n] positions of an epoch -> [n] shard, [n] sample."""
+        if self.streams:
+            shard, sample = streams_of(self).at(epoch, positions)
+            return shard, sample
         starts = window_starts(self, epoch)
         windows = np.searchsorted(starts, positions, side="right") - 1
         found = np.empty((len(positions), 2), np.int64)
@@ -158,6 +178,11 @@ class Order:
             here = windows == window
             found[here] = window_samples(self, epoch, int(window))[positions[here] - starts[window]]
         return found[:, 0], found[:, 1]
+
+
+@lru_cache(maxsize=2)
+def streams_of(order: Order) -> Streams:
+    return Streams(order.counts, order.batch, order.window, order.seed, order.streams)
 
 
 @lru_cache(maxsize=4)
@@ -182,18 +207,6 @@ def window_samples(order: Order, epoch: int, window: int) -> np.ndarray:
     shard = np.repeat(shards, counts)
     sample = np.arange(len(shard)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.stack([shard, sample], 1)[permutation(len(shard), order.seed, epoch, window)]
-
-
-def permutation(n: int, *key: int) -> np.ndarray:
-    """[n] a permutation that only depends on `key`: the sort order of n words of Philox, a
-    counter-based generator.
-
-    numpy promises the stream of a bit generator across versions, but not that of
-    `Generator.permutation`.
-    """
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=16).digest()
-    words = np.random.Philox(key=int.from_bytes(digest, "little")).random_raw(n)
-    return np.argsort(words, kind="stable")
 
 
 def global_order(order: Order, epochs: Sequence[int]) -> np.ndarray:

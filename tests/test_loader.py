@@ -83,9 +83,11 @@ def real_ids(batches) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_holds_every_image_once_with_its_own_pixels_and_labels(index, truth, workers):
-    config = replace(CONFIG, workers=workers)
+@pytest.mark.parametrize("workers, streams", [(0, 0), (2, 0), (2, 5)])
+def test_an_epoch_holds_every_image_once_with_its_own_pixels_and_labels(
+    index, truth, workers, streams
+):
+    config = replace(CONFIG, workers=workers, streams=streams)
     steps = training_order(config, index).steps_per_epoch
     batches = list(train_batches(config, index, VOCABULARY, start_step=steps, stop_step=2 * steps))
     assert sorted(real_ids(batches)) == sorted(

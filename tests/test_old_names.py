@@ -199,6 +199,20 @@ def test_a_checkpoint_of_other_settings_is_refused_by_todays_name(tmp_path):
         check_resumable(tmp_path, record, Config(**PATHS).identity(), {})
 
 
+def test_a_later_key_is_written_down_where_it_changes_what_was_before(tmp_path):
+    """So that runs from before it go on, under the hash that they have."""
+    before = Config(**PATHS)
+    streams = changed(before, {"schedule.streams": 8})
+    assert "schedule" not in before.settings() and "schedule" not in before.identity()
+    assert streams.settings()["schedule"] == {"streams": 8}
+    assert from_settings(streams.settings()) == streams
+    assert from_settings(before.settings()) == before
+    record = Record(1, 1, before.identity(), {}, before.settings())
+    check_resumable(tmp_path, record, before.identity(), {})
+    with pytest.raises(UserError, match=r"made with schedule\.streams=None, not 8"):
+        check_resumable(tmp_path, record, streams.identity(), {})
+
+
 @pytest.mark.parametrize(
     "train",
     [

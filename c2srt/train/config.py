@@ -8,7 +8,7 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.keys import Mark, from_plain, key, mark_of, refuse_below
 from c2srt.model.config import LossConfig, ModelConfig
-from c2srt.old_names import grouped, today, written
+from c2srt.old_names import completed, grouped, today, written
 from c2srt.order import BatchPartition
 from c2srt.shared_keys import shared
 from c2srt.train.engine_config import EngineConfig
@@ -116,7 +116,7 @@ class Config:
 def from_settings(settings: dict) -> Config:
     """The Config that `settings()` was taken from. Raises UserError if it is of another version."""
     try:
-        return from_plain(Config, grouped(settings))
+        return from_plain(Config, completed(grouped(settings)))
     except (TypeError, AttributeError) as error:
         raise UserError(
             f"the checkpoint's settings are not those of this version ({error}): train again"

@@ -26,9 +26,15 @@ class ScheduleConfig:
         ),
     )
     micro_batch: int = key(8, "images at once on one worker, at most: memory", mark=Mark.HARMLESS)
+    streams: int = key(
+        0,
+        "0: all workers read the same few shards at a time. 512, for many nodes: each node reads a"
+        " share of the shards of its own, the same in every epoch; the order of images is another",
+    )
 
     def __post_init__(self) -> None:
         refuse_below(self, 1, "schedule", "epochs", "batch", "micro_batch")
+        refuse_below(self, 0, "schedule", "streams")
         if self.steps is not None and self.steps < 1:
             raise UserError(
                 f"schedule.steps={self.steps} must be at least 1, or null for whole epochs"

@@ -26,6 +26,7 @@ def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
         micro_batch=config.schedule.micro_batch,
         seed=config.seed,
         split=TRAIN,
+        streams=config.schedule.streams,
         views=config.views,
         workers=config.loader.workers,
         patience=0.75 * config.faults.collective_timeout,
