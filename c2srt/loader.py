@@ -2,7 +2,8 @@
 
 A batch is a pure function of its position, so workers need no state and no shuffle buffer:
 c2srt/prefetch.py gives positions to processes and returns the batches in order. Which sample stands
-at which position is in c2srt/order.py.
+at which position is in c2srt/order.py. A process reads ahead of what it decodes, so that it waits
+for no disk (c2srt/ahead.py).
 
 Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones in training), D
 joint width.
@@ -10,21 +11,32 @@ joint width.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from c2srt.ahead import in_stages
 from c2srt.errors import UserError
 from c2srt.order import BatchPartition, Order
 from c2srt.prefetch import prefetched
-from c2srt.samples import Sample, Samples
+from c2srt.samples import Fetching, Sample, Samples
 from c2srt.shards import ShardIndex
-from c2srt.teacher.cache import TeacherCache
+from c2srt.teacher.cache import FeatureReads, TeacherCache
 from c2srt.view_config import ViewConfig
 from c2srt.views import centre_pixels, view_pixels
 from c2srt.vocabulary import Vocabulary
+
+STARTED, PLANNED = 96, 64
+"""Images whose bytes are read ahead, three times what IN_FLIGHT reads can hold, and further ones
+whose shards are opened.
+"""
+AHEAD = 2
+"""Times as many shards stay open as are read at a time: with many ranks a process has few images of
+each, and reads ahead over several windows.
+"""
 
 
 @dataclass
@@ -120,33 +132,10 @@ def train_batches(
     if there are more ranks than images in a global batch, and while iterating if a shard is
     damaged. Any number of shards will do: ranks share them, none waits for one of its own.
     """
-    partition = BatchPartition(config.batch, config.micro_batch, world)
-    order, shards = training_order(config, index), index.split(config.split)
-    samples = Samples(
-        index.folder, shards, vocabulary, vocabulary.seen_count, order.open_shards(1 / world)
-    )
-
-    def batch_at(position: int) -> Batch:
-        step, number = divmod(position, partition.accumulation)
-        taken, epoch = (
-            order.micro_batch(step, partition, rank * partition.accumulation + number),
-            order.epoch_of(step),
-        )
-        view = epoch % max(config.views.count, 1)
-        found = [
-            samples.read(shard, sample)
-            for shard, sample in zip(taken.shard, taken.sample, strict=True)
-        ]
-        images = [
-            view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size)
-            for sample in found
-        ]
-        names = [shards[shard].name for shard in taken.shard]
-        features = None if teacher is None else teacher.features(names, taken.sample, view)
-        return collate(found, images, features, taken.weight, step, epoch, number)
-
-    stop = partition.accumulation * stop_step if stop_step is not None else 2**62
-    return iterate(batch_at, range(partition.accumulation * start_step, stop), config)
+    made = TrainingBatches(config, index, vocabulary, rank, world, teacher)
+    accumulation = made.partition.accumulation
+    stop = accumulation * stop_step if stop_step is not None else 2**62
+    return stream(made.batches, range(accumulation * start_step, stop), config)
 
 
 def evaluation_batches(
@@ -165,19 +154,152 @@ def evaluation_batches(
     prefetch. A rank gets nothing when there are fewer images than ranks. Raises UserError if the
     split has no image or a shard is damaged.
     """
-    shards = index.split(split)
-    starts = np.cumsum([0] + [shard.count for shard in shards])
-    first, last = (starts[-1] * part // world for part in (rank, rank + 1))
-    samples = Samples(index.folder, shards, vocabulary, len(vocabulary), 2)
+    made = EvaluationBatches(config, index, vocabulary, split, rank, world, batch)
+    return stream(made.batches, range(made.count), config)
 
-    def batch_at(position: int) -> Batch:
-        places = np.arange(first + position * batch, min(first + (position + 1) * batch, last))
-        shard = np.searchsorted(starts, places, side="right") - 1
-        found = [samples.read(*place) for place in zip(shard, places - starts[shard], strict=True)]
-        images = [centre_pixels(sample.image, config.size) for sample in found]
-        return collate(found, images, None, np.ones(len(found), np.float32), position, 0, 0)
 
-    return iterate(batch_at, range(-(-int(last - first) // batch)), config)
+@dataclass
+class Planned:
+    """A batch to be made: the shards and samples within them [b] of its images, …"""
+
+    shard: np.ndarray
+    sample: np.ndarray
+    weight: np.ndarray
+    step: int
+    epoch: int = 0
+    number: int = 0
+    view: int = 0
+
+
+@dataclass
+class Fetched:
+    """… and what is being read for it."""
+
+    planned: Planned
+    samples: Fetching
+    features: FeatureReads | None = None
+
+    @property
+    def size(self) -> int:
+        return self.samples.size
+
+
+class TrainingBatches:
+    """What `train_batches` makes, by position: its number among all micro-batches of the rank."""
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        index: ShardIndex,
+        vocabulary: Vocabulary,
+        rank: int,
+        world: int,
+        teacher: TeacherCache | None,
+    ) -> None:
+        self.partition = BatchPartition(config.batch, config.micro_batch, world)
+        self.order, self.shards = training_order(config, index), index.split(config.split)
+        self.config, self.rank, self.teacher = config, rank, teacher
+        open_shards = AHEAD * self.order.open_shards(1 / world)
+        self.samples = Samples(
+            index.folder, self.shards, vocabulary, vocabulary.seen_count, open_shards
+        )
+
+    def batches(self, positions: range) -> Iterator[Batch]:
+        """Those at `positions`, in order."""
+        return in_stages(
+            positions, self.plan, self.start, self.finish, *stages(self.partition.micro_batch)
+        )
+
+    def plan(self, position: int) -> Planned:
+        step, number = divmod(position, self.partition.accumulation)
+        at, epoch = (self.rank * self.partition.accumulation + number, self.order.epoch_of(step))
+        taken = self.order.micro_batch(step, self.partition, at)
+        view = epoch % max(self.config.views.count, 1)
+        self.samples.open(taken.shard.tolist())
+        if self.teacher:
+            self.teacher.open_shards(self.names(taken.shard))
+        return Planned(taken.shard, taken.sample, taken.weight, step, epoch, number, view)
+
+    def start(self, planned: Planned) -> Fetched:
+        samples = self.samples.start(pairs(planned))
+        if self.teacher is None:
+            return Fetched(planned, samples)
+        names = self.names(planned.shard)
+        return Fetched(planned, samples, self.teacher.start(names, planned.sample, planned.view))
+
+    def names(self, shards: np.ndarray) -> list[str]:
+        return [self.shards[shard].name for shard in shards]
+
+    def finish(self, fetched: Fetched) -> Batch:
+        config, view = self.config, fetched.planned.view
+        found = fetched.samples.wait()
+        images = [
+            view_pixels(sample.image, config.views, config.seed, sample.id, view, config.size)
+            for sample in found
+        ]
+        features = None if fetched.features is None else fetched.features.wait()
+        return collate_planned(found, images, features, fetched.planned)
+
+
+class EvaluationBatches:
+    """What `evaluation_batches` gives a rank: `count` batches."""
+
+    def __init__(
+        self,
+        config: LoaderConfig,
+        index: ShardIndex,
+        vocabulary: Vocabulary,
+        split: str,
+        rank: int,
+        world: int,
+        batch: int,
+    ) -> None:
+        shards = index.split(split)
+        self.starts = np.cumsum([0] + [shard.count for shard in shards])
+        self.first, self.last = (int(self.starts[-1]) * part // world for part in (rank, rank + 1))
+        self.batch, self.size = batch, config.size
+        self.samples = Samples(index.folder, shards, vocabulary, len(vocabulary), 2 * AHEAD)
+
+    @property
+    def count(self) -> int:
+        return -(-(self.last - self.first) // self.batch)
+
+    def batches(self, positions: range) -> Iterator[Batch]:
+        """Those at `positions`, in order."""
+        return in_stages(positions, self.plan, self.start, self.finish, *stages(self.batch))
+
+    def plan(self, position: int) -> Planned:
+        first = self.first + position * self.batch
+        places = np.arange(first, min(first + self.batch, self.last))
+        shard = np.searchsorted(self.starts, places, side="right") - 1
+        self.samples.open(shard.tolist())
+        weight = np.ones(len(places), np.float32)
+        return Planned(shard, places - self.starts[shard], weight, position)
+
+    def start(self, planned: Planned) -> Fetched:
+        return Fetched(planned, self.samples.start(pairs(planned)))
+
+    def finish(self, fetched: Fetched) -> Batch:
+        found = fetched.samples.wait()
+        images = [centre_pixels(sample.image, self.size) for sample in found]
+        return collate_planned(found, images, None, fetched.planned)
+
+
+def stages(images: int) -> tuple[int, int]:
+    """Batches of `images` images that are planned, and that are being read, while one is made."""
+    return -(-PLANNED // images), -(-STARTED // images)
+
+
+def pairs(planned: Planned) -> list[tuple[int, int]]:
+    return list(zip(planned.shard.tolist(), planned.sample.tolist(), strict=True))
+
+
+def collate_planned(
+    found: list[Sample], images: list[Tensor], features: np.ndarray | None, planned: Planned
+) -> Batch:
+    """As `collate`, at the place that was planned."""
+    place = planned.step, planned.epoch, planned.number
+    return collate(found, images, features, planned.weight, *place)
 
 
 def collate(
@@ -208,15 +330,22 @@ def collate(
 def iterate(
     batch_at: Callable[[int], Batch], positions: range, config: LoaderConfig
 ) -> Generator[Batch, None, None]:
+    """As `stream`, each batch by itself."""
+    return stream(partial(map, batch_at), positions, config)
+
+
+def stream(
+    batches: Callable[[range], Iterator[Batch]], positions: range, config: LoaderConfig
+) -> Generator[Batch, None, None]:
     """The batches at `positions`, in order, from `config.workers` forked processes.
 
     Raises LoaderFailed when one dies or sends nothing for `config.patience` seconds; UserError as
-    `batch_at` does.
+    `batches` does.
     """
     pinned = pinning()
     if config.workers:
-        batches = prefetched(
-            lambda position: batch_at(position).map(Tensor.numpy),
+        found = prefetched(
+            lambda positions: (batch.map(Tensor.numpy) for batch in batches(positions)),
             positions,
             config.workers,
             config.prefetch,
@@ -224,8 +353,8 @@ def iterate(
             lambda batch: pinned(batch.map(torch.from_numpy)),
         )
     else:
-        batches = (pinned(batch_at(position)) for position in positions)
-    yield from batches
+        found = map(pinned, batches(positions))
+    yield from found
 
 
 def pinning() -> Callable[[Batch], Batch]:

@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -64,13 +64,20 @@ def again(remedy: Remedy) -> str:
 
 @contextlib.contextmanager
 def opening(path: Path, kind: str, remedy: Remedy) -> Iterator[None]:
-    """Round the reading of one file: whatever a library makes of damaged bytes is a sentence.
+    """Round the opening and reading of one file: as `parsing`, and it is a file."""
+    with parsing(path, kind, remedy):
+        check_regular(path, remedy)
+        yield
+
+
+@contextlib.contextmanager
+def parsing(path: Path, kind: str, remedy: Remedy) -> Iterator[None]:
+    """Whatever a library makes of damaged bytes is a sentence.
 
     A library's errors are not those that it documents (tokenize.TokenError for a .npy, zlib.error
     for a .gz), and polars panics with a BaseException, so all are taken.
     """
     try:
-        check_regular(path, remedy)
         yield
     except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
@@ -88,6 +95,13 @@ def reason(error: BaseException) -> str:
     return shown(words, 90) or type(error).__name__
 
 
+def absent(path: Path, remedy: Remedy) -> UserError:
+    return UserError(
+        f"{path} does not exist:"
+        f" {remedy if isinstance(remedy, str) else f'make it with `{remedy}`'}"
+    )
+
+
 def check_regular(path: Path, remedy: Remedy) -> None:
     """Raises UserError unless `path` is a file: a pipe would be waited for, a device read for
     ever.
@@ -95,10 +109,7 @@ def check_regular(path: Path, remedy: Remedy) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{path} does not exist:"
-            f" {remedy if isinstance(remedy, str) else f'make it with `{remedy}`'}"
-        ) from None
+        raise absent(path, remedy) from None
     if not stat.S_ISREG(mode):
         raise wrong(
             path,
@@ -254,31 +265,39 @@ def open_npy(path: Path, remedy: Remedy, kinds: str) -> np.ndarray:
     floats, "biuf": numbers).
     """
     with opening(path, "an array", remedy), path.open("rb") as file:
-        if (version := np.lib.format.read_magic(file)) != (1, 0):
-            raise wrong(
-                path,
-                f"is an array in version {version[0]}.{version[1]} of the format, not 1.0",
-                remedy,
-            )
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.kind not in kinds or any(isinstance(side, bool) or side < 0 for side in shape):
-            raise wrong(
-                path, f"holds {shown(str(dtype), 20)} of shape {shown(list(shape), 40)}", remedy
-            )
-        start, size, there = (
-            file.tell(),
-            dtype.itemsize * math.prod(shape),
-            os.fstat(file.fileno()).st_size,
-        )
-        if there != start + size:
-            raise wrong(
-                path,
-                f"has {there:,} bytes, where its header says {shown(f'{start + size:,}', 30)}",
-                remedy,
-            )
-        if not size:
+        there = os.fstat(file.fileno()).st_size
+        start, shape, fortran, dtype = npy_header(path, file, there, remedy, kinds)
+        if not math.prod(shape):
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def npy_header(
+    path: Path, file: IO[bytes], there: int, remedy: Remedy, kinds: str
+) -> tuple[int, tuple[int, ...], bool, np.dtype]:
+    """Where an array's numbers begin in its file of `there` bytes, which are neither more nor
+    fewer than it needs, their shape, whether they are in Fortran's order, and their type. Raises
+    UserError.
+    """
+    if (version := np.lib.format.read_magic(file)) != (1, 0):
+        raise wrong(
+            path,
+            f"is an array in version {version[0]}.{version[1]} of the format, not 1.0",
+            remedy,
+        )
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.kind not in kinds or any(isinstance(side, bool) or side < 0 for side in shape):
+        raise wrong(
+            path, f"holds {shown(str(dtype), 20)} of shape {shown(list(shape), 40)}", remedy
+        )
+    start, size = file.tell(), dtype.itemsize * math.prod(shape)
+    if there != start + size:
+        raise wrong(
+            path,
+            f"has {there:,} bytes, where its header says {shown(f'{start + size:,}', 30)}",
+            remedy,
+        )
+    return start, shape, fortran, dtype
 
 
 def read_npz(

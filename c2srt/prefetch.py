@@ -26,6 +26,8 @@ from c2srt.interrupts import without_sigint
 from c2srt.pipes import receive, send, widen
 from c2srt.processes import cause_of
 
+Make = Callable[[range], Iterator[object]]
+"""Makes the items at positions, in order, some of them ahead of what is taken."""
 END_S = 5
 """For a killed process and its reader to be gone."""
 
@@ -35,9 +37,7 @@ class Worker:
     `prefetch` of them.
     """
 
-    def __init__(
-        self, make: Callable[[int], object], positions: range, prefetch: int, others: list["Worker"]
-    ) -> None:
+    def __init__(self, make: Make, positions: range, prefetch: int, others: list["Worker"]) -> None:
         ours, theirs = os.pipe()
         self.pipe = FileIO(ours, "rb")
         widen(self.pipe)
@@ -107,15 +107,15 @@ class Worker:
 
 
 def prefetched(
-    make: Callable[[int], object],
+    make: Make,
     positions: range,
     workers: int,
     prefetch: int,
     seconds: float,
     opened: Callable[[Any], object],
 ) -> Iterator:
-    """`opened(make(position))` for every position, in order; `make` runs in `workers` forked
-    processes, `opened` in threads here.
+    """`opened` of what `make` makes for every position, in order; `make` runs in `workers` forked
+    processes, each with its own positions, `opened` in threads here.
 
     Raises LoaderFailed when a process dies or sends nothing for `seconds`, and what `make` raises
     (UserError as it is).
@@ -134,7 +134,7 @@ def prefetched(
 
 def start(
     running: list[Worker],
-    make: Callable[[int], object],
+    make: Make,
     positions: range,
     workers: int,
     prefetch: int,
@@ -152,9 +152,7 @@ def start(
         ) from error
 
 
-def serve(
-    make: Callable[[int], object], positions: range, pipe: FileIO, others: list[FileIO]
-) -> None:
+def serve(make: Make, positions: range, pipe: FileIO, others: list[FileIO]) -> None:
     """What a process does."""
     for other in others:
         other.close()
@@ -165,14 +163,15 @@ def serve(
         1
     )  # the processes are the parallelism: more threads in each would only fight over the cores
     with suppress(BrokenPipeError):
-        for position in positions:
-            send(pipe, item_or_error(make, position))
+        for item in items_or_error(make, positions):
+            send(pipe, item)
 
 
-def item_or_error(make: Callable[[int], object], position: int) -> object:
+def items_or_error(make: Make, positions: range) -> Iterator[object]:
+    """The items; what goes wrong is the last one."""
     try:
-        return make(position)
+        yield from make(positions)
     except UserError as error:
-        return error
+        yield error
     except Exception:
-        return RuntimeError(f"in a loader process:\n{traceback.format_exc()}")
+        yield RuntimeError(f"in a loader process:\n{traceback.format_exc()}")

@@ -1,15 +1,19 @@
 """Random access to decoded, labelled samples over many shards, with few of them open at a time."""
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.hints import Command
-from c2srt.shards import SampleLabels, Shard, ShardReader
+from c2srt.shard_reader import JPEG, JSON, MEMBERS, SampleLabels, ShardReader
+from c2srt.shards import Shard
 from c2srt.shown import shown
+from c2srt.storage.ranges import Later, Opens, open_ranges, start
 from c2srt.views import decode
 from c2srt.vocabulary import Vocabulary
 
@@ -27,7 +31,7 @@ class Sample:
 
 class Samples:
     """The samples of `shards`, by (shard, sample within it), keeping the last `open_shards` used
-    shards open.
+    shards open. Many are read at a time: the bytes of some while others are decoded.
 
     Labels are the first C = `categories` columns of the vocabulary (all, or the seen ones); other
     MIDs are ignored.
@@ -40,38 +44,58 @@ class Samples:
         vocabulary: Vocabulary,
         categories: int,
         open_shards: int,
+        opens: Opens = open_ranges,
     ) -> None:
-        self.folder, self.shards, self.categories, self.open_shards = (
-            folder,
-            shards,
-            categories,
-            open_shards,
-        )
+        self.folder, self.shards, self.categories = folder, shards, categories
+        self.open_shards, self.opens = open_shards, opens
         self._columns = {
             mid: column for mid, column in vocabulary.index.items() if column < categories
         }
-        self._open: OrderedDict[int, ShardReader] = OrderedDict()
+        self._open: OrderedDict[int, ShardReader | Later[ShardReader]] = OrderedDict()
 
     def read(self, shard: int, sample: int) -> Sample:
         """Raises UserError naming the shard and the sample if either is damaged."""
-        reader = self.reader(shard)
+        return self.start([(shard, sample)]).wait()[0]
+
+    def start(self, places: Sequence[tuple[int, int]]) -> "Fetching":
+        """Begins to read the samples at (shard, sample within it)."""
+        self.open(shard for shard, _ in places)
+        return Fetching(self, [(self.reader(shard), sample) for shard, sample in places])
+
+    def open(self, shards: Iterable[int]) -> None:
+        """Begins to open the shards that are not open, and lets go of those longest unused when
+        there are too many.
+        """
+        for shard in dict.fromkeys(shards):
+            if shard not in self._open:
+                self._open[shard] = Later(partial(self.opened, shard))
+            self._open.move_to_end(shard)
+        while len(self._open) > self.open_shards:
+            self._open.popitem(last=False)
+
+    def reader(self, shard: int) -> ShardReader:
+        """The open reader of a shard."""
+        found = self._open.get(shard)
+        if found is None:
+            found = self.opened(shard)
+        elif isinstance(found, Later):
+            found = found.wait()
+        self._open[shard] = found
+        return found
+
+    def opened(self, shard: int) -> ShardReader:
+        return ShardReader(self.folder, self.shards[shard], self.opens)
+
+    def decoded(self, reader: ShardReader, sample: int, jpeg: bytes, text: bytes) -> Sample:
+        """Raises UserError naming the shard and the sample if either is damaged."""
         image_id = reader.ids[sample]
         try:
-            return Sample(image_id, decode(reader.jpeg(sample)), self.labels(reader.labels(sample)))
+            return Sample(image_id, decode(jpeg), self.labels(reader.labels_in(sample, text)))
         except ValueError as error:
             raise UserError(
                 f"{reader.path}: sample {shown(image_id)} is damaged ({shown(error)}): run"
                 f" `{AUDIT}` to find all damage, then `{SHARD}` again"
             ) from error
-
-    def reader(self, shard: int) -> ShardReader:
-        """The open reader of a shard; closes the one longest unused when there are too many."""
-        if shard not in self._open:
-            self._open[shard] = ShardReader(self.folder, self.shards[shard])
-            if len(self._open) > self.open_shards:
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
 
     def labels(self, found: SampleLabels) -> np.ndarray:
         """A sample's verified MIDs -> [C] int8."""
@@ -79,3 +103,29 @@ class Samples:
         for mids, value in ((found.positive, 1), (found.negative, -1)):
             labels[[self._columns[mid] for mid in mids if mid in self._columns]] = value
         return labels
+
+
+class Fetching:
+    """Samples whose bytes are under way, `size` of them together."""
+
+    def __init__(self, samples: Samples, places: list[tuple[ShardReader, int]]) -> None:
+        self.samples, self.places = samples, places
+        self.reads = start(
+            [reader.span(sample, member) for reader, sample in places for member in MEMBERS]
+        )
+        self.size = self.reads.size
+
+    def wait(self) -> list[Sample]:
+        """The samples, in the order in which they were asked for. Raises UserError as
+        `Samples.read`.
+        """
+        found = self.reads.wait()
+        return [
+            self.samples.decoded(
+                reader,
+                sample,
+                reader.content(sample, JPEG, found[2 * row + JPEG]),
+                reader.content(sample, JSON, found[2 * row + JSON]),
+            )
+            for row, (reader, sample) in enumerate(self.places)
+        ]

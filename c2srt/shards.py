@@ -23,9 +23,7 @@ counts every input row of the shard, `count` the packed samples; `name` has no s
 (`train-000000`).
 """
 
-import mmap
 import re
-import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +34,7 @@ import numpy as np
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.hints import Command
-from c2srt.opened import misfit, parse_json, read_json, wrong
+from c2srt.opened import read_json, wrong
 from c2srt.opened_tables import INTEGER, TEXT, check_parquet, read_parquet
 from c2srt.shown import shown
 
@@ -45,16 +43,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FILE = "index.json"
-MADE_BY, AUDIT = Command("shard"), Command("audit")
+MADE_BY = Command("shard")
 SPANS = ["jpg_offset", "jpg_bytes", "json_offset", "json_bytes"]
 COLUMNS = {"id": TEXT, "status": TEXT, **dict.fromkeys(("member", *SPANS), INTEGER)}
 ALL_COLUMNS = {**COLUMNS, "split": TEXT, "reason": TEXT, "width": INTEGER, "height": INTEGER}
 ID = "[0-9A-Za-z_-]{1,200}"
 """What an image is called, in the sidecar and in its two members of the tar."""
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
-NAME_BYTES = (
-    100  # of a member in its header; where there are more, all of them stand in a block before it
-)
 SPLIT, NUMBER = "[A-Za-z0-9_]{1,64}", "[0-9]{1,12}"
 """A shard is called <split>-<number>: a name out of an index never leads out of a folder."""
 
@@ -149,14 +144,6 @@ def check_names(path: Path, split: str, shards: tuple[Shard, ...]) -> None:
         before = shard.name
 
 
-@dataclass(frozen=True)
-class SampleLabels:
-    """The MIDs that are verified present and absent in a sample."""
-
-    positive: list[str]
-    negative: list[str]
-
-
 def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table":
     """The columns of a sidecar, which has all of them. Raises UserError unless its rows can be a
     shard's.
@@ -175,89 +162,3 @@ def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table"
     ):
         raise wrong(path, "numbers its samples otherwise than 0, 1, 2 …", MADE_BY)
     return rows
-
-
-def misplaced(block: bytes, name: str, size: int) -> str:
-    """What a tar's block is instead of the header of a file of that name and size; "" if it is
-    that.
-    """
-    try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError) as error:
-        return f"has no header of a member ({shown(error)})"
-    if header.name != name[:NAME_BYTES] or not header.isreg() or header.size != size:
-        return f"has '{shown(header.name)}' of {header.size:,} bytes"
-    return ""
-
-
-class ShardReader:
-    """Random access to one shard's samples through the sidecar's offsets; the tar is mapped, not
-    read.
-
-    Raises UserError if the tar is missing or shorter than the sidecar says, or the sidecar is no
-    sidecar. The audit reads through it, too: what it passes can be read here.
-    """
-
-    def __init__(self, folder: Path, shard: Shard) -> None:
-        self.path, sidecar = folder / f"{shard.name}.tar", folder / f"{shard.name}.parquet"
-        try:
-            rows = read_sidecar(sidecar)
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{error.filename} is in the index but not on disk: run `{MADE_BY}` again"
-            ) from None
-        except ValueError as error:  # an empty tar
-            raise UserError(f"{self.path} is damaged ({error}): run `{MADE_BY}` again") from error
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
-        column = {name: rows[name].to_numpy() for name in COLUMNS}
-        packed = np.flatnonzero(column["status"] == "ok")
-        packed = packed[np.argsort(column["member"][packed])]
-        if len(self._map) != shard.bytes or len(packed) != shard.count:
-            raise UserError(
-                f"{self.path} is not the shard of the index (bytes or samples differ): run"
-                f" `{MADE_BY}` again"
-            )
-        self.ids: list[str] = column["id"][packed].tolist()
-        self._spans = np.stack([column[name] for name in SPANS], 1)[packed].astype(np.int64)
-        starts, sizes = self._spans[:, ::2], self._spans[:, 1::2]
-        if (starts < BLOCK).any() or (sizes < 0).any() or (sizes > shard.bytes - starts).any():
-            raise wrong(sidecar, f"gives places that are not in {self.path.name}", MADE_BY)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def jpeg(self, sample: int) -> bytes:
-        """The encoded image of sample `sample` (0-based position in the tar). Raises UserError if
-        another member lies there.
-        """
-        offset, size, _, _ = self._spans[sample]
-        return self.member(f"{self.ids[sample]}.jpg", offset, size)
-
-    def json(self, sample: int) -> bytes:
-        """The metadata of sample `sample`, undecoded. Raises UserError if another member lies
-        there.
-        """
-        _, _, offset, size = self._spans[sample]
-        return self.member(f"{self.ids[sample]}.json", offset, size)
-
-    def member(self, name: str, offset: int, size: int) -> bytes:
-        """The content of a member, whose header lies in the block before it."""
-        if unlike := misplaced(self._map[offset - BLOCK : offset], name, size):
-            raise UserError(
-                f"{self.path} {unlike} where {name} should be: run `{AUDIT}` to find all damage,"
-                f" then `{MADE_BY}` again"
-            )
-        return self._map[offset : offset + size]
-
-    def labels(self, sample: int) -> SampleLabels:
-        """The verified labels of sample `sample`. Raises UserError if its JSON is damaged."""
-        if unlike := misfit(self.json(sample), SampleLabels):
-            raise UserError(
-                f"{self.path}: the JSON of sample {shown(self.ids[sample])} is damaged ({unlike}):"
-                f" run `{AUDIT}` to find all damage, then `{MADE_BY}` again"
-            )
-        content = parse_json(self.json(sample))
-        return SampleLabels(content["positive"], content["negative"])

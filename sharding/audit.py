@@ -17,6 +17,7 @@ import polars as pl
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
 from c2srt.opened_tables import read_parquet
+from c2srt.shard_reader import ShardReader
 from c2srt.sharding.audit_samples import (
     ATTRIBUTION,
     Sample,
@@ -25,7 +26,7 @@ from c2srt.sharding.audit_samples import (
     difference,
     read_members,
 )
-from c2srt.shards import ALL_COLUMNS, MADE_BY, Shard, ShardIndex, ShardReader
+from c2srt.shards import ALL_COLUMNS, MADE_BY, Shard, ShardIndex
 from c2srt.shown import printable, shown
 from c2srt.vocabulary import Vocabulary
 

@@ -204,6 +204,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "evaluation repeats=2 warmup=1",
             "predict",
             "predict threads=1 device=cpu",
+            "loader",
         )
     },
     (

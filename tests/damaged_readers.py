@@ -36,6 +36,7 @@ from c2srt.relations.questions import Questions, read_list
 from c2srt.relations.table import load_relations, save as save_relations
 from c2srt.relations.validation import reply_event
 from c2srt.relations.words import NewWords
+from c2srt.shard_reader import ShardReader
 from c2srt.sharding.annotations import write_inputs
 from c2srt.sharding.categories import build_vocabulary
 from c2srt.sharding.nuswide_files import read_bits, read_images, read_names
@@ -45,7 +46,7 @@ from c2srt.sharding.packs import PackReport, PackStage, members
 from c2srt.sharding.raw_files import find_root
 from c2srt.sharding.staging import about_stage, in_order, write_stage
 from c2srt.sharding.tasks import check_settings
-from c2srt.shards import ShardReader, load_index
+from c2srt.shards import load_index
 from c2srt.tables.collect import of_groups, read_groups
 from c2srt.teacher.cache import TeacherCache
 from c2srt.text import load_text

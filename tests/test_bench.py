@@ -11,8 +11,9 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from c2srt.bench import evaluation, head as cases, loss as loss_cases
+from c2srt.bench import evaluation, head as cases, loader as loaders, loss as loss_cases
 from c2srt.bench.config import Config
+from c2srt.bench.drawn_shards import draw_shards
 from c2srt.bench.run import CASES
 from c2srt.bench.sizes import make_inputs
 from c2srt.cluster.cli import main
@@ -37,6 +38,7 @@ SMALL = {
     "unseen": 25,
     "labels": 900,
     "compared": 9,
+    "pictures": 40,
 }
 
 
@@ -88,6 +90,18 @@ def test_both_heads_have_the_same_gradient():
     cases.tiled_step(inputs, labels, LossConfig())
     torch.testing.assert_close(inputs.patches.grad, literal, rtol=1e-3, atol=1e-6)
     assert (labels == 1).sum(1).tolist() == [2] and (labels == -1).sum(1).tolist() == [4]
+
+
+def test_the_literal_reader_gives_the_same_batches(tmp_path):
+    """Also where every read waits."""
+    index, vocabulary = draw_shards(tmp_path, 40, 0)
+    sides = (loaders.Mapped, 0.0), (loaders.Ours, 0.0), (loaders.Ours, 0.002)
+    literal, *others = (side(index, vocabulary, latency)() for side, latency in sides)
+    assert sum(len(batch.ids) for batch in literal) == 48  # 40 and padding
+    for batches in others:
+        for one, other in zip(batches, literal, strict=True):
+            assert one.ids == other.ids and torch.equal(one.images, other.images)
+            assert torch.equal(one.labels, other.labels)
 
 
 def test_a_split_is_the_same_in_any_block():

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from c2srt.shards import ShardReader, load_index
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.train.config import Config
 from c2srt.train.sample_log import SAMPLES, read_samples
 from tests.train_case import make_case

@@ -17,7 +17,8 @@ from c2srt.export.write import save_export
 from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
-from c2srt.shards import ShardReader, load_index
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.text import Config as TextConfig, run as write_text
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.evaluated import evaluate, results

@@ -28,7 +28,7 @@ NOT_IMPORTED = {"ninja"}
 """What a library of the same extra calls by itself (DeepSpeed builds with it)."""
 BROUGHT = {"huggingface_hub", "httpcore2", "omegaconf", "triton"}
 """Libraries that one of the base brings: open_clip, httpx2, hydra-core, torch."""
-FOR_BENCH = {"torchmetrics", "sklearn"}
+FOR_BENCH = {"torchmetrics", "sklearn", "webdataset"}
 """Peers of a benchmark, which skips them by name."""
 IMPORTED_AS = {"pillow_heif": "pillow-heif", "transformers": "transformers"}
 """Import names of what need not be installed here."""

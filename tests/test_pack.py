@@ -13,6 +13,7 @@ import webdataset
 from PIL import Image
 
 from c2srt.errors import UserError
+from c2srt.shard_reader import ShardReader
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.folders import find_folders
 from c2srt.sharding.inputs import inputs_path, prepare_inputs
@@ -21,7 +22,6 @@ from c2srt.sharding.pack import finished, pack_shard
 from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
 from c2srt.sharding.raw_files import find_root
 from c2srt.sharding.tasks import choose_source, shard_tasks, status_counts
-from c2srt.shards import ShardReader
 from tests.packed import prepared, sidecar, tasks_of
 from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
 

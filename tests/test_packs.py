@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
+from c2srt.shard_reader import ShardReader
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.folders import FolderSource
 from c2srt.sharding.pack import finished, pack_shard
 from c2srt.sharding.packs import PackReport, find_packs, pack_tasks, stage_of, stage_pack
-from c2srt.shards import ShardReader
 from tests.packed import prepared, sidecar, tasks_of
 from tests.raw_images import jpeg, name, write_folder, write_pack
 

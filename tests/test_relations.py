@@ -21,7 +21,8 @@ from c2srt.relations.answers import llm_neighbours, parse_answers, shipped_answe
 from c2srt.relations.baselines import random_neighbours, similar_neighbours, text_neighbours
 from c2srt.relations.cooccurrence import count_labels
 from c2srt.relations.table import load_relations
-from c2srt.shards import ShardReader, load_index
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.shard_folder import make_shards, make_vocabulary
 

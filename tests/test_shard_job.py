@@ -22,8 +22,9 @@ from c2srt.cluster.session import connect
 from c2srt.cluster.shard import run
 from c2srt.errors import UserError
 from c2srt.opened import read_json
+from c2srt.shard_reader import ShardReader
 from c2srt.sharding.config import Config, DataConfig
-from c2srt.shards import ShardReader, load_index
+from c2srt.shards import load_index
 from c2srt.vocabulary import load_vocabulary
 from tests.raw_images import digests, jpeg, md5, name, write_csvs, write_folder, write_pack
 

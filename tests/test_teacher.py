@@ -21,7 +21,8 @@ from c2srt.cluster.teacher import Config, run
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.loader import LoaderConfig, train_batches
-from c2srt.shards import ShardReader, load_index
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.teacher import cache as teacher
 from c2srt.teacher.cache import FILE, TeacherCache, cache_key, write_shard
 from c2srt.view_config import ViewConfig
@@ -192,16 +193,15 @@ def test_count_0_caches_the_centre_view(work, cluster):
         work, out=str(work / "centre"), views=ViewConfig(count=0), splits=["train", "test"]
     )
     run(config)
-    features = TeacherCache.open(work / "centre", key_of(config, ["test"])).shard("test-000000")
+    cache = TeacherCache.open(work / "centre", key_of(config, ["test"]))
+    features = cache.features(["test-000000"] * 5, np.arange(5), 0)
     reader, clip = (
         ShardReader(work / "shards", load_index(work / "shards").split("test")[0]),
         load_clip(config.clip),
     )
     pixels = torch.stack([centre_pixels(decode(reader.jpeg(sample)), 32) for sample in range(5)])
     expected = clip.images.global_features(pixels)
-    torch.testing.assert_close(
-        torch.from_numpy(features[0].copy()).float(), expected, atol=2e-3, rtol=2e-3
-    )
+    torch.testing.assert_close(torch.from_numpy(features).float(), expected, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_damaged_file_is_named(work, tmp_path):
         UserError,
         match="train-000000.npy has 891 bytes, where its header says 896: .*c2srt teacher",
     ):
-        TeacherCache(tmp_path, 16).shard("train-000000")
+        TeacherCache(tmp_path, 16).file("train-000000")
 
 
 @pytest.mark.parametrize("value", [1e6, float("nan")])

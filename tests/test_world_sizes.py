@@ -19,7 +19,8 @@ from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
 from c2srt.loader import LoaderConfig, training_order
 from c2srt.order import BatchPartition, global_order
-from c2srt.shards import ShardReader, load_index
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.train import checkpoints
 from c2srt.train.config import Config
 from c2srt.train.sample_log import SAMPLES, forget_samples_after, read_samples

@@ -7,6 +7,24 @@ from c2srt.keys import Mark, key
 from c2srt.shared_keys import shared
 
 PRECISIONS = ("fp32", "bf16")
+SIZES = (
+    "threads",
+    "repeats",
+    "categories",
+    "patches",
+    "width",
+    "heads",
+    "layers",
+    "batch",
+    "large_batch",
+    "literal_batch",
+    "present",
+    "images",
+    "unseen",
+    "labels",
+    "compared",
+    "pictures",
+)
 
 
 @dataclass
@@ -15,7 +33,7 @@ class Config:
 
     what: str = key(
         "",
-        "head | isr | gat | loss | ignore | step | tracking | evaluation | predict",
+        "head | isr | gat | loss | ignore | step | tracking | evaluation | predict | loader",
         follows="???",
     )
     out: str = key("", "folder written: <what>.json", mark=Mark.HARMLESS, follows="${work}")
@@ -57,6 +75,8 @@ class Config:
             "arrays, is timed on all images"
         ),
     )
+    pictures: int = key(1024, "loader: drawn pictures, in four shards …")
+    latency: list[float] = key([5, 20], "… and what each read takes longer", unit="ms")
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -67,26 +87,11 @@ class Config:
             raise UserError(
                 "device=cuda, but torch finds no GPU here: see `nvidia-smi`, or take device=cpu"
             )
-        sizes = (
-            "threads",
-            "repeats",
-            "categories",
-            "patches",
-            "width",
-            "heads",
-            "layers",
-            "batch",
-            "large_batch",
-            "literal_batch",
-            "present",
-            "images",
-            "unseen",
-            "labels",
-            "compared",
-        )
-        for name in sizes:
+        for name in SIZES:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        if min(self.latency, default=0) < 0:
+            raise UserError(f"latency={self.latency} must not be below 0")
         if self.labels > self.images * (self.categories + self.unseen) / 4:
             raise UserError(
                 f"labels={self.labels} are too many for images={self.images}: at most a quarter of"

@@ -28,6 +28,7 @@ CASES = {
     "tracking": "c2srt.bench.tracking",
     "evaluation": "c2srt.bench.evaluation",
     "predict": "c2srt.bench.predict",
+    "loader": "c2srt.bench.loader",
 }
 
 

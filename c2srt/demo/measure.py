@@ -26,7 +26,8 @@ from c2srt.export.read import load_export
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
 from c2srt.opened import read_npz
-from c2srt.shards import SampleLabels, ShardReader, load_index
+from c2srt.shard_reader import SampleLabels, ShardReader
+from c2srt.shards import load_index
 from c2srt.vocabulary import load_vocabulary
 
 AT_ONCE = 100

@@ -21,7 +21,8 @@ from c2srt.export.files import identity as export_identity
 from c2srt.export.read import load_export
 from c2srt.files import hash_of
 from c2srt.hints import Command
-from c2srt.shards import Shard, ShardIndex, ShardReader
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import Shard, ShardIndex
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
@@ -154,12 +155,8 @@ def identity(subject: Subject, index: ShardIndex) -> str:
 def class_counts(index: ShardIndex, shard: Shard, vocabulary: Vocabulary) -> np.ndarray:
     """How many images of one shard are positive for each category: int64 [C]."""
     reader, counts = ShardReader(index.folder, shard), np.zeros(len(vocabulary), np.int64)
-    for sample in range(len(reader)):
-        columns = [
-            vocabulary.index[mid]
-            for mid in reader.labels(sample).positive
-            if mid in vocabulary.index
-        ]
+    for labels in reader.all_labels():
+        columns = [vocabulary.index[mid] for mid in labels.positive if mid in vocabulary.index]
         counts[columns] += 1
     return counts
 

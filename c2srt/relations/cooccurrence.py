@@ -24,7 +24,8 @@ from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.progress import Progress
 from c2srt.relations.neighbours import Neighbours, no_neighbours
-from c2srt.shards import ShardReader, load_index
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 SPLIT = "train"
@@ -131,8 +132,7 @@ def packed_blocks(shards: Path) -> Iterator[pl.DataFrame]:
     listed = load_index(shards).split(SPLIT)
     progress = Progress("co-occurrence", sum(shard.count for shard in listed))
     for shard in listed:
-        reader = ShardReader(shards, shard)
-        positive = [reader.labels(sample).positive for sample in range(len(reader))]
+        positive = [labels.positive for labels in ShardReader(shards, shard).all_labels()]
         yield pl.DataFrame({"positive": positive}, schema={"positive": pl.List(pl.String)})
         progress.update(len(positive))
     progress.close()

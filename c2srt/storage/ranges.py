@@ -15,13 +15,15 @@ from ending.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from c2srt.storage.local import LocalFile
 
+T = TypeVar("T")
 IN_FLIGHT = 32
 """Reads at a time in a process: one of 20 ms then costs 0.6."""
 GAP = 1023
@@ -51,6 +53,10 @@ Span = tuple[Source, int, int]
 """(source, offset, size): bytes `offset` … `offset + size − 1`."""
 
 
+Opens = Callable[[Path], Source]
+"""How a path is opened."""
+
+
 def open_ranges(path: Path) -> Source:
     """The source that has a path's bytes. Raises OSError as `open` does."""
     return LocalFile(path)
@@ -65,7 +71,7 @@ class Run(NamedTuple):
 
 
 class Reads:
-    """Reads that are under way."""
+    """Reads that are under way, of `size` bytes together."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         runs, self.places = joined(spans)
@@ -73,8 +79,10 @@ class Reads:
         self.found: list[Any] = [run.source.now(run.start, run.stop - run.start) for run in runs]
         missing = [number for number, buffer in enumerate(self.found) if buffer is None]
         self.outstanding = len(missing)
+        self.size = sum(run.stop - run.start for run in runs)
         for number in missing:
-            POOL.submit((self.answers, number, runs[number]))
+            source, begin, end = runs[number]
+            POOL.submit(self.answers, number, partial(source.read, begin, end - begin))
 
     def wait(self) -> list[memoryview]:
         """The bytes of every span. Raises what a `Source` does."""
@@ -85,6 +93,21 @@ class Reads:
             self.found[number] = found
             self.outstanding -= 1
         return [memoryview(self.found[run])[at : at + size] for run, at, size in self.places]
+
+
+class Later(Generic[T]):
+    """What a function returns that waits for storage, in a thread of those that read."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.answers: SimpleQueue = SimpleQueue()
+        POOL.submit(self.answers, 0, function)
+
+    def wait(self) -> T:
+        """Once. Raises what the function does."""
+        _, found = self.answers.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
 
 def start(spans: Sequence[Span]) -> Reads:
@@ -124,8 +147,11 @@ class Pool:
         self.work: SimpleQueue = SimpleQueue()
         self.threads: list[threading.Thread] = []
 
-    def submit(self, read: tuple[SimpleQueue, int, Run]) -> None:
-        self.work.put(read)
+    def submit(self, answers: SimpleQueue, number: int, function: Callable[[], object]) -> None:
+        """(`number`, what the function returns or raises) will be put into `answers`. The function
+        must not wait for another one.
+        """
+        self.work.put((answers, number, function))
         if len(self.threads) < IN_FLIGHT:
             thread = threading.Thread(target=serve, args=(self.work,), daemon=True)
             self.threads.append(thread)
@@ -135,12 +161,11 @@ class Pool:
 def serve(work: SimpleQueue) -> None:
     """What a thread does."""
     while True:
-        answers, number, run = work.get()
+        answers, number, function = work.get()
         try:
-            found: object = run.source.read(run.start, run.stop - run.start)
+            answers.put((number, function()))
         except BaseException as error:  # whoever waits for it raises it
-            found = error
-        answers.put((number, found))
+            answers.put((number, error))
 
 
 POOL = Pool()

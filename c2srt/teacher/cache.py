@@ -2,7 +2,7 @@
 need not run it.
 
     <teacher>/<shard>.npy    float16 [V', count, D], V' = max(views.count, 1), aligned to the
-                             shard's samples; memory-mapped
+                             shard's samples
     <teacher>/<shard>.json   {"key": hash, "sha256": of the shard, "bytes": of the .npy}; written
                              after the .npy, so it marks a finished shard
     <teacher>/teacher.json   what the cache was made from; written last, so its presence means
@@ -27,10 +27,13 @@ from c2srt.backbone.clip import Clip
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file, write_json
 from c2srt.hints import Command
-from c2srt.opened import open_npy, read_json, wrong
-from c2srt.shards import Shard, ShardIndex, ShardReader
+from c2srt.opened import read_json
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import Shard, ShardIndex
 from c2srt.shown import shown
+from c2srt.storage.ranges import Later, start
 from c2srt.teacher.config import FILE
+from c2srt.teacher.features import FeatureFile, FeatureReads
 from c2srt.view_config import ViewConfig
 from c2srt.views import decode, view_pixels
 
@@ -65,13 +68,15 @@ def cache_key(
 
 
 class TeacherCache:
-    """A complete cache, memory-mapped; `width` is D. Open it with `TeacherCache.open`."""
+    """A complete cache, of which the rows that are wanted are read; `width` is D. Open it with
+    `TeacherCache.open`.
+    """
 
-    OPEN = 64  # shards mapped at a time
+    OPEN = 64  # files open at a time
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
-        self._open: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._open: OrderedDict[str, FeatureFile | Later[FeatureFile]] = OrderedDict()
 
     @classmethod
     def open(cls, folder: Path, expected: dict) -> "TeacherCache":
@@ -90,34 +95,34 @@ class TeacherCache:
 
     def features(self, shards: list[str], samples: np.ndarray, view: int) -> np.ndarray:
         """[b] shard names, [b] samples within them -> [b, D] float16 of view `view`."""
-        found = np.empty((len(shards), self.width), np.float16)
-        for row, (shard, sample) in enumerate(zip(shards, samples.tolist(), strict=True)):
-            features = self.shard(shard)
-            if view >= features.shape[0] or sample >= features.shape[1]:
-                raise wrong(
-                    self.folder / f"{shard}.npy", f"has no view {view} of sample {sample}", MADE_BY
-                )
-            found[row] = features[view, sample]
-        return found
+        return self.start(shards, samples, view).wait()
 
-    def shard(self, name: str) -> np.ndarray:
-        """[V', count, D] float16, mapped."""
-        if name not in self._open:
-            mapped = open_npy(path := self.folder / f"{name}.npy", MADE_BY, "f")
-            if mapped.dtype != np.float16 or mapped.ndim != 3 or mapped.shape[2] != self.width:
-                raise wrong(
-                    path,
-                    f"is {mapped.dtype} of shape {list(mapped.shape)}, not float16 of width"
-                    f" {self.width}",
-                    MADE_BY,
-                )
-            self._open[name] = mapped.view(
-                np.ndarray
-            )  # still mapped; indexing np.memmap itself takes twice the time
-            if len(self._open) > self.OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(name)
-        return self._open[name]
+    def start(self, shards: list[str], samples: np.ndarray, view: int) -> FeatureReads:
+        """Begins to read the same."""
+        self.open_shards(shards)
+        pairs = zip(shards, samples.tolist(), strict=True)
+        spans = [self.file(shard).span(view, sample) for shard, sample in pairs]
+        return FeatureReads(start(spans), self.width)
+
+    def open_shards(self, names: list[str]) -> None:
+        """Begins to open the files of shards that are not open, and lets go of those longest
+        unused.
+        """
+        for name in dict.fromkeys(names):
+            if name not in self._open:
+                self._open[name] = Later(partial(FeatureFile, self.path(name), self.width))
+            self._open.move_to_end(name)
+        while len(self._open) > self.OPEN:
+            self._open.popitem(last=False)
+
+    def file(self, name: str) -> FeatureFile:
+        """The open file of a shard. Raises UserError if it is none of this cache."""
+        found = self._open.get(name) or FeatureFile(self.path(name), self.width)
+        self._open[name] = opened = found.wait() if isinstance(found, Later) else found
+        return opened
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
 
 
 def difference(found: dict, expected: dict) -> str | None:
