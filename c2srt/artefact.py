@@ -25,6 +25,7 @@ from c2srt.files import leftovers, remove_leftovers, sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.lock import LOCK, only_writer
 from c2srt.opened import read_json
+from c2srt.storage import mirror
 
 FILES = "files"
 
@@ -94,7 +95,7 @@ def withdraw(record: Path) -> None:
     """Removes the record of files that are about to be replaced: from here on nothing vouches for
     them.
     """
-    record.unlink(missing_ok=True)
+    mirror.remove(record)
 
 
 def vouch(record: Path, content: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -122,7 +123,7 @@ def is_recorded(folder: Path, name: str, files: Mapping[str, str]) -> bool:
     cannot be read.
     """
     path = folder / name
-    return is_plain(name) and path.is_file() and sha256_of_file(path) == files.get(name)
+    return is_plain(name) and mirror.there(path) and sha256_of_file(path) == files.get(name)
 
 
 def is_current(record: Path, made_from: Mapping[str, Any], names: Iterable[str]) -> bool:
@@ -149,7 +150,7 @@ def kept(
         record = read()
         if (
             {**record, **made_from} == record
-            and file.stat().st_size == record.get("bytes")
+            and mirror.size_of(file) == record.get("bytes")
             and (not hashed or sha256_of_file(file) == record.get("sha256"))
         ):
             return record
@@ -188,6 +189,7 @@ def remove_unfinished(folder: Path, name: str, but: Path | None = None) -> None:
     """Removes what runs kept to go on from, `but` that of one."""
     for path in unfinished_in(folder, name):
         if path != but:
+            mirror.remove_folder(path)
             shutil.rmtree(path, ignore_errors=True)
 
 

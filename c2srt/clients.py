@@ -5,9 +5,12 @@ What they cannot be made of is said in a sentence. And what an answer's header a
 
 import email.utils
 import os
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import certifi
 
 from c2srt.errors import UserError
 
@@ -43,6 +46,16 @@ def making_client() -> Iterator[None]:
             f"no HTTP client can be made with {' '.join(others) or 'this environment'} "
             f"({type(error).__name__}: {reason}): unset or correct it"
         ) from error
+
+
+def authorities() -> ssl.SSLContext:
+    """Who may vouch for a server: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's list, which is
+    there on a machine whose system has none. Raises OSError where a file is none.
+    """
+    file, folder = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    if file or folder:
+        return ssl.create_default_context(cafile=file, capath=None if file else folder)
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 def scheme(proxy: str) -> str:

@@ -147,6 +147,7 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
         keys = verb.keys()
         if "given" in {field.name for field in fields(keys)}:
             composed["given"] = [override for override in overrides if is_shared(override)]
+        compose.bring_here(verb, composed)
         config = compose.to_config(keys, composed)
         status = verb.work()(config, *([jobs(verbs)] if verb.takes_jobs else [])) or 0
         if called and not status and (following := workflow.after(name, config)):

@@ -21,7 +21,7 @@ from c2srt import datasets, hints
 from c2srt.data_keys import OF_LAYOUT, DataKeys
 from c2srt.errors import UserError
 from c2srt.keys import defaults, plain
-from c2srt.locations import refuse_addresses
+from c2srt.locations import ROAD, places_here, refuse_addresses
 from c2srt.model.kinds import KINDS
 from c2srt.old_names import as_today, grouped
 from c2srt.overrides import NO_TEXT, keep_text, resolver_in, split_key, uninterpolated
@@ -239,6 +239,17 @@ def to_config(cls: type, composed: DictConfig) -> object:
         raise UserError(
             f"{key + ': ' if key else ''}{str(error).strip().splitlines()[0]}"
         ) from error
+
+
+def bring_here(verb: Verb, composed: DictConfig) -> None:
+    """Puts the paths on this machine in the place of the verb's folders that lie in stores, and
+    fetches what it looks through. Raises UserError.
+    """
+    if verb.name not in ROAD:
+        return
+    values = cast("dict[str, Any]", OmegaConf.to_container(composed))
+    for name, path in places_here(verb.keys(), values).items():
+        OmegaConf.update(composed, name, path)
 
 
 def literal(value: Any) -> Any:

@@ -11,6 +11,7 @@ import logging
 import sys
 
 from c2srt import progress
+from c2srt.scratch import named
 
 OURS = logging.getLogger("c2srt")
 QUIET = ("-q", "--quiet")
@@ -24,7 +25,7 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
-        print(self.format(record), file=stream, flush=True)
+        print(named(self.format(record)), file=stream, flush=True)
 
 
 class Bar(logging.Handler):
@@ -33,7 +34,7 @@ class Bar(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        text, done = self.format(record), getattr(record, "done", None)
+        text, done = named(self.format(record)), getattr(record, "done", None)
         if done is not None and sys.stderr.isatty():
             end = "\n" if done else ""
             print(f"\r{text}\x1b[K", end=end, file=sys.stderr, flush=True)

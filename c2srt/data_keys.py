@@ -5,7 +5,7 @@ these defaults.
 from dataclasses import dataclass
 from typing import Any
 
-from c2srt.keys import NEEDED, key
+from c2srt.keys import NEEDED, Takes, key
 
 
 @dataclass
@@ -22,6 +22,7 @@ class DataKeys:
             "ImageList/, Groundtruth/, Flickr/ …"
         ),
         follows=NEEDED,
+        takes=Takes.ABOVE,
     )
     layout: str = key("openimages", "which files lie below root: one of sharding/layouts.py")
     neighbours: int | None = key(
@@ -29,7 +30,9 @@ class DataKeys:
         "related seen categories of each: kept by `c2srt relations`, heard in training; null:"
         " the verbs' own",
     )
-    groups: str | None = key(None, "CSV of groups of unseen categories (`c2srt tables`)")
+    groups: str | None = key(
+        None, "CSV of groups of unseen categories (`c2srt tables`)", takes=Takes.ABOVE
+    )
     resize: Any = key(None, "short side of packed images; null: the verb's own")
     images_per_shard: int | None = key(None, "null: the verb's own")
     splits: list[str] = key(

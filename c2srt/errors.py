@@ -1,5 +1,6 @@
 """The exceptions that reach a user as a sentence instead of a traceback."""
 
+from c2srt.scratch import named
 from c2srt.shown import sentence
 
 
@@ -8,11 +9,11 @@ class UserError(Exception):
 
     The command line prints it and exits with status 2; every other exception is a bug and keeps its
     traceback. What files and servers put into it is printable here already, for logs and reports,
-    too (c2srt/shown.py).
+    too (c2srt/shown.py), and what lies in a store goes by its address (c2srt/scratch.py).
     """
 
     def __init__(self, text: object = "") -> None:
-        super().__init__(sentence(text))
+        super().__init__(sentence(named(str(text))))
 
 
 class RetryableError(Exception):

@@ -15,9 +15,7 @@ No cookie is kept. A body comes as it is: an encoding was not asked for and is r
 import http.cookiejar
 import ipaddress
 import netrc
-import os
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -25,11 +23,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import certifi
 import httpcore2
 import httpx2
 
-from c2srt.clients import making_client
+from c2srt.clients import authorities, making_client
 
 HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
 OVERHEAD = 1 << 20
@@ -187,16 +184,6 @@ def addresses(host: str, port: int) -> list[str]:
         )
     except (OSError, OverflowError) as error:
         raise httpcore2.ConnectError(str(error)) from error
-
-
-def authorities() -> ssl.SSLContext:
-    """Who may vouch for a server: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's list, which is
-    there on a machine whose system has none. Raises OSError where a file is none.
-    """
-    file, folder = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-    if file or folder:
-        return ssl.create_default_context(cafile=file, capath=None if file else folder)
-    return ssl.create_default_context(cafile=certifi.where())
 
 
 def make_client(many: int, timeout: float) -> httpx2.Client:

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from c2srt.errors import UserError
+from c2srt.storage import mirror
 from c2srt.surroundings import FULL
 
 TEMPORARY = ".tmp-"
@@ -36,7 +37,7 @@ SHORT = re.compile(r"\d+ requested and \d+ written")
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path in `path`'s folder; on success it is synced and renamed to `path`,
-    else removed.
+    else removed. Where `path` stands for an object of a store, it is sent there before.
 
     Raises UserError when the folder cannot be written or the disk is full.
     """
@@ -46,8 +47,12 @@ def whole_file(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
+            version = mirror.send(temporary, path)
+            if mirror.kept_here(path):
+                os.replace(temporary, path)
+                sync(path.parent)
+            if version:
+                mirror.sent({path: version})
     finally:
         with suppress(OSError):  # never hide the first error behind a second one
             temporary.unlink()
@@ -99,12 +104,14 @@ def replace_folder(new: Path, path: Path) -> None:
     """Moves `new` to `path`, moving an older folder there out of the way first (a rename cannot
     overwrite one that has files).
     """
+    versions = mirror.send_folder(new, path)
     old = path.with_name(f"{path.name}{TEMPORARY}old-{os.getpid()}")
     if path.exists() and next(path.iterdir(), None):
         os.replace(path, old)
     os.replace(new, path)
     sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+    mirror.sent(versions)
 
 
 def sync(path: Path) -> None:
@@ -234,6 +241,7 @@ def write_json(path: Path, value: object) -> None:
 
 def sha256_of_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
+    mirror.fetched(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -29,6 +29,8 @@ class Mark(Enum):
 class Takes(Enum):
     """What `://` in a key's value may be; in any other key it is refused (c2srt/locations.py)."""
 
+    PLACE = "a folder in a store, too: what lies there is fetched"
+    ABOVE = "the same, but others lie below it: nothing is fetched for its own sake"
     ADDRESS = "an address by its nature"
     COMMANDS = "overrides of other verbs, which look themselves"
 

@@ -1,7 +1,8 @@
 """One writer at a time: who may write into a folder.
 
 A POSIX lock on bytes of a file ends with its process, is not inherited by the processes that it
-starts, holds for a stopped one too, and reaches over hosts on NFS and Lustre.
+starts, holds for a stopped one too, and reaches over hosts on NFS and Lustre. Where the folder
+stands for a place in a store, that place is claimed as well (c2srt/storage/claim.py).
 """
 
 import fcntl
@@ -19,6 +20,7 @@ from typing import IO
 from c2srt.errors import UserError
 from c2srt.files import storage_faults
 from c2srt.hints import RUNNING
+from c2srt.storage.claim import claimed
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ def only_command(path: Path, seconds: float = LEASE_S) -> Iterator[IO]:
     """
     with held_once(path), opened(path) as file:
         take(file, path, seconds)
-        yield file
+        with claimed(path.parent):
+            yield file
 
 
 @contextmanager
@@ -56,7 +59,8 @@ def only_writer(path: Path, seconds: float = LEASE_S) -> Iterator[None]:
             if not is_at(file, path):
                 continue  # whoever had it has removed it: what is held now is no lock
             try:
-                yield
+                with claimed(path.parent):
+                    yield
             finally:
                 with suppress(OSError):
                     path.unlink()

@@ -30,6 +30,7 @@ import numpy as np
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.shown import shown
+from c2srt.storage import mirror
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,8 +105,9 @@ def absent(path: Path, remedy: Remedy) -> UserError:
 
 def check_regular(path: Path, remedy: Remedy) -> None:
     """Raises UserError unless `path` is a file: a pipe would be waited for, a device read for
-    ever.
+    ever. What stands for an object of a store is fetched.
     """
+    mirror.fetched(path)
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.data_keys import DataKeys, OpenImagesKeys
-from c2srt.keys import Mark, key, same_as
+from c2srt.keys import Mark, Takes, key, same_as
 from c2srt.view_config import ViewConfig
 
 
@@ -24,21 +24,39 @@ class SharedKeys:
         "everything of one data set lies below",
         follows="runs/${data.name}",
         mark=Mark.HARMLESS,
+        takes=Takes.ABOVE,
     )
-    shards: str = key("", "written by `c2srt shard`", follows="${work}/shards", mark=Mark.CONTENT)
-    text: str = key("", "written by `c2srt text`", follows="${work}/text", mark=Mark.CONTENT)
+    shards: str = key(
+        "",
+        "written by `c2srt shard`",
+        follows="${work}/shards",
+        mark=Mark.CONTENT,
+        takes=Takes.PLACE,
+    )
+    text: str = key(
+        "",
+        "written by `c2srt text`",
+        follows="${work}/text",
+        mark=Mark.CONTENT,
+        takes=Takes.PLACE,
+    )
     relations: str = key(
         "",
         "written by `c2srt relations`",
         follows="${work}/relations/${graph}",
         mark=Mark.CONTENT,
+        takes=Takes.PLACE,
     )
     graph: str = key(
         "llm",
         "relation graph: llm | mined | similarity | cooccurrence | random | none",
     )
     teacher: str = key(
-        "", "written by `c2srt teacher`", follows="${work}/teacher", mark=Mark.CONTENT
+        "",
+        "written by `c2srt teacher`",
+        follows="${work}/teacher",
+        mark=Mark.CONTENT,
+        takes=Takes.PLACE,
     )
     views: ViewConfig = key(
         ViewConfig,

@@ -6,7 +6,7 @@ from typing import Any
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.prompts import check_templates, chosen_templates
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
 
 PROVENANCE = "text.json"
@@ -32,7 +32,11 @@ class Config:
     )
     shards: str = shared("shards")
     out: str = key(
-        "", "folder written: text.safetensors, text.json", mark=Mark.HARMLESS, follows="${text}"
+        "",
+        "folder written: text.safetensors, text.json",
+        mark=Mark.HARMLESS,
+        follows="${text}",
+        takes=Takes.PLACE,
     )
     batch: int = key(256, "prompts that pass the text tower at a time (memory)", mark=Mark.HARMLESS)
     block: int = key(

@@ -9,6 +9,7 @@ from typing import Any
 from c2srt.hints import RUNNING, Command, key_of
 from c2srt.model.kinds import KINDS
 from c2srt.opened import read_json
+from c2srt.scratch import origin
 
 STARTING = {
     "predict": "loading the model of {checkpoint}",
@@ -66,6 +67,7 @@ def after(verb: str, config: Any) -> Command | None:
     if (
         verb == "evaluate"
         and config.scores is None
+        and origin(config.checkpoint) is None  # figures are drawn on a machine
         and (kind := KINDS.get(kind_of(config.checkpoint) or ""))
         and kind.figures
     ):

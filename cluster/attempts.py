@@ -26,6 +26,7 @@ from c2srt.cluster.ray_private import train_timeouts, unannounced
 from c2srt.cluster.session import give_back_places, living_nodes, room_for
 from c2srt.errors import AGAIN, LoaderFailed, UserError
 from c2srt.hints import as_here
+from c2srt.storage import mirror
 from c2srt.train import checkpoints
 from c2srt.train.config import STOP_FILE, Config
 
@@ -294,6 +295,7 @@ def shortened(text: str) -> str:
 
 def newest_step(config: Config) -> int:
     """The step of the newest whole checkpoint; 0 without one."""
+    mirror.pull(config.folder)  # the ranks may be on other nodes
     found = checkpoints.complete(config.folder / "checkpoints")
     return int(found[-1].name.removeprefix("step-")) if found else 0
 

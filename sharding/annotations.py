@@ -25,6 +25,7 @@ from c2srt.sharding.csvs import DIGITS, bucket, damaged, read_blocks, scatter
 from c2srt.sharding.input_report import EXAMPLES, InputReport
 from c2srt.sharding.raw_files import RawFiles, SplitFiles, class_names
 from c2srt.shown import shown
+from c2srt.storage import mirror
 
 IMAGE_COLUMNS = {
     "ImageID": pa.string(),
@@ -232,7 +233,7 @@ def write_rows(buckets: Path, out: Path, report: InputReport, names: dict[str, s
             )
             side_writer.write_table(as_table(contradictory, CONTRADICTORY_SCHEMA))
     if not report.contradictory:
-        side.unlink()
+        mirror.remove(side)
     report.unknown_mids, report.unknown_examples = (
         len(unknown),
         [shown(mid) for mid in sorted(unknown)[:EXAMPLES]],

@@ -28,6 +28,7 @@ from c2srt.sharding.audit_samples import (
 )
 from c2srt.shards import ALL_COLUMNS, MADE_BY, Shard, ShardIndex
 from c2srt.shown import printable, shown
+from c2srt.storage import mirror
 from c2srt.vocabulary import Vocabulary
 
 LONGEST = 300  # characters of a finding
@@ -107,16 +108,19 @@ def audit_folder(
     ]
     known = {shard.name for shards in index.splits.values() for shard in shards}
     findings += [
-        f"{path.name} is in the folder but not in the index"
-        for path in sorted(index.folder.glob("*.tar"))
-        if path.stem not in known
+        f"{name} is in the folder but not in the index"
+        for name in mirror.names_in(index.folder, ".tar")
+        if name.removesuffix(".tar") not in known
     ]
     return [Finding.of("index", "", what) for what in findings]
 
 
 def audit_shard(task: AuditTask) -> list[Finding]:
     """Every disagreement of one shard, in a fixed order; an empty list if there is none."""
-    found = list(disagreements(task)) or list(as_the_loader(task))
+    try:
+        found = list(disagreements(task)) or list(as_the_loader(task))
+    finally:
+        mirror.let_go(Path(task.folder, f"{task.shard.name}.tar"))
     return [Finding.of(task.shard.name, image_id, what) for image_id, what in found]
 
 
@@ -132,7 +136,7 @@ def disagreements(task: AuditTask) -> Iterator[tuple[str, str]]:
         yield "", broken
     else:
         yield from check_sidecar(table, rows, task)
-    if not tar.is_file():
+    if not mirror.there(tar):
         yield "", f"{tar.name} is in the index but not on disk"
         return
     yield from check_file(tar, task.shard)
@@ -166,7 +170,7 @@ def inputs_of(task: AuditTask) -> pl.DataFrame:
 
 def check_file(tar: Path, shard: Shard) -> Iterator[tuple[str, str]]:
     """The tar's size and SHA-256 against the index."""
-    if (size := tar.stat().st_size) != shard.bytes:
+    if (size := mirror.size_of(tar)) != shard.bytes:
         yield "", f"{tar.name} has {size:,} bytes, the index says {shard.bytes:,}"
     if (digest := sha256_of_file(tar)) != shard.sha256:
         yield "", f"{tar.name} has SHA-256 {digest}, the index says {shard.sha256}"
@@ -174,7 +178,7 @@ def check_file(tar: Path, shard: Shard) -> Iterator[tuple[str, str]]:
 
 def read_sidecar(path: Path) -> tuple[pl.DataFrame | None, str]:
     """(table, "") or (None, why it cannot be read)."""
-    if not path.is_file():
+    if not mirror.there(path):
         return None, f"{path.name} is in the index but not on disk"
     try:
         table = cast(pl.DataFrame, pl.from_arrow(read_parquet(path, MADE_BY, ALL_COLUMNS)))

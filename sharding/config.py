@@ -6,7 +6,7 @@ from typing import Any
 from c2srt.data_keys import OpenImagesKeys
 from c2srt.download_config import DownloadConfig
 from c2srt.errors import UserError
-from c2srt.keys import Mark, deciding, key
+from c2srt.keys import Mark, Takes, deciding, key
 from c2srt.pictures import Limits
 from c2srt.sharding.layouts import MODULES
 from c2srt.shared_keys import shared
@@ -43,6 +43,7 @@ class Config:
         ),
         mark=Mark.HARMLESS,
         follows="${shards}",
+        takes=Takes.PLACE,
     )
     workers: int = shared("workers")
     splits: list[str] = key(
@@ -121,6 +122,7 @@ class AuditConfig:
         "where audit.jsonl goes: one disagreement a line, empty if there is none",
         mark=Mark.HARMLESS,
         follows="${shards}",
+        takes=Takes.PLACE,
     )
     workers: int = shared("workers")
 

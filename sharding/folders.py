@@ -7,9 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
+from c2srt.scratch import origin
 from c2srt.sharding.config import Config
 from c2srt.sharding.outcome import Outcome, attempt
 from c2srt.sharding.pack import ShardTask
+from c2srt.storage import mirror
+
+AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -22,25 +26,55 @@ class FolderSource:
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, rotation), in order."""
         folder = self.folders[task.split]
-        for image_id, rotation in rows.select("id", "rotation").iter_rows():
-            yield read(os.path.join(folder, f"{image_id}.jpg"), rotation, task.config)
+        images = [
+            (os.path.join(folder, f"{image_id}.jpg"), rotation)
+            for image_id, rotation in rows.select("id", "rotation").iter_rows()
+        ]
+        if origin(folder):
+            yield from read_objects(images, task.config)
+            return
+        for path, rotation in images:
+            yield read(path, rotation, task.config)
 
 
 def read(path: str, rotation: int | None, config: Config) -> Outcome:
     """Converts one file; its size is checked before it is read."""
     try:
         if os.path.getsize(path) > config.max_bytes:
-            return Outcome(
-                "too_large",
-                f"{os.path.getsize(path):,} bytes, more than max_bytes={config.max_bytes:,}",
-            )
+            return too_large(os.path.getsize(path), config)
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        return Outcome("missing", f"there is no file {os.path.basename(path)}")
+        return missing(path)
     except OSError as error:
         return Outcome("unreadable", f"{os.path.basename(path)}: {error.strerror}")
     return attempt(data, rotation, config)
+
+
+def read_objects(images: list[tuple[str, int | None]], config: Config) -> Iterator[Outcome]:
+    """As `read`, of images in a store: AHEAD of them are fetched at a time."""
+
+    def fetch(path: str) -> bytes | Outcome:
+        try:
+            size, data = mirror.content_of(Path(path), config.max_bytes)
+        except FileNotFoundError:
+            return missing(path)
+        return data if size <= config.max_bytes else too_large(size, config)
+
+    for start in range(0, len(images), AHEAD):
+        some = images[start : start + AHEAD]
+        for (_, rotation), found in zip(
+            some, mirror.at_once(fetch, [path for path, _ in some]), strict=True
+        ):
+            yield found if isinstance(found, Outcome) else attempt(found, rotation, config)
+
+
+def missing(path: str) -> Outcome:
+    return Outcome("missing", f"there is no file {os.path.basename(path)}")
+
+
+def too_large(size: int, config: Config) -> Outcome:
+    return Outcome("too_large", f"{size:,} bytes, more than max_bytes={config.max_bytes:,}")
 
 
 def find_folders(roots: list[Path], splits: list[str]) -> dict[str, str]:
@@ -58,6 +92,8 @@ def find_folders(roots: list[Path], splits: list[str]) -> dict[str, str]:
 
 
 def holds_jpg(folder: Path) -> bool:
+    if place := origin(folder):
+        return any(name.endswith(".jpg") for name in mirror.names_at(place))
     try:
         with os.scandir(folder) as entries:
             return any(entry.name.endswith(".jpg") and entry.is_file() for entry in entries)

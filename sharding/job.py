@@ -27,6 +27,7 @@ from c2srt.sharding.tasks import (
     status_counts,
 )
 from c2srt.shards import FILE, Shard, ShardIndex
+from c2srt.storage import mirror
 from c2srt.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def make_shards(config: Config, opens: Opens) -> None:
             " be made"
         )
         if left:
-            (out / FILE).unlink(missing_ok=True)
+            mirror.remove(out / FILE)
             pack_all(source, left, done, config.workers, opens)
         finish(out, reader, vocabulary, settings, tasks, config)
 

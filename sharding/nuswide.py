@@ -31,6 +31,7 @@ from c2srt.datasets import published_of
 from c2srt.errors import UserError
 from c2srt.evaluation.known import given_away
 from c2srt.files import whole_file
+from c2srt.scratch import origin
 from c2srt.sharding.annotations import SCHEMA, TEXTS
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.counts import Acceptance, Count
@@ -226,6 +227,10 @@ class NusWide:
 def find(data: DataConfig) -> NusWide:
     """What lies in `data.root`. Raises UserError if the lists are not there."""
     root = Path(data.root)
+    if origin(root):
+        raise UserError(
+            f"data.root={root}: NUS-WIDE is read from a folder of this machine only: copy it"
+        )
     if not root.is_dir():
         raise UserError(
             f"data.root {root} is not a folder: name the one that holds NUS-WIDE's ImageList/,"

@@ -30,6 +30,7 @@ from c2srt.sharding.config import Config
 from c2srt.sharding.outcome import Outcome
 from c2srt.sharding.staging import FOLDER as STAGING, write_table
 from c2srt.shards import MADE_BY, Shard
+from c2srt.storage import mirror
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 KEY = "c2srt"
@@ -97,6 +98,7 @@ def shard_name(split: str, number: int) -> str:
 
 def pack_shard(task: ShardTask) -> Shard:
     """Writes the tar, then the sidecar. Raises UserError on a full disk or an unwritable folder."""
+    mirror.fetched(Path(task.inputs))
     rows = pl.scan_parquet(task.inputs, glob=False).slice(task.start, task.length).collect()
     tar, sidecar = Path(task.out, f"{task.name}.tar"), Path(task.out, f"{task.name}.parquet")
     with whole_file(tar) as temporary:

@@ -6,6 +6,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.sharding.csvs import damaged, existing, read_fields, read_lines
 from c2srt.shown import shown
+from c2srt.storage import mirror
 
 SPLITS = ("train", "validation", "test")
 ALL_IMAGES = "image_ids_and_rotation.csv"
@@ -69,6 +70,7 @@ def find_root(root: Path) -> RawFiles:
     """Finds the Open Images V4 files in `root`, `root/2018_04` or `root/*/2018_04`. Raises
     UserError if they are not there.
     """
+    mirror.pull(root, leave_images)
     if not root.is_dir():
         raise UserError(
             f"data.root {root} is not a folder: name the one that holds 2018_04/ with the Open"
@@ -85,6 +87,11 @@ def find_root(root: Path) -> RawFiles:
         f"{root} has no class-descriptions.csv, neither directly nor in 2018_04/: name the folder"
         " that has the Open Images V4 CSVs by data.root=…"
     )
+
+
+def leave_images(key: str) -> bool:
+    """What of a root in a store is not fetched together with its lists."""
+    return key.endswith((".jpg", ".tar.gz"))
 
 
 def split_files(folder: Path, split: str) -> SplitFiles | None:

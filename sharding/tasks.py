@@ -12,6 +12,7 @@ from c2srt.errors import UserError
 from c2srt.files import hash_of, write_json
 from c2srt.hints import Command
 from c2srt.opened import read_json
+from c2srt.scratch import origin
 from c2srt.sharding.config import Config
 from c2srt.sharding.folders import FolderSource, find_folders
 from c2srt.sharding.inputs import inputs_path
@@ -21,6 +22,7 @@ from c2srt.sharding.raw_files import RawFiles
 from c2srt.sharding.urls import UrlSource
 from c2srt.shards import Shard
 from c2srt.shown import shown
+from c2srt.storage import mirror
 
 SETTINGS = "settings.json"
 
@@ -43,6 +45,11 @@ def choose_source(config: Config, raw: RawFiles) -> Source:
     if folders or wanted == "folders":
         require_splits(config, folders, "folder of images", "images/{0}/<id>.jpg")
         return FolderSource(folders)
+    if origin(root) and wanted != "urls":
+        raise UserError(
+            f"{root} has no images/<split>/<id>.jpg of {', '.join(config.splits)}: put them there,"
+            " or take data.images=urls; packs are read from a disk only"
+        )
     packs = find_packs(roots, config.splits) if wanted in ("auto", "packs") else {}
     if packs or wanted == "packs":
         require_splits(config, packs, "CVDF pack", "{0}.tar.gz, or for train train_0.tar.gz …")
@@ -121,6 +128,7 @@ def shard_tasks(
 ) -> list[ShardTask]:
     """The split's shards, done or not."""
     path = inputs_path(out, split)
+    mirror.fetched(path)
     count = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     size = config.images_per_shard
     spans = [(start, min(size, count - start)) for start in range(0, count, size)]
@@ -153,6 +161,8 @@ def divide(tasks: list[ShardTask]) -> tuple[dict[str, Shard], list[ShardTask]]:
 def status_counts(out: Path, names: list[str]) -> pl.DataFrame:
     """Columns split, status, count over the sidecars of the named shards."""
     files = [out / f"{name}.parquet" for name in names]
+    for file in files:
+        mirror.fetched(file)
     if not files:
         return pl.DataFrame(schema={"split": pl.String, "status": pl.String, "count": pl.UInt32})
     return (

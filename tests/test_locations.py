@@ -8,8 +8,11 @@ import c2srt
 from c2srt.cluster.cli import VERBS, main
 from c2srt.compose import leaves, to_config
 from c2srt.errors import UserError
-from c2srt.locations import refuse_address, refuse_addresses, texts
-from tests.verbs import compose_verb, config_class
+from c2srt.keys import Takes
+from c2srt.locations import ROAD, keys_of, refuse_addresses, texts
+from c2srt.scratch import path_of, place_of
+from c2srt.train.config import Config, from_settings
+from tests.verbs import compose_verb, config_class, plain_defaults
 
 URL = "s3://bucket/folder"
 ADDRESSES = ("tracking.uri", "url", "words.url", "images", "commands", "clips", "given")
@@ -43,22 +46,76 @@ def nested(name: str, value: str) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize(
-    "typed", ["s3://b/x", "gs://b/x", "https://host/x", "c2srt://x", "s3:///x"]
-)
-def test_the_command_line_refuses_one_before_it_starts(typed, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("verb", ["figures", "tables", "tune", "plan", "relations-mine", "bench"])
+@pytest.mark.parametrize("url", ["s3://bucket/x", "https://host/x"])
+def test_a_verb_off_the_road_refuses_one_before_it_starts(verb, url, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["text", f"out={typed}"]) == 2
-    assert capsys.readouterr().err == (
-        f"c2srt text: out={typed} is an address, and out takes none: give a file or folder of this"
-        " machine\n"
+    what = ["what=head"] * (verb == "bench")
+    assert main([verb, *what, f"out={url}"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]  # after the line that it begins
+    assert said == (
+        f"c2srt {verb}: out={url} is an address, and out takes none: give a file or folder of this"
+        " machine"
     )
+    assert main([verb, *what, "work=s3://bucket/w"]) == 2
+    assert "s3://bucket/w" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_what_follows_from_another_key_is_refused_by_its_own_name(capsys):
-    assert main(["text", "work=s3://bucket/w"]) == 2
-    assert "=s3://bucket/w/" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "typed, why",
+    [
+        ("out=gs://b/x", "no store is known by gs://, only by s3:// and https://"),
+        ("out=c2srt://x", "no store is known by c2srt://, only by s3:// and https://"),
+        ("out=s3:///x", "'' is no bucket"),
+        ("work=s3://b/../x", "'b' is no bucket"),
+        ("out=s3://me:hush@bucket/x", "an address holds no password, key or query: credentials"),
+        ("shards=https://host/x?token=hush", "an address holds no password, key or query: cred"),
+        ("out=https://host/x", "a web server is only read: give a folder of this machine, or s3"),
+    ],
+)
+def test_what_is_no_place_is_a_sentence(typed, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["text", typed]) == 2
+    said = capsys.readouterr().err
+    assert why in said and len(said.splitlines()) == 1 and "hush" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folders_of_the_road_may_lie_in_a_store():
+    places = (Takes.PLACE, Takes.ABOVE)
+    found = {
+        verb: {
+            name
+            for name, takes, _ in keys_of(config_class(verb), plain_defaults(verb))
+            if takes in places
+        }
+        for verb in ROAD
+    }
+    artefacts = {"shards", "text", "relations", "teacher"}
+    assert found == {
+        "shard": {"out", "data.root", "data.groups"},
+        "audit": {"out", "shards", "data.root", "data.groups"},
+        "text": {"out", "shards"},
+        "relations": {"out", "shards", "text", "root"},
+        "teacher": {"out", "shards"},
+        "train": {"out", "work", *artefacts},
+        "evaluate": {"out", "checkpoint", "shards", "text"},
+        "export": {"out", "checkpoint"},
+        "predict": {"checkpoint"},
+    }
+
+
+def test_settings_are_written_down_with_addresses_and_read_with_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("C2SRT_STORE", str(tmp_path))
+    path = path_of(place_of("s3://bucket/w"))
+    folders = dict.fromkeys(("text", "relations", "teacher", "work", "out"), str(path))
+    config = Config(shards=str(path / "shards"), **folders)
+    settings = config.settings()
+    assert settings["shards"] == "s3://bucket/w/shards" and str(tmp_path) not in str(settings)
+    assert from_settings(settings) == config
+    monkeypatch.setenv("C2SRT_STORE", str(tmp_path / "other"))
+    assert from_settings(settings).out == str(path_of(place_of("s3://bucket/w")))
 
 
 def test_a_list_and_a_dictionary_are_looked_through():
@@ -77,9 +134,9 @@ def test_keys_that_take_addresses_keep_them():
     assert to_config(config_class("train"), trained).tracking.uri == "http://127.0.0.1:1"
 
 
-def test_the_library_refuses_one_and_shows_no_password():
-    with pytest.raises(UserError, match="s3://bucket/model is an address, and no model is read"):
-        c2srt.load("s3://bucket/model")
-    with pytest.raises(UserError) as error:
-        refuse_address("https://me:hush@host/model", "model")
+def test_the_library_refuses_what_is_no_place_and_shows_no_password():
+    with pytest.raises(UserError, match="checkpoint=gs://b/model: no store is known by gs://"):
+        c2srt.load("gs://b/model")
+    with pytest.raises(UserError, match="an address holds no password") as error:
+        c2srt.load("https://me:hush@host/model")
     assert "hush" not in str(error.value)

@@ -109,12 +109,13 @@ ROOMS = re.findall(
     r"\S+",
     """
 c2srt.configs
-c2srt.version c2srt.extras c2srt.shown c2srt.progress c2srt.console
+c2srt.version c2srt.extras c2srt.scratch c2srt.shown c2srt.progress c2srt.console
 c2srt.bounds c2srt.old_names c2srt.hints c2srt.errors c2srt.choices c2srt.keys c2srt.overrides
 c2srt.lazily c2srt.data_keys
-c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.early_signals c2srt.storage
+c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.early_signals
+c2srt.redact c2srt.clients c2srt.storage
 c2srt.opened c2srt.opened_tables c2srt.surroundings c2srt.files c2srt.lock c2srt.artefact
-c2srt.redact c2srt.locations c2srt.clients c2srt.download_config c2srt.exchange c2srt.downloads
+c2srt.locations c2srt.download_config c2srt.exchange c2srt.downloads
 c2srt.pipes c2srt.threads c2srt.children c2srt.interrupts c2srt.processes c2srt.executor
 c2srt.pictures c2srt.isolation c2srt.prefetch
 c2srt.permuted c2srt.streams c2srt.order c2srt.view_config c2srt.views c2srt.vocabulary

@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.model.config import check_choice
 from c2srt.shared_keys import shared
 
@@ -25,6 +25,7 @@ class Config:
         "folder written: results.json, per_category.csv",
         mark=Mark.HARMLESS,
         follows="${work}/evaluation",
+        takes=Takes.PLACE,
     )
     shards: str = shared("shards")
     text: str = shared("text")
@@ -33,6 +34,7 @@ class Config:
         "export folder (model.safetensors + config.json), or: clip | prior",
         mark=Mark.CONTENT,
         follows="${work}/train/model",
+        takes=Takes.PLACE,
     )
     split: str = key("test", "split of the shards that is scored")
     scores: str | None = key(

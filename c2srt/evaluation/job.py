@@ -38,6 +38,7 @@ from c2srt.export.files import find_export
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.progress import Progress
+from c2srt.scratch import named
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
@@ -138,7 +139,7 @@ def measured(
     task = Task(seen, tuple(config.topk), made_from["protocols"], config.bootstrap, config.seed)
     results, table = evaluate_state(state, task, thresholds, at_least)
     results = {
-        "checkpoint": config.checkpoint,
+        "checkpoint": named(config.checkpoint),
         "vocabulary": vocabulary.hash,
         **results,
         **about(vocabulary, config.split),

@@ -19,8 +19,9 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
-from c2srt.locations import refuse_address
+from c2srt.locations import here
 from c2srt.opened import read_json
+from c2srt.storage import mirror
 
 FORMAT = 1
 BELONGS = "config"
@@ -44,7 +45,7 @@ def identity(folder: Path) -> str:
 
 
 def is_export(folder: Path) -> bool:
-    return (folder / CONFIG_FILE).is_file() and (folder / MODEL_FILE).is_file()
+    return mirror.there(folder / CONFIG_FILE) and mirror.there(folder / MODEL_FILE)
 
 
 def is_only_export(folder: Path) -> bool:
@@ -64,7 +65,7 @@ def find_export(path: str) -> Path:
     """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises
     UserError if there is none, with the models that are near.
     """
-    refuse_address(path, "model")
+    path = here("checkpoint", path)
     for folder in (Path(path), Path(path) / "model"):
         if is_export(folder):
             return folder

@@ -38,6 +38,7 @@ class Config:
         "export folder (model.safetensors + config.json); or clip: the one of clip=…, zero-shot",
         mark=Mark.CONTENT,
         follows="${work}/train/model",
+        takes=Takes.PLACE,
     )
     images: Any = key(
         None,

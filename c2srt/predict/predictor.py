@@ -28,6 +28,7 @@ from c2srt.predict.models import Asked, Model, Trained, ZeroShot
 from c2srt.predict.patches import PatchScores, area_of, patch_map
 from c2srt.relations.config import WordsConfig
 from c2srt.relations.words import FOLDER as NEW_WORDS
+from c2srt.scratch import beside
 from c2srt.views import centre_pixels
 
 
@@ -209,7 +210,7 @@ def load(
             ZeroShot(load_clip(clip or ClipConfig()), templates or TEMPLATES), device, dtype
         )
     folder = find_export(str(path))
-    return Predictor(Trained(load_export(folder), folder / NEW_WORDS, words), device, dtype)
+    return Predictor(Trained(load_export(folder), beside(folder) / NEW_WORDS, words), device, dtype)
 
 
 def best(

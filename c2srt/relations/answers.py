@@ -31,6 +31,7 @@ from c2srt.hints import Command, flag
 from c2srt.opened import check_line, json_line, read_lines, wrong_line
 from c2srt.relations.neighbours import Neighbours, no_neighbours
 from c2srt.shown import printable, shown
+from c2srt.storage import mirror
 from c2srt.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Answers:
 
 def find_answers(root: str | None, vocabulary: Vocabulary) -> Answers:
     """`<root>/relations.jsonl`, else the shipped file of this vocabulary. Raises UserError."""
-    if root and (own := Path(root) / "relations.jsonl").is_file():
+    if root and mirror.there(own := Path(root) / "relations.jsonl"):
         return read_answers(own)
     for name in json.loads(shipped(SHIPPED)):
         answers = shipped_answers(name)

@@ -26,6 +26,7 @@ from c2srt.progress import Progress
 from c2srt.relations.neighbours import Neighbours, no_neighbours
 from c2srt.shard_reader import ShardReader
 from c2srt.shards import load_index
+from c2srt.storage import mirror
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
 SPLIT = "train"
@@ -49,7 +50,7 @@ def labels_identity(shards: Path, vocabulary: Vocabulary) -> str:
     """Changes when the training labels do. Raises UserError if there are none, or for another
     vocabulary.
     """
-    if (shards / LABELS).is_file():
+    if mirror.there(shards / LABELS):
         return sha256_of_file(shards / LABELS)
     index = load_index(shards)
     check_same_vocabulary(vocabulary, index.vocabulary, shards, Command("shard"))
@@ -111,9 +112,10 @@ def add_pairs(known: pl.DataFrame, together: np.ndarray) -> None:
 
 def label_blocks(shards: Path) -> Iterator[pl.DataFrame]:
     """Frames with a column `positive` (list of MIDs), one row an image."""
-    if not (shards / LABELS).is_file():
+    if not mirror.there(shards / LABELS):
         yield from packed_blocks(shards)
         return
+    mirror.fetched(shards / LABELS)
     try:
         file = pq.ParquetFile(shards / LABELS)
         progress = Progress("co-occurrence", file.metadata.num_rows)

@@ -17,7 +17,7 @@ import numpy as np
 
 from c2srt.artefact import Input, setting
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.relations.neighbours import Neighbours, no_neighbours
 from c2srt.shared_keys import shared
 from c2srt.vocabulary import Vocabulary
@@ -61,6 +61,7 @@ class GraphConfig:
             "there is one, else the shipped file that fits"
         ),
         follows="${oc.select:data.root,null}",
+        takes=Takes.ABOVE,
     )
     shards: str = shared("shards")
     text: str = shared("text")
@@ -72,6 +73,7 @@ class GraphConfig:
         ),
         mark=Mark.HARMLESS,
         follows="${relations}",
+        takes=Takes.PLACE,
     )
     seed: int = shared("seed")
 

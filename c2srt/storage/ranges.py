@@ -21,7 +21,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from c2srt.scratch import origin
 from c2srt.storage.local import LocalFile
+from c2srt.storage.mirror import fetched
 
 T = TypeVar("T")
 IN_FLIGHT = 32
@@ -59,6 +61,14 @@ Opens = Callable[[Path], Source]
 
 def open_ranges(path: Path) -> Source:
     """The source that has a path's bytes. Raises OSError as `open` does."""
+    place = origin(path)
+    if place is not None:
+        if path.is_file():
+            fetched(path)  # if what is here is no longer what is there
+        if not path.is_file():
+            from c2srt.storage.remote import RemoteFile
+
+            return RemoteFile(path, place)
     return LocalFile(path)
 
 

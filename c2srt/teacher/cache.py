@@ -31,6 +31,7 @@ from c2srt.opened import read_json
 from c2srt.shard_reader import ShardReader
 from c2srt.shards import Shard, ShardIndex
 from c2srt.shown import shown
+from c2srt.storage import mirror
 from c2srt.storage.ranges import Later, start
 from c2srt.teacher.config import FILE
 from c2srt.teacher.features import FeatureFile, FeatureReads
@@ -170,9 +171,7 @@ def write_shard(
     Raises UserError if an image is damaged or a feature does not fit float16.
     """
     marker = out / f"{shard.name}.json"
-    marker.unlink(
-        missing_ok=True
-    )  # features are about to be replaced: no marker may vouch for them
+    mirror.remove(marker)  # features are about to be replaced: no marker may vouch for them
     reader = ShardReader(index.folder, shard)
     count = max(views.count, 1)
     features = np.empty((count, shard.count, clip.width), np.float16)
@@ -192,7 +191,7 @@ def write_shard(
         features[:, samples.start : samples.stop] = by_image.transpose(1, 0, 2)
     with whole_file(out / f"{shard.name}.npy") as temporary, temporary.open("wb") as file:
         np.save(file, features)
-    size = (out / f"{shard.name}.npy").stat().st_size
+    size = mirror.size_of(out / f"{shard.name}.npy")
     write_json(
         marker, shard_marker(hash_of(feature_key(clip, views, seed)), shard) | {"bytes": size}
     )

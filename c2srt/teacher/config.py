@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
 from c2srt.view_config import ViewConfig
 
@@ -24,6 +24,7 @@ class Config:
         "folder written: <shard>.npy, <shard>.json, and teacher.json when complete",
         mark=Mark.HARMLESS,
         follows="${teacher}",
+        takes=Takes.PLACE,
     )
     splits: list[str] = key(["train"], "splits to cache", mark=Mark.HARMLESS)
     seed: int = shared("seed")

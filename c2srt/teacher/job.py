@@ -22,6 +22,7 @@ from c2srt.files import hash_of, write_json
 from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.shards import Shard, ShardIndex, load_index
+from c2srt.storage import mirror
 from c2srt.teacher.cache import (
     FILE,
     MADE_BY,
@@ -56,7 +57,7 @@ def cache_features(config: Config, opens: Opens) -> None:
         return
     with writing(out):
         announce_change(out, key)
-        (out / FILE).unlink(missing_ok=True)
+        mirror.remove(out / FILE)
         if left := undone(out, shards, feature):
             try:
                 cache_all(Work(config, index, out, feature), shards, left, opens)

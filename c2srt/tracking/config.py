@@ -7,6 +7,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, key
 from c2srt.redact import has_credentials, redacted
+from c2srt.scratch import beside
 from c2srt.tracking.sqlite import address_of
 
 
@@ -56,10 +57,10 @@ class TrackingConfig:
 
     def store(self, work: str, environment: Mapping[str, str]) -> str:
         """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work`
-        (absolute).
+        (absolute), or on this machine where `work` is in a store.
         """
         return (
             self.uri
             or environment.get("MLFLOW_TRACKING_URI")
-            or address_of(Path(work) / "mlflow.db")
+            or address_of(beside(Path(work)) / "mlflow.db")
         )

@@ -44,6 +44,7 @@ from c2srt.hints import Command
 from c2srt.old_names import today
 from c2srt.opened import misfit, read_json, reason, wrong
 from c2srt.shown import shown
+from c2srt.storage import mirror
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +188,7 @@ def open_moments(folder: Path) -> Callable[[str], Tensor]:
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turns what goes wrong while reading a checkpoint's file into UserError."""
+    mirror.fetched(path)
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -238,6 +240,7 @@ def prune(root: Path, keep: int, step: int) -> None:
     for folder in [
         folder for folder in complete(root) if folder.name <= folder_of(root, step).name
     ][:-keep]:
+        mirror.remove_folder(folder)
         doomed = folder.with_name(f"{folder.name}{TEMPORARY}old")
         folder.rename(doomed)
         shutil.rmtree(doomed)

@@ -6,7 +6,8 @@ from pathlib import Path
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
 from c2srt.files import hash_of
-from c2srt.keys import Mark, from_plain, key, mark_of, refuse_below
+from c2srt.keys import Mark, Takes, from_plain, key, mark_of, refuse_below
+from c2srt.locations import as_read, as_written
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.old_names import completed, grouped, today, written
 from c2srt.order import BatchPartition
@@ -45,7 +46,13 @@ class Config:
     relations: str = shared("relations", needed=True)
     teacher: str = shared("teacher", needed=True)
     work: str = shared("work", needed=True)
-    out: str = key(MISSING, "folder written", mark=Mark.HARMLESS, follows="${work}/train")
+    out: str = key(
+        MISSING,
+        "folder written",
+        mark=Mark.HARMLESS,
+        follows="${work}/train",
+        takes=Takes.PLACE,
+    )
     seed: int = shared("seed")
     workers: int = shared("workers")
     clip: ClipConfig = shared("clip")
@@ -95,7 +102,7 @@ class Config:
 
     def settings(self) -> dict:
         """Every field as plain values, for the record: by the names that older runs have, too."""
-        return written(asdict(self))
+        return as_written(written(asdict(self)))
 
     def identity(self) -> dict:
         """The settings that decide what a step does: those that a checkpoint must agree with."""
@@ -116,7 +123,7 @@ class Config:
 def from_settings(settings: dict) -> Config:
     """The Config that `settings()` was taken from. Raises UserError if it is of another version."""
     try:
-        return from_plain(Config, completed(grouped(settings)))
+        return from_plain(Config, as_read(Config, completed(grouped(settings))))
     except (TypeError, AttributeError) as error:
         raise UserError(
             f"the checkpoint's settings are not those of this version ({error}): train again"

@@ -2,7 +2,7 @@
 
 from dataclasses import MISSING, dataclass
 
-from c2srt.keys import Mark, key
+from c2srt.keys import Mark, Takes, key
 
 
 @dataclass
@@ -14,5 +14,12 @@ class Config:
         "a checkpoints/step-… folder, or a training's folder: its newest checkpoint",
         mark=Mark.CONTENT,
         follows="${work}/train",
+        takes=Takes.PLACE,
     )
-    out: str = key(MISSING, "folder written", mark=Mark.HARMLESS, follows="${work}/export")
+    out: str = key(
+        MISSING,
+        "folder written",
+        mark=Mark.HARMLESS,
+        follows="${work}/export",
+        takes=Takes.PLACE,
+    )

@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 
 from c2srt.errors import UserError
+from c2srt.storage import mirror
+from c2srt.tracking import JOURNAL
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
 from c2srt.train.config import FINISHED, STOP_FILE, STOPPED, Config
 from c2srt.train.engine import Engine, Update
 from c2srt.train.groups import parameter_groups
 from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs, load_trained
-from c2srt.train.recorder import Recorder
+from c2srt.train.recorder import METRICS, Recorder
 from c2srt.train.report import announce, close_tracker, open_tracker
-from c2srt.train.sample_log import SAMPLES, forget_samples_after
+from c2srt.train.sample_log import SAMPLES, file_of, forget_samples_after
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
@@ -119,6 +121,7 @@ def set_up(config: Config, world: World) -> None:
     if deterministic != torch.are_deterministic_algorithms_enabled():  # loads the compiler
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
     if world.first:
+        mirror.pull(config.folder)
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         checkpoints.clean(config.folder / "checkpoints")
     world.barrier()
@@ -161,9 +164,17 @@ def find_checkpoint(config: Config, world: World) -> Path | None:
 
 
 def save(config: Config, world: World, engine: Engine, record: Record) -> None:
+    """Writes a checkpoint; in a store, what was written down up to it lies there before it."""
+    mirror.send_changed(*grown(config, world))
     checkpoints.write(config.folder / "checkpoints", engine, record)
     if world.first:
         checkpoints.prune(config.folder / "checkpoints", config.checkpoints.keep, record.step)
+
+
+def grown(config: Config, world: World) -> list[Path]:
+    """The files of this rank to which lines were added."""
+    mine = [file_of(config.folder / SAMPLES, world.rank)]
+    return mine + [config.folder / name for name in (METRICS, JOURNAL)] if world.first else mine
 
 
 def count_nonfinite(config: Config, update: Update, before: int, step: int) -> int:
@@ -225,6 +236,7 @@ def finish(
     )
     if recorder.tracker:
         close_tracker(config, recorder.tracker, record.step, state == FINISHED)
+    mirror.send_changed(*grown(config, world))
     world.barrier()
 
 

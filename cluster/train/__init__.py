@@ -10,6 +10,7 @@ too many failures in a row (the sentence on stderr says which).
 """
 
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -29,6 +30,9 @@ from c2srt.interrupts import INTERRUPTED, SAVED, patiently
 from c2srt.lazily import uncollected
 from c2srt.lock import LOCK, only_command
 from c2srt.opened import read_json
+from c2srt.scratch import origin
+from c2srt.storage import mirror
+from c2srt.tracking.sqlite import path_of
 from c2srt.train.config import FINISHED, STOP_FILE, SUMMARY, Config
 from c2srt.train.finished import Look, known_finished, send_rest
 from c2srt.train.prepare import already_finished, check_before_start, check_exports
@@ -47,11 +51,18 @@ def run(config: Config) -> int:
         send_rest(config, steps)
         return 0
     check_exports(config)
+    if origin(config.work) and (store := path_of(config.tracking.store(config.work, os.environ))):
+        log.info(
+            f"MLflow's database is {store}, on this machine: tracking.uri=… keeps it elsewhere"
+        )
     told: list[int] = []
     with workers_follow(config, told) as lock:
-        from c2srt.cluster.attempts import run_attempts  # Ray
+        from c2srt.cluster.attempts import FAILURES, run_attempts  # Ray
 
-        step = run_attempts(config, lock)
+        try:
+            step = run_attempts(config, lock)
+        finally:
+            mirror.send_changed(config.folder / LOG, config.folder / FAILURES)
     summary = (
         read_json(path, Command("train")) if (path := config.folder / SUMMARY).exists() else {}
     )
@@ -113,7 +124,7 @@ def workers_follow(config: Config, told: list[int]) -> Iterator[IO]:
 def clear(folder: Path) -> None:
     """Removes what an earlier call left for its own workers, and its summary."""
     for name in (STOP_FILE, SUMMARY):
-        (folder / name).unlink(missing_ok=True)
+        mirror.remove(folder / name)
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
 
 
