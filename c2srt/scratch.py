@@ -59,12 +59,14 @@ def place_of(url: str) -> Place:
     if not (bucket if parts else BUCKET.fullmatch(bucket)):
         raise ValueError(f"'{bucket}' is no {'host' if parts else 'bucket'}")
     key = key.removesuffix("/")
-    if (
-        key
-        and (odd := next((name for name in key.split("/") if not is_name(name)), None)) is not None
-    ):
-        raise ValueError(f"'{odd}' in it can be no name of a file")
+    if key and (odd := odd_names(key)):
+        raise ValueError(f"'{odd[0]}' in it can be no name of a file")
     return Place(scheme, bucket, key)
+
+
+def odd_names(key: str) -> list[str]:
+    """The parts of a key that lead out of its folder, or that no file can be called."""
+    return [name for name in key.split("/") if not is_name(name)]
 
 
 def is_name(name: str) -> bool:

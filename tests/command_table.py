@@ -243,6 +243,18 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt bench <what>": (SHELL, FORM),
     "c2srt backbones": (RUN, ""),
     "c2srt backbones named=SigLIP": (RUN, ""),
+    # in a store
+    **{
+        f"c2srt {words}": (SHELL, "needs a bucket; tests/test_store_road.py runs them in one")
+        for words in (
+            "shard data=openimages data.root=s3://bucket/openimages work=s3://bucket/c2srt"
+            " workers=32",
+            "train data=openimages data.root=s3://bucket/openimages work=s3://bucket/c2srt"
+            " workers=8 resources.gpus_per_worker=1",
+            "evaluate data=openimages data.root=s3://bucket/openimages work=s3://bucket/c2srt"
+            " workers=8",
+        )
+    },
     # installing and tests
     "pip install 'c2srt[hub]'": (SHELL, "downloads; .ci/run installs the extra"),
     (

@@ -142,6 +142,13 @@ def test_a_raw_root_s_images_stay_in_the_store(bucket, folder):
     assert mirror.content_of(folder / "images/train/3.jpg", 2) == (3, b"")
 
 
+def test_no_key_leads_out_of_the_folder(bucket, folder, tmp_path):
+    bucket.objects |= {"w/../../../out": b"1", "w//b": b"1", "w/./c": b"1", "w/a": b"1"}
+    mirror.pull(folder)
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".note"]
+    assert found == [folder / "a"]
+
+
 def test_logs_are_sent_as_far_as_they_have_grown(bucket, folder):
     folder.mkdir(parents=True)
     (folder / "log").write_text("one\n")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from c2srt.errors import UserError
-from c2srt.scratch import Meta, Place, note_of, origin, path_of
+from c2srt.scratch import Meta, Place, note_of, odd_names, origin, path_of
 
 if TYPE_CHECKING:
     from c2srt.storage.stores import S3, Web
@@ -180,7 +180,7 @@ def pull(folder: Path, leave: Callable[[str], bool] = lambda key: False) -> None
         return
     store = bucket_of(place)
     prefix = f"{place.key}/" if place.key else ""
-    found = {key: meta for key, meta in walked(store, prefix, leave) if not key.endswith("/")}
+    found = {key: meta for key, meta in walked(store, prefix, leave) if not odd_names(key)}
     home = path_of(place._replace(key=""))
     for path in noted_below(folder):
         if path.relative_to(home).as_posix() not in found:
