@@ -16,6 +16,7 @@ EXTRAS = {
     "train": ("deepspeed", "ray", "mlflow", "pynvml", "torch_geometric", "matplotlib"),
     "mine": ("openai",),
     "figures": ("matplotlib", "pytorch_grad_cam"),
+    "serve": ("mlflow",),
     "heic": ("pillow_heif",),
     "hub": ("transformers",),
 }
