@@ -16,16 +16,19 @@ from c2srt.backbone.vit import VitTower
 from c2srt.cluster.cli import main
 from c2srt.compose import to_config
 from c2srt.errors import UserError
+from c2srt.files import write_json
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
 from c2srt.plan.calibrate import slope
 from c2srt.plan.config import Config
 from c2srt.plan.estimate import Estimate, estimate
-from c2srt.plan.hardware import Cluster, calibrated, worker_threads
+from c2srt.plan.hardware import STORAGE, Cluster, calibrated, worker_threads
 from c2srt.plan.outline import Outline, count, outline
 from c2srt.plan.speed import sync_bytes
+from c2srt.plan.storage_rates import storage_rates
 from c2srt.profiling import allocator_peak
 from c2srt.train.memory import engine_bytes
+from tests.shard_folder import make_shards, make_vocabulary
 from tests.train_case import told
 from tests.verbs import compose_verb
 
@@ -214,6 +217,44 @@ def test_slower_loaders_mean_waiting():
     assert fed.waiting == 0 and starved.waiting > 0 and starved.images_s == pytest.approx(8 * 1400)
     slow = plan_of("cluster=cpu", workers=1, loader_workers=0).speed
     assert slow.step == slow.computing + slow.loader
+
+
+@pytest.mark.parametrize(
+    ("rate", "binds", "cure"),
+    [
+        ("read_latency_ms=2000", "the latency of the storage", "loader.workers="),
+        ("disk_gb_s=0.001", "the bandwidth of the storage", "a faster storage"),
+        ("reads_s=100", "the requests a second of the storage", "a faster storage"),
+        ("decode_images_s=10", "decoding", "loader.workers="),
+    ],
+)
+def test_the_plan_says_what_binds(capsys, rate, binds, cure):
+    keys = ["plan", "data=openimages", "workers=8", "engine.precision=bf16", "loader.workers=8"]
+    assert main([*keys, f"cluster.{rate}"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "waits for data" in line]
+    assert f"bound by {binds}" in line and cure in line
+    assert main(keys) == 0
+    assert "The computing binds" in capsys.readouterr().out
+
+
+def test_more_reads_under_way_hide_the_latency():
+    slow = [
+        plan_of("cluster.read_latency_ms=20", workers=8, precision="bf16", loader_workers=workers)
+        for workers in (1, 4)
+    ]
+    one, four = (plan.speed.loading["the latency of the storage"] for plan in slow)
+    assert one == pytest.approx(4 * four)
+    images = slow[0].config.partition.accumulation * slow[0].config.partition.micro_batch
+    assert one == pytest.approx(2 * images * 0.02 / 32)  # a picture and its cached feature
+
+
+def test_the_rates_of_the_shards_storage_are_measured(tmp_path):
+    make_shards(tmp_path, {"train": 40}, 10, make_vocabulary(), short_side=200)
+    rates = storage_rates(tmp_path)
+    assert set(rates) == set(STORAGE) and all(rate > 0 for rate in rates.values())
+    cluster = replace(Cluster(name="x", kind="cpu"), **rates)
+    write_json(tmp_path / "rates.json", {"kind": "cpu", "values": rates})
+    assert calibrated(Cluster(name="x", kind="cpu"), str(tmp_path / "rates.json")) == cluster
 
 
 def test_a_trained_part_less_is_less_work():

@@ -7,7 +7,8 @@ read.
 
 Timed in turns: a matrix product of the ViT's own shape, a copy, decoding, the ViT, ISR and the
 whole head alone for few images, and whole steps. An efficiency is what a piece reaches of the
-product rate; what it takes for no image is its overhead.
+product rate; what it takes for no image is its overhead. Where shards are, reads of them, too
+(c2srt/plan/storage_rates.py).
 """
 
 import logging
@@ -29,6 +30,8 @@ from c2srt.plan.memory import head_shape, memory_of
 from c2srt.plan.outline import Outline, outline
 from c2srt.plan.sizes import Sizes
 from c2srt.plan.speed import compute_seconds, speed_of, work_of
+from c2srt.plan.storage_rates import storage_rates
+from c2srt.shards import FILE as INDEX
 from c2srt.train.config import Config as Training
 
 log = logging.getLogger(__name__)
@@ -200,6 +203,10 @@ def calibrate(config, sizes: Sizes) -> None:
         note = quiet if config.json else log.info
         seconds = measure([harness], config.turns, note)
     values = values_of(Measured(training, shape, images, seconds), cluster, sizes)
+    if (Path(config.shards) / INDEX).is_file():
+        values |= storage_rates(Path(config.shards))
+    else:
+        note(f"  {config.shards} holds no shards: the storage keeps its assumed rates")
     write_json(Path(config.calibration), record(training, cluster, seconds, values))
     note(f"written to {config.calibration}\n")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from c2srt.plan.hardware import CPU, Cluster
+from c2srt.plan.loading import DECODING, LATENCY
 from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
 from c2srt.plan.outline import Outline, outline
 from c2srt.plan.sizes import Sizes
@@ -57,6 +58,13 @@ class Estimate:
         )
 
     @property
+    def processes_needed(self) -> float:
+        """Loader processes of a worker that would just feed it, as far as they can."""
+        speed = self.speed
+        slowest = max(speed.loading[name] for name in (DECODING, LATENCY))
+        return slowest * max(1, speed.loader_workers) / speed.computing
+
+    @property
     def cores_asked(self) -> int:
         """Cores of a node that the workers and their loaders keep busy."""
         local = -(-self.config.workers // self.nodes)
@@ -70,6 +78,11 @@ class Estimate:
     def read(self) -> float:
         """Bytes a second that each node reads while training."""
         return read_rate(self.config, self.outline, self.sizes, self.speed.images_s, self.nodes)
+
+    @property
+    def reads(self) -> float:
+        """Reads a second of each node: a picture's, and its cached feature's."""
+        return self.speed.images_s * (1 + self.config.uses_teacher) / self.nodes
 
     @property
     def sync(self) -> float:
@@ -106,6 +119,7 @@ class Estimate:
             "step_seconds": self.speed.step,
             "step_parts_seconds": self.speed.parts,
             "loader_seconds": self.speed.loader,
+            "loading_seconds": self.speed.loading,
             "images_per_s": self.speed.images_s,
             "hours": self.seconds / 3600,
             "gpu_hours": self.devices * self.seconds / 3600,
@@ -127,6 +141,6 @@ def estimate(
     shape = shape or outline(config.clip, config.model)
     memory = memory_of(config, shape, cluster, sizes.seen)
     work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
-    speed = speed_of(config, shape, cluster, work, memory)
+    speed = speed_of(config, shape, cluster, work, memory, sizes)
     advice = [] if memory.fits else helpful(config, shape, cluster, sizes.seen)
     return Estimate(config, cluster, sizes, shape, work, memory, speed, advice)

@@ -23,7 +23,9 @@ MEASURED = (
     "step_overhead_ms",
     "decode_images_s",
 )
-"""What a calibration may replace."""
+"""What a calibration measures."""
+STORAGE = ("read_latency_ms", "reads_s", "disk_gb_s")
+"""What it measures where there are shards."""
 Measured = dict[str, Amount | dict[str, Amount]]
 
 
@@ -57,13 +59,15 @@ class Cluster:
     decode_images_s: float = 1
     shard_images_s: float = 1
     disk_gb_s: float = 1
+    read_latency_ms: float = 0
+    reads_s: float = 1
 
     def __post_init__(self) -> None:
         if self.kind not in (GPU, CPU):
             raise UserError(f"cluster.kind={self.kind} is neither {GPU} nor {CPU}")
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name.endswith(("overhead_ms", "latency_us", "reserved_gib")):
+            if entry.name.endswith(("overhead_ms", "latency_us", "latency_ms", "reserved_gib")):
                 if value < 0:
                     raise UserError(f"cluster.{entry.name}={value} must be at least 0")
             elif isinstance(value, (int, float)) and value <= 0:
@@ -98,7 +102,7 @@ def calibrated(cluster: Cluster, path: str | None) -> Cluster:
     values = content.get("values")
     if (
         not isinstance(values, dict)
-        or not set(values) <= set(MEASURED)
+        or not set(values) <= {*MEASURED, *STORAGE}
         or misfit(json.dumps(values), Measured)
     ):
         raise UserError(

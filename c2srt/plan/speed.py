@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from c2srt.model.config import ModelConfig
 from c2srt.model.tiling import Shape, Tiling, flops_per_image
 from c2srt.plan.hardware import CPU, Cluster, worker_threads
+from c2srt.plan.loading import DECODING, Loading, loading_of
 from c2srt.plan.memory import Memory, local_workers, workers_per_gpu
 from c2srt.plan.outline import Outline
+from c2srt.plan.sizes import Sizes
 from c2srt.train.config import ONLINE, Config
 from c2srt.train.memory import BYTES
 
@@ -53,12 +55,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a step by part, for one worker; `loader` is how long its loader processes need for
-    as many images.
+    """Seconds of a step by part, for one worker; `loading` is how long each part of the pictures'
+    way to it needs for as many images.
     """
 
     parts: dict[str, float]
-    loader: float
+    loading: Loading
     cores: float
     """Cores a worker has, on a CPU."""
     threads: int
@@ -71,17 +73,24 @@ class Speed:
         return sum(self.parts.values())
 
     @property
+    def loader(self) -> float:
+        """Seconds that a worker's pictures need."""
+        return max(self.loading.values())
+
+    @property
+    def binds(self) -> str:
+        """The slowest part of their way."""
+        return max(self.loading, key=self.loading.__getitem__)
+
+    @property
     def step(self) -> float:
         """Loader processes work beside the training: the slower of the two decides, and on a CPU
         the cores that both share.
         """
         if self.loader_workers == 0:
             return self.computing + self.loader
-        shared = (
-            (self.threads * self.computing + self.loader * self.loader_workers) / self.cores
-            if self.cores
-            else 0
-        )
+        busy = self.threads * self.computing + self.loading[DECODING] * self.loader_workers
+        shared = busy / self.cores if self.cores else 0
         return max(self.computing, self.loader, shared)
 
     @property
@@ -226,9 +235,14 @@ def update_seconds(config: Config, outline: Outline, cluster: Cluster) -> tuple[
 
 
 def speed_of(
-    config: Config, outline: Outline, cluster: Cluster, work: Work, memory: Memory
+    config: Config,
+    outline: Outline,
+    cluster: Cluster,
+    work: Work,
+    memory: Memory,
+    sizes: Sizes | None = None,
 ) -> Speed:
-    """A step of one worker."""
+    """A step of one worker; without `sizes` its pictures lie in memory, encoded."""
     partition = config.partition
     micro = compute_seconds(config, outline, cluster, work, partition.micro_batch)
     parts = {name: partition.accumulation * seconds for name, seconds in micro.items()}
@@ -238,9 +252,5 @@ def speed_of(
     if moved:
         parts["offload"] = moved
     _, _, threads, cores = worker_rate(config, cluster)
-    loader = (
-        partition.accumulation
-        * partition.micro_batch
-        / (cluster.decode_images_s * max(1, config.loader.workers))
-    )
-    return Speed(parts, loader, cores, threads, config.loader.workers, config.schedule.batch)
+    loading = loading_of(config, cluster, sizes, outline.joint, local_workers(config, cluster))
+    return Speed(parts, loading, cores, threads, config.loader.workers, config.schedule.batch)

@@ -5,6 +5,7 @@ from itertools import pairwise
 from c2srt.plan.config import Config
 from c2srt.plan.estimate import Estimate
 from c2srt.plan.hardware import CPU
+from c2srt.plan.loading import DECODING, cure
 from c2srt.plan.memory import GIB
 
 WIDE, FIGURE = 34, 12
@@ -107,14 +108,7 @@ def verdict(plan: Estimate) -> list[str]:
             else "no schedule.micro_batch, ZeRO stage or offload would help"
         )
         return [f"DOES NOT FIT: {why}; {advice}."]
-    lines = ["It fits."]
-    needed = max(1, -(-int(100 * plan.loader_cores) // 100))
-    if plan.speed.waiting > 0.02 * plan.speed.step:
-        share = plan.speed.waiting / plan.speed.step
-        lines.append(
-            f"The training waits for data {share:.0%} of the time: loader.workers={needed} would"
-            f" feed a worker ({plan.loader_cores:.1f} cores)."
-        )
+    lines = ["It fits.", binding(plan)]
     if plan.cores_asked > cluster.cores:
         lines.append(
             f"Workers and loaders of a node want {plan.cores_asked} cores, it has {cluster.cores}."
@@ -127,6 +121,22 @@ def verdict(plan: Estimate) -> list[str]:
             " use them better."
         )
     return lines
+
+
+def binding(plan: Estimate) -> str:
+    """What keeps the training from being faster."""
+    speed = plan.speed
+    if speed.waiting <= 0.02 * speed.step:
+        return (
+            "The computing binds: pictures could come at"
+            f" {speed.images / speed.loader:,.0f} a second, bound by {speed.binds}."
+        )
+    needed = max(1, -(-int(100 * plan.processes_needed) // 100))
+    cores = f" ({plan.loader_cores:.1f} cores)" if speed.binds == DECODING else ""
+    return (
+        f"The training waits for data {speed.waiting / speed.step:.0%} of the time, bound by"
+        f" {speed.binds}: {cure(speed.binds, needed)}{cores}."
+    )
 
 
 def work_lines(plan: Estimate) -> list[str]:
@@ -162,8 +172,11 @@ def network_lines(plan: Estimate) -> list[str]:
     return block(
         "Network",
         [
-            ("reads of a node", f"{plan.read / 1e6:,.1f} MB/s"),
+            ("bytes read by a node", f"{plan.read / 1e6:,.1f} MB/s"),
             ("storage gives a node", f"{limit / 1e6:,.0f} MB/s"),
+            ("reads of a node", f"{plan.reads:,.0f} a second"),
+            ("storage answers a node", f"{plan.cluster.reads_s:,.0f} a second"),
+            ("one of them takes", f"{plan.cluster.read_latency_ms:,.2g} ms"),
             ("gradients a worker and step", size(plan.sync)),
         ],
     )
