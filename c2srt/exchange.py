@@ -19,16 +19,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore2
 import httpx2
 
 from c2srt.clients import authorities, making_client
 
-HEADERS = {"User-Agent": "c2srt (image data set preparation)", "Accept-Encoding": "identity"}
+AGENT = "c2srt"
 OVERHEAD = 1 << 20
 """Bytes of handshakes, headers and framing, over a whole exchange; a single header has at most
 100 kB (h11).
@@ -50,16 +50,42 @@ class NotAllowed(Exception):
     """The server leads where this program does not go."""
 
 
+class Gate(Protocol):
+    """What requests go through."""
+
+    def enter(self, url: httpx2.URL) -> None:
+        """Waits until one for this URL may be made."""
+
+    def leaving(self) -> AbstractContextManager[None]:
+        """Round the writing of its first bytes: a connection may have taken its time."""
+
+
 @dataclass
 class Allowance:
     """What is left to an exchange: until a time of `time.monotonic`, bytes, and the addresses that
-    are not public: all with `private`, else (host, port) `own`.
+    are not public: all with `private`, else (host, port) `own`. While it waits to enter the `gate`
+    no time passes.
     """
 
     until: float
     bytes: int
     private: bool = False
     own: tuple[str, int] | None = None
+    gate: Gate | None = None
+    entered: bool = False
+
+    def enter(self, url: httpx2.URL) -> None:
+        """A request is about to be made. Raises what the gate does."""
+        if self.gate:
+            before = time.monotonic()
+            self.gate.enter(url)
+            self.until += time.monotonic() - before
+            self.entered = True
+
+    def leaving(self) -> AbstractContextManager[None]:
+        """Round each writing."""
+        first, self.entered = self.entered, False
+        return self.gate.leaving() if first and self.gate else nullcontext()
 
     def seconds(self, wanted: float | None) -> float:
         """At most `wanted`. Raises NoEnd if none are left."""
@@ -121,7 +147,8 @@ class Stream(httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.stream.write(buffer, CURRENT.allowance.seconds(timeout))
+        with CURRENT.allowance.leaving():
+            self.stream.write(buffer, CURRENT.allowance.seconds(timeout))
 
     def close(self) -> None:
         self.stream.close()
@@ -186,21 +213,22 @@ def addresses(host: str, port: int) -> list[str]:
         raise httpcore2.ConnectError(str(error)) from error
 
 
-def make_client(many: int, timeout: float) -> httpx2.Client:
+def make_client(many: int, timeout: float, contact: str = "") -> httpx2.Client:
     """A client of `many` connections whose exchanges live on allowances; `~/.netrc` has its
-    passwords.
+    passwords. `contact` stands in its User-Agent.
 
     Raises UserError where proxies or certificates allow none.
     """
     nothing_kept = http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     passwords = None
+    about = "; ".join(filter(None, ("image data set preparation", contact)))
     with suppress(OSError, netrc.NetrcParseError):
         passwords = httpx2.NetRCAuth()
     with making_client():
         client = httpx2.Client(
             timeout=timeout,
             verify=authorities(),
-            headers=HEADERS,
+            headers={"User-Agent": f"{AGENT} ({about})", "Accept-Encoding": "identity"},
             cookies=nothing_kept,
             auth=passwords,
             limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),
@@ -256,6 +284,7 @@ def answer_to(client: httpx2.Client, url: str) -> Iterator[httpx2.Response]:
         host, port = place_of(request.url)
         if address := literal(host):  # here, since a proxy would ask no more
             CURRENT.allowance.check(host, port, address)
+        CURRENT.allowance.enter(request.url)
         answer = client.send(request, stream=True, follow_redirects=False)
         try:
             if answer.next_request is None:

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2srt.data_keys import OpenImagesKeys
-from c2srt.download_config import DownloadConfig
+from c2srt.download_config import PassesConfig
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, deciding, key
 from c2srt.pictures import Limits
 from c2srt.sharding.layouts import MODULES
 from c2srt.shared_keys import shared
 
+RETRIED = (
+    *("unreachable", "refused", "missing", "placeholder", "size_mismatch", "md5_mismatch"),
+    *("empty", "corrupt", "not_image", "unsupported", "too_large", "crashed"),
+)
+"""Statuses of images whose URL may give another file one day."""
 SOURCES = ("auto", "folders", "packs", "urls")
 
 
@@ -34,7 +39,16 @@ class Config:
     data: DataConfig = key(
         DataConfig, "the raw data set (configs/datasets/*.yaml)", mark=Mark.CONTENT, composed=False
     )
-    download: DownloadConfig = key(DownloadConfig, "data.images=urls", mark=Mark.HARMLESS)
+    download: PassesConfig = key(PassesConfig, "data.images=urls", mark=Mark.HARMLESS)
+    retry: list[str] = key(
+        [],
+        (
+            "data.images=urls: statuses of images that are asked for again in finished shards, "
+            "such as [unreachable]; shards and index are made anew with what came. What is "
+            "unreachable in an unfinished one is always asked for again"
+        ),
+        mark=Mark.HARMLESS,
+    )
     out: str = key(
         "",
         (
@@ -90,6 +104,8 @@ class Config:
             raise UserError(f"unlabelled={self.unlabelled} is neither skip nor pack")
         if not self.splits or len(set(self.splits)) != len(self.splits):
             raise UserError(f"splits={self.splits} must name each split once, and at least one")
+        if odd := [status for status in self.retry if status not in RETRIED]:
+            raise UserError(f"retry: {odd[0]} is none of {', '.join(RETRIED)}")
         for name in ("workers", "images_per_shard", "max_pixels", "max_bytes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")

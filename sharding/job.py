@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from c2srt.artefact import writing
+from c2srt.errors import UserError
 from c2srt.executor import Executor, Opens
 from c2srt.files import hash_of, remove_leftovers
 from c2srt.progress import Progress
@@ -18,6 +19,7 @@ from c2srt.sharding.config import Config
 from c2srt.sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
 from c2srt.sharding.pack import ShardTask, pack_shard
 from c2srt.sharding.packs import PackSource, PackTask, pack_tasks, stage_pack
+from c2srt.sharding.passes import download_all
 from c2srt.sharding.readers import Reader, find_reader
 from c2srt.sharding.tasks import (
     check_settings,
@@ -48,6 +50,11 @@ def make_shards(config: Config, opens: Opens) -> None:
         paths = {split: inputs_path(out, split) for split in settings}
         if source.kind == "urls":
             require_urls({split: paths[split] for split in config.splits}, config.data.root)
+        elif config.retry:
+            raise UserError(
+                f"retry={config.retry} asks URLs again, and these images come from {source.kind}:"
+                " leave it out"
+            )
         vocabulary = reader.vocabulary(paths)
         vocabulary.save(out)
         tasks = {
@@ -60,6 +67,10 @@ def make_shards(config: Config, opens: Opens) -> None:
         )
         if left:
             mirror.remove(out / FILE)
+        if source.kind == "urls":
+            every = [task for split in config.splits for task in tasks[split]]
+            download_all(out, every, [paths[split] for split in config.splits], config, opens)
+        elif left:
             pack_all(source, left, done, config.workers, opens)
         finish(out, reader, vocabulary, settings, tasks, config)
 

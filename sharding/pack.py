@@ -98,8 +98,7 @@ def shard_name(split: str, number: int) -> str:
 
 def pack_shard(task: ShardTask) -> Shard:
     """Writes the tar, then the sidecar. Raises UserError on a full disk or an unwritable folder."""
-    mirror.fetched(Path(task.inputs))
-    rows = pl.scan_parquet(task.inputs, glob=False).slice(task.start, task.length).collect()
+    rows = rows_of(task)
     tar, sidecar = Path(task.out, f"{task.name}.tar"), Path(task.out, f"{task.name}.parquet")
     with whole_file(tar) as temporary:
         table = write_tar(temporary, rows, outcomes(rows, task), task)
@@ -114,6 +113,12 @@ def pack_shard(task: ShardTask) -> Shard:
         write_table(temporary, table, {KEY: json.dumps(done)})
     shutil.rmtree(Path(task.out, STAGING, task.name), ignore_errors=True)
     return as_shard(task.name, done, table)
+
+
+def rows_of(task: ShardTask) -> pl.DataFrame:
+    """The shard's input rows."""
+    mirror.fetched(Path(task.inputs))
+    return pl.scan_parquet(task.inputs, glob=False).slice(task.start, task.length).collect()
 
 
 def outcomes(rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:

@@ -1,84 +1,92 @@
 """Images from their URLs: concurrent download with retries, checked against the CSV, converted on
 arrival.
 
-Each worker stages what arrives (sharding/staging.py) in pieces of STAGE_ROWS images in
-`<out>/staging/<shard>/`, so a killed run repeats at most that many downloads a worker. Whatever
-happens to an image becomes its status: missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL
-that is none, whatever else stands in one image's way) · unreachable (every try failed: connection,
-time-out, cut-off answer, HTTP 429 or 5xx) · placeholder (an XML or HTML page, or a PNG where the
-URL promises another format) · size_mismatch, md5_mismatch (not the file of the CSV) · no_url ·
-those of sharding/decode.py.
+Each worker stages what arrives in pieces (sharding/pieces.py) in `<out>/staging/<shard>/`, so a
+killed run repeats at most STAGE_ROWS downloads a worker. Whatever happens to an image becomes its
+status: missing (HTTP 404, 410) · refused (another HTTP 4xx, a URL that is none, X-Robots-Tag: noai,
+whatever else stands in one image's way) · unreachable (every try failed: connection, time-out,
+cut-off answer, HTTP 429 or 5xx; or its site was given up) · placeholder (an XML or HTML page, or a
+PNG where the URL promises another format) · size_mismatch, md5_mismatch (not the file of the CSV) ·
+no_url · those of sharding/decode.py.
 """
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from urllib.parse import urlsplit
 
 import polars as pl
 
-from c2srt.downloads import (
-    DownloadError,
-    NotFetched,
-    alone,
-    fetch_once,
-    retrying,
-)
+from c2srt.downloads import DownloadError, Downloads, NotFetched, alone
 from c2srt.exchange import make_client
 from c2srt.sharding.config import Config
 from c2srt.sharding.outcome import Outcome, attempt
 from c2srt.sharding.pack import ShardTask
-from c2srt.sharding.staging import FOLDER, about_stage, in_order, write_stage
+from c2srt.sharding.pieces import STAGE_ROWS, Piece, pieces_of
+from c2srt.sharding.staging import in_order, write_stage
+from c2srt.sites import Closed, Sites
 from c2srt.threads import map_in_order
-
-STAGE_ROWS = 256  # also how far downloads run ahead of the slowest one
 
 
 @dataclass(frozen=True)
 class UrlSource:
     """Downloads column `url`.
 
+    In a pass (sharding/passes.py), which has a name: `tasks` share a site's rate, images of a
+    status in `again` are asked for again, and sites that an earlier one found `closed` are
+    left alone as long as they asked for.
+
     Raises UserError where the proxies or certificates allow no client: before the job, not out of
     each of its tasks.
     """
 
     kind: str = "urls"
+    name: str = ""
+    tasks: int = 1
+    again: tuple[str, ...] = ()
+    closed: Mapping[str, Closed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         make_client(1, 1).close()
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, url, rotation, original_size, original_md5), in
-        order.
+        order; what is staged is not asked for again.
         """
-        pieces = list(rows.iter_slices(STAGE_ROWS))
-        stages = [
-            Path(task.out, FOLDER, task.name, f"{number:06}") for number in range(len(pieces))
-        ]
-        about = [
-            {"settings": task.settings, "first": piece["id"][0], "rows": len(piece)}
-            for piece in pieces
-        ]
-        whole = [
-            (about_stage(stage) or {}).get("about") == wanted
-            for stage, wanted in zip(stages, about, strict=True)
-        ]
-        todo = (
-            row
-            for piece, done in zip(pieces, whole, strict=True)
-            if not done
-            for row in piece.iter_rows(named=True)
-        )
-        with Downloader(task.config) as downloader:
-            arrivals = downloader.all(todo)
-            for piece, stage, wanted, done in zip(pieces, stages, about, whole, strict=True):
-                if not done:
-                    write_stage(stage, islice(arrivals, len(piece)), wanted, {})
-                yield from in_order([stage], piece["id"].to_list(), Outcome("missing"))
+        for piece in self.stages(rows, task, ()):
+            yield from in_order([piece.stage], piece.ids, Outcome("missing"))
+
+    def stages(
+        self, rows: pl.DataFrame, task: ShardTask, again: tuple[str, ...]
+    ) -> Iterator[Piece]:
+        """The shard's pieces, in order, each when its stage is there."""
+        pieces = pieces_of(rows, task)
+        wanted = [piece.wanted(again) for piece in pieces]
+        if not any(wanted) and all(piece.whole for piece in pieces):
+            yield from pieces
+            return
+        with Downloader(task.config, self.sites(task.config)) as downloader:
+            arrivals = downloader.all(chain.from_iterable(wanted))
+            for piece, asked in zip(pieces, wanted, strict=True):
+                if asked or not piece.whole:
+                    fresh = islice(arrivals, len(asked))
+                    write_stage(piece.stage, chain(fresh, piece.others(asked)), piece.about, {})
+                yield piece
+
+    def sites(self, config: Config) -> Sites:
+        """What this process knows of the sites in this pass."""
+        with LOCK:
+            if not SITES or SITES[0][0] != self.name or not self.name:
+                SITES[:] = [(self.name, Sites(config.download, self.tasks, self.closed))]
+            return SITES[0][1]
+
+
+SITES: list[tuple[str, Sites]] = []
+LOCK = threading.Lock()
 
 
 class Downloader:
@@ -86,19 +94,18 @@ class Downloader:
     `make_client`.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config, self.client = (
-            config,
-            make_client(config.download.concurrency, config.download.timeout),
-        )
+    def __init__(self, config: Config, sites: Sites | None = None) -> None:
+        self.config = config
+        self.downloads = Downloads(config.download, config.max_bytes, sites)
         self.pool = ThreadPoolExecutor(config.download.concurrency, thread_name_prefix="download")
 
     def __enter__(self) -> "Downloader":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.downloads.stop()
         self.pool.shutdown(cancel_futures=True)
-        self.client.close()
+        self.downloads.client.close()
 
     def all(self, rows: Iterable[dict]) -> Iterator[tuple[str, Outcome]]:
         """(id, outcome) in the order of `rows`, downloads running at most STAGE_ROWS ahead."""
@@ -115,25 +122,22 @@ class Downloader:
 
     def converted(self, row: dict) -> Outcome | NotFetched:
         """Raises DownloadError if every try failed, and whatever else goes wrong."""
-        data = retrying(self.config.download)(self.get, row)
+        data = self.downloads.tried(row["url"], lambda body: long_enough(body, row))
         if isinstance(data, NotFetched):
             return data
         if bad := disagreement(data, row):
             return bad
         return attempt(data, row["rotation"], self.config, exif_first=True)
 
-    def get(self, row: dict) -> bytes | NotFetched:
-        """One try: the body, or what an answer says that is final. Raises DownloadError."""
-        config = self.config
-        body = fetch_once(self.client, row["url"], config.download, config.max_bytes)
-        if isinstance(body, NotFetched):
-            return body
-        size = row["original_size"]
-        if size and len(body) < size and body[:2] == b"\xff\xd8":
-            raise DownloadError(
-                NotFetched("size_mismatch", f"{len(body):,} bytes, the CSV says {size:,}")
-            )
-        return body
+
+def long_enough(body: bytes, row: dict) -> bytes:
+    """Raises DownloadError on a JPEG that is shorter than the CSV's: cut off, perhaps."""
+    size = row["original_size"]
+    if size and len(body) < size and body[:2] == b"\xff\xd8":
+        raise DownloadError(
+            NotFetched("size_mismatch", f"{len(body):,} bytes, the CSV says {size:,}")
+        )
+    return body
 
 
 def disagreement(data: bytes, row: dict) -> Outcome | None:

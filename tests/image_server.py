@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
 
-from c2srt.download_config import DownloadConfig
+from c2srt.download_config import PassesConfig
 from c2srt.sharding.config import Config
 from c2srt.sharding.urls import Downloader
 from tests.raw_images import jpeg, name
@@ -33,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen: Counter = Counter()
     times: dict[str, list[float]] = {}
+    agents: set[str] = set()
     inside = most_inside = 0
     lock = threading.Lock()
 
@@ -41,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         with Handler.lock:
             Handler.seen[kind] += 1
             Handler.times.setdefault(kind, []).append(time.monotonic())
+            Handler.agents.add(self.headers["User-Agent"])
             Handler.inside += 1
             Handler.most_inside = max(Handler.most_inside, Handler.inside)
         self.here = True
@@ -95,6 +97,11 @@ class Handler(BaseHTTPRequestHandler):
     def busy(self) -> None:
         self.answer(429, b"slow down", Retry_After=1) if self.first() else self.answer()
 
+    def never(self) -> None:
+        self.answer(429, b"slow down")
+
+    never2 = never
+
     def cut(self) -> None:  # announces all, sends half, hangs up
         self.send_response(200)
         self.send_header("Content-Length", str(len(GOOD)))
@@ -137,6 +144,12 @@ class Handler(BaseHTTPRequestHandler):
     def colourful(self) -> None:
         self.answer(200, png((200, 30, 30)))
 
+    def noai(self) -> None:
+        self.answer(200, X_Robots_Tag="noindex, NoAI")
+
+    def noaiother(self) -> None:
+        self.answer(200, X_Robots_Tag="otherbot: noai")
+
     def loop(self) -> None:
         self.answer(302, b"", Location="/loop.jpg")
 
@@ -167,8 +180,9 @@ def config(**download) -> Config:
         "attempts": 3,
         "backoff": 0.02,
         "backoff_max": 2.0,
+        "patience": 5.0,
     }
-    return Config(download=DownloadConfig(**fast | download), max_bytes=1_000_000)
+    return Config(download=PassesConfig(**fast | download), max_bytes=1_000_000)
 
 
 def row(url: str, size: int | None = None, digest: str | None = None, number: int = 0) -> dict:
@@ -203,4 +217,5 @@ def forget() -> None:
     """What was asked of the server so far."""
     Handler.seen.clear()
     Handler.times.clear()
+    Handler.agents.clear()
     Handler.most_inside = 0

@@ -115,7 +115,7 @@ c2srt.lazily c2srt.data_keys
 c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.early_signals
 c2srt.redact c2srt.clients c2srt.storage
 c2srt.opened c2srt.opened_tables c2srt.surroundings c2srt.files c2srt.lock c2srt.artefact
-c2srt.locations c2srt.download_config c2srt.exchange c2srt.downloads
+c2srt.locations c2srt.download_config c2srt.exchange c2srt.sites c2srt.downloads
 c2srt.pipes c2srt.threads c2srt.children c2srt.interrupts c2srt.processes c2srt.executor
 c2srt.pictures c2srt.isolation c2srt.prefetch
 c2srt.permuted c2srt.streams c2srt.order c2srt.view_config c2srt.views c2srt.vocabulary
@@ -433,10 +433,11 @@ def test_polars_reads_tables_of_this_run_only():
         "sharding/categories.py",
         "sharding/counts.py",
         "sharding/tasks.py",
+        "sharding/arrivals.py",
         "sharding/pack.py",
         "sharding/packs.py",
         "sharding/audit.py",
-    }  # inputs/<split>.parquet, by its hash; tasks.py: sidecars that were checked
+    }  # inputs/<split>.parquet, by its hash; tasks.py, arrivals.py: sidecars that were checked
     assert {
         path.relative_to(ROOT).as_posix()
         for path in SOURCES

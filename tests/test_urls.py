@@ -10,10 +10,9 @@ from PIL import Image
 
 from c2srt.clients import retry_after
 from c2srt.download_config import DownloadConfig
-from c2srt.downloads import DownloadError, retrying
+from c2srt.downloads import forbids_ai
 from c2srt.errors import UserError
 from c2srt.sharding.config import DataConfig
-from c2srt.sharding.outcome import Outcome
 from c2srt.sharding.pack import ShardTask
 from c2srt.sharding.urls import Downloader, UrlSource
 from tests.image_server import GOOD, Handler, config, fetch, forget, row, running
@@ -49,17 +48,6 @@ def test_retry_after_is_waited_for(server):
     assert second - first >= 1
 
 
-def test_retry_after_is_capped():
-    def passing() -> Outcome:
-        raise DownloadError(Outcome("unreachable", "HTTP 429"), wait=1)
-
-    pauses = []
-    again = retrying(config(backoff_max=0.1).download).copy(sleep=pauses.append)
-    with pytest.raises(DownloadError):
-        again(passing)
-    assert pauses == [0.1, 0.1]
-
-
 @pytest.mark.parametrize(
     "kind, status, reason, tries",
     [
@@ -78,6 +66,7 @@ def test_retry_after_is_capped():
         ("none", "empty", "0 bytes", 1),
         ("large", "too_large", "max_bytes", 1),
         ("loop", "refused", "redirect", 21),
+        ("noai", "refused", "X-Robots-Tag: noai", 1),
     ],
 )
 def test_what_does_not_pass_has_its_status(server, kind, status, reason, tries):
@@ -91,6 +80,41 @@ def test_what_does_not_pass_has_its_status(server, kind, status, reason, tries):
         and reason in outcome.reason
         and not outcome.jpeg
     )
+
+
+def test_files_that_are_not_for_us_are_taken_where_that_is_said(server):
+    assert fetch(f"{server}/noai.jpg", noai="ignore").status == "ok"
+    assert fetch(f"{server}/noaiother.jpg").status == "ok"
+
+
+@pytest.mark.parametrize(
+    "tag, forbids",
+    [
+        ("noai", True),
+        ("all, NoImageAI", True),
+        ("c2srt: noindex, noai", True),
+        ("*: noai", True),
+        ("otherbot: noindex, noai", False),
+        ("noindex", False),
+        ("unavailable_after: 25 Jun 2030 15:00:00 PST", False),
+        ("", False),
+    ],
+)
+def test_what_an_x_robots_tag_says(tag, forbids):
+    assert forbids_ai(tag) is forbids
+
+
+def test_whoever_runs_the_server_can_write_to_us(server):
+    fetch(f"{server}/good.jpg", contact="https://example.org/us")
+    assert Handler.agents == {"c2srt (image data set preparation; https://example.org/us)"}
+
+
+def test_an_image_that_its_site_always_answers_with_429_costs_its_own_tries_only(server):
+    with Downloader(config(concurrency=1, patience=600, backoff_max=0.1)) as downloader:
+        rows = [row(f"{server}/{kind}.jpg") for kind in ("good", "never", "good", "never2", "good")]
+        found = [outcome.status for _, outcome in downloader.all(rows)]
+    assert found == ["ok", "unreachable", "ok", "unreachable", "ok"]
+    assert Handler.seen["never"] == Handler.seen["never2"] == 3
 
 
 def test_the_right_size_with_a_wrong_md5(server):
@@ -157,6 +181,7 @@ def test_downloads_overlap_keep_their_order_and_the_limit(server):
 
 def test_a_killed_download_resumes_from_its_stage(server, tmp_path, monkeypatch):
     """The first piece is staged; a second run downloads only the second."""
+    monkeypatch.setattr("c2srt.sharding.pieces.STAGE_ROWS", 4)
     monkeypatch.setattr("c2srt.sharding.urls.STAGE_ROWS", 4)
     table = pl.DataFrame(
         [row(f"{server}/good-{number}.jpg", number=number) for number in range(8)],

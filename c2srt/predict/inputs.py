@@ -41,18 +41,24 @@ class Encoded:
 
 
 class Urls:
-    """Fetches pictures by their URLs; the client is made for the first."""
+    """Fetches pictures by their URLs; the client is made for the first. `workers` of a job share
+    a site's rate.
+    """
 
-    def __init__(self, config: DownloadConfig | None = None) -> None:
-        self.config, self.lock = config or DownloadConfig(), threading.Lock()
+    def __init__(self, config: DownloadConfig | None = None, workers: int = 1) -> None:
+        self.config, self.workers = config or DownloadConfig(), workers
+        self.lock = threading.Lock()
         self.downloads: Any = None
 
     def __call__(self, url: str) -> bytes:
         """The file. Raises ValueError with the reason if it does not come."""
         from c2srt.downloads import Downloads, NotFetched  # half a second that few need
+        from c2srt.sites import Sites
 
         with self.lock:
-            self.downloads = self.downloads or Downloads(self.config, LIMITS.max_bytes)
+            self.downloads = self.downloads or Downloads(
+                self.config, LIMITS.max_bytes, Sites(self.config, self.workers)
+            )
         found = self.downloads.fetch(url)
         if isinstance(found, NotFetched):
             raise ValueError(f"cannot be fetched: {found.status} ({found.reason})")

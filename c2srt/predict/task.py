@@ -126,7 +126,7 @@ def predictor_of(config: Config) -> Predictor:
         config.clip,
         config.chosen_templates,
     )
-    predictor.fetch = Urls(config.download)
+    predictor.fetch = Urls(config.download, config.workers)
     return predictor
 
 
