@@ -149,6 +149,7 @@ def raise_if_storage(error: OSError, path: Path) -> None:
     """
     if error.filename is not None and not related(Path(os.fsdecode(error.filename)), path):
         return
+    mirror.refuse_to_keep(path, error)
     if error.errno in FULL:
         raise UserError(
             f"the disk is full while writing {path}: free some space and run the same command again"

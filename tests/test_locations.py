@@ -10,6 +10,7 @@ from c2srt.compose import leaves, to_config
 from c2srt.errors import UserError
 from c2srt.keys import Takes
 from c2srt.locations import ROAD, keys_of, refuse_addresses, texts
+from c2srt.predict.finding import find_images
 from c2srt.scratch import path_of, place_of
 from c2srt.train.config import Config, from_settings
 from tests.verbs import compose_verb, config_class, plain_defaults
@@ -132,6 +133,11 @@ def test_keys_that_take_addresses_keep_them():
     assert to_config(config_class("tables"), tables).commands["train"]
     trained = compose_verb("train", ["tracking.uri=http://127.0.0.1:1"])
     assert to_config(config_class("train"), trained).tracking.uri == "http://127.0.0.1:1"
+
+
+def test_no_picture_is_read_from_another_address():
+    with pytest.raises(UserError, match=r"images=s3://b/x\.jpg is an address that no picture"):
+        find_images(["s3://b/x.jpg"])
 
 
 def test_the_library_refuses_what_is_no_place_and_shows_no_password():

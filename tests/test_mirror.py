@@ -165,8 +165,11 @@ def test_a_folder_that_keeps_nothing_is_named(bucket, monkeypatch):
     monkeypatch.setenv("C2SRT_STORE", "/dev/null")
     with pytest.raises(UserError, match="cannot be written .*another folder by C2SRT_STORE="):
         mirror.pull(path_of(Place("s3", "tests", "w")))
-    with pytest.raises(UserError, match="cannot be written .*another folder by C2SRT_STORE="):
+    with pytest.raises(UserError, match="/dev/null cannot be written .*folder by C2SRT_STORE="):
         mirror.fetched(path_of(Place("s3", "tests", "w/a.json")))
+    with pytest.raises(UserError, match="/dev/null cannot be written .*folder by C2SRT_STORE="):
+        write_text(path_of(Place("s3", "tests", "w/b.txt")), "hello")
+    assert set(bucket.objects) == {"w/a.json"}
 
 
 FULL = """
@@ -184,11 +187,11 @@ except UserError as error:
 """
 
 
-def test_a_full_disk_leaves_nothing_half_written(bucket):
+def test_a_full_disk_leaves_nothing_half_written(bucket, tmp_path):
     """A process that may write no file of more than 1,000 bytes."""
-    bucket.objects["w/a.json"] = b"x" * 5000
+    bucket.objects["w/a.json"], scratch = b"x" * 5000, tmp_path / "kept"
     said = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("s3://tests/w cannot be written (File too large)")
+    assert f"{scratch} cannot be written (File too large), where what stores hold" in said.stdout
     assert said.stdout.count("|") == 0
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from c2srt import shown
 from c2srt.errors import UserError
+from c2srt.locations import SIGN
 from c2srt.pictures import HEIF_IS_READ, HEIF_SUFFIXES, SUFFIXES
 
 SCHEMES = ("http://", "https://")
@@ -63,6 +64,11 @@ def meant_by(pattern: str, literal: bool = False) -> tuple[list[Path], list[Path
     will say so).
     """
     pattern = pattern if literal else os.path.expanduser(pattern)
+    if SIGN in pattern:
+        raise UserError(
+            f"images={printable(pattern)} is an address that no picture is read from: give"
+            " http(s)://…, or a file or folder of this machine"
+        )
     if os.path.isdir(pattern):
         return in_folder(Path(pattern))
     if not glob.has_magic(pattern):

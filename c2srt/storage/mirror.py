@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from c2srt.errors import UserError
-from c2srt.scratch import Meta, Place, note_of, odd_names, origin, path_of
+from c2srt.scratch import NOTES, OBJECTS, Meta, Place, note_of, odd_names, origin, path_of
 
 if TYPE_CHECKING:
     from c2srt.storage.stores import S3, Web
@@ -41,9 +41,12 @@ MENDED = (
 )
 """What may be wrong with the folder in which all this is kept."""
 LARGE = re.compile(
-    r".*(-\d{6,}\.(tar|parquet|npy)|\.safetensors|/inputs/[^/]+\.parquet)", re.DOTALL
+    r".*(-\d{6,}\.(tar|parquet|npy)|\.safetensors|/inputs/[^/]+\.parquet|/offsets-[^/]+\.bin)",
+    re.DOTALL,
 )
-"""Fetched when they are opened only: shards, their sidecars, lists and features, weights."""
+"""Fetched, or read by ranges, when they are opened only: shards, their sidecars, tables and
+features, weights.
+"""
 SENT_AWAY = ".tar"
 """Not kept here once they are in the store: they are read by ranges."""
 RECORD = ".json"
@@ -72,10 +75,18 @@ def keeping(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in MENDED:
-            raise
+        refuse_to_keep(path, error)
+        raise
+
+
+def refuse_to_keep(path: Path, error: OSError) -> None:
+    """Raises UserError if it is the scratch folder that cannot be written; returns on any other
+    error.
+    """
+    if error.errno in MENDED and f"/{OBJECTS}/" in f"{path}/".replace(f"/{NOTES}/", f"/{OBJECTS}/"):
+        where = str(path).partition(f"/{OBJECTS}")[0].partition(f"/{NOTES}")[0]
         raise UserError(
-            f"{path.parent} cannot be written ({error.strerror}), where what stores hold is kept"
+            f"{where} cannot be written ({error.strerror}), where what stores hold is kept"
             " meanwhile: free some space, or name another folder by C2SRT_STORE=…"
         ) from error
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from c2srt.errors import AGAIN, LoaderFailed, UserError
+from c2srt.errors import LoaderFailed, UserError
 from c2srt.scratch import Place
 from c2srt.storage.stores import S3, Web, store_of
 from c2srt.storage.web import NoAnswer
@@ -40,4 +40,4 @@ class RemoteFile:
         try:
             return self.store.read(self.place.key, offset, size, self.meta)
         except NoAnswer as error:
-            raise LoaderFailed(f"{error}{AGAIN}") from error
+            raise LoaderFailed(error) from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from c2srt.clients import authorities, making_client, retry_after
-from c2srt.errors import UserError
+from c2srt.errors import AGAIN, UserError
 
 if TYPE_CHECKING:
     import httpx2
@@ -95,7 +95,7 @@ def answered(make: Callable[[], Ask], what: str) -> Answer:
             time.sleep(min(pause if pause is not None else wait, 30) * random.uniform(0.8, 1.2))
     raise NoAnswer(
         f"{what} ({failure}, {len(WAITS) + 1} times in {time.monotonic() - begun:.0f} s): see that"
-        " the store is up and the network leads there, and run the same command again"
+        f" the store is up and the network leads there{AGAIN}"
     )
 
 
