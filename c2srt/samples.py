@@ -3,13 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from c2srt.errors import UserError
 from c2srt.hints import Command
+from c2srt.offsets import Offsets, open_offsets
 from c2srt.shard_reader import JPEG, JSON, MEMBERS, SampleLabels, ShardReader
 from c2srt.shards import Shard
 from c2srt.shown import shown
@@ -68,7 +69,7 @@ class Samples:
         """
         for shard in dict.fromkeys(shards):
             if shard not in self._open:
-                self._open[shard] = Later(partial(self.opened, shard))
+                self._open[shard] = Later(partial(self.opened, shard, self.offsets))
             self._open.move_to_end(shard)
         while len(self._open) > self.open_shards:
             self._open.popitem(last=False)
@@ -77,14 +78,20 @@ class Samples:
         """The open reader of a shard."""
         found = self._open.get(shard)
         if found is None:
-            found = self.opened(shard)
+            found = self.opened(shard, self.offsets)
         elif isinstance(found, Later):
             found = found.wait()
         self._open[shard] = found
         return found
 
-    def opened(self, shard: int) -> ShardReader:
-        return ShardReader(self.folder, self.shards[shard], self.opens)
+    def opened(self, shard: int, table: Offsets | None) -> ShardReader:
+        places = partial(table.places, shard) if table else None
+        return ShardReader(self.folder, self.shards[shard], self.opens, places)
+
+    @cached_property
+    def offsets(self) -> Offsets | None:
+        """The table of the split; None where each shard's sidecar must do."""
+        return open_offsets(self.folder, self.shards, self.opens)
 
     def decoded(self, reader: ShardReader, sample: int, jpeg: bytes, text: bytes) -> Sample:
         """Raises UserError naming the shard and the sample if either is damaged."""

@@ -1,7 +1,9 @@
-"""Random access to the samples of one shard, by the places that its sidecar gives."""
+"""Random access to the samples of one shard, by the places that its sidecar or the table of its
+split (c2srt/offsets.py) gives.
+"""
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +42,7 @@ class Places:
     of the sidecar, in bytes.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     spans: np.ndarray
 
 
@@ -105,14 +107,21 @@ def misplaced(block: bytes, name: str, size: int) -> str:
 class ShardReader:
     """One shard. Members are read with the header before each, which says that it is the right one.
 
-    Raises UserError if the tar is missing or not of the size that the index says, or the sidecar is
-    no sidecar. The audit reads through it, too: what it passes can be read here.
+    `places` gives the places that the sidecar would give. Raises UserError if the tar is missing or
+    not of the size that the index says, or the sidecar is no sidecar. The audit reads through it,
+    too: what it passes can be read here.
     """
 
-    def __init__(self, folder: Path, shard: Shard, opens: Opens = open_ranges) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shard: Shard,
+        opens: Opens = open_ranges,
+        places: Callable[[], Places] | None = None,
+    ) -> None:
         self.path = folder / f"{shard.name}.tar"
         try:
-            places = sidecar_places(folder / f"{shard.name}.parquet", shard)
+            found = places() if places else sidecar_places(self.path.with_suffix(".parquet"), shard)
             self.source = opens(self.path)
         except FileNotFoundError as error:
             raise UserError(
@@ -122,7 +131,7 @@ class ShardReader:
             raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
         if self.source.size != shard.bytes:
             raise another(self.path)
-        self.ids, self._spans = places.ids, places.spans
+        self.ids, self._spans = found.ids, found.spans
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -7,6 +7,7 @@
                                         adjacent, sorted by id
     <shards>/<split>-000000.parquet     the shard's sidecar: a row for *every* input image, packed
                                         or not
+    <shards>/offsets-<split>.bin        where all samples lie (c2srt/offsets.py); may be absent
 
 `<id>.json` = {"id", "positive": [MID…], "negative": [MID…], "width", "height" (of the packed JPEG,
 pixels), "source": {…where the image came from}, "attribution": {"author", "license", "landing_url",

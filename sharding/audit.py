@@ -1,23 +1,26 @@
 """Re-reads a finished shard and names every disagreement with the index, its sidecar, and the CSVs.
 
-The last look is the loader's own (c2srt/shards.py): what is passed here can be read there. The
-audit asks for more: every byte, the CSVs' labels, nothing that does not belong. Nothing is
+The last look is the loader's own (c2srt/shard_reader.py): what is passed here can be read there.
+The audit asks for more: every byte, the CSVs' labels, nothing that does not belong. Nothing is
 extracted: members are read in place, so a tar that was tampered with can do no harm while it is
 looked at.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
+from c2srt.offsets import Offsets, open_offsets
 from c2srt.opened_tables import read_parquet
-from c2srt.shard_reader import ShardReader
+from c2srt.shard_reader import Places, ShardReader, sidecar_places
 from c2srt.sharding.audit_samples import (
     ATTRIBUTION,
     Sample,
@@ -112,7 +115,33 @@ def audit_folder(
         for name in mirror.names_in(index.folder, ".tar")
         if name.removesuffix(".tar") not in known
     ]
+    findings += [
+        what for split in index.splits for what in check_table(index.folder, index.splits[split])
+    ]
     return [Finding.of("index", "", what) for what in findings]
+
+
+def check_table(folder: Path, shards: tuple[Shard, ...]) -> Iterator[str]:
+    """A split's table of offsets, where it has one, against the sidecars."""
+    try:
+        table = open_offsets(folder, shards)
+    except UserError as error:
+        yield str(error)
+        return
+    for number, shard in enumerate(shards if table else ()):
+        with suppress(OSError, UserError):  # the shard's own disagreements
+            places = sidecar_places(folder / f"{shard.name}.parquet", shard)
+            if table and not same_places(table, number, places):
+                yield f"{table.source.path.name} does not say of {shard.name} what its sidecar says"
+
+
+def same_places(table: Offsets, number: int, places: Places) -> bool:
+    """Whether the table has these places of a shard, undamaged."""
+    try:
+        found = table.places(number)
+    except UserError:
+        return False
+    return list(found.ids) == list(places.ids) and np.array_equal(found.spans, places.spans)
 
 
 def audit_shard(task: AuditTask) -> list[Finding]:

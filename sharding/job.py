@@ -13,6 +13,7 @@ from c2srt.artefact import writing
 from c2srt.errors import UserError
 from c2srt.executor import Executor, Opens
 from c2srt.files import hash_of, remove_leftovers
+from c2srt.offsets import write_offsets
 from c2srt.progress import Progress
 from c2srt.sharding import staging
 from c2srt.sharding.config import Config
@@ -145,6 +146,8 @@ def finish(
         for split, (done, left) in divided.items()
         if not left
     }
+    for split, shards in splits.items():
+        write_offsets(out, split, shards)
     ShardIndex(out, vocabulary.hash, hash_of(settings), splits).save()
     shutil.rmtree(out / staging.FOLDER, ignore_errors=True)
     names = [shard.name for split in config.splits for shard in splits[split]]

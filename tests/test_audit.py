@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -17,9 +18,10 @@ import simplejpeg
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
+from c2srt.offsets import path_of
 from c2srt.samples import Samples
 from c2srt.sharding.annotations import write_inputs
-from c2srt.sharding.audit import AuditTask, audit_shard, plan_audit
+from c2srt.sharding.audit import AuditTask, audit_shard, check_table, plan_audit
 from c2srt.sharding.raw_files import find_root
 from c2srt.shards import Shard, load_index
 from c2srt.vocabulary import load_vocabulary
@@ -405,6 +407,23 @@ def test_every_image_belongs_to_one_shard(packed, tmp_path):
             for finding in audit_shard(task)
         }
         assert missed == set(IDS[3 * gone : 3 * gone + 3])
+
+
+def test_a_table_of_offsets_that_contradicts_a_sidecar(packed, tmp_path):
+    work, _ = packed
+    shutil.copytree(work / "shards", tmp_path / "shards")
+    index = load_index(tmp_path / "shards")
+    table, other = (path_of(index.folder, split) for split in ("train", "test"))
+    content = bytearray(table.read_bytes())
+    content[-1] ^= 1
+    table.write_bytes(content)
+    assert [*check_table(index.folder, index.splits["train"])] == [
+        "offsets-train.bin does not say of train-000002 what its sidecar says"
+    ]
+    assert not [*check_table(index.folder, index.splits["test"])]
+    os.truncate(other, other.stat().st_size - 1)
+    (found,) = check_table(index.folder, index.splits["test"])
+    assert "offsets-test.bin is not as long as its shards need" in found
 
 
 def test_index_of_other_counts(damaged):
