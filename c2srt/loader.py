@@ -9,6 +9,7 @@ Shapes: b images of a micro-batch, S pixels a side, C categories (the seen ones 
 joint width.
 """
 
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +24,9 @@ from c2srt.errors import UserError
 from c2srt.order import BatchPartition, Order
 from c2srt.prefetch import prefetched
 from c2srt.samples import Fetching, Sample, Samples
+from c2srt.shard_cache import cache_at
 from c2srt.shards import ShardIndex
+from c2srt.storage.ranges import open_ranges
 from c2srt.teacher.cache import FeatureReads, TeacherCache
 from c2srt.view_config import ViewConfig
 from c2srt.views import centre_pixels, view_pixels
@@ -44,7 +47,8 @@ class LoaderConfig:
     """What decides the batches: split, seed, image side `size` S in pixels, views, global batch
     `batch` and at most `micro_batch` images at once, shuffle `window` in shards, `streams` of the
     order; and how they are made: `workers` processes a rank (0: in the caller's process), each at
-    most `prefetch` batches ahead; a loader that gives nothing for `patience` seconds has failed.
+    most `prefetch` batches ahead; a loader that gives nothing for `patience` seconds has failed;
+    shards are copied to the folder `cache`, where that is given, as many as `cache_gb` hold.
     """
 
     size: int
@@ -58,6 +62,8 @@ class LoaderConfig:
     workers: int = 1
     prefetch: int = 2
     patience: float = 600
+    cache: str = ""
+    cache_gb: float = 0
 
     def __post_init__(self) -> None:
         for name in ("size", "batch", "micro_batch", "window", "prefetch"):
@@ -199,19 +205,35 @@ class TrainingBatches:
         self.partition = BatchPartition(config.batch, config.micro_batch, world)
         self.order, self.shards = training_order(config, index), index.split(config.split)
         self.config, self.rank, self.teacher = config, rank, teacher
+        self.share, self.step = (rank / world, (rank + 1) / world), 0
+        self.cache = cache_at(config.cache, config.cache_gb, index.folder, self.shards)
         open_shards = AHEAD * self.order.open_shards(1 / world)
+        categories, opens = vocabulary.seen_count, self.cache.opens if self.cache else open_ranges
         self.samples = Samples(
-            index.folder, self.shards, vocabulary, vocabulary.seen_count, open_shards
+            index.folder, self.shards, vocabulary, categories, open_shards, opens
         )
 
     def batches(self, positions: range) -> Iterator[Batch]:
-        """Those at `positions`, in order."""
-        return in_stages(
-            positions, self.plan, self.start, self.finish, *stages(self.partition.micro_batch)
-        )
+        """Those at `positions`, in order. Meanwhile the cache is filled, where there is one."""
+        ended = threading.Event()
+        if self.cache:
+            self.step = positions.start // self.partition.accumulation
+            arguments = self.coming, ended
+            threading.Thread(target=self.cache.fill, args=arguments, daemon=True).start()
+        try:
+            yield from in_stages(
+                positions, self.plan, self.start, self.finish, *stages(self.partition.micro_batch)
+            )
+        finally:
+            ended.set()
+
+    def coming(self) -> Iterator[int]:
+        """The shards that this rank needs from now on."""
+        return self.order.coming(self.step, *self.share)
 
     def plan(self, position: int) -> Planned:
         step, number = divmod(position, self.partition.accumulation)
+        self.step = step
         at, epoch = (self.rank * self.partition.accumulation + number, self.order.epoch_of(step))
         taken = self.order.micro_batch(step, self.partition, at)
         view = epoch % max(self.config.views.count, 1)

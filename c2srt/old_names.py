@@ -42,8 +42,8 @@ TODAY = {
     "record_samples": "tracking.samples",
 }
 OLD = {today: old for old, today in TODAY.items()}
-LATER = {"schedule.streams": 0}
-"""Keys that came later and decide what a step does, and the value that means what was before."""
+LATER = {"schedule.streams": 0, "loader.cache": None, "loader.cache_gb": 200}
+"""Keys that came later, and the value that means what was before."""
 GROUPS = {today.partition(".")[0] for today in OLD}
 VERBS = ("train", "plan")
 OVERRIDE = re.compile(r"([+~]*)([^=]*)(.*)", re.DOTALL)
@@ -109,6 +109,6 @@ def written(values: dict[str, Any]) -> dict[str, Any]:
         found[old] = found[group].pop(key)
     for later, before in LATER.items():
         group, _, key = later.partition(".")
-        if found.get(group, {}).get(key) == before:
+        if found.get(group, {}).get(key, ...) == before:
             del found[group][key]
     return {name: value for name, value in found.items() if name not in GROUPS or value}

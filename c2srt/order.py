@@ -20,7 +20,7 @@ With `streams` above 0 the permutation of an epoch is another one, which gives e
 share of the shards (c2srt/streams.py); all else is the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -134,6 +134,20 @@ class Order:
         streams = min(self.streams, self.batch)
         each = min(self.window, len(self.counts) // streams + 2)
         return min(len(self.counts), (int(share * streams) + 2) * each)
+
+    def coming(self, step: int, begin: float, end: float) -> Iterator[int]:
+        """The shards that whoever takes the positions from share `begin` to share `end` of every
+        batch reads from global step `step` on, in the order of need, to the end of the next epoch.
+        """
+        for epoch in (self.epoch_of(step), self.epoch_of(step) + 1):
+            first = max(0, step - epoch * self.steps_per_epoch)
+            if self.streams:
+                yield from streams_of(self).coming(epoch, first, begin, end)
+            else:
+                window = (
+                    np.searchsorted(window_starts(self, epoch), first * self.batch, "right") - 1
+                )
+                yield from shuffled_shards(self, epoch)[window * self.window :].tolist()
 
     def epoch_of(self, step: int) -> int:
         """The epoch of global step `step`, both counted from 0."""

@@ -95,6 +95,21 @@ class Streams:
         own = self.line.between(self.begin[stream], self.begin[stream + 1])
         return own.take(permutation(len(own.size), self.seed, epoch, "stream", stream))
 
+    def coming(self, epoch: int, step: int, begin: float, end: float) -> list[int]:
+        """The shards of which the streams between two shares of the batch have samples left at step
+        `step` of an epoch, in the order in which they need them; some several times.
+        """
+        found: list[tuple[float, int]] = []
+        taken = (self.first[1:] > begin * self.batch) & (self.first[:-1] < end * self.batch)
+        for stream in np.flatnonzero(taken).tolist():
+            parts, width = self.parts(epoch, stream), self.first[stream + 1] - self.first[stream]
+            window = np.arange(len(parts.size)) // self.window * self.window
+            last = np.minimum(window + self.window, len(parts.size)) - 1
+            left = parts.end[last] > step * width
+            needed = parts.begin[window[left]] / width
+            found += zip(needed.tolist(), parts.shard[left].tolist(), strict=True)
+        return [shard for _, shard in sorted(found)]
+
     def shuffled_of(self, epoch: int, stream: int, window: int) -> np.ndarray:
         """The order of a window's samples, [n] int32."""
         parts = self.parts(epoch, stream)

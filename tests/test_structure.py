@@ -119,7 +119,7 @@ c2srt.locations c2srt.download_config c2srt.exchange c2srt.sites c2srt.downloads
 c2srt.pipes c2srt.threads c2srt.children c2srt.interrupts c2srt.processes c2srt.executor
 c2srt.pictures c2srt.isolation c2srt.prefetch
 c2srt.permuted c2srt.streams c2srt.order c2srt.view_config c2srt.views c2srt.vocabulary
-c2srt.shards c2srt.shard_reader c2srt.offsets c2srt.samples c2srt.ahead
+c2srt.shards c2srt.shard_reader c2srt.offsets c2srt.shard_cache c2srt.samples c2srt.ahead
 c2srt.backbone c2srt.model
 c2srt.shared_keys c2srt.compose c2srt.manual c2srt.workflow c2srt.command
 c2srt.text_config c2srt.text c2srt.teacher c2srt.loader

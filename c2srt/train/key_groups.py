@@ -78,9 +78,17 @@ class LoaderKeys:
         "decoding processes of each worker; 0: in the worker itself",
         mark=Mark.HARMLESS,
     )
+    cache: str | None = key(
+        None,
+        "folder on a disk of the node to which shards are copied ahead of the training; of use"
+        " where a node reads whole ones: on one node, or with schedule.streams",
+        mark=Mark.HARMLESS,
+    )
+    cache_gb: float = key(200, "the most that the cache holds", unit="GB", mark=Mark.HARMLESS)
 
     def __post_init__(self) -> None:
         refuse_below(self, 0, "loader", "workers")
+        refuse_up_to_0(self, "loader", "cache_gb")
 
 
 @dataclass

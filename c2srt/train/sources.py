@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.loader import Batch, LoaderConfig, evaluation_batches, train_batches, training_order
+from c2srt.loader import (
+    Batch,
+    LoaderConfig,
+    evaluation_batches,
+    train_batches,
+    training_order,
+)
+from c2srt.shard_cache import cache_at
 from c2srt.teacher.cache import TeacherCache
 from c2srt.train.config import Config
 from c2srt.train.data import TRAIN, VALIDATION
@@ -30,6 +37,8 @@ def loader_config(config: Config, inputs: Inputs) -> LoaderConfig:
         views=config.views,
         workers=config.loader.workers,
         patience=0.75 * config.faults.collective_timeout,
+        cache=config.loader.cache or "",
+        cache_gb=config.loader.cache_gb,
     )
 
 
@@ -52,6 +61,8 @@ def check_sources(config: Config, inputs: Inputs) -> None:
     Raises UserError.
     """
     teacher_cache(config, inputs)
+    shards, loader = inputs.index.split(TRAIN), config.loader
+    cache_at(loader.cache or "", loader.cache_gb, inputs.index.folder, shards)
     if config.validation.every:
         inputs.index.split(VALIDATION)
 
