@@ -2,8 +2,9 @@
 current only as a whole.
 
     <folder>/<record>           a JSON object, written last and removed first: what the files were
-                                made from, and under "files" the SHA-256 of each, so that files of
-                                two runs never pass for one artefact
+                                made from, under "versions" what made them, and under "files" the
+                                SHA-256 of each, so that files of two runs never pass for one
+                                artefact
     <folder>/<name>-<key>/      what a run that was killed keeps for the next one to go on from;
                                 gone once the record is there
     <folder>/lock               only while a command writes
@@ -26,6 +27,7 @@ from c2srt.hints import Command
 from c2srt.lock import LOCK, only_writer
 from c2srt.opened import read_json
 from c2srt.storage import mirror
+from c2srt.versions import VERSIONS, versions
 
 FILES = "files"
 
@@ -100,9 +102,8 @@ def withdraw(record: Path) -> None:
 
 def vouch(record: Path, content: Mapping[str, Any], names: Iterable[str]) -> None:
     """Writes the record of whole files in its folder."""
-    write_json(
-        record, {**content, FILES: {name: sha256_of_file(record.parent / name) for name in names}}
-    )
+    files = {name: sha256_of_file(record.parent / name) for name in names}
+    write_json(record, {**content, VERSIONS: versions(), FILES: files})
 
 
 def vouched(record: Path) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ On disk: `text.safetensors` {"features": [C, D] float32} in vocabulary order, an
 it was made from. Letters: C categories, D joint width.
 """
 
-import importlib.metadata
 import logging
 import math
 from dataclasses import dataclass
@@ -111,7 +110,6 @@ def write(
             "made_from": made_from,
             "cut_names": cut,
             "shape": list(features.shape),
-            "versions": versions(),
         },
         [FEATURES],
     )
@@ -120,13 +118,6 @@ def write(
         f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]},"
         f" {len(templates)} templates"
     )
-
-
-def versions() -> dict[str, str]:
-    return {
-        package: importlib.metadata.version(package)
-        for package in ("torch", "open_clip_torch", "c2srt")
-    }
 
 
 def embed_blocks(

@@ -31,6 +31,7 @@ from c2srt.export.files import (
     CONFIG_FILE,
     MODEL_FILE,
     find_export,
+    hash_of_config,
     is_export,
     is_only_export,
 )
@@ -113,7 +114,7 @@ def key_of(config: Config, source: Path, index: ShardIndex, steps: int) -> str:
     """Two tunings with equal keys give equal exports."""
     return hash_of(
         [
-            sha256_of_file(source / CONFIG_FILE),
+            hash_of_config(source / CONFIG_FILE),
             sha256_of_file(source / MODEL_FILE),
             steps,
             [(shard.name, shard.sha256) for shard in index.split("train")],

@@ -1,5 +1,6 @@
 """The artefact layer: records, one writer at a time, leftovers, and folders of someone else."""
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from c2srt.files import (
 )
 from c2srt.hints import Command
 from c2srt.lock import LOCK
+from c2srt.versions import versions
 
 GONE = (1 << 22) + 1
 """A process number that Linux gives to none."""
@@ -31,7 +33,7 @@ def pair(tmp_path) -> Path:
     """A record and its two files."""
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    artefact.vouch(tmp_path / "record.json", {"made_from": 1}, ["a", "b"])
+    artefact.vouch(tmp_path / "record.json", {"made_from": {"key": 1}}, ["a", "b"])
     return tmp_path / "record.json"
 
 
@@ -39,7 +41,7 @@ def pair(tmp_path) -> Path:
 
 
 def test_files_are_current_only_all_together(pair):
-    assert artefact.vouched(pair)["made_from"] == 1
+    assert artefact.vouched(pair)["made_from"] == {"key": 1}
     for change in (
         lambda: (pair.parent / "b").write_text("of another run"),
         lambda: (pair.parent / "b").unlink(),
@@ -50,6 +52,15 @@ def test_files_are_current_only_all_together(pair):
     assert artefact.vouched(pair) is not None
     artefact.withdraw(pair)
     assert artefact.vouched(pair) is None
+
+
+def test_other_versions_make_nothing_anew(pair):
+    content = json.loads(pair.read_text())
+    assert content["versions"] == versions()
+    before = {name: content[name] for name in ("made_from", "files")}
+    for record in (before, before | {"versions": {"torch": "2.11.0"}}):
+        write_json(pair, record)
+        assert artefact.is_current(pair, content["made_from"], ["a", "b"])
 
 
 @pytest.mark.parametrize(

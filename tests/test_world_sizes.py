@@ -2,11 +2,9 @@
 schedule and optimizer.
 """
 
-import io
 import itertools
 import json
 import shutil
-from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from c2srt.train.config import Config
 from c2srt.train.sample_log import SAMPLES, forget_samples_after, read_samples
 from tests.covering import covering, marked, part_of
 from tests.ranks import run_ranks
-from tests.train_case import make_case, told, train_rank
+from tests.train_case import make_case, said_while_training, told, train_rank
 
 SAVED, STEPS = 2, 5  # an epoch has 4 steps, the last one short: the resumed part crosses its end
 RTOL, ATOL = (
@@ -334,16 +332,6 @@ def test_the_comparison_fails_where_optimizer_state_is_dropped(runs, case, zero)
     for config in broken:
         with pytest.raises(AssertionError, match="not close"):
             check_close(load_file(checkpoint(config, STEPS) / checkpoints.WEIGHTS), expected)
-
-
-def said_while_training(rank: int, config: Config) -> str:
-    """What a rank prints, and the error that it ends with."""
-    with redirect_stdout(io.StringIO()) as said:
-        try:
-            train_rank(rank, config)
-        except UserError as error:
-            print(error)
-    return said.getvalue()
 
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_only(runs, case):

@@ -2,6 +2,8 @@
 them.
 """
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +11,7 @@ import torch
 
 from c2srt import text
 from c2srt.backbone.config import ClipConfig
+from c2srt.errors import UserError
 from c2srt.keys import changed
 from c2srt.model.config import ModelConfig
 from c2srt.old_names import TODAY
@@ -74,3 +77,13 @@ def train_rank(rank: int, config: Config) -> str:
     from c2srt.train.world import World
 
     return train(config, World(rank, config.workers, config.workers, torch.device("cpu")))
+
+
+def said_while_training(rank: int, config: Config) -> str:
+    """What a rank prints, and the error that it ends with."""
+    with redirect_stdout(io.StringIO()) as said:
+        try:
+            train_rank(rank, config)
+        except UserError as error:
+            print(error)
+    return said.getvalue()

@@ -20,6 +20,7 @@ results.json (fractions 0–1; null where nothing can be measured):
      "published": {"zsl", "gzsl": positives per image, "over": "all" | "positive"} | null,
      "given_away": ["unseen/seen name", …],       the last two from a vocabulary (known.py)
      "warnings": ["…", …],                        sentences: figures that look surer than they are
+     "versions": {"c2srt", "python", "torch", …}, of what made them (versions.py)
      "files": {"per_category.csv": SHA-256}}      of the table that belongs to these results
 """
 

@@ -23,6 +23,7 @@ from c2srt.files import whole_folder, write_json
 from c2srt.model.context import Context
 from c2srt.model.network import Network
 from c2srt.opened import read_json, read_tensors
+from c2srt.versions import VERSIONS, versions
 from c2srt.vocabulary import Vocabulary
 
 
@@ -72,6 +73,7 @@ def save_export(
         "vocabulary": listed,
         "templates": templates,
         "made_from": made_from,
+        VERSIONS: versions(),
     }
     with whole_folder(folder, is_only_export) as temporary:
         save_file(tensors, temporary / MODEL_FILE, {BELONGS: belonging(content)})
@@ -100,7 +102,7 @@ def save_with_context(
         "text": text.float().cpu().contiguous(),
         "context": context.values.detach().float().cpu().contiguous(),
     }
-    content |= {"templates": [context.template], "made_from": made_from}
+    content |= {"templates": [context.template], "made_from": made_from, VERSIONS: versions()}
     with whole_folder(folder, is_only_export) as temporary:
         save_file(tensors, temporary / MODEL_FILE, {BELONGS: belonging(content)})
         write_json(temporary / CONFIG_FILE, content)

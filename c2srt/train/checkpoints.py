@@ -45,6 +45,7 @@ from c2srt.old_names import today
 from c2srt.opened import misfit, read_json, reason, wrong
 from c2srt.shown import shown
 from c2srt.storage import mirror
+from c2srt.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class Record:
     """`Engine.counters()`."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files beside complete.json, by name."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """`versions()` of the process that wrote it; checkpoints made before have none."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def write(root: Path, engine, record: Record) -> Path:
     """
     final = folder_of(root, record.step)
     temporary = final.with_name(f"{final.name}{TEMPORARY}writing")
-    record = replace(record, optimizer=engine.counters())
+    record = replace(record, optimizer=engine.counters(), versions=versions())
     with storage_faults(final):
         if dist.get_rank() == 0:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -13,7 +13,6 @@ clock, so nothing is written down then. Anything else than that is checked in fu
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from c2srt.errors import UserError
@@ -21,6 +20,7 @@ from c2srt.files import hash_of, write_json
 from c2srt.opened import read_json
 from c2srt.tracking import Journal, Tracker, unsent
 from c2srt.train.config import Config
+from c2srt.versions import version_of
 
 FILE = "finished.json"
 RACE_S = 2.0
@@ -77,13 +77,6 @@ class Look:
 def run_of(config: Config) -> str:
     """Changes with any setting, and with the libraries that build and draw a CLIP."""
     return hash_of([config.settings(), [version_of(name) for name in LIBRARIES]])
-
-
-def version_of(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
 
 
 def seen_below(config: Config) -> Seen:

@@ -27,6 +27,7 @@ from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
 from c2srt.train.world import World
+from c2srt.versions import others
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,11 @@ def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path |
         checkpoints.check_resumable(found, before, config.identity(), inputs.hashes)
         if world.first and before.world_size != world.size:
             log.info(f"checkpoint of {before.world_size} workers goes on with {world.size}")
+        if world.first and (other := others(before.versions)):
+            log.info(
+                f"this checkpoint was written with {other}: the same samples and schedule, but"
+                " losses may differ from there on in their last digits"
+            )
         record = replace(before, world_size=world.size, settings=config.settings())
     if world.first:
         forget_samples_after(config.folder / SAMPLES, record.step)

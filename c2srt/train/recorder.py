@@ -19,6 +19,7 @@ from c2srt.train.config import SUMMARY
 from c2srt.train.engine import Update
 from c2srt.train.node import Node
 from c2srt.train.world import World
+from c2srt.versions import VERSIONS, versions
 
 METRICS, CURVE = "metrics.jsonl", "loss.png"
 Item = TypeVar("Item")
@@ -175,6 +176,7 @@ class Recorder:
                 "peak_gpu_mib": [gpu for _, gpu in memory],
                 "metrics": self.last,
                 "run_id": self.run_id,
+                VERSIONS: versions(),
                 **more,
             },
         )
