@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from c2srt.shown import shown
 from c2srt.version import VERSION
 
 VERSIONS = "versions"
@@ -39,7 +40,7 @@ def others(written: Mapping[str, str]) -> str:
     """
     now = versions()
     return ", ".join(
-        f"{name} {written[name]} (now {now[name]})"
+        f"{name} {shown(written[name])} (now {now[name]})"
         for name in now
         if written.get(name, now[name]) != now[name]
     )
