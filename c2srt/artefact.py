@@ -13,6 +13,7 @@ current only as a whole.
 A verb that finds its artefact current still finishes what a killed run did not: `tidy`.
 """
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from c2srt.errors import UserError
-from c2srt.files import leftovers, remove_leftovers, sha256_of_file, write_json
+from c2srt.files import json_text, leftovers, remove_leftovers, sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.lock import LOCK, only_writer
-from c2srt.opened import read_json
+from c2srt.opened import parse_json, read_json
 from c2srt.storage import mirror
 from c2srt.versions import VERSIONS, versions
 
@@ -170,6 +171,19 @@ def is_marked(mark: Path, key: str, again: Command, *within: str) -> bool:
     for name in within:
         found = found.get(name, {})
     return found.get("key") == key
+
+
+def hash_of_record(record: Path) -> str:
+    """SHA-256 of a JSON file as it would be without the versions that made it: that of the file
+    where it names none, as those made before. Raises OSError if it is absent.
+    """
+    mirror.fetched(record)
+    data = record.read_bytes()
+    with suppress(ValueError):  # damaged: whoever reads it says so
+        content = parse_json(data)
+        if isinstance(content, dict) and content.pop(VERSIONS, None) is not None:
+            data = json_text(content).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def is_plain(name: str) -> bool:

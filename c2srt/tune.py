@@ -25,13 +25,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.artefact import is_marked, tidy, writing
+from c2srt.artefact import hash_of_record, is_marked, tidy, writing
 from c2srt.errors import UserError
 from c2srt.export.files import (
     CONFIG_FILE,
     MODEL_FILE,
     find_export,
-    hash_of_config,
     is_export,
     is_only_export,
 )
@@ -114,7 +113,7 @@ def key_of(config: Config, source: Path, index: ShardIndex, steps: int) -> str:
     """Two tunings with equal keys give equal exports."""
     return hash_of(
         [
-            hash_of_config(source / CONFIG_FILE),
+            hash_of_record(source / CONFIG_FILE),
             sha256_of_file(source / MODEL_FILE),
             steps,
             [(shard.name, shard.sha256) for shard in index.split("train")],

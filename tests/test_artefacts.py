@@ -58,9 +58,18 @@ def test_other_versions_make_nothing_anew(pair):
     content = json.loads(pair.read_text())
     assert content["versions"] == versions()
     before = {name: content[name] for name in ("made_from", "files")}
+    without = artefact.hash_of_record(pair)
     for record in (before, before | {"versions": {"torch": "2.11.0"}}):
         write_json(pair, record)
         assert artefact.is_current(pair, content["made_from"], ["a", "b"])
+        assert artefact.hash_of_record(pair) == without
+
+
+def test_a_records_hash_is_its_files_where_it_names_no_versions(pair):
+    content = json.loads(pair.read_text())
+    for text in (json.dumps({"files": content["files"]}), "no JSON", "[1]", '{"versions": "odd'):
+        pair.write_text(text)
+        assert artefact.hash_of_record(pair) == sha256_of_file(pair)
 
 
 @pytest.mark.parametrize(

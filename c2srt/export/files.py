@@ -13,18 +13,17 @@ tokenizer/          only where the text tower reads another tokenizer than CLIP'
                     that one; config.json's clip then has its hash as "tokenizer"
 """
 
-import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
 
+from c2srt.artefact import hash_of_record
 from c2srt.errors import UserError
-from c2srt.files import hash_of, json_text, sha256_of_file
+from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.locations import here
-from c2srt.opened import parse_json, read_json
+from c2srt.opened import read_json
 from c2srt.storage import mirror
-from c2srt.versions import VERSIONS
 
 FORMAT = 1
 BELONGS = "config"
@@ -46,19 +45,7 @@ def identity(folder: Path) -> str:
     """Changes when an export changes, and not with the versions that wrote it. Raises OSError if a
     file is absent.
     """
-    return hash_of([hash_of_config(folder / CONFIG_FILE), sha256_of_file(folder / MODEL_FILE)])
-
-
-def hash_of_config(path: Path) -> str:
-    """SHA-256 of a config.json as it would be without its versions: that of the file where it has
-    none, as in exports made before. Raises OSError if it is absent.
-    """
-    data = path.read_bytes()
-    with suppress(ValueError):  # damaged: whoever reads it says so
-        content = parse_json(data)
-        if isinstance(content, dict) and content.pop(VERSIONS, None) is not None:
-            data = json_text(content).encode()
-    return hashlib.sha256(data).hexdigest()
+    return hash_of([hash_of_record(folder / CONFIG_FILE), sha256_of_file(folder / MODEL_FILE)])
 
 
 def is_export(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from c2srt.artefact import hash_of_record
 from c2srt.errors import UserError
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, read_results
 from c2srt.figures.inputs import Inputs, need
@@ -88,7 +89,8 @@ def made_from(inputs: Inputs) -> dict:
         need(folder / RESULTS, make)
         need(folder / PER_CATEGORY, make)
         found["with_isr" if isr else "without_isr"] = [
-            sha256_of_file(folder / name) for name in (RESULTS, PER_CATEGORY)
+            hash_of_record(folder / RESULTS),
+            sha256_of_file(folder / PER_CATEGORY),
         ]
     return found
 

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2srt.artefact import hash_of_record
 from c2srt.evaluation.metric_state import LABEL_SETS
 from c2srt.figures.inputs import Inputs, Missing, need
-from c2srt.files import sha256_of_file
 from c2srt.hints import Command
 from c2srt.opened import read_json, wrong
 from c2srt.shown import shown
@@ -47,7 +47,7 @@ def made_from(inputs: Inputs, name: str) -> dict:
     """Raises Missing without the table, or while it holds too few values of x, as `tables
     train=false` leaves it.
     """
-    table = sha256_of_file(need(path_of(inputs, name), made_by(inputs, name)))
+    table = hash_of_record(need(path_of(inputs, name), made_by(inputs, name)))
     numbers(inputs, name)
     return {"table": table}
 

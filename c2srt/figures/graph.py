@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2srt.artefact import hash_of_record
 from c2srt.figures.inputs import Inputs, Missing
 from c2srt.files import sha256_of_file
 from c2srt.hints import Command
@@ -15,6 +16,8 @@ from c2srt.relations.neighbours import ABSENT
 from c2srt.relations.report import greatest_hub, load_graphs
 from c2srt.relations.table import EDGES, PROVENANCE, TABLE
 from c2srt.vocabulary import Vocabulary
+
+HASHED = {PROVENANCE: hash_of_record, TABLE: sha256_of_file, EDGES: sha256_of_file}
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,16 @@ def made_from(inputs: Inputs) -> dict:
     """
     folder = Path(inputs.config.relations_folder)
     files = [
-        folder / kind / name for kind in kinds_of(inputs) for name in (PROVENANCE, TABLE, EDGES)
+        (folder / kind / name, hashed)
+        for kind in kinds_of(inputs)
+        for name, hashed in HASHED.items()
     ]
     return {
         "vocabulary": inputs.vocabulary.hash,
         "categories": inputs.categories,
         "graphs": {
-            str(path.relative_to(folder)): sha256_of_file(path) if path.is_file() else None
-            for path in files
+            str(path.relative_to(folder)): hashed(path) if path.is_file() else None
+            for path, hashed in files
         },
     }
 
