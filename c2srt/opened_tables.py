@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from c2srt.opened import TEXT_BYTES, Remedy, opening, read_bytes, wrong
 from c2srt.shown import shown
 
@@ -58,6 +60,15 @@ def read_parquet(
     if empty := [name for name in columns if name not in may_lack and table[name].null_count]:
         raise wrong(path, f"has empty cells in column {empty[0]}", remedy)
     return table
+
+
+def as_numpy(column: "pa.ChunkedArray") -> np.ndarray:
+    """A column of whole numbers or text without empty cells, [rows]. Its own `to_numpy` would load
+    pandas first, a second in every loader process, however short it lives.
+    """
+    if is_of(column.type, TEXT):
+        return np.array(column.to_pylist(), object)
+    return np.from_dlpack(column.combine_chunks())
 
 
 def has_any(values: "pa.ChunkedArray", first: str, last: str) -> bool:

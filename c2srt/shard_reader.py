@@ -12,6 +12,7 @@ import numpy as np
 from c2srt.errors import UserError
 from c2srt.hints import Command
 from c2srt.opened import misfit, parse_json, wrong
+from c2srt.opened_tables import as_numpy
 from c2srt.shards import BLOCK, COLUMNS, MADE_BY, SPANS, Shard, read_sidecar
 from c2srt.shown import shown
 from c2srt.storage.ranges import Opens, Reads, Span, open_ranges, start
@@ -51,7 +52,7 @@ def sidecar_places(path: Path, shard: Shard) -> Places:
     of another shard.
     """
     rows = read_sidecar(path)
-    column = {name: rows[name].to_numpy() for name in COLUMNS}
+    column = {name: as_numpy(rows[name]) for name in COLUMNS}
     packed = np.flatnonzero(column["status"] == "ok")
     packed = packed[np.argsort(column["member"][packed])]
     if len(packed) != shard.count:

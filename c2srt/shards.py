@@ -36,7 +36,7 @@ from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.hints import Command
 from c2srt.opened import read_json, wrong
-from c2srt.opened_tables import INTEGER, TEXT, check_parquet, read_parquet
+from c2srt.opened_tables import INTEGER, TEXT, as_numpy, check_parquet, read_parquet
 from c2srt.shown import shown
 
 if TYPE_CHECKING:
@@ -151,12 +151,12 @@ def read_sidecar(path: Path, columns: Mapping[str, str] = COLUMNS) -> "pa.Table"
     """
     check_parquet(path, MADE_BY, ALL_COLUMNS)
     rows = read_parquet(path, MADE_BY, columns)
-    ids, packed = rows["id"].to_pylist(), rows["status"].to_numpy() == "ok"
+    ids, packed = rows["id"].to_pylist(), as_numpy(rows["status"]) == "ok"
     if odd := next((name for name in ids if not re.fullmatch(ID, name)), None):
         raise wrong(path, f"has an image '{shown(odd)}', which is no name", MADE_BY)
     if len(set(ids)) < len(ids):
         raise wrong(path, "has several rows of one image", MADE_BY)
-    member = rows["member"].to_numpy()
+    member = as_numpy(rows["member"])
     if (
         not np.array_equal(np.sort(member[packed]), np.arange(packed.sum()))
         or (member[~packed] >= 0).any()

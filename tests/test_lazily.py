@@ -12,6 +12,7 @@ import torch
 
 from c2srt.backbone import library
 from c2srt.lazily import LazyModule, lazily, uncollected, without_compiler
+from tests.shard_folder import make_shards, make_vocabulary
 
 
 @pytest.fixture
@@ -98,6 +99,21 @@ def test_neither_open_clip_nor_deepspeed_loads_what_is_not_used():
         assert weight.max() < 1 and weight.grad is None
         loaded = [name for name in ("torch._dynamo", "timm", "mlflow") if name in sys.modules]
         assert not loaded, loaded
+    """)
+
+
+def test_a_shard_is_read_without_pandas(tmp_path):
+    make_shards(tmp_path, {"train": 3}, 3, make_vocabulary())
+    in_python(f"""
+        import sys
+        from pathlib import Path
+        from c2srt.shard_reader import ShardReader
+        from c2srt.shards import load_index
+        folder = Path({str(tmp_path)!r})
+        (shard,) = load_index(folder).split("train")
+        reader = ShardReader(folder, shard)
+        assert len(reader) == len(reader.ids) == 3 and reader.jpeg(2) and reader.labels(2).positive
+        assert "pandas" not in sys.modules
     """)
 
 
