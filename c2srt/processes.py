@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from multiprocessing.connection import wait
@@ -69,12 +69,40 @@ class Sent:
         return self.value
 
 
+KEPT: list[list["Worker"]] = []
+"""The idle processes of the `kept` that is open, if one is."""
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """The processes of a job serve the next one, too, and end with this context: a small job's
+    tasks take less time than its processes to load torch and a CLIP. Those with a GPU end with
+    their job, and give its memory back.
+    """
+    if KEPT:
+        yield
+        return
+    KEPT.append(idle := [])
+    try:
+        yield
+    finally:
+        KEPT.remove(idle)
+        for worker in idle:
+            worker.end()
+
+
 class Processes:
-    """An executor (c2srt/executor.py) of this machine's processes; as a context it leaves none."""
+    """An executor (c2srt/executor.py) of this machine's processes; as a context it leaves none but
+    those that are `kept`.
+    """
 
     def __init__(self, workers: int, gpus: float | None = 0) -> None:
         """Raises UserError if the machine has not the GPUs that are asked for."""
-        self.workers = [Worker(environment) for environment in gpus_of(workers, gpus)]
+        environments = gpus_of(workers, gpus)
+        self.idle = KEPT[-1] if KEPT and not (gpus != 0 and visible_gpus()) else None
+        self.workers = [
+            self.idle.pop() if self.idle else Worker(environment) for environment in environments
+        ]
 
     def __enter__(self) -> "Processes":
         return self
@@ -83,7 +111,10 @@ class Processes:
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self.workers:
-            worker.end()
+            if self.idle is not None and worker.process and not worker.busy:
+                self.idle.append(worker)
+            else:
+                worker.end()
 
     def map(
         self,
@@ -133,13 +164,13 @@ class Worker:
     answers: FileIO
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = environment
+        self.environment, self.busy = environment, False
         self.process: subprocess.Popen | None = None
         self.known: Job | None = None
 
     def begin(self, job: Job, item: Any) -> None:
         """Sends a task. Raises UserError if no process can be started."""
-        self.job, self.item, self.retries = job, item, RETRIES
+        self.job, self.item, self.retries, self.busy = job, item, RETRIES, True
         self.send()
 
     def send(self) -> None:
@@ -158,6 +189,7 @@ class Worker:
             log.warning(f"a worker process died ({cause_of(self.end())}); its task is done again")
         else:
             if done:
+                self.busy = False
                 return self.item, answer
             if not isinstance(answer, LoaderFailed):
                 raise answer

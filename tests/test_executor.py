@@ -17,7 +17,7 @@ from c2srt.cluster.executor import open_executor
 from c2srt.errors import UserError
 from c2srt.executor import FEW_IMAGES, Executor, Here, open_local
 from c2srt.hints import running
-from c2srt.processes import DIED, RETRIES, Processes, gpus_of
+from c2srt.processes import DIED, RETRIES, Processes, gpus_of, kept
 from tests import executor_tasks as tasks
 from tests.raw_images import digests, jpeg, name, write_csvs, write_folder
 from tests.train_command import end, ended, launch, wait_until
@@ -141,6 +141,35 @@ def test_they_end_when_the_command_is_killed():
     command.wait()
     _, left = psutil.wait_procs(children, 30)
     assert children and not left
+
+
+def pids_of_a_job() -> set[int]:
+    with open_local(2, 9, 1000) as executor:
+        return {pid for _, pid in executor.map(tasks.own_pid, range(4))}
+
+
+def test_kept_processes_serve_the_next_job_and_end_with_the_context():
+    assert not pids_of_a_job() & pids_of_a_job()
+    with kept():
+        first = pids_of_a_job()
+        with kept():
+            assert pids_of_a_job() == first
+        assert all(map(psutil.pid_exists, first))
+        os.kill(min(first), signal.SIGKILL)
+        assert len(pids_of_a_job() & first) == 1, "the dead one is started again"
+        with pytest.raises(UserError), open_local(2, 9, 1000) as executor:
+            list(executor.map(tasks.refuse, range(6)))
+        last = pids_of_a_job()
+    assert len(last) == 2 and not any(map(psutil.pid_exists, first | last))
+
+
+def test_processes_with_a_gpu_are_not_kept(monkeypatch):
+    monkeypatch.setattr("c2srt.processes.visible_gpus", lambda: ["0", "1"])
+    with kept():
+        with Processes(2, None) as executor:
+            dict(executor.map(tasks.squares, range(2)))
+            children = [worker.process.pid for worker in executor.workers]
+        assert not any(map(psutil.pid_exists, children))
 
 
 def test_gpus_are_dealt_and_too_few_refused(monkeypatch):

@@ -23,7 +23,7 @@ def draw_predictions(path: Path, test, clip: np.ndarray, model: np.ndarray) -> N
     """Writes a PNG of the first `SHOWN` test images (not chosen: ids are hashes) with each scorer's
     best `LINES` categories.
 
-    clip, model: scores [N, C]; `test` a c2srt.demo.measure.Split.
+    clip, model: their scores [`SHOWN`, C]; `test` a c2srt.demo.measure.Split.
     """
     figure, axes = pyplot.subplots(
         SHOWN // 2, 6, figsize=(15, 13), width_ratios=[1.15, 1, 1] * 2, dpi=100

@@ -18,10 +18,8 @@ import base64
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,8 @@ from c2srt.demo.draw import random_picture, render
 from c2srt.demo.knowledge import PROVENANCE, relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.words import categories
+from c2srt.executor import open_local
 from c2srt.files import hash_of, whole_file, write_json, write_text
-from c2srt.interrupts import without_sigint
 from c2srt.progress import Progress
 
 MARK = "miniature.json"
@@ -116,17 +114,19 @@ def chunks(count: int) -> list[range]:
     return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 
-def in_processes(function, items: Iterable, workers: int) -> Iterator:
-    """Results in the order of `items`, from `workers` fresh processes; they finish what they have
-    begun when nobody wants more.
-    """
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
-    try:
-        with without_sigint():
-            results = pool.map(function, items)
-        yield from results
-    finally:
-        pool.shutdown(cancel_futures=True)
+def in_processes(
+    function: Callable[[range], Any], items: list[range], workers: int
+) -> Iterator[Any]:
+    """Results in the order of `items`, the numbers of images."""
+    waiting: dict[range, Any] = {}
+    wanted = iter(items)
+    with open_local(workers, len(items), sum(map(len, items))) as executor:
+        item = next(wanted, None)
+        for found, result in executor.map(function, items):
+            waiting[found] = result
+            while item in waiting:
+                yield waiting.pop(item)
+                item = next(wanted, None)
 
 
 def draw_chunk(folder: Path, seed: int, split: str, numbers: range) -> list[tuple]:

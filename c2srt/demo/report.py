@@ -14,7 +14,7 @@ from c2srt.artefact import is_marked
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, table
-from c2srt.demo.picture import draw_predictions
+from c2srt.demo.picture import SHOWN, draw_predictions
 from c2srt.demo.words import categories
 from c2srt.files import write_json, write_text
 from c2srt.hints import Command
@@ -66,8 +66,8 @@ def report(config, runner, tables: dict[str, Table]) -> str:
     draw_predictions(
         out / "predictions.png",
         test,
-        clip_zero_shot(config, 0, test)[0],
-        measure.model_scores(workspace.trial(shown.run, (0, 0)) / "model", test.images),
+        clip_zero_shot(config, 0, test.images[:SHOWN])[0],
+        measure.model_scores(workspace.trial(shown.run, (0, 0)) / "model", test.images[:SHOWN]),
     )
     print(
         f"\n{text}\n\nTables: {out / 'table.md'}, {out / 'table.json'} · predictions on test"
@@ -132,7 +132,7 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
     if with_neighbours:
         values[NEIGHBOURS] = {}
     for clip in range(config.seeds):
-        scores, relations = clip_zero_shot(config, clip, test)
+        scores, relations = clip_zero_shot(config, clip, test.images)
         values[CLIP][clip, 0] = measure.figures(scores, test, topk)
         if with_neighbours:
             values[NEIGHBOURS][clip, 0] = measure.figures(
@@ -141,16 +141,14 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
     return values
 
 
-def clip_zero_shot(config, clip: int, test) -> tuple[np.ndarray, Tensor]:
-    """CLIP's scores [N, C] of the test images, and the oracle graph's neighbour table [C, 4]."""
+def clip_zero_shot(config, clip: int, images: Tensor) -> tuple[np.ndarray, Tensor]:
+    """CLIP's scores [N, C] of uint8 [N, 3, S, S], and the oracle graph's neighbour table [C, 4]."""
     work = config.workspace.of_clip(clip)
     loaded = load_clip(
         ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors"))
     )
     vocabulary = load_vocabulary(config.workspace.shards())
-    scores = measure.clip_scores(
-        loaded, load_text(work / "text", vocabulary, loaded.hash), test.images
-    )
+    scores = measure.clip_scores(loaded, load_text(work / "text", vocabulary, loaded.hash), images)
     return scores, load_relations(work / "relations/llm", vocabulary, 4)
 
 

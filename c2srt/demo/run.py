@@ -15,6 +15,7 @@ from c2srt.demo.raw import MARK, raw_key, write_raw
 from c2srt.hints import Command
 from c2srt.jobs import Jobs
 from c2srt.opened import read_json
+from c2srt.processes import kept
 from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
 from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
@@ -32,6 +33,7 @@ DRAWN_S = 2.0
 UNTRAINED = (Row(PRIOR, untrained=PRIOR), Row(CLIP, untrained=CLIP))
 
 
+@kept()
 def run(config: Config, jobs: Jobs) -> None:
     """Runs the workflow and writes <out>/table.md, table.json (all tables of the run) and
     predictions.png.

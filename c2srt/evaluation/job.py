@@ -37,6 +37,7 @@ from c2srt.executor import Opens
 from c2srt.export.files import find_export
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
+from c2srt.processes import kept
 from c2srt.progress import Progress
 from c2srt.scratch import named
 from c2srt.shards import Shard, ShardIndex, load_index
@@ -70,6 +71,7 @@ def evaluate(config: Config, opens: Opens) -> tuple[dict, bool]:
     return results, True
 
 
+@kept()
 def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) -> tuple[dict, bool]:
     """Scores the split with a checkpoint, or reads the results if they are up to date."""
     shards, out = Path(config.shards).absolute(), Path(config.out).absolute()

@@ -62,7 +62,7 @@ def cache_features(config: Config, opens: Opens) -> None:
             try:
                 cache_all(Work(config, index, out, feature), shards, left, opens)
             finally:
-                frozen.cache_clear()  # another job of this process may mean another CLIP
+                frozen.cache_clear()  # where the tasks ran in this process
         write_json(out / FILE, key)
 
 
@@ -115,7 +115,7 @@ def cache_shard(work: Work, shard: Shard) -> None:
     torch.set_float32_matmul_precision(
         "high"
     )  # TF32 on a GPU: as many mantissa bits as the float16 that is stored
-    clip = frozen(config.clip.name, config.clip.pretrained, device)
+    clip = frozen(config.clip.name, config.clip.pretrained, device, work.feature)
     if hash_of(feature_key(clip, config.views, config.seed)) != work.feature:
         raise UserError(
             f"clip.name={config.clip.name} clip.pretrained={config.clip.pretrained} is another"
@@ -125,8 +125,8 @@ def cache_shard(work: Work, shard: Shard) -> None:
 
 
 @lru_cache(maxsize=1)
-def frozen(name: str, pretrained: str, device: str) -> Clip:
-    """The CLIP of this process, loaded once for all its shards."""
+def frozen(name: str, pretrained: str, device: str, feature: str) -> Clip:
+    """The CLIP of this process, loaded once for all shards of a `feature`."""
     clip = load_clip(ClipConfig(name, pretrained))
     clip.to(device)
     return clip
