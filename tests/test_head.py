@@ -12,7 +12,7 @@ from c2srt.errors import UserError
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
-from c2srt.model.isr import assignment, count_patches
+from c2srt.model.isr import assignment, count_patches, largest
 from c2srt.model.ist import with_self_loops
 from c2srt.model.literal import literal_scores, local_features
 from c2srt.model.loss import pairwise_ranking_loss
@@ -223,6 +223,15 @@ def test_isr_takes_the_fewest_best_patches_that_reach_the_threshold():
             taken.append(order[len(taken)].item())
         assert sorted(taken) == row.nonzero().flatten().tolist()
         assert row.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("most", (1, 5, 16))
+def test_the_largest_scores_are_those_of_topk(most):
+    scores = torch.rand(3, 40, 16, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    scores[0, 0, 3] = float("nan")
+    for some in (scores, scores.double(), scores[:, :, ::2].repeat(1, 1, 2)):
+        found, _ = largest(some, most)
+        assert torch.equal(found.nan_to_num(-1), some.topk(most, dim=-1).values.nan_to_num(-1))
 
 
 def test_literal_isr_pools_what_the_assignment_pools():
