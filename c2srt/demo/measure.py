@@ -80,6 +80,17 @@ def load_split(shards: Path, raw: Path, split: str) -> Split:
     return Split(ids, torch.stack(images), np.stack(labels), every[[row[name] for name in ids]])
 
 
+def load_labels(shards: Path, split: str) -> np.ndarray:
+    """The labels of a packed split alone, int8 [N, C]."""
+    vocabulary, index = load_vocabulary(shards), load_index(shards)
+    rows = [
+        label_row(labels, vocabulary.index)
+        for shard in index.split(split)
+        for labels in ShardReader(shards, shard).all_labels()
+    ]
+    return np.stack(rows)
+
+
 def label_row(labels: SampleLabels, index: dict[str, int]) -> np.ndarray:
     """A sample's MIDs -> int8 [C]."""
     row = np.zeros(len(index), np.int8)

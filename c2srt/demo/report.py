@@ -126,7 +126,7 @@ def what_next(workspace: Workspace, run: Path, test) -> str:
 def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
     """The rows without training: the class prior once, CLIP for every CLIP seed."""
     workspace, topk = config.workspace, tuple(config.topk)
-    training = measure.load_split(workspace.shards(), Path(workspace.root), "train").labels
+    training = measure.load_labels(workspace.shards(), "train")
     prior = measure.prior_scores(training, len(test.ids))
     values: dict[str, Trials] = {PRIOR: {(0, 0): measure.figures(prior, test, topk)}, CLIP: {}}
     if with_neighbours:
