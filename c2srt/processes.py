@@ -82,7 +82,8 @@ def kept() -> Iterator[None]:
     if KEPT:
         yield
         return
-    KEPT.append(idle := [])
+    idle: list[Worker] = []
+    KEPT.append(idle)
     try:
         yield
     finally:
