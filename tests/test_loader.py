@@ -2,6 +2,7 @@
 never hanging.
 """
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from c2srt.loader import (
 )
 from c2srt.shard_reader import ShardReader
 from c2srt.shards import load_index
+from c2srt.storage import local
 from c2srt.view_config import ViewConfig
 from c2srt.views import centre_pixels, decode, view_pixels
 from tests.shard_folder import make_shards, make_vocabulary
@@ -176,6 +179,43 @@ def test_two_runs_and_any_resume_give_equal_bytes(index, workers):
             )
         )
         assert all(same(one, other) for one, other in zip(whole[6 * start :], tail, strict=True))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_disk_that_fails_now_and_then_costs_no_restart(index, workers, number, monkeypatch):
+    """Every third read of a file, none of which is in the page cache; forked processes inherit
+    the disk.
+    """
+    expected = list(train_batches(CONFIG, index, VOCABULARY, stop_step=6))
+    real, calls = os.pread, count()
+
+    def pread(file: int, size: int, offset: int) -> bytes:
+        if next(calls) % 3 == 0:
+            raise OSError(number, os.strerror(number))
+        return real(file, size, offset)
+
+    monkeypatch.setattr(local.LocalFile, "now", lambda self, offset, size: None)
+    monkeypatch.setattr(local, "WAITS", (0.001,) * 20)
+    monkeypatch.setattr(os, "pread", pread)
+    config = replace(CONFIG, workers=workers)
+    found = list(train_batches(config, index, VOCABULARY, stop_step=6))
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_disk_that_stays_broken_is_a_failure_of_the_loader(index, monkeypatch):
+    """After which a training starts again."""
+
+    def pread(file: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(local.LocalFile, "now", lambda self, offset, size: None)
+    monkeypatch.setattr(local, "WAITS", (0.001,) * 3)
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(
+        LoaderFailed, match=r"train-\d+\.tar cannot be read \(.*run the same command"
+    ):
+        next(train_batches(replace(CONFIG, workers=1), index, VOCABULARY))
 
 
 def test_one_shard_serves_many_ranks_and_processes(tmp_path):

@@ -218,6 +218,13 @@ def test_bad_input_is_refused_before_any_worker_starts(case, tmp_path):
         check_before_start(replace(fresh, text=str(tmp_path)))
     with pytest.raises(UserError, match="c2srt shard"):
         check_before_start(replace(fresh, shards=str(tmp_path)))
+    (tmp_path / "file").write_text("")
+    cache = str(tmp_path / "file" / "cache")
+    with pytest.raises(UserError, match="loader.cache=.* cannot be written"):
+        check_before_start(told(fresh, **{"loader.cache": cache}))
+    with pytest.raises(UserError, match="loader.cache_gb=1e-07 is less than the largest shard"):
+        small = {"loader.cache": str(tmp_path / "cache"), "loader.cache_gb": 1e-7}
+        check_before_start(told(fresh, **small))
     with pytest.raises(UserError, match="batch=6 is less than one image for each of 7 workers"):
         told(fresh, batch=6, workers=7)
     with pytest.raises(UserError, match="precision='fp8' is not one of"):
