@@ -284,7 +284,10 @@ def exclusive(path: Path) -> Iterator[None]:
     """One process, and one thread, at a time."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:  # not by closing alone: a process forked meanwhile has the file, too
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def locked(file: int) -> bool:
