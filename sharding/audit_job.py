@@ -11,6 +11,7 @@ from c2srt.executor import Opens
 from c2srt.files import TEMPORARY, whole_file
 from c2srt.opened import read_json
 from c2srt.progress import Progress
+from c2srt.scratch import named
 from c2srt.sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
 from c2srt.sharding.config import AuditConfig
 from c2srt.sharding.inputs import inputs_path
@@ -116,10 +117,11 @@ def conclude(count: int, tasks: list[AuditTask], report: Path) -> int:
         sum(task.shard.inputs for task in tasks),
     )
     what = f"{len(tasks):,} shards, {packed:,} packed of {images:,} images"
+    place = named(str(report))
     if count:
         print(
             f"{count:,} disagreements in"
-            f" {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {report}"
+            f" {what}{f', the first {PRINTED} above' if count > PRINTED else ''}; all in {place}"
         )
         return 1
     print(f"{what}: bytes, hashes, members, pixels, labels and counts all agree")

@@ -211,6 +211,25 @@ def test_a_refusal_is_one_sentence_without_the_secret(fault, said, bucket):
         assert SECRET not in str(error.value) and KEY not in str(error.value)
 
 
+def test_credentials_that_are_renewed_in_time_are_taken(bucket, monkeypatch, tmp_path):
+    """As a tool does that writes ~/.aws/credentials anew."""
+    file = tmp_path / "credentials"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    file.write_text(f"[default]\naws_access_key_id={KEY}\naws_secret_access_key=old\n")
+    store, now = S3("tests"), []
+    meta = Meta(5, store.put("a", b"hello"))
+
+    def expired(method: str, key: str) -> str | None:
+        file.write_text(f"[default]\naws_access_key_id={KEY}\naws_secret_access_key=new\n")
+        now.append(method)
+        return "ExpiredToken" if len(now) < 3 else None
+
+    bucket.faults = expired
+    assert store.meta("a") == meta and now == ["HEAD", "GET", "GET", "HEAD"]
+    assert credentials().secret == "new"
+
+
 def test_a_bucket_that_is_not_there_and_no_credentials(bucket, monkeypatch):
     with pytest.raises(UserError, match="the bucket other does not exist at 127.0.0.1"):
         list(S3("other").listing(""))

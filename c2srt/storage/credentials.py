@@ -67,6 +67,12 @@ def credentials(environment: Mapping[str, str] = os.environ) -> Credentials | No
     return found
 
 
+def renewed() -> bool:
+    """Whether there are other credentials than those that have just expired. Raises UserError."""
+    before = FOUND.pop() if FOUND else None
+    return credentials() != before
+
+
 def of_section(values: Mapping[str, str], environment: Mapping[str, str]) -> Credentials | None:
     """What the environment, or a section of a file, has under the usual names."""
     upper = values is environment

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from c2srt.errors import UserError
 from c2srt.scratch import Meta, Place
-from c2srt.storage.credentials import HOW, credentials, setting
+from c2srt.storage.credentials import HOW, credentials, renewed, setting
 from c2srt.storage.signing import encoded, query_of, signed
 from c2srt.storage.web import Answer, Ask, answered
 
@@ -185,7 +185,11 @@ class S3:
             url = f"{self.scheme}://{self.host}{path}{f'?{arguments}' if arguments else ''}"
             return Ask(method, url, full, body, most)
 
-        return answered(make, f"{self.place(key)} cannot be {'read' if reads else 'written'}")
+        what = f"{self.place(key)} cannot be {'read' if reads else 'written'}"
+        answer = answered(make, what)
+        if answer.code in EXPIRED and renewed():
+            answer = answered(make, what)
+        return answer
 
     def refused(self, answer: Answer, key: str, done: str) -> UserError:
         """What a refusal means, as a sentence; `done`: read, written, listed, removed."""
@@ -222,7 +226,10 @@ class S3:
         if answer.status == 404:
             return None
         if not answer.good:  # an answer to HEAD has no words
-            raise self.refused(self.ask("GET", key, headers=wanted(0, 1)), key, "read")
+            words = self.ask("GET", key, headers=wanted(0, 1))
+            answer = self.ask("HEAD", key) if words.good else words
+        if not answer.good:
+            raise self.refused(answer, key, "read")
         return Meta(int(answer.headers.get("content-length", 0)), tag_of(answer.headers))
 
     def read(self, key: str, offset: int, size: int, meta: Meta) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import hash_of, write_json
 from c2srt.opened import read_json
+from c2srt.storage import mirror
 from c2srt.tracking import Journal, Tracker, unsent
 from c2srt.train.config import Config
 from c2srt.versions import version_of
@@ -107,5 +108,6 @@ def send_rest(config: Config, step: int) -> None:
         return
     tracker = Tracker(config.folder)
     if wanted:
+        mirror.fetched(config.folder / "model" / "model.safetensors")
         tracker.model(config.folder / "model", step, name)
     tracker.close(None)
