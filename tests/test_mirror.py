@@ -237,6 +237,15 @@ def test_the_lock_of_a_command_that_was_killed_is_taken_over(bucket, folder, mon
     assert not bucket.objects
 
 
+def test_a_write_of_the_lock_whose_answer_was_lost_is_no_other_command_s(bucket, folder):
+    held = claim.Claim(Place("s3", "tests", "w"))
+    held.take()
+    before, held.tag = held.tag, held.store.put(held.key, held.text())
+    assert held.still_ours() == held.tag != before
+    bucket.objects["w/lock"] = b"another-machine 1 1\n"
+    assert held.still_ours() is None
+
+
 def test_a_store_without_conditional_writes_is_told_of(bucket, folder, caplog):
     bucket.faults = lambda method, key: "NotImplemented" if key == "w/lock" else None
     with claim.claimed(folder):

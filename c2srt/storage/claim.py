@@ -134,10 +134,21 @@ class Claim:
             try:
                 self.tag = self.store.put(self.key, self.text(), instead=self.tag)
             except Taken:
-                log.warning(f"{self.place} was taken over by another command: stop one of the two")
-                self.tag = None
+                self.tag = self.still_ours()
+                if self.tag is None:
+                    log.warning(f"{self.place} was taken over by another command: stop one of them")
             except UserError as error:
                 log.warning(str(error))
+
+    def still_ours(self) -> str | None:
+        """The version of a lock that this command wrote without hearing of it; None where another
+        one has it.
+        """
+        with suppress(UserError):
+            meta = self.store.meta(self.key)
+            if meta and self.holder() == [socket.gethostname(), str(os.getpid())]:
+                return meta.tag
+        return None
 
     def give_back(self) -> None:
         self.ended.set()

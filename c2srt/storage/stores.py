@@ -18,7 +18,7 @@ from c2srt.errors import UserError
 from c2srt.scratch import Meta, Place
 from c2srt.storage.credentials import HOW, credentials, renewed, setting
 from c2srt.storage.signing import encoded, query_of, signed
-from c2srt.storage.web import Answer, Ask, answered
+from c2srt.storage.web import LONGER, Answer, Ask, answered
 
 LISTING_BYTES = 8 << 20
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
@@ -186,9 +186,10 @@ class S3:
             return Ask(method, url, full, body, most)
 
         what = f"{self.place(key)} cannot be {'read' if reads else 'written'}"
-        answer = answered(make, what)
+        waits = () if reads else LONGER
+        answer = answered(make, what, waits)
         if answer.code in EXPIRED and renewed():
-            answer = answered(make, what)
+            answer = answered(make, what, waits)
         return answer
 
     def refused(self, answer: Answer, key: str, done: str) -> UserError:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAITS = (0.2, 1, 3, 8)
-"""Seconds before each further try."""
+WAITS, LONGER = (0.2, 1, 3, 8), (20, 40, 60)
+"""Seconds before each further try; LONGER for what is written: a training's work of hours waits for
+a store that is started again, where a read would find it in the next attempt.
+"""
 PATIENCE_S, LEAST_RATE = 20.0, 128 << 10
 """An answer has these seconds, and one more for every LEAST_RATE bytes."""
 MANY = 64
@@ -72,12 +74,13 @@ class Slow(Exception):
     """An answer that has taken all its time."""
 
 
-def answered(make: Callable[[], Ask], what: str) -> Answer:
-    """The answer to what `make` makes anew for each try; `what` is for people: "s3://b/k cannot be
-    read". Raises NoAnswer where none came, or none but that the store is overloaded.
+def answered(make: Callable[[], Ask], what: str, waits: tuple[float, ...] = ()) -> Answer:
+    """The answer to what `make` makes anew for each try, after WAITS and `waits`; `what` is for
+    people: "s3://b/k cannot be read". Raises NoAnswer where none came, or none but that the store
+    is overloaded.
     """
-    begun, failure = time.monotonic(), ""
-    for number, wait in enumerate((*WAITS, None)):
+    begun, failure, pauses = time.monotonic(), "", (*WAITS, *waits)
+    for number, wait in enumerate((*pauses, None)):
         request, asked = make(), None
         try:
             answer = attempt(request)
@@ -92,9 +95,9 @@ def answered(make: Callable[[], Ask], what: str) -> Answer:
             log.warning(f"{what} ({failure}): trying again")
         if wait is not None:
             pause = retry_after(asked.get("retry-after")) if asked else None
-            time.sleep(min(pause if pause is not None else wait, 30) * random.uniform(0.8, 1.2))
+            time.sleep(min(pause if pause is not None else wait, 60) * random.uniform(0.8, 1.2))
     raise NoAnswer(
-        f"{what} ({failure}, {len(WAITS) + 1} times in {time.monotonic() - begun:.0f} s): see that"
+        f"{what} ({failure}, {len(pauses) + 1} times in {time.monotonic() - begun:.0f} s): see that"
         f" the store is up and the network leads there{AGAIN}"
     )
 
