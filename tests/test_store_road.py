@@ -40,8 +40,7 @@ SAME = (".tar", ".npy", ".safetensors", ".parquet", ".csv", ".png", "metrics.jso
 """Files that are the same byte by byte; records name places and times."""
 RECORDS = {
     *("shards/index.json", "shards/vocabulary.json", "shards/settings.json", "text/text.json"),
-    *("shards/acceptance.json", "relations/llm/relations.json", "teacher/teacher.json"),
-    *("train/model/config.json",),
+    *("shards/acceptance.json", "teacher/teacher.json", "train/model/config.json"),
 }
 TIMED = ("images_per_s", "data_wait_share", "peak_rss_mib", "peak_gpu_mib")
 
@@ -123,7 +122,7 @@ def on_disk(folder: Path) -> dict[str, bytes]:
     return {
         file.relative_to(folder / "w").as_posix(): file.read_bytes()
         for file in (folder / "w").rglob("*")
-        if file.is_file() and "/ray/" not in str(file)
+        if file.is_file() and not {"ray", "mlartifacts"} & {*file.relative_to(folder).parts}
     }
 
 

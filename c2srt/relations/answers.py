@@ -30,6 +30,7 @@ from c2srt.errors import UserError
 from c2srt.hints import Command, flag
 from c2srt.opened import check_line, json_line, read_lines, wrong_line
 from c2srt.relations.neighbours import Neighbours, no_neighbours
+from c2srt.scratch import named
 from c2srt.shown import printable, shown
 from c2srt.storage import mirror
 from c2srt.vocabulary import Vocabulary
@@ -135,7 +136,7 @@ def read_answers(path: Path) -> Answers:
     """Reads a relations JSONL, gzip-compressed if its name ends in .gz. Raises UserError naming the
     line that is wrong.
     """
-    if not path.exists():
+    if not mirror.there(path):
         raise UserError(
             f"the relations file {path} cannot be read: there is none;"
             f" `{Command('relations-mine')}` makes one"
@@ -170,7 +171,7 @@ def parse_answers(content: bytes, source: str, shape: type | None = Line) -> Ans
                 " line a category"
             )
         related[key] = found
-    return Answers(source, related, provenance, hashlib.sha256(content).hexdigest()[:16])
+    return Answers(named(source), related, provenance, hashlib.sha256(content).hexdigest()[:16])
 
 
 def relation(answer: dict) -> Relation:
