@@ -12,6 +12,7 @@ POLITE = 10.0
 take eleven days. Flickr says nothing of its limit for files; its API's is one a second, and what
 it answers with 429 slows the pace further (c2srt/sites.py).
 """
+LEAST_RATE = 0.001
 LONGEST_CONTACT = 200
 
 
@@ -88,7 +89,9 @@ class DownloadConfig:
         refuse_unless(self, "a number above 0", above_0, "timeout", "total_timeout")
         refuse_unless(self, "a number, at least 0", from_0, "backoff", "backoff_max", "patience")
         refuse_unless(self, "a whole number above 0", counts, "concurrency", "attempts")
-        refuse_unless(self, "polite, or requests a second, above 0", a_rate, "rate")
+        refuse_unless(
+            self, f"polite, or requests a second, at least {LEAST_RATE:g}", a_rate, "rate"
+        )
         refuse_unless(self, "respect or ignore", ("respect", "ignore").__contains__, "noai")
         refuse_unless(
             self,
@@ -151,7 +154,7 @@ def counts(value: Any) -> bool:
 
 
 def a_rate(value: Any) -> bool:
-    return value == "polite" or above_0(value)
+    return value == "polite" or is_number(value) and value >= LEAST_RATE
 
 
 def a_share(value: Any) -> bool:

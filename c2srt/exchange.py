@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,10 +82,17 @@ class Allowance:
             self.until += time.monotonic() - before
             self.entered = True
 
-    def leaving(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
         """Round each writing."""
         first, self.entered = self.entered, False
-        return self.gate.leaving() if first and self.gate else nullcontext()
+        if not (first and self.gate):
+            yield
+            return
+        before = time.monotonic()
+        with self.gate.leaving():
+            self.until += time.monotonic() - before
+            yield
 
     def seconds(self, wanted: float | None) -> float:
         """At most `wanted`. Raises NoEnd if none are left."""

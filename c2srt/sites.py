@@ -19,6 +19,7 @@ pace, down to 1/SLOWEST; answers bring it back.
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -61,7 +62,7 @@ class Site:
         """`interval`: seconds between two requests."""
         self.name, self.interval, self.config = name, interval, config
         self.changed = threading.Condition()
-        self.last = self.left_at = self.opens = 0.0  # of time.monotonic
+        self.last = self.left_at = self.opens = -math.inf  # of time.monotonic
         self.writing = threading.Lock()
         self.slowed = 1.0
         self.since = 0.0  # when it was closed, if it is
@@ -93,7 +94,7 @@ class Site:
         return due - time.monotonic()
 
     @contextmanager
-    def leaving(self) -> Iterator[None]:
+    def leaving(self, stopped: threading.Event) -> Iterator[None]:
         """Round the writing of a request, which what came after `enter` may have held up while
         others were let through.
         """
@@ -101,7 +102,8 @@ class Site:
             yield
             return
         with self.writing:
-            time.sleep(max(0.0, self.left_at + self.interval * self.slowed - time.monotonic()))
+            due = self.left_at + self.interval * self.slowed
+            stopped.wait(max(0.0, due - time.monotonic()))
             yield
             self.left_at = time.monotonic()
 
@@ -238,7 +240,7 @@ class Visit:
 
     def leaving(self) -> AbstractContextManager[None]:
         """Round the writing of a request that was let through."""
-        return self.last.leaving() if self.last else nullcontext()
+        return self.last.leaving(self.stopped) if self.last else nullcontext()
 
     def answered(self) -> None:
         if self.site:

@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def download_all(
     with opens(config.workers, len(todo), sum(task.length for task in todo)) as executor:
         waiting = in_passes(todo, earlier, config, executor)
         settle(out, tasks, waiting, inputs, config)
-        left = [task for task in todo if task.name in waiting]
+        left = visiting([task for task in todo if task.name in waiting], config)
         for task, shard in executor.map(pack_shard, left, lambda task: f"shard {task.name}"):
             log.info(f"{task.name}: {shard.count:,} of {shard.inputs:,} packed")
 
@@ -150,6 +150,18 @@ def in_passes(
     return {name: fetched for name, fetched in found.items() if not fetched.packed}
 
 
+def visiting(
+    tasks: list[ShardTask],
+    config: Config,
+    again: tuple[str, ...] = (),
+    closed: Mapping[str, Closed] | None = None,
+) -> list[ShardTask]:
+    """The tasks as they run beside each other, and share what they know of the sites."""
+    beside = min(config.workers, max(1, len(tasks)))
+    source = UrlSource("urls", secrets.token_hex(8), beside, again, dict(closed or {}))
+    return [replace(task, source=source) for task in tasks]
+
+
 def rest(number: int, total: Arrivals, config: Config) -> None:
     log.info(
         f"after pass {number} of {config.download.passes} {total.unreachable:,} of"
@@ -167,14 +179,8 @@ def one_pass(
     executor: Executor,
 ) -> Iterator[tuple[str, Fetched]]:
     """(shard's name, what became of it) as they come."""
-    source = UrlSource(
-        name=secrets.token_hex(8),
-        tasks=min(config.workers, len(tasks)),
-        again=again,
-        closed=dict(closed),
-    )
+    sent = visiting(tasks, config, again, closed)
     progress = Progress(f"pass {number}", sum(task.length for task in tasks))
-    sent: Iterable[ShardTask] = (replace(task, source=source) for task in tasks)
     for task, fetched in executor.map(fetch_shard, sent, lambda task: f"shard {task.name}"):
         lost = fetched.arrivals.unreachable
         progress.update(task.length, f"{task.name}: {lost:,} unreachable" if lost else task.name)

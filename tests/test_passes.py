@@ -18,6 +18,7 @@ import pytest
 from c2srt.download_config import PassesConfig
 from c2srt.errors import UserError
 from c2srt.executor import open_local
+from c2srt.shard_reader import ShardReader
 from c2srt.sharding.arrivals import report
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.job import make_shards
@@ -178,6 +179,58 @@ def test_a_shard_that_was_replaced_without_its_sidecar_is_made_from_its_stages(
     assert len(server.log()) == before and statuses(out) == {"ok": 5}
 
 
+@pytest.mark.slow
+def test_a_second_visit_that_ends_at_any_rename_is_finished_by_the_next(
+    server, tmp_path, monkeypatch
+):
+    """Two shards, of which both gain an image."""
+    root, out = raw(tmp_path / "raw", server, 8), tmp_path / "out"
+    server.now("lacks=[3,7]")
+    shard(root, tmp_path / "before", passes=1, attempts=1, most_unreachable=1.0)
+    server.now("lacks=[]")
+    shard(root, tmp_path / "undisturbed")
+    whole, rename, ends = digests(tmp_path / "undisturbed"), os.replace, 0
+    while True:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(tmp_path / "before", out)
+        left = ends
+
+        def until(*places: Path) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            rename(*places)
+
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr("c2srt.files.os.replace", until)
+                shard(root, out, retry=["unreachable"])
+            break
+        except KeyboardInterrupt:
+            if (out / "index.json").exists():  # then all that it names is there
+                found = load_index(out)
+                assert all(ShardReader(out, each).json(0) for each in found.split("train"))
+        shard(root, out, retry=["unreachable"])
+        assert digests(out) == whole, ends
+        ends += 1
+    assert ends > 8 and digests(out) == whole
+
+
+def test_hosts_that_are_not_there_keep_no_other_waiting(server, tmp_path):
+    """Every second image is at a port where nothing listens."""
+    rows = [
+        {"id": name(number), "url": f"http://127.0.0.1:{port}/{number}.jpg"}
+        for number in range(60)
+        for port in [1 if number % 2 else server.url.rpartition(":")[2]]
+    ]
+    write_csvs(tmp_path / "raw", {"train": rows})
+    shard(tmp_path / "raw", tmp_path / "out", size=60, passes=1, most_unreachable=0.5, patience=600)
+    assert statuses(tmp_path / "out") == {"ok": 30, "unreachable": 30}
+    (found,) = {row["host"] for row in rows_of_report(tmp_path / "out")}
+    assert found == "127.0.0.1:1" and set(asked(server).values()) == {1}
+
+
 def test_a_host_that_drips_is_given_up(server, tmp_path):
     root = raw(tmp_path / "raw", server, 40)
     server.now("drips=1")
@@ -224,6 +277,7 @@ def test_the_report_counts_by_host_and_reason(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_asks_for_little_again(server, tmp_path):
     """SIGKILL while the second pass waits: the third run, with the same command, asks for what did
     not arrive only.

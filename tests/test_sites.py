@@ -35,7 +35,7 @@ def test_requests_that_were_held_up_after_they_were_let_through_still_leave_at_t
     times, each = [], site(0.02)
 
     def leave(_: int) -> None:
-        with each.leaving():
+        with each.leaving(NEVER):
             times.append(time.monotonic())
 
     with ThreadPoolExecutor(8) as pool:
@@ -189,6 +189,7 @@ def test_what_one_pass_learns_of_a_site_holds_in_the_next():
         ("rate", 0),
         ("rate", "fast"),
         ("rate", float("nan")),
+        ("rate", 1e-9),
         ("concurrency", 2.5),
         ("timeout", float("inf")),
         ("backoff", -1),
