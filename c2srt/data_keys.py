@@ -48,7 +48,8 @@ class OpenImagesKeys(DataKeys):
     images: str = key(
         "auto",
         (
-            "folders: images/<split>/<id>.jpg | packs: CVDF's train_0.tar.gz … "
+            "folders: images/<split>/<id>.jpg | packs: CVDF's train_0.tar.gz …, or "
+            "unpacked: train_0.tar … "
             "| urls: OriginalURL of the CSVs | auto: the first of these three "
             "that is there"
         ),

@@ -2,79 +2,60 @@
 members in a folder.
 
 A gzipped tar can only be read front to back, and its order is not ours. So each pack is read once,
-every wanted member converted as it comes and staged (sharding/staging.py) in
-`<out>/staging/<split>/<pack>`; a killed run repeats at most the packs that it was reading. The
-shards are then written from the stages.
+every wanted member converted as it comes and staged (sharding/staging.py), STAGE_IMAGES at a time,
+in `<out>/staging/<split>/<pack>/<start>`; a killed run converts at most so many again a worker. A
+pack that was unpacked to a plain tar is read by several tasks. The shards are then written from the
+stages.
 """
 
-import gzip
 import logging
 import re
-import tarfile
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.opened import BoundedHeader
+from c2srt.files import remove_leftovers
+from c2srt.opened_tables import TEXT, read_parquet
 from c2srt.sharding.config import Config
 from c2srt.sharding.outcome import Outcome, attempt
 from c2srt.sharding.pack import ShardTask, wanted_rows
+from c2srt.sharding.pack_members import PackReport, Part, members, parts_of
 from c2srt.sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
-from c2srt.shown import shown
 
 log = logging.getLogger(__name__)
 
-MEMBER = re.compile(r"([0-9a-f]{16})\.jpg")
-DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError)
+STAGE_IMAGES = 2000
 LOG_EVERY_S = 30.0
-
-
-@dataclass
-class PackReport:
-    """What one pass over a pack found; `damaged` is "" or the reason why its rest could not be
-    read.
-    """
-
-    name: str
-    images: int = 0
-    repeated: int = 0
-    refused: int = 0
-    refused_example: str = ""
-    damaged: str = ""
-
-    def lines(self) -> list[str]:
-        """A sentence for each thing that a person should know."""
-        found = []
-        if self.damaged:
-            found.append(
-                f"{self.name} is damaged after {self.images:,} images ({self.damaged}): what was"
-                " read is kept, what is missing has a row; download it again and shard into"
-                " another out=… for the rest"
-            )
-        if self.refused:
-            found.append(
-                f"{self.name}: {self.refused:,} members refused, because their names leave the"
-                f" folder or they are no plain files ({self.refused_example!r})"
-            )
-        if self.repeated:
-            found.append(
-                f"{self.name}: {self.repeated:,} images come again, the first of each is used"
-            )
-        return found
 
 
 @dataclass(frozen=True)
 class PackAbout:
-    """What a pack's stage must know of what it was made for."""
+    """What a stage must know of what it was made for: the file, the part of it, the `members` of
+    the part that earlier stages hold, and the shards' `spans`.
+    """
 
+    settings: str
+    bytes: int
+    mtime_ns: int
+    start: int
+    stop: int
+    members: int
     spans: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """The part up to the stage's end, and the stage's smallest and largest id."""
+
+    pack: PackReport
+    first: str
+    last: str
 
 
 @dataclass(frozen=True)
@@ -82,26 +63,33 @@ class PackStage:
     """What stage.json of a pack must have."""
 
     about: PackAbout
-    report: PackReport
+    report: StageReport
 
 
 @dataclass(frozen=True)
 class PackTask:
-    """One pass: the pack `path`, staged to `stage`; `spans` are the input rows [start, stop) of the
-    shards still to be made.
+    """One pass: a `part` of the pack `path`, staged in the folder `stages`; `spans` are the input
+    rows [start, stop) of the shards still to be made.
     """
 
     path: str
-    stage: str
+    part: Part
+    stages: str
     inputs: str
     settings: str
     spans: tuple[tuple[int, int], ...]
     config: Config
 
-    def about(self) -> dict:
-        """What the stage depends on, besides the spans."""
-        status = Path(self.path).stat()
-        return {"settings": self.settings, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    def about(self, report: PackReport) -> dict:
+        """What a stage depends on that begins after `report`, besides the spans."""
+        return (
+            about_pack(self.path, self.settings) | asdict(self.part) | {"members": report.members}
+        )
+
+
+def about_pack(path: str, settings: str) -> dict:
+    status = Path(path).stat()
+    return {"settings": settings, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 @dataclass(frozen=True)
@@ -115,41 +103,70 @@ class PackSource:
         """One Outcome for each row (column id), in order; an image that no pack has is
         `missing`.
         """
-        stages = [stage_of(task, path) for path in self.packs[task.split]]
-        about = {stage: about_stage(stage, PackStage) for stage in stages}
-        if lost := next((stage for stage in stages if about[stage] is None), None):
-            raise UserError(f"{lost} is damaged or gone: {remedy(lost)}")
-        damaged = [
-            stage.name for stage in stages if (found := about[stage]) and found["report"]["damaged"]
-        ]
+        ids = rows["id"].to_list()
+        stages, damaged = [], []
+        for path in self.packs[task.split]:
+            for stage, found in stages_of(task, path):
+                if ids and found["first"] <= ids[-1] and ids[0] <= found["last"]:
+                    stages.append(stage)
+                if found["pack"]["damaged"]:
+                    damaged.append(Path(path).name)
         reason = (
             f"in none of the packs; {', '.join(damaged)} could not be read to the end"
             if damaged
             else "in none of the packs"
         )
-        return in_order(stages, rows["id"].to_list(), Outcome("missing", reason))
+        return in_order(stages, ids, Outcome("missing", reason))
 
 
-def stage_of(task: ShardTask, pack: str) -> Path:
+def folder_of(task: ShardTask, pack: str) -> Path:
     return Path(task.out, FOLDER, task.split, Path(pack).name)
+
+
+def stages_of(task: ShardTask, pack: str) -> list[tuple[Path, dict]]:
+    """(stage, its report) of a pack that was read, in order. Raises UserError if one is gone."""
+    folder, about = folder_of(task, pack), about_pack(pack, task.settings)
+    found, reached = [], 0
+    for part in sorted(folder.glob("[0-9]" * 15)):
+        chain = list(chain_of(part, about | {"start": reached}))
+        if chain and chain[-1][1]["report"]["pack"]["ended"]:
+            reached = chain[-1][1]["about"]["stop"]
+            found += [(stage, held["report"]) for stage, held in chain]
+    if reached != about["bytes"]:
+        raise UserError(f"a stage in {folder} is damaged or gone: {remedy(folder)}")
+    return found
+
+
+def chain_of(folder: Path, about: dict, spans: tuple = ()) -> Iterator[tuple[Path, dict]]:
+    """(stage, its stage.json) of those in order that each begin where the one before ended."""
+    number, after = 0, 0
+    while held := about_stage(stage := folder / f"{number:06}", PackStage):
+        same = held["about"] | about | {"members": after} == held["about"]
+        if not same or not {tuple(span) for span in held["about"]["spans"]} >= set(spans):
+            return
+        yield stage, held
+        if held["report"]["pack"]["ended"]:
+            return
+        number, after = number + 1, held["report"]["pack"]["members"]
 
 
 def find_packs(roots: list[Path], splits: list[str]) -> dict[str, tuple[str, ...]]:
     """The packs of each split, sorted, from the first of `.`, `packs`, `tar`, `images` that has
-    any, in any of `roots`.
+    any, in any of `roots`; a plain tar before the gzipped one that it comes from.
     """
     found: dict[str, tuple[str, ...]] = {}
     for split in splits:
         for folder in (root / below for root in roots for below in (".", "packs", "tar", "images")):
-            names = re.compile(rf"{split}(_[0-9a-f]+)?\.tar\.gz")
-            packs = [path for path in sorted(folder.glob("*.tar.gz")) if names.fullmatch(path.name)]
+            names = re.compile(rf"({split}(?:_[0-9a-f]+)?)\.tar(\.gz)?")
+            files = sorted((path for path in folder.glob("*.tar*")), reverse=True)
+            packs = {match[1]: path for path in files if (match := names.fullmatch(path.name))}
             if packs and split not in found:
-                found[split] = tuple(str(path.resolve()) for path in packs)
+                found[split] = tuple(str(packs[name].resolve()) for name in sorted(packs))
     return found
 
 
 def pack_tasks(source: PackSource, left: list[ShardTask]) -> list[PackTask]:
-    """A task for each pack of the splits that have shards left."""
+    """A task for each part of the packs of the splits that have shards left."""
     tasks = []
     for split in dict.fromkeys(task.split for task in left):
         mine = [task for task in left if task.split == split]
@@ -157,47 +174,73 @@ def pack_tasks(source: PackSource, left: list[ShardTask]) -> list[PackTask]:
         tasks += [
             PackTask(
                 path,
-                str(stage_of(mine[0], path)),
+                part,
+                str(folder_of(mine[0], path) / f"{part.start:015}"),
                 mine[0].inputs,
                 mine[0].settings,
                 spans,
                 mine[0].config,
             )
             for path in source.packs[split]
+            for part in parts_of(Path(path))
         ]
     return tasks
 
 
 def stage_pack(task: PackTask) -> PackReport:
-    """Reads one pack and stages its wanted images; does nothing if an earlier run did. Raises
-    UserError on a full disk.
+    """Reads one part of a pack and stages its wanted images; goes on behind what an earlier run
+    staged. Raises UserError on a full disk.
     """
-    stage = Path(task.stage)
-    old = about_stage(stage, PackStage)
-    if (
-        old
-        and old["about"] | task.about() == old["about"]
-        and {tuple(span) for span in old["about"]["spans"]} >= set(task.spans)
-    ):
-        return PackReport(**old["report"])
-    report = PackReport(Path(task.path).name)
+    folder, report = Path(task.stages), new_report(task)
+    remove_leftovers(folder)
+    before = list(chain_of(folder, task.about(report), task.spans))
+    if before:
+        report = PackReport(**before[-1][1]["report"]["pack"])
+    taken = [image_id for stage, _ in before for image_id in ids_in(stage)]
+    results = convert_members(task, report, taken)
+    for number in count(len(before)):
+        if report.ended:
+            return report
+        stage_some(folder / f"{number:06}", results, task, report)
+    raise AssertionError
+
+
+def new_report(task: PackTask) -> PackReport:
+    start = task.part.start
+    return PackReport(Path(task.path).name + (f", from byte {start:,}" if start else ""))
+
+
+def ids_in(stage: Path) -> list[str]:
+    table = read_parquet(stage / "rows.parquet", remedy(stage), {"id": TEXT})
+    return table["id"].to_pylist()
+
+
+def stage_some(
+    stage: Path, results: Iterator[tuple[str, Outcome]], task: PackTask, report: PackReport
+) -> None:
+    """Stages the next STAGE_IMAGES of `results`; fewer are the last."""
+    ids: list[str] = []
     contents: dict = {}
 
-    def results() -> Iterator[tuple[str, Outcome]]:
-        yield from convert_members(task, report)
-        contents.update(asdict(report))
+    def some() -> Iterator[tuple[str, Outcome]]:
+        for image_id, outcome in islice(results, STAGE_IMAGES):
+            ids.append(image_id)
+            yield image_id, outcome
+        report.ended = len(ids) < STAGE_IMAGES
+        contents.update(asdict(StageReport(report, min(ids, default=""), max(ids, default=""))))
 
-    write_stage(stage, results(), task.about() | {"spans": task.spans}, contents)
-    return report
+    write_stage(stage, some(), task.about(report) | {"spans": task.spans}, contents)
 
 
-def convert_members(task: PackTask, report: PackReport) -> Iterator[tuple[str, Outcome]]:
-    """(id, outcome) of each wanted image of the pack, once each; counts what is odd into
-    `report`.
+def convert_members(
+    task: PackTask, report: PackReport, before: list[str]
+) -> Iterator[tuple[str, Outcome]]:
+    """(id, outcome) of each wanted image of the part that is not among those of `before`, once
+    each; counts what is odd into `report`.
     """
     ids, rotations = wanted_ids(task)
-    taken, logged = np.zeros(len(ids), bool), time.monotonic()
-    for image_id, size, data in members(Path(task.path), task.config.max_bytes, report):
+    taken, logged = np.isin(ids, [np.uint64(int(each, 16)) for each in before]), time.monotonic()
+    for image_id, size, data in members(Path(task.path), task.part, task.config.max_bytes, report):
         number = np.uint64(int(image_id, 16))
         place = int(np.searchsorted(ids, number))
         wanted = place < len(ids) and ids[place] == number
@@ -212,7 +255,6 @@ def convert_members(task: PackTask, report: PackReport) -> Iterator[tuple[str, O
                 image_id,
                 too_large if data is None else attempt(data, rotations[place], task.config),
             )
-        report.images += 1
         if time.monotonic() - logged > LOG_EVERY_S:
             logged = time.monotonic()
             log.info(f"{report.name}: {report.images:,} images read")
@@ -234,64 +276,3 @@ def wanted_ids(task: PackTask) -> tuple[np.ndarray, pl.Series]:
         parts.append(rows.filter(wanted_rows(rows, task.config)).select(number, "rotation"))
     rows = pl.concat(parts)
     return rows["id"].to_numpy(), rows["rotation"]
-
-
-def members(
-    path: Path, max_bytes: int, report: PackReport
-) -> Iterator[tuple[str, int, bytes | None]]:
-    """(id, bytes, content) of each `…/<id>.jpg`, front to back; content is None above `max_bytes`.
-
-    Nothing is extracted by its name: links, devices and names that leave the folder are refused and
-    counted. A damaged pack ends the iteration with `report.damaged` set; an image that was cut off
-    is not yielded.
-    """
-    try:
-        with (
-            gzip.open(path) as stream,
-            tarfile.open(
-                fileobj=cast(BinaryIO, Ending(stream)), mode="r|", tarinfo=BoundedHeader
-            ) as tar,
-        ):
-            for member in tar:
-                cast(Any, tar).members = []  # else tarfile keeps the headers of the whole pack
-                name = PurePosixPath(member.name)
-                if (
-                    not (member.isreg() or member.isdir())
-                    or name.is_absolute()
-                    or ".." in name.parts
-                ):
-                    report.refused += 1
-                    report.refused_example = report.refused_example or shown(member.name, 80)
-                elif member.isreg() and (match := MEMBER.fullmatch(name.name)):
-                    file = tar.extractfile(member) if member.size <= max_bytes else None
-                    yield match[1], member.size, file.read() if file else None
-            check_end(tar)
-    except DAMAGE as error:
-        report.damaged = shown(" ".join(str(error).split()), 150) or type(error).__name__
-
-
-class Ending:
-    """A stream that ends once: tarfile skips whatever a header says that a member has, and would
-    read on for years behind the end of a pack whose header says 2⁶⁰ bytes.
-    """
-
-    PATIENCE = 16
-
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self.stream, self.ends = stream, 0
-
-    def read(self, size: int) -> bytes:
-        block = self.stream.read(size)
-        self.ends += not block
-        if self.ends > self.PATIENCE:
-            raise EOFError("it ends inside a member")
-        return block
-
-
-def check_end(tar: tarfile.TarFile) -> None:
-    """Reads to the end, which checks gzip's sum. tarfile stops in silence at a header that it
-    cannot read: then data follow.
-    """
-    while block := tar.fileobj.read(1 << 20):
-        if block.strip(b"\0"):
-            raise tarfile.ReadError("a tar header is broken")

@@ -91,7 +91,7 @@ def find_root(root: Path) -> RawFiles:
 
 def leave_images(key: str) -> bool:
     """What of a root in a store is not fetched together with its lists."""
-    return key.endswith((".jpg", ".tar.gz"))
+    return key.endswith((".jpg", ".tar", ".tar.gz"))
 
 
 def split_files(folder: Path, split: str) -> SplitFiles | None:

@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, Self, cast
 
 import polars as pl
 
 from c2srt.errors import UserError
 from c2srt.files import whole_folder, write_json
-from c2srt.opened import opening, parse_json, read_json, wrong
+from c2srt.opened import opening, parse_json, parsing, read_json, wrong
 from c2srt.opened_tables import INTEGER, TEXT, read_parquet
 from c2srt.sharding.outcome import Outcome
 
@@ -131,23 +131,59 @@ def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Pat
     return found
 
 
+class Opened:
+    """The files of stages, each opened once; use it in a `with`. Beyond MOST the one that was asked
+    for longest ago is closed.
+    """
+
+    MOST = 128
+
+    def __init__(self) -> None:
+        self.files: dict[Path, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self.files:
+            self.files.popitem()[1].close()
+
+    def load(self, stage: Path, row: dict) -> Outcome:
+        """The staged outcome of one row."""
+        path, start, size = stage / "images.bin", row["offset"], row["bytes"]
+        file = self.file(stage)
+        with parsing(path, "staged images", remedy(stage)):
+            if not 0 <= start <= start + size <= os.fstat(file.fileno()).st_size:
+                raise wrong(path, f"has no {size:,} bytes at {start:,}", remedy(stage))
+            jpeg, original = os.pread(file.fileno(), size, start), parse_json(row["original"])
+        if not isinstance(original, dict):
+            raise wrong(
+                stage / "rows.parquet",
+                "describes an original by what is no JSON object",
+                remedy(stage),
+            )
+        return Outcome(row["status"], row["reason"], jpeg, row["width"], row["height"], original)
+
+    def file(self, stage: Path) -> BinaryIO:
+        path = stage / "images.bin"
+        if (file := self.files.pop(path, None)) is None:
+            with opening(path, "staged images", remedy(stage)):
+                file = path.open("rb")
+        self.files[path] = file
+        if len(self.files) > self.MOST:
+            self.files.pop(next(iter(self.files))).close()
+        return file
+
+
 def load(stage: Path, row: dict) -> Outcome:
-    """The staged outcome of one row."""
-    path, start, size = stage / "images.bin", row["offset"], row["bytes"]
-    with opening(path, "staged images", remedy(stage)), path.open("rb") as file:
-        if not 0 <= start <= start + size <= os.fstat(file.fileno()).st_size:
-            raise wrong(path, f"has no {size:,} bytes at {start:,}", remedy(stage))
-        file.seek(start)
-        jpeg, original = file.read(size), parse_json(row["original"])
-    if not isinstance(original, dict):
-        raise wrong(
-            stage / "rows.parquet", "describes an original by what is no JSON object", remedy(stage)
-        )
-    return Outcome(row["status"], row["reason"], jpeg, row["width"], row["height"], original)
+    """The staged outcome of one row alone."""
+    with Opened() as files:
+        return files.load(stage, row)
 
 
 def in_order(stages: Iterable[Path], ids: list[str], absent: Outcome) -> Iterator[Outcome]:
     """The outcomes of sorted `ids`; `absent` for those in no stage."""
     found = staged(stages, ids[0], ids[-1]) if ids else {}
-    for image_id in ids:
-        yield load(*found[image_id]) if image_id in found else absent
+    with Opened() as files:
+        for image_id in ids:
+            yield files.load(*found[image_id]) if image_id in found else absent

@@ -42,7 +42,8 @@ from c2srt.sharding.categories import build_vocabulary
 from c2srt.sharding.nuswide_files import read_bits, read_images, read_names
 from c2srt.sharding.outcome import Outcome
 from c2srt.sharding.pack import finished
-from c2srt.sharding.packs import PackReport, PackStage, members
+from c2srt.sharding.pack_members import PackReport, members, parts_of
+from c2srt.sharding.packs import PackAbout, PackStage, StageReport
 from c2srt.sharding.raw_files import find_root
 from c2srt.sharding.staging import about_stage, in_order, write_stage
 from c2srt.sharding.tasks import check_settings
@@ -383,7 +384,10 @@ def make_stage(folder: Path) -> list[Path]:
         for number in range(4)
     ]
     write_stage(
-        folder / "st", iter(outcomes), {"settings": "s", "spans": [[0, 4]]}, asdict(PackReport("p"))
+        folder / "st",
+        iter(outcomes),
+        asdict(PackAbout("s", 1, 1, 0, 1, 0, [(0, 4)])),
+        asdict(StageReport(PackReport("p"), "0" * 16, f"{3:016x}")),
     )
     return [folder / "st" / name for name in ("rows.parquet", "stage.json", "images.bin")]
 
@@ -393,7 +397,7 @@ def read_stage(folder: Path) -> None:
         PackReport(
             **{
                 name: value
-                for name, value in about["report"].items()
+                for name, value in about["report"]["pack"].items()
                 if name in PackReport.__dataclass_fields__
             }
         )
@@ -474,8 +478,9 @@ def make_pack(folder: Path) -> list[Path]:
 
 def read_pack(folder: Path) -> None:
     report = PackReport("train_0")
-    for _ in members(folder / "train_0.tar.gz", 1 << 20, report):
-        pass
+    path = folder / "train_0.tar.gz"
+    for part in parts_of(path):
+        list(members(path, part, 1 << 20, report))
     if lines := report.lines():
         raise UserError(lines[0])
 

@@ -1,17 +1,25 @@
-"""CVDF's packs → one shard, without Ray: the images of folders, damage, what is refused."""
+"""CVDF's packs → one shard, without Ray: the images of folders, damage, what is refused, parts,
+what a killed run leaves.
+"""
 
 import gzip
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
 import polars as pl
+import pytest
 
+from c2srt.errors import UserError
 from c2srt.shard_reader import ShardReader
+from c2srt.sharding import pack_members, packs, staging
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.folders import FolderSource
+from c2srt.sharding.outcome import Outcome
 from c2srt.sharding.pack import finished, pack_shard
-from c2srt.sharding.packs import PackReport, find_packs, pack_tasks, stage_of, stage_pack
+from c2srt.sharding.pack_members import PackReport
+from c2srt.sharding.packs import find_packs, folder_of, pack_tasks, stage_pack
 from tests.packed import prepared, sidecar, tasks_of
 from tests.raw_images import jpeg, name, write_folder, write_pack
 
@@ -171,12 +179,13 @@ def test_a_pack_that_was_staged_is_not_read_again(tmp_path):
     (task,) = tasks_of(config, out)
     passes = pack_tasks(task.source, [task])
     first = stage_pack(passes[0])
-    stage = stage_of(task, str(pack.resolve()))
+    stage = folder_of(task, str(pack.resolve())) / f"{0:015}" / f"{0:06}"
     before = os.stat(stage).st_ino
     assert stage_pack(passes[0]) == first and os.stat(stage).st_ino == before
     write_pack(pack, [(f"train_0/{name(0)}.jpg", jpeg(1, 120, 100))])  # a new download
     assert (
-        stage_pack(passes[0]) == PackReport("train_0.tar.gz", images=1)
+        stage_pack(pack_tasks(task.source, [task])[0])
+        == PackReport("train_0.tar.gz", members=1, images=1, ended=True)
         and os.stat(stage).st_ino != before
     )
 
@@ -195,3 +204,109 @@ def test_packs_are_found_by_split_and_in_order(tmp_path):
         "train": ["train_0.tar.gz", "train_a.tar.gz"],
         "validation": ["validation.tar.gz"],
     }
+
+
+def test_an_unpacked_pack_comes_before_the_gzipped_one(tmp_path):
+    for pack in ("train_0.tar.gz", "train_0.tar", "train_1.tar.gz", "train_0.tar.part"):
+        write_pack(tmp_path / pack, [])
+    (found,) = find_packs([tmp_path], ["train"]).values()
+    assert [Path(path).name for path in found] == ["train_0.tar", "train_1.tar.gz"]
+
+
+def twins(tmp_path: Path, count: int):
+    """(config, out) of the same pack gzipped and plain."""
+    ids = [name(number) for number in range(count)]
+    order = ids[::2] + ids[1::2]
+    members = [(f"train_0/{each}.jpg", jpeg(ids.index(each))) for each in order]
+    for kind in ("gz", "plain"):
+        yield prepared(tmp_path / kind, [{"id": each} for each in ids], images_per_shard=5)
+        write_pack(tmp_path / kind / "raw/train_0.tar.gz", members)
+    gz = tmp_path / "plain/raw/train_0.tar.gz"
+    gz.with_suffix("").write_bytes(gzip.decompress(gz.read_bytes()))
+    gz.unlink()
+
+
+def made(config: Config, out: Path):
+    """(its pack's tasks, their reports, digests of the shards)"""
+    tasks = tasks_of(config, out)
+    parts = pack_tasks(tasks[0].source, tasks)
+    reports = [stage_pack(part) for part in reversed(parts)][::-1]
+    return parts, reports, [pack_shard(task).sha256 for task in tasks]
+
+
+def test_a_plain_tar_is_read_by_several_tasks_and_gives_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_members, "PART_MEMBERS", 3)
+    (gz, plain) = twins(tmp_path, 11)
+    (whole,), (report,), shards = made(*gz)
+    parts, reports, same = made(*plain)
+    assert len(parts) == 4 and same == shards
+    assert [each.images for each in reports] == [3, 3, 3, 2] and report.images == 11
+    assert not any(each.lines() for each in reports) and all(each.ended for each in reports)
+    size = (tmp_path / "plain/raw/train_0.tar").stat().st_size
+    assert parts[0].part.start == 0 and parts[-1].part.stop == size
+    path = Path(parts[1].stages)
+    shutil.rmtree(path)
+    with pytest.raises(UserError, match="is damaged or gone: remove .*train_0.tar"):
+        pack_shard(tasks_of(*plain)[0])
+
+
+def test_a_broken_header_of_a_plain_tar_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_members, "PART_MEMBERS", 3)
+    _, (config, out) = twins(tmp_path, 11)
+    pack = tmp_path / "plain/raw/train_0.tar"
+    content = bytearray(pack.read_bytes())
+    place = content.index(f"train_0/{name(8)}.jpg".encode())  # the fifth member
+    content[place + 148 : place + 156] = b"garbage!"
+    pack.write_bytes(content)
+    _, reports, _ = made(config, out)
+    assert [each.images for each in reports] == [3, 1] and "header" in reports[1].damaged
+    assert "train_0.tar, from byte" in reports[1].lines()[0]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["gz", "plain"])
+def test_a_killed_pass_converts_again_what_was_not_staged_yet(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(packs, "STAGE_IMAGES", 4)
+    undisturbed, disturbed = (
+        dict(zip(("gz", "plain"), twins(tmp_path / each, 13), strict=True))[kind]
+        for each in ("whole", "killed")
+    )
+    _, (report,), shards = made(*undisturbed)
+    converted, convert = [], packs.attempt
+
+    def attempt(*arguments):
+        if len(converted) == 10:
+            raise Killed
+        converted.append(arguments)
+        return convert(*arguments)
+
+    monkeypatch.setattr(packs, "attempt", attempt)
+    tasks = tasks_of(*disturbed)
+    (part,) = pack_tasks(tasks[0].source, tasks)
+    with pytest.raises(Killed):
+        stage_pack(part)
+    converted[:] = []
+    assert stage_pack(part) == report and len(converted) == 13 - 8
+    assert [pack_shard(task).sha256 for task in tasks] == shards
+
+
+def test_files_of_stages_are_opened_once(tmp_path, monkeypatch):
+    ids = sorted(name(number) for number in range(6))
+    stages = [tmp_path / f"{number}" for number in range(3)]
+    for number, stage in enumerate(stages):
+        some = ((each, Outcome("ok", "", each.encode())) for each in ids[number::3])
+        staging.write_stage(stage, some, {}, {})
+    opened = []
+    first = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *more: opened.append(path.name) or first(path, *more)
+    )
+    for most, times in ((3, 3), (2, 6)):
+        monkeypatch.setattr(staging.Opened, "MOST", most)
+        opened[:] = []
+        found = list(staging.in_order(stages, ids, Outcome("missing")))
+        assert [each.jpeg for each in found] == [each.encode() for each in ids]
+        assert opened.count("images.bin") == times
