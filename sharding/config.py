@@ -16,6 +16,10 @@ RETRIED = (
     *("empty", "corrupt", "not_image", "unsupported", "too_large", "crashed"),
 )
 """Statuses of images whose URL may give another file one day."""
+CONVERSION = 2
+"""How pictures are reduced (sharding/decode.py). 1, which folders of earlier versions do not name:
+Lanczos from 1.5 times the size or more.
+"""
 SOURCES = ("auto", "folders", "packs", "urls")
 
 
@@ -118,7 +122,8 @@ class Config:
         """Everything of the configuration that changes the shards' bytes (with the inputs and the
         image source).
         """
-        return deciding(self)
+        reduction = {} if self.resize is None else {"conversion": CONVERSION}
+        return deciding(self) | reduction
 
 
 @dataclass

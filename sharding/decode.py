@@ -28,9 +28,6 @@ from c2srt.pictures import (
     upright,
 )
 
-# JPEGs are decoded at this multiple of the target or more: twice as fast as in full, and a median
-# 42 dB from it
-DETAIL = 1.5
 LONGEST = 65_500  # pixels of a side: libjpeg's limit
 COUNTER_CLOCKWISE = {90: 8, 180: 3, 270: 6}  # the CSV's degrees as EXIF orientation
 
@@ -92,7 +89,7 @@ def converted(
     if image.format == "PNG":
         refuse_placeholder(image)
     if image.format in ("JPEG", "MPO"):
-        least = 0 if resize is None else min(int(DETAIL * resize), image.width, image.height)
+        least = 0 if resize is None else min(resize, image.width, image.height)
         pixels, clean = decode_jpeg(data, image, least)
         if resize is None and clean and passes_untouched(image, orientation):
             return Converted(data, image.width, image.height, original)
@@ -156,11 +153,13 @@ def target_size(width: int, height: int, resize: int | None) -> tuple[int, int]:
 
 
 def reduced(pixels: Image.Image, size: tuple[int, int], resize: int | None) -> Image.Image:
-    """Lanczos from `pixels`, which show an image of `size` (width, height) at n/8 of it, to the
-    target size.
+    """Bicubic with antialiasing from `pixels`, which show an image of `size` (width, height) at n/8
+    of it, to the target size.
 
     The decoder rounds sides up, so at n/8 the image may end inside the last row and column; `box`
-    leaves that rest out.
+    leaves that rest out. The decoder's scaling is the better part of the reduction and costs
+    nothing, so the smallest n will do: c2srt/BENCHMARKS.md has what that loses. Pillow computes in
+    integers, the same on every processor.
     """
     eighths = next(
         n
@@ -169,7 +168,9 @@ def reduced(pixels: Image.Image, size: tuple[int, int], resize: int | None) -> I
     )
     box = (0, 0, size[0] * eighths / 8, size[1] * eighths / 8)
     target = target_size(*size, resize)
-    return pixels if pixels.size == target else pixels.resize(target, Image.Resampling.LANCZOS, box)
+    if box == (0, 0, *target):
+        return pixels
+    return pixels.resize(target, Image.Resampling.BICUBIC, box)
 
 
 def refuse_placeholder(image: Image.Image) -> None:

@@ -24,6 +24,7 @@ from c2srt.sharding.passes import download_all
 from c2srt.sharding.readers import Reader, find_reader
 from c2srt.sharding.tasks import (
     check_settings,
+    check_version,
     divide,
     require_urls,
     shard_tasks,
@@ -66,6 +67,8 @@ def make_shards(config: Config, opens: Opens) -> None:
             f"images come from {source.kind}; {len(done):,} shards are done, {len(left):,} are to"
             " be made"
         )
+        if left or config.retry:
+            check_version(out, config)
         if left:
             mirror.remove(out / FILE)
         if source.kind == "urls":

@@ -92,7 +92,8 @@ def check_settings(
     """Records what the folder's shards are made from and returns the settings hash of each split.
 
     Raises UserError if the folder holds shards of other inputs or settings: they are never
-    overwritten in passing.
+    overwritten in passing. What an earlier version converted otherwise is told by `check_version`,
+    should any be added.
     """
     settings = {**config.settings(), "images": source.kind}
     path = out / SETTINGS
@@ -104,6 +105,8 @@ def check_settings(
     )
     new_inputs = {**old["inputs"], **inputs}
     before = old["settings"]
+    if "conversion" not in before:
+        settings.pop("conversion", None)
     changed = [
         f"{key} {shown(before.get(key))} → {value}"
         for key, value in settings.items()
@@ -121,6 +124,18 @@ def check_settings(
         )
     write_json(path, {"settings": settings, "inputs": new_inputs})
     return {split: hash_of([settings, digest]) for split, digest in new_inputs.items()}
+
+
+def check_version(out: Path, config: Config) -> None:
+    """Raises UserError if the folder's shards were converted otherwise than this version does:
+    none can be added.
+    """
+    before = read_json(out / SETTINGS, Command("shard"), SettingsFile)["settings"]
+    if config.settings().get("conversion") != before.get("conversion"):
+        raise UserError(
+            f"{out} was begun by an earlier version of c2srt, which reduced pictures otherwise: its"
+            " finished shards are used as they are, but none can be added; choose another out=…"
+        )
 
 
 def shard_tasks(

@@ -13,17 +13,20 @@ import webdataset
 from PIL import Image
 
 from c2srt.errors import UserError
+from c2srt.executor import open_local
+from c2srt.keys import deciding
 from c2srt.shard_reader import ShardReader
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.folders import find_folders
 from c2srt.sharding.inputs import inputs_path, prepare_inputs
+from c2srt.sharding.job import make_shards
 from c2srt.sharding.openimages import OpenImages
 from c2srt.sharding.pack import finished, pack_shard
 from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
 from c2srt.sharding.raw_files import find_root
 from c2srt.sharding.tasks import choose_source, shard_tasks, status_counts
 from tests.packed import prepared, sidecar, tasks_of
-from tests.raw_images import jpeg, name, write_csvs, write_folder, write_pack
+from tests.raw_images import digests, jpeg, name, write_csvs, write_folder, write_pack
 
 
 def test_a_shard_of_a_folder_has_every_input_and_every_sample(tmp_path):
@@ -315,6 +318,22 @@ def test_resize_none_is_understood():
         and Config(resize=None).resize is None
         and Config(resize=64).resize == 64
     )
+
+
+def test_a_folder_of_an_earlier_version_is_used_and_not_added_to(tmp_path, monkeypatch):
+    config, out = prepared(tmp_path, [{"id": name(number)} for number in range(4)])
+    write_folder(tmp_path / "raw", "train", {name(number): jpeg(number) for number in range(4)})
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Config, "settings", deciding)
+        make_shards(config, open_local)
+    before = digests(out)
+    make_shards(config, open_local)
+    assert digests(out) == before
+    (out / "train-000000.parquet").unlink()
+    with pytest.raises(UserError, match="begun by an earlier version .*choose another out="):
+        make_shards(config, open_local)
+    untouched = dataclasses.replace(config, resize=None, out=str(tmp_path / "untouched"))
+    assert "conversion" in config.settings() and "conversion" not in untouched.settings()
 
 
 def test_pack_source_is_small_to_send():
