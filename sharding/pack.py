@@ -7,7 +7,6 @@ The formats are specified in c2srt/shards.py; the sidecar's parquet metadata has
 {"settings": hash, "bytes", "sha256", "first", "last"} of the tar.
 """
 
-import io
 import json
 import shutil
 import tarfile
@@ -16,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import polars as pl
 
@@ -33,6 +32,7 @@ from c2srt.shards import MADE_BY, Shard
 from c2srt.storage import mirror
 
 BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
+BUFFER = 1 << 20
 KEY = "c2srt"
 COLUMNS = {
     "id": pl.String,
@@ -145,10 +145,7 @@ def write_tar(
     fixed time, owner and mode.
     """
     records, member = [], 0
-    with (
-        path.open("wb") as file,
-        tarfile.open(fileobj=file, mode="w|") as tar,
-    ):
+    with path.open("wb", buffering=BUFFER) as file:
         for row, outcome in zip(rows.iter_rows(named=True), results, strict=True):
             records.append(record(row["id"], task.split, outcome))
             if outcome.status != "ok":
@@ -156,7 +153,7 @@ def write_tar(
             text = json.dumps(
                 metadata(row, outcome, task.source.kind), ensure_ascii=False, sort_keys=True
             ).encode()
-            offset = tar.offset
+            offset = file.tell()
             records[-1] |= {
                 "member": member,
                 "jpg_offset": offset + BLOCK,
@@ -164,18 +161,29 @@ def write_tar(
                 "json_offset": offset + 2 * BLOCK + whole_blocks(len(outcome.jpeg)),
                 "json_bytes": len(text),
             }
-            add_member(tar, f"{row['id']}.jpg", outcome.jpeg)
-            add_member(tar, f"{row['id']}.json", text)
+            add_member(file, f"{row['id']}.jpg", outcome.jpeg)
+            add_member(file, f"{row['id']}.json", text)
             member += 1
+        end_tar(file)
     return pl.DataFrame(records, schema=COLUMNS)
 
 
-def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """As webdataset's TarWriter does, which would import torch; the same for all time and users."""
+def add_member(file: BinaryIO, name: str, content: bytes) -> None:
+    """As webdataset's TarWriter does, which would import torch; the same for all time and users.
+    tarfile itself would spend as much on copying as on all of this.
+    """
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(content), 0o644
     member.uname = member.gname = "c2srt"
-    tar.addfile(member, io.BytesIO(content))
+    file.write(member.tobuf(tarfile.PAX_FORMAT, "utf-8"))
+    file.write(content)
+    file.write(bytes(whole_blocks(len(content)) - len(content)))
+
+
+def end_tar(file: BinaryIO) -> None:
+    """Two empty blocks, filled up to a whole record."""
+    end = file.tell() + 2 * BLOCK
+    file.write(bytes(2 * BLOCK + -end % tarfile.RECORDSIZE))
 
 
 def record(image_id: str, split: str, outcome: Outcome) -> dict:

@@ -21,7 +21,7 @@ from c2srt.sharding.folders import find_folders
 from c2srt.sharding.inputs import inputs_path, prepare_inputs
 from c2srt.sharding.job import make_shards
 from c2srt.sharding.openimages import OpenImages
-from c2srt.sharding.pack import finished, pack_shard
+from c2srt.sharding.pack import add_member, end_tar, finished, pack_shard
 from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
 from c2srt.sharding.raw_files import find_root
 from c2srt.sharding.tasks import choose_source, shard_tasks, status_counts
@@ -318,6 +318,23 @@ def test_resize_none_is_understood():
         and Config(resize=None).resize is None
         and Config(resize=64).resize == 64
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 40])
+def test_a_shard_is_the_tar_that_tarfile_writes(tmp_path, count):
+    members = [
+        (f"{'ä' * (number % 3 * 60)}{number}.jpg", bytes(number * 37)) for number in range(count)
+    ]
+    twin = io.BytesIO()
+    with (tmp_path / "tar").open("wb") as file, tarfile.open(fileobj=twin, mode="w|") as tar:
+        for path, content in members:
+            add_member(file, path, content)
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(content), 0o644
+            member.uname = member.gname = "c2srt"
+            tar.addfile(member, io.BytesIO(content))
+        end_tar(file)
+    assert (tmp_path / "tar").read_bytes() == twin.getvalue()
 
 
 def test_a_folder_of_an_earlier_version_is_used_and_not_added_to(tmp_path, monkeypatch):
