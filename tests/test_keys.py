@@ -69,6 +69,7 @@ def test_what_decides_a_shard_s_bytes():
         "unlabelled": "skip",
         "max_pixels": 100_000_000,
         "max_bytes": 64 << 20,
+        "conversion": 2,
     }
 
 
