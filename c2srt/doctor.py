@@ -34,7 +34,7 @@ NEEDED_BY = {
     "train": "train, demo, tune, tables, shard and teacher on a Ray cluster",
     "mine": "relations mine, and new words that a language model relates",
     "figures": "figures, tables, demo, relations report",
-    "serve": "`mlflow models serve` of a trained model, where nothing is trained",
+    "serve": "a trained model behind the server of MLflow, where nothing is trained",
     "heic": "HEIC photographs in shard and predict",
     "hub": "CLIPs whose tokenizer lies on the Hugging Face hub",
 }
