@@ -195,6 +195,6 @@ def refusal(table: pl.DataFrame, total: Arrivals, out: Path) -> UserError:
         f"{total.unreachable:,} of {total.asked:,} images are unreachable, {images:,} of them at"
         f" {host or 'no host'} ({reason}), so {out} gets no index; nothing that came is lost, and"
         f" {out / REPORT} counts the others by host and reason: run the same command again, with"
-        f" retry=[{UNREACHABLE}], to ask for them again, or accept them with"
+        f" 'retry=[{UNREACHABLE}]', to ask for them again, or accept them with"
         f" download.most_unreachable={enough:g}"
     )
