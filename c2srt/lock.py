@@ -56,7 +56,7 @@ def only_writer(path: Path, seconds: float = LEASE_S) -> Iterator[None]:
     while True:
         with held_once(path), opened(path) as file:
             take(file, path, seconds)
-            if not is_at(file, path):
+            if not is_at(file.fileno(), path):
                 continue  # whoever had it has removed it: what is held now is no lock
             try:
                 with claimed(path.parent):
@@ -96,10 +96,10 @@ def in_turn(path: Path) -> Iterator[None]:
         yield
 
 
-def is_at(file: IO, path: Path) -> bool:
-    """Whether the open file is the one that has this path."""
+def is_at(file: int, path: Path) -> bool:
+    """Whether the open file (its descriptor) is the one that has this path."""
     with suppress(OSError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(file), path.stat())
     return False
 
 

@@ -1,6 +1,5 @@
 """Random access to decoded, labelled samples over many shards, with few of them open at a time."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from c2srt.offsets import Offsets, open_offsets
 from c2srt.shard_reader import JPEG, JSON, MEMBERS, SampleLabels, ShardReader
 from c2srt.shards import Shard
 from c2srt.shown import shown
-from c2srt.storage.ranges import Later, Opens, open_ranges, start
+from c2srt.storage.ranges import KeptOpen, Opens, open_ranges, start
 from c2srt.views import decode
 from c2srt.vocabulary import Vocabulary
 
@@ -48,11 +47,11 @@ class Samples:
         opens: Opens = open_ranges,
     ) -> None:
         self.folder, self.shards, self.categories = folder, shards, categories
-        self.open_shards, self.opens = open_shards, opens
+        self.opens = opens
         self._columns = {
             mid: column for mid, column in vocabulary.index.items() if column < categories
         }
-        self._open: OrderedDict[int, ShardReader | Later[ShardReader]] = OrderedDict()
+        self._open = KeptOpen(self.opened, open_shards)
 
     def read(self, shard: int, sample: int) -> Sample:
         """Raises UserError naming the shard and the sample if either is damaged."""
@@ -67,25 +66,15 @@ class Samples:
         """Begins to open the shards that are not open, and lets go of those longest unused when
         there are too many.
         """
-        for shard in dict.fromkeys(shards):
-            if shard not in self._open:
-                self._open[shard] = Later(partial(self.opened, shard, self.offsets))
-            self._open.move_to_end(shard)
-        while len(self._open) > self.open_shards:
-            self._open.popitem(last=False)
+        _ = self.offsets  # read here: a thread that opens a shard must not wait for another one
+        self._open.begin(shards)
 
     def reader(self, shard: int) -> ShardReader:
         """The open reader of a shard."""
-        found = self._open.get(shard)
-        if found is None:
-            found = self.opened(shard, self.offsets)
-        elif isinstance(found, Later):
-            found = found.wait()
-        self._open[shard] = found
-        return found
+        return self._open.get(shard)
 
-    def opened(self, shard: int, table: Offsets | None) -> ShardReader:
-        places = partial(table.places, shard) if table else None
+    def opened(self, shard: int) -> ShardReader:
+        places = partial(self.offsets.places, shard) if self.offsets else None
         return ShardReader(self.folder, self.shards[shard], self.opens, places)
 
     @cached_property

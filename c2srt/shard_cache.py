@@ -28,6 +28,7 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.hints import Command
+from c2srt.lock import is_at
 from c2srt.shards import Shard
 from c2srt.storage.local import LocalFile
 from c2srt.storage.ranges import Source, open_ranges, start
@@ -297,10 +298,3 @@ def locked(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def is_at(file: int, path: Path) -> bool:
-    """Whether the open file is the one that has this path."""
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(file), path.stat())
-    return False

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import polars as pl
 
 from c2srt.scratch import origin
 from c2srt.sharding.config import Config
-from c2srt.sharding.outcome import Outcome, attempt
+from c2srt.sharding.outcome import Outcome, attempt, too_large
 from c2srt.sharding.pack import ShardTask
 from c2srt.storage import mirror
+from c2srt.threads import map_in_order
 
 AHEAD = 64
 
@@ -52,7 +54,7 @@ def read(path: str, rotation: int | None, config: Config) -> Outcome:
 
 
 def read_objects(images: list[tuple[str, int | None]], config: Config) -> Iterator[Outcome]:
-    """As `read`, of images in a store: AHEAD of them are fetched at a time."""
+    """As `read`, of images in a store, which are fetched at most AHEAD of what is converted."""
 
     def fetch(path: str) -> bytes | Outcome:
         try:
@@ -61,20 +63,17 @@ def read_objects(images: list[tuple[str, int | None]], config: Config) -> Iterat
             return missing(path)
         return data if size <= config.max_bytes else too_large(size, config)
 
-    for start in range(0, len(images), AHEAD):
-        some = images[start : start + AHEAD]
-        for (_, rotation), found in zip(
-            some, mirror.at_once(fetch, [path for path, _ in some]), strict=True
-        ):
+    pool = ThreadPoolExecutor(mirror.AT_A_TIME)
+    try:
+        arrivals = map_in_order(pool, fetch, (path for path, _ in images), AHEAD)
+        for (_, rotation), found in zip(images, arrivals, strict=True):
             yield found if isinstance(found, Outcome) else attempt(found, rotation, config)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def missing(path: str) -> Outcome:
     return Outcome("missing", f"there is no file {os.path.basename(path)}")
-
-
-def too_large(size: int, config: Config) -> Outcome:
-    return Outcome("too_large", f"{size:,} bytes, more than max_bytes={config.max_bytes:,}")
 
 
 def find_folders(roots: list[Path], splits: list[str]) -> dict[str, str]:

@@ -33,6 +33,11 @@ def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool 
         return Outcome(rejected.status, rejected.reason)
 
 
+def too_large(size: int, config: Config) -> Outcome:
+    """Of a file that is not read at all."""
+    return Outcome("too_large", f"{size:,} bytes, more than max_bytes={config.max_bytes:,}")
+
+
 def attempt_here(data: bytes, rotation: int | None, config: Config, exif_first: bool) -> Outcome:
     """What the process does. One call at a time: Pillow's remarks on odd metadata are silenced by a
     process-wide filter. Raises Rejected.

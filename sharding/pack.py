@@ -28,10 +28,9 @@ from c2srt.redact import redacted
 from c2srt.sharding.config import Config
 from c2srt.sharding.outcome import Outcome
 from c2srt.sharding.staging import FOLDER as STAGING, write_table
-from c2srt.shards import MADE_BY, Shard
+from c2srt.shards import BLOCK, MADE_BY, Shard
 from c2srt.storage import mirror
 
-BLOCK = 512  # bytes; a tar member is one header block, then its content filled up to whole blocks
 BUFFER = 1 << 20
 KEY = "c2srt"
 COLUMNS = {

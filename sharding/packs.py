@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from c2srt.errors import UserError
 from c2srt.files import remove_leftovers
 from c2srt.opened_tables import TEXT, read_parquet
 from c2srt.sharding.config import Config
-from c2srt.sharding.outcome import Outcome, attempt
+from c2srt.sharding.outcome import Outcome, attempt, too_large
 from c2srt.sharding.pack import ShardTask, wanted_rows
 from c2srt.sharding.pack_members import PackReport, Part, members, parts_of
 from c2srt.sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
@@ -198,11 +198,11 @@ def stage_pack(task: PackTask) -> PackReport:
         report = PackReport(**before[-1][1]["report"]["pack"])
     taken = [image_id for stage, _ in before for image_id in ids_in(stage)]
     results = convert_members(task, report, taken)
-    for number in count(len(before)):
-        if report.ended:
-            return report
+    number = len(before)
+    while not report.ended:
         stage_some(folder / f"{number:06}", results, task, report)
-    raise AssertionError
+        number += 1
+    return report
 
 
 def new_report(task: PackTask) -> PackReport:
@@ -248,12 +248,11 @@ def convert_members(
             report.repeated += 1
         elif wanted:
             taken[place] = True
-            too_large = Outcome(
-                "too_large", f"{size:,} bytes, more than max_bytes={task.config.max_bytes:,}"
-            )
             yield (
                 image_id,
-                too_large if data is None else attempt(data, rotations[place], task.config),
+                too_large(size, task.config)
+                if data is None
+                else attempt(data, rotations[place], task.config),
             )
         if time.monotonic() - logged > LOG_EVERY_S:
             logged = time.monotonic()

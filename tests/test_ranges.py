@@ -13,7 +13,7 @@ import pytest
 
 from c2srt.errors import LoaderFailed, UserError
 from c2srt.storage import local, ranges
-from c2srt.storage.ranges import joined, open_ranges, start
+from c2srt.storage.ranges import KeptOpen, joined, open_ranges, start
 
 SIZE = 3 * ranges.LONGEST + 77
 
@@ -181,3 +181,25 @@ def test_a_forked_process_has_threads_of_its_own(file, content, uncached):
         ended = list(os.waitpid(pid, os.WNOHANG))
         time.sleep(0.01)
     assert ended == [pid, 0]
+
+
+def test_the_last_wanted_stay_open_and_each_is_opened_once():
+    opened: list[int] = []
+    kept = KeptOpen(lambda key: opened.append(key) or -key, 2)
+    kept.begin([1, 2, 1])
+    assert [kept.get(key) for key in (1, 2, 1)] == [-1, -2, -1]
+    assert sorted(opened) == [1, 2]
+    kept.begin([3])  # lets go of 2, which was wanted before 1
+    assert [kept.get(key) for key in (1, 3, 2)] == [-1, -3, -2]
+    assert sorted(opened) == [1, 2, 2, 3]
+
+
+def test_what_could_not_be_opened_fails_again_and_is_not_waited_for():
+    def refuse(key: int) -> None:
+        raise UserError(f"{key} is damaged")
+
+    kept = KeptOpen(refuse, 2)
+    kept.begin([1])
+    for _ in range(2):
+        with pytest.raises(UserError, match="1 is damaged"):
+            kept.get(1)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from c2srt.plan.hardware import CPU, Cluster
-from c2srt.plan.loading import DECODING, LATENCY
+from c2srt.plan.loading import DECODING, LATENCY, reads_of
 from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
 from c2srt.plan.outline import Outline, outline
 from c2srt.plan.sizes import Sizes
@@ -82,7 +82,7 @@ class Estimate:
     @property
     def reads(self) -> float:
         """Reads a second of each node: a picture's, and its cached feature's."""
-        return self.speed.images_s * (1 + self.config.uses_teacher) / self.nodes
+        return self.speed.images_s * reads_of(self.config) / self.nodes
 
     @property
     def sync(self) -> float:

@@ -33,13 +33,22 @@ def loading_of(
     found = {DECODING: images / (cluster.decode_images_s * processes)}
     if sizes is None:
         return found
-    reads = images * (1 + config.uses_teacher)
-    size = images * (sizes.packed_bytes + 2 * joint * config.uses_teacher)
+    reads, size = images * reads_of(config), images * bytes_of(config, sizes, joint)
     return found | {
         LATENCY: reads * cluster.read_latency_ms / 1e3 / (IN_FLIGHT * processes),
         BANDWIDTH: local * size / (cluster.disk_gb_s * 1e9),
         REQUESTS: local * reads / cluster.reads_s,
     }
+
+
+def reads_of(config: Config) -> int:
+    """Reads for a picture."""
+    return 1 + config.uses_teacher
+
+
+def bytes_of(config: Config, sizes: Sizes, joint: int) -> float:
+    """Bytes that they bring."""
+    return sizes.packed_bytes + 2 * joint * config.uses_teacher
 
 
 def cure(name: str, workers: int) -> str:

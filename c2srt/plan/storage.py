@@ -1,6 +1,7 @@
 """Disk, network and the jobs around the training: shards, teacher cache, checkpoints, export."""
 
 from c2srt.plan.hardware import CPU, Cluster
+from c2srt.plan.loading import bytes_of
 from c2srt.plan.outline import Outline
 from c2srt.plan.sizes import Sizes
 from c2srt.plan.speed import Work, worker_rate
@@ -30,8 +31,7 @@ def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
 
 def read_rate(config: Config, outline: Outline, sizes: Sizes, images_s: float, nodes: int) -> float:
     """Bytes a second and node."""
-    cached = 2 * outline.joint * config.uses_teacher
-    return images_s * (sizes.packed_bytes + cached) / nodes
+    return images_s * bytes_of(config, sizes, outline.joint) / nodes
 
 
 def shard_seconds(sizes: Sizes, cluster: Cluster, nodes: int) -> float:

@@ -16,7 +16,7 @@ import configparser
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,8 +57,8 @@ def credentials(environment: Mapping[str, str] = os.environ) -> Credentials | No
     if FOUND and (FOUND[0].until is None or FOUND[0].until - EARLY_S > time.time()):
         return FOUND[0]
     found = (
-        of_section(environment, environment)
-        or of_section(section(environment), environment)
+        of_words(lambda name: environment.get(name.upper()))
+        or of_words(section(environment).get)
         or of_role(environment)
     )
     if found is None:
@@ -73,13 +73,10 @@ def renewed() -> bool:
     return credentials() != before
 
 
-def of_section(values: Mapping[str, str], environment: Mapping[str, str]) -> Credentials | None:
+def of_words(said: Callable[[str], str | None]) -> Credentials | None:
     """What the environment, or a section of a file, has under the usual names."""
-    upper = values is environment
-    key, secret, token = (
-        values.get(name.upper() if upper else name)
-        for name in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-    )
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    key, secret, token = map(said, names)
     return Credentials(key.strip(), secret.strip(), token or None) if key and secret else None
 
 

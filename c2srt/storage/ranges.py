@@ -15,7 +15,8 @@ from ending.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from c2srt.scratch import origin
 from c2srt.storage.local import LocalFile
 from c2srt.storage.mirror import fetched
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 IN_FLIGHT = 32
 """Reads at a time in a process: one of 20 ms then costs 0.6."""
@@ -117,6 +119,35 @@ class Later(Generic[T]):
         _, found = self.answers.get()
         if isinstance(found, BaseException):
             raise found
+        return found
+
+
+class KeptOpen(Generic[K, T]):
+    """What `opens` opens, by key, begun ahead of its use; the `most` that were wanted last stay
+    open. `opens` runs in a thread of those that read, and must not wait for another one.
+    """
+
+    def __init__(self, opens: Callable[[K], T], most: int) -> None:
+        self.opens, self.most = opens, most
+        self.found: OrderedDict[K, T | Later[T]] = OrderedDict()
+
+    def begin(self, keys: Iterable[K]) -> None:
+        """Begins to open those that are not open, and lets go of those longest unused."""
+        for key in dict.fromkeys(keys):
+            if key not in self.found:
+                self.found[key] = Later(partial(self.opens, key))
+            self.found.move_to_end(key)
+        while len(self.found) > self.most:
+            self.found.popitem(last=False)
+
+    def get(self, key: K) -> T:
+        """The open one. Raises what `opens` does."""
+        found = self.found.pop(key, None)  # what failed is opened anew the next time
+        if found is None:
+            found = self.opens(key)
+        elif isinstance(found, Later):
+            found = found.wait()
+        self.found[key] = found
         return found
 
 

@@ -12,7 +12,6 @@ A feature is a pure function of (CLIP weights and preprocessing, view settings, 
 bytes): those are the key, and a cache of another key is refused. D is the joint width.
 """
 
-from collections import OrderedDict
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from c2srt.shard_reader import ShardReader
 from c2srt.shards import Shard, ShardIndex
 from c2srt.shown import shown
 from c2srt.storage import mirror
-from c2srt.storage.ranges import Later, start
+from c2srt.storage.ranges import KeptOpen, start
 from c2srt.teacher.config import FILE
 from c2srt.teacher.features import FeatureFile, FeatureReads
 from c2srt.view_config import ViewConfig
@@ -77,7 +76,7 @@ class TeacherCache:
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
-        self._open: OrderedDict[str, FeatureFile | Later[FeatureFile]] = OrderedDict()
+        self._open = KeptOpen(self.opened, self.OPEN)
 
     @classmethod
     def open(cls, folder: Path, expected: dict) -> "TeacherCache":
@@ -109,18 +108,14 @@ class TeacherCache:
         """Begins to open the files of shards that are not open, and lets go of those longest
         unused.
         """
-        for name in dict.fromkeys(names):
-            if name not in self._open:
-                self._open[name] = Later(partial(FeatureFile, self.path(name), self.width))
-            self._open.move_to_end(name)
-        while len(self._open) > self.OPEN:
-            self._open.popitem(last=False)
+        self._open.begin(names)
 
     def file(self, name: str) -> FeatureFile:
         """The open file of a shard. Raises UserError if it is none of this cache."""
-        found = self._open.get(name) or FeatureFile(self.path(name), self.width)
-        self._open[name] = opened = found.wait() if isinstance(found, Later) else found
-        return opened
+        return self._open.get(name)
+
+    def opened(self, name: str) -> FeatureFile:
+        return FeatureFile(self.path(name), self.width)
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
