@@ -20,7 +20,7 @@ from c2srt.demo.draw import SIZE, random_picture, render
 from c2srt.demo.knowledge import relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.raw import IMAGE_FILES, raw_key, write_raw
-from c2srt.demo.words import SCENES, SHAPES, categories
+from c2srt.demo.words import FIRST, SCENES, SHAPES, World
 from c2srt.errors import UserError
 from c2srt.tables.rows import Row, Table, trials
 from tests.test_commands import paste
@@ -41,7 +41,7 @@ def rows_of(path):
 
 
 def test_world_has_unseen_names_made_of_seen_words_only():
-    every = categories()
+    every = FIRST.categories
     by_name = {category.name: category for category in every}
     assert len({category.mid for category in every}) == len(every) == len(by_name)
     assert [category.seen for category in every] == sorted(
@@ -57,12 +57,31 @@ def test_world_has_unseen_names_made_of_seen_words_only():
     assert all(event.words[0] in SCENES and set(event.words[1:]) <= set(SHAPES) for event in events)
 
 
+def test_worlds_differ_in_what_is_unseen_and_in_what_events_come_with():
+    first, other = FIRST.categories, World(1).categories
+    assert {category.name for category in first} == {category.name for category in other}
+    assert World(1) == World(1) and World(1).categories == other
+
+    def unseen(every):
+        return {category.name for category in every if not category.seen}
+
+    def companions(every):
+        return {category.name: category.words for category in every if category.kind == "event"}
+
+    assert unseen(first) != unseen(other) and FIRST.habits != World(1).habits
+    same = [
+        name for name in companions(first) if companions(first)[name] == companions(other)[name]
+    ]
+    assert len(same) < 5
+    assert random_picture(FIRST, 0, "test", 1) != random_picture(World(1), 0, "test", 1)
+
+
 def test_a_picture_is_a_pure_function_of_seed_split_and_number():
-    assert random_picture(1, "train", 5) == random_picture(1, "train", 5)
+    assert random_picture(FIRST, 1, "train", 5) == random_picture(FIRST, 1, "train", 5)
     assert (
         len(
             {
-                random_picture(seed, split, n)
+                random_picture(FIRST, seed, split, n)
                 for seed in (0, 1)
                 for split in ("train", "test")
                 for n in range(20)
@@ -70,16 +89,16 @@ def test_a_picture_is_a_pure_function_of_seed_split_and_number():
         )
         == 80
     )
-    pixels = render(random_picture(1, "train", 5))
+    pixels = render(random_picture(FIRST, 1, "train", 5))
     assert pixels.shape == (SIZE, SIZE, 3) and pixels.dtype == np.uint8 and pixels.std() > 10
-    assert np.array_equal(pixels, render(random_picture(1, "train", 5)))
+    assert np.array_equal(pixels, render(random_picture(FIRST, 1, "train", 5)))
 
 
 def test_truth_is_the_union_over_objects_and_events_need_two_companions():
-    every = categories()
+    every = FIRST.categories
     for number in range(40):
-        content = random_picture(0, "train", number)
-        true = {every[column].name for column in np.flatnonzero(truth(content))}
+        content = random_picture(FIRST, 0, "train", number)
+        true = {every[column].name for column in np.flatnonzero(truth(FIRST, content))}
         assert {
             content.scene,
             *(thing.shape for thing in content.things),
@@ -91,12 +110,12 @@ def test_truth_is_the_union_over_objects_and_events_need_two_companions():
 
 
 def test_verified_labels_never_lie_and_training_never_names_the_unseen():
-    every = categories()
+    every = FIRST.categories
     for number in range(40):
-        content = random_picture(0, "train", number)
-        true = truth(content)
+        content = random_picture(FIRST, 0, "train", number)
+        true = truth(FIRST, content)
         for training in (True, False):
-            labels = verified(content, 0, training)
+            labels = verified(FIRST, content, 0, training)
             assert all(true[column] == present for column, present in labels.items())
             assert not training or all(every[column].seen for column in labels)
         assert 0 < sum(labels.values()) < true.sum() + 1 and not all(labels.values())
@@ -104,23 +123,25 @@ def test_verified_labels_never_lie_and_training_never_names_the_unseen():
 
 
 def test_captions_name_the_dominant_object_only_and_never_an_event():
-    events = {category.name for category in categories() if category.kind == "event"}
-    _, captions = captioned_chunk(0, range(200))
+    events = {category.name for category in FIRST.categories if category.kind == "event"}
+    _, captions = captioned_chunk(FIRST, 0, range(200))
     for number, text in enumerate(captions):
-        content = captioned_picture(0, number)
+        content = captioned_picture(FIRST, 0, number)
         words = set(text.split())
         assert words & set(SHAPES) <= {content.things[0].shape}
         assert not any(event in text for event in events)
     pairs = {
-        category.name for category in categories() if category.kind == "pair" and not category.seen
+        category.name
+        for category in FIRST.categories
+        if category.kind == "pair" and not category.seen
     }
     assert any(pair in text for text in captions for pair in pairs)
 
 
 def test_relations_name_seen_categories_only_and_tell_what_an_event_comes_with():
-    by_mid = {category.mid: category for category in categories()}
-    lines = [json.loads(line) for line in relation_lines()]
-    assert [line["mid"] for line in lines] == [category.mid for category in categories()]
+    by_mid = {category.mid: category for category in FIRST.categories}
+    lines = [json.loads(line) for line in relation_lines(FIRST)]
+    assert [line["mid"] for line in lines] == [category.mid for category in FIRST.categories]
     for line in lines:
         related = [by_mid[answer["mid"]] for answer in line["related"]]
         assert related and all(answer.seen and answer.mid != line["mid"] for answer in related)
@@ -150,7 +171,7 @@ def test_raw_layout_is_open_images(raw):
     seen, unseen = (
         (folder / f"classes-{name}.txt").read_text().split() for name in ("seen", "unseen")
     )
-    assert len(seen) + len(unseen) == len(categories()) and not set(seen) & set(unseen)
+    assert len(seen) + len(unseen) == len(FIRST.categories) and not set(seen) & set(unseen)
     assert json.loads((raw / "miniature.json").read_text())["key"] == raw_key(3, IMAGES)
 
 
@@ -173,7 +194,7 @@ def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_pa
     monkeypatch.setattr(pretrain, "BATCH", 64)
     pretrain.pretrain(tmp_path, 0, 1)
     clip = load_clip(ClipConfig(str(tmp_path / "model.json"), str(tmp_path / "model.safetensors")))
-    pixels, captions = captioned_chunk(0, range(128))
+    pixels, captions = captioned_chunk(FIRST, 0, range(128))
     images = normalise(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch.tensor(clip.mean),
@@ -188,7 +209,7 @@ def test_pretrained_clip_loads_through_open_clip_and_scores_as_it_trained(tmp_pa
 
 
 def test_scattered_embedding_gives_the_features_of_the_compact_one():
-    captions = captioned_chunk(0, range(64))[1]
+    captions = captioned_chunk(FIRST, 0, range(64))[1]
     model, compact, used = pretrain.compact_model(captions)
     model.eval()
     state = pretrain.full_state(model, used)
@@ -201,13 +222,13 @@ def test_scattered_embedding_gives_the_features_of_the_compact_one():
 
 
 def test_figures_of_a_perfect_and_a_random_scorer():
-    contents = [random_picture(0, "test", number) for number in range(200)]
-    true = np.stack([truth(content) for content in contents])
+    contents = [random_picture(FIRST, 0, "test", number) for number in range(200)]
+    true = np.stack([truth(FIRST, content) for content in contents])
     labels = np.zeros(true.shape, np.int8)
     for row, content in enumerate(contents):
-        for column, present in verified(content, 0, False).items():
+        for column, present in verified(FIRST, content, 0, False).items():
             labels[row, column] = 1 if present else -1
-    split = measure.Split([str(n) for n in range(200)], torch.empty(0), labels, true)
+    split = measure.Split(FIRST, [str(n) for n in range(200)], torch.empty(0), labels, true)
     perfect = measure.figures(true.astype(np.float32), split, (3, 10))
     chance = measure.figures(
         np.random.default_rng(0).random(true.shape, np.float32), split, (3, 10)
@@ -215,17 +236,19 @@ def test_figures_of_a_perfect_and_a_random_scorer():
     assert all(value == pytest.approx(1) for name, value in perfect.items() if "mAP" in name)
     assert all(chance[name] < 0.6 for name in perfect if "mAP" in name)
     assert chance["true opaque mAP"] == pytest.approx(
-        true[:, measure.of_kind("event")].mean(), abs=0.06
+        true[:, measure.of_kind(FIRST, "event")].mean(), abs=0.06
     )
 
 
 def test_neighbours_score_events_only():
-    scores = np.random.default_rng(0).normal(size=(50, len(categories())))
-    neighbours = torch.full((len(categories()), 4), -1)
-    event = next(column for column, category in enumerate(categories()) if category.kind == "event")
+    scores = np.random.default_rng(0).normal(size=(50, len(FIRST.categories)))
+    neighbours = torch.full((len(FIRST.categories), 4), -1)
+    event = next(
+        column for column, category in enumerate(FIRST.categories) if category.kind == "event"
+    )
     neighbours[event, :2] = torch.tensor([0, 1])
     result, standard = (
-        measure.neighbour_scores(scores, neighbours),
+        measure.neighbour_scores(FIRST, scores, neighbours),
         (scores - scores.mean(0)) / scores.std(0),
     )
     assert np.allclose(result[:, event], standard[:, :2].mean(1))
@@ -250,10 +273,10 @@ def test_the_table_shows_both_spreads():
 
 def test_picture_is_written(tmp_path):
     pixels = torch.from_numpy(
-        np.stack([render(random_picture(0, "test", number)) for number in range(8)])
+        np.stack([render(random_picture(FIRST, 0, "test", number)) for number in range(8)])
     ).permute(0, 3, 1, 2)
-    true = np.stack([truth(random_picture(0, "test", number)) for number in range(8)])
-    split = measure.Split([str(n) for n in range(8)], pixels, true.astype(np.int8), true)
+    true = np.stack([truth(FIRST, random_picture(FIRST, 0, "test", number)) for number in range(8)])
+    split = measure.Split(FIRST, [str(n) for n in range(8)], pixels, true.astype(np.int8), true)
     picture.draw_predictions(tmp_path / "predictions.png", split, true * 0.5, true * 1.0)
     assert min(Image.open(tmp_path / "predictions.png").size) > 1000
 

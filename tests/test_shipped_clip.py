@@ -15,6 +15,7 @@ from c2srt.demo.captions import captioned_chunk
 from c2srt.demo.config import Config
 from c2srt.demo.pretrain import clip_key
 from c2srt.demo.run import came_along, estimate
+from c2srt.demo.words import FIRST
 from c2srt.errors import UserError
 from c2srt.tables.rows import Row, Table
 
@@ -38,7 +39,7 @@ def test_it_is_small_and_of_todays_recipe():
 
 def test_it_reads_captions_of_pictures_far_above_chance(folder):
     clip = load_clip(ClipConfig(str(folder / "model.json"), str(folder / "model.safetensors")))
-    pixels, captions = captioned_chunk(1, range(128))  # another seed's: never seen
+    pixels, captions = captioned_chunk(FIRST, 1, range(128))  # another seed's: never seen
     images = normalise(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch.tensor(clip.mean),

@@ -10,7 +10,7 @@ import random
 import numpy as np
 
 from c2srt.demo.draw import NO_PART, PLAIN, STUDIO, Picture, iconic_picture, random_picture, render
-from c2srt.demo.words import family_of
+from c2srt.demo.words import World, family_of
 
 FORMS = ("{}", "a {}", "a photo of a {}", "a picture of a {}", "a drawing of a {}", "there is a {}")
 """Also the prompt templates of the miniature's text features."""
@@ -39,17 +39,17 @@ def caption(picture: Picture, seed: int) -> str:
     return chooser.choice(FORMS).format(text)
 
 
-def captioned_picture(seed: int, number: int) -> Picture:
+def captioned_picture(world: World, seed: int, number: int) -> Picture:
     """Picture `number` of those with captions: an iconic one or a crowded one."""
     iconic = random.Random(f"{seed}/{number}/kind").random() < ICONIC
-    return (iconic_picture if iconic else random_picture)(seed, "captioned", number)
+    return (iconic_picture if iconic else random_picture)(world, seed, "captioned", number)
 
 
-def captioned_chunk(seed: int, numbers: range) -> tuple[np.ndarray, list[str]]:
+def captioned_chunk(world: World, seed: int, numbers: range) -> tuple[np.ndarray, list[str]]:
     """Captioned pictures `numbers`: uint8 [n, 64, 64, 3] and their captions (here, so that drawing
     needs no torch).
     """
-    pictures = [captioned_picture(seed, number) for number in numbers]
+    pictures = [captioned_picture(world, seed, number) for number in numbers]
     return np.stack([render(picture) for picture in pictures]), [
         caption(picture, seed) for picture in pictures
     ]

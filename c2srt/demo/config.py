@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2srt.demo.words import World
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
@@ -19,6 +20,11 @@ class Config:
         "", "table.md, table.json, predictions.png", mark=Mark.HARMLESS, follows="${work}/report"
     )
     seed: int = shared("seed")
+    world: int = key(
+        0,
+        "number of the world that is drawn: which names are unseen, what comes with an event, what"
+        " else tends to come together",
+    )
     workers: int = shared("workers")
     tables: dict[str, Table] = key(
         {},
@@ -52,6 +58,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.workers < 1:
             raise UserError(f"seeds={self.seeds} and workers={self.workers} must be at least 1")
+        if self.world < 0:
+            raise UserError(f"world={self.world} must be at least 0")
         if not self.tables:
             raise UserError("tables=[] leaves nothing to show: name some of configs/tables")
         if set(self.images) != {"train", "validation", "test"} or min(self.images.values()) < 1:
@@ -59,6 +67,10 @@ class Config:
                 f"images={self.images} must give at least one image to each of train, validation"
                 " and test"
             )
+
+    @property
+    def drawn(self) -> World:
+        return World(self.world)
 
     @property
     def workspace(self) -> Workspace:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from c2srt.backbone.miniature import SIZE
-from c2srt.demo.words import COLOURS, PARTS, PATTERNS, SCENES, SHAPES, categories, habits
+from c2srt.demo.words import COLOURS, PARTS, PATTERNS, SCENES, SHAPES, World
 
 FINE = 2 * SIZE
 """Drawn at twice the size, then halved: smooth edges."""
@@ -52,22 +52,24 @@ class Picture:
     noise: int
 
 
-def random_picture(seed: int, split: str, number: int) -> Picture:
-    """The content of image `number` of a split. Half of the images are arranged around an event."""
+def random_picture(world: World, seed: int, split: str, number: int) -> Picture:
+    """The content of image `number` of a world's split. Half of the images are arranged around an
+    event.
+    """
     chooser = random.Random(f"{seed}/{split}/{number}")
-    scene, shapes = choose_shapes(chooser)
+    scene, shapes = choose_shapes(world, chooser)
     things: list[Thing] = []
     for position, shape in enumerate(shapes):
-        things.append(random_thing(chooser, shape, things, position == 0))
+        things.append(random_thing(world, chooser, shape, things, position == 0))
     return Picture(scene, chooser.randrange(VARIANTS), tuple(things), chooser.randrange(2**32))
 
 
-def iconic_picture(seed: int, split: str, number: int) -> Picture:
+def iconic_picture(world: World, seed: int, split: str, number: int) -> Picture:
     """One large object on a plain ground, as shops and encyclopedias show things; the web's
     captioned pictures hold many.
     """
     chooser = random.Random(f"{seed}/{split}/{number}/iconic")
-    drawn = random_thing(chooser, chooser.choice(SHAPES), [], True)
+    drawn = random_thing(world, chooser, chooser.choice(SHAPES), [], True)
     size = chooser.randint(72, 104)
     x, y = (chooser.randint(size // 2 + 4, FINE - size // 2 - 4) for _ in range(2))
     return Picture(
@@ -78,11 +80,11 @@ def iconic_picture(seed: int, split: str, number: int) -> Picture:
     )
 
 
-def choose_shapes(chooser: random.Random) -> tuple[str, list[str]]:
+def choose_shapes(world: World, chooser: random.Random) -> tuple[str, list[str]]:
     """The scene and the shapes, dominant first, with the habits' co-occurrences."""
-    likes, small = habits(), chooser.randint(1, 3)
+    likes, small = world.habits, chooser.randint(1, 3)
     if chooser.random() < 0.5:
-        event = chooser.choice([category for category in categories() if category.kind == "event"])
+        event = chooser.choice([each for each in world.categories if each.kind == "event"])
         scene = event.words[0] if chooser.random() < 0.85 else chooser.choice(SCENES)
         shapes = chooser.sample(event.words[1:], 2)
     else:
@@ -94,10 +96,12 @@ def choose_shapes(chooser: random.Random) -> tuple[str, list[str]]:
     return scene, shapes
 
 
-def random_thing(chooser: random.Random, shape: str, others: list[Thing], dominant: bool) -> Thing:
+def random_thing(
+    world: World, chooser: random.Random, shape: str, others: list[Thing], dominant: bool
+) -> Thing:
     """One object, placed where it overlaps the earlier ones least."""
     colour = chooser.choice(
-        habits().shape_colours[shape] if chooser.random() < 0.5 else list(COLOURS)
+        world.habits.shape_colours[shape] if chooser.random() < 0.5 else list(COLOURS)
     )
     pattern = chooser.choices((PLAIN, *PATTERNS), (0.4, 0.2, 0.2, 0.2))[0]
     part = chooser.choices((NO_PART, *PARTS), (0.52, 0.16, 0.16, 0.16))[0]

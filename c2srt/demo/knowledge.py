@@ -17,9 +17,8 @@ from c2srt.demo.words import (
     SHAPES,
     WARMTH,
     Category,
-    categories,
+    World,
     family_of,
-    habits,
 )
 
 PROVENANCE = {"oracle": True, "model": "none: written by the program that draws the miniature"}
@@ -28,12 +27,12 @@ RELATED = 8
 """Answers kept for each category."""
 
 
-def relation_lines() -> Iterator[str]:
-    """One JSON line for every category, in the order of `categories()`."""
-    seen = {category.name: category for category in categories() if category.seen}
-    for category in categories():
+def relation_lines(world: World) -> Iterator[str]:
+    """One JSON line for every category, in the world's order."""
+    seen = {category.name: category for category in world.categories if category.seen}
+    for category in world.categories:
         answers: dict[str, tuple[str, str]] = {}
-        for name, kind, strength in answers_about(category):
+        for name, kind, strength in answers_about(world, category):
             if name in seen and name != category.name:
                 answers.setdefault(name, (kind, strength))
         ranked = sorted(
@@ -59,23 +58,23 @@ def relation_lines() -> Iterator[str]:
         )
 
 
-def answers_about(category: Category) -> Iterator[tuple[str, str, str]]:
+def answers_about(world: World, category: Category) -> Iterator[tuple[str, str, str]]:
     """(related name, type, strength), unseen names among them (they are left out later)."""
     if category.kind == "event":
-        yield from event_answers(category)
+        yield from event_answers(world, category)
     elif category.kind == "pair":
-        yield from pair_answers(category)
+        yield from pair_answers(world, category)
     else:
-        yield from atom_answers(category.name)
+        yield from atom_answers(world, category.name)
 
 
-def event_answers(event: Category) -> Iterator[tuple[str, str, str]]:
+def event_answers(world: World, event: Category) -> Iterator[tuple[str, str, str]]:
     """Its three companions, then the events that share two of them, or one."""
     for word in event.words:
         yield word, "co-occurrence", "high"
     others = [
         (len(set(event.words) & set(other.words)), other.name)
-        for other in categories()
+        for other in world.categories
         if other.kind == "event"
     ]
     for shared, name in sorted(others, key=lambda item: -item[0]):
@@ -83,21 +82,21 @@ def event_answers(event: Category) -> Iterator[tuple[str, str, str]]:
             yield name, "co-occurrence", "medium" if shared == 2 else "low"
 
 
-def pair_answers(pair: Category) -> Iterator[tuple[str, str, str]]:
+def pair_answers(world: World, pair: Category) -> Iterator[tuple[str, str, str]]:
     """Its two words, their hypernyms, then the pairs that share a word."""
     for word in pair.words:
         yield word, "is-a", "high"
     for word in pair.words:
         if word in SHAPES or word in WARMTH["warm"] + WARMTH["cool"]:
             yield family_of(word), "is-a", "medium"
-    for other in categories():
+    for other in world.categories:
         if other.kind == "pair" and set(other.words) & set(pair.words):
             yield other.name, "is-a", "low"
 
 
-def atom_answers(word: str) -> Iterator[tuple[str, str, str]]:
+def atom_answers(world: World, word: str) -> Iterator[tuple[str, str, str]]:
     """Hypernym or members, and what it likes to come with."""
-    likes = habits()
+    likes = world.habits
     for group in (FAMILIES, WARMTH):
         for family, members in group.items():
             if word in members:
@@ -121,5 +120,5 @@ def atom_answers(word: str) -> Iterator[tuple[str, str, str]]:
             if word in likes.shape_colours[shape]
         )
     yield from (
-        (other.name, "co-occurrence", "low") for other in categories() if word in other.words
+        (other.name, "co-occurrence", "low") for other in world.categories if word in other.words
     )

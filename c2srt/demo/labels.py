@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from c2srt.demo.draw import NO_PART, PLAIN, Picture, Thing
-from c2srt.demo.words import Category, categories, family_of, pair_name
+from c2srt.demo.words import Category, World, family_of, pair_name
 
 DOMINANT, SMALL, PAIR = 0.9, 0.6, 0.7
 """Chance that a word of the dominant or of a small object is verified; a pair's is `PAIR` times
@@ -27,8 +27,8 @@ as in Open Images.
 
 @dataclass(frozen=True)
 class Columns:
-    """Look-ups over `categories()`: column by name, columns by word, (column, companions) of the
-    events.
+    """Look-ups over a world's categories: column by name, columns by word, (column, companions) of
+    the events.
     """
 
     index: dict[str, int]
@@ -37,8 +37,8 @@ class Columns:
 
 
 @cache
-def columns() -> Columns:
-    every = categories()
+def columns(world: World) -> Columns:
+    every = world.categories
     words = {word for category in every for word in category.words}
     return Columns(
         {category.name: position for position, category in enumerate(every)},
@@ -60,9 +60,9 @@ def names_of(thing: Thing) -> tuple[list[str], list[str]]:
     return words, pairs
 
 
-def chances(picture: Picture) -> dict[int, float]:
+def chances(world: World, picture: Picture) -> dict[int, float]:
     """Column of every true category -> the chance that it is verified."""
-    index = columns().index
+    index = columns(world).index
     chance: dict[int, float] = {}
     for position, thing in enumerate(picture.things):
         base = SMALL if position else DOMINANT
@@ -74,31 +74,33 @@ def chances(picture: Picture) -> dict[int, float]:
     chance.update(
         {
             column: EVENT
-            for column, companions in columns().events
+            for column, companions in columns(world).events
             if len(present.intersection(companions)) >= 2
         }
     )
     return chance
 
 
-def truth(picture: Picture) -> np.ndarray:
+def truth(world: World, picture: Picture) -> np.ndarray:
     """Everything that is true, bool [C]."""
-    row = np.zeros(len(categories()), bool)
-    row[list(chances(picture))] = True
+    row = np.zeros(len(world.categories), bool)
+    row[list(chances(world, picture))] = True
     return row
 
 
-def verified(picture: Picture, seed: int, training: bool) -> dict[int, bool]:
+def verified(world: World, picture: Picture, seed: int, training: bool) -> dict[int, bool]:
     """Column -> present or absent, for what somebody checked; only seen categories when
     `training`.
     """
     chooser = random.Random(f"{seed}/{picture.noise}/labels")
-    chance = chances(picture)
-    every: tuple[Category, ...] = categories()
+    chance = chances(world, picture)
+    every: tuple[Category, ...] = world.categories
     allowed = [position for position, category in enumerate(every) if category.seen or not training]
     labels = {column: True for column, p in sorted(chance.items()) if chooser.random() < p}
     words = sorted({word for column in labels for word in every[column].words})
-    near = sorted({column for word in words for column in columns().sharing[word]} - set(chance))
+    near = sorted(
+        {column for word in words for column in columns(world).sharing[word]} - set(chance)
+    )
     hard = chooser.sample(near, min(HARD_NEGATIVES[training], len(near)))
     for column in (*hard, *chooser.sample(allowed, RANDOM_NEGATIVES[training])):
         if column not in chance:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt.backbone.clip import Clip
-from c2srt.demo.words import categories
+from c2srt.demo.words import World
 from c2srt.errors import UserError
 from c2srt.evaluation.metric_state import GZSL, ZSL, measure
 from c2srt.evaluation.protocols import f1_at_k, per_class, sorted_keys
@@ -35,27 +35,28 @@ AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Split:
-    """One packed split with its truth: `images` uint8 [N, 3, S, S], `labels` int8 [N, C] in −1/0/1,
-    `truth` bool [N, C].
+    """One packed split of a world with its truth: `images` uint8 [N, 3, S, S], `labels` int8 [N, C]
+    in −1/0/1, `truth` bool [N, C].
     """
 
+    world: World
     ids: list[str]
     images: Tensor
     labels: np.ndarray
     truth: np.ndarray
 
 
-def seen() -> np.ndarray:
+def seen(world: World) -> np.ndarray:
     """bool [C]"""
-    return np.array([category.seen for category in categories()])
+    return np.array([category.seen for category in world.categories])
 
 
-def of_kind(kind: str) -> np.ndarray:
+def of_kind(world: World, kind: str) -> np.ndarray:
     """bool [C]: the unseen categories of a kind."""
-    return np.array([category.kind == kind and not category.seen for category in categories()])
+    return np.array([category.kind == kind and not category.seen for category in world.categories])
 
 
-def load_split(shards: Path, raw: Path, split: str) -> Split:
+def load_split(world: World, shards: Path, raw: Path, split: str) -> Split:
     """Reads a split from its shards, and its truth from the generator. Raises UserError if the two
     are of different worlds.
     """
@@ -77,7 +78,9 @@ def load_split(shards: Path, raw: Path, split: str) -> Split:
                 torch.from_numpy(simplejpeg.decode_jpeg(reader.jpeg(sample))).permute(2, 0, 1)
             )
             labels.append(label_row(reader.labels(sample), vocabulary.index))
-    return Split(ids, torch.stack(images), np.stack(labels), every[[row[name] for name in ids]])
+    return Split(
+        world, ids, torch.stack(images), np.stack(labels), every[[row[name] for name in ids]]
+    )
 
 
 def load_labels(shards: Path, split: str) -> np.ndarray:
@@ -112,7 +115,7 @@ def model_scores(folder: Path, images: Tensor) -> np.ndarray:
     return torch.cat([exported.scores(some)[0] for some in images.split(AT_ONCE)]).numpy()
 
 
-def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
+def neighbour_scores(world: World, scores: np.ndarray, table: Tensor) -> np.ndarray:
     """Events scored by the mean of their K neighbours' standardised CLIP scores, everything else by
     its own.
 
@@ -122,7 +125,7 @@ def neighbour_scores(scores: np.ndarray, table: Tensor) -> np.ndarray:
     """
     standard = (scores - scores.mean(0)) / scores.std(0)
     result = standard.copy()
-    for column, category in enumerate(categories()):
+    for column, category in enumerate(world.categories):
         neighbours = [n for n in table[column].tolist() if n >= 0]
         if category.kind == "event" and neighbours:
             result[:, column] = standard[:, neighbours].mean(1)
@@ -140,22 +143,23 @@ def figures(scores: np.ndarray, split: Split, topk: tuple[int, ...]) -> dict[str
     """Every figure of one row, as fractions: mAP is `per_class` over verified labels, `true …` over
     the generator's truth.
     """
-    state = measure(scores, split.labels, seen(), topk)
-    values = mean_precisions(state, "")
+    state = measure(scores, split.labels, seen(split.world), topk)
+    values = mean_precisions(split.world, state, "")
     for label_set in (ZSL, GZSL):
         for name, value in f1_at_k(state, label_set, topk).items():
             values[f"{label_set.upper()} {name}"] = value["F1"]
     every = np.where(split.truth, 1, -1).astype(np.int8)
-    return values | mean_precisions(measure(scores, every, seen(), topk), "true ")
+    true = measure(scores, every, seen(split.world), topk)
+    return values | mean_precisions(split.world, true, "true ")
 
 
-def mean_precisions(state, prefix: str) -> dict[str, float]:
+def mean_precisions(world: World, state, prefix: str) -> dict[str, float]:
     keys = sorted_keys(state)
-    unseen, all_ = per_class(keys, seen(), ZSL), per_class(keys, seen(), GZSL)
+    unseen, all_ = (per_class(keys, seen(world), which) for which in (ZSL, GZSL))
     groups = {
         "ZSL": unseen,
-        "words": unseen[of_kind("pair")],
-        "opaque": unseen[of_kind("event")],
+        "words": unseen[of_kind(world, "pair")],
+        "opaque": unseen[of_kind(world, "event")],
         "GZSL": all_,
     }
     return {f"{prefix}{name} mAP": float(np.nanmean(values)) for name, values in groups.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from c2srt.demo.words import categories
+from c2srt.demo.words import Category
 from c2srt.files import whole_file
 
 matplotlib.use("Agg")
@@ -32,10 +32,12 @@ def draw_predictions(path: Path, test, clip: np.ndarray, model: np.ndarray) -> N
         picture, left, right = axes[number % (SHOWN // 2), 3 * (number // (SHOWN // 2)) :][:3]
         picture.imshow(test.images[number].permute(1, 2, 0).numpy(), interpolation="nearest")
         picture.axis("off")
-        write_ranking(left, "CLIP zero-shot", clip[number], test.truth[number])
-        write_ranking(right, "C²SRT", model[number], test.truth[number])
+        write_ranking(
+            left, "CLIP zero-shot", clip[number], test.truth[number], test.world.categories
+        )
+        write_ranking(right, "C²SRT", model[number], test.truth[number], test.world.categories)
     figure.suptitle(
-        f"Miniature test images: the {LINES} best of {len(categories())} categories      "
+        f"Miniature test images: the {LINES} best of {len(test.world.categories)} categories      "
         "✓ true (blue)   ✗ false (vermilion)   boxed: unseen in training",
         fontsize=14,
     )
@@ -45,13 +47,15 @@ def draw_predictions(path: Path, test, clip: np.ndarray, model: np.ndarray) -> N
     pyplot.close(figure)
 
 
-def write_ranking(axis, title: str, scores: np.ndarray, truth: np.ndarray) -> None:
+def write_ranking(
+    axis, title: str, scores: np.ndarray, truth: np.ndarray, categories: tuple[Category, ...]
+) -> None:
     """The best categories of one image, best first: scores, truth [C]."""
     axis.axis("off")
     best = np.argsort(-scores, kind="stable")[:LINES]
     axis.set_title(f"{title}: {truth[best].sum()} of {LINES}", fontsize=11, loc="left")
     for line, column in enumerate(best):
-        category, sign = categories()[column], "✓" if truth[column] else "✗"
+        category, sign = categories[column], "✓" if truth[column] else "✗"
         box = (
             None
             if category.seen

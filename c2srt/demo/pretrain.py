@@ -25,7 +25,7 @@ from c2srt.backbone.tokens import tokenizer_of
 from c2srt.backbone.tower import normalise
 from c2srt.demo.captions import FORMS, ICONIC, captioned_chunk
 from c2srt.demo.raw import chunks, in_processes
-from c2srt.demo.words import categories
+from c2srt.demo.words import FIRST, World
 from c2srt.files import hash_of, whole_file, write_json
 from c2srt.progress import Progress
 
@@ -43,13 +43,13 @@ afterwards.
 """
 
 
-def clip_key(seed: int) -> str:
+def clip_key(seed: int, world: World = FIRST) -> str:
     """Identity of a pre-trained CLIP: seed, world and recipe."""
-    world = [(category.name, category.words) for category in categories()]
+    words = [(category.name, category.words) for category in world.categories]
     return hash_of(
         [
             seed,
-            world,
+            words,
             FORMS,
             MODEL,
             ICONIC,
@@ -68,13 +68,16 @@ def clip_key(seed: int) -> str:
     )
 
 
-def pretrain(folder: Path, seed: int, workers: int) -> None:
+def pretrain(folder: Path, seed: int, workers: int, world: World = FIRST) -> None:
     """Draws the captioned pictures, trains, and writes what came of it."""
-    images, captions = captioned(seed, workers)
-    write_clip(folder, train_clip(images, captions, seed, workers), seed)
+    images, captions = captioned(world, seed, workers)
+    state = train_clip(images, captions, caption_words(world, captions), seed, workers)
+    write_clip(folder, state, seed, world)
 
 
-def write_clip(folder: Path, state: dict[str, Tensor], seed: int, shipped: bool = False) -> None:
+def write_clip(
+    folder: Path, state: dict[str, Tensor], seed: int, world: World, shipped: bool = False
+) -> None:
     """model.json, model.safetensors and, last, clip.json with the key of the recipe; `shipped`: it
     was made elsewhere.
     """
@@ -82,16 +85,18 @@ def write_clip(folder: Path, state: dict[str, Tensor], seed: int, shipped: bool 
     write_json(folder / "model.json", MODEL)
     with whole_file(folder / "model.safetensors") as path:
         save_file(state, path)
-    record = {"key": clip_key(seed), "seed": seed, "images": IMAGES, "steps": STEPS}
+    record = {"key": clip_key(seed, world), "seed": seed, "images": IMAGES, "steps": STEPS}
     write_json(folder / "clip.json", record | ({"shipped": True} if shipped else {}))
 
 
-def captioned(seed: int, workers: int) -> tuple[Tensor, list[str]]:
+def captioned(world: World, seed: int, workers: int) -> tuple[Tensor, list[str]]:
     """uint8 [n, 3, S, S] and a caption for each, drawn in `workers` processes."""
     images = torch.empty(IMAGES, 3, SIZE, SIZE, dtype=torch.uint8)
     captions: list[str] = []
     progress = Progress("drawing captioned pictures", IMAGES)
-    for pixels, texts in in_processes(partial(captioned_chunk, seed), chunks(IMAGES), workers):
+    for pixels, texts in in_processes(
+        partial(captioned_chunk, world, seed), chunks(IMAGES), workers
+    ):
         images[len(captions) : len(captions) + len(texts)] = torch.from_numpy(pixels).permute(
             0, 3, 1, 2
         )
@@ -101,22 +106,26 @@ def captioned(seed: int, workers: int) -> tuple[Tensor, list[str]]:
     return images, captions
 
 
-def train_clip(images: Tensor, captions: list[str], seed: int, threads: int) -> dict[str, Tensor]:
+def train_clip(
+    images: Tensor, captions: list[str], held: tuple[list[str], Tensor], seed: int, threads: int
+) -> dict[str, Tensor]:
     """Contrastive training for a counted number of steps; returns the full open_clip state dict."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return contrastive(images, captions)
+            return contrastive(images, captions, held)
         finally:
             torch.set_num_threads(before)
 
 
-def contrastive(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
+def contrastive(
+    images: Tensor, captions: list[str], held: tuple[list[str], Tensor]
+) -> dict[str, Tensor]:
     model, tokens, used = compact_model(captions)
     whiten_patches(model.visual, images[:WHITENED])
-    words, words_of = caption_words(captions)
+    words, words_of = held
     reader = nn.Linear(MODEL["embed_dim"], len(words))
     optimizers = make_optimizers(model, reader)
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
@@ -201,10 +210,15 @@ def make_optimizers(model: nn.Module, reader: nn.Module) -> list[torch.optim.Opt
     return [muon, adamw]
 
 
-def caption_words(captions: list[str]) -> tuple[list[str], Tensor]:
+def caption_words(world: World, captions: list[str]) -> tuple[list[str], Tensor]:
     """The world's words, and which of them each caption holds, float [n, W]."""
     words = sorted(
-        {word for category in categories() if category.kind != "event" for word in category.words}
+        {
+            word
+            for category in world.categories
+            if category.kind != "event"
+            for word in category.words
+        }
     )
     column = {word: position for position, word in enumerate(words)}
     held = torch.zeros(len(captions), len(words))

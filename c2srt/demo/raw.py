@@ -29,7 +29,7 @@ import simplejpeg
 from c2srt.demo.draw import random_picture, render
 from c2srt.demo.knowledge import PROVENANCE, relation_lines
 from c2srt.demo.labels import truth, verified
-from c2srt.demo.words import categories
+from c2srt.demo.words import FIRST, World
 from c2srt.executor import open_local
 from c2srt.files import hash_of, whole_file, write_json, write_text
 from c2srt.progress import Progress
@@ -62,14 +62,14 @@ GROUPS = {"pair": "words", "event": "opaque"}
 LICENSE = "https://creativecommons.org/publicdomain/zero/1.0/"
 
 
-def raw_key(seed: int, images: dict[str, int]) -> str:
+def raw_key(seed: int, images: dict[str, int], world: World = FIRST) -> str:
     """Identity of a miniature: seed, images a split, and the world's categories and relations."""
     return hash_of(
         [
             seed,
             images,
-            [(c.name, c.kind, c.words, c.seen) for c in categories()],
-            list(relation_lines()),
+            [(c.name, c.kind, c.words, c.seen) for c in world.categories],
+            list(relation_lines(world)),
             QUALITY,
             GROUPS,
         ]
@@ -81,23 +81,27 @@ def image_id(seed: int, split: str, number: int) -> str:
     return hashlib.sha256(f"{seed}/{split}/{number}".encode()).hexdigest()[:16]
 
 
-def write_raw(root: Path, seed: int, images: dict[str, int], workers: int) -> None:
+def write_raw(
+    root: Path, seed: int, images: dict[str, int], workers: int, world: World = FIRST
+) -> None:
     """Draws `images[split]` pictures of each split with `workers` processes and writes all files;
     the mark comes last.
     """
     (root / MARK).unlink(missing_ok=True)
-    write_lists(root)
+    write_lists(root, world)
     progress = Progress("drawing the miniature", sum(images.values()))
     truths: dict[str, Any] = {}
     for split, count in images.items():
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
         rows: list[tuple] = []
         for chunk in in_processes(
-            partial(draw_chunk, root / "images" / split, seed, split), chunks(count), workers
+            partial(draw_chunk, world, root / "images" / split, seed, split),
+            chunks(count),
+            workers,
         ):
             rows += chunk
             progress.update(len(chunk))
-        write_tables(root / "2018_04" / split, split, rows)
+        write_tables(world, root / "2018_04" / split, split, rows)
         truths |= {
             f"{split}_ids": np.array([row[0] for row in rows]),
             f"{split}_labels": np.stack([row[4] for row in rows]),
@@ -105,9 +109,10 @@ def write_raw(root: Path, seed: int, images: dict[str, int], workers: int) -> No
     progress.close()
     with whole_file(root / "truth.npz") as path, path.open("wb") as file:
         np.savez_compressed(
-            file, mids=np.array([category.mid for category in categories()]), **truths
+            file, mids=np.array([category.mid for category in world.categories]), **truths
         )
-    write_json(root / MARK, {"key": raw_key(seed, images), "seed": seed, "images": images})
+    about = {"seed": seed, "images": images, "world": world.number}
+    write_json(root / MARK, {"key": raw_key(seed, images, world), **about})
 
 
 def chunks(count: int) -> list[range]:
@@ -129,25 +134,32 @@ def in_processes(
                 item = next(wanted, None)
 
 
-def draw_chunk(folder: Path, seed: int, split: str, numbers: range) -> list[tuple]:
+def draw_chunk(world: World, folder: Path, seed: int, split: str, numbers: range) -> list[tuple]:
     """Draws and stores images; returns (id, bytes, MD5, {column: present}, truth [C]) for each."""
     rows = []
     for number in numbers:
-        picture, name = random_picture(seed, split, number), image_id(seed, split, number)
+        picture = random_picture(world, seed, split, number)
+        name = image_id(seed, split, number)
         jpeg = simplejpeg.encode_jpeg(
             np.ascontiguousarray(render(picture)), quality=QUALITY, colorsubsampling="444"
         )
         (folder / f"{name}.jpg").write_bytes(jpeg)
         digest = base64.b64encode(hashlib.md5(jpeg).digest()).decode()
         rows.append(
-            (name, len(jpeg), digest, verified(picture, seed, split == "train"), truth(picture))
+            (
+                name,
+                len(jpeg),
+                digest,
+                verified(world, picture, seed, split == "train"),
+                truth(world, picture),
+            )
         )
     return rows
 
 
-def write_tables(folder: Path, split: str, rows: list[tuple]) -> None:
+def write_tables(world: World, folder: Path, split: str, rows: list[tuple]) -> None:
     """The image list and the human-verified labels of one split."""
-    mids = [category.mid for category in categories()]
+    mids = [category.mid for category in world.categories]
     images = (
         (name, split, "", "", LICENSE, "", "c2srt demo", "", size, digest, "", "0.0")
         for name, size, digest, _, _ in rows
@@ -169,9 +181,9 @@ def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> Non
         writer.writerows(rows)
 
 
-def write_lists(root: Path) -> None:
+def write_lists(root: Path, world: World) -> None:
     """Names, the seen and unseen lists, and the relations."""
-    folder, every = root / "2018_04", categories()
+    folder, every = root / "2018_04", world.categories
     write_csv(
         folder / "class-descriptions.csv",
         (),
@@ -191,5 +203,5 @@ def write_lists(root: Path) -> None:
         ("mid", "group"),
         ((category.mid, GROUPS[category.kind]) for category in every if not category.seen),
     )
-    lines = [json.dumps({"provenance": PROVENANCE}), *relation_lines()]
+    lines = [json.dumps({"provenance": PROVENANCE}), *relation_lines(world)]
     write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in lines))

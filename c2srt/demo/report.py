@@ -15,7 +15,6 @@ from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, table
 from c2srt.demo.picture import SHOWN, draw_predictions
-from c2srt.demo.words import categories
 from c2srt.files import write_json, write_text
 from c2srt.hints import Command
 from c2srt.opened import read_json
@@ -49,7 +48,7 @@ def report(config, runner, tables: dict[str, Table]) -> str:
         tuple(config.topk),
         trials(config.seeds, config.seeds),
     )
-    test = measure.load_split(workspace.shards(), Path(workspace.root), "test")
+    test = measure.load_split(config.drawn, workspace.shards(), Path(workspace.root), "test")
     values = untrained(config, test, GRAPHS in tables)
     for row in trained_rows(tables):
         values[row.run] = {
@@ -113,7 +112,7 @@ def what_next(workspace: Workspace, run: Path, test) -> str:
     absent = np.flatnonzero(~test.truth[0])[[0, -1]].tolist()
     image, words = (
         Path(workspace.root) / "images/test" / f"{test.ids[0]}.jpg",
-        [categories()[column].name for column in there + absent],
+        [test.world.categories[column].name for column in there + absent],
     )
     own = {"checkpoint": run / "model", "images": [image], "labels": words}
     return (
@@ -136,7 +135,7 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
         values[CLIP][clip, 0] = measure.figures(scores, test, topk)
         if with_neighbours:
             values[NEIGHBOURS][clip, 0] = measure.figures(
-                measure.neighbour_scores(scores, relations), test, topk
+                measure.neighbour_scores(test.world, scores, relations), test, topk
             )
     return values
 

@@ -66,10 +66,12 @@ def draw(runner: Runner, config: Config) -> None:
     """The raw miniature, unless it is there."""
     root = Path(config.work) / "raw"
     with runner.step("draw", f"# a miniature Open Images in {root}"):
-        if is_marked(root / MARK, raw_key(config.seed, config.images), Command("demo")):
+        if is_marked(
+            root / MARK, raw_key(config.seed, config.images, config.drawn), Command("demo")
+        ):
             log.info(f"   {root} is up to date")
             return
-        write_raw(root, config.seed, config.images, config.workers)
+        write_raw(root, config.seed, config.images, config.workers, config.drawn)
 
 
 def estimate(drawing: float, config: Config, trainings: int) -> str | None:
@@ -87,15 +89,17 @@ def prepare_clip(runner: Runner, config: Config, clip: int) -> None:
 
     folder, seed = config.workspace.of_clip(clip) / "clip", config.seed + clip
     mark = folder / "clip.json"
-    ours = is_shipped(seed) and not config.pretrain
+    ours = is_shipped(seed, config.drawn) and not config.pretrain
     made = "that comes with the package" if ours else "pre-trained on captioned pictures"
     with runner.step("pre-train", f"# a tiny CLIP {made}, in {folder}"):
-        if is_marked(mark, clip_key(seed), Command("demo")) and (ours or not came_along(mark)):
+        if is_marked(mark, clip_key(seed, config.drawn), Command("demo")) and (
+            ours or not came_along(mark)
+        ):
             log.info(f"   {folder} is up to date")
         elif ours:
             unpack(folder, seed)
         else:
-            pretrain(folder, seed, config.workers)
+            pretrain(folder, seed, config.workers, config.drawn)
 
 
 def came_along(mark: Path) -> bool:

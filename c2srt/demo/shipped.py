@@ -24,7 +24,7 @@ from c2srt.backbone.miniature import MODEL
 from c2srt.backbone.tokens import tokenizer_of
 from c2srt.demo.captions import FORMS, caption, captioned_picture
 from c2srt.demo.pretrain import IMAGES, clip_key, write_clip
-from c2srt.demo.words import categories
+from c2srt.demo.words import FIRST, World
 from c2srt.errors import UserError
 from c2srt.hints import Command
 
@@ -41,9 +41,9 @@ def shipped_record() -> dict[str, str]:
         return opened.metadata()
 
 
-def is_shipped(seed: int) -> bool:
-    """Whether the CLIP that this seed and today's recipe make is the one in the file."""
-    return shipped_record()["key"] == clip_key(seed)
+def is_shipped(seed: int, world: World = FIRST) -> bool:
+    """Whether the CLIP that today's recipe makes of them is the one in the file."""
+    return shipped_record()["key"] == clip_key(seed, world)
 
 
 def unpack(folder: Path, seed: int) -> None:
@@ -59,7 +59,7 @@ def unpack(folder: Path, seed: int) -> None:
             f" {record['sha256'][:16]}…): install the package again, or make it anew with"
             " pretrain=true"
         )
-    write_clip(folder, state, seed, shipped=True)
+    write_clip(folder, state, seed, FIRST, shipped=True)
 
 
 def whole_table(tokens: Tensor, rows: Tensor, deviation: float) -> Tensor:
@@ -108,8 +108,8 @@ def pack(folder: Path, seed: int) -> None:
 
 def used_tokens(seed: int) -> Tensor:
     """Ids that the captions of pre-training use, or the prompts of the miniature's names."""
-    texts = {caption(captioned_picture(seed, number), seed) for number in range(IMAGES)}
-    texts |= {form.format(category.name) for form in FORMS for category in categories()}
+    texts = {caption(captioned_picture(FIRST, seed, number), seed) for number in range(IMAGES)}
+    texts |= {form.format(category.name) for form in FORMS for category in FIRST.categories}
     return tokenizer_of(MODEL)(sorted(texts), MODEL["text_cfg"]["context_length"]).unique()
 
 

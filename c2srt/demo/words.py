@@ -6,16 +6,16 @@ words (atoms and their hypernyms), pairs of words ("red star", "star with wheels
 together, a scene and two shapes. An event can only be known through what it comes with, so only a
 relation graph (or labels) can tell what an unseen one looks like.
 
-Everything here is fixed by `WORLD` alone: another seed draws other images of the same world.
+A world is fixed by its number: which pairs and events are unseen, what each event comes with, and
+what else tends to come together. Another seed draws other images of the same world.
 """
 
 import hashlib
 import random
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from itertools import combinations, product
 
-WORLD = 7
 COLOURS = {
     "red": (214, 44, 40),
     "orange": (240, 140, 30),
@@ -145,12 +145,33 @@ def family_of(word: str) -> str:
     )
 
 
-@cache
-def categories() -> tuple[Category, ...]:
-    """All categories, seen first. Every word of an unseen pair, and every companion of an event, is
-    itself seen.
-    """
-    chooser = random.Random(WORLD)
+@dataclass(frozen=True)
+class World:
+    """One of the worlds that share these words; the demo's is the first."""
+
+    number: int = 0
+
+    @property
+    def seed(self) -> int:
+        return 7 + 2 * self.number
+
+    @cached_property
+    def categories(self) -> tuple[Category, ...]:
+        """All categories, seen first. Every word of an unseen pair, and every companion of an
+        event, is itself seen.
+        """
+        return drawn_categories(random.Random(self.seed))
+
+    @cached_property
+    def habits(self) -> Habits:
+        """Scenes prefer three shapes, shapes have two buddies and three colours."""
+        return drawn_habits(random.Random(self.seed + 1))
+
+
+FIRST = World()
+
+
+def drawn_categories(chooser: random.Random) -> tuple[Category, ...]:
     atoms = (*COLOURS, *SHAPES, *PATTERNS, *PARTS, *SCENES, *FAMILIES, *WARMTH)
     pairs = (
         *product(COLOURS, SHAPES),
@@ -176,10 +197,7 @@ def companions(chooser: random.Random) -> list[tuple[str, str, str]]:
     return [(SCENES[number % len(SCENES)], *pair) for number, pair in enumerate(shapes)]
 
 
-@cache
-def habits() -> Habits:
-    """Scenes prefer three shapes, shapes have two buddies and three colours."""
-    chooser = random.Random(WORLD + 1)
+def drawn_habits(chooser: random.Random) -> Habits:
     return Habits(
         {scene: tuple(chooser.sample(SHAPES, 3)) for scene in SCENES},
         {
