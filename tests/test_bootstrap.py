@@ -2,11 +2,14 @@
 images and ranks.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
 from c2srt.evaluation import bootstrap
+from c2srt.evaluation.annotated import annotated_columns
 from c2srt.evaluation.bootstrap import (
     chunks,
     interval,
@@ -15,13 +18,23 @@ from c2srt.evaluation.bootstrap import (
     order_of_images,
     weights_of,
 )
+from c2srt.evaluation.config import ANNOTATED
 from c2srt.evaluation.metric_state import LABEL_SETS, columns_of, measure, merge
 from c2srt.evaluation.metrics import best_first
-from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, sorted_keys
+from c2srt.evaluation.protocols import f1_at_k, lesa, per_class, qks, sorted_keys
 from c2srt.evaluation.results import Task, evaluate_state
-from tests.test_metrics import CASES, TOPK, draw, slow_lesa, slow_per_class, with_positive
+from tests.test_metrics import (
+    CASES,
+    TOPK,
+    draw,
+    measured,
+    slow_lesa,
+    slow_per_class,
+    slow_qks,
+    with_positive,
+)
 
-NAMES = ("per_class", "lesa")
+NAMES = ("per_class", "lesa", "qks")
 
 
 def values_of(part, seen) -> dict:
@@ -30,9 +43,13 @@ def values_of(part, seen) -> dict:
         label_set: {
             "mAP": {
                 name: np.nanmean(of_protocol(keys, seen, label_set))
-                for name, of_protocol in (("per_class", per_class), ("lesa", lesa))
+                for name, of_protocol in (("per_class", per_class), ("lesa", lesa), ("qks", qks))
             },
             **f1_at_k(part, label_set, TOPK),
+            **{
+                name + ANNOTATED: values
+                for name, values in f1_at_k(part, label_set, TOPK, annotated=True).items()
+            },
         }
         for label_set in LABEL_SETS
     }
@@ -77,38 +94,45 @@ def test_draws_are_evaluations_of_the_images_they_take(case):
     evaluating those.
     """
     scores, labels, seen = draw(**case)
-    part, weights = measure(scores, labels, seen, TOPK), weights_of(len(scores), 5, range(3, 8))
+    part, weights = measured(scores, labels, seen), weights_of(len(scores), 5, range(3, 8))
     assert (weights.sum(1) == len(scores)).all() and len(np.unique(weights, axis=0)) == 5
     order = order_of_images(part)
     place = np.argsort(order).astype(np.int32)
     found = mean_precisions(part, seen, place, list(NAMES), weights)
     for draw_, row in enumerate(weights):
         taken = np.repeat(order, row)
-        again = measure(scores[taken], labels[taken], seen, TOPK)
+        again = measured(scores[taken], labels[taken], seen, annotated_columns(labels, seen))
         for label_set in LABEL_SETS:
             columns = columns_of(label_set, seen)
-            for name, slow in (("per_class", slow_per_class), ("lesa", slow_lesa)):
+            for name, slow in (
+                ("per_class", slow_per_class),
+                ("lesa", slow_lesa),
+                ("qks", partial(slow_qks, of=labels)),
+            ):
                 expected = np.nanmean(slow(scores[taken], labels[taken], columns))
                 assert found[label_set]["mAP", name][draw_] == pytest.approx(expected, abs=1e-12)
-            rates, expected = (
-                bootstrap.hit_rates(part, order, label_set, TOPK, weights),
-                f1_at_k(again, label_set, TOPK),
-            )
             assert (
                 with_positive(labels[taken], columns).sum()
                 == (again.positives[:, LABEL_SETS.index(label_set)] > 0).sum()
             )
-            for (outer, inner), drawn in rates.items():
-                assert drawn[draw_] == pytest.approx(expected[outer][inner], abs=1e-12)
+            for among in ("", ANNOTATED):
+                rates = bootstrap.hit_rates(part, order, label_set, TOPK, weights, among)
+                expected = f1_at_k(again, label_set, TOPK, annotated=bool(among))
+                for (outer, inner), drawn in rates.items():
+                    wanted = expected[outer.removesuffix(among)][inner]
+                    assert outer.endswith(among) and drawn[draw_] == pytest.approx(
+                        wanted, abs=1e-12
+                    )
 
 
 @pytest.mark.parametrize("levels", [None, 1])
 def test_any_split_and_order_of_images_gives_the_same_bits_and_a_seed_its_own(levels, monkeypatch):
     scores, labels, seen = draw(8, images=97, levels=levels)
-    random, whole = np.random.default_rng(0), of(measure(scores, labels, seen, TOPK), seen)
+    random, whole = np.random.default_rng(0), of(measured(scores, labels, seen), seen)
+    annotated = annotated_columns(labels, seen)
     for ranks in (1, 2, 3, 7):
         blocks = np.array_split(random.permutation(len(scores)), ranks)
-        part = merge([measure(scores[block], labels[block], seen, TOPK) for block in blocks])
+        part = merge([measured(scores[some], labels[some], seen, annotated) for some in blocks])
         assert of(part, seen) == whole
     monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 7)
     assert of(part, seen) == whole and of(part, seen, seed=4) != whole
@@ -119,22 +143,23 @@ def test_intervals_hold_their_value_and_shrink_with_more_images():
     width = []
     for images in (200, 3200):
         labels = random.choice([-1, 0, 1], (images, 12), p=[0.2, 0.6, 0.2]).astype(np.int8)
-        part = measure(
+        part = measured(
             (random.normal(size=labels.shape) + labels).astype(np.float32),
             labels,
             np.arange(12) < 6,
-            TOPK,
         )
         results, _ = evaluate_state(part, Task(np.arange(12) < 6, TOPK, NAMES, 200, 0), None, None)
         assert results["bootstrap"] == {"draws": 200, "seed": 0}
         for label_set in LABEL_SETS:
             values = results[label_set]
-            assert set(values["ci95"]) == {"mAP", "F1@2", "F1@4"} and set(
-                values["ci95"]["mAP"]
-            ) == set(NAMES)
+            ranked = {f"F1@{k}{among}" for k in TOPK for among in ("", ANNOTATED)}
+            assert set(values["ci95"]) == {"mAP", *ranked}
+            assert set(values["ci95"]["mAP"]) == set(NAMES)
             for outer, inner in (
                 ("mAP", "per_class"),
                 ("mAP", "lesa"),
+                ("mAP", "qks"),
+                ("F1@2 annotated", "F1"),
                 ("F1@2", "F1"),
                 ("F1@4", "P"),
                 ("F1@4", "R"),
@@ -162,10 +187,15 @@ def test_a_label_set_that_cannot_be_measured_has_no_interval():
         np.arange(14) != 1,
     ):  # no unseen category; one without a positive
         results, _ = evaluate_state(
-            measure(scores, labels, seen, (1,)), Task(seen, (1,), NAMES, 40, 0), None, None
+            measure(scores, labels, seen, (1,), annotated=annotated_columns(labels, seen)),
+            Task(seen, (1,), NAMES, 40, 0),
+            None,
+            None,
         )
+        nothing = {"P": None, "R": None, "F1": None}
         assert results["zsl"]["ci95"] == {
-            "mAP": {"per_class": None, "lesa": None},
-            "F1@1": {"P": None, "R": None, "F1": None},
+            "mAP": {"per_class": None, "lesa": None, "qks": None},
+            "F1@1": nothing,
+            "F1@1 annotated": nothing,
         }
         assert results["gzsl"]["ci95"]["mAP"]["lesa"]

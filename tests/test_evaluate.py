@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from c2srt.backbone.clip import load_clip
+from c2srt.evaluation.annotated import annotated_columns
 from c2srt.evaluation.describe import describe
+from c2srt.evaluation.metric_state import measure
+from c2srt.evaluation.protocols import f1_at_k
 from c2srt.evaluation.results import about
 from c2srt.evaluation.scorers import ClipScorer, Subject, prior_scores
 from c2srt.export.read import load_export
@@ -24,7 +27,7 @@ from c2srt.vocabulary import Vocabulary, open_images_v4
 from tests.evaluated import evaluate, results
 from tests.nus_wide_files import NAMES
 from tests.shard_folder import make_shards, make_vocabulary
-from tests.test_metrics import slow_dense, slow_per_class
+from tests.test_metrics import slow_dense, slow_per_class, slow_qks
 from tests.tiny import random_graph, tiny_clip_config
 
 IMAGES, SEEN, UNSEEN = 37, 12, 4
@@ -84,11 +87,21 @@ def test_checkpoint_over_shards_is_what_one_process_computes(world, tmp_path):
     images, labels = everything(world, 32)
     scores, counts = exported.scores(images)
     assert found["images"] == IMAGES and found["vocabulary"] == vocabulary.hash
-    for label_set, columns in (("zsl", np.arange(16) >= SEEN), ("gzsl", np.ones(16, bool))):
-        for protocol, slow in (("per_class", slow_per_class), ("dense", slow_dense)):
+    seen = np.arange(16) < SEEN
+    annotated = annotated_columns(labels, seen)
+    state = measure(scores.numpy(), labels, seen, (2, 3), annotated=annotated)
+    for label_set, columns in (("zsl", ~seen), ("gzsl", np.ones(16, bool))):
+        for protocol, slow in (
+            ("per_class", slow_per_class),
+            ("dense", slow_dense),
+            ("qks", slow_qks),
+        ):
             assert found[label_set]["mAP"][protocol] == pytest.approx(
                 np.nanmean(slow(scores.numpy(), labels, columns)), abs=1e-3
             )
+        for name, values in f1_at_k(state, label_set, (2, 3), annotated=True).items():
+            assert found[label_set][f"{name} annotated"] == pytest.approx(values, abs=1e-3)
+    assert found["made_from"]["versions"] == {"biam_legacy": 2}
     assert found["isr"]["mean_patches"] == pytest.approx(counts.float().mean().item(), rel=1e-3)
     assert 0 <= found["isr"]["capped_share"] <= 1
     table = pl.read_csv(tmp_path / "out/per_category.csv")
@@ -125,12 +138,12 @@ def test_any_number_of_workers_gives_the_same_bytes_and_again_is_a_no_op(world, 
     before = (tmp_path / "1/results.json").stat().st_mtime_ns
     table = [
         line for line in capsys.readouterr().out.splitlines() if line.startswith(("mAP", "F1@"))
-    ][-6:]
+    ][-9:]
     assert evaluate(*shared(world), f"checkpoint={folder}/run/model", f"out={tmp_path}/1") == 0
     printed = capsys.readouterr().out
     assert "up to date" in printed and (tmp_path / "1/results.json").stat().st_mtime_ns == before
     assert (
-        len(table) == 6
+        len(table) == 9
         and [line for line in printed.splitlines() if line.startswith(("mAP", "F1@"))] == table
     )
 

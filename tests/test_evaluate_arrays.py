@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from tests.evaluated import evaluate, results
-from tests.test_metrics import slow_dense, slow_per_class
+from tests.test_metrics import slow_dense, slow_per_class, slow_qks
 
 # From arrays
 # --------------------------------------------------------------------------------------------------
@@ -75,16 +75,20 @@ def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
     )
     for label_set, columns in (("zsl", ~arrays["seen"]), ("gzsl", np.ones(12, bool))):
         values = found[label_set]
-        for protocol, slow in (("per_class", slow_per_class), ("dense", slow_dense)):
+        for protocol, slow in (
+            ("per_class", slow_per_class),
+            ("dense", slow_dense),
+            ("qks", slow_qks),
+        ):
             expected = np.nanmean(slow(arrays["scores"], arrays["labels"], columns))
             assert values["mAP"][protocol] == pytest.approx(expected, rel=1e-12)
-        assert set(values["mAP"]) == {"per_class", "lesa", "biam_legacy", "dense"}
+        assert set(values["mAP"]) == {"per_class", "lesa", "biam_legacy", "qks", "dense"}
         for k in (2, 3):
             p, r, f1 = (values[f"F1@{k}"][name] for name in ("P", "R", "F1"))
             assert f1 == pytest.approx(2 * p * r / (p + r)) and k * p / r == pytest.approx(
                 values["positives_per_image"]
             )
-        for name in ("mAP", "F1@2", "F1@3"):
+        for name in ("mAP", "F1@2", "F1@3", "F1@2 annotated", "F1@3 annotated"):
             assert all(0 <= low < high <= 1 for low, high in values["ci95"][name].values())
     printed = capsys.readouterr().out
     assert (
@@ -97,6 +101,7 @@ def test_arrays_give_the_documented_file(tmp_path, arrays, capsys):
         in printed
     )
     assert found["bootstrap"] == {"draws": 200, "seed": 0}
+    assert found["made_from"]["versions"] == {"biam_legacy": 2}
     table = pl.read_csv(tmp_path / "out" / "per_category.csv")
     assert table["positives"].to_list() == (arrays["labels"] == 1).sum(0).tolist()
     assert table["gzsl_per_class"].mean() == pytest.approx(found["gzsl"]["mAP"]["per_class"])
@@ -118,7 +123,11 @@ def test_only_the_protocols_asked_for(tmp_path, arrays):
         )
         == 0
     )
-    assert set(results(tmp_path / "out")["zsl"]["mAP"]) == {"per_class", "lesa"}
+    found = results(tmp_path / "out")
+    assert (
+        set(found["zsl"]["mAP"]) == {"per_class", "lesa"} and "versions" not in found["made_from"]
+    )
+    assert not [name for name in found["zsl"] if name.endswith("annotated")]
     assert (
         evaluate(
             *save(tmp_path, arrays),
@@ -141,6 +150,18 @@ def test_a_label_set_without_positives_is_null_and_said(tmp_path, arrays, capsys
     assert results(tmp_path / "out")["zsl"]["mAP"]["per_class"] is None
     assert results(tmp_path / "out")["gzsl"]["mAP"]["per_class"] > 0
     assert "ZSL cannot be measured" in capsys.readouterr().out
+
+
+def test_columns_without_a_label_are_said_beside_the_f1_of_qks(tmp_path, arrays, capsys):
+    """Three of the four unseen columns have a label: at K = 4 QKS's F1 cannot be measured."""
+    arrays["labels"][:, 9] = 0
+    assert evaluate(*save(tmp_path, arrays), "topk=[2,4]", f"out={tmp_path}/out") == 0
+    found, printed = results(tmp_path / "out"), capsys.readouterr().out
+    nothing = {"P": None, "R": None, "F1": None}
+    assert found["zsl"]["categories"]["annotated"] == 3
+    assert found["zsl"]["F1@4 annotated"] == found["zsl"]["ci95"]["F1@4 annotated"] == nothing
+    assert found["zsl"]["F1@2 annotated"]["P"] > 0 and found["zsl"]["F1@4"]["P"] > 0
+    assert "ranks columns with a verified label only, 3 of 4 and 11 of 12" in printed
 
 
 @pytest.mark.parametrize(

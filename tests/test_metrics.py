@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from c2srt.errors import UserError
+from c2srt.evaluation.annotated import annotated_columns
 from c2srt.evaluation.dense import thresholds_of
 from c2srt.evaluation.metric_state import (
     GZSL,
@@ -21,7 +22,15 @@ from c2srt.evaluation.metric_state import (
     verified_state,
 )
 from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
-from c2srt.evaluation.protocols import biam_legacy, dense, f1_at_k, lesa, per_class, sorted_keys
+from c2srt.evaluation.protocols import (
+    biam_legacy,
+    dense,
+    f1_at_k,
+    lesa,
+    per_class,
+    qks,
+    sorted_keys,
+)
 from c2srt.evaluation.topk import best, expected_hits, nonzero
 
 TOPK = (2, 4)
@@ -42,7 +51,8 @@ def draw(seed, images=60, categories=14, unseen=5, levels=None, dtype=np.float32
         scores = np.round(scores * levels) / levels
     seen = np.ones(categories, bool)
     seen[random.choice(np.arange(3, categories), unseen, replace=False)] = False
-    seen[1] = random.random() < 0.5
+    seen[1] = False
+    seen[2] = seed % 2 == 1
     return scores.astype(dtype), labels, seen
 
 
@@ -59,7 +69,7 @@ def with_positive(labels, columns):
     return (labels[:, columns] == 1).any(1)
 
 
-def slow_per_class(scores, labels, columns):
+def slow_per_class(scores, labels, columns, label_set=None):
     rows = with_positive(labels, columns)
     result = np.full(len(columns), np.nan)
     for c in np.flatnonzero(columns):
@@ -69,7 +79,7 @@ def slow_per_class(scores, labels, columns):
     return result
 
 
-def slow_lesa(scores, labels, columns):
+def slow_lesa(scores, labels, columns, label_set=None):
     result = np.full(len(columns), np.nan)
     for c in np.flatnonzero(columns):
         verified = np.abs(labels[:, c]) == 1
@@ -78,12 +88,14 @@ def slow_lesa(scores, labels, columns):
     return result
 
 
-def slow_biam(scores, labels, columns):
+def slow_biam(scores, labels, columns, label_set):
     rows = with_positive(labels, columns)
     scores, labels = scores[rows][:, columns], labels[rows][:, columns]
     result = np.full(len(columns), np.nan)
     for c, column in enumerate(np.flatnonzero(columns)):
         chosen = labels[:, c] != 0
+        if label_set == ZSL:
+            result[column] = 0
         if chosen.any():
             some_scores, some_labels = scores[chosen], labels[chosen]
             verified = some_labels != 0
@@ -93,7 +105,21 @@ def slow_biam(scores, labels, columns):
     return result
 
 
-def slow_dense(scores, labels, columns):
+def slow_qks(scores, labels, columns, label_set=None, of=None):
+    """`of`: the labels whose annotated columns are meant, where they are not these."""
+    rows, every = with_positive(labels, columns), labels if of is None else of
+    result = np.full(len(columns), np.nan)
+    for c in np.flatnonzero(columns):
+        if (every[with_positive(every, columns), c] != 0).any():
+            verified = rows & (labels[:, c] != 0)
+            positive = labels[verified, c] == 1
+            result[c] = (
+                average_precision_score(positive, scores[verified, c]) if positive.any() else 0
+            )
+    return result
+
+
+def slow_dense(scores, labels, columns, label_set=None):
     result = np.full(len(columns), np.nan)
     for c in np.flatnonzero(columns):
         if (labels[:, c] == 1).any():
@@ -112,13 +138,20 @@ def slow_expected_hits(scores, positive, k):
     )
 
 
+def measured(scores, labels, seen, annotated=None):
+    """With all that is measured, by the annotated columns of these labels or of others."""
+    annotated = annotated_columns(labels, seen) if annotated is None else annotated
+    return measure(scores, labels, seen, TOPK, annotated=annotated)
+
+
 def all_protocols(scores, labels, seen, label_set):
-    part = measure(scores, labels, seen, TOPK)
+    part = measured(scores, labels, seen)
     keys, thresholds = sorted_keys(part), thresholds_of(part, len(seen))
     return {
         "per_class": per_class(keys, seen, label_set),
         "lesa": lesa(keys, seen, label_set),
         "biam_legacy": biam_legacy(part, seen, label_set),
+        "qks": qks(keys, seen, label_set),
         "dense": dense(
             thresholds, thresholds.count(scores.astype(part.score.dtype)), seen, label_set
         ),
@@ -135,14 +168,80 @@ def test_protocols_equal_their_slow_references(case, label_set):
         "per_class": slow_per_class,
         "lesa": slow_lesa,
         "biam_legacy": slow_biam,
+        "qks": slow_qks,
         "dense": slow_dense,
     }
     for name, reference in slow.items():
         np.testing.assert_allclose(
-            fast[name], reference(scores, labels, columns), rtol=1e-12, err_msg=name
+            fast[name], reference(scores, labels, columns, label_set), rtol=1e-12, err_msg=name
         )
     values = [np.nanmean(values) for values in fast.values()]
-    assert len(set(np.round(values, 6))) == 4, "the case cannot tell the protocols apart"
+    assert len(set(np.round(values, 6))) == len(slow), "the case cannot tell the protocols apart"
+
+
+SMALL = {
+    # columns: one seen, then four unseen ones; c has its only label on an image without a positive
+    # among the unseen, and the best score of every other
+    "scores": np.array(
+        [
+            [0.0, 0.9, 0.2, 0.95, 0.1],
+            [0.0, 0.8, 0.3, 0.99, 0.4],
+            [0.0, 0.5, 0.6, 0.7, 0.2],
+            [0.9, 0.1, 0.1, 0.1, 0.0],
+        ]
+    ),
+    "labels": np.array(
+        [[0, 1, -1, 0, 0], [0, -1, 0, 0, 1], [0, 1, 0, 0, 0], [1, -1, 0, -1, 0]], np.int8
+    ),
+    "seen": np.arange(5) < 1,
+}
+
+
+def test_biam_legacy_by_hand():
+    """ZSL: a ranks the five labels of images 0–2 (+ − + + −), b two of image 0 (+ −), d two of
+    image 1 (− +), and c, without a label there, is 0 and in the mean. GZSL: all five have a label.
+    """
+    part, seen = measured(**SMALL), SMALL["seen"]
+    zsl = biam_legacy(part, seen, ZSL)
+    np.testing.assert_allclose(zsl, [np.nan, (1 + 2 / 3 + 3 / 4) / 3, 1, 0, 1 / 2])
+    gzsl = biam_legacy(part, seen, GZSL)
+    np.testing.assert_allclose(gzsl, [1, (2 + 3 / 4 + 4 / 5) / 4, 1, 1, 1 / 2])
+
+
+def test_qks_by_hand():
+    """ZSL: images 0–2; a has + − +, b one absence, d one presence, c no label there. GZSL: c has an
+    absence on image 3.
+    """
+    part, seen = measured(**SMALL), SMALL["seen"]
+    keys = sorted_keys(part)
+    np.testing.assert_allclose(qks(keys, seen, ZSL), [np.nan, (1 + 2 / 3) / 2, 0, np.nan, 1])
+    np.testing.assert_allclose(qks(keys, seen, GZSL), [1, (1 + 2 / 3) / 2, 0, 0, 1])
+
+
+def test_the_f1_of_qks_by_hand():
+    """Of a, b and d: image 0 has a first (+), 1 a (−) then d (+), 2 b then a (+); three positives.
+    With c, the best of all three, nothing is right at the first place.
+    """
+    arrays = [SMALL[name] for name in ("scores", "labels", "seen")]
+    part = measure(*arrays, (1, 2, 4), annotated=annotated_columns(*arrays[1:]))
+    found = f1_at_k(part, ZSL, (1, 2, 4), annotated=True)
+    assert found["F1@1"] == pytest.approx({"P": 1 / 3, "R": 1 / 3, "F1": 1 / 3})
+    assert found["F1@2"] == pytest.approx({"P": 1 / 2, "R": 1, "F1": 2 / 3})
+    assert np.isnan(list(found["F1@4"].values())).all()  # there are three of them
+    assert f1_at_k(part, ZSL, (1,))["F1@1"] == {"P": 0, "R": 0, "F1": 0}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_f1_of_qks_is_that_of_the_annotated_columns_alone(case):
+    scores, labels, seen = draw(**case)
+    part = measured(scores, labels, seen)
+    for position, label_set in enumerate(LABEL_SETS):
+        inside = annotated_columns(labels, seen)[position]
+        rows = with_positive(labels, columns_of(label_set, seen))
+        chosen = [c for c in np.flatnonzero(columns_of(label_set, seen)) if labels[rows, c].any()]
+        np.testing.assert_array_equal(np.flatnonzero(inside), chosen)
+        alone = measure(scores[:, inside], labels[:, inside], np.zeros(inside.sum(), bool), TOPK)
+        assert f1_at_k(part, label_set, TOPK, annotated=True) == f1_at_k(alone, ZSL, TOPK)
 
 
 @pytest.mark.parametrize("strip", [1, 3])
@@ -156,9 +255,9 @@ def test_dense_in_narrow_strips_is_the_same(strip, monkeypatch):
 
 def test_few_rows_at_a_time_leave_the_same_part(monkeypatch):
     scores, labels, seen = draw(5, levels=3)
-    whole = measure(scores, labels, seen, TOPK)
+    whole = measured(scores, labels, seen)
     monkeypatch.setattr("c2srt.evaluation.metric_state.SCORES_AT_ONCE", 30)
-    for name, values in vars(measure(scores, labels, seen, TOPK)).items():
+    for name, values in vars(measured(scores, labels, seen)).items():
         np.testing.assert_array_equal(values, getattr(whole, name))
 
 
@@ -166,7 +265,8 @@ def test_without_a_k_only_verified_scores_are_needed():
     scores, labels, seen = draw(5, levels=3)
     whole = measure(scores, labels, seen, TOPK)
     part = verified_state(np.where(labels == 0, np.nan, scores), labels, seen)
-    assert part.hits.shape == (60, 2, 0) and part.isr.shape == (0, 3)
+    assert part.hits.shape == part.annotated_hits.shape == (60, 2, 0)
+    assert part.isr.shape == (0, 3)
     for name in ("category", "score", "positive", "verified", "positives"):
         np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
     with pytest.raises(UserError, match="must be finite"):
@@ -296,21 +396,24 @@ def test_any_split_and_order_of_images_gives_the_same_bits(levels):
                 per_class(keys, seen, label_set).tobytes(),
                 lesa(keys, seen, label_set).tobytes(),
                 biam_legacy(part, seen, label_set).tobytes(),
+                qks(keys, seen, label_set).tobytes(),
                 dense(thresholds, at_least, seen, label_set).tobytes(),
                 f1_at_k(part, label_set, TOPK),
+                f1_at_k(part, label_set, TOPK, annotated=True),
             )
         ]
 
-    whole = everything([measure(scores, labels, seen, TOPK)], [scores])
+    whole = everything([measured(scores, labels, seen)], [scores])
     thresholds = thresholds_of(measure(scores, labels, seen, TOPK), len(seen))
     np.testing.assert_array_equal(
         thresholds.count(scores[:9], scores[9:]), thresholds.count(scores)
     )
     for ranks in (1, 2, 3, 7):
         blocks = np.array_split(random.permutation(len(scores)), ranks)
+        annotated = np.any([annotated_columns(labels[b], seen) for b in blocks], 0)
         assert (
             everything(
-                [measure(scores[b], labels[b], seen, TOPK) for b in blocks],
+                [measured(scores[b], labels[b], seen, annotated) for b in blocks],
                 [scores[b] for b in blocks],
             )
             == whole
@@ -322,11 +425,14 @@ def test_order_of_columns_does_not_matter(levels):
     scores, labels, seen = draw(9, levels=levels)
     order = np.random.default_rng(1).permutation(len(seen))
     here, there = (
-        measure(scores, labels, seen, TOPK),
-        measure(scores[:, order], labels[:, order], seen[order], TOPK),
+        measured(scores, labels, seen),
+        measured(scores[:, order], labels[:, order], seen[order]),
     )
     for label_set in LABEL_SETS:
-        assert f1_at_k(here, label_set, TOPK) == f1_at_k(there, label_set, TOPK)
+        for annotated in (False, True):
+            assert f1_at_k(here, label_set, TOPK, annotated=annotated) == f1_at_k(
+                there, label_set, TOPK, annotated=annotated
+            )
         np.testing.assert_array_equal(
             per_class(sorted_keys(here), seen, label_set)[order],
             per_class(sorted_keys(there), seen[order], label_set),
@@ -403,6 +509,9 @@ def test_empty_parts_merge():
     assert (
         np.isnan(per_class(sorted_keys(none), seen, GZSL)).all()
         and np.isnan(biam_legacy(none, seen, GZSL)).all()
+        and np.isnan(biam_legacy(none, seen, ZSL)).all()
+        and np.isnan(qks(sorted_keys(none), seen, ZSL)).all()
+        and not annotated_columns(labels[:0], seen).any()
     )
     thresholds = thresholds_of(none, len(seen))
     assert np.isnan(dense(thresholds, thresholds.count(scores), seen, GZSL)).all()

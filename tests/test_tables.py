@@ -16,6 +16,7 @@ from c2srt import compose, hints
 from c2srt.cluster.cli import main
 from c2srt.demo import table as demo_table
 from c2srt.errors import UserError
+from c2srt.evaluation.config import PROTOCOLS
 from c2srt.evaluation.metric_state import measure
 from c2srt.evaluation.results import Task, evaluate_state, write_results
 from c2srt.tables import commands, render, run, runner
@@ -347,6 +348,7 @@ def test_results_are_collected_by_row_and_trial(results):
         {"split": "validation"},
         {"shards": "t"},
         {"topk": [1]},
+        {"versions": {"biam_legacy": 2}},
     ],
 )
 def test_results_of_another_vocabulary_or_protocol_are_refused(results, tmp_path, other):
@@ -357,6 +359,39 @@ def test_results_of_another_vocabulary_or_protocol_are_refused(results, tmp_path
         UserError, match=rf"two/seed-0/evaluation/results.json has another {next(iter(other))}"
     ):
         collect(config_of(work).workspace, TABLES, trials(2, 2), None)
+
+
+def test_what_was_measured_by_an_older_protocol_is_evaluated_again(results, tmp_path):
+    """Older results stay readable; a table does not mix them with today's, and says what does."""
+    work = tmp_path / "work"
+    shutil.copytree(results, work)
+    workspace, row = config_of(work).workspace, Row("one", run="one")
+    today = {"protocols": list(PROTOCOLS), "versions": {"biam_legacy": 2}}
+    for made_from, outdated in (
+        (today, False),
+        (today | {"versions": {}}, True),
+        ({"protocols": ["per_class", "lesa", "biam_legacy", "dense"]}, True),
+    ):
+        evaluate_at_random(workspace.evaluation(row, (0, 0)), 0, **made_from)
+        assert commands.is_outdated(workspace, row, (0, 0)) == outdated
+    with (
+        pytest.raises(UserError, match=r"`c2srt tables .*` evaluates the older ones again"),
+        hints.running("tables", [f"work={work}"]),
+    ):
+        collect(workspace, TABLES, trials(2, 2), None)
+    typed = replace(workspace, commands={"evaluate": ["protocols=[per_class,lesa]"]})
+    assert not commands.is_outdated(typed, row, (0, 1))
+    assert commands.is_outdated(workspace, row, (0, 1))
+    ran = []
+    told = runner.Runner(
+        "c2srt tables", replace(jobs(), evaluate=lambda overrides: ran.append(overrides) or 0)
+    )
+    finished = workspace.trial("one", (0, 1)) / commands.MARK
+    finished.write_text(json.dumps({"key": "k"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "key_of", lambda *_: "k")
+        runner.train_missing(told, workspace, [(row, (0, 1))])
+    assert len(ran) == 1 and f"out={finished.parent}/evaluation" in ran[0]
 
 
 def test_the_tables_as_files(results, tmp_path, capsys):

@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 
 from c2srt.errors import UserError
-from c2srt.evaluation.dense import COUNT_IMAGES, thresholds_of
-from c2srt.evaluation.metric_state import check_topk, drained, measure
+from c2srt.evaluation.annotated import annotated_columns
+from c2srt.evaluation.config import DENSE, QKS
+from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
+from c2srt.evaluation.metric_state import MetricState, check_topk, drained, measure
 from c2srt.evaluation.results import Task, evaluate_state
 from c2srt.opened import open_npy, without
 from c2srt.progress import Progress
@@ -39,36 +41,60 @@ def evaluate_arrays(
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
     task = Task(load_seen(seen), topk, protocols, draws, seed)
     check_arrays(*arrays, task)
-    blocks = list(blocks_of(arrays[0]))
-    progress = Progress("evaluate", len(arrays[0]) * (1 + ("dense" in protocols)))
-    states = []
-    with ThreadPoolExecutor(workers) as pool:
-        for state in pool.map(
-            lambda block: measure(arrays[0][block], arrays[1][block], task.seen, topk, block.start),
-            blocks,
-        ):
-            states.append(state)
-            progress.update(state.images)
-    state = drained(states)
-    if state.positive.all() and protocols != ("dense",):
+    state = measured(*arrays, task, workers)
+    if state.positive.all() and protocols != (DENSE,):
         raise UserError(
             f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means"
             " absent, write 2 · labels − 1, or ask for 'protocols=[dense]'"
         )
-    thresholds = at_least = None
-    if "dense" in protocols:
-        thresholds = thresholds_of(state, len(task.seen))
-        at_least = np.zeros(len(thresholds.score), np.int64)
-        starts = range(0, state.images, COUNT_IMAGES)
-        with ThreadPoolExecutor(workers) as pool:
-            counted = pool.map(
-                lambda start: thresholds.count(arrays[0][start : start + COUNT_IMAGES]), starts
-            )
-            for start, counts in zip(starts, counted, strict=True):
-                at_least += counts
-                progress.update(min(COUNT_IMAGES, state.images - start))
+    return evaluate_state(state, task, *counted(arrays[0], state, task, workers))
+
+
+def measured(scores: np.ndarray, labels: np.ndarray, task: Task, workers: int) -> MetricState:
+    """The state of scores [N, C] and labels [N, C], by `workers` threads. Raises UserError on
+    scores that are not finite and other labels.
+    """
+    blocks, states = list(blocks_of(scores)), []
+    progress = Progress("evaluate", len(scores))
+    with ThreadPoolExecutor(workers) as pool:
+        annotated = annotated_in(labels, task.seen, blocks, pool) if QKS in task.protocols else None
+        for state in pool.map(
+            lambda block: measure(
+                scores[block], labels[block], task.seen, task.topk, block.start, None, annotated
+            ),
+            blocks,
+        ):
+            states.append(state)
+            progress.update(state.images)
     progress.close()
-    return evaluate_state(state, task, thresholds, at_least)
+    return drained(states)
+
+
+def counted(
+    scores: np.ndarray, state: MetricState, task: Task, workers: int
+) -> tuple[Thresholds | None, np.ndarray | None]:
+    """The second look at all scores [N, C], for the dense protocol: its thresholds and counts."""
+    if DENSE not in task.protocols:
+        return None, None
+    thresholds = thresholds_of(state, len(task.seen))
+    at_least = np.zeros(len(thresholds.score), np.int64)
+    starts, progress = range(0, len(scores), COUNT_IMAGES), Progress("dense", len(scores))
+    with ThreadPoolExecutor(workers) as pool:
+        counts = pool.map(
+            lambda start: thresholds.count(scores[start : start + COUNT_IMAGES]), starts
+        )
+        for start, some in zip(starts, counts, strict=True):
+            at_least += some
+            progress.update(min(COUNT_IMAGES, len(scores) - start))
+    progress.close()
+    return thresholds, at_least
+
+
+def annotated_in(
+    labels: np.ndarray, seen: np.ndarray, blocks: list[slice], pool: ThreadPoolExecutor
+) -> np.ndarray:
+    """The columns that the qks protocol ranks, bool [2, C]: a look at the labels [N, C] alone."""
+    return np.any(list(pool.map(lambda block: annotated_columns(labels[block], seen), blocks)), 0)
 
 
 def load_array(path: Path, what: str) -> np.ndarray:

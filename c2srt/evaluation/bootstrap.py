@@ -19,11 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from c2srt.evaluation.config import ANNOTATED, LESA, PER_CLASS, QKS
 from c2srt.evaluation.metric_state import LABEL_SETS, MetricState, columns_of
 from c2srt.evaluation.metrics import best_first, inside_category, precision_of_groups
 
 DRAWS_AT_ONCE, ENTRIES_AT_ONCE = 64, 1 << 16
-PROTOCOLS = ("per_class", "lesa")
+PROTOCOLS = (PER_CLASS, LESA, QKS)
 HIGH = 32
 
 
@@ -65,8 +66,9 @@ def intervals(
     `draws` over the images.
 
     `values` holds the measured figures in the same layout, null where nothing can be measured (so
-    is the interval then). Only per_class and lesa: the other protocols would have to look at every
-    score, or at every pair of an image's labels, again.
+    is the interval then). Only per_class, lesa and qks: the other protocols would have to look at
+    every score, or at every pair of an image's labels, again. The annotated columns of qks are
+    those of all N images in every draw.
     """
     order = order_of_images(state)
     place = np.empty(state.images, np.int32)
@@ -76,7 +78,10 @@ def intervals(
     for start in range(0, draws, DRAWS_AT_ONCE):
         weights = weights_of(state.images, seed, range(start, min(start + DRAWS_AT_ONCE, draws)))
         for label_set, drawn in mean_precisions(state, seen, place, names, weights).items():
-            found[label_set].append(drawn | hit_rates(state, order, label_set, topk, weights))
+            drawn |= hit_rates(state, order, label_set, topk, weights)
+            if QKS in names:
+                drawn |= hit_rates(state, order, label_set, topk, weights, ANNOTATED)
+            found[label_set].append(drawn)
     result: dict[str, dict] = {}
     for label_set, states in found.items():
         joined = {key: np.concatenate([some[key] for some in states]) for key in states[0]}
@@ -131,25 +136,26 @@ def mean_precisions(
     keys = state.category.astype(np.uint64) << 32 | best_first(state.score)
     order = np.argsort(keys)
     found: dict[str, dict] = {label_set: {} for label_set in LABEL_SETS}
-    if "lesa" in names:
+    if LESA in names:
         precision = precisions(state, keys, order, place[image], weights, len(seen))
         for label_set in LABEL_SETS:
             inside = precision[:, columns_of(label_set, seen)]
-            found[label_set]["mAP", "lesa"] = (
+            found[label_set]["mAP", LESA] = (
                 np.nan_to_num(inside).mean(1) if inside.size else np.full(len(weights), np.nan)
             )
-    if "per_class" in names:
-        for position, label_set in enumerate(LABEL_SETS):
-            chosen = (state.positives[:, position] > 0)[image] & columns_of(label_set, seen)[
-                state.category
-            ]
-            precision = precisions(
-                state, keys, order[chosen[order]], place[image], weights, len(seen)
-            )
-            count = (~np.isnan(precision)).sum(1)
-            found[label_set]["mAP", "per_class"] = np.divide(
-                np.nansum(precision, 1), count, where=count > 0, out=np.full(len(weights), np.nan)
-            )
+    if not {PER_CLASS, QKS} & set(names):
+        return found
+    for position, label_set in enumerate(LABEL_SETS):
+        inside = columns_of(label_set, seen)[state.category]
+        chosen = (state.positives[:, position] > 0)[image] & inside
+        precision = precisions(state, keys, order[chosen[order]], place[image], weights, len(seen))
+        total, count = np.nansum(precision, 1), (~np.isnan(precision)).sum(1)
+        annotated = len(np.unique(state.category[chosen]))
+        for name, columns in ((PER_CLASS, count), (QKS, np.where(count > 0, annotated, 0))):
+            if name in names:
+                found[label_set]["mAP", name] = np.divide(
+                    total, columns, where=columns > 0, out=np.full(len(weights), np.nan)
+                )
     return found
 
 
@@ -201,14 +207,18 @@ def hit_rates(
     label_set: str,
     topk: tuple[int, ...],
     weights: np.ndarray,
+    among: str = "",
 ) -> dict:
-    """{("F1@K", "P" | "R" | "F1"): [B]} over the images with a positive, as `f1_at_k`."""
+    """{("F1@K", "P" | "R" | "F1"): [B]} over the images with a positive, as `f1_at_k`; `among`
+    ANNOTATED: "F1@K annotated".
+    """
     position = LABEL_SETS.index(label_set)
     positives = state.positives[order, position]
     images, total = weights @ (positives > 0).astype(np.int64), weights @ positives.astype(np.int64)
+    all_hits = state.annotated_hits if among else state.hits
     found: dict[tuple[str, str], np.ndarray] = {}
     for column, k in enumerate(topk):
-        hits = np.where(positives > 0, state.hits[order, position, column], 0)
+        hits = np.where(positives > 0, all_hits[order, position, column], 0)
         true_positives = np.array([(row * hits).sum() for row in weights])
         with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a positive is NaN
             precision, recall = true_positives / (images * k), true_positives / total
@@ -216,7 +226,7 @@ def hit_rates(
                 true_positives > 0, 2 * precision * recall / (precision + recall), 0 * precision
             )
         found |= {
-            (f"F1@{k}", name): values
+            (f"F1@{k}{among}", name): values
             for name, values in (("P", precision), ("R", recall), ("F1", f1))
         }
     return found

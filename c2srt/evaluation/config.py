@@ -1,5 +1,6 @@
 """What `c2srt evaluate` can be told."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass
 
 from c2srt.backbone.config import ClipConfig
@@ -8,12 +9,27 @@ from c2srt.keys import Mark, Takes, key
 from c2srt.model.config import check_choice
 from c2srt.shared_keys import shared
 
-PROTOCOLS = ("per_class", "lesa", "biam_legacy", "dense")
+PROTOCOLS = PER_CLASS, LESA, BIAM_LEGACY, QKS, DENSE = (
+    "per_class",
+    "lesa",
+    "biam_legacy",
+    "qks",
+    "dense",
+)
 """Of average precision; protocols.py says what each is."""
+ANNOTATED = " annotated"
+"""What is added to the name of an F1@K that ranks the annotated columns only (QKS's)."""
+VERSIONS = {BIAM_LEGACY: 2}
+"""Protocols that were mended: figures of an earlier version (1) are not compared with today's."""
 COSINE, SOFTMAX, SIGMOID = CLIP_SCORES = ("cosine", "softmax", "sigmoid")
 """Forms of the untrained CLIP's score."""
 LEAST_DRAWS = 40
 """Of a bootstrap: below, no draw lies beyond the 2.5th percentile."""
+
+
+def versions_of(protocols: Iterable[str]) -> dict[str, int]:
+    """The versions of those that were mended: part of what results are made from."""
+    return {name: VERSIONS[name] for name in protocols if name in VERSIONS}
 
 
 @dataclass
@@ -55,13 +71,16 @@ class Config:
     )
     protocols: list[str] = key(
         list(PROTOCOLS),
-        "per_class is the headline; dense keeps all scores on disk while it runs (N · C · 4 bytes)",
+        (
+            "per_class is the headline; dense keeps all scores on disk while it runs (N · C · 4"
+            " bytes)"
+        ),
     )
     bootstrap: int = key(
         200,
         (
             "draws of the 95 % intervals over test images, of per_class, lesa, "
-            "F1@K, by `seed`; 0: none"
+            "qks, F1@K, by `seed`; 0: none"
         ),
     )
     seed: int = shared("seed")

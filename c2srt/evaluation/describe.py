@@ -1,6 +1,6 @@
 """results.json as a table in percent, with a sentence for whatever a reader could misunderstand."""
 
-from c2srt.evaluation.config import PROTOCOLS
+from c2srt.evaluation.config import ANNOTATED, PROTOCOLS
 from c2srt.evaluation.known import as_recorded
 from c2srt.evaluation.metric_state import GZSL, LABEL_SETS
 from c2srt.shown import printable, shown
@@ -22,9 +22,7 @@ def describe(results: dict) -> str:
         for name in PROTOCOLS
         if name in results[GZSL]["mAP"]
     ]
-    for key in sorted(
-        (key for key in results[GZSL] if key.startswith("F1@")), key=lambda key: int(key[3:])
-    ):
+    for key in sorted((key for key in results[GZSL] if key.startswith("F1@")), key=k_of):
         cells = [
             precision_recall(results[s][key]) + interval(results[s], key, "F1") for s in LABEL_SETS
         ]
@@ -52,6 +50,12 @@ def describe(results: dict) -> str:
     return "\n".join(lines + notes(results))
 
 
+def k_of(key: str) -> tuple[bool, int]:
+    """The order of the F1s: by K, those of annotated columns behind the others."""
+    name, _, annotated = key.partition(" ")
+    return bool(annotated), int(name.removeprefix("F1@"))
+
+
 def published_row(published: dict) -> list[str]:
     what = "published, over all images" if published["over"] == "all" else "published, such images"
     return [what, *(f"{published[label_set]:g}" for label_set in LABEL_SETS)]
@@ -70,6 +74,15 @@ def notes(results: dict) -> list[str]:
         found.append(
             f"ISR: {isr['mean_patches']:.2f} patches on average, {percent(isr['capped_share'])} %"
             " at the cap"
+        )
+    if any(key.endswith(ANNOTATED) for key in results[GZSL]):
+        counts = [
+            "{annotated:,} of {all:,}".format(**results[label_set]["categories"])
+            for label_set in LABEL_SETS
+        ]
+        found.append(
+            "annotated: F1@K as QKS has it, which ranks columns with a verified label only,"
+            f" {' and '.join(counts)}"
         )
     for label_set in LABEL_SETS:
         if not results[label_set]["images"]:

@@ -14,7 +14,7 @@ import polars as pl
 from c2srt.artefact import is_current, remove_unfinished, tidy, unfinished, writing
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import evaluate_arrays
-from c2srt.evaluation.config import PROTOCOLS, Config
+from c2srt.evaluation.config import PROTOCOLS, Config, versions_of
 from c2srt.evaluation.metric_state import check_topk
 from c2srt.evaluation.pieces import check_identity, pieces_of, score
 from c2srt.evaluation.results import (
@@ -65,6 +65,7 @@ def evaluate(config: Config, opens: Opens) -> tuple[dict, bool]:
         workers=config.workers,
     )
     made_from = {name: sha256_of_file(path) for name, path in files.items()}
+    made_from |= mended(protocols)
     results = {"checkpoint": None, "vocabulary": None, **results, "made_from": made_from}
     with writing(Path(config.out)):
         write_results(Path(config.out), results, table.with_row_index("column"))
@@ -90,6 +91,7 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) ->
         "protocols": protocols,
         "batch": config.batch,
         "bootstrap": [config.bootstrap, config.seed],
+        **mended(protocols),
     }
     key = hash_of(made_from)
     if (found := current(out, key)) is not None:
@@ -103,6 +105,14 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) ->
         write_results(out, results, table)
         remove_unfinished(out, PIECES)
     return results, True
+
+
+def mended(protocols: tuple[str, ...]) -> dict:
+    """The "versions" of made_from; nothing where no protocol has one, so that older results stay up
+    to date.
+    """
+    found = versions_of(protocols)
+    return {"versions": found} if found else {}
 
 
 def current(out: Path, key: str) -> dict | None:

@@ -1,5 +1,5 @@
 """What a set of images leaves behind for evaluation: its verified entries and its top-K counts;
-about 40 MB for Open Images.
+about 40 MB for Open Images. Shapes: b images of a batch, C categories.
 
 States merge by concatenation. Every reduction of them (protocols.py) sorts first or sums exactly,
 so any split of the images over ranks, in any order, gives the same bits.
@@ -47,6 +47,10 @@ class MetricState:
     """float64 [N, 2, len(topk)]: expected positives among its K best, NaN where the label set has
     no category
     """
+    annotated_hits: np.ndarray
+    """The same among the annotated columns only (annotated.py), NaN where those are fewer than K;
+    [N, 2, 0] where nobody asked
+    """
     isr: np.ndarray
     """int64 [batches, 3]: patches selected, pairs at the cap, image-category pairs; no rows without
     ISR
@@ -69,6 +73,7 @@ ARRAYS = {
     "verified": ("i", 1),
     "positives": ("i", 2),
     "hits": ("f", 3),
+    "annotated_hits": ("f", 3),
     "isr": ("i", 2),
 }
 """Letters of the dtypes of a state's arrays, and their axes."""
@@ -93,6 +98,7 @@ def check_state(state: MetricState, path: Path, remedy: str) -> None:
         or (state.category < 0).any()
         or state.positives.shape != (images, 2)
         or state.hits.shape[:2] != (images, 2)
+        or state.annotated_hits.shape[:2] != (images, 2)
         or state.isr.shape[1] != 3
         or not np.isfinite(state.score).all()
     ):
@@ -123,32 +129,55 @@ def measure(
     topk: tuple[int, ...],
     first: int = 0,
     isr: tuple[int, int, int] | None = None,
+    annotated: np.ndarray | None = None,
 ) -> MetricState:
     """The state of a batch: scores [b, C] float, labels [b, C] in −1/0/1, seen [C] bool.
 
-    `first` is the number of the batch's first image (for messages), `isr` as in `MetricState`.
+    `first` is the number of the batch's first image (for messages), `isr` as in `MetricState`;
+    `annotated` [2, C] bool of the whole split, for the qks protocol.
 
     Raises UserError on NaN or infinite scores, other labels, shapes that disagree, or K beyond a
     label set.
     """
     check_shapes(scores, labels, seen)
     check_topk(seen, topk)
-    top = best_of(scores, seen, topk, first)
+    ranked = [columns_of(label_set, seen) for label_set in LABEL_SETS]
+    ranked += [] if annotated is None else list(annotated)
+    top = best_of(scores, ranked, topk, first)
     state = verified_state(scores, labels, seen, first)
-    image, hits = np.repeat(np.arange(len(scores)), state.verified), []
-    for label_set in LABEL_SETS:
-        columns = columns_of(label_set, seen)
-        chosen = state.positive & columns[state.category]
-        hits.append(
-            expected_hits(
-                taken(scores, columns), top[label_set], image[chosen], state.score[chosen], topk
-            )
-            if label_set in top
-            else np.full((len(scores), len(topk)), np.nan)
-        )
+    hits = [hits_of(scores, *pair, state, topk) for pair in zip(ranked, top, strict=True)]
     return replace(
-        state, hits=np.stack(hits, 1), isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3)
+        state,
+        hits=np.stack(hits[:2], 1),
+        annotated_hits=np.stack(hits[2:], 1) if hits[2:] else state.annotated_hits,
+        isr=np.array([isr] if isr else [], np.int64).reshape(-1, 3),
     )
+
+
+def hits_of(
+    scores: np.ndarray,
+    columns: np.ndarray,
+    top: np.ndarray,
+    state: MetricState,
+    topk: tuple[int, ...],
+) -> np.ndarray:
+    """Expected positives among the K best of the columns [C] bool, whose `best_of` is `top`:
+    float64 [b, len(topk)], NaN where there are fewer columns than K.
+    """
+    chosen, hits = (
+        state.positive & columns[state.category],
+        np.full((len(scores), len(topk)), np.nan),
+    )
+    image = np.repeat(np.arange(len(scores)), state.verified)[chosen]
+    if fit := [column for column, k in enumerate(topk) if k <= columns.sum()]:
+        hits[:, fit] = expected_hits(
+            taken(scores, columns),
+            top,
+            image,
+            state.score[chosen],
+            tuple(topk[column] for column in fit),
+        )
+    return hits
 
 
 def verified_state(
@@ -175,6 +204,7 @@ def verified_state(
         verified,
         np.stack(positives, 1),
         np.empty((len(scores), len(LABEL_SETS), 0)),
+        np.empty((len(scores), len(LABEL_SETS), 0)),
         np.empty((0, 3), np.int64),
     )
 
@@ -188,30 +218,23 @@ def per_image(chosen: np.ndarray, entries: np.ndarray) -> np.ndarray:
 
 
 def best_of(
-    scores: np.ndarray, seen: np.ndarray, topk: tuple[int, ...], first: int
-) -> dict[str, np.ndarray]:
-    """{label set: `best` [b, max(topk) + 1]}; nothing without a K or a category. Raises UserError
-    on a score that is not finite.
+    scores: np.ndarray, ranked: list[np.ndarray], topk: tuple[int, ...], first: int
+) -> list[np.ndarray]:
+    """`best` [b, max(topk) + 1] of each of the ranked columns [C] bool, or as many as those are;
+    [b, 0] without a K. Raises UserError on a score that is not finite.
 
     The one look at all scores, a few images at a time, so that they stay in a core's cache for all
     that is done to them.
     """
     rows = max(1, SCORES_AT_ONCE // scores.shape[1])
-    columns = {label_set: columns_of(label_set, seen) for label_set in LABEL_SETS}
-    count = {
-        label_set: min(max(topk) + 1, inside.sum())
-        for label_set, inside in columns.items()
-        if topk and inside.any()
-    }
-    found: dict[str, np.ndarray] = {
-        label_set: np.empty((len(scores), count[label_set]), float_type(scores))
-        for label_set in count
-    }
+    count = [min(max(topk) + 1, int(columns.sum())) if topk else 0 for columns in ranked]
+    found: list[np.ndarray] = [np.empty((len(scores), n), float_type(scores)) for n in count]
     for start in range(0, len(scores), rows):
         some: np.ndarray = np.ascontiguousarray(scores[start : start + rows], float_type(scores))
         check_finite(some, first + start)
-        for label_set, values in found.items():
-            values[start : start + rows] = best(taken(some, columns[label_set]), count[label_set])
+        for columns, values in zip(ranked, found, strict=True):
+            if values.shape[1]:
+                values[start : start + rows] = best(taken(some, columns), values.shape[1])
     return found
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from c2srt.errors import UserError
-from c2srt.evaluation.config import Config
+from c2srt.evaluation.annotated import annotated_in_split
+from c2srt.evaluation.config import DENSE, QKS, Config
 from c2srt.evaluation.dense import COUNT_IMAGES, Thresholds, thresholds_of
 from c2srt.evaluation.metric_state import MetricState, load_state, measure, merge
 from c2srt.evaluation.scorers import (
@@ -59,9 +60,7 @@ class Piece:
 
     @property
     def done(self) -> bool:
-        return self.state.exists() and (
-            "dense" not in self.config.protocols or self.scores.exists()
-        )
+        return self.state.exists() and (DENSE not in self.config.protocols or self.scores.exists())
 
 
 def pieces_of(
@@ -86,7 +85,7 @@ def score(
                 f"{state.images:,} of the {images:,} images of split {config.split} were scored:"
                 f" the shards changed meanwhile, run `{Command('evaluate')}` again"
             )
-        if "dense" not in config.protocols:
+        if DENSE not in config.protocols:
             return state, None, None
         thresholds = thresholds_of(state, categories)
         return state, thresholds, count_all(pieces, images, thresholds, executor)
@@ -94,11 +93,13 @@ def score(
 
 def score_missing(pieces: list[Piece], images: int, executor: Executor) -> None:
     """Runs the tasks of the pieces that are not done."""
-    missing, progress = [piece for piece in pieces if not piece.done], Progress("score", images)
+    missing = [piece for piece in pieces if not piece.done]
+    score_one = partial(score_piece, executor.share(annotated_of(missing, executor)))
+    progress = Progress("score", images)
     progress.skip(sum(load_state(piece.state).images for piece in pieces if piece.done))
     try:
         for _, done in executor.map(
-            score_piece,
+            score_one,
             missing,
             lambda piece: f"score {piece.number} of {piece.of}",
             on_gpu=True,
@@ -107,6 +108,15 @@ def score_missing(pieces: list[Piece], images: int, executor: Executor) -> None:
     finally:
         LOADED.clear()  # where the tasks ran in this process
     progress.close()
+
+
+def annotated_of(missing: list[Piece], executor: Executor) -> np.ndarray | None:
+    """The columns that the qks protocol ranks, bool [2, C]; None where no piece needs them."""
+    if not missing or QKS not in missing[0].config.protocols:
+        return None
+    first = missing[0]
+    index = load_index(first.shards)
+    return annotated_in_split(executor, index, first.subject.vocabulary, first.config.split)
 
 
 def count_all(
@@ -157,23 +167,24 @@ def check_identity(subject: Subject, index: ShardIndex) -> None:
         )
 
 
-def score_piece(piece: Piece) -> int:
+def score_piece(annotated: Callable[[], np.ndarray | None], piece: Piece) -> int:
     """Scores one piece and writes its files; returns how many images it has."""
     config, vocabulary, index = piece.config, piece.subject.vocabulary, load_index(piece.shards)
     scorer = scorer_of(piece.subject, index)
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
     loader = LoaderConfig(scorer.size, workers=config.loader_workers)
-    states, scores = [], []
+    states, scores, topk = [], [], tuple(config.topk)
     for batch in evaluation_batches(
         loader, index, vocabulary, config.split, piece.number, piece.of, config.batch
     ):
         values, isr = scorer.scores(batch.images)
         try:
-            states.append(measure(values, batch.labels.numpy(), seen, tuple(config.topk), isr=isr))
+            labels = batch.labels.numpy()
+            states.append(measure(values, labels, seen, topk, isr=isr, annotated=annotated()))
         except UserError as error:
             raise UserError(f"images {batch.ids[0]} … {batch.ids[-1]}: {error}") from error
         scores.append(values)
-    if "dense" in config.protocols:
+    if DENSE in config.protocols:
         with whole_file(piece.scores) as temporary, temporary.open("wb") as file:
             np.save(file, np.concatenate(scores))
     state = merge(states)

@@ -4,16 +4,20 @@ images.
 results.json (fractions 0–1; null where nothing can be measured):
 
     {"checkpoint": str | null, "vocabulary": hash | null, "images": N,
-     "zsl": {"mAP": {"per_class", "lesa", "biam_legacy", "dense"},   those protocols of protocols.py
-                                                                     that were asked for
+     "zsl": {"mAP": {"per_class", "lesa", "biam_legacy", "qks", "dense"},
+                                                             those protocols of protocols.py that
+                                                             were asked for
              "F1@10": {"P", "R", "F1"}, …,                   over the images with a positive in the
                                                              label set
+             "F1@10 annotated": …,                           the same over its annotated columns
+                                                             only: absent without qks
              "positives_per_image",                          of the same images; equals K·P@K / R@K
              "images",                                       how many those are
-             "categories": {"all", "verified", "positive"},  with any label ±1, with a label +1
+             "categories": {"all", "verified", "positive",   with any label ±1, with a label +1
+                            "annotated"},                    with any on those images
              "all_images": {"F1@10": …, "positives_per_image"},      the same over every image
                                                                      (NUS-WIDE's tables)
-             "ci95": {"mAP": {"per_class": [low, high], "lesa"},     absent without draws
+             "ci95": {"mAP": {"per_class": [low, high], "lesa", "qks"},  absent without draws
                       "F1@10": {"P", "R", "F1"}, …}},
      "gzsl": {…}, "isr": {"mean_patches", "capped_share"} | null, "made_from": {…},
      "bootstrap": {"draws", "seed"} | null,
@@ -25,6 +29,7 @@ results.json (fractions 0–1; null where nothing can be measured):
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -38,6 +43,7 @@ from c2srt.artefact import vouch, withdraw
 from c2srt.bounds import Count, Within
 from c2srt.errors import UserError
 from c2srt.evaluation.bootstrap import intervals
+from c2srt.evaluation.config import ANNOTATED, LESA, PER_CLASS, QKS
 from c2srt.evaluation.dense import Thresholds
 from c2srt.evaluation.known import Published, given_away, published
 from c2srt.evaluation.metric_state import GZSL, LABEL_SETS, ZSL, MetricState, columns_of
@@ -51,7 +57,8 @@ from c2srt.vocabulary import Vocabulary
 RESULTS, PER_CATEGORY = "results.json", "per_category.csv"
 Figure = Annotated[float, Within(ge=-1e15, le=1e15)] | None
 Score = dict[Literal["P", "R", "F1"], Figure]
-F1 = re.compile(r"F1@[0-9]{1,9}")
+F1 = re.compile(f"F1@[0-9]{{1,9}}({ANNOTATED})?")
+UNMEASURED: dict[str, float | None] = {"P": None, "R": None, "F1": None}
 FEW = 30
 """Categories, or images, below which a mean is called an anecdote. APs of categories differ by
 about 0.3 (one standard deviation), so a mean over 30 of them is off by 0.3 / √30, 5 points: three
@@ -80,6 +87,7 @@ class CategoriesFile:
     all: Count
     verified: Count
     positive: Count
+    annotated: Count = 0
 
 
 @dataclass(frozen=True)
@@ -221,7 +229,7 @@ def warnings_of(values: dict, columns: dict[str, np.ndarray], task: Task) -> lis
             & (columns["positives"] > 0)
             & (columns["negatives"] == 0)
         )
-        if alone.any() and set(task.protocols) & {"per_class", "lesa"}:
+        if alone.any() and set(task.protocols) & {PER_CLASS, LESA, QKS}:
             found.append(
                 f"{int(alone.sum()):,} of the {counted(categories, 'category', 'categories')} of"
                 f" {name} with a positive have no verified negative: their AP is 1 whatever the"
@@ -244,7 +252,9 @@ def summary(state: MetricState, task: Task, label_set: str, ap: dict[str, np.nda
     positive, verified = (
         columns & (counts(state, chosen, task.seen) > 0) for chosen in (state.positive, slice(None))
     )
-    images = int((state.positives[:, LABEL_SETS.index(label_set)] > 0).sum())
+    with_positive = state.positives[:, LABEL_SETS.index(label_set)] > 0
+    images = int(with_positive.sum())
+    annotated = columns & (counts(state, np.repeat(with_positive, state.verified), task.seen) > 0)
     of_positive, of_all = (
         f1_summary(state, task, label_set, every_image) for every_image in (False, True)
     )
@@ -256,10 +266,12 @@ def summary(state: MetricState, task: Task, label_set: str, ap: dict[str, np.nda
         "all": int(columns.sum()),
         "verified": int(verified.sum()),
         "positive": int(positive.sum()),
+        "annotated": int(annotated.sum()),
     }
     return {
         "mAP": means,
         **of_positive,
+        **(f1_annotated(state, task, label_set) if QKS in task.protocols else {}),
         "images": images,
         "categories": categories,
         "all_images": of_all,
@@ -270,12 +282,25 @@ def f1_summary(state: MetricState, task: Task, label_set: str, every_image: bool
     """{"F1@K": …, "positives_per_image"} over the images with a positive, or over all."""
     positives = state.positives[:, LABEL_SETS.index(label_set)]
     if not positives.any():
-        return {f"F1@{k}": {"P": None, "R": None, "F1": None} for k in task.topk} | {
-            "positives_per_image": None
-        }
+        return {f"F1@{k}": UNMEASURED for k in task.topk} | {"positives_per_image": None}
     images = state.images if every_image else int((positives > 0).sum())
     return f1_at_k(state, label_set, task.topk, every_image) | {
         "positives_per_image": int(positives.sum()) / images
+    }
+
+
+def f1_annotated(state: MetricState, task: Task, label_set: str) -> dict:
+    """{"F1@K annotated": …} over the images with a positive, nulls where K columns are not
+    annotated.
+    """
+    none = not state.positives[:, LABEL_SETS.index(label_set)].any()
+    found = {} if none else f1_at_k(state, label_set, task.topk, annotated=True)
+    names = [f"F1@{k}" for k in task.topk]
+    return {
+        f"{name}{ANNOTATED}": found[name]
+        if name in found and not math.isnan(found[name]["P"])
+        else UNMEASURED
+        for name in names
     }
 
 

@@ -18,8 +18,8 @@ from c2srt.tables.rows import Table, Trial
 Values = dict[str, float]
 """Figures by name ("zsl/mAP/per_class"), as fractions."""
 Trials = dict[Trial, Values]
-SAME = ("vocabulary", "shards", "split", "topk", "protocols")
-"""What all results of one table must have in common."""
+SAME = ("vocabulary", "shards", "split", "topk", "protocols", "versions")
+"""What all results of one table must have in common; `versions` are those of mended protocols."""
 GROUP = "group"
 
 
@@ -68,10 +68,16 @@ def check_same(collected: Collected, results: dict, folder: Path, first: Path) -
         collected.made_from = made_from
     for name in SAME:
         if made_from[name] != collected.made_from[name]:
+            what = f"{name} of protocols" if name == "versions" else name
+            again = (
+                f"`{Command('tables', train=None)}` evaluates the older ones again"
+                if name in ("versions", "protocols")
+                else "evaluate one of them again"
+            )
             raise UserError(
-                f"{folder / RESULTS} has another {name} ({shown(made_from[name])}) than"
+                f"{folder / RESULTS} has another {what} ({shown(made_from[name])}) than"
                 f" {first / RESULTS} ({shown(collected.made_from[name])}): results are compared"
-                " under one only; evaluate one of them again"
+                f" under one only; {again}"
             )
 
 

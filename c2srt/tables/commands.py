@@ -15,6 +15,8 @@ from pathlib import Path
 
 from c2srt import hints
 from c2srt.artefact import is_marked
+from c2srt.evaluation.config import PROTOCOLS, versions_of
+from c2srt.evaluation.results import RESULTS, read_results
 from c2srt.files import hash_of
 from c2srt.hints import override
 from c2srt.old_names import old
@@ -147,15 +149,18 @@ def train_and_evaluate(workspace: Workspace, row: Row, trial: Trial) -> list[Com
         first = workspace.command(
             "train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common
         )
-    return [
-        first,
-        workspace.command(
-            "evaluate",
-            clip,
-            override("checkpoint", folder / "model"),
-            override("out", folder / EVALUATION),
-        ),
-    ]
+    return [first, evaluate_trained(workspace, row, trial)]
+
+
+def evaluate_trained(workspace: Workspace, row: Row, trial: Trial) -> Command:
+    """The evaluation of a trained row."""
+    folder = workspace.trial(row.run, trial)
+    return workspace.command(
+        "evaluate",
+        trial[0],
+        override("checkpoint", folder / "model"),
+        override("out", folder / EVALUATION),
+    )
 
 
 def steps_for(workspace: Workspace, row: Row, trial: Trial) -> int:
@@ -188,6 +193,21 @@ def key_of(workspace: Workspace, row: Row, trial: Trial) -> str:
             workspace.clips[trial[0]],
             load_index(workspace.shards()).source,
         ]
+    )
+
+
+def is_outdated(workspace: Workspace, row: Row, trial: Trial) -> bool:
+    """Whether a finished row's results are of other protocols than `evaluate` measures today, or of
+    one that was mended since.
+    """
+    folder = workspace.evaluation(row, trial)
+    if not (folder / RESULTS).is_file():
+        return False
+    made_from = read_results(folder).get("made_from", {})
+    typed = {hints.key_of(one) for one in workspace.commands.get("evaluate", [])}
+    today = made_from.get("protocols") if "protocols" in typed else list(PROTOCOLS)
+    return made_from.get("protocols") != today or made_from.get("versions", {}) != versions_of(
+        today or ()
     )
 
 

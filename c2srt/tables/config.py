@@ -12,6 +12,8 @@ from c2srt.shared_keys import shared
 from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Table
 
+F1_OVER = ("positive", "all", "annotated")
+
 
 @dataclass
 class Config:
@@ -51,14 +53,14 @@ class Config:
     )
     protocol: str = key(
         "per_class",
-        (
-            "mAP that is shown: per_class | lesa | biam_legacy | dense (the CSV "
-            "holds all) published tables)"
-        ),
+        ("mAP that is shown: per_class | lesa | biam_legacy | qks | dense (the CSV holds all)"),
     )
     f1_over: str = key(
         "positive",
-        "F1@K over images with a positive label, or over all (NUS-WIDE's published tables)",
+        (
+            "F1@K over images with a positive label, over all (NUS-WIDE's published tables), or"
+            " over annotated columns only (QKS's)"
+        ),
     )
     groups: str | None = key(
         None,
@@ -81,7 +83,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, PROTOCOLS)
-        check_choice("f1_over", self.f1_over, ("positive", "all"))
+        check_choice("f1_over", self.f1_over, F1_OVER)
         if self.seeds < 1 or not self.clips:
             raise UserError(
                 f"seeds={self.seeds} must be at least 1, and clips needs an entry for each CLIP ([]"

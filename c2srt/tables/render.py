@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from c2srt.datasets import data_set
+from c2srt.evaluation.config import ANNOTATED
 from c2srt.shown import csv_cell, markdown, printable
 from c2srt.tables.collect import GROUP, Trials, Values
 from c2srt.tables.rows import Table
@@ -98,13 +99,16 @@ def columns_of(topk: list[int], protocol: str, f1_over: str, groups: list[str]) 
     """The figures of a table in the paper's order: mAP of both label sets, then F1 at each K;
     groups of unseen categories beside ZSL.
     """
-    inside = "" if f1_over == "positive" else "all_images/"
+    inside, among = (
+        "all_images/" if f1_over == "all" else "",
+        ANNOTATED if f1_over == "annotated" else "",
+    )
     found = {f"zsl/mAP/{protocol}": "ZSL mAP"} | {
         f"{GROUP}/{group}/{protocol}": f"{group} mAP" for group in groups
     }
     found[f"gzsl/mAP/{protocol}"] = "GZSL mAP"
     return found | {
-        f"{label_set}/{inside}F1@{k}/F1": f"{label_set.upper()} F1@{k}"
+        f"{label_set}/{inside}F1@{k}{among}/F1": f"{label_set.upper()} F1@{k}"
         for k in topk
         for label_set in ("zsl", "gzsl")
     }

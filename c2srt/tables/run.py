@@ -139,7 +139,11 @@ def together(groups: dict[str, list[str]], kept: list[tuple[str, str, str]]) -> 
 
 def note(config: Config, every: int, published: str) -> str:
     """How to read the tables."""
-    f1 = "images with a positive" if config.f1_over == "positive" else "all images"
+    f1 = {
+        "positive": "images with a positive",
+        "all": "all images",
+        "annotated": "images with a positive, annotated columns only",
+    }[config.f1_over]
     theirs = f" Published rows are the paper's on {published}, under its own protocol" + (
         ": another data set, only their order can be compared."
         if published != config.data["name"]

@@ -19,7 +19,9 @@ from c2srt.tables.commands import (
     MARK,
     Command,
     Workspace,
+    evaluate_trained,
     is_finished,
+    is_outdated,
     key_of,
     prepare,
     train_and_evaluate,
@@ -75,9 +77,14 @@ def prepare_clips(runner: Runner, workspace: Workspace, clips: list[int], rows: 
 
 
 def train_missing(runner: Runner, workspace: Workspace, todo: list[tuple[Row, Trial]]) -> None:
-    """Trains and evaluates what is not finished, with a count and an estimate of what is left."""
+    """Trains and evaluates what is not finished, with a count and an estimate of what is left;
+    evaluates again what is finished but was measured by other protocols.
+    """
     missing = [pair for pair in todo if not is_finished(workspace, *pair)]
     log.info(f"\n{len(todo)} trained rows, {len(todo) - len(missing)} of them are finished")
+    for pair in todo:
+        if pair not in missing and is_outdated(workspace, *pair):
+            runner.run(evaluate_trained(workspace, *pair))
     started = time.monotonic()
     for done, (row, trial) in enumerate(missing):
         left = (
