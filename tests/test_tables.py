@@ -373,15 +373,15 @@ def test_what_was_measured_by_an_older_protocol_is_evaluated_again(results, tmp_
         ({"protocols": ["per_class", "lesa", "biam_legacy", "dense"]}, True),
     ):
         evaluate_at_random(workspace.evaluation(row, (0, 0)), 0, **made_from)
-        assert commands.is_outdated(workspace, row, (0, 0)) == outdated
+        assert runner.is_outdated(workspace, row, (0, 0)) == outdated
     with (
         pytest.raises(UserError, match=r"`c2srt tables .*` evaluates the older ones again"),
         hints.running("tables", [f"work={work}"]),
     ):
         collect(workspace, TABLES, trials(2, 2), None)
     typed = replace(workspace, commands={"evaluate": ["protocols=[per_class,lesa]"]})
-    assert not commands.is_outdated(typed, row, (0, 1))
-    assert commands.is_outdated(workspace, row, (0, 1))
+    assert not runner.is_outdated(typed, row, (0, 1))
+    assert runner.is_outdated(workspace, row, (0, 1))
     ran = []
     told = runner.Runner(
         "c2srt tables", replace(jobs(), evaluate=lambda overrides: ran.append(overrides) or 0)

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from c2srt import hints
 from c2srt.artefact import is_marked
-from c2srt.evaluation.config import PROTOCOLS, versions_of
-from c2srt.evaluation.results import RESULTS, read_results
 from c2srt.files import hash_of
 from c2srt.hints import override
 from c2srt.old_names import old
@@ -193,21 +191,6 @@ def key_of(workspace: Workspace, row: Row, trial: Trial) -> str:
             workspace.clips[trial[0]],
             load_index(workspace.shards()).source,
         ]
-    )
-
-
-def is_outdated(workspace: Workspace, row: Row, trial: Trial) -> bool:
-    """Whether a finished row's results are of other protocols than `evaluate` measures today, or of
-    one that was mended since.
-    """
-    folder = workspace.evaluation(row, trial)
-    if not (folder / RESULTS).is_file():
-        return False
-    made_from = read_results(folder).get("made_from", {})
-    typed = {hints.key_of(one) for one in workspace.commands.get("evaluate", [])}
-    today = made_from.get("protocols") if "protocols" in typed else list(PROTOCOLS)
-    return made_from.get("protocols") != today or made_from.get("versions", {}) != versions_of(
-        today or ()
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from c2srt import hints
 from c2srt.errors import UserError
+from c2srt.evaluation.config import PROTOCOLS, versions_of
+from c2srt.evaluation.results import RESULTS, read_results
 from c2srt.files import write_json
 from c2srt.interrupts import INTERRUPTED, SAVED
 from c2srt.jobs import Jobs
@@ -21,7 +23,6 @@ from c2srt.tables.commands import (
     Workspace,
     evaluate_trained,
     is_finished,
-    is_outdated,
     key_of,
     prepare,
     train_and_evaluate,
@@ -101,3 +102,18 @@ def train_missing(runner: Runner, workspace: Workspace, todo: list[tuple[Row, Tr
             workspace.trial(row.run, trial) / MARK,
             {"key": key_of(workspace, row, trial), "row": row.name},
         )
+
+
+def is_outdated(workspace: Workspace, row: Row, trial: Trial) -> bool:
+    """Whether a finished row's results are of other protocols than `evaluate` measures today, or of
+    one that was mended since.
+    """
+    folder = workspace.evaluation(row, trial)
+    if not (folder / RESULTS).is_file():
+        return False
+    made_from = read_results(folder).get("made_from", {})
+    typed = {hints.key_of(one) for one in workspace.commands.get("evaluate", [])}
+    today = made_from.get("protocols") if "protocols" in typed else list(PROTOCOLS)
+    return made_from.get("protocols") != today or made_from.get("versions", {}) != versions_of(
+        today or ()
+    )
