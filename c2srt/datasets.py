@@ -5,9 +5,9 @@ A file holds all that is told of one data set: the keys that every verb takes (d
 and `sizes` (`c2srt plan`, before shards are there), of which c2srt/compose.py makes the choices of
 those verbs; and, under `known`, what belongs to the data set and is no key:
 
-    published      positives per image of the test split: a constant of the labels that every
-                   published P@K and R@K reveals (K · P@K / R@K); `vocabulary` is the hash of the
-                   categories that they belong to
+    published      positives per image of the test split: a constant of the labels that published
+                   P@K and R@K reveal (K · P@K / R@K; c2srt/tables/published.py finds the rows that
+                   contradict it); `vocabulary` is the hash of the categories that they belong to
     compared_with  whose published rows stand beside ours, where no paper knows the data set: their
                    order can be compared, their values cannot
     oracle         what the `llm` graph is called in every table where no language model made it

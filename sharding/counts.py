@@ -1,9 +1,9 @@
 """Numbers of a data set that need no model, beside the published ones: a wrong file or protocol
 shows before any training.
 
-The number of positives per evaluated image is a constant of the test set that every published P@K
-and R@K reveals (K · P@K / R@K), so it tells whether our test labels are those of the published
-tables.
+The number of positives per evaluated image is a constant of the test set that published P@K and R@K
+reveal (K · P@K / R@K; not all of them, c2srt/tables/published.py), so it tells whether our test
+labels are those of the published tables.
 """
 
 from dataclasses import asdict, dataclass

@@ -77,6 +77,8 @@ def test_rows_that_make_no_sense_get_a_sentence():
         Row("a")
     with pytest.raises(UserError, match="six numbers"):
         Row("a", run="a", published={"nuswide": [1.0]})
+    with pytest.raises(UserError, match="eight numbers"):
+        Row("a", run="a", published={"nuswide": [1.0] * 6}, published_pr={"nuswide": [1.0] * 4})
     with pytest.raises(UserError, match="both steps_of"):
         Row("a", run="a", steps_of="b")
     with pytest.raises(UserError, match="'one' and 'two' are different, and both are run=a"):

@@ -1,5 +1,7 @@
 """What a reader must know beside a result: the published positives per image, and unseen names that
 a seen one gives away.
+
+The constant is what most published rows imply, not all: tables/published.py says which do not.
 """
 
 from c2srt.datasets import Published, data_sets

@@ -13,6 +13,7 @@ from c2srt.datasets import data_set
 from c2srt.evaluation.config import ANNOTATED
 from c2srt.shown import csv_cell, markdown, printable
 from c2srt.tables.collect import GROUP, Trials, Values
+from c2srt.tables.published import contradictions
 from c2srt.tables.rows import Table
 
 ORACLE_NOTE = (
@@ -30,7 +31,8 @@ class Style:
 
     head: Callable[[str, list[str]], list[str]]
     line: Callable[[list[str]], str]
-    tail: list[str]
+    tail: Callable[[list[str]], list[str]]
+    """From the sentences below it, escaped."""
     spread: str
     escape: Callable[[str], str] = lambda text: text
 
@@ -55,6 +57,15 @@ def latex_head(caption: str, headings: list[str]) -> list[str]:
         " & ".join(headings) + r" \\",
         r"\midrule",
     ]
+
+
+def markdown_tail(notes: list[str]) -> list[str]:
+    return ["", *(line for note in notes for line in (note, ""))][:-1]
+
+
+def latex_tail(notes: list[str]) -> list[str]:
+    below = [rf"\\[2pt] {note}" for note in notes]
+    return [r"\bottomrule", r"\end{tabular}", *below, r"\end{table}"]
 
 
 LATEX_SIGNS = str.maketrans(
@@ -84,12 +95,16 @@ def latex_escape(text: str) -> str:
 
 
 MARKDOWN = Style(
-    markdown_head, lambda cells: "| " + " | ".join(cells) + " |", [], "±{:.1f}", markdown
+    markdown_head,
+    lambda cells: "| " + " | ".join(cells) + " |",
+    markdown_tail,
+    "±{:.1f}",
+    markdown,
 )
 LATEX = Style(
     latex_head,
     lambda cells: " & ".join(cells) + r" \\",
-    [r"\bottomrule", r"\end{tabular}", r"\end{table}"],
+    latex_tail,
     "$\\pm${:.1f}",
     latex_escape,
 )
@@ -123,11 +138,10 @@ def text_of(
     published: str | None,
 ) -> str:
     """One table. `published`: the data set whose published row stands below ours, None: no such
-    rows.
+    rows. What contradicts itself in it has a number, and a sentence below the table.
     """
-    lines = style.head(
-        style.escape(caption), [style.escape(heading) for heading in ("row", *columns.values())]
-    )
+    headings = [style.escape(heading) for heading in ("row", *columns.values())]
+    lines, notes = style.head(style.escape(caption), headings), list[str]()
     for row in table.rows:
         lines.append(
             style.line(
@@ -140,10 +154,12 @@ def text_of(
                 f"{theirs[heading]:.1f}" if heading in theirs else "–"
                 for heading in columns.values()
             ]
-            lines.append(
-                style.line([style.escape(f"· published, {published}"), *map(style.escape, cells)])
-            )
-    return "\n".join(lines + style.tail)
+            name = f"· published, {published}"
+            if said := contradictions(row, published):
+                name += f" ({len(notes) + 1})"
+                notes.append(f"({len(notes) + 1}) {row.name} as published: {'; '.join(said)}.")
+            lines.append(style.line([style.escape(name), *map(style.escape, cells)]))
+    return "\n".join(lines + style.tail([style.escape(note) for note in notes]))
 
 
 def published_headings(data: str) -> list[str]:
@@ -211,6 +227,7 @@ def record_of(name: str, table: Table, rows: dict[str, Trials], made_from: dict)
                 "name": row.name,
                 "x": row.x,
                 "published": row.published,
+                "contradictions": {data: contradictions(row, data) for data in row.published_pr},
                 "trials": of_trials(rows[row.name]),
             }
             for row in table.rows

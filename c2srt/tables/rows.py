@@ -55,6 +55,8 @@ class Row:
     """By data set, in percent as printed in the paper: ZSL and GZSL mAP, ZSL and GZSL F1 at the
     first K, both at the second K (3 and 5 on NUS-WIDE, 10 and 20 on Open Images).
     """
+    published_pr: dict[str, list[float]] = field(default_factory=dict)
+    """By data set, P and R of each of these four F1: what published.py checks them by."""
 
     def __post_init__(self) -> None:
         if bool(self.run) == bool(self.untrained):
@@ -70,6 +72,13 @@ class Row:
             raise UserError(
                 f"row {self.name!r}: published needs six numbers for"
                 f" {' or '.join(published_names())}: ZSL and GZSL mAP, then F1 at both K"
+            )
+        if any(len(values) != 8 for values in self.published_pr.values()) or not set(
+            self.published_pr
+        ) <= set(self.published):
+            raise UserError(
+                f"row {self.name!r}: published_pr needs eight numbers for data sets that"
+                " `published` has: P and R of each of its four F1"
             )
 
     @property
