@@ -2,13 +2,19 @@
 lie.
 """
 
+import os
 import pickle
 import struct
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from io import FileIO
+from itertools import islice
 
 PIPE_BYTES = 1 << 20
+PARTS = 512
+"""That are written at a time; the system takes at most 1,024."""
 
 
 def widen(pipe: FileIO) -> None:
@@ -17,19 +23,27 @@ def widen(pipe: FileIO) -> None:
         fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def send(pipe: FileIO, item: object) -> None:
+def send(pipe: FileIO, item: object, full: Callable[[], object] | None = None) -> None:
     """Writes an item, its arrays straight from where they lie: the number of parts, their bytes,
-    and the parts.
+    and the parts. Where the pipe does not block, `full` is called as often as it takes no more.
     """
     arrays: list[pickle.PickleBuffer] = []
-    parts: list[bytes | memoryview] = [
-        pickle.dumps(item, protocol=5, buffer_callback=arrays.append)
-    ]
-    parts += [array.raw() for array in arrays]
-    for part in (struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)), *parts):
-        left = memoryview(part)
-        while left:
-            left = left[pipe.write(left) :]
+    content = pickle.dumps(item, protocol=5, buffer_callback=arrays.append)
+    parts: list[bytes | memoryview] = [content, *(array.raw() for array in arrays)]
+    head = struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts))
+    left = deque(memoryview(part) for part in (head, *parts))
+    while left:
+        try:
+            written = os.writev(pipe.fileno(), list(islice(left, PARTS)))
+        except BlockingIOError:
+            if full is None:
+                raise
+            full()
+            continue
+        while left and len(left[0]) <= written:
+            written -= len(left.popleft())
+        if written:
+            left[0] = left[0][written:]
 
 
 def receive(pipe: FileIO) -> object:

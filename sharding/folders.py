@@ -10,7 +10,7 @@ import polars as pl
 
 from c2srt.scratch import origin
 from c2srt.sharding.config import Config
-from c2srt.sharding.outcome import Outcome, attempt, too_large
+from c2srt.sharding.outcome import Outcome, attempts, too_large
 from c2srt.sharding.pack import ShardTask
 from c2srt.storage import mirror
 from c2srt.threads import map_in_order
@@ -28,33 +28,30 @@ class FolderSource:
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (columns id, rotation), in order."""
         folder = self.folders[task.split]
-        images = [
-            (os.path.join(folder, f"{image_id}.jpg"), rotation)
-            for image_id, rotation in rows.select("id", "rotation").iter_rows()
-        ]
-        if origin(folder):
-            yield from read_objects(images, task.config)
-            return
-        for path, rotation in images:
-            yield read(path, rotation, task.config)
+        paths = [os.path.join(folder, f"{image_id}.jpg") for image_id in rows["id"]]
+        found = fetched(paths, task.config) if origin(folder) else read(paths, task.config)
+        yield from attempts(zip(found, rows["rotation"], strict=True), task.config)
 
 
-def read(path: str, rotation: int | None, config: Config) -> Outcome:
-    """Converts one file; its size is checked before it is read."""
-    try:
-        if os.path.getsize(path) > config.max_bytes:
-            return too_large(os.path.getsize(path), config)
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return missing(path)
-    except OSError as error:
-        return Outcome("unreadable", f"{os.path.basename(path)}: {error.strerror}")
-    return attempt(data, rotation, config)
+def read(paths: list[str], config: Config) -> Iterator[bytes | Outcome]:
+    """The bytes of each file, or why there are none; its size is checked before it is read."""
+    for path in paths:
+        try:
+            if (size := os.path.getsize(path)) > config.max_bytes:
+                yield too_large(size, config)
+                continue
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            yield missing(path)
+        except OSError as error:
+            yield Outcome("unreadable", f"{os.path.basename(path)}: {error.strerror}")
+        else:
+            yield data
 
 
-def read_objects(images: list[tuple[str, int | None]], config: Config) -> Iterator[Outcome]:
-    """As `read`, of images in a store, which are fetched at most AHEAD of what is converted."""
+def fetched(paths: list[str], config: Config) -> Iterator[bytes | Outcome]:
+    """As `read`, of images in a store, which are fetched at most AHEAD of what is taken."""
 
     def fetch(path: str) -> bytes | Outcome:
         try:
@@ -65,9 +62,7 @@ def read_objects(images: list[tuple[str, int | None]], config: Config) -> Iterat
 
     pool = ThreadPoolExecutor(mirror.AT_A_TIME)
     try:
-        arrivals = map_in_order(pool, fetch, (path for path, _ in images), AHEAD)
-        for (_, rotation), found in zip(images, arrivals, strict=True):
-            yield found if isinstance(found, Outcome) else attempt(found, rotation, config)
+        yield from map_in_order(pool, fetch, paths, AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
 

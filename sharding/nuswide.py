@@ -37,7 +37,7 @@ from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.counts import Acceptance, Count
 from c2srt.sharding.folders import read
 from c2srt.sharding.nuswide_files import read_bits, read_images, read_names, require
-from c2srt.sharding.outcome import Outcome
+from c2srt.sharding.outcome import Outcome, attempts
 from c2srt.sharding.pack import ShardTask
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
@@ -89,8 +89,8 @@ class FlickrSource:
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (column file), in order."""
-        for file in rows["file"]:
-            yield read(f"{self.folder}/{file}", None, task.config)
+        found = read([f"{self.folder}/{file}" for file in rows["file"]], task.config)
+        yield from attempts(((each, None) for each in found), task.config)
 
 
 @dataclass(frozen=True)

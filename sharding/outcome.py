@@ -1,7 +1,11 @@
 """What became of one input image: a JPEG to pack, or a status and its reason."""
 
 import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pickle import PickleBuffer
+from typing import cast
 
 from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
@@ -23,14 +27,31 @@ class Outcome:
     original: dict = field(default_factory=dict)
 
 
-def attempt(data: bytes, rotation: int | None, config: Config, exif_first: bool = False) -> Outcome:
-    """Converts an image's bytes in a process of its own; what cannot be converted, or kills that
-    process, becomes its reason. Raises UserError if there is no process to be had.
+def attempts(
+    found: Iterable[tuple["bytes | Outcome", int | None]], config: Config, exif_first: bool = False
+) -> Iterator[Outcome]:
+    """Converts images (their bytes, their rotation) in a process of its own, in order; what cannot
+    be converted, or kills that process, becomes its reason. An Outcome stays as it is.
+
+    Raises UserError if there is no process to be had.
     """
-    try:
-        return ISOLATED(data, rotation, config, exif_first)
-    except Rejected as rejected:
-        return Outcome(rejected.status, rejected.reason)
+    known: deque[Outcome | None] = deque()  # None: the process has it
+
+    def calls() -> Iterator[tuple]:
+        for data, rotation in found:
+            known.append(data if isinstance(data, Outcome) else None)
+            if not isinstance(data, Outcome):
+                yield PickleBuffer(data), rotation, config, exif_first
+
+    for answer in ISOLATED.all(calls()):
+        while outcome := known.popleft():
+            yield outcome
+        yield outcome_of(answer)
+    yield from cast("deque[Outcome]", known)
+
+
+def outcome_of(answer: "Outcome | Rejected") -> Outcome:
+    return Outcome(answer.status, answer.reason) if isinstance(answer, Rejected) else answer
 
 
 def too_large(size: int, config: Config) -> Outcome:
@@ -38,12 +59,15 @@ def too_large(size: int, config: Config) -> Outcome:
     return Outcome("too_large", f"{size:,} bytes, more than max_bytes={config.max_bytes:,}")
 
 
-def attempt_here(data: bytes, rotation: int | None, config: Config, exif_first: bool) -> Outcome:
+def attempt_here(
+    data: bytes | memoryview, rotation: int | None, config: Config, exif_first: bool
+) -> Outcome:
     """What the process does. One call at a time: Pillow's remarks on odd metadata are silenced by a
     process-wide filter. Raises Rejected.
     """
+    settings = (config.resize, config.quality, config.limits, exif_first)
     with warnings.catch_warnings(action="ignore"):
-        made = convert(data, rotation, config.resize, config.quality, config.limits, exif_first)
+        made = convert(bytes(data), rotation, *settings)
     return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)
 
 

@@ -168,15 +168,33 @@ def write_tar(
 
 
 def add_member(file: BinaryIO, name: str, content: bytes) -> None:
-    """As webdataset's TarWriter does, which would import torch; the same for all time and users.
-    tarfile itself would spend as much on copying as on all of this.
-    """
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), 0o644
-    member.uname = member.gname = "c2srt"
-    file.write(member.tobuf(tarfile.PAX_FORMAT, "utf-8"))
+    """As webdataset's TarWriter does, which would import torch; the same for all time and users."""
+    file.write(header(name, len(content)))
     file.write(content)
     file.write(bytes(whole_blocks(len(content)) - len(content)))
+
+
+def header(name: str, size: int) -> bytes:
+    """What tarfile writes before a member: another one's header with this name, size and
+    checksum, in a fifth of its time, where they fit into that.
+    """
+    if not name.isascii() or len(name) > tarfile.LENGTH_NAME or size >= 8**11:
+        return by_tarfile(name, size)
+    block = bytearray(HEADER)
+    block[: len(name)] = name.encode()
+    block[124:135] = b"%011o" % size
+    block[148:156] = b"%06o\0 " % (sum(block) + sum(b" " * 8))
+    return bytes(block)
+
+
+def by_tarfile(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    member.uname = member.gname = "c2srt"
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8")
+
+
+HEADER = by_tarfile("", 0)[:148] + bytes(8) + by_tarfile("", 0)[156:]
 
 
 def end_tar(file: BinaryIO) -> None:

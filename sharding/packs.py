@@ -23,13 +23,15 @@ from c2srt.errors import UserError
 from c2srt.files import remove_leftovers
 from c2srt.opened_tables import TEXT, read_parquet
 from c2srt.sharding.config import Config
-from c2srt.sharding.outcome import Outcome, attempt, too_large
+from c2srt.sharding.outcome import Outcome, attempts, too_large
 from c2srt.sharding.pack import ShardTask, wanted_rows
 from c2srt.sharding.pack_members import PackReport, Part, members, parts_of
 from c2srt.sharding.staging import FOLDER, about_stage, in_order, remedy, write_stage
 
 log = logging.getLogger(__name__)
 
+Wanted = tuple[str, bytes | Outcome, int | None]
+"""(id, what the pack has of it, rotation)"""
 STAGE_IMAGES = 2000
 LOG_EVERY_S = 30.0
 
@@ -197,10 +199,10 @@ def stage_pack(task: PackTask) -> PackReport:
     if before:
         report = PackReport(**before[-1][1]["report"]["pack"])
     taken = [image_id for stage, _ in before for image_id in ids_in(stage)]
-    results = convert_members(task, report, taken)
+    images = wanted_images(task, report, taken)
     number = len(before)
     while not report.ended:
-        stage_some(folder / f"{number:06}", results, task, report)
+        stage_some(folder / f"{number:06}", images, task, report)
         number += 1
     return report
 
@@ -215,28 +217,30 @@ def ids_in(stage: Path) -> list[str]:
     return table["id"].to_pylist()
 
 
-def stage_some(
-    stage: Path, results: Iterator[tuple[str, Outcome]], task: PackTask, report: PackReport
-) -> None:
-    """Stages the next STAGE_IMAGES of `results`; fewer are the last."""
+def stage_some(stage: Path, images: Iterator[Wanted], task: PackTask, report: PackReport) -> None:
+    """Converts and stages the next STAGE_IMAGES of `images`; fewer are the last. Not one more is
+    read: `report` must tell what this stage has.
+    """
     ids: list[str] = []
     contents: dict = {}
 
-    def some() -> Iterator[tuple[str, Outcome]]:
-        for image_id, outcome in islice(results, STAGE_IMAGES):
+    def taken() -> Iterator[tuple[bytes | Outcome, int | None]]:
+        for image_id, data, rotation in islice(images, STAGE_IMAGES):
             ids.append(image_id)
-            yield image_id, outcome
+            yield data, rotation
+
+    def some() -> Iterator[tuple[str, Outcome]]:
+        for number, outcome in enumerate(attempts(taken(), task.config)):
+            yield ids[number], outcome
         report.ended = len(ids) < STAGE_IMAGES
         contents.update(asdict(StageReport(report, min(ids, default=""), max(ids, default=""))))
 
     write_stage(stage, some(), task.about(report) | {"spans": task.spans}, contents)
 
 
-def convert_members(
-    task: PackTask, report: PackReport, before: list[str]
-) -> Iterator[tuple[str, Outcome]]:
-    """(id, outcome) of each wanted image of the part that is not among those of `before`, once
-    each; counts what is odd into `report`.
+def wanted_images(task: PackTask, report: PackReport, before: list[str]) -> Iterator[Wanted]:
+    """Each wanted image of the part that is not among those of `before`, once each; counts what is
+    odd into `report`.
     """
     ids, rotations = wanted_ids(task)
     taken, logged = np.isin(ids, [np.uint64(int(each, 16)) for each in before]), time.monotonic()
@@ -248,12 +252,8 @@ def convert_members(
             report.repeated += 1
         elif wanted:
             taken[place] = True
-            yield (
-                image_id,
-                too_large(size, task.config)
-                if data is None
-                else attempt(data, rotations[place], task.config),
-            )
+            found = too_large(size, task.config) if data is None else data
+            yield image_id, found, rotations[place]
         if time.monotonic() - logged > LOG_EVERY_S:
             logged = time.monotonic()
             log.info(f"{report.name}: {report.images:,} images read")

@@ -13,6 +13,7 @@ no_url · those of sharding/decode.py.
 import base64
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,12 +25,15 @@ import polars as pl
 from c2srt.downloads import DownloadError, Downloads, NotFetched, alone
 from c2srt.exchange import make_client
 from c2srt.sharding.config import Config
-from c2srt.sharding.outcome import Outcome, attempt
+from c2srt.sharding.outcome import Outcome, attempts
 from c2srt.sharding.pack import ShardTask
 from c2srt.sharding.pieces import STAGE_ROWS, Piece, pieces_of
 from c2srt.sharding.staging import in_order, write_stage
 from c2srt.sites import Closed, Sites
-from c2srt.threads import map_in_order
+from c2srt.threads import map_as_they_come
+
+WAITING = 2
+"""Images that may lie in memory until they are converted, beside those that connections hold."""
 
 
 @dataclass(frozen=True)
@@ -108,26 +112,40 @@ class Downloader:
         self.downloads.client.close()
 
     def all(self, rows: Iterable[dict]) -> Iterator[tuple[str, Outcome]]:
-        """(id, outcome) in the order of `rows`, downloads running at most STAGE_ROWS ahead."""
-        return map_in_order(self.pool, lambda row: (row["id"], self.one(row)), rows, STAGE_ROWS)
+        """(id, outcome) in the order of `rows`. What arrives is converted in whatever order it
+        comes, none of it more than STAGE_ROWS behind the first that is still on its way.
+        """
+        most = self.config.download.concurrency + WAITING
+        arrivals = map_as_they_come(self.pool, self.one, rows, most, STAGE_ROWS)
+        taken: deque[tuple[int, str]] = deque()
 
-    def one(self, row: dict) -> Outcome:
-        """Downloads, checks and converts one image. Whatever goes wrong with it is its outcome,
-        never the job's end.
+        def arriving() -> Iterator[tuple[bytes | Outcome, int | None]]:
+            for number, (row, found) in arrivals:
+                taken.append((number, row["id"]))
+                yield found, row["rotation"]
+
+        held: dict[int, tuple[str, Outcome]] = {}
+        due = 0
+        for outcome in attempts(arriving(), self.config, exif_first=True):
+            number, image_id = taken.popleft()
+            held[number] = image_id, outcome
+            while due in held:
+                yield held.pop(due)
+                due += 1
+
+    def one(self, row: dict) -> tuple[dict, bytes | Outcome]:
+        """Downloads and checks an image. Whatever goes wrong with it is its outcome, never the
+        job's end.
         """
         if not row["url"]:
-            return Outcome("no_url", "the CSVs give no URL for this image")
-        found = alone(row["url"], lambda: self.converted(row))
-        return Outcome(found.status, found.reason) if isinstance(found, NotFetched) else found
+            return row, Outcome("no_url", "the CSVs give no URL for this image")
+        found = alone(row["url"], lambda: self.checked(row))
+        return row, Outcome(found.status, found.reason) if isinstance(found, NotFetched) else found
 
-    def converted(self, row: dict) -> Outcome | NotFetched:
+    def checked(self, row: dict) -> bytes | Outcome | NotFetched:
         """Raises DownloadError if every try failed, and whatever else goes wrong."""
         data = self.downloads.tried(row["url"], lambda body: long_enough(body, row))
-        if isinstance(data, NotFetched):
-            return data
-        if bad := disagreement(data, row):
-            return bad
-        return attempt(data, row["rotation"], self.config, exif_first=True)
+        return data if isinstance(data, NotFetched) else disagreement(data, row) or data
 
 
 def long_enough(body: bytes, row: dict) -> bytes:

@@ -197,7 +197,8 @@ def row(url: str, size: int | None = None, digest: str | None = None, number: in
 
 def fetch(url: str, size: int | None = None, digest: str | None = None, **download):
     with Downloader(config(**download)) as downloader:
-        return downloader.one(row(url, size, digest))
+        ((_, outcome),) = downloader.all([row(url, size, digest)])
+        return outcome
 
 
 @contextmanager

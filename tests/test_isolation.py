@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from c2srt.pictures import Rejected
 from c2srt.sharding import outcome
 from c2srt.sharding.config import Config
 from c2srt.sharding.folders import FolderSource
+from c2srt.sharding.outcome import Outcome, attempts
 from c2srt.sharding.pack import ShardTask, pack_shard
 from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
 from tests.dying import DEATHS
@@ -76,6 +78,87 @@ def test_threads_take_turns_and_a_fork_has_a_process_of_its_own():
     isolated.end()
 
 
+def statuses(answers) -> list:
+    """A death is in its place, and nothing else."""
+    return [each.status if isinstance(each, Rejected) else each for each in answers]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [],
+        [b"ABRT"],
+        [b"SEGV", b"a", b"b"],
+        [b"a", b"SEGV", b"ABRT", b"b", b"c", b"KILL"],
+        [b"a", b"LOOP", b"b", b"KILL", b"LOOP"],
+        [b"a" * 5_000_000, b"SEGV", b"b" * 5_000_000, b"ABRT"],
+    ],
+)
+def test_of_many_each_has_its_own_answer_in_order(echo, calls):
+    deaths = dict.fromkeys(DEATHS, "crashed") | {b"LOOP": "too_large"}
+    expected = [deaths.get(call, call) for call in calls]
+    assert statuses(echo.all((call,) for call in calls)) == expected
+    assert echo(b"after") == b"after"
+
+
+def test_the_next_is_done_before_an_answer_is_taken_and_no_other(tmp_path):
+    isolated = Isolated("tests.dying:touch")
+    paths = [tmp_path / str(number) for number in range(5)]
+    answers = isolated.all((str(path),) for path in paths)
+    first = next(answers)
+    deadline = time.monotonic() + 60
+    while not paths[1].exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [path.exists() for path in paths] == [True, True, False, False, False]
+    assert [first, *answers] == [first] * 5
+    isolated.end()
+
+
+def test_neither_waits_for_the_other_where_no_pipe_holds_what_they_say(echo):
+    calls = [bytes([number]) * 5_000_000 for number in range(6)]
+    assert list(echo.all((call,) for call in calls)) == calls
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_a_kill_from_outside_costs_no_answer(tmp_path, taken):
+    isolated = Isolated("tests.dying:touch")
+    answers = isolated.all((str(tmp_path / str(number)),) for number in range(6))
+    found = [next(answers) for _ in range(taken)]
+    psutil.Process(isolated.process.pid).kill()
+    found += answers
+    assert len(found) == 6 and len(set(found)) == 2
+    isolated.end()
+
+
+def test_whoever_takes_no_more_answers_leaves_nothing_behind(echo):
+    """Ctrl-C: an answer that was never taken is not the next call's."""
+    answers = echo.all((bytes([number]),) for number in range(9))
+    assert next(answers) == bytes([0])
+    answers.close()
+    assert echo.process is None and echo(b"after") == b"after"
+
+
+def test_what_cannot_be_had_ends_all_and_nothing_is_left_behind(echo):
+    def calls():
+        yield (b"a",)
+        yield (b"b",)
+        raise OSError("a disk")
+
+    answers = echo.all(calls())
+    assert next(answers) == b"a"
+    with pytest.raises(OSError, match="a disk"):
+        next(answers)
+    assert echo(b"after") == b"after"
+
+
+def test_a_bug_ends_all(echo):
+    answers = echo.all([(b"a",), (b"BUG",), (b"b",)])
+    assert next(answers) == b"a"
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug"):
+        next(answers)
+    assert echo(b"after") == b"after"
+
+
 def test_it_ends_with_its_parent():
     code = "from c2srt.isolation import Isolated; print(Isolated('tests.dying:process')())"
     command = [sys.executable, "-c", code]
@@ -92,6 +175,19 @@ def test_nothing_to_run_is_a_sentence():
 
 
 # --- in `c2srt shard`
+
+
+def test_what_is_known_keeps_its_place_among_what_is_converted():
+    missing = [Outcome("missing", f"{number}") for number in range(5)]
+    images = [*missing[:2], jpeg(0), missing[2], jpeg(1), jpeg(2), *missing[3:]]
+    found = list(attempts([(each, None) for each in images], Config()))
+    assert [each.status for each in found] == [
+        "ok" if isinstance(each, bytes) else "missing" for each in images
+    ]
+    assert [each for each in found if each.status != "ok"] == missing
+    assert list(attempts([(each, None) for each in missing], Config())) == missing
+    alone = [next(attempts([(jpeg(number), None)], Config())) for number in range(3)]
+    assert [each for each in found if each.status == "ok"] == alone
 
 
 def files() -> dict[str, bytes]:

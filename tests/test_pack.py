@@ -323,7 +323,8 @@ def test_resize_none_is_understood():
 @pytest.mark.parametrize("count", [0, 1, 7, 40])
 def test_a_shard_is_the_tar_that_tarfile_writes(tmp_path, count):
     members = [
-        (f"{'ä' * (number % 3 * 60)}{number}.jpg", bytes(number * 37)) for number in range(count)
+        (f"{'äa'[number % 2] * (number % 3 * 60)}{number}.jpg", bytes(number * 37))
+        for number in range(count)
     ]
     twin = io.BytesIO()
     with (tmp_path / "tar").open("wb") as file, tarfile.open(fileobj=twin, mode="w|") as tar:

@@ -275,15 +275,18 @@ def test_a_killed_pass_converts_again_what_was_not_staged_yet(tmp_path, monkeypa
         for each in ("whole", "killed")
     )
     _, (report,), shards = made(*undisturbed)
-    converted, convert = [], packs.attempt
+    converted, convert = [], packs.attempts
 
-    def attempt(*arguments):
-        if len(converted) == 10:
-            raise Killed
-        converted.append(arguments)
-        return convert(*arguments)
+    def until_killed(images):
+        for each in images:
+            if len(converted) == 10:
+                raise Killed
+            converted.append(each)
+            yield each
 
-    monkeypatch.setattr(packs, "attempt", attempt)
+    monkeypatch.setattr(
+        packs, "attempts", lambda images, config: convert(until_killed(images), config)
+    )
     tasks = tasks_of(*disturbed)
     (part,) = pack_tasks(tasks[0].source, tasks)
     with pytest.raises(Killed):
