@@ -10,6 +10,7 @@ ones only.
 
 import json
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from c2srt.demo.words import (
     FAMILIES,
@@ -27,35 +28,45 @@ RELATED = 8
 """Answers kept for each category."""
 
 
+class Answer(NamedTuple):
+    """A category that another one is related to, and how."""
+
+    name: str
+    kind: str
+    strength: str
+
+
 def relation_lines(world: World) -> Iterator[str]:
     """One JSON line for every category, in the world's order."""
-    seen = {category.name: category for category in world.categories if category.seen}
     for category in world.categories:
-        answers: dict[str, tuple[str, str]] = {}
-        for name, kind, strength in answers_about(world, category):
-            if name in seen and name != category.name:
-                answers.setdefault(name, (kind, strength))
-        ranked = sorted(
-            answers.items(), key=lambda item: ("high", "medium", "low").index(item[1][1])
-        )[:RELATED]
-        related = [
-            {
-                "mid": seen[name].mid,
-                "name": seen[name].name.capitalize(),
-                "type": kind,
-                "strength": strength,
-            }
-            for name, (kind, strength) in ranked
-        ]
-        split = "seen" if category.seen else "unseen"
-        yield json.dumps(
-            {
-                "mid": category.mid,
-                "name": category.name.capitalize(),
-                "split": split,
-                "related": related,
-            }
-        )
+        yield line_of(world, category, oracle_answers(world, category))
+
+
+def line_of(world: World, category: Category, answers: list[Answer]) -> str:
+    """The line about a category; the answers name seen categories, best first."""
+    related = [
+        {
+            "mid": world.named[answer.name].mid,
+            "name": answer.name.capitalize(),
+            "type": answer.kind,
+            "strength": answer.strength,
+        }
+        for answer in answers
+    ]
+    split = "seen" if category.seen else "unseen"
+    found = {"mid": category.mid, "name": category.name.capitalize(), "split": split}
+    return json.dumps({**found, "related": related})
+
+
+def oracle_answers(world: World, category: Category, most: int = RELATED) -> list[Answer]:
+    """The best answers about a category that name another seen one."""
+    answers: dict[str, Answer] = {}
+    for each in map(Answer._make, answers_about(world, category)):
+        if world.named[each.name].seen and each.name != category.name:
+            answers.setdefault(each.name, each)
+    return sorted(
+        answers.values(), key=lambda answer: ("high", "medium", "low").index(answer.strength)
+    )[:most]
 
 
 def answers_about(world: World, category: Category) -> Iterator[tuple[str, str, str]]:

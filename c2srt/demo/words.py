@@ -163,6 +163,11 @@ class World:
         return drawn_categories(random.Random(self.seed))
 
     @cached_property
+    def named(self) -> dict[str, Category]:
+        """The categories by name."""
+        return {category.name: category for category in self.categories}
+
+    @cached_property
     def habits(self) -> Habits:
         """Scenes prefer three shapes, shapes have two buddies and three colours."""
         return drawn_habits(random.Random(self.seed + 1))
