@@ -144,6 +144,7 @@ def tune_and_save(
         save_with_context(
             out / MODEL,
             source,
+            exported.clip.tokenizer,
             text,
             context,
             exported.made_from | {"tuned": tuned},
@@ -194,6 +195,11 @@ def template_of(config: Config, exported: Exported) -> str:
         raise UserError(
             f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which"
             " has no prompt tuning: give a C²SRT or an MKT"
+        )
+    if exported.messages is not None:
+        raise UserError(
+            f"checkpoint={config.checkpoint} has messages, which were fitted on its scores: tune"
+            " the model that it was made of, then fit them"
         )
     if exported.context is not None:
         raise UserError(

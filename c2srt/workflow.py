@@ -16,6 +16,7 @@ STARTING = {
     "train": "loading what trains into {out}",
     "evaluate": "loading what evaluates {checkpoint}",
     "tune": "loading the model of {checkpoint}",
+    "messages": "loading the model of {checkpoint}",
     "teacher": "loading the CLIP {clip[name]}",
     "figures": "loading what draws into {out}",
 }
@@ -53,7 +54,7 @@ def after(verb: str, config: Any) -> Command | None:
         return Command(
             following, *chosen, values={key: config.out} if key and is_typed("out") else None
         )
-    if verb in ("train", "tune", "export"):
+    if verb in ("train", "tune", "messages", "export"):
         own = verb != "train" or is_typed("out")
         return Command(
             "evaluate",

@@ -144,6 +144,18 @@ def tune() -> Work:
     return run
 
 
+def messages_keys() -> type:
+    from c2srt.messages.config import Config
+
+    return Config
+
+
+def messages() -> Work:
+    from c2srt.messages.job import run
+
+    return run
+
+
 def evaluate_keys() -> type:
     from c2srt.evaluation.config import Config
 
@@ -326,6 +338,12 @@ VERBS = {
             "prompt tuning: learn the template of a trained model (MKT's second stage)",
             tune_keys,
             tune,
+        ),
+        Verb(
+            "messages",
+            "score messages: fit what a trained model's scores of related categories say",
+            messages_keys,
+            messages,
         ),
         Verb(
             "evaluate",

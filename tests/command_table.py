@@ -85,6 +85,12 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),
     "c2srt tune checkpoint=runs/miniature/simple": (RUN, ""),
+    "c2srt train model.isr=false model.ist=false out=runs/miniature/plain": (RUN, ""),
+    "c2srt messages checkpoint=runs/miniature/plain": (RUN, ""),
+    "c2srt evaluate checkpoint=runs/miniature/messages out=runs/miniature/messages/evaluation": (
+        RUN,
+        "",
+    ),
     "c2srt evaluate checkpoint=runs/miniature/tuned out=runs/miniature/tuned/evaluation": (RUN, ""),
     "c2srt text 'templates=[\"a drawing of a {}.\"]'": (RUN, ""),
     # tables, baselines, relations of your own
@@ -495,6 +501,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('evaluate', checkpoint=model or folder.parent / 'model', out=folder)": (RUN, ""),
     "Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')": (RUN, ""),
     "Command('tune')": (COMPOSED, SAME),
+    "Command('messages')": (COMPOSED, SAME),
     "Command('tune', template=exported.templates[0])": (COMPOSED, SAME),
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),
     "Command('figures', work=workspace.work)": (RUN, ""),

@@ -380,6 +380,11 @@ def test_a_finished_verb_says_what_comes_next(tmp_path, monkeypatch, capsys):
             [],
             "evaluate checkpoint=runs/miniature/tuned out=runs/miniature/tuned/evaluation",
         ),
+        (
+            "messages",
+            ["out=/m"],
+            "evaluate checkpoint=/m out=/m/evaluation",
+        ),
         ("export", ["out=/m"], "evaluate checkpoint=/m out=/m/evaluation"),
         (
             "tables",

@@ -55,22 +55,19 @@ class ModelScorer:
         check_same_vocabulary(
             subject.vocabulary, exported.vocabulary.hash, subject.checkpoint, Command("train")
         )
-        self.model, self.size, self.device = (
-            exported.model.to(device),
-            exported.clip.image_size,
-            device,
-        )
+        exported.to(device)
+        self.exported, self.size, self.device = exported, exported.clip.image_size, device
 
     def scores(self, images: Tensor) -> tuple[np.ndarray, tuple[int, int, int] | None]:
         """uint8 [b, 3, S, S] -> scores float32 [b, C]; ISR's (patches selected, pairs at the cap,
         pairs) or None.
         """
-        scores, counts = self.model.scores(images.to(self.device))
+        scores, counts = self.exported.scores(images.to(self.device))
         isr = None
         if counts is not None:
             isr = (
                 int(counts.sum()),
-                int((counts >= self.model.config.max_patches).sum()),
+                int((counts >= self.exported.model.config.max_patches).sum()),
                 counts.numel(),
             )
         return scores.float().cpu().numpy(), isr

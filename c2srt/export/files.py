@@ -4,7 +4,8 @@ neither DeepSpeed nor the training config; `write.py` makes them, `read.py` buil
 model.safetensors   float32: `visual.*` (the student's tower, open_clip names), `head.*`, the
                     frozen CLIP's other weights (text tower, logit_scale; open_clip names),
                     `text` [C, D] unit rows, `table` int32 [C, K]; after `c2srt tune` also
-                    `context`, the learned embeddings of the one template
+                    `context`, the learned embeddings of the one template; after `c2srt messages`
+                    also `messages.*`, the tensors of c2srt/model/messages.py
 config.json         {"format": 1, "model": ModelConfig,
                     "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
                     "templates": […], "made_from": {…}, "versions": {…} of what wrote it, which are
@@ -29,6 +30,7 @@ FORMAT = 1
 BELONGS = "config"
 """The note in the tensors' header."""
 MODEL_FILE, CONFIG_FILE, TOKENIZER = "model.safetensors", "config.json", "tokenizer"
+MESSAGES = "messages."
 MADE_BY = Command("export")
 SHOWN = 3
 

@@ -20,6 +20,7 @@ from c2srt.export.files import (
     CONFIG_FILE,
     FORMAT,
     MADE_BY,
+    MESSAGES,
     MODEL_FILE,
     TOKENIZER,
     belonging,
@@ -28,6 +29,7 @@ from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.graph import Graph
+from c2srt.model.messages import Messages
 from c2srt.model.network import Network
 from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, tensors_note, wrong
 from c2srt.relations.baselines import similar_neighbours
@@ -79,10 +81,20 @@ class Exported:
     graph: Graph
     made_from: dict = field(default_factory=dict)
     context: Context | None = None
+    messages: Messages | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """The model alone also takes another type."""
+        self.model.to(device, dtype)
+        if self.messages is not None:
+            self.messages = self.messages.to(device)
 
     def scores(self, images: Tensor, graph: Graph | None = None) -> tuple[Tensor, Tensor | None]:
-        """As `C2SRT.scores`."""
-        return self.model.scores(images, graph)
+        """As `Student.scores`; with messages the logits that they make of them, for a graph that
+        begins with the vocabulary.
+        """
+        scores, counts = self.model.scores(images, graph)
+        return scores if self.messages is None else self.messages(scores), counts
 
     def graph_for(
         self, labels: list[str], find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None
@@ -159,6 +171,7 @@ def load_export(folder: Path) -> Exported:
             if "context" in tensors
             else None
         )
+        messages = messages_from(tensors_path, tensors, vocabulary)
         clip_model.load_state_dict(tensors, strict=True)
         clip = frozen_clip(
             clip_model, tokenizer, clip_part["config"], clip_part["mean"], clip_part["std"]
@@ -169,7 +182,14 @@ def load_export(folder: Path) -> Exported:
         )
     model.eval().requires_grad_(False)
     return Exported(
-        model, clip, vocabulary, content["templates"], graph, content["made_from"], context
+        model,
+        clip,
+        vocabulary,
+        content["templates"],
+        graph,
+        content["made_from"],
+        context,
+        messages,
     )
 
 
@@ -216,7 +236,7 @@ def check_shapes(
     if strange := [
         name
         for name in found
-        if name not in expected and name != "context" and not name.startswith("head.")
+        if name not in expected and name != "context" and not name.startswith(("head.", MESSAGES))
     ]:
         raise wrong(
             path,
@@ -237,3 +257,35 @@ def check_graph(path: Path, graph: Graph) -> None:
         raise wrong(path, "holds text features that are not finite", MADE_BY)
     if graph.table.numel() and not -1 <= graph.table.min() <= graph.table.max() < len(graph.table):
         raise wrong(path, "names neighbours that are no categories", MADE_BY)
+
+
+def messages_from(
+    path: Path, tensors: dict[str, Tensor], vocabulary: Vocabulary
+) -> Messages | None:
+    """Takes the messages out of an export's tensors; None where it has none. Raises UserError
+    unless they are of this vocabulary.
+    """
+    found = {
+        name.removeprefix(MESSAGES): tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith(MESSAGES)
+    }
+    if not found:
+        return None
+    count, sources = len(vocabulary), found.get("sources")
+    width = sources.shape[-1] if sources is not None and sources.ndim else 0
+    shapes = {
+        "sources": (count, width),
+        "weights": (count, width),
+        "own": (count,),
+        "bias": (count,),
+        "new": (2,),
+    }
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
+        raise wrong(path, "holds messages of another vocabulary", MADE_BY)
+    if not all(tensor.isfinite().all() for tensor in found.values()):
+        raise wrong(path, "holds messages that are not finite", MADE_BY)
+    heard = found["sources"].long()
+    if heard.numel() and not 0 <= heard.min() <= heard.max() < count:
+        raise wrong(path, "holds messages of categories that there are not", MADE_BY)
+    return Messages(heard, *(found[name].float() for name in ("weights", "own", "bias", "new")))

@@ -9,11 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2srt.backbone.clip import Clip
+from c2srt.backbone.tokens import Tokenizer
 from c2srt.export.files import (
     BELONGS,
     CONFIG_FILE,
     FORMAT,
     MADE_BY,
+    MESSAGES,
     MODEL_FILE,
     TOKENIZER,
     belonging,
@@ -21,6 +23,7 @@ from c2srt.export.files import (
 )
 from c2srt.files import whole_folder, write_json
 from c2srt.model.context import Context
+from c2srt.model.messages import Messages
 from c2srt.model.network import Network
 from c2srt.opened import read_json, read_tensors
 from c2srt.versions import VERSIONS, versions
@@ -81,9 +84,18 @@ def save_export(
         write_json(temporary / CONFIG_FILE, content)
 
 
+def save_with_messages(
+    folder: Path, source: Path, tokenizer: Tokenizer, messages: Messages, made_from: dict
+) -> None:
+    """Writes the export in `source`, of this tokenizer, again with messages between its scores."""
+    found = {f"{MESSAGES}{name}": tensor for name, tensor in messages.tensors().items()}
+    save_again(folder, source, tokenizer, found, {"made_from": made_from})
+
+
 def save_with_context(
     folder: Path,
     source: Path,
+    tokenizer: Tokenizer,
     text: Tensor,
     context: Context,
     made_from: dict,
@@ -93,16 +105,29 @@ def save_with_context(
     categories, and the context that embeds new words. `check` raises if what was read of `source`
     is not what the context was tuned for.
     """
-    tensors, content = (
-        read_tensors(source / MODEL_FILE, MADE_BY),
-        read_json(source / CONFIG_FILE, MADE_BY),
-    )
-    check()
-    tensors |= {
+    learned = {
         "text": text.float().cpu().contiguous(),
         "context": context.values.detach().float().cpu().contiguous(),
     }
-    content |= {"templates": [context.template], "made_from": made_from, VERSIONS: versions()}
+    changed = {"templates": [context.template], "made_from": made_from}
+    save_again(folder, source, tokenizer, learned, changed, check)
+
+
+def save_again(
+    folder: Path,
+    source: Path,
+    tokenizer: Tokenizer,
+    learned: dict[str, Tensor],
+    changed: dict,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes the export in `source` with further or other tensors and parts of its config.json;
+    `check` is called once it was read.
+    """
+    tensors = read_tensors(source / MODEL_FILE, MADE_BY) | learned
+    content = read_json(source / CONFIG_FILE, MADE_BY) | changed | {VERSIONS: versions()}
+    check()
     with whole_folder(folder, is_only_export) as temporary:
         save_file(tensors, temporary / MODEL_FILE, {BELONGS: belonging(content)})
+        tokenizer.save(temporary / TOKENIZER)
         write_json(temporary / CONFIG_FILE, content)

@@ -62,10 +62,12 @@ class ExportViewer(Viewer):
 
     def __init__(self, name: str, exported: Exported, device: torch.device) -> None:
         super().__init__(name, exported.clip, exported.model.tower, device)
-        self.model, self.graph = exported.model.to(device), exported.graph.to(device)
+        exported.to(device)
+        self.exported, self.model = exported, exported.model
+        self.graph = exported.graph.to(device)
 
     def scores(self, images: Tensor) -> np.ndarray:
-        return self.model.scores(images.to(self.device))[0].float().cpu().numpy()
+        return self.exported.scores(images.to(self.device))[0].float().cpu().numpy()
 
 
 class MktViewer(ExportViewer):

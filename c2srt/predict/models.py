@@ -99,7 +99,7 @@ class Trained:
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.exported.model.to(device, dtype)
+        self.exported.to(device, dtype)
 
     def asked(self, labels: list[Label] | None) -> Asked:
         if labels is None:

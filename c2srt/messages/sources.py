@@ -1,0 +1,55 @@
+"""Which categories a category may hear.
+
+A seen one: its neighbours in the relation graph, and the seen categories that its training images
+are most often labelled with; its labels then decide which of them count. An unseen one has no
+labels: only neighbours by a relation that its own name does not tell. A name says of itself what it
+is (*is-a*, *synonymy*); it does not say what it comes with. Letters: C categories, E sources.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from c2srt.messages.config import Config
+from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels
+from c2srt.relations.neighbours import ABSENT
+from c2srt.relations.table import EDGES, load_relations
+from c2srt.vocabulary import Vocabulary
+
+TOLD_BY_NAME = ("is-a", "synonymy")
+
+
+def sources_of(config: Config, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 [C, E], ABSENT where there is none; no category twice, or its own. Raises UserError if
+    the graph or the labels cannot be read.
+    """
+    graph = load_relations(Path(config.relations), vocabulary, config.neighbours).numpy()
+    counts = count_labels(Path(config.shards), vocabulary)
+    together = cooccurrence_neighbours(counts, len(vocabulary), config.together).table
+    seen = np.concatenate([graph, together], 1)[: vocabulary.seen_count]
+    unseen = untold(config, vocabulary)[vocabulary.seen_count :]
+    width = max(seen.shape[1], unseen.shape[1], 1)
+    rows = [once(row, own, width) for own, row in enumerate([*seen, *unseen])]
+    return np.stack(rows)
+
+
+def once(row: np.ndarray, own: int, width: int) -> np.ndarray:
+    """The sources of a row, each the first time that it comes, filled up to `width`."""
+    found = [source for source in dict.fromkeys(row.tolist()) if source not in (ABSENT, own)]
+    return np.array(found + [ABSENT] * (width - len(found)), np.int64)
+
+
+def untold(config: Config, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 [C, K]: of the graph's first K neighbours those whose relation the name does not tell;
+    all of them where the graph knows no types.
+    """
+    table = load_relations(Path(config.relations), vocabulary, config.unseen_neighbours).numpy()
+    edges = pl.read_parquet(Path(config.relations) / EDGES, columns=["target", "place", "type"])
+    told = edges.filter(
+        pl.col("type").is_in(TOLD_BY_NAME) & (pl.col("place") < config.unseen_neighbours)
+    )
+    row = {mid: column for column, mid in enumerate(vocabulary.mids)}
+    for target, place in told.select("target", "place").iter_rows():
+        table[row[target], place] = ABSENT
+    return table
