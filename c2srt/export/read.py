@@ -165,32 +165,28 @@ def load_export(folder: Path) -> Exported:
     check_graph(tensors_path, graph)
     with opening(tensors_path, "the model that its config.json describes", MADE_BY):
         clip_model = build_model(clip_part["config"])
-        head = {name: tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
-        context = (
-            Context(content["templates"][0], tensors.pop("context"))
-            if "context" in tensors
-            else None
-        )
+        head, context = taken(tensors, "head."), context_from(tensors, content["templates"])
         messages = messages_from(tensors_path, tensors, vocabulary)
         clip_model.load_state_dict(tensors, strict=True)
         clip = frozen_clip(
             clip_model, tokenizer, clip_part["config"], clip_part["mean"], clip_part["std"]
         )
         model = build_student(clip, config, LossConfig(), graph, vocabulary.seen_count)
-        model.head.load_state_dict(
-            {name.removeprefix("head."): tensor for name, tensor in head.items()}, strict=True
-        )
+        model.head.load_state_dict(head, strict=True)
     model.eval().requires_grad_(False)
-    return Exported(
-        model,
-        clip,
-        vocabulary,
-        content["templates"],
-        graph,
-        content["made_from"],
-        context,
-        messages,
-    )
+    made_from, templates = content["made_from"], content["templates"]
+    return Exported(model, clip, vocabulary, templates, graph, made_from, context, messages)
+
+
+def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Takes the tensors of this prefix out; by their names without it."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def context_from(tensors: dict[str, Tensor], templates: list[str]) -> Context | None:
+    """The tuned template, if there is one."""
+    return Context(templates[0], tensors.pop("context")) if "context" in tensors else None
 
 
 def read_tokenizer(folder: Path, clip_part: dict) -> Tokenizer:
@@ -265,11 +261,7 @@ def messages_from(
     """Takes the messages out of an export's tensors; None where it has none. Raises UserError
     unless they are of this vocabulary.
     """
-    found = {
-        name.removeprefix(MESSAGES): tensors.pop(name)
-        for name in list(tensors)
-        if name.startswith(MESSAGES)
-    }
+    found = taken(tensors, MESSAGES)
     if not found:
         return None
     count, sources = len(vocabulary), found.get("sources")

@@ -9,9 +9,10 @@ is (*is-a*, *synonymy*); it does not say what it comes with. Letters: C categori
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
+from c2srt.hints import Command
 from c2srt.messages.config import Config
+from c2srt.opened_tables import INTEGER, TEXT, read_parquet
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels
 from c2srt.relations.neighbours import ABSENT
 from c2srt.relations.table import EDGES, load_relations
@@ -45,11 +46,10 @@ def untold(config: Config, vocabulary: Vocabulary) -> np.ndarray:
     all of them where the graph knows no types.
     """
     table = load_relations(Path(config.relations), vocabulary, config.unseen_neighbours).numpy()
-    edges = pl.read_parquet(Path(config.relations) / EDGES, columns=["target", "place", "type"])
-    told = edges.filter(
-        pl.col("type").is_in(TOLD_BY_NAME) & (pl.col("place") < config.unseen_neighbours)
-    )
+    kinds = {"target": TEXT, "place": INTEGER, "type": TEXT}
+    edges = read_parquet(Path(config.relations) / EDGES, Command("relations"), kinds)
     row = {mid: column for column, mid in enumerate(vocabulary.mids)}
-    for target, place in told.select("target", "place").iter_rows():
-        table[row[target], place] = ABSENT
+    for target, place, kind in zip(*(edges[name].to_pylist() for name in kinds), strict=True):
+        if kind in TOLD_BY_NAME and place < config.unseen_neighbours:
+            table[row[target], place] = ABSENT
     return table
