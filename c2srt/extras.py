@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 EXTRAS = {
-    "train": ("deepspeed", "ray", "mlflow", "pynvml", "torch_geometric", "matplotlib"),
+    "train": ("deepspeed", "ray", "mlflow", "pynvml", "torch_geometric", "matplotlib", "scipy"),
     "mine": ("openai",),
     "figures": ("matplotlib", "pytorch_grad_cam"),
     "serve": ("mlflow",),

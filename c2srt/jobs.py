@@ -23,6 +23,7 @@ class Jobs:
     teacher: Job
     train: Job
     tune: Job
+    messages: Job
     evaluate: Job
 
     def named(self, verb: str) -> Job:

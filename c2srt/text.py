@@ -101,23 +101,21 @@ def write(
         block,
         unfinished(out, UNFINISHED, hash_of(made_from)),
     )
-    withdraw(out / PROVENANCE)
-    with whole_file(out / FEATURES) as temporary:
-        save_file({"features": features}, temporary)
-    vouch(
-        out / PROVENANCE,
-        {
-            "made_from": made_from,
-            "cut_names": cut,
-            "shape": list(features.shape),
-        },
-        [FEATURES],
-    )
+    save_text(out, features, made_from, cut)
     remove_unfinished(out, UNFINISHED)
     log.info(
         f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]},"
         f" {len(templates)} templates"
     )
+
+
+def save_text(out: Path, features: Tensor, made_from: dict, cut: int) -> None:
+    """The two files, of features [C, D]; `cut` names did not fit the tower's tokens."""
+    withdraw(out / PROVENANCE)
+    with whole_file(out / FEATURES) as temporary:
+        save_file({"features": features}, temporary)
+    record = {"made_from": made_from, "cut_names": cut, "shape": list(features.shape)}
+    vouch(out / PROVENANCE, record, [FEATURES])
 
 
 def embed_blocks(

@@ -101,6 +101,13 @@ VERBS = {
             takes_jobs=True,
         ),
         Verb(
+            "study",
+            "the same rows in several drawn worlds: what relations bring, with intervals",
+            works.study_keys,
+            works.study,
+            takes_jobs=True,
+        ),
+        Verb(
             "figures",
             "the paper's figures as PNG and PDF, from models, shards and tables",
             works.figures_keys,

@@ -162,6 +162,18 @@ def evaluate() -> Work:
     return run
 
 
+def study_keys() -> type:
+    from c2srt.study.config import Config
+
+    return Config
+
+
+def study() -> Work:
+    from c2srt.study.run import run
+
+    return run
+
+
 def tables_keys() -> type:
     from c2srt.tables.config import Config
 

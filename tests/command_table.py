@@ -15,6 +15,7 @@ shell     read by `bash -n`; the reason says what runs it
 RUN, STUB, LONG, COMPOSED, SHELL = "run", "stub", "long", "composed", "shell"
 
 FULL = "the real data set, or hours of a GPU; the same with data=miniature is above"
+STUDY = "half an hour; tests/test_study.py runs a small one"
 HOURS = "the record's own: over an hour; a smaller one of its kind is above"
 FORM = "a form to fill in; the rows with values are above"
 BENCH = "minutes at full size; tests/test_bench.py runs it small"
@@ -189,6 +190,9 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt demo 'tables=[graphs]' seeds=3": (COMPOSED, HOURS),
     "c2srt demo 'tables=[graphs]'": (COMPOSED, HOURS),
     "c2srt demo seeds=3": (COMPOSED, HOURS),
+    "c2srt study 'worlds=[0]' 'graphs=[noise-50]'": (COMPOSED, STUDY),
+    "c2srt study": (COMPOSED, HOURS),
+    "c2srt study part=2/3": (COMPOSED, HOURS),
     "c2srt tables": (COMPOSED, HOURS),
     "c2srt tables 'tables=[parts]' seeds=3": (COMPOSED, HOURS),
     "c2srt tables 'tables=[settings]'": (COMPOSED, HOURS),
@@ -405,7 +409,6 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
                 "engine.precision=fp32 out=runs/miniature/slurm"
             ),
             "slurm/openimages.sh data=miniature work=runs/miniature engine.precision=fp32",
-            "--nodes=2 slurm/openimages.sh schedule=paper out=runs/openimages/paper",
             "--nodes=2 slurm/openimages.sh schedule.epochs=4 out=runs/openimages/short",
             "--nodes=4 --cpus-per-task=48 slurm/openimages.sh engine.zero=2 "
             "out=runs/openimages/zero2",
@@ -502,6 +505,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('evaluate', checkpoint=model or folder.parent / 'model', out=folder)": (RUN, ""),
     "Command('evaluate', checkpoint=config.checkpoint, out=Path(config.out) / 'before')": (RUN, ""),
     "Command('tune')": (COMPOSED, SAME),
+    "Command('study')": (COMPOSED, STUDY),
     "Command('messages')": (COMPOSED, SAME),
     "Command('tune', template=exported.templates[0])": (COMPOSED, SAME),
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),

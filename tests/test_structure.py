@@ -129,7 +129,7 @@ c2srt.serving_limits c2srt.serving
 c2srt.evaluation c2srt.figures c2srt.tracking
 c2srt.train c2srt.tune_config c2srt.tune c2srt.messages
 c2srt.pages c2srt.plan c2srt.bench c2srt.check c2srt.doctor c2srt.init
-c2srt.tables c2srt.demo
+c2srt.tables c2srt.demo c2srt.study
 c2srt.sharding
 c2srt.cluster
 c2srt.entry
@@ -301,6 +301,7 @@ PRINTERS = {
     "c2srt/relations/report.py": "the comparison of the graphs",
     "c2srt/tables/run.py": "the tables",
     "c2srt/demo/report.py": "the demo's tables",
+    "c2srt/study/run.py": "the study's tables",
     "cluster/evaluate/__init__.py": "the results",
     "sharding/audit_job.py": "the disagreements and the verdict",
 }

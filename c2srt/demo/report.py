@@ -65,7 +65,7 @@ def report(config, runner, tables: dict[str, Table]) -> str:
     draw_predictions(
         out / "predictions.png",
         test,
-        clip_zero_shot(config, 0, test.images[:SHOWN])[0],
+        clip_zero_shot(config, 0, test.images[:SHOWN]),
         measure.model_scores(workspace.trial(shown.run, (0, 0)) / "model", test.images[:SHOWN]),
     )
     print(
@@ -131,24 +131,31 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
     if with_neighbours:
         values[NEIGHBOURS] = {}
     for clip in range(config.seeds):
-        scores, relations = clip_zero_shot(config, clip, test.images)
+        scores = clip_zero_shot(config, clip, test.images)
         values[CLIP][clip, 0] = measure.figures(scores, test, topk)
         if with_neighbours:
             values[NEIGHBOURS][clip, 0] = measure.figures(
-                measure.neighbour_scores(test.world, scores, relations), test, topk
+                measure.neighbour_scores(test.world, scores, oracle_neighbours(config, clip)),
+                test,
+                topk,
             )
     return values
 
 
-def clip_zero_shot(config, clip: int, images: Tensor) -> tuple[np.ndarray, Tensor]:
-    """CLIP's scores [N, C] of uint8 [N, 3, S, S], and the oracle graph's neighbour table [C, 4]."""
+def clip_zero_shot(config, clip: int, images: Tensor) -> np.ndarray:
+    """CLIP's scores [N, C] of uint8 [N, 3, S, S]."""
     work = config.workspace.of_clip(clip)
     loaded = load_clip(
         ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors"))
     )
     vocabulary = load_vocabulary(config.workspace.shards())
-    scores = measure.clip_scores(loaded, load_text(work / "text", vocabulary, loaded.hash), images)
-    return scores, load_relations(work / "relations/llm", vocabulary, 4)
+    return measure.clip_scores(loaded, load_text(work / "text", vocabulary, loaded.hash), images)
+
+
+def oracle_neighbours(config, clip: int) -> Tensor:
+    """The oracle graph's neighbour table [C, 4]."""
+    folder = config.workspace.of_clip(clip) / "relations/llm"
+    return load_relations(folder, load_vocabulary(config.workspace.shards()), 4)
 
 
 def trained(folder: Path, test, topk: tuple[int, ...]) -> dict[str, float]:

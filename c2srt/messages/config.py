@@ -28,9 +28,9 @@ class Config:
     work: str = shared("work", default=".")
     images: int = key(100_000, "training images that are scored, spread over the split")
     neighbours: int = key(8, "sources of a category from the relation graph …")
-    together: int = key(8, "… and, for a seen one, those most often labelled together with it")
+    together: int = key(16, "… and, for a seen one, those most often labelled together with it")
     penalty: float = key(
-        0.5, "of a weight's size, times √(log sources / labels of the category); 0: none"
+        0.25, "of a weight's size, times √(log sources / labels of the category); 0: none"
     )
     unseen_neighbours: int = key(
         4, "sources of an unseen category: relations that its name does not tell, equally weighed …"

@@ -29,7 +29,8 @@ def sources_of(config: Config, vocabulary: Vocabulary) -> np.ndarray:
     counts = count_labels(Path(config.shards), vocabulary)
     together = cooccurrence_neighbours(counts, len(vocabulary), config.together).table
     seen = np.concatenate([graph, together], 1)[: vocabulary.seen_count]
-    unseen = untold(config, vocabulary)[vocabulary.seen_count :]
+    unseen = untold(Path(config.relations), vocabulary, config.unseen_neighbours)
+    unseen = unseen[vocabulary.seen_count :]
     width = max(seen.shape[1], unseen.shape[1], 1)
     rows = [once(row, own, width) for own, row in enumerate([*seen, *unseen])]
     return np.stack(rows)
@@ -41,15 +42,15 @@ def once(row: np.ndarray, own: int, width: int) -> np.ndarray:
     return np.array(found + [ABSENT] * (width - len(found)), np.int64)
 
 
-def untold(config: Config, vocabulary: Vocabulary) -> np.ndarray:
-    """int64 [C, K]: of the graph's first K neighbours those whose relation the name does not tell;
-    all of them where the graph knows no types.
+def untold(relations: Path, vocabulary: Vocabulary, count: int) -> np.ndarray:
+    """int64 [C, count]: of the graph's first neighbours those whose relation the name does not
+    tell; all of them where the graph knows no types.
     """
-    table = load_relations(Path(config.relations), vocabulary, config.unseen_neighbours).numpy()
+    table = load_relations(relations, vocabulary, count).numpy().copy()
     kinds = {"target": TEXT, "place": INTEGER, "type": TEXT}
-    edges = read_parquet(Path(config.relations) / EDGES, Command("relations"), kinds)
+    edges = read_parquet(relations / EDGES, Command("relations"), kinds)
     row = {mid: column for column, mid in enumerate(vocabulary.mids)}
     for target, place, kind in zip(*(edges[name].to_pylist() for name in kinds), strict=True):
-        if kind in TOLD_BY_NAME and place < config.unseen_neighbours:
+        if kind in TOLD_BY_NAME and place < count:
             table[row[target], place] = ABSENT
     return table

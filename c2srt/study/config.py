@@ -1,0 +1,59 @@
+"""The keys of `c2srt study`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from c2srt.demo.noise import NOISES
+from c2srt.errors import UserError
+from c2srt.keys import Mark, Takes, key
+from c2srt.shared_keys import shared
+
+
+@dataclass
+class Config:
+    """Keys of `c2srt study`."""
+
+    work: str = shared("work")
+    out: str = key(
+        "",
+        "folder written: a JSON file a world, graph and row; study.md, study.json",
+        mark=Mark.HARMLESS,
+        follows="${work}/study",
+    )
+    worlds: list[int] = key([0, 1, 2], "numbers of the worlds, as of the demo")
+    graphs: list[str] = key(
+        ["noise-0", "noise-25", "noise-50", "noise-75", "noise-100"],
+        "relation graphs of each world, with errors as c2srt/demo/noise.py says",
+    )
+    workers: int = shared("workers")
+    part: str | None = key(
+        None, "2/5: only the second of five shares of the worlds, for as many machines"
+    )
+    images: dict[str, int] = key(
+        {"train": 6000, "validation": 1500, "test": 2500}, "pictures drawn a split"
+    )
+    commands: dict[str, list[str]] = key(
+        {"shard": [], "text": [], "relations": [], "teacher": [], "train": [], "messages": []},
+        "further overrides of the verbs, as in commands.train='[\"schedule.steps=50\"]'",
+        takes=Takes.COMMANDS,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.worlds or min(self.worlds) < 0 or len(set(self.worlds)) < len(self.worlds):
+            raise UserError(f"worlds={self.worlds} must be different numbers from 0")
+        if unknown := set(self.graphs) - set(NOISES) or ({""} if not self.graphs else set()):
+            raise UserError(
+                f"graphs={self.graphs}: {sorted(unknown)[0]!r} is not one of {', '.join(NOISES)}"
+            )
+        _ = self.share
+
+    @property
+    def share(self) -> list[int]:
+        """The worlds of this part."""
+        number, slash, of = (self.part or "1/1").partition("/")
+        if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+            raise UserError(f"part={self.part} must be like 2/5: the second of five shares")
+        return self.worlds[int(number) - 1 :: int(of)]
+
+    def folder(self, world: int) -> Path:
+        return Path(self.work) / f"world-{world}"

@@ -1,0 +1,83 @@
+"""What is compared in every world: trainings, and ways to score with them that need none.
+
+The way of the paper, and the plainest uses of the same graph. A way that hears the graph is made
+anew for each graph; the others once a world.
+"""
+
+from dataclasses import dataclass
+
+OWN, NEIGHBOURS, BEST, MESSAGES = "own", "neighbours", "best neighbour", "messages"
+CLIP, PRIOR = "clip", "prior"
+"""Bases that are not trained."""
+NO_GRAPH = "none"
+
+
+@dataclass(frozen=True)
+class Training:
+    """`c2srt train` with these overrides; `hears`: the graph is its relations; `smoothed`: its text
+    features are means with so many neighbours' in the graph (0: they are not).
+    """
+
+    overrides: tuple[str, ...] = ()
+    hears: bool = False
+    smoothed: int = 0
+
+    @property
+    def needs_graph(self) -> bool:
+        return self.hears or self.smoothed > 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """`base` is a training's name, CLIP or PRIOR, `scores` how categories are scored with it:
+
+    OWN         by their own scores
+    NEIGHBOURS  where the graph has relations that a name does not tell, by the mean of the first
+                `neighbours` of these
+    BEST        there by the one neighbour whose scores fit the *validation* labels of the category
+                best: a choice that nobody has for an unseen category, an upper bound
+    MESSAGES    `c2srt messages` with these overrides; `hears`: it is told of the graph
+    """
+
+    name: str
+    base: str
+    scores: str = OWN
+    neighbours: int = 0
+    overrides: tuple[str, ...] = ()
+    hears: bool = True
+
+    @property
+    def needs_graph(self) -> bool:
+        asks = self.scores in (NEIGHBOURS, BEST) or (self.scores == MESSAGES and self.hears)
+        return asks or (self.base in TRAININGS and TRAININGS[self.base].needs_graph)
+
+
+NO_HEAD = ("model.isr=false", "model.ist=false")
+TRAININGS = {
+    "full": Training(hears=True),
+    "alone": Training(),
+    "distillation": Training(NO_HEAD),
+    "smoothed": Training(NO_HEAD, smoothed=4),
+}
+"""`alone`: C²SRT whose categories hear nobody."""
+FULL, CANDIDATE = "full C²SRT", "score messages"
+LABELS_ONLY = "score messages without the graph"
+SMOOTHED = "distillation only, text smoothed"
+ROWS = (
+    Row("prior only", PRIOR),
+    Row("CLIP zero-shot", CLIP),
+    *(Row(f"CLIP, {k} neighbours' scores", CLIP, NEIGHBOURS, k) for k in (1, 3, 4)),
+    Row("distillation only", "distillation"),
+    *(
+        Row(f"distillation only, {k} neighbours' scores", "distillation", NEIGHBOURS, k)
+        for k in (1, 3, 4)
+    ),
+    Row("distillation only, best neighbour (oracle's choice)", "distillation", BEST, 8),
+    Row(SMOOTHED, "smoothed"),
+    Row("full, no neighbours", "alone"),
+    Row(FULL, "full"),
+    Row("full C²SRT, 4 neighbours' scores", "full", NEIGHBOURS, 4),
+    Row(LABELS_ONLY, "distillation", MESSAGES, hears=False),
+    Row(CANDIDATE, "distillation", MESSAGES),
+    Row("full C²SRT, score messages", "full", MESSAGES),
+)

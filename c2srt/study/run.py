@@ -1,0 +1,96 @@
+"""`c2srt study`: the same rows in several worlds, each result written as it ends.
+
+    <out>/world-<n>/<graph or none>/<row>.json   {"world", "graph", "row", "figures", "key",
+                                                  "versions", "training"}: one result
+    <out>/study.md, study.json                   all of them: means over worlds, differences with
+                                                 their intervals
+
+A run killed at any moment is repeated with the same command; results that are there stay.
+"""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from c2srt.artefact import is_marked
+from c2srt.demo import measure
+from c2srt.demo.noise import NOISES
+from c2srt.demo.raw import raw_key
+from c2srt.files import hash_of, write_json
+from c2srt.hints import Command
+from c2srt.jobs import Jobs
+from c2srt.processes import kept
+from c2srt.study.bases import Bases
+from c2srt.study.config import Config
+from c2srt.study.report import report
+from c2srt.study.rows import NO_GRAPH, ROWS, TRAININGS, Row
+from c2srt.study.world import Place, prepare, slug
+from c2srt.tables.runner import Runner
+from c2srt.versions import VERSIONS, versions
+
+log = logging.getLogger(__name__)
+
+MADE_BY = Command("study")
+TOPK = (3, 10)
+
+
+@kept()
+def run(config: Config, jobs: Jobs) -> None:
+    """Makes what is missing in each world of this part, then the report over all that is there."""
+    torch.set_num_threads(config.workers)
+    runner = Runner(MADE_BY, jobs)
+    for number in config.share:
+        run_world(Place(number, config, runner), Path(config.out))
+    print(report(config))
+
+
+def run_world(place: Place, out: Path) -> None:
+    """All rows of a world that have no result yet."""
+    missing = [each for each in wanted(place.config) if not is_there(place, out, *each)]
+    log.info(f"\n══ world {place.number}: {len(missing)} of {len(wanted(place.config))} to be made")
+    if not missing:
+        return
+    prepare(place)
+    bases = Bases(place)
+    for graph, row in missing:
+        scores, training = bases.of_row(row, graph)
+        result = measure.figures(scores, bases.split("test"), TOPK)
+        record = {
+            "world": place.number,
+            "graph": graph,
+            "row": row.name,
+            "figures": result,
+            "training": training,
+            "key": key_of(place, row, graph),
+            VERSIONS: versions(),
+        }
+        write_json(path_of(out, place.number, graph, row), record)
+        log.info(f"   {row.name}, {graph}: GZSL mAP {100 * result['GZSL mAP']:.1f}")
+
+
+def wanted(config: Config) -> list[tuple[str, Row]]:
+    """(graph, row) of a world: rows that hear no graph once, the others for each."""
+    alone = [(NO_GRAPH, row) for row in ROWS if not row.needs_graph]
+    return alone + [(graph, row) for graph in config.graphs for row in ROWS if row.needs_graph]
+
+
+def path_of(out: Path, world: int, graph: str, row: Row) -> Path:
+    return out / f"world-{world}" / graph / f"{slug(row.name)}.json"
+
+
+def is_there(place: Place, out: Path, graph: str, row: Row) -> bool:
+    path = path_of(out, place.number, graph, row)
+    return is_marked(path, key_of(place, row, graph), MADE_BY)
+
+
+def key_of(place: Place, row: Row, graph: str) -> str:
+    """Changes when a result would come out otherwise, as far as the row, the world and the
+    commands decide it.
+    """
+    config = place.config
+    world = raw_key(place.number, config.images, place.world)
+    training, noise = TRAININGS.get(row.base), NOISES.get(graph)
+    parts = [each and asdict(each) for each in (row, training, noise)]
+    return hash_of([*parts, world, graph, config.commands])

@@ -1,0 +1,160 @@
+"""The study: its statistics, its controls on hand-worked cases, and a whole one, small, resumed."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from c2srt.cluster.cli import main
+from c2srt.errors import UserError
+from c2srt.relations.neighbours import Neighbours
+from c2srt.relations.table import save
+from c2srt.study import run as study_run
+from c2srt.study.compare import difference, holm, mean_interval
+from c2srt.study.config import Config
+from c2srt.study.plan import AGAINST, DEVELOPMENT, WORLDS
+from c2srt.study.report import comparisons, kept, sentences, table
+from c2srt.study.rows import BEST, CANDIDATE, FULL, NEIGHBOURS, NO_GRAPH, ROWS, Row
+from c2srt.study.score import best_neighbours, precision, rescored
+from c2srt.study.smoothed import smooth
+from c2srt.study.world import slug
+from c2srt.text import load_text, save_text
+from tests.shard_folder import make_vocabulary
+
+
+def test_differences_are_paired_and_have_students_interval():
+    first, second = np.array([0.5, 0.6, 0.7, 0.4]), np.array([0.4, 0.58, 0.6, 0.38])
+    found = difference(first, second)
+    expected = stats.ttest_rel(first, second)
+    interval = expected.confidence_interval(0.95)
+    assert (found.mean, found.p) == pytest.approx(((first - second).mean(), expected.pvalue))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert np.isnan(difference(first[:1], second[:1]).low)
+    assert difference(first, first).p == 1
+    assert mean_interval(first)[0] == pytest.approx(0.55)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_a_control_changes_only_those_that_hear_somebody():
+    scores = np.arange(12, dtype=np.float64).reshape(3, 4)
+    untold = np.array([[-1, -1], [-1, -1], [0, 1], [-1, 0]])
+    row = Row("x", "clip", NEIGHBOURS, 2)
+    assert rescored(row, scores, untold, None).tolist() == [
+        [0, 1, 0.5, 0],
+        [4, 5, 4.5, 4],
+        [8, 9, 8.5, 8],
+    ]
+    assert rescored(replace(row, scores="own"), scores, untold, None) is scores
+
+
+def test_the_best_neighbour_fits_the_category_s_own_labels():
+    scores = np.array([[4.0, 1, 0], [3, 2, 0], [2, 3, 0], [1, 4, 0]])
+    labels = np.array([[0, 0, -1], [0, 0, -1], [0, 0, 1], [0, 0, 1]])
+    untold = np.array([[-1, -1], [-1, -1], [0, 1]])
+    chosen = best_neighbours(scores, labels, untold)
+    assert chosen.tolist() == [-1, -1, 1]
+    result = rescored(Row("x", "clip", BEST, 2), scores, untold, chosen)
+    assert result[:, 2].tolist() == [1, 2, 3, 4]
+    assert precision(scores[:, 1], labels[:, 2] > 0) == 1
+    assert precision(scores[:, 0], labels[:, 2] > 0) == pytest.approx((1 / 3 + 2 / 4) / 2)
+
+
+def test_text_is_smoothed_by_the_graph(tmp_path):
+    vocabulary = make_vocabulary(3, 1)
+    features = torch.nn.functional.normalize(torch.randn(4, 5), dim=-1)
+    made_from = {"vocabulary": vocabulary.hash, "clip": "c", "templates": ["{}"]}
+    save_text(tmp_path / "text", features, made_from, 0)
+    neighbours = np.array([[1, 2], [-1, -1], [0, -1], [0, 1]], np.int32)
+    graph = Neighbours(neighbours, np.ones((4, 2), np.float32))
+    made = {"kind": "mined", "vocabulary": vocabulary.hash, "neighbours": 2}
+    save(tmp_path / "graph", graph, vocabulary, made, {})
+    smooth(tmp_path / "text", tmp_path / "graph", 2, vocabulary, tmp_path / "out")
+    found = load_text(tmp_path / "out", vocabulary, "c")
+    expected = [
+        features[0] + features[1] + features[2],
+        features[1],
+        features[2] + features[0],
+        features[3] + features[0] + features[1],
+    ]
+    expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1)
+    torch.testing.assert_close(found, expected)
+    stamp = (tmp_path / "out/text.safetensors").stat().st_mtime_ns
+    smooth(tmp_path / "text", tmp_path / "graph", 2, vocabulary, tmp_path / "out")
+    assert (tmp_path / "out/text.safetensors").stat().st_mtime_ns == stamp
+
+
+def results(candidate: list[float], full: list[float]) -> dict:
+    """Of two rows in as many worlds."""
+
+    def figures(value: float) -> dict[str, float]:
+        names = ("ZSL mAP", "words mAP", "opaque mAP", "GZSL mAP", "GZSL F1@10", "true GZSL mAP")
+        return dict.fromkeys(names, value)
+
+    return {
+        ("noise-50", CANDIDATE): {w: figures(value) for w, value in enumerate(candidate)},
+        ("noise-50", FULL): {w: figures(value) for w, value in enumerate(full)},
+        (NO_GRAPH, "distillation only"): {0: figures(0.4), 1: figures(0.41), 2: figures(0.42)},
+    }
+
+
+def test_a_sentence_says_a_difference_only_where_its_interval_leaves_out_zero():
+    found = results([0.50, 0.52, 0.51], [0.49, 0.53, 0.505])
+    text = sentences(comparisons(found, "noise-50"), "noise-50")
+    assert f"- {FULL}: no difference seen" in text
+    assert "- distillation only: +10.0 (95 % [" in text
+    assert "| 3 | " in table(found, "noise-50")
+    assert "not kept" in kept(found, "noise-50")  # 3 worlds: the interval reaches below -1 point
+    alone = sentences(comparisons(results([0.5], [0.4]), "noise-50"), "noise-50")
+    assert f"- {FULL}: +10.0 (one world: no interval)" in alone
+
+
+def test_the_plan_is_of_other_worlds_and_of_every_row():
+    assert not set(DEVELOPMENT) & set(WORLDS) and len(WORLDS) == 10
+    assert set(AGAINST) | {CANDIDATE, "prior only"} == {row.name for row in ROWS}
+    assert len({slug(row.name) for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"worlds": []}, {"worlds": [1, 1]}, {"graphs": ["noise-51"]}, {"part": "3/2"}]
+)
+def test_bad_settings_are_refused(wrong):
+    with pytest.raises(UserError):
+        Config(**{"work": "x", "out": "y", "worlds": [0, 1], "graphs": ["noise-50"], **wrong})
+
+
+@pytest.mark.slow
+def test_a_small_study_and_again(tmp_path, monkeypatch, capsys):
+    """Every row of a world, of few images and steps; what is there stays, what is gone comes back
+    as it was.
+    """
+    command = [
+        "study",
+        f"work={tmp_path}",
+        "worlds=[0]",
+        "graphs=[noise-50]",
+        "workers=1",
+        "images={train: 96, validation: 24, test: 48}",
+        'commands.train=["schedule.steps=2"]',
+        'commands.messages=["loader_workers=0"]',
+    ]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert all(f"| {row.name} | 1 |" in text for row in ROWS)
+    made = {path: path.read_bytes() for path in (tmp_path / "study").glob("world-0/*/*.json")}
+    assert len(made) == len(ROWS)
+    gone = next(path for path in made if path.name == "score-messages.json")
+    gone.unlink()
+    shutil.rmtree(tmp_path / "world-0/messages")
+    monkeypatch.setattr(study_run, "prepare", lambda place: None)
+    assert main(command) == 0
+    again = {path: path.read_bytes() for path in (tmp_path / "study").glob("world-0/*/*.json")}
+    assert again == made
+    assert json.loads(gone.read_text())["training"]["steps"] == 2
