@@ -45,6 +45,7 @@ def compose_verb(verb: Verb, overrides: list[str]) -> DictConfig:
     overrides = as_today(verb.name, overrides)
     with begun(verb):
         try:
+            overrides = with_paper(verb, overrides)
             known = leaves(defaults_of(verb, overrides))
             typed = [
                 keep_text(override, lambda key: known.get(key, NO_TEXT)) for override in overrides
@@ -64,6 +65,10 @@ IN_A_FILE = ("prompts", "schedule", "sizes")
 """Groups whose choices are sections of a data set's file; each has the keys that it is called by,
 but for `schedule`, which has those of `c2srt train`.
 """
+SCHEDULES, PAPER = "schedules", "paper"
+"""Section of a data set's file with further schedules by name; this one means that of the data set
+in use, and is the choice <data>_paper.
+"""
 LIKE = "openimages"
 """The data set whose prompts another one takes that has none of its own."""
 
@@ -76,16 +81,54 @@ def offer_data_sets() -> None:
     contents = {name: contents_of(text) for name, text in datasets.texts().items()}
     for name, content in contents.items():
         sections = {"prompts": contents[LIKE]["prompts"]} | content
-        for group in IN_A_FILE:
+        for group in ("prompts", "sizes"):
             if group in sections:
-                package = "_global_" if group == "schedule" else None
-                keys = sections[group]
-                store.store(name, grouped(keys) if group == "schedule" else keys, group, package)
-        no_keys = (*IN_A_FILE, datasets.KNOWN)
+                store.store(name, sections[group], group)
+        for schedule, keys in schedules_of(name, content).items():
+            store.store(schedule, grouped(keys), "schedule", "_global_")
+        no_keys = (*IN_A_FILE, SCHEDULES, datasets.KNOWN)
         keys = {key: value for key, value in content.items() if key not in no_keys}
         layout = OF_LAYOUT.get(keys["data"].get("layout", DataKeys.layout), DataKeys)
         keys["data"] = defaults(layout, beside=DataKeys) | keys["data"]
         store.store(name, keys, "data", "_global_")
+
+
+def schedules_of(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The schedules of a data set's file: its own, by its name, and further ones."""
+    own = {name: content["schedule"]} if "schedule" in content else {}
+    further = content.get(SCHEDULES, {})
+    return own | {
+        f"{name}_{PAPER}" if schedule == PAPER else schedule: keys
+        for schedule, keys in further.items()
+    }
+
+
+def with_paper(verb: Verb, overrides: list[str]) -> list[str]:
+    """schedule=paper as the choice that it is with the data set in use. Raises UserError on a
+    schedule that is none: Hydra leaves out what it does not know, since a data set needs none of
+    its own.
+    """
+    typed = [split_key(override) for override in overrides]
+    if verb.name not in OF_NETWORKS or "schedule" not in [key for key, _ in typed]:
+        return overrides
+    names = [value for key, value in typed if key == "data"]
+    data = names[-1] if names else composed_with(verb)["data"]["name"]
+    papers = f"_{PAPER}"
+    choices = [name.removesuffix(".yaml") for name in ConfigStore.instance().repo["schedule"]]
+    having = sorted(name.removesuffix(papers) for name in choices if name.endswith(papers))
+    for key, value in typed:
+        if key == "schedule" and value == PAPER and data not in having:
+            raise UserError(
+                f"schedule={PAPER}: the paper has none for data={shown(data)}, only for"
+                f" {' and '.join(having)}"
+            )
+        if key == "schedule" and value not in (PAPER, "null", *choices) and value[:1] != "{":
+            known = sorted({*(name for name in choices if not name.endswith(papers)), PAPER})
+            raise UserError(
+                f"schedule={shown(value)} does not exist: choose one of {', '.join(known)}"
+            )
+    mine = {f"schedule={PAPER}": f"schedule={data}{papers}"}
+    return [mine.get(override, override) for override in overrides]
 
 
 def offer_networks(verb: Verb) -> None:

@@ -3,7 +3,8 @@
 A file holds all that is told of one data set: the keys that every verb takes (data, clip, topk);
 `prompts` (`c2srt text`; else those of Open Images), `schedule` (`c2srt train`; else its defaults)
 and `sizes` (`c2srt plan`, before shards are there), of which c2srt/compose.py makes the choices of
-those verbs; and, under `known`, what belongs to the data set and is no key:
+those verbs; under `schedules` further schedules by their names, `paper` being that of the data set
+in use; and, under `known`, what belongs to the data set and is no key:
 
     published      positives per image of the test split: a constant of the labels that published
                    P@K and R@K reveal (K · P@K / R@K; c2srt/tables/published.py finds the rows that

@@ -409,6 +409,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
                 "engine.precision=fp32 out=runs/miniature/slurm"
             ),
             "slurm/openimages.sh data=miniature work=runs/miniature engine.precision=fp32",
+            "--nodes=2 slurm/openimages.sh schedule=paper out=runs/openimages/paper",
             "--nodes=2 slurm/openimages.sh schedule.epochs=4 out=runs/openimages/short",
             "--nodes=4 --cpus-per-task=48 slurm/openimages.sh engine.zero=2 "
             "out=runs/openimages/zero2",

@@ -165,6 +165,48 @@ def test_a_layout_without_a_reader_is_refused_with_those_that_there_are(album):
         DataConfig(layout="xml")
 
 
+def batches(*overrides: str) -> tuple[int, int]:
+    """(epochs, batch) that a training has."""
+    schedule = compose_verb("train", ["data.root=x", *overrides]).schedule
+    return schedule.epochs, schedule.batch
+
+
+def test_the_paper_s_schedule_is_that_of_the_data_set_in_use():
+    """Open Images trains with larger batches where nothing is said, as it always did."""
+    large = compose_verb("train", ["data=openimages", "data.root=x"])
+    for name in ("openimages", "openimages_large"):
+        assert (
+            compose_verb("train", ["data=openimages", "data.root=x", f"schedule={name}"]) == large
+        )
+    assert batches("data=openimages") == (8, 512)
+    assert batches("data=openimages", "schedule=paper") == (8, 64)
+    assert batches("schedule=paper", "data=openimages", "batch=32") == (8, 32)
+    assert batches("data=nuswide") == batches("data=nuswide", "schedule=paper") == (20, 64)
+    assert compose_verb("plan", ["schedule=paper"]).schedule.batch == 64
+    other = {"schedule=paper": {"batch": 64}, "schedule=openimages_large": {"batch": 512}}
+    for typed, expected in other.items():
+        composed = compose_verb("train", ["data=openimages", "data.root=x", typed])
+        assert {**composed.schedule} == {**large.schedule, **expected}
+        assert {k: v for k, v in composed.items() if k != "schedule"} == {
+            k: v for k, v in large.items() if k != "schedule"
+        }
+
+
+@pytest.mark.parametrize(
+    "overrides, sentence",
+    [
+        (["schedule=paper"], "the paper has none for data=miniature, only for nuswide and open"),
+        (
+            ["schedule=papr"],
+            "choose one of miniature, nuswide, openimages, openimages_large, paper",
+        ),
+    ],
+)
+def test_a_schedule_that_is_none_gets_a_sentence(overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        compose_verb("train", overrides)
+
+
 def test_rows_of_papers_may_be_those_of_a_data_set_that_says_what_is_published(album):
     six = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     with pytest.raises(UserError, match="six numbers for nuswide or openimages"):
