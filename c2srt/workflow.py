@@ -14,14 +14,14 @@ from c2srt.scratch import origin
 STARTING = {
     "predict": "loading the model of {checkpoint}",
     "train": "loading what trains into {out}",
-    "evaluate": "loading what evaluates {checkpoint}",
+    "evaluate": "loading what evaluates {evaluated}",
     "tune": "loading the model of {checkpoint}",
     "messages": "loading the model of {checkpoint}",
     "teacher": "loading the CLIP {clip[name]}",
     "figures": "loading what draws into {out}",
 }
 """Verbs that import torch, Ray or DeepSpeed before they can say anything; the fields are keys of
-the configuration.
+the configuration; what is evaluated is a checkpoint or scores.
 """
 AFTER = {
     "shard": ("text", "shards"),
@@ -39,7 +39,12 @@ own.
 
 def starting(verb: str, composed: Any) -> str | None:
     """The line to say at once, for verbs whose first own line comes late."""
-    return f"c2srt {verb}: {STARTING[verb].format_map(composed)} …" if verb in STARTING else None
+    if verb not in STARTING:
+        return None
+    values = dict(composed)
+    if verb == "evaluate":
+        values["evaluated"] = composed["scores"] or composed["checkpoint"]
+    return f"c2srt {verb}: {STARTING[verb].format_map(values)} …"
 
 
 def after(verb: str, config: Any) -> Command | None:

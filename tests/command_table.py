@@ -20,6 +20,7 @@ HOURS = "the record's own: over an hour; a smaller one of its kind is above"
 FORM = "a form to fill in; the rows with values are above"
 BENCH = "minutes at full size; tests/test_bench.py runs it small"
 SLURM = "needs a Slurm; tests/test_slurm.py runs the scripts on a real one"
+TABLE = "tests/test_score_table.py runs it"
 SITE = "a setting of one's own cluster"
 ELSEWHERE = "a program of others"
 
@@ -157,6 +158,14 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         FULL,
     ),
     "c2srt evaluate data=openimages checkpoint=runs/openimages/train/model": (COMPOSED, FULL),
+    "c2srt evaluate data=openimages scores=table.parquet out=runs/y": (COMPOSED, TABLE),
+    (
+        "c2srt evaluate data=openimages data.root=/data/openimages scores=table.parquet out=results"
+    ): (COMPOSED, TABLE),
+    (
+        "c2srt evaluate data=openimages data.root=/data/openimages checkpoint=clip "
+        "out=runs/openimages/clip"
+    ): (COMPOSED, FULL),
     "c2srt evaluate scores=S.npy labels=L.npy seen=M.npy 'topk=[10,20]' out=results": (
         COMPOSED,
         "another out=… of one above",

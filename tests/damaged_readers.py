@@ -21,6 +21,7 @@ from c2srt.evaluation.arrays import evaluate_arrays
 from c2srt.evaluation.describe import describe
 from c2srt.evaluation.metric_state import load_state, measure
 from c2srt.evaluation.results import Task, evaluate_state, flat, read_results, write_results
+from c2srt.evaluation.score_table import read_scores
 from c2srt.export.read import load_export
 from c2srt.figures.ap_change import read_table
 from c2srt.files import sha256_of_file, write_json
@@ -206,6 +207,23 @@ def make_arrays(folder: Path) -> list[Path]:
     for path, array in zip(files, small_part(), strict=True):
         np.save(path, array)
     return files
+
+
+IDS = [f"{number:016x}" for number in range(9)]
+
+
+def make_score_tables(folder: Path) -> list[Path]:
+    scores = small_part()[0]
+    wide = pl.DataFrame({"image": IDS, **dict(zip(VOCABULARY.mids, scores.T, strict=True))})
+    wide.write_parquet(folder / "wide.parquet")
+    long = wide.unpivot(index="image", variable_name="mid", value_name="score")
+    long.write_csv(folder / "long.csv")
+    return [folder / "wide.parquet", folder / "long.csv"]
+
+
+def read_score_tables(folder: Path) -> None:
+    for name in ("wide.parquet", "long.csv"):
+        read_scores(folder / name, IDS, VOCABULARY, folder.parent / "scores.npy")
 
 
 def make_teacher(folder: Path) -> list[Path]:
@@ -529,6 +547,7 @@ READERS = {
                 ("per_class",),
             ),
         ),
+        Reader("scores", make_score_tables, read_score_tables),
         Reader("teacher", make_teacher, read_teacher),
         Reader("checkpoint", make_checkpoint, quietly(read_checkpoint)),
         Reader("export", make_export, lambda folder: load_export(folder / "model")),

@@ -41,7 +41,7 @@ def evaluate_arrays(
     arrays = load_array(scores, "scores"), load_array(labels, "labels")
     task = Task(load_seen(seen), topk, protocols, draws, seed)
     check_arrays(*arrays, task)
-    state = measured(*arrays, task, workers)
+    state = state_of(*arrays, task, workers)
     if state.positive.all() and protocols != (DENSE,):
         raise UserError(
             f"{labels} holds no −1, so every AP over verified labels would be 1: if unmarked means"
@@ -50,7 +50,7 @@ def evaluate_arrays(
     return evaluate_state(state, task, *counted(arrays[0], state, task, workers))
 
 
-def measured(scores: np.ndarray, labels: np.ndarray, task: Task, workers: int) -> MetricState:
+def state_of(scores: np.ndarray, labels: np.ndarray, task: Task, workers: int) -> MetricState:
     """The state of scores [N, C] and labels [N, C], by `workers` threads. Raises UserError on
     scores that are not finite and other labels.
     """

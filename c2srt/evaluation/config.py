@@ -23,6 +23,8 @@ VERSIONS = {BIAM_LEGACY: 2}
 """Protocols that were mended: figures of an earlier version (1) are not compared with today's."""
 COSINE, SOFTMAX, SIGMOID = CLIP_SCORES = ("cosine", "softmax", "sigmoid")
 """Forms of the untrained CLIP's score."""
+TABLES = (".parquet", ".csv")
+"""Endings of what `scores` may be besides a .npy file: score_table.py says what is in them."""
 LEAST_DRAWS = 40
 """Of a bootstrap: below, no draw lies beyond the 2.5th percentile."""
 
@@ -55,7 +57,11 @@ class Config:
     split: str = key("test", "split of the shards that is scored")
     scores: str | None = key(
         None,
-        ".npy [N, C] float: with labels and seen, evaluates these arrays and no checkpoint",
+        (
+            "anybody's scores instead of a checkpoint's: .npy [N, C] float with labels and seen; or"
+            " .parquet or .csv with columns image, mid, score, or image and one for each MID, for"
+            " the labels of the shards' split"
+        ),
         mark=Mark.CONTENT,
     )
     labels: str | None = key(
@@ -116,8 +122,23 @@ class Config:
                 f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS}"
                 f" draws, and seed={self.seed} at least 0"
             )
+        self.check_scores()
+
+    @property
+    def is_table(self) -> bool:
+        """Whether `scores` is a table, whose labels are those of the shards."""
+        return self.scores is not None and self.scores.endswith(TABLES)
+
+    def check_scores(self) -> None:
+        """Raises UserError unless there are three arrays, one table, or nothing of it."""
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
-        if given and len(given) < 3:
+        if self.is_table and len(given) > 1:
             raise UserError(
-                f"{given[0]}=… is given, so scores, labels and seen are needed, all three"
+                f"scores={self.scores} is a table, whose labels are those of the shards' split:"
+                f" leave {given[1]}=… out"
+            )
+        if given and len(given) < 3 and not self.is_table:
+            raise UserError(
+                f"{given[0]}=… is given, so scores, labels and seen are needed, all three, or"
+                f" scores alone as a table ({', '.join(TABLES)})"
             )

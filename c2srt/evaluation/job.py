@@ -13,7 +13,7 @@ import polars as pl
 
 from c2srt.artefact import is_current, remove_unfinished, tidy, unfinished, writing
 from c2srt.errors import UserError
-from c2srt.evaluation.arrays import evaluate_arrays
+from c2srt.evaluation.arrays import counted, evaluate_arrays, state_of
 from c2srt.evaluation.config import PROTOCOLS, Config, versions_of
 from c2srt.evaluation.metric_state import check_topk
 from c2srt.evaluation.pieces import check_identity, pieces_of, score
@@ -25,6 +25,7 @@ from c2srt.evaluation.results import (
     read_results,
     write_results,
 )
+from c2srt.evaluation.score_table import read_scores
 from c2srt.evaluation.scorers import (
     CLIP,
     PRIOR,
@@ -33,10 +34,12 @@ from c2srt.evaluation.scorers import (
     identity,
     prior_of,
 )
+from c2srt.evaluation.split_labels import read_labels
 from c2srt.executor import Opens
 from c2srt.export.files import find_export
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
+from c2srt.opened import check_regular
 from c2srt.processes import kept
 from c2srt.progress import Progress
 from c2srt.scratch import named
@@ -55,6 +58,8 @@ def evaluate(config: Config, opens: Opens) -> tuple[dict, bool]:
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
     if config.scores is None:
         return evaluate_shards(config, protocols, opens)
+    if config.is_table:
+        return evaluate_table(config, protocols)
     files = {name: Path(getattr(config, name)) for name in ("scores", "labels", "seen")}
     results, table = evaluate_arrays(
         **files,
@@ -75,23 +80,13 @@ def evaluate(config: Config, opens: Opens) -> tuple[dict, bool]:
 @kept()
 def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) -> tuple[dict, bool]:
     """Scores the split with a checkpoint, or reads the results if they are up to date."""
-    shards, out = Path(config.shards).absolute(), Path(config.out).absolute()
-    index, vocabulary = load_index(shards), load_vocabulary(shards)
-    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
-    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
-    check_topk(seen, tuple(config.topk))
-    index.split(config.split)
+    out = Path(config.out).absolute()
+    index, vocabulary = inputs_of(config)
     subject = subject_of(config, vocabulary)
     made_from = {
         "subject": identity(subject, index),
-        "shards": index.source,
-        "split": config.split,
-        "vocabulary": vocabulary.hash,
-        "topk": config.topk,
-        "protocols": protocols,
+        **measured_by(config, protocols, index, vocabulary),
         "batch": config.batch,
-        "bootstrap": [config.bootstrap, config.seed],
-        **mended(protocols),
     }
     key = hash_of(made_from)
     if (found := current(out, key)) is not None:
@@ -105,6 +100,100 @@ def evaluate_shards(config: Config, protocols: tuple[str, ...], opens: Opens) ->
         write_results(out, results, table)
         remove_unfinished(out, PIECES)
     return results, True
+
+
+def evaluate_table(config: Config, protocols: tuple[str, ...]) -> tuple[dict, bool]:
+    """Measures a table of scores with the labels of the split, or reads the results if they are up
+    to date.
+    """
+    out, path = Path(config.out).absolute(), Path(str(config.scores))
+    index, vocabulary = inputs_of(config)
+    made_from = {"scores": scores_hash(path), **measured_by(config, protocols, index, vocabulary)}
+    key = hash_of(made_from)
+    if (finished := current(out, key)) is not None:
+        log.info(f"{out / RESULTS} is up to date")
+        tidy(out, PIECES)
+        return finished, False
+    with writing(out):
+        folder = unfinished(out, PIECES, key)
+        folder.mkdir(parents=True, exist_ok=True)
+        ids, labels = read_labels(index, vocabulary, config.split, folder / "labels.npy")
+        scores = read_scores(path, ids, vocabulary, folder / "scores.npy")
+        task = task_of(config, protocols, vocabulary)
+        state = state_of(scores, labels, task, config.workers)
+        found = evaluate_state(state, task, *counted(scores, state, task, config.workers))
+        check_still(index)
+        results, table = named_results(found, None, vocabulary, config, made_from | {"key": key})
+        write_results(out, results, table)
+        remove_unfinished(out, PIECES)
+    return results, True
+
+
+def scores_hash(path: Path) -> str:
+    """Raises UserError if there is no such file."""
+    check_regular(path, "name a .parquet or .csv file as scores=…")
+    return sha256_of_file(path)
+
+
+def inputs_of(config: Config) -> tuple[ShardIndex, Vocabulary]:
+    """The shards and their vocabulary. Raises UserError if they are absent or damaged, or lack the
+    split, or a K does not fit.
+    """
+    shards = Path(config.shards).absolute()
+    index, vocabulary = load_index(shards), load_vocabulary(shards)
+    check_same_vocabulary(vocabulary, index.vocabulary, shards / "index.json", Command("shard"))
+    check_topk(task_of(config, (), vocabulary).seen, tuple(config.topk))
+    index.split(config.split)
+    return index, vocabulary
+
+
+def task_of(config: Config, protocols: tuple[str, ...], vocabulary: Vocabulary) -> Task:
+    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
+    return Task(seen, tuple(config.topk), protocols, config.bootstrap, config.seed)
+
+
+def measured_by(
+    config: Config, protocols: tuple[str, ...], index: ShardIndex, vocabulary: Vocabulary
+) -> dict:
+    """What results over shards are made from besides the scores."""
+    return {
+        "shards": index.source,
+        "split": config.split,
+        "vocabulary": vocabulary.hash,
+        "topk": config.topk,
+        "protocols": protocols,
+        "bootstrap": [config.bootstrap, config.seed],
+        **mended(protocols),
+    }
+
+
+def check_still(index: ShardIndex) -> None:
+    """Raises UserError if the shards were written anew since they were looked at."""
+    if load_index(index.folder) != index:
+        raise UserError(
+            f"{index.folder} was written anew while it was evaluated: run the same command again"
+        )
+
+
+def named_results(
+    found: tuple[dict, pl.DataFrame],
+    checkpoint: str | None,
+    vocabulary: Vocabulary,
+    config: Config,
+    made_from: dict,
+) -> tuple[dict, pl.DataFrame]:
+    """What `evaluate_state` found, with what the vocabulary tells: results.json's content and the
+    per-category table.
+    """
+    results = {
+        "checkpoint": checkpoint,
+        "vocabulary": vocabulary.hash,
+        **found[0],
+        **about(vocabulary, config.split),
+        "made_from": made_from,
+    }
+    names = [pl.Series("mid", vocabulary.mids), pl.Series("name", vocabulary.titles)]
+    return results, pl.DataFrame([*names, *found[1]])
 
 
 def mended(protocols: tuple[str, ...]) -> dict:
@@ -143,24 +232,10 @@ def measured(
     pieces = pieces_of(images, folder, subject, index.folder, config)
     state, thresholds, at_least = score(pieces, images, config, len(vocabulary), opens)
     check_identity(subject, index)
-    if load_index(index.folder) != index:
-        raise UserError(
-            f"{index.folder} was written anew while it was evaluated: run the same command again"
-        )
-    seen = np.arange(len(vocabulary)) < vocabulary.seen_count
-    task = Task(seen, tuple(config.topk), made_from["protocols"], config.bootstrap, config.seed)
-    results, table = evaluate_state(state, task, thresholds, at_least)
-    results = {
-        "checkpoint": named(config.checkpoint),
-        "vocabulary": vocabulary.hash,
-        **results,
-        **about(vocabulary, config.split),
-        "made_from": made_from,
-    }
-    table.insert_column(0, pl.Series("mid", vocabulary.mids)).insert_column(
-        1, pl.Series("name", vocabulary.titles)
-    )
-    return results, table
+    check_still(index)
+    task = task_of(config, made_from["protocols"], vocabulary)
+    found = evaluate_state(state, task, thresholds, at_least)
+    return named_results(found, named(config.checkpoint), vocabulary, config, made_from)
 
 
 def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
