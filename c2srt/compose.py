@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import cache
 from importlib.resources import files
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -46,7 +47,7 @@ def compose_verb(verb: Verb, overrides: list[str]) -> DictConfig:
     with begun(verb):
         try:
             overrides = with_paper(verb, overrides)
-            known = leaves(defaults_of(verb, overrides))
+            known = defaults_of(verb, tuple(groups_in(verb, overrides)), sources())
             typed = [
                 keep_text(override, lambda key: known.get(key, NO_TEXT)) for override in overrides
             ]
@@ -112,7 +113,7 @@ def with_paper(verb: Verb, overrides: list[str]) -> list[str]:
     if verb.name not in OF_NETWORKS or "schedule" not in [key for key, _ in typed]:
         return overrides
     names = [value for key, value in typed if key == "data"]
-    data = names[-1] if names else composed_with(verb)["data"]["name"]
+    data = names[-1] if names else defaults_of(verb, (), sources())["data.name"]
     papers = f"_{PAPER}"
     choices = [name.removesuffix(".yaml") for name in ConfigStore.instance().repo["schedule"]]
     having = sorted(name.removesuffix(papers) for name in choices if name.endswith(papers))
@@ -144,6 +145,7 @@ def offer_networks(verb: Verb) -> None:
         store.store(kind, {**content, **chosen}, "model", "_global_")
 
 
+@cache
 def contents_of(text: str) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
 
@@ -195,19 +197,30 @@ def refuse_resolvers(typed: list[str]) -> None:
             )
 
 
-def defaults_of(verb: Verb, overrides: list[str]) -> DictConfig:
-    """What the verb's keys hold, unresolved, when only the groups (data=…, model=…) are chosen as
-    in `overrides`.
-    """
-    plain = composed_with(verb)
-    keys = leaves(plain)
+def groups_in(verb: Verb, overrides: list[str]) -> list[str]:
+    """Those that choose a group (data=…, model=…)."""
+    keys = defaults_of(verb, (), sources())
     typed = {override: split_key(override) for override in overrides}
-    groups = [
+    return [
         override
         for override, (key, value) in typed.items()
         if key and "." not in key and key not in keys and not value.startswith("{")
     ]
-    return composed_with(verb, groups) if groups else plain
+
+
+def sources() -> tuple[tuple[str, str], ...]:
+    """What a data set's files hold; all else that is composed stays while a process runs."""
+    return tuple(datasets.texts().items())
+
+
+@cache
+def defaults_of(
+    verb: Verb, groups: tuple[str, ...], sources: tuple[tuple[str, str], ...]
+) -> dict[str, object]:
+    """What the verb's keys hold, unresolved, when only the groups are chosen: to be read, not
+    changed. Once a process, for the tables compose hundreds of commands.
+    """
+    return leaves(composed_with(verb, groups))
 
 
 def readable(error: Exception, asked: Verb) -> str:

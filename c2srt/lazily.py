@@ -3,7 +3,8 @@ used, and not before.
 
 torchvision imports torch's compiler for one function that its ops ask when they are compiled
 themselves, open_clip imports timm for the models that are timm's, and DeepSpeed imports MLflow for
-its autotuner: seconds in every process. Only what imports such a library uses this file: open_clip
+its autotuner and has functions of its Muon compiled to see that our optimizer is another: seconds
+in every process. Only what imports such a library uses this file: open_clip
 (c2srt/backbone/library.py) and DeepSpeed (c2srt/train/engine.py).
 """
 
@@ -12,6 +13,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial, wraps
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -79,6 +81,51 @@ def uncollected() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+@contextmanager
+def compiler_when_needed() -> Iterator[None]:
+    """Functions that are given to `torch.compile` meanwhile are compiled by their first call, and
+    those that are kept out of compiled code do without the compiler while nothing else has loaded
+    it: there is no compiled code then. To prepare for either loads it.
+    """
+    import torch
+
+    def loaded() -> bool:
+        return COMPILER in sys.modules
+
+    places = (
+        (torch, "compile", lambda: True),
+        (torch.compiler, "disable", loaded),
+        (torch, "_disable_dynamo", loaded),
+    )
+    own = [(vars(module), name, vars(module)[name]) for module, name, _ in places]
+    for (names, name, decorator), (*_, needed) in zip(own, places, strict=True):
+        names[name] = deferred(decorator, needed)
+    try:
+        yield
+    finally:
+        for names, name, decorator in own:
+            names[name] = decorator
+
+
+def deferred(decorator: Any, needed: Callable[[], bool]) -> Any:
+    """The decorator, with or without options, whose work the first call that needs it does; until
+    then the function is called as it is.
+    """
+
+    def decorate(function: Callable[..., Any] | None = None, *more: Any, **options: Any) -> Any:
+        if function is None:
+            return partial(decorate, **options)
+        decorated = cache(partial(decorator, function, *more, **options))
+
+        @wraps(function)
+        def called(*given: Any, **named: Any) -> Any:
+            return (decorated() if needed() else function)(*given, **named)
+
+        return called
+
+    return decorate
 
 
 def without_compiler(method: Any) -> None:

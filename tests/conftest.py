@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,19 @@ from c2srt.console import show_log
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 show_log()  # what a verb's function says is read as a command shows it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python may leave no compiled files beside the sources, all processes of the tests share
+    a temporary folder of them. Hundreds are started here, and to compile what it imports costs each
+    more than all else it does.
+    """
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        compiled = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(compiled.cleanup)
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = compiled.name
+        sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

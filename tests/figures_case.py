@@ -141,7 +141,8 @@ def check_picture(path: Path) -> None:
     border.
     """
     image = Image.open(path)
-    pixels = np.asarray(image.convert("RGB"))
+    picture = image.convert("RGB")
+    pixels = np.asarray(picture)
     assert round(image.info["dpi"][0]) == 300 and 900 < image.width < 2600
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    assert len(picture.getcolors(1 << 24)) > 50
     assert all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))

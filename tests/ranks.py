@@ -12,10 +12,16 @@ import torch.multiprocessing as mp
 
 from c2srt.console import show_log
 
-# Importing DeepSpeed takes longer than most trainings here: one process does it, and ranks are its
-# forks. Not with a GPU, which a fork cannot use.
+# Importing DeepSpeed, and what MLflow needs for a database, takes longer than most trainings here:
+# one process does it, and ranks are its forks. Not with a GPU, which a fork cannot use.
 START = "spawn" if torch.cuda.is_available() else "forkserver"
-multiprocessing.set_forkserver_preload(["c2srt.train.loop"])
+PRELOADED = (
+    "c2srt.train.loop",
+    "c2srt.tracking.mlflow_sink",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "matplotlib.figure",
+)
+multiprocessing.set_forkserver_preload([*PRELOADED])
 
 
 def run_ranks(size: int, function: Callable, *arguments: object) -> list:

@@ -3,6 +3,7 @@ with the literal head in one process.
 """
 
 import itertools
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
+from c2srt.lazily import COMPILER
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.network import C2SRT
 from c2srt.order import BatchPartition
@@ -176,6 +178,7 @@ def try_engine(
     found["counters restored"] = engine.counters()
     engine.train_step(micro_batches(60, rank, size), 0.5)
     found["resumed"] = engine.full_weights()
+    found["compiler loaded"] = COMPILER in sys.modules
     return found
 
 
@@ -314,6 +317,12 @@ def test_the_first_weights_are_exact_in_float32(folder, two_ranks, combination):
     assert set(start) == set(expected) and all(
         torch.equal(start[name], expected[name]) for name in expected
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="was looked at on CPUs only")
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_no_rank_loads_the_compiler(two_ranks, combination):
+    assert not any(rank["compiler loaded"] for rank in two_ranks[combination])
 
 
 def test_ci_runs_every_possible_pair_of_precision_stage_and_offload():

@@ -20,7 +20,7 @@ from PIL import Image
 
 from c2srt import __version__, doctor, extras
 from c2srt.cluster.cli import main
-from tests.test_structure import IMPORTS
+from tests.test_structure import all_imports
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -59,7 +59,7 @@ def test_the_code_knows_the_extras_as_the_project_declares_them():
 def test_every_library_that_is_imported_comes_with_the_base_or_an_extra():
     base = distributions(PROJECT["dependencies"])
     known = {library for names in extras.EXTRAS.values() for library in names}
-    found = {name.partition(".")[0] for names in IMPORTS.values() for name in names}
+    found = {name.partition(".")[0] for names in all_imports().values() for name in names}
     others = found - set(sys.stdlib_module_names) - {"c2srt"} - known - BROUGHT - FOR_BENCH
     assert {"torch", "hydra", "PIL"} <= others
     assert {distribution_of(library) for library in others} <= base

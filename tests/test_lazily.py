@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from c2srt.backbone import library
-from c2srt.lazily import LazyModule, lazily, uncollected, without_compiler
+from c2srt.lazily import LazyModule, compiler_when_needed, lazily, uncollected, without_compiler
 from tests.shard_folder import make_shards, make_vocabulary
 
 
@@ -97,6 +97,8 @@ def test_neither_open_clip_nor_deepspeed_loads_what_is_not_used():
         adamw.step()
         adamw.zero_grad()
         assert weight.max() < 1 and weight.grad is None
+        import deepspeed.runtime.zero.muon.muon_optimizer as muon
+        assert not isinstance(adamw, muon.MuonWithAuxAdam)  # as every ZeRO stage asks
         loaded = [name for name in ("torch._dynamo", "timm", "mlflow") if name in sys.modules]
         assert not loaded, loaded
     """)
@@ -160,6 +162,29 @@ def test_a_method_takes_torchs_own_way_once_the_compiler_is_loaded(monkeypatch):
     ours = function.__dynamo_disable
     assert Some().method() == 2 and Some().method() == 3
     assert function.__dynamo_disable is not ours
+
+
+def test_a_function_is_compiled_by_its_first_call(monkeypatch):
+    compiled = []
+
+    def at_once(function, **options):
+        compiled.append((function.__name__, options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", at_once)
+    with compiler_when_needed():
+
+        @torch.compile
+        def double(x):
+            return 2 * x
+
+        @torch.compile(backend="eager")
+        def half(x, by=2):
+            return x / by
+
+    assert torch.compile is at_once and double.__name__ == "double" and not compiled
+    assert (double(2), double(3), half(6, by=3)) == (4, 6, 2)
+    assert compiled == [("double", {}), ("half", {"backend": "eager"})]
 
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-16-SigLIP2-512", "ViT-H-14-CLIPA", "RN50"])

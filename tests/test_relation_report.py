@@ -136,9 +136,10 @@ def test_pictures_and_page_are_written_for_any_name(graphs):
         "listeners.png",
     ]
     for name in pictures:
-        pixels = np.asarray(Image.open(folder / name).convert("RGB")).reshape(-1, 3).astype(int)
+        picture = Image.open(folder / name).convert("RGB")
+        pixels = np.asarray(picture).reshape(-1, 3).astype(int)
         red = (pixels[:, 0] > 180) & (pixels[:, 1] < 80)  # edges into the category
-        assert len(np.unique(pixels, axis=0)) > 20 and (
+        assert len(picture.getcolors(1 << 24)) > 20 and (
             red.sum() > 50 or name == "listeners.png"
         ), name
     text = (folder / "lookup.html").read_text()

@@ -7,8 +7,10 @@ import inspect
 import re
 import statistics
 import tomllib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -37,10 +39,14 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path) for path in SOURCES}
 
 
-def imported(tree: ast.AST) -> set[str]:
+def nodes_of(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
+
+
+def imported(nodes: list[ast.AST]) -> set[str]:
     """Dotted names of all modules that a file imports, wherever the statement stands."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -49,29 +55,68 @@ def imported(tree: ast.AST) -> set[str]:
     return names
 
 
-def in_strings(tree: ast.AST) -> set[str]:
+def in_strings(nodes: list[ast.AST]) -> set[str]:
     """Our modules that a file's strings name, to be imported or started by that name."""
-    prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    prose = {node.value for node in nodes if isinstance(node, ast.Expr)}
     return MODULES & {
         name
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose
         for name in re.findall(r"\w+(?:\.\w+)+", node.value)
     }
 
 
-TREES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-    for path in SOURCES
-}
-IMPORTS = {path: imported(tree) for path, tree in TREES.items()}
-STRINGS = {path: in_strings(tree) for path, tree in TREES.items()}
+def body_lines(nodes: list[ast.AST]) -> dict[str, int]:
+    """Lines of every function by `line name`: from its first statement after the docstring to its
+    end, so without decorators, signature and docstring. What lies in a function counts in both; one
+    that has nothing but a docstring is left out.
+    """
+    found = {}
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            statements = node.body[ast.get_docstring(node) is not None :]
+            if statements:
+                first, last = statements[0], statements[-1]
+                start = min(
+                    [first.lineno, *(d.lineno for d in getattr(first, "decorator_list", []))]
+                )
+                found[f"{node.lineno} {node.name}"] = last.end_lineno - start + 1
+    return found
+
+
+class File(NamedTuple):
+    imports: set[str]
+    strings: set[str]
+    bodies: dict[str, int]
+
+
+@cache
+def read_files() -> dict[str, File]:
+    """All of SOURCES, when a test first asks: each process of the tests imports this file."""
+    found = {}
+    for path in SOURCES:
+        nodes = nodes_of(path.read_text(encoding="utf-8"))
+        file = File(imported(nodes), in_strings(nodes), body_lines(nodes))
+        found[path.relative_to(ROOT).as_posix()] = file
+    return found
+
+
+def all_imports() -> dict[str, set[str]]:
+    return {path: file.imports for path, file in read_files().items()}
+
+
+def bodies() -> dict[str, int]:
+    return {
+        f"{path}:{name}": lines
+        for path, file in read_files().items()
+        for name, lines in file.bodies.items()
+    }
 
 
 def importers(package: str) -> set[str]:
     return {
         path
-        for path, names in IMPORTS.items()
+        for path, names in all_imports().items()
         if any(name == package or name.startswith(f"{package}.") for name in names)
     }
 
@@ -99,7 +144,9 @@ def test_packages_depend_in_one_direction():
 def test_the_folders_beside_the_package_are_imported_through_it_only():
     """Under their own names they may be someone else's."""
     beside = set(FOLDERS) - {"c2srt"}
-    assert not beside & {name.partition(".")[0] for names in IMPORTS.values() for name in names}
+    assert not beside & {
+        name.partition(".")[0] for names in all_imports().values() for name in names
+    }
     assert all((ROOT / "c2srt" / name).samefile(ROOT / name) for name in beside)
 
 
@@ -157,8 +204,8 @@ def room_of(module: str) -> str:
     ],
 )
 def test_a_module_is_found_by_whatever_names_it(source, modules, strings):
-    tree = ast.parse(source)
-    assert (imported(tree), in_strings(tree)) == (modules, strings)
+    nodes = nodes_of(source)
+    assert (imported(nodes), in_strings(nodes)) == (modules, strings)
 
 
 def test_every_room_has_its_place():
@@ -170,8 +217,8 @@ def test_every_arrow_goes_down():
     place = {room: number for number, room in enumerate(ROOMS)}
     assert not [
         f"{path} names {name}"
-        for path in IMPORTS
-        for name in IMPORTS[path] & MODULES | STRINGS[path]
+        for path, file in read_files().items()
+        for name in file.imports & MODULES | file.strings
         if place[room_of(module_of(ROOT / path))] < place[room_of(name)]
     ]
 
@@ -181,7 +228,7 @@ def test_the_model_knows_nothing_of_training_data_or_ranks():
     data = ("order", "views", "view_config", "shards", "samples", "loader", "pictures", "datasets")
     seen = {
         name
-        for path, names in IMPORTS.items()
+        for path, names in all_imports().items()
         if path.startswith(("c2srt/model/", "c2srt/backbone/"))
         for name in names
     }
@@ -209,7 +256,8 @@ def test_a_circle_is_recognised():
 
 def test_no_files_import_each_other_in_a_circle():
     assert (
-        circle({module_of(ROOT / path): names & MODULES for path, names in IMPORTS.items()}) == []
+        circle({module_of(ROOT / path): names & MODULES for path, names in all_imports().items()})
+        == []
     )
 
 
@@ -220,31 +268,6 @@ def test_no_line_is_over_100_characters():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if len(line) > 100
     ]
-
-
-def body_lines(source: str) -> dict[str, int]:
-    """Lines of every function by `line name`: from its first statement after the docstring to its
-    end, so without decorators, signature and docstring. What lies in a function counts in both; one
-    that has nothing but a docstring is left out.
-    """
-    found = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            statements = node.body[ast.get_docstring(node) is not None :]
-            if statements:
-                first, last = statements[0], statements[-1]
-                start = min(
-                    [first.lineno, *(d.lineno for d in getattr(first, "decorator_list", []))]
-                )
-                found[f"{node.lineno} {node.name}"] = last.end_lineno - start + 1
-    return found
-
-
-BODIES = {
-    f"{path}:{name}": lines
-    for path in IMPORTS
-    for name, lines in body_lines((ROOT / path).read_text(encoding="utf-8")).items()
-}
 
 
 def test_the_lines_of_a_function_are_those_of_its_body():
@@ -268,19 +291,21 @@ def outer(
 
 async def protocol(): '''Says what it does.'''
 """
-    assert body_lines(source) == {"2 outer": 7, "12 inner": 3}
+    assert body_lines(nodes_of(source)) == {"2 outer": 7, "12 inner": 3}
 
 
 def test_no_function_is_over_40_lines():
-    assert not {place: lines for place, lines in BODIES.items() if lines > 40}
+    assert not {place: lines for place, lines in bodies().items() if lines > 40}
 
 
 def test_the_median_function_has_at_most_8_lines():
-    assert statistics.median(BODIES.values()) <= 8
+    assert statistics.median(bodies().values()) <= 8
 
 
 def test_no_file_is_over_400_lines():
-    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in IMPORTS}
+    lines = {
+        path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in read_files()
+    }
     assert not {path: count for path, count in lines.items() if count > 400}
 
 
@@ -474,7 +499,9 @@ def test_pictures_are_opened_in_one_place():
     own_shards = "c2srt/demo/measure.py: simplejpeg.decode_jpeg"
     assert found == {"c2srt/pictures.py: simplejpeg.decode_jpeg", own_shards}
     assert {
-        path for path, names in IMPORTS.items() if any("ImagePlugin" in name for name in names)
+        path
+        for path, names in all_imports().items()
+        if any("ImagePlugin" in name for name in names)
     } <= {"c2srt/pictures.py"}
 
 

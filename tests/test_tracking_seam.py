@@ -60,7 +60,7 @@ def train(rank: int, config) -> str:
 
 def test_a_training_is_recorded_by_another_tracker(plain, tmp_path):
     config = make_case(tmp_path, workers=1)
-    tracking = replace(config.tracking, uri=f"plain:{plain.path}", register="tagger")
+    tracking = replace(config.tracking, uri=f"plain:{plain.path}", model=True, register="tagger")
     run_ranks(1, train, replace(config, tracking=tracking))
     opening, *entries = plain.lines()
     out = tmp_path / "train"

@@ -29,7 +29,7 @@ Made = TypeVar("Made")
 
 def make_case(work: Path, clip: ClipConfig | None = None, **changes: object) -> Config:
     """Writes the artefacts below `work` with the real verbs, and returns a config of 8 steps (2
-    epochs, the last batch short). `clip`: the tiny one if none is given.
+    epochs, the last batch short) that logs no model. `clip`: the tiny one if none is given.
     """
     clip = clip or tiny_clip_config(work)
     vocabulary = make_vocabulary(10, 3)
@@ -61,7 +61,7 @@ def make_case(work: Path, clip: ClipConfig | None = None, **changes: object) -> 
         schedule=ScheduleConfig(epochs=2, batch=8, micro_batch=2),
         loader=LoaderKeys(0),
         checkpoints=CheckpointConfig(3),
-        tracking=RecordConfig(experiment="test", every=2),
+        tracking=RecordConfig(experiment="test", every=2, model=False),
     )
     return told(config, **changes)
 

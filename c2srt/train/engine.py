@@ -11,7 +11,9 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +22,13 @@ from torch import Tensor, nn
 if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
 
-from c2srt.lazily import lazily, without_compiler
+from c2srt.lazily import compiler_when_needed, lazily, without_compiler
 
-with lazily({"mlflow": ()}):  # for an autotuner that only its own launcher starts
+with lazily({"mlflow": ()}), compiler_when_needed():  # MLflow is for its own launcher's autotuner
     import deepspeed
+
+    with suppress(ImportError):  # every stage of ZeRO asks whether an optimizer is this one
+        import deepspeed.runtime.zero.muon.muon_optimizer
 import deepspeed.ops
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import (
@@ -49,8 +54,8 @@ logger.setLevel(
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 ADAMW_STEP: Any = inspect.unwrap(torch.optim.AdamW.step)
-"""Without the wrapper that switches gradients off, as `GuardedAdamW.step` does itself, and loads
-torch's compiler to tell it so.
+"""Without the wrapper that switches gradients off, as its callers here do, and loads torch's
+compiler to tell it so.
 """
 for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
     without_compiler(method)
@@ -127,12 +132,13 @@ class Engine:
             GuardedAdamW(groups, clip_grad_norm) if config.plain else make_adamw(groups, config)
         )
         exact = {} if config.precision == "fp32" else float32_copies(model)
-        self._engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=optimizer,
-            config=config.deepspeed(partition, clip_grad_norm),
-            dist_init_required=False,
-        )
+        with compiler_when_needed():
+            self._engine, *_ = deepspeed.initialize(
+                model=model,
+                optimizer=optimizer,
+                config=config.deepspeed(partition, clip_grad_norm),
+                dist_init_required=False,
+            )
         self.device = self._engine.device
         self._masters = self._unwrapped_masters()
         self._restore_masters(exact)
@@ -342,7 +348,9 @@ def make_adamw(groups: list[dict], config: EngineConfig) -> torch.optim.Optimize
     """
     if config.offload and torch.cuda.is_available():
         return deepspeed.ops.adam.DeepSpeedCPUAdam(groups, betas=BETAS, eps=EPS, adamw_mode=True)
-    return torch.optim.AdamW(groups, betas=BETAS, eps=EPS)
+    adamw = torch.optim.AdamW(groups, betas=BETAS, eps=EPS)
+    vars(adamw)["step"] = partial(torch.no_grad()(ADAMW_STEP), adamw)
+    return adamw  # ZeRO takes this type only
 
 
 def poisoned(loss: Tensor) -> Tensor:
