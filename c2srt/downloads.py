@@ -173,16 +173,16 @@ def fetch_once(
     """One try: the body, or what an answer says that is final. Raises DownloadError, GivenUp, and
     whatever else libraries raise on URLs that are none.
     """
-    masked, url = MASKED in url, url.replace(MASKED, "://", 1)
+    masked, target = MASKED in url, httpx2.URL(url.replace(MASKED, "://", 1))
     allowance = Allowance(
         time.monotonic() + config.total_timeout,
         most + OVERHEAD,
         config.private_hosts,
-        own_host(url),
+        own_host(target),
         visit,
     )
     try:
-        with within(allowance), answer_to(client, url) as answer:
+        with within(allowance), answer_to(client, target) as answer:
             return said_by(answer, masked, config.noai == "respect") or whole_body(answer, most)
     except (httpx2.UnsupportedProtocol, httpx2.TooManyRedirects):
         raise

@@ -27,10 +27,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass
 class Stopwatch:
-    """Seconds, by the clock and of the CPU (all threads), of what runs inside `with watch:`."""
+    """Seconds, by the clock and of the CPU (all threads), of what runs inside `with watch:`; and
+    the most bytes, where another process was watched.
+    """
 
     seconds: float = 0.0
     cpu: float = 0.0
+    peak: int | None = None
 
     def __enter__(self) -> None:
         self.started = time.perf_counter(), time.process_time()
@@ -80,7 +83,9 @@ class Side:
 def measure(
     sides: list[Side], repeats: int, warmup: int, device: torch.device, note: Callable[[str], None]
 ) -> None:
-    """Fills seconds and peak of every side."""
+    """Fills seconds and peak of every side; what watches see of other processes counts as its
+    memory.
+    """
     for side in sides:
         for _ in range(warmup * side.timed):
             note(f"warm-up: {side.name}")
@@ -92,7 +97,9 @@ def measure(
                 watch = seconds_of(side.call, device)
                 side.seconds.append(watch.seconds)
                 side.cpu.append(watch.cpu)
-    for side in sides:
+                if watch.peak is not None:
+                    side.peak = max(side.peak or 0, watch.peak)
+    for side in (each for each in sides if each.peak is None):
         note(f"memory: {side.name}")
         side.peak = peak_of(side, device)
 

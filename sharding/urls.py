@@ -173,7 +173,12 @@ def disagreement(data: bytes, row: dict) -> Outcome | None:
         return Outcome(
             "size_mismatch", f"{len(data):,} bytes, the CSV says {row['original_size']:,}"
         )
-    found = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-    if row["original_md5"] and found != row["original_md5"]:
-        return Outcome("md5_mismatch", f"MD5 {found}, the CSV says {row['original_md5']}")
+    expected = row["original_md5"]
+    if expected and (found := md5(data)) != expected:
+        return Outcome("md5_mismatch", f"MD5 {found}, the CSV says {expected}")
     return None
+
+
+def md5(data: bytes) -> str:
+    """As the CSVs write it."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -224,6 +224,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "predict",
             "predict threads=1 device=cpu",
             "loader",
+            "packing",
         )
     },
     (

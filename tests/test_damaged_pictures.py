@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from c2srt.pictures import count_scans
 from c2srt.sharding.decode import Limits, Rejected, convert
 from tests.coloured import RED, SHARED, UPRIGHT, corners, encoded, quarters, rejected, with_exif
 
@@ -98,6 +99,13 @@ def test_a_jpeg_of_too_many_scans_is_too_large():
     data = encoded(corners(), progressive=True)
     scan = data.index(b"\xff\xda")
     assert rejected(data[:scan] + data[scan:-2] * 200 + data[-2:]).status == "too_large"
+
+
+def test_scans_are_counted_as_bytes_are():
+    random = np.random.default_rng(0)
+    for size in [*range(2, 40)] * 20:
+        data = random.choice(np.array([0xFF, 0xDA, 0], np.uint8), size).tobytes()
+        assert count_scans(data) == data.count(b"\xff\xda")
 
 
 def test_mutated_files_never_raise_anything_else():

@@ -24,6 +24,7 @@ SIZES = (
     "labels",
     "compared",
     "pictures",
+    "photographs",
 )
 
 
@@ -33,7 +34,8 @@ class Config:
 
     what: str = key(
         "",
-        "head | isr | gat | loss | ignore | step | tracking | evaluation | predict | loader",
+        "head | isr | gat | loss | ignore | step | tracking | evaluation | predict | loader | "
+        "packing",
         follows="???",
     )
     out: str = key("", "folder written: <what>.json", mark=Mark.HARMLESS, follows="${work}")
@@ -77,6 +79,12 @@ class Config:
     )
     pictures: int = key(1024, "loader: drawn pictures, in four shards …")
     latency: list[float] = key([5, 20], "… and what each read takes longer", unit="ms")
+    photographs: int = key(3072, "packing: pictures that each side packs with `threads` workers …")
+    peer: str = key(
+        "",
+        "… and the Python of an environment that has img2dataset; empty: without that side",
+        mark=Mark.HARMLESS,
+    )
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -13,12 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
-import simplejpeg
 import torch
 from torch import Tensor
 
 from c2srt.bench.config import Config
+from c2srt.bench.drawn_photographs import COUNT, photographs
 from c2srt.predict.config import Config as PredictConfig
 from c2srt.predict.decoding import Decoders, pixels
 from c2srt.predict.inputs import LIMITS
@@ -30,8 +29,7 @@ from c2srt.predict.sources import find_sources
 from c2srt.predict.task import CPU_BATCH, LOADED, Loaded, Task, do_part
 from c2srt.profiling import Side
 
-COUNT = 192
-SIZE, SIDES = 224, (768, 1024)
+SIZE = 224
 LABELS = [f"word {number}" for number in range(100)]
 
 
@@ -49,21 +47,6 @@ class Stub:
 
     def scores(self, images: Tensor, asked: Asked) -> Tensor:
         return images[:, 0, 0, :1].float() + torch.arange(len(LABELS))
-
-
-def photographs(folder: Path, seed: int) -> list[Path]:
-    """JPEGs as a camera's reduced ones: smooth, with some grain."""
-    chooser, paths = np.random.default_rng(seed), []
-    for number in range(COUNT):
-        coarse = chooser.integers(0, 256, (24, 32, 3), np.uint8)
-        fine = coarse.repeat(SIDES[0] // 24, 0).repeat(SIDES[1] // 32, 1)
-        grain = chooser.integers(-9, 10, fine.shape)
-        path = folder / f"{number:05}.jpg"
-        path.write_bytes(
-            simplejpeg.encode_jpeg(np.clip(fine + grain, 0, 255).astype(np.uint8), quality=88)
-        )
-        paths.append(path)
-    return paths
 
 
 def predict(config: Config) -> list[Side]:

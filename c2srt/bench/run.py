@@ -29,6 +29,7 @@ CASES = {
     "evaluation": "c2srt.bench.evaluation",
     "predict": "c2srt.bench.predict",
     "loader": "c2srt.bench.loader",
+    "packing": "c2srt.bench.packing",
 }
 
 
@@ -135,7 +136,7 @@ def table(rows: list[dict]) -> list[str]:
         milliseconds, spread = entry["milliseconds_per_image"], entry["spread"]
         time = "" if milliseconds is None else f"{milliseconds:,.2f} ± {spread:,.2f}"
         faster, cpu = (
-            "" if entry[key] is None else f"{entry[key]:,.1f}×"
+            "" if entry[key] is None else f"{entry[key]:,.{1 if entry[key] >= 10 else 2}f}×"
             for key in ("times_faster", "times_less_cpu")
         )
         less = "" if entry["times_less_memory"] is None else f"{entry['times_less_memory']:,.0f}×"
