@@ -6,7 +6,9 @@ never meets a broken image. What is added here: the CSV's rotation beside the EX
 (`orientation_of`), the reduction to a short side, and the grey PNG of a removed photo.
 """
 
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -67,6 +69,14 @@ def convert(
     with rejections():
         check_bytes(data, limits)
         return converted(data, rotation, resize, quality, limits, exif_first)
+
+
+def convert_sent(data: bytes | memoryview, *settings: Any) -> Converted:
+    """`convert` in a process of its own, one call at a time: Pillow's remarks on odd metadata are
+    silenced by a process-wide filter.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        return convert(bytes(data), *settings)
 
 
 def converted(

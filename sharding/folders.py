@@ -37,17 +37,14 @@ def read(paths: list[str], config: Config) -> Iterator[bytes | Outcome]:
     """The bytes of each file, or why there are none; its size is checked before it is read."""
     for path in paths:
         try:
-            if (size := os.path.getsize(path)) > config.max_bytes:
-                yield too_large(size, config)
-                continue
-            with open(path, "rb") as file:
-                data = file.read()
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                data = too_large(size, config) if size > config.max_bytes else file.read()
         except FileNotFoundError:
-            yield missing(path)
+            data = missing(path)
         except OSError as error:
-            yield Outcome("unreadable", f"{os.path.basename(path)}: {error.strerror}")
-        else:
-            yield data
+            data = Outcome("unreadable", f"{os.path.basename(path)}: {error.strerror}")
+        yield data
 
 
 def fetched(paths: list[str], config: Config) -> Iterator[bytes | Outcome]:

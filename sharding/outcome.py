@@ -1,6 +1,5 @@
 """What became of one input image: a JPEG to pack, or a status and its reason."""
 
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import cast
 from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
 from c2srt.sharding.config import Config
-from c2srt.sharding.decode import convert
+from c2srt.sharding.decode import Converted
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,14 @@ def attempts(
 
     Raises UserError if there is no process to be had.
     """
+    settings = (config.resize, config.quality, config.limits, exif_first)
     known: deque[Outcome | None] = deque()  # None: the process has it
 
     def calls() -> Iterator[tuple]:
         for data, rotation in found:
             known.append(data if isinstance(data, Outcome) else None)
             if not isinstance(data, Outcome):
-                yield PickleBuffer(data), rotation, config, exif_first
+                yield PickleBuffer(data), rotation, *settings
 
     for answer in ISOLATED.all(calls()):
         while outcome := known.popleft():
@@ -50,8 +50,10 @@ def attempts(
     yield from cast("deque[Outcome]", known)
 
 
-def outcome_of(answer: "Outcome | Rejected") -> Outcome:
-    return Outcome(answer.status, answer.reason) if isinstance(answer, Rejected) else answer
+def outcome_of(answer: Converted | Rejected) -> Outcome:
+    if isinstance(answer, Rejected):
+        return Outcome(answer.status, answer.reason)
+    return Outcome("ok", "", answer.jpeg, answer.width, answer.height, answer.original)
 
 
 def too_large(size: int, config: Config) -> Outcome:
@@ -59,16 +61,4 @@ def too_large(size: int, config: Config) -> Outcome:
     return Outcome("too_large", f"{size:,} bytes, more than max_bytes={config.max_bytes:,}")
 
 
-def attempt_here(
-    data: bytes | memoryview, rotation: int | None, config: Config, exif_first: bool
-) -> Outcome:
-    """What the process does. One call at a time: Pillow's remarks on odd metadata are silenced by a
-    process-wide filter. Raises Rejected.
-    """
-    settings = (config.resize, config.quality, config.limits, exif_first)
-    with warnings.catch_warnings(action="ignore"):
-        made = convert(bytes(data), rotation, *settings)
-    return Outcome("ok", "", made.jpeg, made.width, made.height, made.original)
-
-
-ISOLATED = Isolated("c2srt.sharding.outcome:attempt_here")
+ISOLATED = Isolated("c2srt.sharding.decode:convert_sent")

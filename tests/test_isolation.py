@@ -253,7 +253,7 @@ def test_several_images_of_a_shard_each_cost_their_row_and_nothing_else(
     )
     sound = shard(tmp_path, "sound", source)
     assert set(sound["status"]) == {"ok"}
-    monkeypatch.setattr(outcome, "ISOLATED", Isolated("tests.dying:attempt_here"))
+    monkeypatch.setattr(outcome, "ISOLATED", Isolated("tests.dying:convert_sent"))
     found = shard(tmp_path, "out", source)
     crashed = {name(number) for number in FATAL}
     assert set(found.filter(pl.col("status") == "crashed")["id"]) == crashed
