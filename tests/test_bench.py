@@ -3,15 +3,23 @@ JSON file.
 """
 
 import json
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from c2srt.bench import evaluation, head as cases, loader as loaders, loss as loss_cases
+from c2srt.bench import (
+    evaluation,
+    head as cases,
+    loader as loaders,
+    loss as loss_cases,
+    packing as packings,
+)
 from c2srt.bench.config import Config
 from c2srt.bench.drawn_shards import draw_shards
 from c2srt.bench.run import CASES
@@ -22,6 +30,8 @@ from c2srt.model.chunks import Buffers
 from c2srt.model.config import LossConfig
 from c2srt.model.ist import Table, Transfer, with_self_loops
 from c2srt.profiling import Side, Stopwatch, allocator_peak, measure
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from tests.tiny import tiny_clip_config
 
 SMALL = {
@@ -39,7 +49,10 @@ SMALL = {
     "labels": 900,
     "compared": 9,
     "pictures": 40,
+    "photographs": 24,
 }
+
+FEW = ("photographs=2", "device=cpu")
 
 
 def small(what: str) -> Config:
@@ -102,6 +115,49 @@ def test_the_literal_reader_gives_the_same_batches(tmp_path):
         for one, other in zip(batches, literal, strict=True):
             assert one.ids == other.ids and torch.equal(one.images, other.images)
             assert torch.equal(one.labels, other.labels)
+
+
+def test_a_folder_and_urls_give_the_same_pictures(tmp_path):
+    raw, config = packings.Raw(tmp_path, 9, 0), small("packing")
+    config.photographs = 9
+    found = []
+    for images in ("folders", "urls"):
+        watch = packings.shards(raw, config, images)
+        assert watch.seconds > 0 and watch.cpu > 0 and watch.peak > 1 << 20
+        index = load_index(tmp_path / "shards")
+        readers = [ShardReader(index.folder, shard) for shard in index.split("train")]
+        found.append([reader.jpeg(each) for reader in readers for each in range(len(reader.ids))])
+    assert len(found[0]) == 9 and found[0] == found[1]
+    config.photographs = 10
+    with pytest.raises(UserError, match="9 of 10 pictures were packed"):
+        packings.shards(raw, config, "folders")
+
+
+def test_what_a_process_leaves_behind_counts_and_what_it_imports_does_not(tmp_path):
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    raw = SimpleNamespace(folder=tmp_path)
+    watch = packings.metered_run(raw, sys.executable, "orphans:work", {"cpu_s": 0.1}, {})
+    assert 0.1 <= watch.cpu < 1
+    with pytest.raises(UserError, match="orphans:work failed in the benchmark.*ZeroDivisionError"):
+        packings.metered_run(raw, sys.executable, "orphans:work", {"cpu_s": 1 / 3 - 1 / 3}, {})
+
+
+ORPHANS = """
+import os, time
+
+while time.process_time() < 1:  # as an import that takes its time
+    pass
+
+
+def work(cpu_s):
+    1 / cpu_s
+    if os.fork() == 0:
+        if os.fork() == 0:
+            until = time.process_time() + cpu_s
+            while time.process_time() < until:
+                pass
+        os._exit(0)
+"""
 
 
 def test_a_split_is_the_same_in_any_block():
@@ -213,6 +269,8 @@ def test_numpy_memory_is_counted_where_asked():
         (["bench", "gat", "precision=int8"], "fp32, bf16"),
         (["bench", "evaluation", "images=10"], "labels=1667399 are too many"),
         (["bench", "head", "tile_mib=1", "device=cpu"], "raise model.tile_mib"),
+        (["bench", "packing", "peer=/nowhere/python", *FEW], "is no Python that has img2dataset"),
+        (["bench", "packing", f"peer={sys.executable}", *FEW], "is no Python that has img2dataset"),
     ],
 )
 def test_senseless_sizes_are_refused(arguments, sentence, capsys):

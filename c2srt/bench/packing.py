@@ -41,6 +41,8 @@ LAST_WORDS = 300  # characters
 
 def packing(config: Config) -> list[Side]:
     """Both roads, each after what it is compared with."""
+    if config.peer:
+        check_peer(config.peer)
     folder = Path(tempfile.mkdtemp(prefix="c2srt-packing-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     raw = Raw(folder, config.photographs, config.seed)
@@ -48,14 +50,13 @@ def packing(config: Config) -> list[Side]:
     shard = partial(shards, raw, config)
     sides = [
         side("conversion alone", partial(conversion, raw, config), baseline=True),
-        side("c2srt shard, from a folder", partial(shard, "folders")),
+        side("c2srt, from a folder", partial(shard, "folders")),
     ]
     if config.peer:
-        check_peer(config.peer)
         sides.append(side(f"{PEER}, from URLs", partial(peer, raw, config), baseline=True))
     else:
         log.info(f"{PEER} is left out: peer=… is the Python of an environment that has it")
-    return [*sides, side("c2srt shard, from URLs", partial(shard, "urls"))]
+    return [*sides, side("c2srt, from URLs", partial(shard, "urls"))]
 
 
 class Raw:
