@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.model.config import ModelConfig
 from c2srt.model.head import Head
+from c2srt.order import Order
+from c2srt.plan.caching import Caching
 from c2srt.plan.calibrate import slope
 from c2srt.plan.config import Config
 from c2srt.plan.estimate import Estimate, estimate
@@ -246,6 +248,57 @@ def test_more_reads_under_way_hide_the_latency():
     assert one == pytest.approx(4 * four)
     images = slow[0].config.partition.accumulation * slow[0].config.partition.micro_batch
     assert one == pytest.approx(2 * images * 0.02 / 32)  # a picture and its cached feature
+
+
+CACHED = ("plan", "data=openimages", "workers=16", "engine.precision=bf16", "loader.workers=4")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ([], "copies 176.2 GiB of shards to each node; later ones read the node's own disk alone"),
+        (["schedule.streams=512"], "copies 88.1 GiB of shards to each node; later ones read"),
+        (["loader.cache_gb=100"], "the cache holds 53% of them, so each later epoch copies 83%"),
+        (["schedule.streams=512", "loader.cache_gb=10"], "89% of a node's pictures find no room"),
+        (["cluster.disk_gb_s=0.2"], "which makes it 135% slower; later ones read"),
+        (["gpus=[8,64]"], "8 GPUs: loader.cache: the first epoch copies 176.2 GiB"),
+    ],
+)
+def test_the_plan_says_what_fills_the_cache(capsys, keys, sentence):
+    assert main([*CACHED, "loader.cache=/nvme", *keys]) == 0
+    assert sentence in capsys.readouterr().out
+    assert main([*CACHED, *keys]) == 0
+    assert "loader.cache:" not in capsys.readouterr().out
+
+
+def test_a_cache_costs_the_first_epoch_and_spares_the_others():
+    slow = {"workers": 16, "precision": "bf16", "loader_workers": 4}
+    without = plan_of("cluster.disk_gb_s=0.05", **slow)
+    cached = plan_of("cluster.disk_gb_s=0.05", "loader.cache=/nvme", **slow)
+    assert cached.speed.step < without.speed.step < cached.first.step
+    epochs = cached.steps - cached.epoch
+    assert cached.seconds == cached.epoch * cached.first.step + epochs * cached.speed.step
+    assert without.seconds == pytest.approx(without.steps * without.speed.step)
+    one, other = (plan.reads / plan.speed.images_s for plan in (cached, without))
+    assert other == 2 * one  # a picture, and its cached feature
+    assert cached.read / cached.speed.images_s < without.read / without.speed.images_s
+
+
+@pytest.mark.parametrize("streams, share", [(0, (0.0, 1.0)), (64, (0.25, 0.5))])
+@pytest.mark.parametrize("room", [0.3, 0.6, 0.9, 1.0])
+def test_what_is_copied_again_is_what_the_order_asks_for(streams, share, room):
+    """A cache that holds what comes next, and nothing else, over four epochs of a real order."""
+    order = Order((20,) * 200, 64, 8, 1, streams)
+    needed = len(set(order.coming(0, *share)))
+    held: set[int] = set()
+    copies = 0
+    for step in range(4 * order.steps_per_epoch):
+        coming = dict.fromkeys(order.coming(step, *share))
+        wanted = set(islice(coming, int(room * needed)))
+        copies += len(wanted - held) if step > order.steps_per_epoch else 0
+        held = wanted
+    expected = Caching(1, room, streams > 0, 1).again
+    assert copies / needed / 3 == pytest.approx(expected, abs=0.06)
 
 
 def test_the_rates_of_the_shards_storage_are_measured(tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from c2srt.plan.caching import EVERYTHING, Caching, FromStorage, caching_of
 from c2srt.plan.hardware import CPU, Cluster
 from c2srt.plan.loading import DECODING, LATENCY, reads_of
 from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
@@ -23,17 +24,14 @@ class Estimate:
     work: Work
     memory: Memory
     speed: Speed
+    first: Speed
+    """In the epoch that fills the cache; as the others where there is none."""
     help: list[str]
+    caching: Caching | None
 
     @property
     def devices(self) -> int:
-        """GPUs; on a CPU workers."""
-        share = self.config.resources.share
-        return (
-            self.config.workers
-            if self.cluster.kind == CPU
-            else max(1, round(self.config.workers * share))
-        )
+        return devices_of(self.config, self.cluster)
 
     @property
     def nodes(self) -> int:
@@ -41,11 +39,17 @@ class Estimate:
 
     @property
     def steps(self) -> int:
-        return self.config.schedule.total_steps(-(-self.sizes.train // self.config.schedule.batch))
+        return self.config.schedule.total_steps(self.epoch)
+
+    @property
+    def epoch(self) -> int:
+        """Steps of one."""
+        return -(-self.sizes.train // self.config.schedule.batch)
 
     @property
     def seconds(self) -> float:
-        return self.steps * self.speed.step
+        first = min(self.steps, self.epoch)
+        return first * self.first.step + (self.steps - first) * self.speed.step
 
     @property
     def loader_cores(self) -> float:
@@ -76,13 +80,18 @@ class Estimate:
 
     @property
     def read(self) -> float:
-        """Bytes a second that each node reads while training."""
-        return read_rate(self.config, self.outline, self.sizes, self.speed.images_s, self.nodes)
+        """Bytes a second that each node reads while training, when its cache is filled."""
+        rate = self.speed.images_s
+        return read_rate(self.config, self.outline, self.sizes, rate, self.nodes, self.storage)
 
     @property
     def reads(self) -> float:
         """Reads a second of each node: a picture's, and its cached feature's."""
-        return self.speed.images_s * reads_of(self.config) / self.nodes
+        return self.speed.images_s * reads_of(self.config, self.storage) / self.nodes
+
+    @property
+    def storage(self) -> FromStorage:
+        return self.caching.later if self.caching else EVERYTHING
 
     @property
     def sync(self) -> float:
@@ -126,10 +135,28 @@ class Estimate:
             "loader_cores_per_worker": self.loader_cores,
             "disk_bytes": self.disk,
             "read_bytes_per_s_per_node": self.read,
+            "cache": self.caching and self.cache_numbers(self.caching),
             "sync_bytes_per_step": self.sync,
             "shard_hours": self.shard_seconds / 3600,
             "teacher_hours": self.teacher_seconds / 3600,
         }
+
+    def cache_numbers(self, caching: Caching) -> dict:
+        """Bytes of a node; the share of them that each later epoch copies, or reads."""
+        return {
+            "needed_bytes": caching.needed,
+            "held_bytes": min(caching.held, caching.needed),
+            "copied_again": caching.again,
+            "read_by_picture": caching.read,
+            "first_epoch_step_seconds": self.first.step,
+        }
+
+
+def devices_of(config: Config, cluster: Cluster) -> int:
+    """GPUs; on a CPU workers."""
+    if cluster.kind == CPU:
+        return config.workers
+    return max(1, round(config.workers * config.resources.share))
 
 
 def estimate(
@@ -141,6 +168,10 @@ def estimate(
     shape = shape or outline(config.clip, config.model)
     memory = memory_of(config, shape, cluster, sizes.seen)
     work = work_of(config, shape, head_shape(config, shape, cluster, sizes.seen), memory.tiles)
-    speed = speed_of(config, shape, cluster, work, memory, sizes)
+    caching = caching_of(config, sizes, cluster.nodes(devices_of(config, cluster)))
+    first, later = (caching.first, caching.later) if caching else (EVERYTHING, EVERYTHING)
+    filling, speed = (
+        speed_of(config, shape, cluster, work, memory, sizes, each) for each in (first, later)
+    )
     advice = [] if memory.fits else helpful(config, shape, cluster, sizes.seen)
-    return Estimate(config, cluster, sizes, shape, work, memory, speed, advice)
+    return Estimate(config, cluster, sizes, shape, work, memory, speed, filling, advice, caching)

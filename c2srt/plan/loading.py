@@ -6,6 +6,7 @@ cache, one of that. A loader process has IN_FLIGHT reads under way (c2srt/storag
 read's latency costs it a share of that; bytes and requests are a node's, which its workers share.
 """
 
+from c2srt.plan.caching import FromStorage
 from c2srt.plan.hardware import Cluster
 from c2srt.plan.sizes import Sizes
 from c2srt.storage.ranges import IN_FLIGHT
@@ -22,7 +23,12 @@ Loading = dict[str, float]
 
 
 def loading_of(
-    config: Config, cluster: Cluster, sizes: Sizes | None, joint: int, local: int
+    config: Config,
+    cluster: Cluster,
+    sizes: Sizes | None,
+    joint: int,
+    local: int,
+    storage: FromStorage,
 ) -> Loading:
     """`local` workers share a node; `joint` is the width D of a cached feature, 2 bytes a number.
     Without `sizes`, pictures are in memory.
@@ -33,22 +39,25 @@ def loading_of(
     found = {DECODING: images / (cluster.decode_images_s * processes)}
     if sizes is None:
         return found
-    reads, size = images * reads_of(config), images * bytes_of(config, sizes, joint)
+    reads, size = (
+        images * reads_of(config, storage),
+        images * bytes_of(config, sizes, joint, storage),
+    )
     return found | {
         LATENCY: reads * cluster.read_latency_ms / 1e3 / (IN_FLIGHT * processes),
-        BANDWIDTH: local * size / (cluster.disk_gb_s * 1e9),
+        BANDWIDTH: (local * size + storage.copied) / (cluster.disk_gb_s * 1e9),
         REQUESTS: local * reads / cluster.reads_s,
     }
 
 
-def reads_of(config: Config) -> int:
+def reads_of(config: Config, storage: FromStorage) -> float:
     """Reads for a picture."""
-    return 1 + config.uses_teacher
+    return storage.pictures + config.uses_teacher
 
 
-def bytes_of(config: Config, sizes: Sizes, joint: int) -> float:
+def bytes_of(config: Config, sizes: Sizes, joint: int, storage: FromStorage) -> float:
     """Bytes that they bring."""
-    return sizes.packed_bytes + 2 * joint * config.uses_teacher
+    return storage.pictures * sizes.packed_bytes + 2 * joint * config.uses_teacher
 
 
 def cure(name: str, workers: int) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from c2srt.model.config import ModelConfig
 from c2srt.model.tiling import Shape, Tiling, flops_per_image
+from c2srt.plan.caching import EVERYTHING, FromStorage
 from c2srt.plan.hardware import CPU, Cluster, worker_threads
 from c2srt.plan.loading import DECODING, Loading, loading_of
 from c2srt.plan.memory import Memory, local_workers, workers_per_gpu
@@ -241,6 +242,7 @@ def speed_of(
     work: Work,
     memory: Memory,
     sizes: Sizes | None = None,
+    storage: FromStorage = EVERYTHING,
 ) -> Speed:
     """A step of one worker; without `sizes` its pictures lie in memory, encoded."""
     partition = config.partition
@@ -252,5 +254,6 @@ def speed_of(
     if moved:
         parts["offload"] = moved
     _, _, threads, cores = worker_rate(config, cluster)
-    loading = loading_of(config, cluster, sizes, outline.joint, local_workers(config, cluster))
+    local = local_workers(config, cluster)
+    loading = loading_of(config, cluster, sizes, outline.joint, local, storage)
     return Speed(parts, loading, cores, threads, config.loader.workers, config.schedule.batch)

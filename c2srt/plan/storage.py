@@ -1,5 +1,6 @@
 """Disk, network and the jobs around the training: shards, teacher cache, checkpoints, export."""
 
+from c2srt.plan.caching import FromStorage
 from c2srt.plan.hardware import CPU, Cluster
 from c2srt.plan.loading import bytes_of
 from c2srt.plan.outline import Outline
@@ -29,9 +30,17 @@ def disk_of(config: Config, outline: Outline, sizes: Sizes) -> dict[str, float]:
     return disk
 
 
-def read_rate(config: Config, outline: Outline, sizes: Sizes, images_s: float, nodes: int) -> float:
+def read_rate(
+    config: Config,
+    outline: Outline,
+    sizes: Sizes,
+    images_s: float,
+    nodes: int,
+    storage: FromStorage,
+) -> float:
     """Bytes a second and node."""
-    return images_s * bytes_of(config, sizes, outline.joint) / nodes
+    read = images_s * bytes_of(config, sizes, outline.joint, storage) / nodes
+    return read + storage.copied * images_s / config.schedule.batch
 
 
 def shard_seconds(sizes: Sizes, cluster: Cluster, nodes: int) -> float:

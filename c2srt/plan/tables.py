@@ -108,7 +108,7 @@ def verdict(plan: Estimate) -> list[str]:
             else "no schedule.micro_batch, ZeRO stage or offload would help"
         )
         return [f"DOES NOT FIT: {why}; {advice}."]
-    lines = ["It fits.", binding(plan)]
+    lines = ["It fits.", binding(plan), *cache_lines(plan)]
     if plan.cores_asked > cluster.cores:
         lines.append(
             f"Workers and loaders of a node want {plan.cores_asked} cores, it has {cluster.cores}."
@@ -121,6 +121,28 @@ def verdict(plan: Estimate) -> list[str]:
             " use them better."
         )
     return lines
+
+
+def cache_lines(plan: Estimate) -> list[str]:
+    """What `loader.cache` changes, where it is given: what fills it, and what it leaves to the
+    storage.
+    """
+    caching = plan.caching
+    if not caching:
+        return []
+    filled = caching.needed * (1 - caching.read)
+    rest = "later ones read the node's own disk alone"
+    if caching.again:
+        rest = f"the cache holds {1 - caching.missing:.0%} of them, so each later epoch copies"
+        rest += f" {caching.again:.0%} of them again"
+    if caching.read:
+        rest = f"{caching.read:.0%} of a node's pictures find no room there, and are read from the"
+        rest += " storage in every epoch"
+    slower = plan.first.step / plan.speed.step - 1
+    return [
+        f"loader.cache: the first epoch copies {size(filled)} of shards to each node"
+        f"{f', which makes it {slower:.0%} slower' if slower > 0.02 else ''}; {rest}."
+    ]
 
 
 def binding(plan: Estimate) -> str:
@@ -235,6 +257,7 @@ def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
         if not plan.memory.fits
         for line in verdict(plan)
     ]
+    lines += [f"- {plan.devices:,} {unit}: {line}" for plan in plans for line in cache_lines(plan)]
     disk = ", ".join(f"{name} {size(value)}" for name, value in one.disk.items())
     return [*lines, f"- Disk: {disk}.", *assumptions(one, config, source)]
 
