@@ -23,7 +23,8 @@ from c2srt.shard_cache import GB, CachedFile, ShardCache
 from c2srt.shards import load_index
 from c2srt.storage import local
 from tests.shard_folder import make_shards, make_vocabulary
-from tests.train_command import wait_until
+from tests.train_case import make_case
+from tests.train_command import command, ended, launch, wait_until
 
 VOCABULARY = make_vocabulary()
 CONFIG = LoaderConfig(size=32, batch=12, micro_batch=4, window=3, workers=0)
@@ -230,3 +231,24 @@ def real_shards(order: Order, step: int, begin: int, end: int) -> set[int]:
     """Those of the samples at some positions of a step, without padding."""
     positions = order.positions(step, begin, end)
     return set(positions.shard[positions.weight > 0].tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_whole_training_that_fills_it_ends_with_the_same_weights(tmp_path):
+    """By the command: two workers, each with a loader process, with the cache and without."""
+    case, cache = make_case(tmp_path), tmp_path / "nvme"
+    for name, more in (("plain", ()), ("cached", (f"loader.cache={cache}",))):
+        keys = ("workers=2", "epochs=2", *more)
+        log = tmp_path / f"{name}.log"
+        said = ended(launch(command(case, name, *keys), log), 0, log)
+        assert "finished" in said and "cannot be copied" not in said
+    plain, cached = (
+        (tmp_path / name / "model/model.safetensors").read_bytes() for name in ("plain", "cached")
+    )
+    assert plain == cached
+    shards = load_index(Path(case.shards)).split("train")
+    assert {path.name for path in cache.glob("*.*")} == {f"{each.sha256}.tar" for each in shards}
+    for each in shards:
+        original = Path(case.shards, f"{each.name}.tar")
+        assert (cache / f"{each.sha256}.tar").read_bytes() == original.read_bytes()
