@@ -53,6 +53,7 @@ CONFIGS = {
     "heads of width 1": {"init": "literal", "heads": 16},
     "only self-loops": {"init": "literal", "neighbours": 0},
     "all patches": {"threshold": 1.0, "max_patches": P},
+    "no cap": {"threshold": 1.0, "max_patches": 1 << 16},
     "one patch": {"threshold": 1e-6},
     "no ISR": {"isr": False, "init": "literal"},
     "no IST": {"ist": False},
@@ -232,6 +233,23 @@ def test_the_largest_scores_are_those_of_topk(most):
     for some in (scores, scores.double(), scores[:, :, ::2].repeat(1, 1, 2)):
         found, _ = largest(some, most)
         assert torch.equal(found.nan_to_num(-1), some.topk(most, dim=-1).values.nan_to_num(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_the_threshold_1_takes_every_patch_that_the_cap_lets_it(dtype):
+    """At CLIP's own scale rounded sums of softmax scores reach 1 after a few patches."""
+    torch.manual_seed(0)
+    patches = torch.randn(2, 49, 16, dtype=dtype)
+    text = F.normalize(torch.randn(20, 16, dtype=dtype), dim=-1)
+    softmax = (100 * F.normalize(patches, dim=-1) @ text.T).softmax(1)
+    assert (softmax.sort(1, descending=True).values.cumsum(1)[:, -2] >= 1).any()
+    for most, expected in ((1 << 16, 49), (7, 7)):
+        config = ModelConfig(threshold=1.0, max_patches=most, heads=4)
+        pooling = assignment(patches, text, 100.0, config.enough, most, weighted=False)
+        assert ((pooling > 0).sum(-1) == expected).all()
+        head = Head(16, config, 100.0).to(dtype)
+        assert (local_features(head, patches[0], text)[1] == expected).all()
+    assert ModelConfig(threshold=0.75).enough == 0.75
 
 
 def test_literal_isr_pools_what_the_assignment_pools():

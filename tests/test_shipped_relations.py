@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,16 @@ def test_shipped_nus_wide_graph_is_keyed_by_name():
         and table.max() < 925
         and set(counts.values()) == {0}
     )
+
+
+def test_twenty_neighbours_are_absent_where_a_nus_wide_category_has_fewer():
+    """Figure 4's last point: 483 of the 1,006 have all 20, the others 16 to 19."""
+    answers = shipped_answers("relations_nuswide.jsonl.gz")
+    names = tuple(answers.related)
+    neighbours, _ = llm_neighbours(answers, Vocabulary(names, names, 925), 20)
+    present = (neighbours.table >= 0).sum(1)
+    assert present.min() == 16 and (present == 20).sum() == 483
+    assert ((neighbours.table >= 0) == (np.arange(20) < present[:, None])).all()
 
 
 @pytest.mark.parametrize("name", ["openimages_v4", "nuswide"])

@@ -29,6 +29,12 @@ MIDS = [f"/m/{column}" for column in range(8)]
 SEEN = np.arange(8) < 5
 
 
+NUS_WIDE_ROWS = [
+    Row("K = 16", run="full"),
+    Row("K = 20", run="k-20", keeps=20, train=["model.neighbours=20"]),
+]
+
+
 def config_of(work: Path, *overrides: str) -> run.Config:
     return compose.to_config(run.Config, compose_verb("tables", [f"work={work}", *overrides]))
 
@@ -68,8 +74,12 @@ def test_the_shipped_tables_are_those_of_the_paper(tmp_path, data):
         for name in ("models", "parts", "graphs", "prompts")
     )
     assert [row.x for row in tables["neighbours"].rows] == (
-        [0, 1, 2, 4, 8, 16] if data == "nuswide" else [0, 1, 2, 4, 8]
+        [0, 1, 2, 4, 8, 16, 20] if data == "nuswide" else [0, 1, 2, 4, 8]
     )
+    assert {row.run: row.train for row in tables["threshold"].rows}["alpha-1"] == [
+        "model.threshold=1",
+        "model.max_patches=65536",
+    ]
 
 
 def test_rows_that_make_no_sense_get_a_sentence():
@@ -183,6 +193,14 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
     }
     assert {config.relations for config in trained.values()} == set(made["relations"])
     assert {config.text for config in trained.values()} == set(made["text"])
+    wide = commands.prepare(workspace, 1, NUS_WIDE_ROWS)
+    assert wide[2].overrides[-3:] == [
+        "graph=llm",
+        "neighbours=20",
+        f"out={tmp_path}/clip-1/relations/llm-20",
+    ]
+    (trained_wide, _) = commands.train_and_evaluate(workspace, NUS_WIDE_ROWS[1], (1, 0))
+    assert f"relations={tmp_path}/clip-1/relations/llm-20" in trained_wide.overrides
     assert trained["simple-prompt"].text == f"{tmp_path}/clip-1/text-simple"
     assert made["text"][trained["simple-prompt"].text].chosen_templates == ["a photo of a {}"]
     assert len(made["text"][trained["full"].text].chosen_templates) == 6

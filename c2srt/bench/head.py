@@ -223,7 +223,7 @@ def sort_and_gather(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor:
     unit = torch.nn.functional.normalize(patches[0], dim=-1)
     ordered, index = (inputs.head.isr_scale * (text @ unit.T)).softmax(-1).sort(-1, descending=True)
     most = min(config.max_patches, len(unit))
-    taken = ((ordered.cumsum(-1) - ordered) < config.threshold)[:, :most].to(patches.dtype)
+    taken = ((ordered.cumsum(-1) - ordered) < config.enough)[:, :most].to(patches.dtype)
     gathered = patches[0][index[:, :most]]
     return (gathered * taken[..., None]).sum(1) / taken.sum(1, keepdim=True)
 
@@ -238,7 +238,7 @@ def select_and_multiply(patches: Tensor, text: Tensor, inputs: Inputs) -> Tensor
             patches,
             text[start : start + chunk],
             inputs.head.isr_scale,
-            config.threshold,
+            config.enough,
             config.max_patches,
             False,
         )

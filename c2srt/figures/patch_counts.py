@@ -25,12 +25,11 @@ from c2srt.figures.files import pieces_of
 from c2srt.figures.inputs import Inputs
 from c2srt.figures.patches import with_isr
 from c2srt.files import hash_of, whole_file
+from c2srt.model.config import NEVER
 from c2srt.model.head import Head
 from c2srt.opened import read_npz
 from c2srt.progress import Progress
 
-NEVER = 2.0
-"""A threshold that no sum of softmax scores reaches."""
 PIECE_IMAGES, STEM = 128, "isr-patches"
 """How many images an interrupted run loses at most, and the figure's files."""
 POSITIVES = 5

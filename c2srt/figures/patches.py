@@ -127,9 +127,7 @@ def chosen_patches(
     head, config = ours.model.head, ours.model.config
     patches, _ = ours.model.tower(ours.pixels(image[None]))
     text = ours.graph.text[columns].to(patches.dtype)
-    pooling = assignment(
-        patches, text, head.isr_scale, config.threshold, config.max_patches, False
-    )[0]
+    pooling = assignment(patches, text, head.isr_scale, config.enough, config.max_patches, False)[0]
     similarity = text @ F.normalize(patches[0], dim=-1).T
     softmax = (head.isr_scale * similarity.to(softmax_dtype(similarity.dtype))).softmax(-1)
     return tuple(found.unflatten(1, ours.grid).cpu().numpy() for found in (pooling > 0, softmax))

@@ -12,6 +12,8 @@ from c2srt.model.kinds import KINDS, Settings, read_settings
 from c2srt.shown import shown
 
 DEEPEST = 32  # layers of the head; the paper has 2
+NEVER = 2.0
+"""A threshold that no sum of softmax scores reaches."""
 
 
 class Form(Option):
@@ -89,8 +91,10 @@ class HeadConfig:
             "and PyG, to compare with"
         ),
     )
-    threshold: float = key(0.5, "α: patches are taken until their softmax scores sum to it")
-    max_patches: int = key(32, "N: at most this many patches a category")
+    threshold: float = key(
+        0.5, "α: patches are taken until their softmax scores sum to it; 1: as many as N lets it"
+    )
+    max_patches: int = key(32, "N: at most this many patches a category; 65536: all there are")
     isr_scale: float | None = key(
         None,
         "logit scale inside the patch softmax; null: CLIP's own (100 for the released models)",
@@ -140,6 +144,13 @@ class HeadConfig:
             raise UserError("model.neighbours must be at least 1, or 0 with model.self_loops=true")
         if self.score_scale <= 0 or self.isr_scale is not None and self.isr_scale <= 0:
             raise UserError("model.score_scale and model.isr_scale must be above 0")
+
+    @property
+    def enough(self) -> float:
+        """The sum of softmax scores at which no further patch is taken. α = 1 is all patches, but
+        rounded sums reach 1 long before the last one, so then it is one that none reaches.
+        """
+        return NEVER if self.threshold >= 1 else self.threshold
 
     def check_sizes(self) -> None:
         for name, most in (

@@ -59,7 +59,7 @@ def local_features(head: Head, patches: Tensor, text: Tensor) -> tuple[Tensor, T
         similarity = F.normalize(patches, dim=-1) @ text.T
         scores = (head.isr_scale * similarity.T.to(softmax_dtype(similarity.dtype))).softmax(-1)
         ordered, index = scores.sort(-1, descending=True)
-        enough = (ordered.cumsum(-1) >= config.threshold).int()
+        enough = (ordered.cumsum(-1) >= config.enough).int()
         first = torch.where(enough.any(-1), enough.argmax(-1) + 1, scores.shape[-1])
         counts = first.clamp(max=config.max_patches)
     rows = []

@@ -125,7 +125,7 @@ class Tile:
                 self.patches[chunk.images],
                 self.text(chunk),
                 self.isr_scale,
-                config.threshold,
+                config.enough,
                 config.max_patches,
                 config.pooling == Pooling.WEIGHTED,
             )

@@ -151,7 +151,7 @@ class Trained:
         if not isinstance(self.exported.model, C2SRT) or not config.isr:
             return None
         scale = config.isr_scale or self.clip.logit_scale
-        return Pooling(scale, config.threshold, config.max_patches)
+        return Pooling(scale, config.enough, config.max_patches)
 
 
 class ZeroShot:

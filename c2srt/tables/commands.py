@@ -3,7 +3,8 @@ training and an evaluation a trial.
 
 Folders, below the work folder (a further CLIP n has one of its own, <work>/clip-<n>):
     text, text-simple, relations/<graph>, teacher    what `c2srt text`, `relations` and `teacher`
-                                                     write
+                                                     write; relations/<graph>-<K> keeps more
+                                                     neighbours than the data set's
     evaluation-<untrained>                           results of CLIP and of the class prior
     <run>/seed-<n>                                   a training; its evaluation/ and row.json, which
                                                      says what it was made with
@@ -62,6 +63,10 @@ class Workspace:
         """
         return self.of_clip(clip) / ("text" if prompt == ENSEMBLE else f"text-{prompt}")
 
+    def wide(self, clip: int, row: Row) -> Path:
+        """The folder of a graph that keeps more neighbours."""
+        return self.of_clip(clip) / f"relations/{row.graph}-{row.keeps}"
+
     def trial(self, run: str, trial: Trial) -> Path:
         clip, seed = trial
         return self.of_clip(clip) / run / f"seed-{seed}"
@@ -102,7 +107,18 @@ def prepare(workspace: Workspace, clip: int, rows: list[Row]) -> list[Command]:
         )
     commands += [
         workspace.command("relations", clip, f"graph={graph}")
-        for graph in sorted({row.graph for row in rows if not row.tuned})
+        for graph in sorted({row.graph for row in rows if not row.tuned and not row.keeps})
+    ]
+    wide = {workspace.wide(clip, row): row for row in rows if row.keeps}
+    commands += [
+        workspace.command(
+            "relations",
+            clip,
+            f"graph={row.graph}",
+            f"neighbours={row.keeps}",
+            override("out", out),
+        )
+        for out, row in sorted(wide.items())
     ]
     return [*commands, workspace.command("teacher", clip)] if rows else commands
 
@@ -144,8 +160,9 @@ def train_and_evaluate(workspace: Workspace, row: Row, trial: Trial) -> list[Com
     else:
         text = [] if row.text == ENSEMBLE else [override("text", workspace.text(clip, row.text))]
         steps = [f"schedule.steps={steps_for(workspace, row, trial)}"] if row.steps_of else []
+        wide = [override("relations", workspace.wide(clip, row))] if row.keeps else []
         first = workspace.command(
-            "train", clip, *text, f"graph={row.graph}", *row.train, *steps, *common
+            "train", clip, *text, f"graph={row.graph}", *wide, *row.train, *steps, *common
         )
     return [first, evaluate_trained(workspace, row, trial)]
 

@@ -38,6 +38,9 @@ class Row:
     train_on: dict[str, list[str]] = field(default_factory=dict)
     """By data set, overrides after those: a schedule of the row's own."""
     graph: str = "llm"
+    keeps: int | None = None
+    """Neighbours that its graph has to keep, where the data set's keeps fewer: a graph of its own.
+    """
     text: str = ENSEMBLE
     """Which list of prompt templates: ensemble or simple."""
     tuned: str = ""
@@ -97,6 +100,7 @@ class Row:
             self.tuned,
             self.steps_of,
             self.seconds_of,
+            *([self.keeps] if self.keeps else []),
         )
 
 
