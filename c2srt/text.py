@@ -10,7 +10,7 @@ it was made from. Letters: C categories, D joint width.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ from c2srt.backbone.prompts import clean
 from c2srt.errors import UserError
 from c2srt.files import hash_of, whole_file
 from c2srt.hints import Command
-from c2srt.opened import read_json, read_tensors
+from c2srt.opened import read_json, read_tensors, wrong
 from c2srt.progress import Progress
 from c2srt.shown import shown
 from c2srt.text_config import PROVENANCE, Config
@@ -52,6 +52,7 @@ class MadeFrom:
 
     vocabulary: str
     clip: str
+    templates: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,16 @@ def load_text(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None
             f" not finite: make it again with `{MADE_BY}`"
         )
     return features
+
+
+def templates_of(folder: Path) -> list[str]:
+    """The templates that the features in `folder` were made with. Raises UserError if they are
+    absent.
+    """
+    found = read_json(folder / PROVENANCE, MADE_BY, Provenance)["made_from"].get("templates")
+    if not found:
+        raise wrong(folder / PROVENANCE, "names no templates", MADE_BY)
+    return found
 
 
 def text_identity(folder: Path, vocabulary: Vocabulary, clip_hash: str | None = None) -> str:

@@ -66,6 +66,7 @@ def test_every_figure_is_drawn_once_and_what_lacks_inputs_is_said(world, tmp_pat
             f" 'tables=[{name}]'`"
         )
         assert f"curves-{name}: left out, {reason}" in printed
+    assert "novel: left out, words that the data set does not have are yours to name" in printed
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{stem}.{end}" for stem in STEMS for end in ("json", "pdf", "png")
     }
@@ -326,11 +327,13 @@ def settings_read(inputs: Inputs, act) -> set[str]:
     return read
 
 
-@pytest.mark.parametrize("name", ["cam", "patches", "isr", "relations", "predictions", "graph"])
+@pytest.mark.parametrize(
+    "name", ["cam", "patches", "isr", "relations", "predictions", "novel", "graph"]
+)
 def test_a_figure_forgets_no_setting_that_decides_it(world, name):
     """What its numbers look at and its identity does not: only how they are computed."""
     for figure in FIGURES[name]:
-        inputs = inputs_of(world, "fixed=[1,3]")
+        inputs = inputs_of(world, "fixed=[1,3]", "words=[tuk tuk]")
         decides = settings_read(inputs, figure.made_from)
         assert settings_read(inputs, figure.numbers) - decides <= ELSEWHERE, figure.stem
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from c2srt.backbone.ensemble import embed
 from c2srt.figures import (
     attention,
     curves,
     graph,
+    novel,
     predictions,
 )
 from c2srt.figures.draw.style import MARKS
@@ -156,6 +158,54 @@ def test_predictions_are_the_best_five_and_marked_by_their_labels(inputs):
     assert len(kinds) == 6, (
         "right, wrong and not verified, seen and novel: all of them are met here"
     )
+
+
+def test_words_that_the_data_set_has_not_are_ranked_among_its_unseen_categories(world, tmp_path):
+    """Against the scores of each model for a graph of its own with the words behind."""
+    inputs = inputs_of(world, "words=['tuk  tuk','rain jacket','tuk tuk']")
+    found, words = novel.numbers(inputs), ["tuk tuk", "rain jacket"]
+    candidates = [*inputs.vocabulary.names[SEEN:], *words]
+    placed = set()
+    for image, models in found.best.items():
+        sample = inputs.photos.read(inputs.photos.places_of([image])[0])
+        assert list(models) == ["CLIP", "MKT", "C²SRT (ours)"]
+        pixels = centre_pixels(sample.image, 32)[None]
+        for viewer in inputs.viewers:
+            if viewer.name == "CLIP":
+                text = torch.cat([viewer.text[SEEN:], embed(viewer.clip, words, ["a {}."])])
+                feature = viewer.images.global_features(pixels)
+                scores = (feature / feature.norm(dim=-1) @ text.T)[0].detach().numpy()
+            else:
+                graph, columns = viewer.exported.graph_for(candidates)
+                scores = viewer.exported.scores(pixels, graph)[0][0, columns].detach().numpy()
+            best = models[viewer.name]
+            order = np.argsort(-scores, kind="stable")[:5]
+            assert [label.name for label in best] == [candidates[place] for place in order]
+            np.testing.assert_allclose([label.score for label in best], scores[order], atol=1e-5)
+            for label in best:
+                assert label.novel == (label.name in words)
+                known = 0 if label.novel else sample.labels[SEEN + label.column]
+                assert label.label == known
+                placed |= {label.novel}
+    assert placed == {True, False}
+    asked = ("figures=[novel]", "words=[tuk tuk,rain jacket]")
+    assert figures(world, tmp_path, *asked) == 0
+    check_picture(tmp_path / "novel.png")
+    assert json.loads((tmp_path / "novel.json").read_text())["made_from"]["words"] == words
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ([], "words that the data set does not have are yours to name: 'words=[…]'"),
+        (["words=[tuk tuk,Thing 3]"], "Thing 3 is a category of the data set"),
+        (["words=[]"], "needs at least one word"),
+        (["words=[' ']"], "none that is empty"),
+    ],
+)
+def test_words_that_are_none_get_one_sentence(world, tmp_path, capsys, given, sentence):
+    assert figures(world, tmp_path, "figures=[novel]", *given) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_graphs_are_those_on_disk(world, inputs):

@@ -227,6 +227,47 @@ def test_an_interrupted_count_goes_on_and_comes_out_the_same(world, tmp_path, mo
     )
 
 
+def slow_f1(scores, labels, k: int) -> tuple[np.ndarray, float]:
+    """F1 [C] of each category among the k best of the images with a positive, and micro."""
+    hits, named, present = (np.zeros(labels.shape[1]) for _ in range(3))
+    for image, truth in zip(scores, labels, strict=True):
+        if (truth == 1).any():
+            chosen = np.argsort(-image, kind="stable")[:k]
+            named[chosen] += 1
+            hits[chosen] += truth[chosen] == 1
+            present += truth == 1
+    with np.errstate(invalid="ignore"):
+        of_each = np.where(present > 0, 2 * hits / (named + present), np.nan)
+    return of_each, 2 * hits.sum() / (named.sum() + present.sum())
+
+
+def test_the_best_k_by_f1_is_that_of_each_category_among_the_best_labels(inputs):
+    counts, model = patch_counts.numbers(inputs), inputs.ours.model
+    images, labels = everything(inputs.work, inputs.vocabulary)
+    patches, global_ = model.tower(inputs.ours.pixels(images))
+    heads = [model.head, *(patch_counts.fixed(model.head, k) for k in counts.tried)]
+    tiling = model.tiling(len(images), inputs.ours.graph, patches)
+    with torch.no_grad():
+        scores = [
+            head.scores(patches, global_, inputs.ours.graph, tiling)[0].numpy() for head in heads
+        ]
+    assert counts.topk == inputs.config.topk[0] == 3
+    found = [slow_f1(some, labels, 3) for some in scores]
+    np.testing.assert_allclose(counts.micro, [micro for _, micro in found], atol=1e-6)
+    f1 = np.stack([of_each for of_each, _ in found[1:]])
+    expected = patch_counts.best_of(f1, counts.tried, counts.positives)
+    assert counts.best_f1.tolist() == expected.tolist() and len(set(expected)) > 2
+    assert counts.best_f1.tolist() != counts.best.tolist()
+    record = counts.record()
+    assert record["K"] == 3 and record["adaptive_F1"] == pytest.approx(found[0][1], abs=1e-6)
+
+
+def test_ties_at_the_last_place_share_it():
+    scores = np.array([[3.0, 2, 2, 2, 1], [1, 1, 1, 1, 1], [5, 4, 3, 2, 1]])
+    expected = [[1, 1 / 3, 1 / 3, 1 / 3, 0], [0.4] * 5, [1, 1, 0, 0, 0]]
+    np.testing.assert_allclose(patch_counts.in_best(scores, 2), expected)
+
+
 def test_the_best_k_is_the_smallest_of_equals_and_chance_is_left_out():
     ap = np.array(
         [[0.5, 0.9, 0.2, np.nan, 0.7], [0.6, 0.9, 0.2, np.nan, 0.1], [0.6, 0.8, 0.2, np.nan, 0.1]]

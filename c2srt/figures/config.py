@@ -66,6 +66,12 @@ class Config:
             "null: a choice of our own"
         ),
     )
+    words: list[str] | None = key(
+        None,
+        "novel: categories that the data set does not have, ranked among its unseen ones; null: no"
+        " such figure",
+    )
+    topk: list[int] = key([10, 20], "(from data) the first is isr's K of F1@K", composed=False)
     fixed: list[int] = key(
         [1, 2, 4, 8, 16, 32, 64], "isr: numbers of patches that all categories take in turn"
     )
@@ -94,6 +100,10 @@ class Config:
             raise UserError(
                 "images=[] and categories=[] name nothing: leave them out for a choice of our own"
             )
+        if self.words is not None and not all(word.strip() for word in self.words or [""]):
+            raise UserError("words=[…] needs at least one word, and none that is empty")
+        if not self.topk or min(self.topk) < 1:
+            raise UserError(f"topk={self.topk} must be numbers from 1, such as 'topk=[10,20]'")
         if not self.fixed or min(self.fixed) < 1:
             raise UserError(f"fixed={self.fixed} must be numbers of patches from 1")
         if (

@@ -16,7 +16,7 @@ from c2srt.hints import Command
 from c2srt.model.kinds import DRAWN
 from c2srt.relations.questions import find_rows
 from c2srt.shards import FILE as INDEX, ShardIndex, load_index
-from c2srt.text import load_text, text_identity
+from c2srt.text import load_text, templates_of, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
 
 AUTO, USUAL_MKT = "auto", "mkt/seed-0/model"
@@ -99,12 +99,9 @@ class Inputs:
     @cached_property
     def viewers(self) -> list[Viewer]:
         """The models that are compared: CLIP, MKT (if there is one), ours."""
-        clip = load_clip(self.config.clip)
-        found: list[Viewer] = [
-            ClipViewer(
-                clip, load_text(Path(self.config.text), self.vocabulary, clip.hash), self.device
-            )
-        ]
+        clip, folder = load_clip(self.config.clip), Path(self.config.text)
+        text = load_text(folder, self.vocabulary, clip.hash)
+        found: list[Viewer] = [ClipViewer(clip, text, templates_of(folder), self.device)]
         if self.mkt_folder:
             found.append(MktViewer(self.load(self.mkt_folder, DRAWN["mkt"]), self.device))
         return [*found, self.ours]

@@ -1,5 +1,5 @@
-"""Figures 8 and 11: the five best categories of each model for some photos, against the verified
-labels.
+"""Figure 11: the five best categories of each model for some photos, against the verified labels.
+Figure 8, of categories that the data set does not have, is novel.py.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PHOTOS, BEST = 8, 5
 @dataclass(frozen=True)
 class Label:
     """A predicted category: `label` 1 right (verified present), −1 wrong (verified absent), 0 not
-    verified; `novel`: unseen in training.
+    verified; `novel`: unseen in training, in figure 8 no category of the data set.
     """
 
     name: str
@@ -28,10 +28,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Photos [side, side, 3] by image id, and for each the labels of each model, best first."""
+    """Photos [side, side, 3] by image id, and for each the labels of each model, best first;
+    `marked`: what the novel ones are.
+    """
 
     photos: dict[str, np.ndarray]
     best: dict[str, dict[str, list[Label]]]
+    marked: str = "a novel category, unseen in training"
 
     def record(self) -> dict:
         return {

@@ -63,6 +63,7 @@ FIGURES = {
     "isr": (Figure("isr-patches", "patch_counts"), Figure("isr-ap", "ap_change")),
     "relations": (Figure("relations", "attention"),),
     "predictions": (Figure("predictions", "predictions", compares=True),),
+    "novel": (Figure("novel", "novel", compares=True),),
     "graph": (Figure("graph", "graph"),),
     "curves": tuple(map(curve, ("neighbours", "threshold", "distillation"))),
 }

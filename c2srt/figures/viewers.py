@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2srt.backbone.clip import Clip
+from c2srt.backbone.ensemble import embed
 from c2srt.backbone.tower import BlockTower
 from c2srt.export.read import Exported
 from c2srt.model.baselines.mkt import Mkt
@@ -40,21 +41,34 @@ class Viewer(nn.Module):
         """uint8 [B, 3, S, S] -> scores float32 [B, C]."""
         raise NotImplementedError
 
+    def scores_with(self, images: Tensor, words: list[str]) -> np.ndarray:
+        """The same with n further words behind the vocabulary: float32 [B, C + n]."""
+        raise NotImplementedError
+
 
 class ClipViewer(Viewer):
-    """The frozen CLIP: the cosine of its global feature and the text features [C, D]."""
+    """The frozen CLIP: the cosine of its global feature and the text features [C, D], which
+    `templates` made.
+    """
 
-    def __init__(self, clip: Clip, text: Tensor, device: torch.device) -> None:
+    def __init__(
+        self, clip: Clip, text: Tensor, templates: list[str], device: torch.device
+    ) -> None:
         super().__init__("CLIP", clip, clip.tower, device)
-        self.text = text.to(device)
+        self.text, self.clip, self.templates = text.to(device), clip, templates
 
     def score_of(self, pixels: Tensor, column: int) -> Tensor:
         return F.normalize(self.tower.global_features(pixels), dim=-1) @ self.text[column]
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> np.ndarray:
+        return self.scores_with(images, [])
+
+    @torch.no_grad()
+    def scores_with(self, images: Tensor, words: list[str]) -> np.ndarray:
+        new = embed(self.clip, words, self.templates).to(self.text) if words else self.text[:0]
         found = F.normalize(self.images.global_features(images.to(self.device)), dim=-1)
-        return (found @ self.text.T).cpu().numpy()
+        return (found @ torch.cat([self.text, new]).T).cpu().numpy()
 
 
 class ExportViewer(Viewer):
@@ -68,6 +82,13 @@ class ExportViewer(Viewer):
 
     def scores(self, images: Tensor) -> np.ndarray:
         return self.exported.scores(images.to(self.device))[0].float().cpu().numpy()
+
+    def scores_with(self, images: Tensor, words: list[str]) -> np.ndarray:
+        """The words hear the seen categories of most similar text."""
+        text, table = self.exported.by_similarity(words)
+        graph = self.exported.graph
+        wider = Graph(torch.cat([graph.text, text]), torch.cat([graph.table, table]))
+        return self.exported.scores(images.to(self.device), wider)[0].float().cpu().numpy()
 
 
 class MktViewer(ExportViewer):

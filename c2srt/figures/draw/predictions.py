@@ -1,4 +1,4 @@
-"""Figures 8 and 11."""
+"""Figure 11, and what figure 8 shares with it."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -43,8 +43,8 @@ def draw(predictions: Predictions) -> Figure:
     words = {1: "right (verified present)", -1: "wrong (verified absent)", 0: "not verified"}
     note(
         figure,
-        f"The {BEST} best categories of each model. {legend_of_marks(words)}. Yellow, bold: a novel"
-        " category, unseen in training.",
+        f"The {BEST} best categories of each model. {legend_of_marks(words)}. Yellow, bold:"
+        f" {predictions.marked}.",
     )
     return figure
 
