@@ -373,6 +373,16 @@ def read_tensors(path: Path, remedy: Remedy, *needed: str) -> "dict[str, Tensor]
     return tensors
 
 
+def read_tensor(path: Path, remedy: Remedy, name: str) -> "Tensor":
+    """One tensor of a file, without the others."""
+    from safetensors import safe_open
+
+    with opening(path, "safetensors", remedy), safe_open(path, "pt") as file:
+        if name not in file.keys():  # noqa: SIM118 (it is no dictionary)
+            raise wrong(path, f"lacks the tensor {name}", remedy)
+        return file.get_tensor(name)
+
+
 def tensor_shapes(path: Path, remedy: Remedy) -> dict[str, tuple[int, ...]]:
     """The shapes of a file's tensors, from its header."""
     from safetensors import safe_open

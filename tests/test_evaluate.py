@@ -359,6 +359,34 @@ def test_what_is_known_of_a_vocabulary_stands_beside_the_results():
     assert len({pair.split("/")[0] for pair in about(nus_wide, "test")["given_away"]}) == 30
 
 
+def test_twins_that_a_model_s_graph_joins_are_counted_from_its_own_table(world, tmp_path, capsys):
+    """The first unseen category is called as a seen one that it hears, the second as one that it
+    does not hear.
+    """
+    folder, vocabulary, config = world
+    exported = load_export(folder / "run/model")
+    heard = int(exported.graph.table[SEEN].max())
+    unheard = min(set(range(SEEN)) - set(exported.graph.table[SEEN + 1].tolist()) - {heard})
+    names = list(vocabulary.names)
+    names[SEEN], names[SEEN + 1] = f"{names[heard]}s", f"{names[unheard]}S"
+    renamed = Vocabulary(vocabulary.mids, tuple(names), SEEN)
+    make_shards(tmp_path / "shards", {"test": IMAGES}, 10, renamed)
+    clip = load_clip(config)
+    write_text(TextConfig(config, ["a {}."], {}, str(tmp_path / "shards"), str(tmp_path / "text")))
+    for run, settings in (("full", {}), ("isr", {"ist": False})):
+        model = C2SRT(
+            clip, ModelConfig(heads=4, neighbours=3, **settings), LossConfig(), exported.graph, SEEN
+        )
+        folder = tmp_path / run / "model"
+        save_export(folder, model, model.state_dict(), clip, renamed, ["a {}."], {})
+        given = [f"shards={tmp_path}/shards", f"text={tmp_path}/text", "topk=[2,3]"]
+        assert evaluate(*given, f"checkpoint={folder}", f"out={tmp_path}/{run}/evaluation") == 0
+    found, said = results(tmp_path / "full/evaluation"), capsys.readouterr().out
+    assert len(found["given_away"]) == 2 and found["twins_heard"] == 1
+    assert said.count("; 1 of these hear that very category as a neighbour") == 1
+    assert results(tmp_path / "isr/evaluation")["twins_heard"] is None
+
+
 def results_with(positives: list[float], about_: dict, unseen: int) -> dict:
     """A results.json with given positives per image, whichever images they are over."""
     return {

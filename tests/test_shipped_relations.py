@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from c2srt.cluster.cli import main
+from c2srt.evaluation.known import given_away, twins_heard
 from c2srt.opened import read_json
 from c2srt.relations.answers import Answers, llm_neighbours, shipped_answers
 from c2srt.relations.prompt import TYPES
@@ -41,6 +42,19 @@ def test_shipped_nus_wide_graph_is_keyed_by_name():
         and table.max() < 925
         and set(counts.values()) == {0}
     )
+
+
+def test_every_plural_twin_of_nus_wide_hears_the_tag_that_it_equals():
+    """All 30 of the 81 concepts: ZSL measures no transfer from other categories there."""
+    answers = shipped_answers("relations_nuswide.jsonl.gz")
+    names = tuple(answers.related)
+    vocabulary = Vocabulary(names, names, 925)
+    table = llm_neighbours(answers, vocabulary, 16)[0].table
+    assert len({unseen for unseen, _ in given_away(vocabulary)}) == 30
+    assert twins_heard(vocabulary, table) == 30
+    unseen, seen = given_away(vocabulary)[0]
+    table[unseen] = np.where(table[unseen] == seen, -1, table[unseen])
+    assert twins_heard(vocabulary, table) == 29
 
 
 def test_twenty_neighbours_are_absent_where_a_nus_wide_category_has_fewer():

@@ -414,6 +414,22 @@ def test_what_was_measured_by_an_older_protocol_is_evaluated_again(results, tmp_
     assert len(ran) == 1 and f"out={finished.parent}/evaluation" in ran[0]
 
 
+def test_names_that_a_seen_one_gives_away_are_said_below_the_tables(results, tmp_path, capsys):
+    work = tmp_path / "work"
+    shutil.copytree(results, work)
+    for run_, heard in (("one", 1), ("two", 2)):
+        path = work / run_ / "seed-0/evaluation/results.json"
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({**found, "given_away": ["as/a", "bs/b"], "twins_heard": heard}))
+    config = config_of(work, f"out={tmp_path}/t", "topk=[1,2]", "train=false", "groups=null")
+    config.tables = TABLES
+    run.run(config, jobs())
+    said = "2 of the 3 unseen names equal a seen one but for a plural (as/a, bs/b)"
+    text = (tmp_path / "t/tables.md").read_text()
+    assert f"{said}: the training saw these words, say so beside ZSL; 2 of these hear" in text
+    assert said in capsys.readouterr().out
+
+
 def test_the_tables_as_files(results, tmp_path, capsys):
     config = config_of(
         results,

@@ -114,14 +114,22 @@ def other_labels(results: dict) -> list[str]:
 
 
 def given_away(results: dict) -> list[str]:
+    found = twins(results)
+    return [f"note: {found}"] if found else []
+
+
+def twins(results: dict) -> str:
+    """How many unseen names equal a seen one, and how many of these hear it; "" if none does."""
     if not (names := results.get("given_away")):
-        return []
+        return ""
     unseen = len({name.split("/")[0] for name in names})
     examples = ", ".join(map(shown, names[:EXAMPLES])) + ", …" * (len(names) > EXAMPLES)
-    return [
-        f"note: {unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen"
-        f" one but for a plural ({examples}): the training saw these words, say so beside ZSL"
-    ]
+    heard = results.get("twins_heard")
+    graph = f"; {heard:,} of these hear that very category as a neighbour" if heard else ""
+    return (
+        f"{unseen:,} of the {results['zsl']['categories']['all']:,} unseen names equal a seen one"
+        f" but for a plural ({examples}): the training saw these words, say so beside ZSL{graph}"
+    )
 
 
 def interval(values: dict, outer: str, inner: str) -> str:

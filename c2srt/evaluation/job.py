@@ -15,6 +15,7 @@ from c2srt.artefact import is_current, remove_unfinished, tidy, unfinished, writ
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import counted, evaluate_arrays, state_of
 from c2srt.evaluation.config import PROTOCOLS, Config, versions_of
+from c2srt.evaluation.known import twins_heard
 from c2srt.evaluation.metric_state import check_topk
 from c2srt.evaluation.pieces import check_identity, pieces_of, score
 from c2srt.evaluation.results import (
@@ -37,6 +38,7 @@ from c2srt.evaluation.scorers import (
 from c2srt.evaluation.split_labels import read_labels
 from c2srt.executor import Opens
 from c2srt.export.files import find_export
+from c2srt.export.read import heard_neighbours
 from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.opened import check_regular
@@ -235,7 +237,16 @@ def measured(
     check_still(index)
     task = task_of(config, made_from["protocols"], vocabulary)
     found = evaluate_state(state, task, thresholds, at_least)
-    return named_results(found, named(config.checkpoint), vocabulary, config, made_from)
+    results, table = named_results(found, named(config.checkpoint), vocabulary, config, made_from)
+    return results | {"twins_heard": heard_by(subject)}, table
+
+
+def heard_by(subject: Subject) -> int | None:
+    """How many unseen categories hear the seen one of their own name; None without a graph."""
+    if subject.checkpoint in (CLIP, PRIOR):
+        return None
+    table = heard_neighbours(Path(subject.checkpoint))
+    return None if table is None else twins_heard(subject.vocabulary, table.numpy())
 
 
 def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:

@@ -4,6 +4,8 @@ a seen one gives away.
 The constant is what most published rows imply, not all: tables/published.py says which do not.
 """
 
+import numpy as np
+
 from c2srt.datasets import Published, data_sets
 from c2srt.vocabulary import Vocabulary
 
@@ -20,6 +22,13 @@ def as_recorded(zsl: float, gzsl: float) -> Published | None:
     """The constants that a results.json names."""
     every = (known.published for known in data_sets().values())
     return next((one for one in every if one and (one.zsl, one.gzsl) == (zsl, gzsl)), None)
+
+
+def twins_heard(vocabulary: Vocabulary, table: np.ndarray) -> int:
+    """How many unseen categories that a seen one gives away have that one among their neighbours in
+    table [C, K] (−1 absent): what ZSL measures of these is no transfer from other categories.
+    """
+    return len({unseen for unseen, seen in given_away(vocabulary) if (table[unseen] == seen).any()})
 
 
 def given_away(vocabulary: Vocabulary) -> list[tuple[int, int]]:

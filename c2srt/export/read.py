@@ -26,12 +26,20 @@ from c2srt.export.files import (
     belonging,
 )
 from c2srt.model.build import build_student
-from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.model.config import KindConfig, LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.graph import Graph
 from c2srt.model.messages import Messages
 from c2srt.model.network import Network
-from c2srt.opened import opening, read_json, read_tensors, tensor_shapes, tensors_note, wrong
+from c2srt.opened import (
+    opening,
+    read_json,
+    read_tensor,
+    read_tensors,
+    tensor_shapes,
+    tensors_note,
+    wrong,
+)
 from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
@@ -176,6 +184,16 @@ def load_export(folder: Path) -> Exported:
     model.eval().requires_grad_(False)
     made_from, templates = content["made_from"], content["templates"]
     return Exported(model, clip, vocabulary, templates, graph, made_from, context, messages)
+
+
+def heard_neighbours(folder: Path) -> Tensor | None:
+    """The neighbour table int64 [C, K] that an export's categories hear, −1 absent; None where they
+    hear none: without IST, and in a baseline. Nothing else of the export is loaded.
+    """
+    model = read_json(folder / CONFIG_FILE, MADE_BY, ExportFile, FORMAT)["model"]
+    if model.get("kind", KindConfig.kind) != KindConfig.kind or not model.get("ist", True):
+        return None
+    return read_tensor(folder / MODEL_FILE, MADE_BY, "table").long()
 
 
 def taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

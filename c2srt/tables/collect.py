@@ -32,6 +32,10 @@ class Collected:
     rows: dict[str, dict[str, Trials]]
     missing: list[Path] = field(default_factory=list)
     made_from: dict = field(default_factory=dict)
+    twins: dict = field(default_factory=dict)
+    """Of the results whose unseen categories hear most seen ones of their own name, what
+    `describe.twins` says it of.
+    """
 
 
 def collect(
@@ -52,6 +56,8 @@ def collect(
                     results = read_results(folder)
                     first = first or folder
                     check_same(collected, results, folder, first)
+                    if not collected.twins or heard(results) > heard(collected.twins):
+                        collected.twins = results
                     found[folder] = (
                         trial if row.run else (trial[0], 0),
                         flat(results) | of_groups(folder, members),
@@ -59,6 +65,10 @@ def collect(
             rows[row.name] = dict(found.values())
     collected.missing = sorted(set(collected.missing))
     return collected
+
+
+def heard(results: dict) -> int:
+    return results.get("twins_heard") or 0
 
 
 def check_same(collected: Collected, results: dict, folder: Path, first: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from c2srt.artefact import FILES, vouch, vouched, withdraw, writing
 from c2srt.datasets import data_set, published_names
 from c2srt.errors import UserError
+from c2srt.evaluation.describe import twins
 from c2srt.files import write_text
 from c2srt.hints import Command
 from c2srt.jobs import Jobs
@@ -79,7 +80,7 @@ def write(config: Config, tables: dict[str, Table], collected: Collected, every:
     groups = sorted(read_groups(Path(config.groups))) if config.groups else []
     columns, texts = render.columns_of(config.topk, config.protocol, config.f1_over, groups), {}
     published = data_set(data).compared_with or data
-    how = note(config, every, published)
+    how = note(config, every, published) + twins_note(collected)
     with writing(out):
         for name, table in tables.items():
             caption, rows = (
@@ -135,6 +136,12 @@ def together(groups: dict[str, list[str]], kept: list[tuple[str, str, str]]) -> 
     return (
         "\n\n".join(part for how, texts in groups.items() for part in (*texts, how) if part) + "\n"
     )
+
+
+def twins_note(collected: Collected) -> str:
+    """What must stand beside every ZSL figure where a seen category has an unseen one's name."""
+    found = twins(collected.twins)
+    return f" {found}." if found else ""
 
 
 def note(config: Config, every: int, published: str) -> str:
