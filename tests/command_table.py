@@ -48,6 +48,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt figures": (RUN, ""),
     "c2srt figures 'figures=[predictions]' 'images=[0a1b2c3d4e5f6071]'": (RUN, ""),
     "c2srt figures 'figures=[cam,patches]' 'categories=[Dog,\"Red car\"]'": (RUN, ""),
+    "c2srt figures 'figures=[novel]' 'words=[\"tuk-tuk\",\"rain jacket\"]'": (
+        COMPOSED,
+        "tests/test_figures_drawn.py draws it",
+    ),
     (
         "c2srt predict checkpoint=runs/miniature/full/seed-0/model "
         "'images=[holiday/,dog.jpg]' 'labels=[dog,\"red car\",\"birthday party\"]'"

@@ -101,7 +101,7 @@ class Config:
                 "images=[] and categories=[] name nothing: leave them out for a choice of our own"
             )
         if self.words is not None and not all(word.strip() for word in self.words or [""]):
-            raise UserError("words=[…] needs at least one word, and none that is empty")
+            raise UserError("'words=[…]' needs at least one word, and none that is empty")
         if not self.topk or min(self.topk) < 1:
             raise UserError(f"topk={self.topk} must be numbers from 1, such as 'topk=[10,20]'")
         if not self.fixed or min(self.fixed) < 1:

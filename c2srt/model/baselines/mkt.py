@@ -13,7 +13,10 @@ Deviations: text features are of unit length (the release multiplies by raw ones
 categories is that over all C of the list that is scored, for ZSL too, where the release scores the
 unseen ones again alone; so a score depends on the list that it is part of. CLIP's own pixel
 statistics (the release: ImageNet's). In the second stage the release trains the rows of the whole
-token embedding, names set back to theirs; here the template's positions.
+token embedding, names set back to theirs; here the template's positions. Not the release's either:
+RandAugment and crops from 0.08 of the area (here those of `views`), the one template "There is a {}
+in the scene" (here `c2srt text`'s), 2 of 20 epochs of warm-up (here `schedule.warmup`), and for
+evaluation the short side at 256, cut to 224 (here at 224).
 """
 
 import torch

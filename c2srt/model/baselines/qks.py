@@ -1,6 +1,6 @@
 """QKS: Zhu et al., Query-Based Knowledge Sharing for Open-Vocabulary Multi-Label Classification,
-ACM TOMM 2025, arXiv 2401.01181; code jasonseu/QKS (models/qks.py, lib/losses.py, README; its BERT,
-models/utils, is not in what we could read of it).
+ACM TOMM 2025, arXiv 2401.01181; code jasonseu/QKS (models/qks.py, models/utils.py with its
+BERT, lib/losses.py, lib/metrics.py, evaluate.py, README).
 
 Learned queries (22 on Open Images, 12 on NUS-WIDE) pass BERT layers (8; 7), each self-attention
 among the queries, cross-attention to all tokens of the frozen CLIP (the class token too) before its
