@@ -228,6 +228,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "predict",
             "predict threads=1 device=cpu",
             "loader",
+            "loader threads=1 device=cpu",
             "packing",
         )
     },
