@@ -10,12 +10,14 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from c2srt.console import show_log
+from tests.hub_files import NEEDED
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 show_log()  # what a verb's function says is read as a command shows it
@@ -41,6 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(
                 f"{item.nodeid} is marked slow and long: slow tests run in CI, long ones by hand"
             )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, pytest.TestReport]:
+    """A test that is skipped for want of the extra hub is marked: .ci/run finds it by the mark."""
+    report = yield
+    if report.skipped and NEEDED in str(report.longrepr) and not item.get_closest_marker("hub"):
+        report.outcome, report.longrepr = "failed", "is to be marked hub"
+    return report
 
 
 LOCAL_RAY = """

@@ -51,6 +51,12 @@ class Family:
             content["embed_dim"] = self.trunk["embed_dim"]
         return content
 
+    @property
+    def needs_hub(self) -> bool:
+        """Whether `content` makes files of the hub."""
+        text = library.model_config(self.config)["text_cfg"]
+        return bool(self.hub) or "hf_tokenizer_name" in text
+
     @contextmanager
     def shrunk(self) -> Iterator[None]:
         """timm builds the small one."""
@@ -103,6 +109,14 @@ SIZES = {
     "mt5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, **WORDS},
     "m2m_100": {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, **WORDS},
 }
+
+
+def named(families: dict[str, Family]) -> list:
+    """Their names as a test's parameters."""
+    return [
+        pytest.param(name, marks=pytest.mark.hub) if family.needs_hub else name
+        for name, family in families.items()
+    ]
 
 
 def hub_model(folder: Path, kind: str) -> Path:

@@ -411,6 +411,7 @@ def test_freezing_and_depth_of_an_attention_pooled_vit(tmp_path):
 # --- tokenizers of the hub
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize(
     "text, vision",
     [
@@ -437,6 +438,7 @@ def test_text_features_are_open_clip_s_with_another_tokenizer(tmp_path, text, vi
     assert other.hash != clip.hash
 
 
+@pytest.mark.hub
 def test_a_tokenizer_in_the_hub_s_cache_is_found_by_its_name(tmp_path):
     cached = tmp_path / "cache/models--some--words"
     (cached / "refs").mkdir(parents=True)
@@ -466,6 +468,7 @@ def downloaded(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.hub
 def test_a_folder_brings_all_of_a_clip(tmp_path, monkeypatch):
     folder = downloaded(tmp_path / "siglip2")
     clip = load_clip(ClipConfig(str(folder)))
@@ -503,7 +506,7 @@ def test_a_model_that_is_not_in_the_hub_s_cache(monkeypatch):
 # --- one of timm's ViTs, from text features to a prediction
 
 
-@pytest.mark.parametrize("tokens", ["own", "hub"])
+@pytest.mark.parametrize("tokens", ["own", pytest.param("hub", marks=pytest.mark.hub)])
 def test_an_attention_pooled_vit_goes_all_the_way(tmp_path, tokens):
     words = hub_tokenizer(tmp_path / "words") if tokens == "hub" else None
     case = make_case(tmp_path, config_file(tmp_path, TINY, words))

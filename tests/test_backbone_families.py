@@ -21,7 +21,17 @@ from c2srt.backbone.timm_vit import TimmTower
 from c2srt.export.read import load_export
 from c2srt.model.config import ModelConfig
 from c2srt.plan.outline import count, outline
-from tests.families import FAMILIES, HUB, NATIVE, SIZES, SMALL, Family, hub_model, train_shrunk
+from tests.families import (
+    FAMILIES,
+    HUB,
+    NATIVE,
+    SIZES,
+    SMALL,
+    Family,
+    hub_model,
+    named,
+    train_shrunk,
+)
 from tests.hub_files import hub_tokenizer
 from tests.ranks import run_ranks
 from tests.test_backbone import config_file, photo, pixels
@@ -87,7 +97,7 @@ def test_features_are_open_clip_s_own(name):
     assert all(torch.equal(mine[key], state[key]) for key in state)
 
 
-@pytest.mark.parametrize("name", FAMILIES | NATIVE)
+@pytest.mark.parametrize("name", named(FAMILIES | NATIVE))
 def test_text_features_are_open_clip_s_own_too(name, tmp_path):
     family = (FAMILIES | NATIVE)[name]
     with family.shrunk():
@@ -197,6 +207,7 @@ def test_every_real_image_tower_can_be_built():
 # --- text towers of the Hugging Face hub
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("kind", SIZES)
 def test_text_features_of_the_hub_s_towers_are_open_clip_s_own(kind, tmp_path):
     """open_clip builds its own from the same folder; ours has the folder's config in it."""
@@ -220,7 +231,7 @@ def test_text_features_of_the_hub_s_towers_are_open_clip_s_own(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*FAMILIES, *NATIVE, *HUB])
+@pytest.mark.parametrize("name", named(FAMILIES | NATIVE | HUB))
 def test_a_family_goes_from_text_to_a_prediction(name, tmp_path):
     """Text features, relations, three steps of training, export, prediction; of the hub's files the
     export needs none.
