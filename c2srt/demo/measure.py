@@ -102,11 +102,16 @@ def label_row(labels: SampleLabels, index: dict[str, int]) -> np.ndarray:
     return row
 
 
-@torch.no_grad()
 def clip_scores(clip: Clip, text: Tensor, images: Tensor) -> np.ndarray:
     """Zero-shot cosine of CLIP's global feature with text features [C, D]: float32 [N, C]."""
+    return (clip_features(clip, images) @ text.T).numpy()
+
+
+@torch.no_grad()
+def clip_features(clip: Clip, images: Tensor) -> Tensor:
+    """CLIP's global features of uint8 [N, 3, S, S]: float32 [N, D], L2-normalised."""
     features = [clip.images.global_features(some) for some in images.split(AT_ONCE)]
-    return (F.normalize(torch.cat(features), dim=-1) @ text.T).numpy()
+    return F.normalize(torch.cat(features), dim=-1)
 
 
 def model_scores(folder: Path, images: Tensor) -> np.ndarray:

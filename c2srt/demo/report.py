@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from c2srt.artefact import is_marked
-from c2srt.backbone.clip import load_clip
+from c2srt.backbone.clip import Clip, load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, table
 from c2srt.demo.picture import SHOWN, draw_predictions
@@ -144,12 +144,17 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
 
 def clip_zero_shot(config, clip: int, images: Tensor) -> np.ndarray:
     """CLIP's scores [N, C] of uint8 [N, 3, S, S]."""
+    return measure.clip_scores(*clip_and_text(config, clip), images)
+
+
+def clip_and_text(config, clip: int) -> tuple[Clip, Tensor]:
+    """The demo's CLIP of a number, and its text features [C, D]."""
     work = config.workspace.of_clip(clip)
     loaded = load_clip(
         ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors"))
     )
     vocabulary = load_vocabulary(config.workspace.shards())
-    return measure.clip_scores(loaded, load_text(work / "text", vocabulary, loaded.hash), images)
+    return loaded, load_text(work / "text", vocabulary, loaded.hash)
 
 
 def oracle_neighbours(config, clip: int) -> Tensor:

@@ -7,6 +7,7 @@ anew for each graph; the others once a world.
 from dataclasses import dataclass
 
 OWN, NEIGHBOURS, BEST, MESSAGES = "own", "neighbours", "best neighbour", "messages"
+SPARC = "SPARC"
 CLIP, PRIOR = "clip", "prior"
 """Bases that are not trained."""
 NO_GRAPH = "none"
@@ -37,6 +38,8 @@ class Row:
     BEST        there by the one neighbour whose scores fit the *validation* labels of the category
                 best: a choice that nobody has for an unseen category, an upper bound
     MESSAGES    `c2srt messages` with these overrides; `hears`: it is told of the graph
+    SPARC       by CLIP's scores of compound prompts with the first `neighbours` of these, fused
+                with their own (c2srt/evaluation/sparc.py)
     """
 
     name: str
@@ -48,7 +51,7 @@ class Row:
 
     @property
     def needs_graph(self) -> bool:
-        asks = self.scores in (NEIGHBOURS, BEST) or (self.scores == MESSAGES and self.hears)
+        asks = self.scores in (NEIGHBOURS, BEST, SPARC) or (self.scores == MESSAGES and self.hears)
         return asks or (self.base in TRAININGS and TRAININGS[self.base].needs_graph)
 
 
@@ -67,6 +70,7 @@ ROWS = (
     Row("prior only", PRIOR),
     Row("CLIP zero-shot", CLIP),
     *(Row(f"CLIP, {k} neighbours' scores", CLIP, NEIGHBOURS, k) for k in (1, 3, 4)),
+    Row("CLIP, SPARC", CLIP, SPARC, 4),
     Row("distillation only", "distillation"),
     *(
         Row(f"distillation only, {k} neighbours' scores", "distillation", NEIGHBOURS, k)
