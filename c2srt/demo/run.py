@@ -12,6 +12,7 @@ from pathlib import Path
 from c2srt.artefact import is_marked
 from c2srt.demo.config import Config
 from c2srt.demo.raw import MARK, raw_key, write_raw
+from c2srt.demo.words import World
 from c2srt.hints import Command
 from c2srt.jobs import Jobs
 from c2srt.opened import read_json
@@ -43,7 +44,7 @@ def run(config: Config, jobs: Jobs) -> None:
     started, workspace, runner = time.monotonic(), config.workspace, Runner(Command("demo"), jobs)
     tables = for_data(config.tables, "miniature")
     rows, every = trained_rows(tables), trials(config.seeds, config.seeds)
-    draw(runner, config)
+    draw(runner, config, config.drawn)
     if left := estimate(time.monotonic() - started, config, len(rows) * len(every)):
         log.info(f"   about {left} more for all that follows, judging by the drawing")
     for clip in range(config.seeds):
@@ -62,16 +63,14 @@ def run(config: Config, jobs: Jobs) -> None:
     log.info(f"\nThe whole demo took {clock(time.monotonic() - started)}.\n{following}")
 
 
-def draw(runner: Runner, config: Config) -> None:
-    """The raw miniature, unless it is there."""
+def draw(runner: Runner, config: Config, world: World) -> None:
+    """The raw miniature of a world, unless it is there."""
     root = Path(config.work) / "raw"
     with runner.step("draw", f"# a miniature Open Images in {root}"):
-        if is_marked(
-            root / MARK, raw_key(config.seed, config.images, config.drawn), Command("demo")
-        ):
+        if is_marked(root / MARK, raw_key(config.seed, config.images, world), Command("demo")):
             log.info(f"   {root} is up to date")
             return
-        write_raw(root, config.seed, config.images, config.workers, config.drawn)
+        write_raw(root, config.seed, config.images, config.workers, world)
 
 
 def estimate(drawing: float, config: Config, trainings: int) -> str | None:

@@ -12,7 +12,7 @@ what else tends to come together. Another seed draws other images of the same wo
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 
@@ -147,9 +147,14 @@ def family_of(word: str) -> str:
 
 @dataclass(frozen=True)
 class World:
-    """One of the worlds that share these words; the demo's is the first."""
+    """One of the worlds that share these words; the demo's is the first.
+
+    `fold`: its part for choosing settings. The unseen categories are gone, and as large a share of
+    the seen pairs and events is unseen instead, so that no choice knows what a test asks for.
+    """
 
     number: int = 0
+    fold: bool = False
 
     @property
     def seed(self) -> int:
@@ -160,7 +165,8 @@ class World:
         """All categories, seen first. Every word of an unseen pair, and every companion of an
         event, is itself seen.
         """
-        return drawn_categories(random.Random(self.seed))
+        every = drawn_categories(random.Random(self.seed))
+        return fold_of(every, random.Random(f"{self.number}/fold")) if self.fold else every
 
     @cached_property
     def named(self) -> dict[str, Category]:
@@ -192,6 +198,18 @@ def drawn_categories(chooser: random.Random) -> tuple[Category, ...]:
     every += [Category(pair_name(*pair), "pair", pair, pair not in unseen_pairs) for pair in pairs]
     every += [Category(name, "event", events[name], name not in unseen_events) for name in EVENTS]
     return tuple(sorted(every, key=lambda category: not category.seen))
+
+
+def fold_of(every: tuple[Category, ...], chooser: random.Random) -> tuple[Category, ...]:
+    """The seen categories, of which as large a share is unseen as was of all."""
+    seen = [category for category in every if category.seen]
+    hidden: set[Category] = set()
+    for kind in ("pair", "event"):
+        left = [category for category in seen if category.kind == kind]
+        share = 1 - len(left) / sum(category.kind == kind for category in every)
+        hidden.update(chooser.sample(left, round(share * len(left))))
+    fold = [replace(category, seen=category not in hidden) for category in seen]
+    return tuple(sorted(fold, key=lambda category: not category.seen))
 
 
 def companions(chooser: random.Random) -> list[tuple[str, str, str]]:

@@ -31,7 +31,7 @@ class Bases:
         self.scores = cache(self.score)
 
     def train(self, name: str, graph: str) -> Path:
-        return train(self.place, name, graph)
+        return train(self.place, name, TRAININGS[name], graph)
 
     def load(self, split: str) -> measure.Split:
         place = self.place

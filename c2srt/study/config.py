@@ -7,6 +7,9 @@ from c2srt.demo.noise import NOISES
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
+from c2srt.study.tuned import TUNED
+
+ALL = "all"
 
 
 @dataclass
@@ -24,6 +27,11 @@ class Config:
     graphs: list[str] = key(
         ["noise-0", "noise-25", "noise-50", "noise-75", "noise-100"],
         "relation graphs of each world, with errors as c2srt/demo/noise.py says",
+    )
+    tune: list[str] = key(
+        [],
+        "instead of the rows: tries the settings of these models (all: of every one) in each"
+        " world's fold, on the first graph",
     )
     workers: int = shared("workers")
     part: str | None = key(
@@ -45,6 +53,8 @@ class Config:
             raise UserError(
                 f"graphs={self.graphs}: {sorted(unknown)[0]!r} is not one of {', '.join(NOISES)}"
             )
+        if unknown := set(self.tune) - {*TUNED, ALL}:
+            raise UserError(f"tune: {sorted(unknown)[0]!r} is none of {', '.join(TUNED)}, {ALL}")
         _ = self.share
 
     @property
@@ -55,5 +65,10 @@ class Config:
             raise UserError(f"part={self.part} must be like 2/5: the second of five shares")
         return self.worlds[int(number) - 1 :: int(of)]
 
-    def folder(self, world: int) -> Path:
-        return Path(self.work) / f"world-{world}"
+    @property
+    def tuned(self) -> list[str]:
+        """The models whose settings are tried."""
+        return list(TUNED) if ALL in self.tune else self.tune
+
+    def folder(self, world: int, fold: bool) -> Path:
+        return Path(self.work) / f"world-{world}{'-fold' if fold else ''}"

@@ -56,11 +56,19 @@ class Row:
 
 
 NO_HEAD = ("model.isr=false", "model.ist=false")
+LETTER = (
+    *("model.score_scale=1", "model.residual=false", "model.self_loops=false"),
+    *("model.init=literal", "model.input_layers=2", "loss.reduction=sum"),
+    *("loss.distillation_reduction=norm", "schedule.batch=64"),
+)
+"""What the paper says where ours says otherwise (c2srt/DECISIONS.md)."""
 TRAININGS = {
     "full": Training(hears=True),
+    "letter": Training(LETTER, hears=True),
     "alone": Training(),
     "distillation": Training(NO_HEAD),
     "smoothed": Training(NO_HEAD, smoothed=4),
+    "mkt": Training(("model=mkt",)),
 }
 """`alone`: C²SRT whose categories hear nobody."""
 FULL, CANDIDATE = "full C²SRT", "score messages"
@@ -78,6 +86,8 @@ ROWS = (
     ),
     Row("distillation only, best neighbour (oracle's choice)", "distillation", BEST, 8),
     Row(SMOOTHED, "smoothed"),
+    Row("MKT, first stage", "mkt"),
+    Row("the paper to the letter", "letter"),
     Row("full, no neighbours", "alone"),
     Row(FULL, "full"),
     Row("full C²SRT, 4 neighbours' scores", "full", NEIGHBOURS, 4),

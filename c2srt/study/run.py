@@ -26,6 +26,7 @@ from c2srt.study.bases import Bases
 from c2srt.study.config import Config
 from c2srt.study.report import report
 from c2srt.study.rows import NO_GRAPH, ROWS, TRAININGS, Row
+from c2srt.study.tuning import tune, tuning_report
 from c2srt.study.world import Place, prepare, slug
 from c2srt.tables.runner import Runner
 from c2srt.versions import VERSIONS, versions
@@ -41,6 +42,11 @@ def run(config: Config, jobs: Jobs) -> None:
     """Makes what is missing in each world of this part, then the report over all that is there."""
     torch.set_num_threads(config.workers)
     runner = Runner(MADE_BY, jobs)
+    if config.tune:
+        for number in config.share:
+            tune(Place(number, config, runner, fold=True), Path(config.out))
+        print(tuning_report(config))
+        return
     for number in config.share:
         run_world(Place(number, config, runner), Path(config.out))
     print(report(config))

@@ -1,5 +1,6 @@
 """One world: drawn, packed and trained on as far as its rows need, with ordinary commands.
 
+<work>/world-<n>-fold/              the same of its fold for choosing settings, whose CLIP is a link
 <work>/world-<n>/                   as `c2srt demo world=<n> seed=<n>` leaves it: raw, clip,
                                     shards, text, teacher
     graphs/<graph>.jsonl            relations with errors
@@ -9,7 +10,7 @@
     messages/<row>/<graph or none>  second stages
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from c2srt.demo.config import Config as DemoConfig
@@ -18,7 +19,7 @@ from c2srt.demo.run import draw, prepare_clip
 from c2srt.demo.words import World
 from c2srt.hints import override
 from c2srt.study.config import Config
-from c2srt.study.rows import NO_GRAPH, TRAININGS, Row
+from c2srt.study.rows import NO_GRAPH, Row, Training
 from c2srt.study.smoothed import smooth
 from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Row as TableRow, Table
@@ -28,19 +29,20 @@ from c2srt.vocabulary import load_vocabulary
 
 @dataclass
 class Place:
-    """A world of the study and where it lies."""
+    """A world of the study, or its fold, and where it lies."""
 
     number: int
     config: Config
     runner: Runner
+    fold: bool = False
 
     @property
     def world(self) -> World:
-        return World(self.number)
+        return World(self.number, self.fold)
 
     @property
     def folder(self) -> Path:
-        return self.config.folder(self.number)
+        return self.config.folder(self.number, self.fold)
 
     @property
     def demo(self) -> DemoConfig:
@@ -69,8 +71,13 @@ class Place:
 
 def prepare(place: Place) -> None:
     """Everything that no graph changes, and the graphs."""
-    draw(place.runner, place.demo)
-    prepare_clip(place.runner, place.demo, 0)
+    draw(place.runner, place.demo, place.world)
+    if place.fold:
+        whole = replace(place, fold=False)
+        prepare_clip(place.runner, whole.demo, 0)
+        link(place.folder / "clip", whole.folder / "clip")
+    else:
+        prepare_clip(place.runner, place.demo, 0)
     place.run("shard")
     place.run("text")
     place.run("teacher")
@@ -84,9 +91,14 @@ def prepare(place: Place) -> None:
         )
 
 
-def train(place: Place, name: str, graph: str) -> Path:
+def link(path: Path, target: Path) -> None:
+    if not path.is_symlink():
+        path.symlink_to(target.resolve())
+
+
+def train(place: Place, name: str, training: Training, graph: str) -> Path:
     """A training of the study with a graph, or NO_GRAPH; returns its folder."""
-    training, out = TRAININGS[name], place.folder / name / graph
+    out = place.folder / name / graph
     heard = graph if training.hears else NO_GRAPH
     overrides = [*training.overrides, override("relations", place.relations(heard))]
     if training.smoothed:
