@@ -206,6 +206,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt study 'worlds=[0]' 'graphs=[noise-50]'": (COMPOSED, STUDY),
     "c2srt study": (COMPOSED, HOURS),
     "c2srt study part=2/3": (COMPOSED, HOURS),
+    "c2srt study 'worlds=[0]' 'graphs=[noise-50]' 'tune=[all]'": (COMPOSED, HOURS),
+    "c2srt study results=docs/results/noise.json": (COMPOSED, STUDY),
     "c2srt tables": (COMPOSED, HOURS),
     "c2srt tables 'tables=[parts]' seeds=3": (COMPOSED, HOURS),
     "c2srt tables 'tables=[settings]'": (COMPOSED, HOURS),

@@ -76,6 +76,22 @@ def test_worlds_differ_in_what_is_unseen_and_in_what_events_come_with():
     assert random_picture(FIRST, 0, "test", 1) != random_picture(World(1), 0, "test", 1)
 
 
+def test_a_fold_hides_seen_categories_and_knows_none_that_a_test_asks_for():
+    world, fold = World(3), World(3, fold=True)
+    tested = {category.name for category in world.categories if not category.seen}
+    hidden = {category.name for category in fold.categories if not category.seen}
+    assert {category.name for category in fold.categories} == {
+        category.name for category in world.categories if category.seen
+    }
+    assert not tested & hidden and fold.habits == world.habits
+    kinds = Counter(category.kind for category in fold.categories if not category.seen)
+    assert kinds == {"pair": 40, "event": 11}  # 50 of 262 pairs, 16 of 48 events are unseen
+    picture = random_picture(fold, 0, "train", 1)
+    assert len(truth(fold, picture)) == len(fold.categories)
+    words = {word for category in fold.categories for word in category.words}
+    assert words <= {category.name for category in fold.categories if category.seen}
+
+
 def test_a_picture_is_a_pure_function_of_seed_split_and_number():
     assert random_picture(FIRST, 1, "train", 5) == random_picture(FIRST, 1, "train", 5)
     assert (

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +12,21 @@ from scipy import stats
 
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
+from c2srt.files import write_json
 from c2srt.relations.neighbours import Neighbours
 from c2srt.relations.table import save
 from c2srt.study import run as study_run
 from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
-from c2srt.study.plan import AGAINST, DEVELOPMENT, WORLDS
-from c2srt.study.report import comparisons, kept, sentences, table
-from c2srt.study.rows import BEST, CANDIDATE, FULL, NEIGHBOURS, NO_GRAPH, ROWS, Row
+from c2srt.study.pages import FOLDER, filled
+from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
+from c2srt.study.report import comparisons, grid, kept, sentences, table
+from c2srt.study.results import results_of
+from c2srt.study.rows import BEST, CANDIDATE, FULL, NEIGHBOURS, NO_GRAPH, ROWS, TRAININGS, Row
 from c2srt.study.score import best_neighbours, precision, rescored
 from c2srt.study.smoothed import smooth
+from c2srt.study.tuned import TRIALS, TUNED
+from c2srt.study.tuning import best_of, tuning_table
 from c2srt.study.world import slug
 from c2srt.text import load_text, save_text
 from tests.shard_folder import make_vocabulary
@@ -118,16 +124,54 @@ def test_a_sentence_says_a_difference_only_where_its_interval_leaves_out_zero():
 
 def test_the_plan_is_of_other_worlds_and_of_every_row():
     assert not set(DEVELOPMENT) & set(WORLDS) and len(WORLDS) == 10
-    assert set(AGAINST) | {CANDIDATE, "prior only"} == {row.name for row in ROWS}
+    assert set(AGAINST) | {CANDIDATE, "prior only"} == {row.name for row in ROWS if row.compared}
+    bases = {row.base for row in ROWS if row.compared}
+    assert len(bases & set(TRAININGS)) <= 8  # that long a world of a confirmation may take
     assert len({slug(row.name) for row in ROWS}) == len(ROWS)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"worlds": []}, {"worlds": [1, 1]}, {"graphs": ["noise-51"]}, {"part": "3/2"}]
+    "wrong",
+    [
+        *({"worlds": []}, {"worlds": [1, 1]}, {"graphs": ["noise-51"]}, {"part": "3/2"}),
+        *({"rows": "some"}, {"tune": ["mtk"]}),
+    ],
 )
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(UserError):
         Config(**{"work": "x", "out": "y", "worlds": [0, 1], "graphs": ["noise-50"], **wrong})
+
+
+def test_settings_are_tried_as_often_for_every_model_and_the_best_is_marked():
+    assert {len(set(tuned.trials)) for tuned in TUNED.values()} == {TRIALS}
+    assert all(() in TUNED[name].trials for name in ("full", "distillation", "mkt", CANDIDATE))
+    trials = [
+        {"overrides": [f"a={value}"], "figures": dict.fromkeys(SHOWN, value)}
+        for value in (0.25, 0.5, 0.5)
+    ]
+    assert best_of(trials) is trials[1]
+    assert tuning_table("x", trials).splitlines()[4:6] == [
+        "| a=0.25 |" + " 25.0 |" * len(SHOWN),
+        "| **a=0.5** |" + " 50.0 |" * len(SHOWN),
+    ]
+
+
+@pytest.mark.slow
+def test_settings_are_tried_in_a_fold(tmp_path, capsys):
+    command = [
+        *("study", f"work={tmp_path}", "worlds=[0]", "graphs=[noise-50]", "workers=1"),
+        "images={train: 96, validation: 24, test: 48}",
+        'commands.train=["schedule.steps=2"]',
+        'commands.messages=["loader_workers=0"]',
+        f"tune=[{CANDIDATE}]",
+    ]
+    assert main(command) == 0
+    assert "unseen_neighbours=8" in capsys.readouterr().out
+    found = json.loads((tmp_path / "study/tuning.json").read_text())["results"]
+    assert [tuple(each["overrides"]) for each in found] == list(TUNED[CANDIDATE].trials)
+    assert (tmp_path / "world-0-fold/clip").resolve() == (tmp_path / "world-0/clip").resolve()
+    assert main(command) == 0
+    assert json.loads((tmp_path / "study/tuning.json").read_text())["results"] == found
 
 
 @pytest.mark.slow
@@ -147,9 +191,10 @@ def test_a_small_study_and_again(tmp_path, monkeypatch, capsys):
     ]
     assert main(command) == 0
     text = capsys.readouterr().out
-    assert all(f"| {row.name} | 1 |" in text for row in ROWS)
+    rows = [row for row in ROWS if row.compared]
+    assert all(f"| {row.name} | 1 |" in text for row in rows)
     made = {path: path.read_bytes() for path in (tmp_path / "study").glob("world-0/*/*.json")}
-    assert len(made) == len(ROWS)
+    assert len(made) == len(rows)
     gone = next(path for path in made if path.name == "score-messages.json")
     gone.unlink()
     shutil.rmtree(tmp_path / "world-0/messages")
@@ -158,3 +203,56 @@ def test_a_small_study_and_again(tmp_path, monkeypatch, capsys):
     again = {path: path.read_bytes() for path in (tmp_path / "study").glob("world-0/*/*.json")}
     assert again == made
     assert json.loads(gone.read_text())["training"]["steps"] == 2
+
+
+def records(recipes: list[str], given: str = "g") -> list[dict]:
+    """A row's records in as many worlds."""
+    return [
+        {"world": world, "graph": "noise-50", "row": FULL, "recipe": recipe, "given": given}
+        | {"figures": {"GZSL mAP": 0.4 + world / 100}}
+        for world, recipe in enumerate(recipes)
+    ]
+
+
+def test_results_made_in_different_ways_do_not_stand_in_one_table():
+    found = results_of(records(["a", "a"]))
+    assert found["noise-50", FULL] == {0: {"GZSL mAP": 0.4}, 1: {"GZSL mAP": 0.4 + 1 / 100}}
+    with pytest.raises(UserError, match=r"has other settings in world 0 than in world 1"):
+        results_of(records(["a", "b"]))
+    with pytest.raises(UserError, match="other images="):
+        results_of([*records(["a"]), *records(["a", "a"], "h")[1:]])
+
+
+def test_a_grid_has_a_row_s_figure_on_every_graph():
+    found = {
+        ("noise-0", FULL): {0: {"GZSL mAP": 0.5}},
+        ("noise-50", FULL): {0: {"GZSL mAP": 0.4}, 1: {"GZSL mAP": 0.6}},
+        (NO_GRAPH, "prior only"): {0: {"GZSL mAP": 0.2}},
+    }
+    assert grid(found, "GZSL mAP").splitlines()[2:] == [
+        "| row | noise-0 | noise-50 |",
+        "|---|---|---|",
+        "| prior only | 20.0 |",
+        f"| {FULL} | 50.0 | 50.0 ±127.1 |",  # Student's t of one degree of freedom
+    ]
+
+
+def test_a_page_s_blocks_are_filled_from_results_alone(tmp_path):
+    write_json(tmp_path / "r.json", {"results": records(["a", "a"])})
+    page = "<!-- results: r.json grid GZSL mAP -->\nold\n<!-- end of results -->\nrest"
+    new = filled(page, tmp_path)
+    assert f"| {FULL} | 40.5" in new and "old" not in new and new.endswith("\nrest")
+    assert filled(new, tmp_path) == new
+    with pytest.raises(UserError, match="none of"):
+        filled(page.replace("grid", "sum"), tmp_path)
+    with pytest.raises(UserError, match=r"holds no results of a study"):
+        write_json(tmp_path / "r.json", {})
+        filled(page, tmp_path)
+
+
+def test_the_pages_of_this_project_are_as_their_results_say():
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert filled(text, root / FOLDER) == text, f"python -m c2srt.study.pages {page.name}"

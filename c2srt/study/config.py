@@ -7,9 +7,10 @@ from c2srt.demo.noise import NOISES
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
+from c2srt.study.rows import ROWS, Row
 from c2srt.study.tuned import TUNED
 
-ALL = "all"
+COMPARED, ALL = "compared", "all"
 
 
 @dataclass
@@ -23,10 +24,16 @@ class Config:
         mark=Mark.HARMLESS,
         follows="${work}/study",
     )
+    results: str | None = key(
+        None, "a results.json: its report alone, of worlds and graphs; nothing is trained"
+    )
     worlds: list[int] = key([0, 1, 2], "numbers of the worlds, as of the demo")
     graphs: list[str] = key(
         ["noise-0", "noise-25", "noise-50", "noise-75", "noise-100"],
         "relation graphs of each world, with errors as c2srt/demo/noise.py says",
+    )
+    rows: str = key(
+        COMPARED, "compared: those that a confirmation compares | all: the paper's tables, too"
     )
     tune: list[str] = key(
         [],
@@ -53,6 +60,8 @@ class Config:
             raise UserError(
                 f"graphs={self.graphs}: {sorted(unknown)[0]!r} is not one of {', '.join(NOISES)}"
             )
+        if self.rows not in (COMPARED, ALL):
+            raise UserError(f"rows={self.rows} is neither {COMPARED} nor {ALL}")
         if unknown := set(self.tune) - {*TUNED, ALL}:
             raise UserError(f"tune: {sorted(unknown)[0]!r} is none of {', '.join(TUNED)}, {ALL}")
         _ = self.share
@@ -64,6 +73,10 @@ class Config:
         if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
             raise UserError(f"part={self.part} must be like 2/5: the second of five shares")
         return self.worlds[int(number) - 1 :: int(of)]
+
+    @property
+    def chosen(self) -> list[Row]:
+        return [row for row in ROWS if row.compared or self.rows == ALL]
 
     @property
     def tuned(self) -> list[str]:

@@ -3,56 +3,42 @@
 Every sentence points to an interval; one that holds 0 is "no difference seen".
 """
 
-import logging
 from pathlib import Path
 
 import numpy as np
 
+from c2srt.demo.noise import NOISES
 from c2srt.files import write_json, write_text
-from c2srt.hints import Command
-from c2srt.opened import read_json
 from c2srt.study.compare import Difference, difference, holm, mean_interval
 from c2srt.study.config import Config
 from c2srt.study.plan import AGAINST, KEPT, MARGIN, PRIMARY, SHOWN
+from c2srt.study.results import Results, of_row, records_below, results_of
 from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS
-
-log = logging.getLogger(__name__)
-
-Results = dict[tuple[str, str], dict[int, dict[str, float]]]
-"""(graph, row) → world → figures."""
 
 
 def report(config: Config) -> str:
-    """Writes study.md and study.json of the worlds asked for; returns the text."""
+    """Writes study.md, study.json and results.json of the worlds asked for; returns the text."""
     out = Path(config.out)
-    results = read_results(out, config.worlds)
+    records = records_below(out, config.worlds)
+    text, results = text_of(records, config), results_of(records)
+    compared = {
+        graph: {name: vars(found) for name, found in comparisons(results, graph).items()}
+        for graph in config.graphs
+    }
+    write_text(out / "study.md", text + "\n")
+    write_json(out / "study.json", {"worlds": config.worlds, "compared": compared})
+    write_json(out / "results.json", {"results": records})
+    return text
+
+
+def text_of(records: list[dict], config: Config) -> str:
+    """Tables, comparisons and what is kept, a graph after the other."""
+    results = results_of([each for each in records if each["world"] in config.worlds])
     parts = [table(results, graph) for graph in config.graphs]
     compared = {graph: comparisons(results, graph) for graph in config.graphs}
     parts += [sentences(found, graph) for graph, found in compared.items() if found]
     parts += [kept(results, graph) for graph in config.graphs]
-    text = "\n\n".join(part for part in parts if part)
-    write_text(out / "study.md", text + "\n")
-    record = {
-        graph: {name: vars(found) for name, found in of_graph.items()}
-        for graph, of_graph in compared.items()
-    }
-    write_json(out / "study.json", {"worlds": config.worlds, "compared": record})
-    return text
-
-
-def read_results(out: Path, worlds: list[int]) -> Results:
-    """All results of these worlds."""
-    found: Results = {}
-    for world in worlds:
-        for path in sorted((out / f"world-{world}").glob("*/*.json")):
-            record = read_json(path, Command("study"))
-            found.setdefault((record["graph"], record["row"]), {})[world] = record["figures"]
-    return found
-
-
-def of_row(results: Results, graph: str, row: str) -> dict[int, dict[str, float]]:
-    """A row's figures by world on a graph; of a row that hears none, those that it has."""
-    return results.get((graph, row)) or results.get((NO_GRAPH, row)) or {}
+    return "\n\n".join(part for part in parts if part)
 
 
 def table(results: Results, graph: str) -> str:
@@ -67,12 +53,30 @@ def table(results: Results, graph: str) -> str:
         found = of_row(results, graph, row.name)
         if not found:
             continue
-        cells = []
-        for name in SHOWN:
-            mean, half = mean_interval(np.array([values[name] for values in found.values()]))
-            cells.append(f"{100 * mean:.1f}" + (f" ±{100 * half:.1f}" if half == half else ""))
+        cells = [cell(found, name) for name in SHOWN]
         lines.append(f"| {row.name} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def grid(results: Results, name: str) -> str:
+    """One figure of every row on every graph: means over worlds ± half of the 95 % interval, in
+    percent; a row that hears no graph has one value.
+    """
+    graphs = [each for each in NOISES if any(graph == each for graph, _ in results)]
+    lines = [f"**{name}**", "", f"| row | {' | '.join(graphs)} |", "|---" * (len(graphs) + 1) + "|"]
+    for row in ROWS:
+        if (NO_GRAPH, row.name) in results:
+            lines.append(f"| {row.name} | {cell(results[NO_GRAPH, row.name], name)} |")
+        elif any(found := [of_row(results, graph, row.name) for graph in graphs]):
+            cells = (cell(each, name) if each else "" for each in found)
+            lines.append(f"| {row.name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(found: dict[int, dict[str, float]], name: str) -> str:
+    """A row's figure over its worlds."""
+    mean, half = mean_interval(np.array([values[name] for values in found.values()]))
+    return f"{100 * mean:.1f}" + (f" ±{100 * half:.1f}" if half == half else "")
 
 
 def comparisons(results: Results, graph: str) -> dict[str, Difference]:

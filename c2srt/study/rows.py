@@ -40,6 +40,8 @@ class Row:
     MESSAGES    `c2srt messages` with these overrides; `hears`: it is told of the graph
     SPARC       by CLIP's scores of compound prompts with the first `neighbours` of these, fused
                 with their own (c2srt/evaluation/sparc.py)
+
+    `compared`: a confirmation has it; the others are those of the paper's tables 1 and 3.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Row:
     neighbours: int = 0
     overrides: tuple[str, ...] = ()
     hears: bool = True
+    compared: bool = True
 
     @property
     def needs_graph(self) -> bool:
@@ -69,6 +72,10 @@ TRAININGS = {
     "distillation": Training(NO_HEAD),
     "smoothed": Training(NO_HEAD, smoothed=4),
     "mkt": Training(("model=mkt",)),
+    **{name: Training((f"model={name}",)) for name in ("lesa", "zs_sdl", "biam", "qks")},
+    "isr": Training(("model.ist=false",)),
+    "ist": Training(("model.isr=false",), hears=True),
+    "no-distillation": Training((*NO_HEAD, "loss.distillation=0")),
 }
 """`alone`: C²SRT whose categories hear nobody."""
 FULL, CANDIDATE = "full C²SRT", "score messages"
@@ -94,4 +101,12 @@ ROWS = (
     Row(LABELS_ONLY, "distillation", MESSAGES, hears=False),
     Row(CANDIDATE, "distillation", MESSAGES),
     Row("full C²SRT, score messages", "full", MESSAGES),
+    *(
+        Row(name, base, compared=False)
+        for name, base in (
+            *(("LESA", "lesa"), ("ZS-SDL", "zs_sdl"), ("BiAM", "biam"), ("QKS", "qks")),
+            *(("distillation + ISR", "isr"), ("distillation + IST", "ist")),
+            ("distillation only, λ = 0", "no-distillation"),
+        )
+    ),
 )

@@ -1,9 +1,9 @@
 """`c2srt study`: the same rows in several worlds, each result written as it ends.
 
-    <out>/world-<n>/<graph or none>/<row>.json   {"world", "graph", "row", "figures", "key",
-                                                  "versions", "training"}: one result
-    <out>/study.md, study.json                   all of them: means over worlds, differences with
-                                                 their intervals
+    <out>/world-<n>/<graph or none>/<row>.json   {"world", "graph", "row", "figures", "training",
+                                                  "recipe", "given", "key", "versions"}: one result
+    <out>/results.json                           all of them
+    <out>/study.md, study.json                   means over worlds, differences with their intervals
 
 A run killed at any moment is repeated with the same command; results that are there stay.
 """
@@ -24,8 +24,9 @@ from c2srt.jobs import Jobs
 from c2srt.processes import kept
 from c2srt.study.bases import Bases
 from c2srt.study.config import Config
-from c2srt.study.report import report
-from c2srt.study.rows import NO_GRAPH, ROWS, TRAININGS, Row
+from c2srt.study.report import report, text_of
+from c2srt.study.results import read_all
+from c2srt.study.rows import NO_GRAPH, TRAININGS, Row
 from c2srt.study.tuning import tune, tuning_report
 from c2srt.study.world import Place, prepare, slug
 from c2srt.tables.runner import Runner
@@ -40,6 +41,9 @@ TOPK = (3, 10)
 @kept()
 def run(config: Config, jobs: Jobs) -> None:
     """Makes what is missing in each world of this part, then the report over all that is there."""
+    if config.results:
+        print(text_of(read_all(Path(config.results), MADE_BY), config))
+        return
     torch.set_num_threads(config.workers)
     runner = Runner(MADE_BY, jobs)
     if config.tune:
@@ -69,6 +73,8 @@ def run_world(place: Place, out: Path) -> None:
             "row": row.name,
             "figures": result,
             "training": training,
+            "recipe": recipe_of(row, graph),
+            "given": given(place.config),
             "key": key_of(place, row, graph),
             VERSIONS: versions(),
         }
@@ -78,8 +84,9 @@ def run_world(place: Place, out: Path) -> None:
 
 def wanted(config: Config) -> list[tuple[str, Row]]:
     """(graph, row) of a world: rows that hear no graph once, the others for each."""
-    alone = [(NO_GRAPH, row) for row in ROWS if not row.needs_graph]
-    return alone + [(graph, row) for graph in config.graphs for row in ROWS if row.needs_graph]
+    rows = config.chosen
+    alone = [(NO_GRAPH, row) for row in rows if not row.needs_graph]
+    return alone + [(graph, row) for graph in config.graphs for row in rows if row.needs_graph]
 
 
 def path_of(out: Path, world: int, graph: str, row: Row) -> Path:
@@ -95,8 +102,17 @@ def key_of(place: Place, row: Row, graph: str) -> str:
     """Changes when a result would come out otherwise, as far as the row, the world and the
     commands decide it.
     """
-    config = place.config
-    world = raw_key(place.number, config.images, place.world)
+    world = raw_key(place.number, place.config.images, place.world)
+    return hash_of([recipe_of(row, graph), given(place.config), world])
+
+
+def recipe_of(row: Row, graph: str) -> str:
+    """What a row is in every world."""
+    decides = {name: value for name, value in asdict(row).items() if name != "compared"}
     training, noise = TRAININGS.get(row.base), NOISES.get(graph)
-    parts = [each and asdict(each) for each in (row, training, noise)]
-    return hash_of([*parts, world, graph, config.commands])
+    return hash_of([decides, *(each and asdict(each) for each in (training, noise)), graph])
+
+
+def given(config: Config) -> str:
+    """What all rows of a study share."""
+    return hash_of([config.images, config.commands])

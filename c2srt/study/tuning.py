@@ -86,15 +86,19 @@ def key_of(place: Place, graph: str, name: str, trial: tuple[str, ...]) -> str:
 
 
 def tuning_report(config: Config) -> str:
-    """Writes tuning.md: every trial that is there, the best of each model marked."""
-    parts = []
+    """Writes tuning.md and tuning.json: every trial that is there, the best of each model
+    marked.
+    """
+    parts, every = [], []
     for world in config.share:
         for name in config.tuned:
             paths = [path_of(Path(config.out), world, name, each) for each in TUNED[name].trials]
             records = [read_json(path, MADE_BY) for path in paths if path.is_file()]
             parts.append(tuning_table(name, records))
+            every += records
     text = "\n\n".join(parts)
     write_text(Path(config.out) / "tuning.md", text + "\n")
+    write_json(Path(config.out) / "tuning.json", {"results": every})
     return text
 
 

@@ -1,0 +1,65 @@
+"""Figures in pages, from results files alone: no figure of a study is copied by hand.
+
+    python -m c2srt.study.pages README.md docs/results.md
+
+fills each block of these pages again. A block says what stands in it:
+
+    <!-- results: noise.json table noise-50 -->
+    …
+    <!-- end of results -->
+
+The file lies in docs/results; what is one of BLOCKS.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from c2srt.errors import UserError
+from c2srt.files import write_text
+from c2srt.hints import Command
+from c2srt.study.report import comparisons, grid, kept, sentences, table
+from c2srt.study.results import Results, read_all, results_of
+from c2srt.study.tuning import tuning_table
+
+FOLDER = "docs/results"
+BLOCK = re.compile(
+    r"(<!-- results: (\S+) (\S+) (.+?) -->\n).*?(<!-- end of results -->)", re.DOTALL
+)
+BLOCKS: dict[str, Callable[[Results, str], str]] = {
+    "table": table,
+    "grid": grid,
+    "compared": lambda results, graph: sentences(comparisons(results, graph), graph),
+    "kept": kept,
+}
+"""By name: text from results and what follows the name, a graph or a figure."""
+
+
+def filled(page: str, folder: Path) -> str:
+    """The page with its blocks as the results say. Raises UserError for a block that cannot be."""
+
+    def block(found: re.Match[str]) -> str:
+        start, file, what, argument, end = found.groups()
+        return f"{start}{text_of(folder / file, what, argument)}\n{end}"
+
+    return BLOCK.sub(block, page)
+
+
+def text_of(path: Path, what: str, argument: str) -> str:
+    records = read_all(path, Command("study"))
+    if what == "tuning":
+        return tuning_table(argument, [each for each in records if each["model"] == argument])
+    if what not in BLOCKS:
+        raise UserError(f"a block of results asks for {what}: it is none of tuning, {[*BLOCKS]}")
+    return BLOCKS[what](results_of(records), argument)
+
+
+def main(pages: list[str]) -> None:
+    for page in map(Path, pages):
+        text = page.read_text(encoding="utf-8")
+        write_text(page, filled(text, Path(FOLDER)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
