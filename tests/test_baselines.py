@@ -24,12 +24,13 @@ from c2srt.model.baselines.biam import BiamHead
 from c2srt.model.baselines.lesa import LesaHead, distribution, span
 from c2srt.model.baselines.mkt import MktHead
 from c2srt.model.baselines.qks import Layer, QksHead, asymmetric, cross_entropy
+from c2srt.model.baselines.ram import RamHead
 from c2srt.model.baselines.top import top_mean
 from c2srt.model.baselines.zs_sdl import SoftplusPairs, ZsSdlHead, diversity
 from c2srt.model.build import build_student, network_of
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.graph import Graph
-from c2srt.model.kinds import KINDS, BiamSettings, QksSettings
+from c2srt.model.kinds import KINDS, BiamSettings, QksSettings, RamSettings
 from c2srt.model.loss import pairwise_ranking_loss
 from c2srt.profiling import allocator_peak
 from c2srt.shards import load_index
@@ -46,6 +47,7 @@ SMALL = {
     "biam": {"channels": 8, "heads": 2, "topk": 3},
     "zs_sdl": {"rows": 3},
     "qks": {"queries": 3, "layers": 2},
+    "ram": {"blocks": 2, "prompts": 2},
 }
 ROOMY, TEMPLATE = 1 << 30, "a photo of a {}."
 
@@ -413,6 +415,13 @@ def test_qks_takes_unverified_as_negative_or_leaves_them_out(clip, kind):
 # count of the head
 
 
+class BlocksOfWidth:
+    """What RAM's head asks of a tower to know the sizes of its parameters."""
+
+    def __init__(self, width: int) -> None:
+        self.width, self.blocks = width, [nn.Identity()] * 12
+
+
 def test_parameters_are_as_many_as_the_releases_have():
     with torch.device("meta"):
         heads = {
@@ -421,6 +430,7 @@ def test_parameters_are_as_many_as_the_releases_have():
             "biam": BiamHead(512, 4096, 300, (14, 14), BiamSettings()),
             "zs_sdl": ZsSdlHead(2048, 300, 7),
             "qks": QksHead(torch.empty(768, 512), QksSettings()),
+            "ram": RamHead(BlocksOfWidth(768), 512, (14, 14), 100, RamSettings()),
         }
     counts = {
         name: sum(parameter.numel() for parameter in head.parameters())
@@ -448,6 +458,8 @@ def test_parameters_are_as_many_as_the_releases_have():
         + 22 * 768
         + norm
         + 768 * 512,
+        # two convolutions with BatchNorm's scale and shift, the gate, the last one, three norms
+        "ram": 3 * ((1 + 9 + 1) * 768 * 512 + 2 * 2 * 512 + 2 * 2 * 9 + 3 * 2 * 512 + 8 * 768) + 2,
     }
 
 
@@ -588,6 +600,9 @@ def test_every_kind_of_the_configuration_exists():
         ("zs_sdl", {"regulariser": 1}, "outside"),
         ("biam", {"heads": 3}, "model.baseline.heads=3 does not divide the width 8"),
         ("qks", {"loss": "mse"}, "model.baseline.loss='mse' is not one of bce, asl"),
+        ("ram", {"blocks": 4}, "model.baseline.blocks=4 are more than the 3 of this ViT"),
+        ("ram", {"entropy": 0.01}, "model.baseline.entropy=0.01 must be at least 0.02"),
+        ("ram", {"temperature": 0.0}, "model.baseline.temperature=0.0 must be above 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(clip, kind, changes, sentence):
@@ -792,6 +807,7 @@ def train_all(rank: int, case) -> dict:
         "biam": {"zero": 1, "precision": "bf16"},
         "zs_sdl": {"zero": 2},
         "qks": {"zero": 3, "precision": "bf16"},
+        "ram": {"zero": 3},
     }.items():
         loss = LossConfig(distillation=float(kind == "mkt"))
         model = replace(config_of(kind), neighbours=4)

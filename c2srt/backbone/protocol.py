@@ -44,6 +44,36 @@ class TowerSizes:
     joint_values: int
 
 
+class BlockByBlock(Protocol):
+    """An image tower in its steps, for models that put something between its blocks. Its tokens [B,
+    R, W] are the class token, then the P patches'; it has no parameters of its own, so that those
+    of the tower stay in one place.
+    """
+
+    blocks: list[nn.Module]
+    """[B, R, W] -> [B, R, W], with any number of further tokens behind."""
+    width: int
+    """W."""
+
+    @abstractmethod
+    def embedded(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, S, S] -> the tokens that the first block takes."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def value_attention(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        """What a block's attention gives for the tokens that it takes, without the residual, where
+        values stand for queries and keys, too: a token hears those of like values (CLIP Surgery, Li
+        et al. 2023).
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def joint(self, tokens: Tensor) -> Tensor:
+        """Tokens behind the last block -> raw features [B, R, D]."""
+        raise NotImplementedError
+
+
 class ImageTower(Protocol):
     """An image tower, frozen or trained. What the student trains is a copy of the frozen one."""
 
@@ -81,6 +111,11 @@ class ImageTower(Protocol):
     @abstractmethod
     def tokens(self, pixels: Tensor) -> Tensor:
         """Normalised pixels -> tokens [B, R, W] behind the last norm, the pooled one first."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def block_by_block(self) -> BlockByBlock:
+        """The tower in its steps. Raises UserError where its blocks are not known so well."""
         raise NotImplementedError
 
     @property

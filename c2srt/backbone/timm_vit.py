@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from c2srt.backbone import library
-from c2srt.backbone.protocol import TowerSizes
-from c2srt.backbone.tower import BlockTower
+from c2srt.backbone.protocol import BlockByBlock, TowerSizes
+from c2srt.backbone.tower import BlockTower, not_block_by_block
 from c2srt.errors import UserError
 from c2srt.shown import shown
 
@@ -142,6 +142,9 @@ class TimmTower(BlockTower):
 
     def tokens(self, pixels: Tensor) -> Tensor:
         return self.joint.norm(self.vit(pixels))
+
+    def block_by_block(self) -> BlockByBlock:
+        raise not_block_by_block("is timm's, whose blocks differ from model to model")
 
     def behind(self) -> Iterable[nn.Module | nn.Parameter]:
         return [part for part in (self.vit.trunk.norm, self.pool, self.joint) if part is not None]

@@ -46,6 +46,13 @@ class BlockTower(nn.Module, ImageTower):
         return 0 if name.startswith(self.BEHIND) else blocks + 1
 
 
+def not_block_by_block(why: str) -> UserError:
+    return UserError(
+        f"this CLIP's image tower {why}, and this model goes through its blocks one by one: take"
+        " an open_clip ViT, such as ViT-B-16"
+    )
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """[B, 3, S, S] uint8 -> float with CLIP's own mean and std (shape [3]), in their dtype."""
     return (images.to(mean.dtype) / 255 - mean[:, None, None]) / std[:, None, None]

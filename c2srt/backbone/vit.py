@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2srt.backbone.protocol import TowerSizes
-from c2srt.backbone.tower import BlockTower
+from c2srt.backbone.protocol import BlockByBlock, TowerSizes
+from c2srt.backbone.tower import BlockTower, not_block_by_block
 from c2srt.errors import UserError
 
 
@@ -56,6 +57,12 @@ class VitTower(BlockTower):
         pooled, patches = self.pooled_and_patches(pixels)
         return torch.cat([pooled[:, None], patches], 1)
 
+    def block_by_block(self) -> "VitBlocks":
+        plain = all(isinstance(block.attn, nn.MultiheadAttention) for block in self.blocks)
+        if not plain or self.vit.pool_type != "tok":
+            raise not_block_by_block("has no class token, or attention that is not torch's")
+        return VitBlocks(self)
+
     def behind(self) -> Iterable[nn.Module | nn.Parameter]:
         return self.vit.ln_post, self.proj
 
@@ -81,3 +88,29 @@ class VitTower(BlockTower):
             joint_weights=width * self.width,
             joint_values=3 * width,  # ln_post's input and output, proj's input
         )
+
+
+class VitBlocks(BlockByBlock):
+    """Of a `VitTower` whose blocks have torch's attention."""
+
+    def __init__(self, tower: VitTower) -> None:
+        self.tower, self.blocks = tower, list(tower.blocks)
+        self.width = tower.vit.conv1.out_channels
+
+    def embedded(self, pixels: Tensor) -> Tensor:
+        vit = self.tower.vit
+        patches = vit.conv1(pixels).flatten(2).transpose(1, 2)
+        first = vit.class_embedding.to(patches).expand(len(patches), 1, -1)
+        places = vit.positional_embedding.to(patches.dtype)
+        return vit.ln_pre(torch.cat([first, patches], 1) + places)
+
+    def value_attention(self, block: Any, tokens: Tensor) -> Tensor:
+        attention = block.attn
+        weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
+        values = F.linear(block.ln_1(tokens), weight, bias)
+        values = values.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(values, values, values)
+        return block.ls_1(attention.out_proj(mixed.transpose(1, 2).flatten(2)))
+
+    def joint(self, tokens: Tensor) -> Tensor:
+        return self.tower.vit.ln_post(tokens) @ self.tower.proj

@@ -51,7 +51,7 @@ class KindConfig:
     kind: str = key(
         "c2srt",
         (
-            "c2srt, or a baseline: mkt, lesa, biam, zs_sdl, qks; model=… on the "
+            "c2srt, or a baseline: mkt, lesa, biam, zs_sdl, qks, ram; model=… on the "
             "command line sets it with all that belongs to it"
         ),
     )

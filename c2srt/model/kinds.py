@@ -102,6 +102,38 @@ class QksSettings(Settings):
         self.loss = QksLoss.read("model.baseline.loss", self.loss)
 
 
+LEAST_ENTROPY = 0.02
+
+
+@dataclass
+class RamSettings(Settings):
+    """RAM's."""
+
+    blocks: int = 3
+    """The last ones of the tower, which have an adapter each."""
+    prompts: int = 8
+    """Learned tokens beside those of each of these blocks."""
+    entropy: float = 0.1
+    """Weight of the plan's entropy."""
+    knowledge: float = 0.05
+    """Weight of the frozen CLIP's distribution over the patches; 0: none."""
+    temperature: float = 0.185
+    """Of the local scores, where they start: the 2e-4 of the release's NUS-WIDE times its 925
+    categories. On COCO it has 2e-3 and 48: 0.096.
+    """
+
+    def __post_init__(self) -> None:
+        refuse_below(self, 1, "model.baseline", "blocks")
+        refuse_below(self, 0, "model.baseline", "prompts", "knowledge")
+        if self.entropy < LEAST_ENTROPY:
+            raise UserError(
+                f"model.baseline.entropy={self.entropy} must be at least {LEAST_ENTROPY}: below it"
+                " a plan's exp(−cost / entropy) is lost in float32"
+            )
+        if self.temperature <= 0:
+            raise UserError(f"model.baseline.temperature={self.temperature} must be above 0")
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of network."""
@@ -122,6 +154,7 @@ KINDS = {
     "biam": Kind("baselines.biam:Biam", BiamSettings),
     "zs_sdl": Kind("baselines.zs_sdl:ZsSdl", ZsSdlSettings),
     "qks": Kind("baselines.qks:Qks", QksSettings),
+    "ram": Kind("baselines.ram:Ram", RamSettings),
 }
 DRAWN = {kind.figures: name for name, kind in KINDS.items() if kind.figures}
 """The kind that each key of `c2srt figures` takes."""
