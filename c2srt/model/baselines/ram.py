@@ -109,8 +109,9 @@ class RamHead(nn.Module):
         super().__init__()
         self.steps = steps
         self.ladder = Ladder(steps, settings.blocks, settings.prompts, width, grid)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
-        self.local_log_scale = nn.Parameter(torch.tensor(-math.log(settings.temperature)))
+        # of one element each: DeepSpeed broadcasts bytes, and a number without dimensions has none
+        self.log_scale = nn.Parameter(torch.tensor([math.log(scale)]))
+        self.local_log_scale = nn.Parameter(torch.tensor([-math.log(settings.temperature)]))
 
     def forward(self, tokens: Tensor, local: Tensor, text: Tensor, budget: int) -> tuple:
         behind, stream = self.ladder(tokens, local, text)
