@@ -1,5 +1,6 @@
 """RAM: its plan, its ladder, its scores and its loss, each against its formula written out."""
 
+import copy
 import math
 
 import pytest
@@ -271,6 +272,20 @@ def test_prompts_of_none_and_adapters_of_zero_are_clip_s_own_global_scores(clip)
     text, global_ = model.graph_on(images.device).text, clip.encode_images(images)[1]
     logits = model.head(*model.features(images), text, ROOMY)[0]
     torch.testing.assert_close(logits, clip.logit_scale * F.normalize(global_, dim=1) @ text.T)
+
+
+def test_a_copy_goes_through_the_blocks_of_its_own_tower(clip):
+    """The head names blocks that the tower holds: validation measures a copy."""
+    model = student(clip, "ram")
+    images, _ = batch(1)
+    before, copied = model.scores(images)[0], copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.tower.parameters():
+            parameter.zero_()
+    assert torch.equal(copied.scores(images)[0], before)
+    assert not torch.equal(model.scores(images)[0], before)
+    names = {name for name, _ in copied.named_parameters() if name.startswith("head.")}
+    assert not any("attn" in name or "mlp" in name for name in names)
 
 
 def test_a_tower_whose_blocks_are_not_known_is_refused(tmp_path):
