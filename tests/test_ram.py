@@ -13,6 +13,7 @@ from c2srt.errors import UserError
 from c2srt.model.baselines.ladder import LocalAdapter
 from c2srt.model.baselines.ram import contrastive
 from c2srt.model.baselines.transport import (
+    HELD,
     Knowledge,
     Transport,
     kernel_of,
@@ -23,6 +24,7 @@ from c2srt.model.baselines.transport import (
 )
 from c2srt.model.build import build_student
 from c2srt.model.config import LossConfig, ModelConfig
+from c2srt.profiling import allocator_peak
 from tests.test_backbone import TINY, config_file
 from tests.test_baselines import ROOMY, SEEN, batch, student
 from tests.tiny import random_graph, tiny_clip
@@ -126,6 +128,22 @@ def test_an_image_s_plan_is_its_own_whatever_else_is_in_the_batch():
     together = transported(patches, classes, FREE, ROOMY)
     alone = [transported(image[None], classes, FREE, ROOMY) for image in patches]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_what_is_held_for_the_plans_is_what_the_budget_allows(images):
+    patches, classes = units(8, 64, D).float().requires_grad_(), units(2000, D).float()
+    knowledge = Knowledge(units(8, 64, D).float(), torch.rand(8, 2000) < 0.01)
+    budget = images * HELD * 4 * 64 * 2000
+
+    def peak(budget: int) -> int:
+        return allocator_peak(
+            lambda: transported(patches, classes, TRAINED, budget, knowledge).sum().backward()
+        )
+
+    scores = 3 * 4 * 8 * 2000  # with c, and the upstream gradient
+    assert peak(budget) <= budget + 2 * scores
+    assert peak(ROOMY) > 2 * budget  # the control
 
 
 def literal_adapter(adapter: LocalAdapter, patches: Tensor, text: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ PRESENCE, SHARPNESS = 0.1, 20
 """The temperature of u, and what the frozen CLIP's probabilities are multiplied by in Q."""
 ITERATIONS, STILL = 100, 1e-3
 """Sinkhorn's most iterations, and the mean change of r at which an image has enough of them."""
-HELD = 6
+HELD = 5
 """[P, C] of an image that are held at a time."""
 
 
@@ -75,20 +75,14 @@ class Transported(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, patches, classes, teacher, positive, transport, part):
-        scores, rows, columns = [], [], []
-        for images in range_of(len(patches), part):
-            knowledge = knowledge_of(teacher, positive, images)
-            cosines = products(patches[images], classes)
-            kernel = kernel_of(cosines, classes, transport, knowledge)
-            row, column = sinkhorn(kernel, presence(cosines))
-            scores.append(mean_by(plan_of(kernel, row, column), cosines))
-            rows.append(row)
-            columns.append(column)
-        ctx.save_for_backward(
-            patches, classes, teacher, positive, torch.cat(rows), torch.cat(columns)
-        )
+        found = [
+            scored(patches[images], classes, transport, knowledge_of(teacher, positive, images))
+            for images in range_of(len(patches), part)
+        ]
+        scores, rows, columns = (torch.cat(parts) for parts in zip(*found, strict=True))
+        ctx.save_for_backward(patches, classes, teacher, positive, rows, columns)
         ctx.transport, ctx.part = transport, part
-        return torch.cat(scores)
+        return scores
 
     @staticmethod
     def backward(ctx, upstream):
@@ -96,12 +90,24 @@ class Transported(torch.autograd.Function):
         gradient = torch.empty_like(patches)
         for images in range_of(len(patches), ctx.part):
             knowledge = knowledge_of(teacher, positive, images)
-            cosines = products(patches[images], classes)
-            kernel = kernel_of(cosines, classes, ctx.transport, knowledge)
+            kernel = kernel_of(
+                products(patches[images], classes), classes, ctx.transport, knowledge
+            )
             plan = plan_of(kernel, rows[images], columns[images])
-            share = plan / plan.sum(1, keepdim=True) * upstream[images, None]
-            gradient[images] = share.to(patches.dtype) @ classes
+            plan.mul_((upstream[images] / plan.sum(1))[:, None])
+            gradient[images] = plan.to(patches.dtype) @ classes
+            del kernel, plan  # before the next ones are made
         return gradient, None, None, None, None, None
+
+
+def scored(
+    patches: Tensor, classes: Tensor, transport: Transport, knowledge: Knowledge | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """patches [B, P, D], classes [C, D] -> scores [B, C], r [B, P], c [B, C]."""
+    cosines = products(patches, classes)
+    kernel = kernel_of(cosines, classes, transport, knowledge)
+    row, column = sinkhorn(kernel, presence(cosines))
+    return mean_by(plan_of(kernel, row, column), cosines), row, column
 
 
 def range_of(count: int, part: int) -> list[slice]:
