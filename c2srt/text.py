@@ -10,6 +10,7 @@ it was made from. Letters: C categories, D joint width.
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +64,17 @@ class Provenance:
     files: dict[str, str]
 
 
-def run(config: Config) -> None:
+@dataclass(frozen=True)
+class Change:
+    """What becomes of the features [C, D] before they are written, and what the record says of
+    it.
+    """
+
+    made_from: dict
+    of: Callable[[Tensor], Tensor]
+
+
+def run(config: Config, change: Change | None = None) -> None:
     """Writes the text features, or says that they are up to date. Raises UserError on bad input."""
     vocabulary, out, templates = (
         load_vocabulary(Path(config.shards)),
@@ -72,20 +83,22 @@ def run(config: Config) -> None:
     )
     clip = load_clip(config.clip)
     made_from = {"vocabulary": vocabulary.hash, "clip": clip.hash, "templates": templates}
+    made_from |= change.made_from if change else {}
     if is_current(out / PROVENANCE, made_from, [FEATURES]):
         tidy(out, UNFINISHED)
         log.info(f"{out / FEATURES} is up to date")
         return
     with writing(out):
-        write(out, vocabulary, clip, made_from, config.batch, config.block)
+        write(config, vocabulary, clip, made_from, change)
 
 
 def write(
-    out: Path, vocabulary: Vocabulary, clip: Clip, made_from: dict, batch: int, block: int
+    config: Config, vocabulary: Vocabulary, clip: Clip, made_from: dict, change: Change | None
 ) -> None:
     """Embeds the prompts, `batch` at a time, saved after every `block` names, and writes the two
     files.
     """
+    out = Path(config.out)
     templates = made_from["templates"]
     clip.to("cuda" if torch.cuda.is_available() else "cpu")
     cut = count_cut(clip, list(vocabulary.names), templates)
@@ -98,11 +111,11 @@ def write(
         clip,
         list(vocabulary.names),
         templates,
-        batch,
-        block,
+        config.batch,
+        config.block,
         unfinished(out, UNFINISHED, hash_of(made_from)),
     )
-    save_text(out, features, made_from, cut)
+    save_text(out, change.of(features) if change else features, made_from, cut)
     remove_unfinished(out, UNFINISHED)
     log.info(
         f"{out / FEATURES}: {features.shape[0]:,} categories × {features.shape[1]},"

@@ -6,7 +6,7 @@ from typing import Any
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.prompts import check_templates, chosen_templates
 from c2srt.errors import UserError
-from c2srt.keys import Mark, Takes, key
+from c2srt.keys import Mark, Takes, key, refuse_below
 from c2srt.shared_keys import shared
 
 PROVENANCE = "text.json"
@@ -43,7 +43,15 @@ class Config:
         512, "names between two saves: what a killed run loses at most", mark=Mark.HARMLESS
     )
 
+    smooth: int = key(
+        0,
+        "features become the mean of a category's own and its first so many neighbours' in"
+        " `relations`; give such features a folder of their own (out=…); 0: they don't",
+    )
+    relations: str = shared("relations")
+
     def __post_init__(self) -> None:
+        refuse_below(self, 0, "", "smooth")
         if min(self.batch, self.block) < 1:
             raise UserError(f"batch={self.batch} and block={self.block} must be at least 1")
         check_templates(self.chosen_templates)

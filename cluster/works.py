@@ -49,7 +49,7 @@ def text_keys() -> type:
 
 
 def text() -> Work:
-    from c2srt.text import run
+    from c2srt.relations.smoothed import run
 
     return run
 

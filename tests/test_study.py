@@ -7,14 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import write_json
-from c2srt.relations.neighbours import Neighbours
-from c2srt.relations.table import save
 from c2srt.study import run as study_run
 from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
@@ -24,12 +21,9 @@ from c2srt.study.report import comparisons, grid, kept, sentences, table
 from c2srt.study.results import results_of
 from c2srt.study.rows import BEST, CANDIDATE, FULL, NEIGHBOURS, NO_GRAPH, ROWS, TRAININGS, Row
 from c2srt.study.score import best_neighbours, precision, rescored
-from c2srt.study.smoothed import smooth
 from c2srt.study.tuned import TRIALS, TUNED
 from c2srt.study.tuning import best_of, tuning_table
 from c2srt.study.world import slug
-from c2srt.text import load_text, save_text
-from tests.shard_folder import make_vocabulary
 
 
 def test_differences_are_paired_and_have_students_interval():
@@ -71,30 +65,6 @@ def test_the_best_neighbour_fits_the_category_s_own_labels():
     assert result[:, 2].tolist() == [1, 2, 3, 4]
     assert precision(scores[:, 1], labels[:, 2] > 0) == 1
     assert precision(scores[:, 0], labels[:, 2] > 0) == pytest.approx((1 / 3 + 2 / 4) / 2)
-
-
-def test_text_is_smoothed_by_the_graph(tmp_path):
-    vocabulary = make_vocabulary(3, 1)
-    features = torch.nn.functional.normalize(torch.randn(4, 5), dim=-1)
-    made_from = {"vocabulary": vocabulary.hash, "clip": "c", "templates": ["{}"]}
-    save_text(tmp_path / "text", features, made_from, 0)
-    neighbours = np.array([[1, 2], [-1, -1], [0, -1], [0, 1]], np.int32)
-    graph = Neighbours(neighbours, np.ones((4, 2), np.float32))
-    made = {"kind": "mined", "vocabulary": vocabulary.hash, "neighbours": 2}
-    save(tmp_path / "graph", graph, vocabulary, made, {})
-    smooth(tmp_path / "text", tmp_path / "graph", 2, vocabulary, tmp_path / "out")
-    found = load_text(tmp_path / "out", vocabulary, "c")
-    expected = [
-        features[0] + features[1] + features[2],
-        features[1],
-        features[2] + features[0],
-        features[3] + features[0] + features[1],
-    ]
-    expected = torch.nn.functional.normalize(torch.stack(expected), dim=-1)
-    torch.testing.assert_close(found, expected)
-    stamp = (tmp_path / "out/text.safetensors").stat().st_mtime_ns
-    smooth(tmp_path / "text", tmp_path / "graph", 2, vocabulary, tmp_path / "out")
-    assert (tmp_path / "out/text.safetensors").stat().st_mtime_ns == stamp
 
 
 def results(candidate: list[float], full: list[float]) -> dict:

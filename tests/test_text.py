@@ -2,6 +2,7 @@
 together.
 """
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -13,6 +14,8 @@ from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.opened import read_json
+from c2srt.relations.neighbours import Neighbours
+from c2srt.relations.table import save
 from c2srt.text import load_text
 from c2srt.vocabulary import Vocabulary
 from tests.tiny import tiny_clip, tiny_clip_config
@@ -172,3 +175,47 @@ def test_features_of_another_vocabulary_or_clip_are_refused(work, clip):
     write_json(work / "text/text.json", {"by": "hand"})
     with pytest.raises(UserError, match=r"is not what it should be \(made_from: field required\)"):
         load_text(work / "text", VOCABULARY)
+
+
+# --- smoothed by a graph
+
+
+def graph_of(folder, neighbours) -> None:
+    table = np.array(neighbours, np.int32)
+    graph = Neighbours(table, np.ones(table.shape, np.float32))
+    made_from = {"kind": "mined", "vocabulary": VOCABULARY.hash, "neighbours": table.shape[1]}
+    save(folder, graph, VOCABULARY, made_from, {})
+
+
+def test_smoothed_features_are_the_means_with_the_neighbours(work, capsys):
+    neighbours = [[1, 2], [-1, -1], [0, -1], [0, 1], [-1, -1], [3, 0], [0, 4]]
+    graph_of(work / "graph", neighbours)
+    own = f"out={work}/smoothed", f"relations={work}/graph"
+    assert run_text(work) == 0 and run_text(work, "smooth=2", *own) == 0
+    features, found = (load_text(work / name, VOCABULARY) for name in ("text", "smoothed"))
+    for row, heard in enumerate(neighbours):
+        mean = features[row] + sum(features[other] for other in heard if other >= 0)
+        torch.testing.assert_close(found[row], normalize(mean, dim=0), atol=2e-6, rtol=0)
+    plain, record = (
+        read_json(work / name / "text.json", "")["made_from"] for name in ("text", "smoothed")
+    )
+    assert record == plain | {"smoothed": [2, record["smoothed"][1]]} and "smoothed" not in plain
+    capsys.readouterr()
+    for again, said in (("smooth=2", True), ("smooth=1", False), ("smooth=0", False)):
+        assert run_text(work, again, *own) == 0
+        assert ("is up to date" in capsys.readouterr().out) == said
+    assert run_text(work, "smooth=2", *own) == 0
+    graph_of(work / "graph", [*neighbours[:6], [0, 5]])
+    assert run_text(work, "smooth=2", *own) == 0
+    mean = features[6] + features[0] + features[5]
+    found = load_text(work / "smoothed", VOCABULARY)[6]
+    torch.testing.assert_close(found, normalize(mean, dim=0), atol=2e-6, rtol=0)
+
+
+def test_nothing_is_smoothed_without_a_graph(work, capsys):
+    assert run_text(work, "smooth=2", f"relations={work}/none") == 2
+    assert "none/relations.json does not exist: make it with `c2srt relations" in (
+        capsys.readouterr().err
+    )
+    assert run_text(work, "smooth=-1") == 2
+    assert "smooth=-1 must be at least 0" in capsys.readouterr().err

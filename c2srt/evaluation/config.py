@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
-from c2srt.keys import Mark, Takes, key
+from c2srt.keys import Mark, Takes, key, refuse_below
 from c2srt.model.config import check_choice
 from c2srt.shared_keys import shared
 
@@ -21,6 +21,8 @@ ANNOTATED = " annotated"
 """What is added to the name of an F1@K that ranks the annotated columns only (QKS's)."""
 VERSIONS = {BIAM_LEGACY: 2}
 """Protocols that were mended: figures of an earlier version (1) are not compared with today's."""
+CLIP, PRIOR, SPARC = UNTRAINED = ("clip", "prior", "sparc")
+"""What `checkpoint` may name besides an export."""
 COSINE, SOFTMAX, SIGMOID = CLIP_SCORES = ("cosine", "softmax", "sigmoid")
 """Forms of the untrained CLIP's score."""
 TABLES = (".parquet", ".csv")
@@ -49,7 +51,8 @@ class Config:
     text: str = shared("text")
     checkpoint: str = key(
         "",
-        "export folder (model.safetensors + config.json), or: clip | prior",
+        "export folder (model.safetensors + config.json), or: clip | prior | sparc (CLIP with"
+        " compound prompts, their scores fused over all images of the split)",
         mark=Mark.CONTENT,
         follows="${work}/train/model",
         takes=Takes.PLACE,
@@ -97,6 +100,13 @@ class Config:
             "each, of a CLIP that was trained so (SigLIP)"
         ),
     )
+    neighbours: int = key(
+        0,
+        "a use of `relations` without training: unseen categories are scored by the mean of their"
+        " first so many neighbours' scores, by relations that a name does not tell; sparc:"
+        " compound prompts with these; 0: by their own",
+    )
+    relations: str = shared("relations")
     clip: ClipConfig = shared("clip")
     workers: int = shared("workers")
     batch: int = key(32, "images scored at a time by a worker", mark=Mark.HARMLESS)
@@ -122,6 +132,12 @@ class Config:
                 f"bootstrap={self.bootstrap} must be 0 (no intervals) or at least {LEAST_DRAWS}"
                 f" draws, and seed={self.seed} at least 0"
             )
+        refuse_below(self, 0, "", "neighbours")
+        if self.checkpoint == SPARC and not self.neighbours and self.scores is None:
+            raise UserError(
+                "checkpoint=sparc needs neighbours for its compound prompts: give neighbours=4, and"
+                " their graph as relations=…"
+            )
         self.check_scores()
 
     @property
@@ -132,6 +148,11 @@ class Config:
     def check_scores(self) -> None:
         """Raises UserError unless there are three arrays, one table, or nothing of it."""
         given = [name for name in ("scores", "labels", "seen") if getattr(self, name) is not None]
+        if given and self.neighbours:
+            raise UserError(
+                f"neighbours={self.neighbours} is for a checkpoint's scores, and {given[0]}=… is"
+                " given: leave one of them out"
+            )
         if self.is_table and len(given) > 1:
             raise UserError(
                 f"scores={self.scores} is a table, whose labels are those of the shards' split:"

@@ -3,6 +3,7 @@ behind, writes results.json.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,16 @@ import polars as pl
 from c2srt.artefact import is_current, remove_unfinished, tidy, unfinished, writing
 from c2srt.errors import UserError
 from c2srt.evaluation.arrays import counted, evaluate_arrays, state_of
-from c2srt.evaluation.config import PROTOCOLS, Config, versions_of
+from c2srt.evaluation.config import (
+    CLIP,
+    COSINE,
+    PRIOR,
+    PROTOCOLS,
+    SPARC,
+    UNTRAINED,
+    Config,
+    versions_of,
+)
 from c2srt.evaluation.known import twins_heard
 from c2srt.evaluation.metric_state import check_topk
 from c2srt.evaluation.pieces import check_identity, pieces_of, score
@@ -26,15 +36,9 @@ from c2srt.evaluation.results import (
     read_results,
     write_results,
 )
+from c2srt.evaluation.score_sparc import score_sparc
 from c2srt.evaluation.score_table import read_scores
-from c2srt.evaluation.scorers import (
-    CLIP,
-    PRIOR,
-    Subject,
-    class_counts,
-    identity,
-    prior_of,
-)
+from c2srt.evaluation.scorers import Subject, class_counts, heard_by_unseen, identity, prior_of
 from c2srt.evaluation.split_labels import read_labels
 from c2srt.executor import Opens
 from c2srt.export.files import find_export
@@ -44,6 +48,7 @@ from c2srt.hints import Command
 from c2srt.opened import check_regular
 from c2srt.processes import kept
 from c2srt.progress import Progress
+from c2srt.relations.untold import untold
 from c2srt.scratch import named
 from c2srt.shards import Shard, ShardIndex, load_index
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary, load_vocabulary
@@ -58,6 +63,8 @@ def evaluate(config: Config, opens: Opens) -> tuple[dict, bool]:
     Raises UserError on bad input.
     """
     protocols = tuple(name for name in PROTOCOLS if name in config.protocols)
+    if config.scores is None and config.checkpoint == SPARC:
+        return evaluate_sparc(config, protocols, opens)
     if config.scores is None:
         return evaluate_shards(config, protocols, opens)
     if config.is_table:
@@ -108,9 +115,49 @@ def evaluate_table(config: Config, protocols: tuple[str, ...]) -> tuple[dict, bo
     """Measures a table of scores with the labels of the split, or reads the results if they are up
     to date.
     """
-    out, path = Path(config.out).absolute(), Path(str(config.scores))
+    path = Path(str(config.scores))
     index, vocabulary = inputs_of(config)
-    made_from = {"scores": scores_hash(path), **measured_by(config, protocols, index, vocabulary)}
+
+    def scores_of(ids: list[str], folder: Path) -> np.ndarray:
+        return read_scores(path, ids, vocabulary, folder / "scores.npy")
+
+    origin = {"scores": scores_hash(path)}
+    return evaluate_whole(config, protocols, index, vocabulary, origin, scores_of)
+
+
+@kept()
+def evaluate_sparc(config: Config, protocols: tuple[str, ...], opens: Opens) -> tuple[dict, bool]:
+    """Measures SPARC's scores of the split, or reads the results if they are up to date."""
+    index, vocabulary = inputs_of(config)
+    subject = subject_of(config, vocabulary)
+    subject = replace(subject, identity=identity(subject, index))
+
+    def scores_of(ids: list[str], folder: Path) -> np.ndarray:
+        images = sum(shard.count for shard in index.split(config.split))
+        pieces = pieces_of(images, folder, subject, index.folder, config)
+        scores = score_sparc(pieces, images, subject, folder / "scores.npy", opens)
+        check_identity(subject, index)
+        return scores
+
+    origin = {"subject": subject.identity, "batch": config.batch}
+    heard = heard_by(subject)
+    return evaluate_whole(config, protocols, index, vocabulary, origin, scores_of, heard)
+
+
+def evaluate_whole(
+    config: Config,
+    protocols: tuple[str, ...],
+    index: ShardIndex,
+    vocabulary: Vocabulary,
+    origin: dict,
+    scores_of: Callable[[list[str], Path], np.ndarray],
+    heard: int | None = None,
+) -> tuple[dict, bool]:
+    """Measures scores [N, C] that are there as a whole: `scores_of` images of these ids [N], with a
+    folder for its files. `origin` is what they are made from, `heard` as `heard_by`.
+    """
+    out = Path(config.out).absolute()
+    made_from = {**origin, **measured_by(config, protocols, index, vocabulary)}
     key = hash_of(made_from)
     if (finished := current(out, key)) is not None:
         log.info(f"{out / RESULTS} is up to date")
@@ -120,12 +167,13 @@ def evaluate_table(config: Config, protocols: tuple[str, ...]) -> tuple[dict, bo
         folder = unfinished(out, PIECES, key)
         folder.mkdir(parents=True, exist_ok=True)
         ids, labels = read_labels(index, vocabulary, config.split, folder / "labels.npy")
-        scores = read_scores(path, ids, vocabulary, folder / "scores.npy")
-        task = task_of(config, protocols, vocabulary)
+        scores, task = scores_of(ids, folder), task_of(config, protocols, vocabulary)
         state = state_of(scores, labels, task, config.workers)
         found = evaluate_state(state, task, *counted(scores, state, task, config.workers))
         check_still(index)
-        results, table = named_results(found, None, vocabulary, config, made_from | {"key": key})
+        name = None if config.scores else config.checkpoint
+        results, table = named_results(found, name, vocabulary, config, made_from | {"key": key})
+        results |= {"twins_heard": heard}
         write_results(out, results, table)
         remove_unfinished(out, PIECES)
     return results, True
@@ -243,21 +291,25 @@ def measured(
 
 def heard_by(subject: Subject) -> int | None:
     """How many unseen categories hear the seen one of their own name; None without a graph."""
-    if subject.checkpoint in (CLIP, PRIOR):
-        return None
-    table = heard_neighbours(Path(subject.checkpoint))
-    return None if table is None else twins_heard(subject.vocabulary, table.numpy())
+    table = heard_by_unseen(subject)
+    if subject.checkpoint == SPARC:
+        table = untold(Path(subject.relations), subject.vocabulary, subject.neighbours)
+    if table is None and subject.checkpoint not in UNTRAINED:
+        heard = heard_neighbours(Path(subject.checkpoint))
+        table = None if heard is None else heard.numpy()
+    return None if table is None else twins_heard(subject.vocabulary, table)
 
 
 def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
     """What `checkpoint` names; the class prior is still to be counted."""
-    if config.checkpoint == CLIP:
-        return Subject(
-            CLIP, vocabulary, config.clip, str(Path(config.text).absolute()), config.clip_scores
-        )
-    if config.checkpoint == PRIOR:
-        return Subject(PRIOR, vocabulary)
-    return Subject(str(find_export(config.checkpoint).absolute()), vocabulary)
+    heard = config.neighbours, str(Path(config.relations).absolute()) if config.neighbours else ""
+    if config.checkpoint in (CLIP, SPARC):
+        text = str(Path(config.text).absolute())
+        form = COSINE if config.checkpoint == SPARC else config.clip_scores
+        return Subject(config.checkpoint, vocabulary, config.clip, text, form, (), *heard)
+    own = config.checkpoint == PRIOR
+    checkpoint = PRIOR if own else str(find_export(config.checkpoint).absolute())
+    return Subject(checkpoint, vocabulary, neighbours=heard[0], relations=heard[1])
 
 
 def count_prior(

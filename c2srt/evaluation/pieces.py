@@ -7,7 +7,7 @@ workers, and waiting on disk when done, so that a killed run goes on.
 <key> is a hash of everything that decides them; the folder goes once results.json is written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from c2srt.evaluation.scorers import (
 from c2srt.executor import Executor, Opens
 from c2srt.files import whole_file
 from c2srt.hints import Command
-from c2srt.loader import LoaderConfig, evaluation_batches
+from c2srt.loader import Batch, LoaderConfig, evaluation_batches
 from c2srt.opened import open_npy
 from c2srt.progress import Progress
 from c2srt.shards import ShardIndex, load_index
@@ -172,11 +172,8 @@ def score_piece(annotated: Callable[[], np.ndarray | None], piece: Piece) -> int
     config, vocabulary, index = piece.config, piece.subject.vocabulary, load_index(piece.shards)
     scorer = scorer_of(piece.subject, index)
     seen = np.arange(len(vocabulary)) < vocabulary.seen_count
-    loader = LoaderConfig(scorer.size, workers=config.loader_workers)
     states, scores, topk = [], [], tuple(config.topk)
-    for batch in evaluation_batches(
-        loader, index, vocabulary, config.split, piece.number, piece.of, config.batch
-    ):
+    for batch in batches_of(piece, scorer):
         values, isr = scorer.scores(batch.images)
         try:
             labels = batch.labels.numpy()
@@ -185,11 +182,24 @@ def score_piece(annotated: Callable[[], np.ndarray | None], piece: Piece) -> int
             raise UserError(f"images {batch.ids[0]} … {batch.ids[-1]}: {error}") from error
         scores.append(values)
     if DENSE in config.protocols:
-        with whole_file(piece.scores) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(scores))
+        save_scores(piece, scores)
     state = merge(states)
     state.save(piece.state)
     return state.images
+
+
+def batches_of(piece: Piece, scorer: Any) -> Iterator[Batch]:
+    """The piece's images and labels, at the scorer's size."""
+    config, vocabulary = piece.config, piece.subject.vocabulary
+    loader = LoaderConfig(scorer.size, workers=config.loader_workers)
+    run = config.split, piece.number, piece.of, config.batch
+    return evaluation_batches(loader, load_index(piece.shards), vocabulary, *run)
+
+
+def save_scores(piece: Piece, scores: list[np.ndarray]) -> None:
+    """Writes the piece's scores, given batch by batch."""
+    with whole_file(piece.scores) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate(scores))
 
 
 def count_pieces(thresholds: Callable[[], Thresholds], pieces: list[Piece]) -> np.ndarray:

@@ -1,5 +1,5 @@
 """What can be evaluated on shards: an exported model, CLIP zero-shot, and the class prior; one
-`scores(images)` for all.
+`scores(images)` for all. Each of them may score unseen categories by their neighbours' scores.
 
 Shapes: b images, S pixels a side, C categories, D joint width.
 """
@@ -16,26 +16,26 @@ from torch import Tensor
 from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.errors import UserError
-from c2srt.evaluation.config import COSINE, SIGMOID, SOFTMAX
+from c2srt.evaluation.config import CLIP, COSINE, PRIOR, SIGMOID, SOFTMAX, SPARC
 from c2srt.export.files import identity as export_identity
 from c2srt.export.read import load_export
 from c2srt.files import hash_of
 from c2srt.hints import Command
+from c2srt.relations.untold import by_neighbours, graph_identity, of_unseen
 from c2srt.shard_reader import ShardReader
 from c2srt.shards import Shard, ShardIndex
 from c2srt.text import load_text, text_identity
 from c2srt.vocabulary import Vocabulary, check_same_vocabulary
 
-CLIP, PRIOR = "clip", "prior"
-
 
 @dataclass(frozen=True)
 class Subject:
-    """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip" or
-    "prior".
+    """What to evaluate, cheap to send to workers: `checkpoint` is an export folder, "clip", "prior"
+    or "sparc".
 
-    clip, text and form: CLIP zero-shot; prior [C]: the class prior; identity: `identity` of it when
-    the command started.
+    clip, text and form: CLIP zero-shot; prior [C]: the class prior; neighbours and relations: how
+    many neighbours of this graph's folder are heard; identity: `identity` of it when the command
+    started.
     """
 
     checkpoint: str
@@ -44,6 +44,8 @@ class Subject:
     text: str = ""
     form: str = COSINE
     prior: tuple[float, ...] = ()
+    neighbours: int = 0
+    relations: str = ""
     identity: str = ""
 
 
@@ -94,10 +96,13 @@ class ClipScorer:
         self.images, self.size, self.device = clip.images.to(device), clip.image_size, device
 
     @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [b, 3, S, S] -> global features [b, D], L2-normalised."""
+        return F.normalize(self.images.global_features(images.to(self.device)), dim=-1)
+
     def scores(self, images: Tensor) -> tuple[np.ndarray, None]:
         """As `ModelScorer.scores`."""
-        global_ = self.images.global_features(images.to(self.device))
-        scores = F.normalize(global_, dim=-1) @ self.text.T
+        scores = self.features(images) @ self.text.T
         if self.form == SOFTMAX:
             scores = (self.scale * scores).log_softmax(1)
         elif self.form == SIGMOID:
@@ -120,30 +125,66 @@ class PriorScorer:
         return np.tile(self.prior, (len(images), 1)), None
 
 
-def load_scorer(subject: Subject, device: torch.device) -> ModelScorer | ClipScorer | PriorScorer:
-    """Loads what `subject` names. Raises UserError if it is absent, broken or of another
-    vocabulary.
+class HearingScorer:
+    """Another one's scores; unseen categories by those of the neighbours that they hear."""
+
+    def __init__(self, inner: ModelScorer | ClipScorer | PriorScorer, table: np.ndarray) -> None:
+        self.inner, self.table, self.size = inner, table, inner.size
+
+    def scores(self, images: Tensor) -> tuple[np.ndarray, tuple[int, int, int] | None]:
+        """As `ModelScorer.scores`."""
+        scores, isr = self.inner.scores(images)
+        return by_neighbours(scores, self.table), isr
+
+
+Scorer = ModelScorer | ClipScorer | PriorScorer | HearingScorer
+
+
+def load_scorer(subject: Subject, device: torch.device) -> Scorer:
+    """Loads what `subject` names; of SPARC the CLIP. Raises UserError if it is absent, broken or of
+    another vocabulary.
     """
     kinds: dict[str, type[ModelScorer | ClipScorer | PriorScorer]] = {
         CLIP: ClipScorer,
+        SPARC: ClipScorer,
         PRIOR: PriorScorer,
     }
-    return kinds.get(subject.checkpoint, ModelScorer)(subject, device)
+    inner = kinds.get(subject.checkpoint, ModelScorer)(subject, device)
+    table = heard_by_unseen(subject)
+    return inner if table is None else HearingScorer(inner, table)
+
+
+def heard_by_unseen(subject: Subject) -> np.ndarray | None:
+    """The neighbours int64 [C, K] whose scores unseen categories get, ABSENT for all others; None
+    where each has its own.
+    """
+    if not subject.neighbours or subject.checkpoint == SPARC:
+        return None
+    return of_unseen(Path(subject.relations), subject.vocabulary, subject.neighbours)
 
 
 def identity(subject: Subject, index: ShardIndex) -> str:
     """Changes when the scores of the same images would: the results carry it. Raises UserError if a
     file is absent.
     """
+    if not subject.neighbours:
+        return own_identity(subject, index)
+    graph = graph_identity(Path(subject.relations), subject.vocabulary, subject.neighbours)
+    return hash_of([own_identity(subject, index), subject.neighbours, graph])
+
+
+def own_identity(subject: Subject, index: ShardIndex) -> str:
+    """As `identity`, without neighbours."""
     if subject.checkpoint == PRIOR:
         return hash_of([shard.sha256 for shard in index.split("train")])
-    if subject.checkpoint == CLIP:
+    if subject.checkpoint in (CLIP, SPARC):
         clip = load_clip(subject.clip).hash
         return hash_of(
             [
                 clip,
                 text_identity(Path(subject.text), subject.vocabulary, clip),
                 *[subject.form] * (subject.form != COSINE),
+                *[SPARC] * (subject.checkpoint == SPARC),
             ]
         )
     return export_identity(Path(subject.checkpoint))

@@ -2,23 +2,20 @@
 
 A seen one: its neighbours in the relation graph, and the seen categories that its training images
 are most often labelled with; its labels then decide which of them count. An unseen one has no
-labels: only neighbours by a relation that its own name does not tell. A name says of itself what it
-is (*is-a*, *synonymy*); it does not say what it comes with. Letters: C categories, E sources.
+labels: only neighbours by a relation that its own name does not tell (c2srt/relations/untold.py).
+Letters: C categories, E sources.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from c2srt.hints import Command
 from c2srt.messages.config import Config
-from c2srt.opened_tables import INTEGER, TEXT, read_parquet
 from c2srt.relations.cooccurrence import cooccurrence_neighbours, count_labels
 from c2srt.relations.neighbours import ABSENT
-from c2srt.relations.table import EDGES, load_relations
+from c2srt.relations.table import load_relations
+from c2srt.relations.untold import untold
 from c2srt.vocabulary import Vocabulary
-
-TOLD_BY_NAME = ("is-a", "synonymy")
 
 
 def sources_of(config: Config, vocabulary: Vocabulary) -> np.ndarray:
@@ -40,17 +37,3 @@ def once(row: np.ndarray, own: int, width: int) -> np.ndarray:
     """The sources of a row, each the first time that it comes, filled up to `width`."""
     found = [source for source in dict.fromkeys(row.tolist()) if source not in (ABSENT, own)]
     return np.array(found + [ABSENT] * (width - len(found)), np.int64)
-
-
-def untold(relations: Path, vocabulary: Vocabulary, count: int) -> np.ndarray:
-    """int64 [C, count]: of the graph's first neighbours those whose relation the name does not
-    tell; all of them where the graph knows no types.
-    """
-    table = load_relations(relations, vocabulary, count).numpy().copy()
-    kinds = {"target": TEXT, "place": INTEGER, "type": TEXT}
-    edges = read_parquet(relations / EDGES, Command("relations"), kinds)
-    row = {mid: column for column, mid in enumerate(vocabulary.mids)}
-    for target, place, kind in zip(*(edges[name].to_pylist() for name in kinds), strict=True):
-        if kind in TOLD_BY_NAME and place < count:
-            table[row[target], place] = ABSENT
-    return table

@@ -11,9 +11,8 @@ from c2srt.demo import measure
 from c2srt.demo.report import clip_and_text, clip_zero_shot
 from c2srt.evaluation.compound import sparc_scores, texts_of
 from c2srt.hints import Command
-from c2srt.messages.sources import untold
 from c2srt.opened import read_json
-from c2srt.relations.neighbours import ABSENT
+from c2srt.relations.untold import of_unseen, untold
 from c2srt.study.rows import BEST, CLIP, MESSAGES, NEIGHBOURS, NO_GRAPH, SPARC, TRAININGS, Row
 from c2srt.study.score import best_neighbours, rescored
 from c2srt.study.world import Place, relate, train
@@ -83,11 +82,9 @@ class Bases:
         return sparc_scores(measure.clip_features(clip, self.split("test").images), texts)
 
     def neighbours(self, graph: str, count: int) -> np.ndarray:
-        """As `untold`, of unseen categories only [C, count]."""
+        """As `of_unseen` [C, count]."""
         vocabulary = load_vocabulary(self.place.workspace.shards())
-        neighbours = untold(self.place.relations(graph), vocabulary, count)
-        neighbours[: vocabulary.seen_count] = ABSENT
-        return neighbours
+        return of_unseen(self.place.relations(graph), vocabulary, count)
 
 
 def summary_of(folder: Path) -> dict:

@@ -7,7 +7,8 @@ import numpy as np
 
 from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
 from c2srt.relations.neighbours import ABSENT
-from c2srt.study.rows import BEST, NEIGHBOURS, Row
+from c2srt.relations.untold import by_neighbours
+from c2srt.study.rows import NEIGHBOURS, Row
 
 
 def rescored(
@@ -16,16 +17,9 @@ def rescored(
     """Scores [N, C] of a row: the base's, and for unseen categories with neighbours in `untold`
     [C, K] what the row says; `chosen` [C] as `best_neighbours` gives them.
     """
-    if row.scores not in (NEIGHBOURS, BEST):
-        return scores
-    result = scores.copy()
-    for column, neighbours in enumerate(untold):
-        heard = neighbours[neighbours != ABSENT]
-        if len(heard) and row.scores == NEIGHBOURS:
-            result[:, column] = scores[:, heard].mean(1)
-        elif len(heard) and chosen is not None:
-            result[:, column] = scores[:, chosen[column]]
-    return result
+    if row.scores == NEIGHBOURS:
+        return by_neighbours(scores, untold)
+    return scores if chosen is None else by_neighbours(scores, chosen[:, None])
 
 
 def best_neighbours(scores: np.ndarray, labels: np.ndarray, untold: np.ndarray) -> np.ndarray:

@@ -20,11 +20,9 @@ from c2srt.demo.words import World
 from c2srt.hints import override
 from c2srt.study.config import Config
 from c2srt.study.rows import NO_GRAPH, Row, Training
-from c2srt.study.smoothed import smooth
 from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import Row as TableRow, Table
 from c2srt.tables.runner import Runner
-from c2srt.vocabulary import load_vocabulary
 
 
 @dataclass
@@ -103,9 +101,8 @@ def train(place: Place, name: str, training: Training, graph: str) -> Path:
     overrides = [*training.overrides, override("relations", place.relations(heard))]
     if training.smoothed:
         text = place.folder / "text-smoothed" / graph
-        vocabulary = load_vocabulary(place.workspace.shards())
-        plain = place.folder / "text"
-        smooth(plain, place.relations(graph), training.smoothed, vocabulary, text)
+        known = override("relations", place.relations(graph))
+        place.run("text", f"smooth={training.smoothed}", known, override("out", text))
         overrides.append(override("text", text))
     place.run(
         "train",

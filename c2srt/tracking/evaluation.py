@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from c2srt.evaluation.config import Config
+from c2srt.evaluation.config import UNTRAINED, Config
 from c2srt.evaluation.results import PER_CATEGORY, RESULTS, flat
-from c2srt.evaluation.scorers import CLIP, PRIOR
 from c2srt.export.files import CONFIG_FILE, find_export
 from c2srt.hints import Command
 from c2srt.opened import read_json
@@ -13,9 +12,10 @@ from c2srt.tracking import RUN, Journal, Tracker, send_rest
 
 def track_results(config: Config, results: dict, new: bool) -> None:
     """Adds the results to the MLflow run of the training that made the checkpoint, if it left one
-    beside it; of results that are not `new`, what an earlier call did not come to.
+    beside it; of results that are not `new`, what an earlier call did not come to. Scores of
+    neighbours are not the model's own, and stay out.
     """
-    if config.checkpoint in (CLIP, PRIOR):
+    if config.checkpoint in UNTRAINED or config.neighbours:
         return
     path, key = find_export(config.checkpoint).absolute(), results["made_from"]["key"]
     folder = next((folder for folder in (path, path.parent) if (folder / RUN).is_file()), None)
