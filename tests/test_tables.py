@@ -21,7 +21,7 @@ from c2srt.evaluation.metric_state import measure
 from c2srt.evaluation.results import Task, evaluate_state, write_results
 from c2srt.tables import commands, render, run, runner
 from c2srt.tables.collect import collect
-from c2srt.tables.rows import Row, Table, for_data, groups_of, trained_rows, trials
+from c2srt.tables.rows import Row, Table, controls_of, for_data, groups_of, trained_rows, trials
 from tests.verbs import compose_verb, config_class, jobs, run_verb
 
 ALL = "tables=[models,parts,time,settings,graphs,prompts,neighbours,threshold,distillation]"
@@ -50,7 +50,7 @@ def test_the_shipped_tables_are_those_of_the_paper(tmp_path, data):
         "threshold",
         "distillation",
     ]
-    assert [row.graph for row in tables["graphs"].rows if row.run] == [
+    assert [row.graph for row in tables["graphs"].rows if row.run][-5:] == [
         "random",
         "similarity",
         "cooccurrence",
@@ -73,6 +73,13 @@ def test_the_shipped_tables_are_those_of_the_paper(tmp_path, data):
         "prior" in {row.untrained for row in tables[name].rows}
         for name in ("models", "parts", "graphs", "prompts")
     )
+    uses = [f"CLIP, {k} neighbours' scores" for k in (1, 3, 4)] + ["CLIP, SPARC"]
+    uses += [f"distillation only, {k} neighbours' scores" for k in (1, 3, 4)]
+    uses += ["distillation only", "distillation only, text smoothed"]
+    assert all(
+        set(uses) <= {row.name for row in tables[name].rows}
+        for name in ("models", "parts", "graphs", "settings")
+    )
     assert [row.x for row in tables["neighbours"].rows] == (
         [0, 1, 2, 4, 8, 16, 20] if data == "nuswide" else [0, 1, 2, 4, 8]
     )
@@ -89,6 +96,11 @@ def test_rows_that_make_no_sense_get_a_sentence():
         Row("a", run="a", published={"nuswide": [1.0]})
     with pytest.raises(UserError, match="eight numbers"):
         Row("a", run="a", published={"nuswide": [1.0] * 6}, published_pr={"nuswide": [1.0] * 4})
+    for neighbours in (0, -1):
+        with pytest.raises(UserError, match=f"neighbours={neighbours} must be at least 1"):
+            Row("a", untrained="sparc", neighbours=neighbours)
+    with pytest.raises(UserError, match="neighbours=-1 must be at least 0"):
+        Row("a", run="a", neighbours=-1)
     with pytest.raises(UserError, match="both steps_of"):
         Row("a", run="a", steps_of="b")
     with pytest.raises(UserError, match="'one' and 'two' are different, and both are run=a"):
@@ -219,6 +231,47 @@ def test_every_row_is_a_configuration_that_its_verb_knows(tmp_path):
     assert {Path(config.checkpoint).parent for config in made["evaluate"].values()} == {
         Path(out) for verb in ("train", "tune") for out in made[verb]
     }
+
+
+def test_uses_of_the_graph_are_evaluated_from_the_same_training(tmp_path):
+    """Each in a folder of its own, after the graph that it hears; a graph that nobody is trained on
+    is made for them, too.
+    """
+    rows = [
+        Row("heard", run="a", neighbours=3, graph="llm", text="smoothed"),
+        Row("own", run="a", text="smoothed"),
+        Row("clip", untrained="clip", neighbours=4, graph="random"),
+        Row("sparc", untrained="sparc", neighbours=4),
+        Row("prior", untrained="prior"),
+        Row("once more", untrained="clip", neighbours=4, graph="random"),
+    ]
+    tables, workspace = {"t": Table("t", rows)}, config_of(tmp_path).workspace
+    trained, uses = trained_rows(tables), controls_of(tables)
+    assert [(row.run, row.neighbours) for row in trained] == [("a", 0)]
+    assert [row.name for row in uses] == ["heard", "once more", "sparc", "prior"]
+    made = commands.prepare(workspace, 0, trained, uses)
+    assert [command.verb for command in made] == ["text", *["relations"] * 2, "text", "teacher"]
+    smoothed = compose.to_config(config_class("text"), compose_verb("text", made[3].overrides))
+    assert (smoothed.smooth, smoothed.relations) == (4, f"{tmp_path}/relations/llm")
+    assert smoothed.out == f"{tmp_path}/text-smoothed-llm"
+    found = {}
+    for row, trial in run.controls(tables, trials(2, 1)):
+        command = commands.evaluate_control(workspace, row, trial)
+        config = compose.to_config(
+            config_class("evaluate"), compose_verb("evaluate", command.overrides)
+        )
+        assert config.out == str(workspace.evaluation(row, trial))
+        place = Path(config.out).relative_to(tmp_path).as_posix()
+        found[place] = (config.checkpoint, config.neighbours, Path(config.relations).name)
+    assert found == {
+        "a/seed-0/evaluation-llm-3": (f"{tmp_path}/a/seed-0/model", 3, "llm"),
+        "a/seed-1/evaluation-llm-3": (f"{tmp_path}/a/seed-1/model", 3, "llm"),
+        "evaluation-clip-random-4": ("clip", 4, "random"),
+        "evaluation-sparc-llm-4": ("sparc", 4, "llm"),
+        "evaluation-prior": ("prior", 0, "llm"),
+    }
+    (first, _) = commands.train_and_evaluate(workspace, trained[0], (0, 0))
+    assert f"text={tmp_path}/text-smoothed-llm" in first.overrides
 
 
 def test_a_row_is_trained_again_when_what_was_typed_for_its_clip_or_views_differs(

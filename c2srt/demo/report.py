@@ -11,9 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from c2srt.artefact import is_marked
-from c2srt.backbone.clip import Clip, load_clip
-from c2srt.backbone.config import ClipConfig
 from c2srt.demo import measure, table
+from c2srt.demo.controls import clip_zero_shot, figures_of_controls, results_of
 from c2srt.demo.picture import SHOWN, draw_predictions
 from c2srt.files import write_json, write_text
 from c2srt.hints import Command
@@ -22,7 +21,6 @@ from c2srt.relations.table import load_relations
 from c2srt.tables.collect import Trials
 from c2srt.tables.commands import Workspace
 from c2srt.tables.rows import CLIP, PRIOR, Table, trained_rows, trials
-from c2srt.text import load_text
 from c2srt.tracking import how_to_open
 from c2srt.tracking.sqlite import address_of
 from c2srt.vocabulary import load_vocabulary
@@ -54,6 +52,7 @@ def report(config, runner, tables: dict[str, Table]) -> str:
         values[row.run] = {
             trial: trained(workspace.trial(row.run, trial), test, topk) for trial in every
         }
+    values |= figures_of_controls(config, tables, test, every)
     texts, captions, record = tabulated(config, tables, values)
     text = "\n\n".join([*texts, table.notes(len(every))])
     write_text(out / "table.md", text + "\n")
@@ -86,9 +85,7 @@ def tabulated(
     record: dict[str, list[dict[str, float]]] = {}
     for name, chosen in tables.items():
         rows = {
-            row.name: values[row.run or row.untrained]
-            for row in chosen.rows
-            if row.run or row.untrained in values
+            row.name: values[results_of(row)] for row in chosen.rows if results_of(row) in values
         }
         if name == GRAPHS:
             rows[NEIGHBOURS] = values[NEIGHBOURS]
@@ -140,21 +137,6 @@ def untrained(config, test, with_neighbours: bool) -> dict[str, Trials]:
                 topk,
             )
     return values
-
-
-def clip_zero_shot(config, clip: int, images: Tensor) -> np.ndarray:
-    """CLIP's scores [N, C] of uint8 [N, 3, S, S]."""
-    return measure.clip_scores(*clip_and_text(config, clip), images)
-
-
-def clip_and_text(config, clip: int) -> tuple[Clip, Tensor]:
-    """The demo's CLIP of a number, and its text features [C, D]."""
-    work = config.workspace.of_clip(clip)
-    loaded = load_clip(
-        ClipConfig(str(work / "clip/model.json"), str(work / "clip/model.safetensors"))
-    )
-    vocabulary = load_vocabulary(config.workspace.shards())
-    return loaded, load_text(work / "text", vocabulary, loaded.hash)
 
 
 def oracle_neighbours(config, clip: int) -> Tensor:

@@ -19,7 +19,7 @@ from c2srt.opened import read_json
 from c2srt.processes import kept
 from c2srt.progress import clock
 from c2srt.tables.commands import evaluate_untrained
-from c2srt.tables.rows import CLIP, PRIOR, Row, for_data, trained_rows, trials
+from c2srt.tables.rows import CLIP, PRIOR, Row, controls_of, for_data, trained_rows, trials
 from c2srt.tables.runner import Runner, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def run(config: Config, jobs: Jobs) -> None:
     for clip in range(config.seeds):
         prepare_clip(runner, config, clip)
     runner.run(workspace.command("shard", 0))
-    prepare_clips(runner, workspace, list(range(config.seeds)), rows)
+    prepare_clips(runner, workspace, list(range(config.seeds)), rows, controls_of(tables))
     for row, clip in (
         (row, clip)
         for clip in range(config.seeds)

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from c2srt.demo import measure
-from c2srt.demo.report import clip_and_text, clip_zero_shot
-from c2srt.evaluation.compound import sparc_scores, texts_of
+from c2srt.demo.controls import clip_zero_shot, sparc
 from c2srt.hints import Command
 from c2srt.opened import read_json
-from c2srt.relations.untold import of_unseen, untold
+from c2srt.relations.untold import of_unseen
 from c2srt.study.rows import BEST, CLIP, MESSAGES, NEIGHBOURS, NO_GRAPH, SPARC, TRAININGS, Row
 from c2srt.study.score import best_neighbours, rescored
 from c2srt.study.world import Place, relate, train
@@ -60,7 +59,8 @@ class Bases:
             if row.scores == MESSAGES:
                 base = relate(self.place, row, known, folder)
         if row.scores == SPARC:
-            return self.sparc(known, row.neighbours), summary
+            images, relations = self.split("test").images, self.place.relations(known)
+            return sparc(self.place.demo, 0, relations, row.neighbours, images), summary
         scores = self.scores(base, "test")
         if row.scores not in (NEIGHBOURS, BEST):
             return scores, summary
@@ -69,17 +69,6 @@ class Bases:
             labels = self.split("validation").labels
             chosen = best_neighbours(self.scores(base, "validation"), labels, neighbours)
         return rescored(row, scores, neighbours, chosen), summary
-
-    def sparc(self, graph: str, count: int) -> np.ndarray:
-        """SPARC's scores [N, C] of the test images by CLIP, with compound prompts of a graph's
-        first `count` neighbours by relations that a name does not tell.
-        """
-        place = self.place
-        clip, text = clip_and_text(place.demo, 0)
-        vocabulary = load_vocabulary(place.workspace.shards())
-        neighbours = untold(place.relations(graph), vocabulary, count)
-        texts = texts_of(clip, text, list(vocabulary.names), neighbours)
-        return sparc_scores(measure.clip_features(clip, self.split("test").images), texts)
 
     def neighbours(self, graph: str, count: int) -> np.ndarray:
         """As `of_unseen` [C, count]."""

@@ -5,12 +5,16 @@ Folders, below the work folder (a further CLIP n has one of its own, <work>/clip
     text, text-simple, relations/<graph>, teacher    what `c2srt text`, `relations` and `teacher`
                                                      write; relations/<graph>-<K> keeps more
                                                      neighbours than the data set's
+    text-smoothed-<graph>                            text features averaged with neighbours'
     evaluation-<untrained>                           results of CLIP and of the class prior
     <run>/seed-<n>                                   a training; its evaluation/ and row.json, which
                                                      says what it was made with
+    evaluation…-<graph>-<K>                          results where unseen categories have K
+                                                     neighbours' scores (of SPARC: prompts)
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +25,16 @@ from c2srt.hints import override
 from c2srt.old_names import old
 from c2srt.opened import read_json
 from c2srt.shards import load_index
-from c2srt.tables.rows import CLIP_SOFTMAX, ENSEMBLE, PRIOR, SIMPLE, Row, Trial
+from c2srt.tables.rows import (
+    CLIP_SOFTMAX,
+    ENSEMBLE,
+    PRIOR,
+    SIMPLE,
+    SMOOTHED,
+    SMOOTHED_BY,
+    Row,
+    Trial,
+)
 from c2srt.tracking.sqlite import address_of
 from c2srt.train.config import SUMMARY
 
@@ -57,11 +70,12 @@ class Workspace:
         """The folder of everything that depends on a CLIP."""
         return self.work if clip == 0 else self.work / f"clip-{clip}"
 
-    def text(self, clip: int, prompt: str) -> Path:
-        """The folder of a prompt's text features; the ensemble's is the one that every verb takes
-        by default.
+    def text(self, clip: int, row: Row) -> Path:
+        """The folder of a row's text features; the ensemble's is the one that every verb takes by
+        default.
         """
-        return self.of_clip(clip) / ("text" if prompt == ENSEMBLE else f"text-{prompt}")
+        name = f"{SMOOTHED}-{row.graph}" if row.text == SMOOTHED else row.text
+        return self.of_clip(clip) / ("text" if row.text == ENSEMBLE else f"text-{name}")
 
     def wide(self, clip: int, row: Row) -> Path:
         """The folder of a graph that keeps more neighbours."""
@@ -72,13 +86,11 @@ class Workspace:
         return self.of_clip(clip) / run / f"seed-{seed}"
 
     def evaluation(self, row: Row, trial: Trial) -> Path:
-        """The folder of a row's results.json; the class prior is the same for every CLIP."""
+        """The folder of a row's results.json."""
         if row.untrained:
-            return (
-                self.of_clip(0 if row.untrained == PRIOR else trial[0])
-                / f"evaluation-{row.untrained}"
-            )
-        return self.trial(row.run, trial) / EVALUATION
+            folder = self.of_clip(clip_of(row, trial))
+            return folder / f"{EVALUATION}-{row.untrained}{row.heard}"
+        return self.trial(row.run, trial) / f"{EVALUATION}{row.heard}"
 
     def shards(self) -> Path:
         return Path(self.packed) if self.packed else self.work / "shards"
@@ -96,44 +108,85 @@ class Workspace:
         return Command(verb, [*shared, *self.commands.get(verb, []), *overrides])
 
 
-def prepare(workspace: Workspace, clip: int, rows: list[Row]) -> list[Command]:
-    """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them."""
+def clip_of(row: Row, trial: Trial) -> int:
+    """The CLIP of a row without training; the class prior is the same for every CLIP, but not its
+    neighbours in a graph that is made with one.
+    """
+    return 0 if row.untrained == PRIOR and not row.heard else trial[0]
+
+
+def prepare(
+    workspace: Workspace, clip: int, rows: list[Row], controls: Sequence[Row] = ()
+) -> list[Command]:
+    """Text features, graphs and teacher cache of a CLIP, as far as the trained rows need them, and
+    the graphs of the controls.
+    """
     commands = [workspace.command("text", clip)]
-    if any(row.text == SIMPLE for row in rows):
-        commands.append(
-            workspace.command(
-                "text", clip, f"templates={SIMPLE}", override("out", workspace.text(clip, SIMPLE))
-            )
-        )
+    folders = {workspace.text(clip, row): row for row in rows if row.text != ENSEMBLE}
+    simple, smoothed = (
+        [(out, row) for out, row in folders.items() if row.text == text]
+        for text in (SIMPLE, SMOOTHED)
+    )
     commands += [
-        workspace.command("relations", clip, f"graph={graph}")
-        for graph in sorted({row.graph for row in rows if not row.tuned and not row.keeps})
+        workspace.command("text", clip, f"templates={SIMPLE}", override("out", out))
+        for out, _ in simple
     ]
-    wide = {workspace.wide(clip, row): row for row in rows if row.keeps}
+    commands += graphs_of(workspace, clip, rows, controls)
     commands += [
         workspace.command(
-            "relations",
-            clip,
-            f"graph={row.graph}",
-            f"neighbours={row.keeps}",
-            override("out", out),
+            "text", clip, f"smooth={SMOOTHED_BY}", f"graph={row.graph}", override("out", out)
         )
-        for out, row in sorted(wide.items())
+        for out, row in smoothed
     ]
     return [*commands, workspace.command("teacher", clip)] if rows else commands
 
 
+def graphs_of(
+    workspace: Workspace, clip: int, rows: list[Row], controls: Sequence[Row]
+) -> list[Command]:
+    """The graphs that rows are trained with, that their text features are smoothed by, and that
+    controls hear.
+    """
+    heard = {row.graph for row in controls if row.heard}
+    heard |= {
+        row.graph for row in rows if not row.tuned and (not row.keeps or row.text == SMOOTHED)
+    }
+    wide = {workspace.wide(clip, row): row for row in rows if row.keeps}
+    return [
+        *(workspace.command("relations", clip, f"graph={graph}") for graph in sorted(heard)),
+        *(
+            workspace.command(
+                "relations",
+                clip,
+                f"graph={row.graph}",
+                f"neighbours={row.keeps}",
+                override("out", out),
+            )
+            for out, row in sorted(wide.items())
+        ),
+    ]
+
+
+def hears(row: Row) -> list[str]:
+    """What `c2srt evaluate` is told of the neighbours whose scores unseen categories get."""
+    return [f"neighbours={row.neighbours}", f"graph={row.graph}"] if row.heard else []
+
+
+def evaluate_control(workspace: Workspace, row: Row, trial: Trial) -> Command:
+    """The evaluation of a row of `controls_of`."""
+    evaluation = evaluate_untrained if row.untrained else evaluate_trained
+    return evaluation(workspace, row, trial)
+
+
 def evaluate_untrained(workspace: Workspace, row: Row, trial: Trial) -> Command:
-    """The results of CLIP or the class prior."""
+    """The results of CLIP, SPARC or the class prior."""
     form = (
         ["checkpoint=clip", "clip_scores=softmax"]
         if row.untrained == CLIP_SOFTMAX
         else [f"checkpoint={row.untrained}"]
     )
-    clip = 0 if row.untrained == PRIOR else trial[0]
-    return workspace.command(
-        "evaluate", clip, *form, override("out", workspace.evaluation(row, trial))
-    )
+    out = override("out", workspace.evaluation(row, trial))
+    return workspace.command("evaluate", clip_of(row, trial), *form, *hears(row), out)
 
 
 def train_and_evaluate(workspace: Workspace, row: Row, trial: Trial) -> list[Command]:
@@ -158,7 +211,7 @@ def train_and_evaluate(workspace: Workspace, row: Row, trial: Trial) -> list[Com
             *common,
         )
     else:
-        text = [] if row.text == ENSEMBLE else [override("text", workspace.text(clip, row.text))]
+        text = [] if row.text == ENSEMBLE else [override("text", workspace.text(clip, row))]
         steps = [f"schedule.steps={steps_for(workspace, row, trial)}"] if row.steps_of else []
         wide = [override("relations", workspace.wide(clip, row))] if row.keeps else []
         first = workspace.command(
@@ -174,7 +227,8 @@ def evaluate_trained(workspace: Workspace, row: Row, trial: Trial) -> Command:
         "evaluate",
         trial[0],
         override("checkpoint", folder / "model"),
-        override("out", folder / EVALUATION),
+        *hears(row),
+        override("out", workspace.evaluation(row, trial)),
     )
 
 

@@ -12,8 +12,10 @@ from c2srt.errors import UserError
 from c2srt.model.config import check_choice
 from c2srt.old_names import old
 
-PRIOR, CLIP, CLIP_SOFTMAX = UNTRAINED = ("prior", "clip", "clip-softmax")
-SIMPLE, ENSEMBLE = "simple", "ensemble"
+PRIOR, CLIP, CLIP_SOFTMAX, SPARC = UNTRAINED = ("prior", "clip", "clip-softmax", "sparc")
+SIMPLE, ENSEMBLE, SMOOTHED = "simple", "ensemble", "smoothed"
+SMOOTHED_BY = 4
+"""Neighbours of a category whose features its own are averaged with."""
 Trial = tuple[int, int]
 
 
@@ -32,7 +34,11 @@ class Row:
     trained once.
     """
     untrained: str = ""
-    """prior, clip or clip-softmax, instead of `run`."""
+    """prior, clip, clip-softmax or sparc, instead of `run`."""
+    neighbours: int = 0
+    """Of `graph`: scores of unseen categories are the means of so many neighbours' (`c2srt evaluate
+    neighbours=…`), without another training; of sparc its compound prompts. 0: their own.
+    """
     train: list[str] = field(default_factory=list)
     """Overrides of `c2srt train`."""
     train_on: dict[str, list[str]] = field(default_factory=dict)
@@ -42,7 +48,9 @@ class Row:
     """Neighbours that its graph has to keep, where the data set's keeps fewer: a graph of its own.
     """
     text: str = ENSEMBLE
-    """Which list of prompt templates: ensemble or simple."""
+    """Which list of prompt templates: ensemble or simple. smoothed: the features of the ensemble,
+    averaged with the neighbours' in `graph` (`c2srt text smooth=…`).
+    """
     tuned: str = ""
     """The run whose model `c2srt tune` goes on from (MKT's second stage)."""
     steps_of: str = ""
@@ -66,7 +74,12 @@ class Row:
             raise UserError(f"row {self.name!r} needs either run=… or untrained=…")
         if self.untrained:
             check_choice(f"row {self.name!r}: untrained", self.untrained, UNTRAINED)
-        check_choice(f"row {self.name!r}: text", self.text, (SIMPLE, ENSEMBLE))
+        check_choice(f"row {self.name!r}: text", self.text, (SIMPLE, ENSEMBLE, SMOOTHED))
+        if self.neighbours < 0 or (self.untrained == SPARC and not self.neighbours):
+            raise UserError(
+                f"row {self.name!r}: neighbours={self.neighbours} must be at least"
+                f" {int(self.untrained == SPARC)}"
+            )
         if bool(self.steps_of) != bool(self.seconds_of):
             raise UserError(f"row {self.name!r} needs both steps_of=… and seconds_of=…, or neither")
         if any(len(values) != 6 for values in self.published.values()) or not set(
@@ -90,8 +103,13 @@ class Row:
         return [run for run in (self.tuned, self.steps_of, self.seconds_of) if run]
 
     @property
+    def heard(self) -> str:
+        """Of a use of the graph without training: the end of its results' name; "" of others."""
+        return f"-{self.graph}-{self.neighbours}" if self.neighbours else ""
+
+    @property
     def recipe(self) -> tuple:
-        """What makes two rows the same run."""
+        """What makes two rows the same run; however its scores are used."""
         return (
             self.run,
             tuple(map(old, self.train)),
@@ -101,6 +119,7 @@ class Row:
             self.steps_of,
             self.seconds_of,
             *([self.keeps] if self.keeps else []),
+            *([SMOOTHED_BY] if self.text == SMOOTHED else []),
         )
 
 
@@ -151,13 +170,14 @@ def for_data(tables: dict[str, Table], data: str) -> dict[str, Table]:
 
 
 def trained_rows(tables: dict[str, Table]) -> list[Row]:
-    """Every trained row once, in an order in which each follows those that it needs.
+    """Every trained row once, with its own scores, in an order in which each follows those that it
+    needs.
 
     Raises UserError if two different rows claim one run, or a row needs a run that no table has.
     """
     found: dict[str, Row] = {}
     for row in (row for table in tables.values() for row in table.rows if row.run):
-        if found.setdefault(row.run, row).recipe != row.recipe:
+        if found.setdefault(row.run, replace(row, neighbours=0)).recipe != row.recipe:
             raise UserError(
                 f"rows {found[row.run].name!r} and {row.name!r} are different, and both are"
                 f" run={row.run}"
@@ -176,6 +196,17 @@ def trained_rows(tables: dict[str, Table]) -> list[Row]:
     for row in found.values():
         add(row)
     return list(ordered.values())
+
+
+def controls_of(tables: dict[str, Table]) -> list[Row]:
+    """Every row that is evaluated without a training of its own, once: the class prior, CLIP, and
+    the uses of a graph on CLIP's or a trained row's scores.
+    """
+    rows = [row for table in tables.values() for row in table.rows]
+    found = {
+        (row.run or row.untrained, row.heard): row for row in rows if row.untrained or row.heard
+    }
+    return list(found.values())
 
 
 def groups_of(rows: list[Row]) -> list[list[Row]]:

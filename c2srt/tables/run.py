@@ -17,9 +17,18 @@ from c2srt.jobs import Jobs
 from c2srt.progress import clock
 from c2srt.tables import render
 from c2srt.tables.collect import Collected, collect, read_groups
-from c2srt.tables.commands import evaluate_untrained
+from c2srt.tables.commands import evaluate_control
 from c2srt.tables.config import Config
-from c2srt.tables.rows import Row, Table, Trial, for_data, groups_of, trained_rows, trials
+from c2srt.tables.rows import (
+    Row,
+    Table,
+    Trial,
+    controls_of,
+    for_data,
+    groups_of,
+    trained_rows,
+    trials,
+)
 from c2srt.tables.runner import Runner, prepare_clips, train_missing
 
 log = logging.getLogger(__name__)
@@ -38,7 +47,8 @@ def run(config: Config, jobs: Jobs) -> None:
     if config.groups:
         read_groups(Path(config.groups))  # bad input is refused before hours of training
     if config.train:
-        prepare_clips(runner, config.workspace, sorted({clip for clip, _ in every}), rows)
+        clips = sorted({clip for clip, _ in every})
+        prepare_clips(runner, config.workspace, clips, rows, controls_of(tables))
         train_missing(runner, config.workspace, todo_of(config, rows, every))
     if config.part:
         log.info(
@@ -47,8 +57,8 @@ def run(config: Config, jobs: Jobs) -> None:
         )
         return
     if config.train:
-        for row, clip in untrained(tables, every):
-            runner.run(evaluate_untrained(config.workspace, row, (clip, 0)))
+        for row, trial in controls(tables, every):
+            runner.run(evaluate_control(config.workspace, row, trial))
     collected = collect(
         config.workspace, tables, every, Path(config.groups) if config.groups else None
     )
@@ -63,10 +73,10 @@ def todo_of(config: Config, rows: list[Row], every: list[Trial]) -> list[tuple[R
     return [(row, trial) for group, trial in units[number - 1 :: of] for row in group]
 
 
-def untrained(tables: dict[str, Table], every: list[Trial]) -> list[tuple[Row, int]]:
-    """Each row without training, for each CLIP."""
-    rows = {row.untrained: row for table in tables.values() for row in table.rows if row.untrained}
-    return [(row, clip) for clip in sorted({clip for clip, _ in every}) for row in rows.values()]
+def controls(tables: dict[str, Table], every: list[Trial]) -> list[tuple[Row, Trial]]:
+    """Each row of `controls_of` with its trials: without training one for each CLIP."""
+    clips = [(clip, 0) for clip in sorted({clip for clip, _ in every})]
+    return [(row, trial) for row in controls_of(tables) for trial in (every if row.run else clips)]
 
 
 def write(config: Config, tables: dict[str, Table], collected: Collected, every: int) -> None:

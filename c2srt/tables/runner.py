@@ -4,7 +4,7 @@ and timed.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -67,13 +67,19 @@ class Runner:
         log.info(f"   {name} took {clock(took)}")
 
 
-def prepare_clips(runner: Runner, workspace: Workspace, clips: list[int], rows: list[Row]) -> None:
+def prepare_clips(
+    runner: Runner,
+    workspace: Workspace,
+    clips: list[int],
+    rows: list[Row],
+    controls: Sequence[Row] = (),
+) -> None:
     """Features and graphs of each CLIP; processes that share the folders do it one after the other,
     the later ones find it done.
     """
     for clip in clips:
         with in_turn(workspace.of_clip(clip) / LOCK):
-            for command in prepare(workspace, clip, rows):
+            for command in prepare(workspace, clip, rows, controls):
                 runner.run(command)
 
 
