@@ -97,11 +97,11 @@ def test_the_folders_of_the_road_may_lie_in_a_store():
     assert found == {
         "shard": {"out", "data.root", "data.groups"},
         "audit": {"out", "shards", "data.root", "data.groups"},
-        "text": {"out", "shards"},
+        "text": {"out", "shards", "relations"},
         "relations": {"out", "shards", "text", "root"},
         "teacher": {"out", "shards"},
         "train": {"out", "work", *artefacts},
-        "evaluate": {"out", "checkpoint", "shards", "text"},
+        "evaluate": {"out", "checkpoint", "shards", "text", "relations"},
         "export": {"out", "checkpoint"},
         "predict": {"checkpoint"},
     }
