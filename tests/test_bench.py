@@ -142,6 +142,20 @@ def test_what_a_process_leaves_behind_counts_and_what_it_imports_does_not(tmp_pa
         packings.metered_run(raw, sys.executable, "orphans:work", {"cpu_s": 1 / 3 - 1 / 3}, {})
 
 
+def test_what_python_compiles_is_kept_for_the_next_turn(tmp_path, monkeypatch):
+    (tmp_path / "keeping.py").write_text(KEEPING)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    raw = SimpleNamespace(folder=tmp_path)
+    packings.metered_run(raw, sys.executable, "keeping:kept", {"folder": str(tmp_path)}, {})
+    assert next((tmp_path / "compiled").rglob("keeping.*.pyc")).is_file()
+
+
+KEEPING = """
+import sys
+
+def kept(folder):
+    assert not sys.dont_write_bytecode and sys.pycache_prefix.startswith(folder)
+"""
 ORPHANS = """
 import os, time
 

@@ -185,7 +185,7 @@ def metered_run(
     raw: Raw, python: str, function: str, given: dict, environment: dict[str, str]
 ) -> Stopwatch:
     """Raises UserError if it fails, with its last words."""
-    report, said = raw.folder / "report.json", raw.folder / "said.txt"
+    report, said, compiled = (raw.folder / name for name in ("report.json", "said.txt", "compiled"))
     program = Path(metered.__file__).read_text(encoding="utf-8")
     with said.open("wb") as file:
         ended = subprocess.run(
@@ -194,12 +194,22 @@ def metered_run(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"} | environment,
+            env=surroundings(compiled) | environment,
         )
     if ended.returncode:
         words = said.read_text(encoding="utf-8", errors="replace").strip()[-LAST_WORDS:]
         raise UserError(f"{function} failed in the benchmark; its last words: {words}")
     return Stopwatch(**json.loads(report.read_text(encoding="utf-8")))
+
+
+def surroundings(compiled: Path) -> dict[str, str]:
+    """The environment, and what Python compiles is kept in a folder, as any installation keeps it:
+    else each process of a side would compile all libraries again where the environment forbids to
+    keep it, a second each.
+    """
+    own = {"NO_ALBUMENTATIONS_UPDATE": "1", "PYTHONPYCACHEPREFIX": str(compiled)}
+    kept = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | own
 
 
 def check_peer(python: str) -> None:
