@@ -9,12 +9,14 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import certifi
 
 from c2srt.errors import UserError
 
 PROXIES = ("all_proxy", "https_proxy", "http_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 OTHERS = ("no_proxy", "ssl_cert_file", "ssl_cert_dir")
 UNDERSTOOD = ("http", "https")
 
@@ -52,7 +54,14 @@ def authorities() -> ssl.SSLContext:
     """Who may vouch for a server: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's list, which is
     there on a machine whose system has none. Raises OSError where a file is none.
     """
-    file, folder = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return authorities_of(*(os.environ.get(name) or None for name in CERTIFICATES))
+
+
+@cache
+def authorities_of(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Read once by a process: it takes as long as four photographs, and each shard that is
+    downloaded has a client of its own.
+    """
     if file or folder:
         return ssl.create_default_context(cafile=file, capath=None if file else folder)
     return ssl.create_default_context(cafile=certifi.where())

@@ -11,7 +11,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
@@ -37,14 +36,6 @@ COLUMNS = {
 GROUP = 1 << 14
 """Rows that are read together: a shard wants some thousands of each of many packs."""
 KINDS = {name: TEXT if kind == pl.String else INTEGER for name, kind in COLUMNS.items()}
-
-
-@dataclass(frozen=True)
-class StageFile:
-    """What stage.json must have."""
-
-    about: dict
-    report: dict
 
 
 def remedy(stage: Path) -> str:
@@ -102,12 +93,16 @@ def write_table(
     path.write_bytes(content.getvalue())
 
 
-def about_stage(stage: Path, shape: type = StageFile) -> dict | None:
-    """The stage's {"about", "report"}, or None if there is none that is whole: it is made again."""
+def about_stage(stage: Path, shape: type | None = None) -> dict | None:
+    """The stage's {"about", "report"}, two objects that fit `shape`, or None if there is none that
+    is whole: it is made again.
+    """
     try:
-        return read_json(stage / "stage.json", remedy(stage), shape)
+        found = read_json(stage / "stage.json", remedy(stage), shape)
     except UserError:
         return None
+    whole = all(isinstance(found.get(name), dict) for name in ("about", "report"))
+    return found if whole else None
 
 
 def staged(stages: Iterable[Path], first: str, last: str) -> dict[str, tuple[Path, dict]]:
@@ -139,19 +134,19 @@ class Opened:
     MOST = 128
 
     def __init__(self) -> None:
-        self.files: dict[Path, BinaryIO] = {}
+        self.files: dict[Path, tuple[Path, BinaryIO]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         while self.files:
-            self.files.popitem()[1].close()
+            self.files.popitem()[1][1].close()
 
     def load(self, stage: Path, row: dict) -> Outcome:
         """The staged outcome of one row."""
-        path, start, size = stage / "images.bin", row["offset"], row["bytes"]
-        file = self.file(stage)
+        start, size = row["offset"], row["bytes"]
+        path, file = self.file(stage)
         with parsing(path, "staged images", remedy(stage)):
             if not 0 <= start <= start + size <= os.fstat(file.fileno()).st_size:
                 raise wrong(path, f"has no {size:,} bytes at {start:,}", remedy(stage))
@@ -164,15 +159,15 @@ class Opened:
             )
         return Outcome(row["status"], row["reason"], jpeg, row["width"], row["height"], original)
 
-    def file(self, stage: Path) -> BinaryIO:
-        path = stage / "images.bin"
-        if (file := self.files.pop(path, None)) is None:
+    def file(self, stage: Path) -> tuple[Path, BinaryIO]:
+        if (found := self.files.pop(stage, None)) is None:
+            path = stage / "images.bin"
             with opening(path, "staged images", remedy(stage)):
-                file = path.open("rb")
-        self.files[path] = file
+                found = path, path.open("rb")
+        self.files[stage] = found
         if len(self.files) > self.MOST:
-            self.files.pop(next(iter(self.files))).close()
-        return file
+            self.files.pop(next(iter(self.files)))[1].close()
+        return found
 
 
 def load(stage: Path, row: dict) -> Outcome:

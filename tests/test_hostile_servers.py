@@ -319,6 +319,7 @@ def test_who_may_vouch_for_a_server_is_said_by_the_environment_else_by_certifi(
     end = "-----END CERTIFICATE-----\n"
     known = Path(certifi.where()).read_text(encoding="utf-8")
     assert authorities().cert_store_stats()["x509_ca"] == known.count(end) > 1
+    assert authorities() is authorities()  # read once
     (tmp_path / "one.pem").write_text(known.partition(end)[0] + end, encoding="utf-8")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
     assert authorities().cert_store_stats()["x509_ca"] == 1

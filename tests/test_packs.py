@@ -5,6 +5,8 @@ what a killed run leaves.
 import gzip
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -313,3 +315,25 @@ def test_files_of_stages_are_opened_once(tmp_path, monkeypatch):
         found = list(staging.in_order(stages, ids, Outcome("missing")))
         assert [each.jpeg for each in found] == [each.encode() for each in ids]
         assert opened.count("images.bin") == times
+
+
+def test_reading_a_stage_loads_no_library_that_it_does_not_need(tmp_path):
+    """Each of them takes a worker as long as dozens of images."""
+    outcomes = [(f"{number:02}", Outcome("ok", "", b"jpeg", 4, 3)) for number in range(20)]
+    staging.write_stage(tmp_path / "stage", outcomes, {"rows": 20}, {})
+    code = f"""
+import sys
+from pathlib import Path
+from c2srt.sharding import staging
+from c2srt.sharding.outcome import Outcome
+
+stage, absent = Path({str(tmp_path / "stage")!r}), Outcome("missing")
+assert staging.about_stage(stage)["about"] == {{"rows": 20}}
+found = list(staging.in_order([stage], ["03", "07", "7"], absent))
+assert [each.jpeg for each in found] == [b"jpeg", b"jpeg", b""]
+assert list(staging.in_order([stage], ["8", "9"], absent)) == [absent] * 2
+needless = {{"pandas", "pyarrow.compute", "pydantic", "torch"}}
+assert not needless & sys.modules.keys(), needless & sys.modules.keys()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
