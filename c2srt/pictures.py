@@ -220,10 +220,7 @@ def check_bytes(data: bytes, limits: Limits) -> None:
     """Raises Rejected on what the first bytes and the size alone tell."""
     if not data:
         raise Rejected("empty", "the file has 0 bytes")
-    if len(data) > limits.max_bytes:
-        raise Rejected(
-            "too_large", f"{len(data):,} bytes, more than max_bytes={limits.max_bytes:,}"
-        )
+    check_bytes_of(len(data), limits)
     if data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         raise Rejected(
             "placeholder",
@@ -232,6 +229,12 @@ def check_bytes(data: bytes, limits: Limits) -> None:
         )
     if data[:2] == b"\xff\xd8" and (scans := count_scans(data)) > MAX_SCANS:
         raise Rejected("too_large", f"a JPEG of {scans:,} scans (a decompression bomb)")
+
+
+def check_bytes_of(size: int, limits: Limits) -> None:
+    """Of a file of `size` bytes. Raises Rejected if it is too large."""
+    if size > limits.max_bytes:
+        raise Rejected("too_large", f"{size:,} bytes, more than max_bytes={limits.max_bytes:,}")
 
 
 def count_scans(data: bytes) -> int:

@@ -6,9 +6,9 @@ never meets a broken image. What is added here: the CSV's rotation beside the EX
 (`orientation_of`), the reduction to a short side, and the grey PNG of a removed photo.
 """
 
+import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -20,6 +20,7 @@ from c2srt.pictures import (
     Limits,
     Rejected,
     check_bytes,
+    check_bytes_of,
     decode_jpeg,
     flat,
     is_srgb,
@@ -71,12 +72,36 @@ def convert(
         return converted(data, rotation, resize, quality, limits, exif_first)
 
 
-def convert_sent(data: bytes | memoryview, *settings: Any) -> Converted:
+def convert_sent(
+    data: bytes | memoryview | str,
+    rotation: int | None,
+    resize: int | None,
+    quality: int,
+    limits: Limits,
+    exif_first: bool,
+) -> Converted:
     """`convert` in a process of its own, one call at a time: Pillow's remarks on odd metadata are
-    silenced by a process-wide filter.
+    silenced by a process-wide filter. A text is the path of a file, whose bytes need not go through
+    a pipe then.
     """
     with warnings.catch_warnings(action="ignore"):
-        return convert(bytes(data), *settings)
+        content = content_of(data, limits) if isinstance(data, str) else bytes(data)
+        return convert(content, rotation, resize, quality, limits, exif_first)
+
+
+def content_of(path: str, limits: Limits) -> bytes:
+    """A file's bytes; its size is checked before it is read. Raises Rejected (missing, unreadable,
+    too_large).
+    """
+    name = os.path.basename(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            check_bytes_of(os.fstat(file.fileno()).st_size, limits)
+            return file.read()
+    except FileNotFoundError:
+        raise Rejected("missing", f"there is no file {name}") from None
+    except OSError as error:
+        raise Rejected("unreadable", f"{name}: {error.strerror}") from None
 
 
 def converted(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,26 +30,28 @@ class FolderSource:
         """One Outcome for each row (columns id, rotation), in order."""
         folder = self.folders[task.split]
         paths = [os.path.join(folder, f"{image_id}.jpg") for image_id in rows["id"]]
-        found = fetched(paths, task.config) if origin(folder) else read(paths, task.config)
+        found = fetched(paths, task.config) if origin(folder) else asked_for(paths)
         yield from attempts(zip(found, rows["rotation"], strict=True), task.config)
 
 
-def read(paths: list[str], config: Config) -> Iterator[bytes | Outcome]:
-    """The bytes of each file, or why there are none; its size is checked before it is read."""
+def asked_for(paths: list[str]) -> Iterator[str]:
+    """The paths. The decoder's process reads the files (sharding/decode.py); the disk may begin
+    while it has the picture before.
+    """
     for path in paths:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                data = too_large(size, config) if size > config.max_bytes else file.read()
-        except FileNotFoundError:
-            data = missing(path)
-        except OSError as error:
-            data = Outcome("unreadable", f"{os.path.basename(path)}: {error.strerror}")
-        yield data
+        with suppress(OSError):  # the decoder says what is wrong
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
+        yield path
 
 
 def fetched(paths: list[str], config: Config) -> Iterator[bytes | Outcome]:
-    """As `read`, of images in a store, which are fetched at most AHEAD of what is taken."""
+    """The bytes of images in a store, or why there are none; they are fetched at most AHEAD of what
+    is taken.
+    """
 
     def fetch(path: str) -> bytes | Outcome:
         try:

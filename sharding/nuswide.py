@@ -35,7 +35,7 @@ from c2srt.scratch import origin
 from c2srt.sharding.annotations import SCHEMA, TEXTS
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.counts import Acceptance, Count
-from c2srt.sharding.folders import read
+from c2srt.sharding.folders import asked_for
 from c2srt.sharding.nuswide_files import read_bits, read_images, read_names, require
 from c2srt.sharding.outcome import Outcome, attempts
 from c2srt.sharding.pack import ShardTask
@@ -89,7 +89,7 @@ class FlickrSource:
 
     def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
         """One Outcome for each row (column file), in order."""
-        found = read([f"{self.folder}/{file}" for file in rows["file"]], task.config)
+        found = asked_for([f"{self.folder}/{file}" for file in rows["file"]])
         yield from attempts(((each, None) for each in found), task.config)
 
 

@@ -27,10 +27,13 @@ class Outcome:
 
 
 def attempts(
-    found: Iterable[tuple["bytes | Outcome", int | None]], config: Config, exif_first: bool = False
+    found: Iterable[tuple["bytes | str | Outcome", int | None]],
+    config: Config,
+    exif_first: bool = False,
 ) -> Iterator[Outcome]:
-    """Converts images (their bytes, their rotation) in a process of its own, in order; what cannot
-    be converted, or kills that process, becomes its reason. An Outcome stays as it is.
+    """Converts images (their bytes or the path of their file, their rotation) in a process of its
+    own, in order; what cannot be read or converted, or kills that process, becomes its reason. An
+    Outcome stays as it is.
 
     Raises UserError if there is no process to be had.
     """
@@ -41,7 +44,7 @@ def attempts(
         for data, rotation in found:
             known.append(data if isinstance(data, Outcome) else None)
             if not isinstance(data, Outcome):
-                yield PickleBuffer(data), rotation, *settings
+                yield data if isinstance(data, str) else PickleBuffer(data), rotation, *settings
 
     for answer in ISOLATED.all(calls()):
         while outcome := known.popleft():

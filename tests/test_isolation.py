@@ -18,7 +18,7 @@ from c2srt.isolation import Isolated
 from c2srt.pictures import Rejected
 from c2srt.sharding import outcome
 from c2srt.sharding.config import Config
-from c2srt.sharding.folders import FolderSource
+from c2srt.sharding.folders import FolderSource, asked_for
 from c2srt.sharding.outcome import Outcome, attempts
 from c2srt.sharding.pack import ShardTask, pack_shard
 from c2srt.sharding.packs import PackSource, pack_tasks, stage_pack
@@ -188,6 +188,26 @@ def test_what_is_known_keeps_its_place_among_what_is_converted():
     assert list(attempts([(each, None) for each in missing], Config())) == missing
     alone = [next(attempts([(jpeg(number), None)], Config())) for number in range(3)]
     assert [each for each in found if each.status == "ok"] == alone
+
+
+def test_a_file_is_read_apart_and_what_is_wrong_with_it_is_a_row(tmp_path):
+    most = len(jpeg(0))
+    config = Config(max_bytes=most)
+    (tmp_path / "sound.jpg").write_bytes(jpeg(0))
+    (tmp_path / "large.jpg").write_bytes(jpeg(0) + b"0")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    names = ("sound", "large", "empty", "folder", "absent")
+    paths = [str(tmp_path / f"{each}.jpg") for each in names]
+    assert list(asked_for(paths)) == paths
+    sound, *others = attempts([(path, None) for path in paths], config)
+    assert [sound] == list(attempts([(jpeg(0), None)], config)) and sound.status == "ok"
+    assert [(each.status, each.reason) for each in others] == [
+        ("too_large", f"{most + 1:,} bytes, more than max_bytes={most:,}"),
+        ("empty", "the file has 0 bytes"),
+        ("unreadable", "folder.jpg: Is a directory"),
+        ("missing", "there is no file absent.jpg"),
+    ]
 
 
 def files() -> dict[str, bytes]:
