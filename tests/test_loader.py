@@ -283,11 +283,13 @@ def test_a_dead_worker_is_an_error_not_a_hang(index):
 
 
 def test_a_stopped_worker_is_an_error_not_a_hang(index):
-    others = multiprocessing.active_children()  # of tests before
+    others = set(multiprocessing.active_children())  # of tests before
     batches = train_batches(replace(CONFIG, workers=2, patience=15), index, VOCABULARY)
     next(batches)
-    stopped = next(child for child in multiprocessing.active_children() if child not in others)
+    stopped, _ = set(multiprocessing.active_children()) - others
     os.kill(stopped.pid, signal.SIGSTOP)
+    state = psutil.Process(stopped.pid)
+    wait_until(lambda: state.status() == psutil.STATUS_STOPPED, "the stop")
     with pytest.raises(
         LoaderFailed,
         match=rf"a loader process \(pid {stopped.pid}\) sent no batch for 15 s: it was stopped",
