@@ -211,6 +211,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt study part=2/3": (COMPOSED, HOURS),
     "c2srt study 'worlds=[0]' 'graphs=[noise-50]' 'tune=[all]'": (COMPOSED, HOURS),
     "c2srt study results=docs/results/noise.json": (COMPOSED, STUDY),
+    "python -m c2srt.study.pages README.md docs/results.md": (
+        SHELL,
+        "writes in the clone; tests/test_study.py fills the same pages and compares",
+    ),
     "c2srt tables": (COMPOSED, HOURS),
     "c2srt tables 'tables=[parts]' seeds=3": (COMPOSED, HOURS),
     "c2srt tables 'tables=[settings]'": (COMPOSED, HOURS),
