@@ -61,7 +61,7 @@ TUNED = {
             NEGATIVE,
             *((*NEGATIVE, f"loss.distillation={weight}") for weight in (0.1, 0.01)),
             *((*NEGATIVE, "loss.distillation=0.01", f"optimizer.lr={lr}") for lr in (3e-3, 1.2e-2)),
-            *((*NEGATIVE, "loss.distillation=0.01", f"model.score_scale={s}") for s in (8, 32)),
+            *((*NEGATIVE, f"loss.distillation={weight}") for weight in (0.03, 0.003)),
         ),
         ("model=mkt",),
     ),
