@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import stats
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import write_json
+from c2srt.relations.untold import by_neighbours
 from c2srt.study import run as study_run
 from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
@@ -19,8 +19,8 @@ from c2srt.study.pages import FOLDER, filled
 from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
 from c2srt.study.report import comparisons, grid, kept, sentences, table
 from c2srt.study.results import results_of
-from c2srt.study.rows import BEST, CANDIDATE, FULL, NEIGHBOURS, NO_GRAPH, ROWS, TRAININGS, Row
-from c2srt.study.score import best_neighbours, precision, rescored
+from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS, TRAININGS
+from c2srt.study.score import best_neighbours, precision
 from c2srt.study.tuned import TRIALS, TUNED
 from c2srt.study.tuning import best_of, tuning_table
 from c2srt.study.world import slug
@@ -46,13 +46,11 @@ def test_holm_by_hand():
 def test_a_control_changes_only_those_that_hear_somebody():
     scores = np.arange(12, dtype=np.float64).reshape(3, 4)
     untold = np.array([[-1, -1], [-1, -1], [0, 1], [-1, 0]])
-    row = Row("x", "clip", NEIGHBOURS, 2)
-    assert rescored(row, scores, untold, None).tolist() == [
+    assert by_neighbours(scores, untold).tolist() == [
         [0, 1, 0.5, 0],
         [4, 5, 4.5, 4],
         [8, 9, 8.5, 8],
     ]
-    assert rescored(replace(row, scores="own"), scores, untold, None) is scores
 
 
 def test_the_best_neighbour_fits_the_category_s_own_labels():
@@ -61,7 +59,7 @@ def test_the_best_neighbour_fits_the_category_s_own_labels():
     untold = np.array([[-1, -1], [-1, -1], [0, 1]])
     chosen = best_neighbours(scores, labels, untold)
     assert chosen.tolist() == [-1, -1, 1]
-    result = rescored(Row("x", "clip", BEST, 2), scores, untold, chosen)
+    result = by_neighbours(scores, chosen[:, None])
     assert result[:, 2].tolist() == [1, 2, 3, 4]
     assert precision(scores[:, 1], labels[:, 2] > 0) == 1
     assert precision(scores[:, 0], labels[:, 2] > 0) == pytest.approx((1 / 3 + 2 / 4) / 2)

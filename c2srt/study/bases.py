@@ -11,9 +11,9 @@ from c2srt.demo import measure
 from c2srt.demo.controls import clip_zero_shot, sparc
 from c2srt.hints import Command
 from c2srt.opened import read_json
-from c2srt.relations.untold import of_unseen
-from c2srt.study.rows import BEST, CLIP, MESSAGES, NEIGHBOURS, NO_GRAPH, SPARC, TRAININGS, Row
-from c2srt.study.score import best_neighbours, rescored
+from c2srt.relations.untold import by_neighbours, of_unseen
+from c2srt.study.rows import BEST, CLIP, MESSAGES, NO_GRAPH, SPARC, TRAININGS, Row
+from c2srt.study.score import best_neighbours
 from c2srt.study.world import Place, relate, train
 from c2srt.train.config import SUMMARY
 from c2srt.vocabulary import load_vocabulary
@@ -62,13 +62,14 @@ class Bases:
             images, relations = self.split("test").images, self.place.relations(known)
             return sparc(self.place.demo, 0, relations, row.neighbours, images), summary
         scores = self.scores(base, "test")
-        if row.scores not in (NEIGHBOURS, BEST):
+        if not row.neighbours:
             return scores, summary
-        neighbours, chosen = self.neighbours(known, row.neighbours), None
+        neighbours = self.neighbours(known, row.neighbours)
         if row.scores == BEST:
             labels = self.split("validation").labels
             chosen = best_neighbours(self.scores(base, "validation"), labels, neighbours)
-        return rescored(row, scores, neighbours, chosen), summary
+            neighbours = chosen[:, None]
+        return by_neighbours(scores, neighbours), summary
 
     def neighbours(self, graph: str, count: int) -> np.ndarray:
         """As `of_unseen` [C, count]."""

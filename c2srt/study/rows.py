@@ -37,7 +37,8 @@ class Row:
                 `neighbours` of these
     BEST        there by the one neighbour whose scores fit the *validation* labels of the category
                 best: a choice that nobody has for an unseen category, an upper bound
-    MESSAGES    `c2srt messages` with these overrides; `hears`: it is told of the graph
+    MESSAGES    `c2srt messages` with these overrides; `hears`: it is told of the graph. With
+                `neighbours`, what it gives is then treated as NEIGHBOURS
     SPARC       by CLIP's scores of compound prompts with the first `neighbours` of these, fused
                 with their own (c2srt/evaluation/sparc.py)
 
@@ -54,7 +55,7 @@ class Row:
 
     @property
     def needs_graph(self) -> bool:
-        asks = self.scores in (NEIGHBOURS, BEST, SPARC) or (self.scores == MESSAGES and self.hears)
+        asks = self.neighbours > 0 or (self.scores == MESSAGES and self.hears)
         return asks or (self.base in TRAININGS and TRAININGS[self.base].needs_graph)
 
 
@@ -76,7 +77,7 @@ TRAININGS = {
     "distillation": Training(NO_HEAD),
     "smoothed": Training(NO_HEAD, smoothed=4),
     "mkt": Training(MKT),
-    **{name: Training((f"model={name}",)) for name in ("lesa", "zs_sdl", "biam", "qks")},
+    **{name: Training((f"model={name}",)) for name in ("lesa", "zs_sdl", "biam", "qks", "ram")},
     "isr": Training(("model.ist=false",)),
     "ist": Training((*HEARING, "model.isr=false"), hears=True),
     "no-distillation": Training((*NO_HEAD, "loss.distillation=0")),
@@ -106,6 +107,7 @@ ROWS = (
     Row(FULL, "full"),
     Row("full C²SRT, 4 neighbours' scores", "full", NEIGHBOURS, 4),
     Row(LABELS_ONLY, "distillation", MESSAGES, hears=False),
+    Row(f"{LABELS_ONLY}, 8 neighbours' scores", "distillation", MESSAGES, 8, hears=False),
     Row(CANDIDATE, "distillation", MESSAGES, overrides=RELATING),
     Row("full C²SRT, score messages", "full", MESSAGES, overrides=RELATING),
     *(
@@ -113,6 +115,7 @@ ROWS = (
         for name, base in (
             ("the paper to the letter", "letter"),
             *(("LESA", "lesa"), ("ZS-SDL", "zs_sdl"), ("BiAM", "biam"), ("QKS", "qks")),
+            ("RAM", "ram"),
             *(("distillation + ISR", "isr"), ("distillation + IST", "ist")),
             ("distillation only, λ = 0", "no-distillation"),
         )

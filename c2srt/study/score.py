@@ -1,4 +1,4 @@
-"""Scores of a row in one world, from the scores of its base.
+"""The best that a single neighbour could do, known only to one who has the labels.
 
 Letters: N images, C categories, K neighbours.
 """
@@ -7,19 +7,6 @@ import numpy as np
 
 from c2srt.evaluation.metrics import average_precision, best_first, entry_keys
 from c2srt.relations.neighbours import ABSENT
-from c2srt.relations.untold import by_neighbours
-from c2srt.study.rows import NEIGHBOURS, Row
-
-
-def rescored(
-    row: Row, scores: np.ndarray, untold: np.ndarray, chosen: np.ndarray | None
-) -> np.ndarray:
-    """Scores [N, C] of a row: the base's, and for unseen categories with neighbours in `untold`
-    [C, K] what the row says; `chosen` [C] as `best_neighbours` gives them.
-    """
-    if row.scores == NEIGHBOURS:
-        return by_neighbours(scores, untold)
-    return scores if chosen is None else by_neighbours(scores, chosen[:, None])
 
 
 def best_neighbours(scores: np.ndarray, labels: np.ndarray, untold: np.ndarray) -> np.ndarray:

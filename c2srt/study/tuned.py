@@ -73,7 +73,7 @@ TUNED = {
         ),
         ("model=zs_sdl",),
     ),
-    **{name: Tuned(FROZEN, (f"model={name}",)) for name in ("lesa", "biam", "qks")},
+    **{name: Tuned(FROZEN, (f"model={name}",)) for name in ("lesa", "biam", "qks", "ram")},
     CANDIDATE: Tuned(
         (
             (),
