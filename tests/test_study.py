@@ -17,7 +17,7 @@ from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
 from c2srt.study.pages import FOLDER, filled
 from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
-from c2srt.study.report import comparisons, grid, kept, sentences, table
+from c2srt.study.report import comparisons, cost, grid, kept, sentences, table
 from c2srt.study.results import results_of
 from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS, TRAININGS
 from c2srt.study.score import best_neighbours, precision
@@ -202,6 +202,22 @@ def test_a_grid_has_a_row_s_figure_on_every_graph():
         "|---|---|---|",
         "| prior only | 20.0 |",
         f"| {FULL} | 50.0 | 50.0 ±127.1 |",  # Student's t of one degree of freedom
+    ]
+
+
+def test_a_step_costs_what_it_took_beside_the_full_model_s_of_the_same_world():
+    took = {FULL: (0.2, 0.4), "distillation only": (0.1, 0.2), CANDIDATE: (0.1, 0.3)}
+    found = [
+        {"world": world, "graph": graph, "row": row, "training": {"seconds_per_step": seconds}}
+        for row, both in took.items()
+        for world, seconds in enumerate(both)
+        for graph in [NO_GRAPH if row == "distillation only" else "noise-50"]
+    ]
+    found.append({"world": 0, "graph": NO_GRAPH, "row": "prior only", "training": None})
+    assert cost(found, "noise-50").splitlines()[2:] == [
+        "| distillation only | 0.50 ±0.00 |",
+        f"| {FULL} | 1.00 ±0.00 |",
+        f"| {CANDIDATE} | 0.62 ±1.59 |",
     ]
 
 

@@ -8,7 +8,7 @@ fills each block of these pages again. A block says what stands in it:
     …
     <!-- end of results -->
 
-The file lies in docs/results; what is one of BLOCKS.
+The file lies in docs/results; what stands there is one of BLOCKS, tuning or cost.
 """
 
 import re
@@ -19,7 +19,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import write_text
 from c2srt.hints import Command
-from c2srt.study.report import comparisons, grid, kept, sentences, table
+from c2srt.study.report import comparisons, cost, grid, kept, sentences, table
 from c2srt.study.results import Results, read_all, results_of
 from c2srt.study.tuning import tuning_table
 
@@ -50,8 +50,12 @@ def text_of(path: Path, what: str, argument: str) -> str:
     records = read_all(path, Command("study"))
     if what == "tuning":
         return tuning_table(argument, [each for each in records if each["model"] == argument])
+    if what == "cost":
+        return cost(records, argument)
     if what not in BLOCKS:
-        raise UserError(f"a block of results asks for {what}: it is none of tuning, {[*BLOCKS]}")
+        raise UserError(
+            f"a block of results asks for {what}: it is none of tuning, cost, {', '.join(BLOCKS)}"
+        )
     return BLOCKS[what](results_of(records), argument)
 
 

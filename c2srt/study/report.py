@@ -31,6 +31,9 @@ def report(config: Config) -> str:
     return text
 
 
+PER_STEP = "seconds_per_step"
+
+
 def text_of(records: list[dict], config: Config) -> str:
     """Tables, comparisons and what is kept, a graph after the other."""
     results = results_of([each for each in records if each["world"] in config.worlds])
@@ -75,8 +78,33 @@ def grid(results: Results, name: str) -> str:
 
 def cell(found: dict[int, dict[str, float]], name: str) -> str:
     """A row's figure over its worlds."""
-    mean, half = mean_interval(np.array([values[name] for values in found.values()]))
-    return f"{100 * mean:.1f}" + (f" ±{100 * half:.1f}" if half == half else "")
+    return with_interval(100 * np.array([values[name] for values in found.values()]), ".1f")
+
+
+def with_interval(values: np.ndarray, form: str) -> str:
+    """The mean ± half of the 95 % interval, if there is one."""
+    mean, half = mean_interval(values)
+    return f"{mean:{form}}" + (f" ±{half:{form}}" if half == half else "")
+
+
+def cost(records: list[dict], graph: str) -> str:
+    """Seconds of a training step beside full C²SRT's in the same world: means over worlds ± half of
+    the 95 % interval. Rows that train nothing of their own have the step of their base.
+    """
+    steps: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record["training"] and record["graph"] in (graph, NO_GRAPH):
+            steps.setdefault(record["row"], {})[record["world"]] = record["training"][PER_STEP]
+    whole = steps.get(FULL, {})
+    lines = [f"| row | seconds a step, of {FULL}'s |", "|---|---|"]
+    for row in ROWS:
+        if shared := sorted(set(steps.get(row.name, {})) & set(whole)):
+            ratios = np.array([steps[row.name][world] / whole[world] for world in shared])
+            mean, half = mean_interval(ratios)
+            lines.append(
+                f"| {row.name} | {mean:.2f}" + (f" ±{half:.2f} |" if half == half else " |")
+            )
+    return "\n".join(lines)
 
 
 def comparisons(results: Results, graph: str) -> dict[str, Difference]:
