@@ -201,7 +201,6 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt train model=mkt": (COMPOSED, "into the folder of another training; with out=… above"),
     "c2srt evaluate checkpoint=clip": (COMPOSED, "with out=… above"),
     # the record's own commands
-    "c2srt demo 'tables=[parts,graphs]' seeds=3": (COMPOSED, HOURS),
     "c2srt demo 'tables=[parts,graphs,prompts]' seeds=3": (COMPOSED, HOURS),
     "c2srt demo 'tables=[graphs]' seeds=3": (COMPOSED, HOURS),
     "c2srt demo 'tables=[graphs]'": (COMPOSED, HOURS),
