@@ -17,11 +17,11 @@ from c2srt.evaluation.scorers import ModelScorer, Subject
 from c2srt.export.read import load_export
 from c2srt.export.write import save_export
 from c2srt.messages.build import messages_of
-from c2srt.messages.collect import collect, mixed
+from c2srt.messages.collect import collect
 from c2srt.messages.config import Config
 from c2srt.messages.fit import fit_category, probability
 from c2srt.messages.job import run
-from c2srt.messages.sources import sources_of
+from c2srt.messages.sources import neighbours_of_unseen, sources_of_seen
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.messages import Messages
 from c2srt.model.network import C2SRT
@@ -76,48 +76,52 @@ def test_labels_of_one_kind_teach_nothing():
 
 def test_messages_are_a_sum_over_scores_and_other_words_keep_theirs():
     messages = Messages(
-        torch.tensor([[1, 0], [0, 0], [0, 1]]),
-        torch.tensor([[2.0, 0.0], [0.0, 0.0], [1.0, -1.0]]),
+        torch.tensor([[1, 0], [0, 0]]),
+        torch.tensor([[2.0, 0.0], [0.0, 0.0]]),
+        torch.tensor([[0, 1]]),
+        torch.tensor([[1.0, -1.0]]),
         torch.tensor([1.0, 3.0, 0.5]),
         torch.tensor([0.0, 1.0, -1.0]),
         torch.tensor([10.0, -2.0]),
     )
     scores = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    assert messages(scores).tolist() == [[1 + 4, 6 + 1, 1.5 + 1 - 2 - 1, 40 - 2]]
-    assert messages(scores[:, :3]).tolist() == [[5, 7, -0.5]]
+    assert messages(scores).tolist() == [[1 + 4, 6 + 1, 1.5 + 5 - 7 - 1, 40 - 2]]
+    assert messages(scores[:, :3]).tolist() == [[5, 7, -1.5]]
 
 
-def cases(images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores [N, 11], labels [N, 11] and sources [11, 3]: category 0 is positive where category 1's
-    score is high; category 8, unseen, hears 0 and 1, category 9 nobody.
+def cases(images: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Scores [N, 11], labels [N, 11], sources [8, 3] and neighbours [3, 2]: category 0 is positive
+    where category 1's score is high; category 8, unseen, hears 0 and 1, category 9 nobody.
     """
     random = np.random.default_rng(seed)
     scores = (random.normal(size=(images, 11)) * np.linspace(0.5, 3, 11) + 7).astype(np.float32)
     present = scores + random.normal(size=scores.shape) > 7
     present[:, 0] = scores[:, 1] > 7
     labels = np.where(random.random(scores.shape) < 0.7, np.where(present, 1, -1), 0)
-    sources = np.full((11, 3), -1)
-    sources[0], sources[8, :2], sources[10, 0] = (1, 2, 3), (0, 1), 5
-    return scores, labels.astype(np.int8), sources
+    sources, neighbours = np.full((SEEN, 3), -1), np.full((3, 2), -1)
+    sources[0], neighbours[0], neighbours[2, 0] = (1, 2, 3), (0, 1), 5
+    return scores, labels.astype(np.int8), sources, neighbours
 
 
 def test_everyone_is_on_one_scale():
-    scores, labels, sources = cases(3000)
+    scores, labels, sources, neighbours = cases(3000)
     config = Config("x", "x", "x", "x")
     batches = zip(np.split(scores, 3), np.split(labels, 3), strict=True)
-    collected = collect(batches, sources, SEEN, config.unseen_own)
-    assert collected.mean[:11] == pytest.approx(scores.mean(0), rel=1e-5)
-    messages = messages_of(collected, sources, SEEN, config)
+    collected = collect(batches, sources)
+    assert collected.mean == pytest.approx(scores.mean(0), rel=1e-5)
+    messages = messages_of(collected, sources, neighbours, config)
     logits = messages(torch.from_numpy(scores)).numpy()
     assert messages.weights[0, 0] > 0 and (messages.weights[0, 1:] == 0).all()
     right = (logits[:, 0] > 0) == (scores[:, 1] > 7)
     assert right.mean() > 0.95
     level, spread = np.median(logits[:, :SEEN].mean(0)), np.median(logits[:1024, :SEEN].std(0))
-    assert logits[:, SEEN:].mean(0) == pytest.approx(level, abs=0.02)
-    assert logits[:, SEEN:].std(0) == pytest.approx(spread, rel=0.02)
-    wide = mixed(scores.astype(np.float64), sources[SEEN:], SEEN, 0.25)
-    assert wide[:, 0] == pytest.approx(0.25 * scores[:, 8] + scores[:, :2].mean(1), rel=1e-5)
-    assert np.corrcoef(logits[:, 8], wide[:, 0])[0, 1] == pytest.approx(1)
+    some = logits[:1024, SEEN:]  # those that the scale is taken from
+    assert some.mean(0) == pytest.approx(level, abs=0.02)
+    assert some.std(0) == pytest.approx(spread, rel=0.02)
+    standard = (scores - scores.mean(0)) / scores.std(0)
+    for column, heard in ((8, logits[:, :2].mean(1)), (10, logits[:, 5])):
+        mixed = heard + 0.25 * spread * standard[:, column]
+        assert np.corrcoef(logits[:, column], mixed)[0, 1] == pytest.approx(1)
     assert np.corrcoef(logits[:, 9], scores[:, 9])[0, 1] == pytest.approx(1)
 
 
@@ -165,14 +169,14 @@ def settings(work, **changes) -> Config:
 
 def test_sources_of_the_seen_are_many_and_of_the_unseen_what_names_do_not_tell(work):
     vocabulary = make_vocabulary(SEEN, UNSEEN)
-    sources = sources_of(settings(work), vocabulary)
+    sources = sources_of_seen(settings(work), vocabulary)
+    assert len(sources) == SEEN
     for column, row in enumerate(sources.tolist()):
         found = [source for source in row if source >= 0]
         assert len(found) == len(set(found)) and column not in found
-        if column >= SEEN:
-            assert found == [1, 3]  # co-occurrence and part-whole of 0, 1, 2, 3
-        else:
-            assert set(found) >= {other for other in range(SEEN) if other != column and other < 4}
+        assert set(found) >= {other for other in range(SEEN) if other != column and other < 4}
+    neighbours = neighbours_of_unseen(settings(work), vocabulary)
+    assert neighbours.tolist() == [[-1, 1, -1, 3]] * UNSEEN  # co-occurrence, part-whole of 0-3
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +213,7 @@ def test_again_it_does_nothing_and_what_decides_it_makes_it_anew(work, made, cap
     assert (made / "model/model.safetensors").stat().st_mtime_ns == stamp
     run(settings(work, out=str(work / "other"), penalty=5.0))
     strong = load_export(work / "other/model").messages
-    assert (strong.weights[:SEEN] != 0).sum() < (
-        load_export(made / "model").messages.weights[:SEEN] != 0
-    ).sum()
+    assert (strong.weights != 0).sum() < (load_export(made / "model").messages.weights != 0).sum()
 
 
 def test_the_batch_does_not_matter_and_the_images_do(work, made):
@@ -235,13 +237,15 @@ def test_refusals_are_sentences(work, made, tmp_path):
         Config(**{**asdict(settings(work)), "penalty": -1})
 
 
-@pytest.mark.parametrize("wrong", ["shape", "column", "number"])
+@pytest.mark.parametrize("wrong", ["shape", "column", "neighbour", "number"])
 def test_damaged_messages_are_refused(made, tmp_path, wrong):
     tensors = load_file(made / "model/model.safetensors")
     if wrong == "shape":
         tensors["messages.own"] = tensors["messages.own"][:-1].clone()
     elif wrong == "column":
         tensors["messages.sources"][0, 0] = SEEN + UNSEEN
+    elif wrong == "neighbour":
+        tensors["messages.neighbours"][0, 0] = SEEN  # hears an unseen one
     else:
         tensors["messages.weights"][0, 0] = float("nan")
     (tmp_path / "config.json").write_bytes((made / "model/config.json").read_bytes())

@@ -282,11 +282,16 @@ def messages_from(
     found = taken(tensors, MESSAGES)
     if not found:
         return None
-    count, sources = len(vocabulary), found.get("sources")
-    width = sources.shape[-1] if sources is not None and sources.ndim else 0
+    count, seen = len(vocabulary), vocabulary.seen_count
+    widths = {
+        name: found[name].shape[-1] if name in found and found[name].ndim else 0
+        for name in ("sources", "neighbours")
+    }
     shapes = {
-        "sources": (count, width),
-        "weights": (count, width),
+        "sources": (seen, widths["sources"]),
+        "weights": (seen, widths["sources"]),
+        "neighbours": (count - seen, widths["neighbours"]),
+        "shares": (count - seen, widths["neighbours"]),
         "own": (count,),
         "bias": (count,),
         "new": (2,),
@@ -295,7 +300,9 @@ def messages_from(
         raise wrong(path, "holds messages of another vocabulary", MADE_BY)
     if not all(tensor.isfinite().all() for tensor in found.values()):
         raise wrong(path, "holds messages that are not finite", MADE_BY)
-    heard = found["sources"].long()
-    if heard.numel() and not 0 <= heard.min() <= heard.max() < count:
-        raise wrong(path, "holds messages of categories that there are not", MADE_BY)
-    return Messages(heard, *(found[name].float() for name in ("weights", "own", "bias", "new")))
+    columns = {name: found[name].long() for name in widths}
+    for heard, most in ((columns["sources"], count), (columns["neighbours"], seen)):
+        if heard.numel() and not 0 <= heard.min() <= heard.max() < most:
+            raise wrong(path, "holds messages of categories that there are not", MADE_BY)
+    numbers = {name: tensor.float() for name, tensor in found.items() if name not in widths}
+    return Messages(**columns, **numbers)

@@ -33,7 +33,9 @@ class Config:
         0.25, "of a weight's size, times √(log sources / labels of the category); 0: none"
     )
     unseen_neighbours: int = key(
-        4, "sources of an unseen category: relations that its name does not tell, equally weighed …"
+        4,
+        "neighbours of an unseen category by relations that its name does not tell, whose logits it"
+        " hears, equally weighed …",
     )
     unseen_own: float = key(0.25, "… and the weight of its own score beside them")
     batch: int = key(64, "images scored at a time", mark=Mark.HARMLESS)

@@ -23,7 +23,7 @@ from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.messages.build import messages_of, readable
 from c2srt.messages.collect import collect
 from c2srt.messages.config import Config
-from c2srt.messages.sources import sources_of
+from c2srt.messages.sources import neighbours_of_unseen, sources_of_seen
 from c2srt.progress import Progress
 from c2srt.relations.table import PROVENANCE as GRAPH_RECORD
 from c2srt.shards import ShardIndex, load_index
@@ -32,6 +32,8 @@ from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
 log = logging.getLogger(__name__)
 
 MODEL, READABLE, SPLIT = "model", "messages.json", "train"
+FORM = 2
+"""Of the numbers that are fitted; 1 had unseen categories hear scores, not logits."""
 MADE_BY = Command("messages")
 
 
@@ -61,17 +63,16 @@ def run(config: Config) -> None:
             f"checkpoint={config.checkpoint} has messages already: give the one that it was made of"
         )
     with writing(out):
-        sources = sources_of(config, vocabulary)
-        collected = collect(
-            scored(config, exported, index), sources, vocabulary.seen_count, config.unseen_own
-        )
-        messages = messages_of(collected, sources, vocabulary.seen_count, config)
+        sources = sources_of_seen(config, vocabulary)
+        neighbours = neighbours_of_unseen(config, vocabulary)
+        collected = collect(scored(config, exported, index), sources)
+        messages = messages_of(collected, sources, neighbours, config)
         if key_of(config, source, index) != key:
             raise UserError(f"{source} or what it is fitted on was written anew: run it again")
         made_from = exported.made_from | {"messages": {"key": key}}
         save_with_messages(out / MODEL, source, exported.clip.tokenizer, messages, made_from)
         write_json(out / READABLE, readable(messages, vocabulary))
-    kept = (messages.weights[: vocabulary.seen_count] != 0).sum(1).double().mean().item()
+    kept = (messages.weights != 0).sum(1).double().mean().item()
     log.info(
         f"{out / MODEL}: {len(collected.category):,} labels of {vocabulary.seen_count:,} seen"
         f" categories, {kept:.1f} sources kept a category; {out / READABLE} names them"
@@ -87,6 +88,7 @@ def key_of(config: Config, source: Path, index: ShardIndex) -> str:
             hash_of_record(Path(config.relations) / GRAPH_RECORD),
             [(shard.name, shard.sha256) for shard in index.split(SPLIT)],
             deciding(config),
+            FORM,
         ]
     )
 

@@ -18,19 +18,22 @@ from c2srt.relations.untold import untold
 from c2srt.vocabulary import Vocabulary
 
 
-def sources_of(config: Config, vocabulary: Vocabulary) -> np.ndarray:
-    """int64 [C, E], ABSENT where there is none; no category twice, or its own. Raises UserError if
+def sources_of_seen(config: Config, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 [S, E], ABSENT where there is none; no category twice, or its own. Raises UserError if
     the graph or the labels cannot be read.
     """
     graph = load_relations(Path(config.relations), vocabulary, config.neighbours).numpy()
     counts = count_labels(Path(config.shards), vocabulary)
     together = cooccurrence_neighbours(counts, len(vocabulary), config.together).table
     seen = np.concatenate([graph, together], 1)[: vocabulary.seen_count]
-    unseen = untold(Path(config.relations), vocabulary, config.unseen_neighbours)
-    unseen = unseen[vocabulary.seen_count :]
-    width = max(seen.shape[1], unseen.shape[1], 1)
-    rows = [once(row, own, width) for own, row in enumerate([*seen, *unseen])]
-    return np.stack(rows)
+    width = max(seen.shape[1], 1)
+    return np.stack([once(row, own, width) for own, row in enumerate(seen)])
+
+
+def neighbours_of_unseen(config: Config, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 [U, K], ABSENT where there is none: seen categories. Raises UserError as above."""
+    table = untold(Path(config.relations), vocabulary, config.unseen_neighbours)
+    return table[vocabulary.seen_count :]
 
 
 def once(row: np.ndarray, own: int, width: int) -> np.ndarray:

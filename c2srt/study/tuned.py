@@ -77,13 +77,13 @@ TUNED = {
     CANDIDATE: Tuned(
         (
             (),
+            ("neighbours=0",),
             ("penalty=0.1",),
             ("penalty=0.5",),
-            ("unseen_own=0.5",),
+            ("unseen_own=0",),
             ("unseen_own=1",),
             ("unseen_neighbours=8",),
-            ("unseen_neighbours=8", "unseen_own=0.5"),
-            ("together=32",),
+            ("unseen_neighbours=8", "unseen_own=0"),
         ),
         base="distillation",
     ),
