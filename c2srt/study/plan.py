@@ -6,7 +6,7 @@ paired over worlds, Holm-corrected over this list. Kept: CANDIDATE's KEPT is not
 c2srt.study.rows.FULL by MARGIN or more (lower end of the interval).
 """
 
-from c2srt.study.rows import CANDIDATE, FULL, LABELS_ONLY, ROWS
+from c2srt.study.rows import CANDIDATE, FULL, LABELS_ONLY, ON_FULL, ROWS, UNSEEN_ONLY
 
 DEVELOPMENT, WORLDS = (0, 1, 2, 3, 4), tuple(range(10, 20))
 GRAPH = "noise-50"
@@ -19,4 +19,8 @@ AGAINST = tuple(
 """All other rows that are compared. What the graph brings is the difference to LABELS_ONLY, which
 hears none.
 """
-assert {FULL, LABELS_ONLY} <= set(AGAINST)
+PARTS = (UNSEEN_ONLY, ON_FULL)
+"""Of these the ones that are the candidate but for one part: what the difference to them shows is
+that part. The others are its controls.
+"""
+assert {FULL, LABELS_ONLY, *PARTS} <= set(AGAINST)

@@ -11,7 +11,7 @@ from c2srt.demo.noise import NOISES
 from c2srt.files import write_json, write_text
 from c2srt.study.compare import Difference, difference, holm, mean_interval
 from c2srt.study.config import Config
-from c2srt.study.plan import AGAINST, KEPT, MARGIN, PRIMARY, SHOWN
+from c2srt.study.plan import AGAINST, KEPT, MARGIN, PARTS, PRIMARY, SHOWN
 from c2srt.study.results import Results, of_row, records_below, results_of
 from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS
 
@@ -143,6 +143,7 @@ def sentences(found: dict[str, Difference], graph: str) -> str:
             lines.append(f"- {name}: {100 * each.mean:+.1f} (one world: no interval)")
             continue
         seen = "no difference seen" if each.low <= 0 <= each.high else f"{100 * each.mean:+.1f}"
+        name += " (one part less)" if name in PARTS else ""
         interval = f"95 % [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
         lines.append(f"- {name}: {seen} ({interval}, Holm p {each.adjusted:.2g})")
     return "\n".join(lines)
