@@ -278,7 +278,7 @@ def test_a_dead_worker_is_an_error_not_a_hang(index):
         LoaderFailed,
         match=r"a loader process died \(SIGKILL: killed from outside, or for want of memory\)",
     ):
-        for _ in range(100):
+        for _ in range(10_000):  # more of these small batches than its pipe holds
             next(batches)
 
 
@@ -294,7 +294,7 @@ def test_a_stopped_worker_is_an_error_not_a_hang(index):
         LoaderFailed,
         match=rf"a loader process \(pid {stopped.pid}\) sent no batch for 15 s: it was stopped",
     ):
-        for _ in range(100):
+        for _ in range(10_000):  # more of these small batches than its pipe holds
             next(batches)
     wait_until(
         lambda: stopped not in multiprocessing.active_children(),
