@@ -17,7 +17,7 @@ from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
 from c2srt.study.pages import FOLDER, filled
 from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
-from c2srt.study.report import comparisons, cost, grid, kept, sentences, table
+from c2srt.study.report import comparisons, cost, grid, kept, pair, said_of, sentences, table
 from c2srt.study.results import results_of
 from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS, TRAININGS
 from c2srt.study.score import best_neighbours, precision
@@ -203,6 +203,13 @@ def test_a_grid_has_a_row_s_figure_on_every_graph():
         "| prior only | 20.0 |",
         f"| {FULL} | 50.0 | 50.0 ±127.1 |",  # Student's t of one degree of freedom
     ]
+
+
+def test_a_pair_s_figures_are_said_with_their_intervals():
+    found = results([0.50, 0.52, 0.51], [0.40, 0.42, 0.41])
+    text = pair(found, f"noise-50 | {CANDIDATE} | {FULL}")
+    assert text.startswith(f"{CANDIDATE} against {FULL}, noise-50: ZSL mAP +10.0 (95 % [+10.0, +10")
+    assert said_of(difference(np.array([0.5, 0.4]), np.array([0.4, 0.5]))).startswith("no differ")
 
 
 def test_a_step_costs_what_it_took_beside_the_full_model_s_of_the_same_world():

@@ -19,7 +19,7 @@ from pathlib import Path
 from c2srt.errors import UserError
 from c2srt.files import write_text
 from c2srt.hints import Command
-from c2srt.study.report import comparisons, cost, grid, kept, sentences, table
+from c2srt.study.report import comparisons, cost, grid, kept, pair, sentences, table
 from c2srt.study.results import Results, read_all, results_of
 from c2srt.study.tuning import tuning_table
 
@@ -32,6 +32,7 @@ BLOCKS: dict[str, Callable[[Results, str], str]] = {
     "grid": grid,
     "compared": lambda results, graph: sentences(comparisons(results, graph), graph),
     "kept": kept,
+    "pair": pair,
 }
 """By name: text from results and what follows the name, a graph or a figure."""
 

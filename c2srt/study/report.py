@@ -121,6 +121,26 @@ def comparisons(results: Results, graph: str) -> dict[str, Difference]:
     }
 
 
+def pair(results: Results, argument: str) -> str:
+    """All figures of two rows on a graph: `argument` is "<graph> | <row> | <other row>"."""
+    graph, first, second = argument.split(" | ")
+    own, other = (of_row(results, graph, name) for name in (first, second))
+    shared = sorted(set(own) & set(other))
+    said = []
+    for name in SHOWN:
+        both = (np.array([row[world][name] for world in shared]) for row in (own, other))
+        said.append(f"{name} {said_of(difference(*both))}")
+    return f"{first} against {second}, {graph}: {'; '.join(said)}."
+
+
+def said_of(found: Difference) -> str:
+    """A difference in percent, where its interval leaves out 0."""
+    if found.low != found.low:
+        return f"{100 * found.mean:+.1f} (one world: no interval)"
+    seen = "no difference seen" if found.low <= 0 <= found.high else f"{100 * found.mean:+.1f}"
+    return f"{seen} (95 % [{100 * found.low:+.1f}, {100 * found.high:+.1f}])"
+
+
 def kept(results: Results, graph: str) -> str:
     """Whether the candidate keeps what the full model has in KEPT."""
     own, other = (of_row(results, graph, name) for name in (CANDIDATE, FULL))
@@ -139,11 +159,7 @@ def sentences(found: dict[str, Difference], graph: str) -> str:
     """A line a comparison."""
     lines = [f"**{CANDIDATE}: {PRIMARY} against the other rows, {graph}**", ""]
     for name, each in found.items():
-        if each.low != each.low:
-            lines.append(f"- {name}: {100 * each.mean:+.1f} (one world: no interval)")
-            continue
-        seen = "no difference seen" if each.low <= 0 <= each.high else f"{100 * each.mean:+.1f}"
-        name += " (one part less)" if name in PARTS else ""
-        interval = f"95 % [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
-        lines.append(f"- {name}: {seen} ({interval}, Holm p {each.adjusted:.2g})")
+        part = " (one part less)" if name in PARTS else ""
+        holm_p = "" if each.low != each.low else f", Holm p {each.adjusted:.2g}"
+        lines.append(f"- {name}{part}: {said_of(each)}{holm_p}")
     return "\n".join(lines)
