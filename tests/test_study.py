@@ -1,6 +1,7 @@
 """The study: its statistics, its controls on hand-worked cases, and a whole one, small, resumed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from c2srt.relations.untold import by_neighbours
 from c2srt.study import run as study_run
 from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
-from c2srt.study.pages import FOLDER, filled
+from c2srt.study.pages import BLOCK, FOLDER, filled
 from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
 from c2srt.study.report import comparisons, cost, grid, kept, pair, said_of, sentences, table
 from c2srt.study.results import results_of
@@ -244,6 +245,19 @@ def test_a_page_s_blocks_are_filled_from_results_alone(tmp_path):
 def test_the_pages_of_this_project_are_as_their_results_say():
     root = Path(__file__).parents[1]
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    blocks = 0
     for page in pages:
         text = page.read_text(encoding="utf-8")
+        blocks += len(BLOCK.findall(text))
         assert filled(text, root / FOLDER) == text, f"python -m c2srt.study.pages {page.name}"
+    assert blocks > 10
+
+
+def test_no_figure_of_results_is_written_by_hand():
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    parts = [readme.split("\n## Results\n")[1].split("\n## ")[0]]
+    parts.append((root / "docs/results.md").read_text(encoding="utf-8"))
+    for part in parts:
+        outside = BLOCK.sub("", part)
+        assert not re.search(r"\d\.\d", outside)
