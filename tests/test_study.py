@@ -12,6 +12,7 @@ from scipy import stats
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import write_json
+from c2srt.hints import Command
 from c2srt.relations.untold import by_neighbours
 from c2srt.study import run as study_run
 from c2srt.study.compare import difference, holm, mean_interval
@@ -19,7 +20,7 @@ from c2srt.study.config import Config
 from c2srt.study.pages import BLOCK, FOLDER, filled
 from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
 from c2srt.study.report import comparisons, cost, grid, kept, pair, said_of, sentences, table
-from c2srt.study.results import results_of
+from c2srt.study.results import read_all, results_of
 from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS, TRAININGS
 from c2srt.study.score import best_neighbours, precision
 from c2srt.study.tuned import TRIALS, TUNED
@@ -261,3 +262,14 @@ def test_no_figure_of_results_is_written_by_hand():
     for part in parts:
         outside = BLOCK.sub("", part)
         assert not re.search(r"\d\.\d", outside)
+
+
+def test_what_is_frozen_is_what_the_fold_chose():
+    path = Path(__file__).parents[1] / FOLDER / "tuning.json"
+    every = read_all(path, Command("study"))
+    finished = [name for name in TUNED if sum(each["model"] == name for each in every) == TRIALS]
+    assert {"full", "distillation", "mkt", CANDIDATE} <= set(finished)
+    for name in finished:
+        best = best_of([each for each in every if each["model"] == name])["overrides"]
+        row = next(row for row in ROWS if row.name == name) if name == CANDIDATE else None
+        assert set(best) <= set(row.overrides if row else TRAININGS[name].overrides)

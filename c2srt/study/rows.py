@@ -62,7 +62,8 @@ class Row:
 HEARING = ("model.score_scale=8",)
 """Chosen for C²SRT with a graph (docs/results.md); what hears none keeps the miniature's 16."""
 NO_HEAD = ("model.isr=false", "model.ist=false")
-MKT = ("model=mkt", "loss.unverified=negative", "loss.distillation=0.01")
+NEGATIVE = ("loss.unverified=negative",)
+MKT = ("model=mkt", *NEGATIVE, "loss.distillation=0.01")
 """Chosen likewise. Its own λ = 1 keeps the tower where CLIP had it."""
 LETTER = (
     *("model.score_scale=1", "model.residual=false", "model.self_loops=false"),
@@ -77,7 +78,12 @@ TRAININGS = {
     "distillation": Training(NO_HEAD),
     "smoothed": Training(NO_HEAD, smoothed=4),
     "mkt": Training(MKT),
-    **{name: Training((f"model={name}",)) for name in ("lesa", "zs_sdl", "biam", "qks", "ram")},
+    "lesa": Training(("model=lesa", "optimizer.head_lr=0.003", *NEGATIVE)),
+    "zs_sdl": Training(
+        ("model=zs_sdl", "optimizer.head_lr=0.003", "optimizer.lr=0.003", *NEGATIVE)
+    ),
+    "qks": Training(("model=qks", "optimizer.head_lr=0.01", *NEGATIVE)),
+    **{name: Training((f"model={name}",)) for name in ("biam", "ram")},
     "isr": Training(("model.ist=false",)),
     "ist": Training((*HEARING, "model.isr=false"), hears=True),
     "no-distillation": Training((*NO_HEAD, "loss.distillation=0")),

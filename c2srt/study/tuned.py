@@ -8,7 +8,7 @@ c2srt/study/rows.py and configs/tables/models.yaml.
 from dataclasses import dataclass
 from itertools import product
 
-from c2srt.study.rows import CANDIDATE, NO_HEAD
+from c2srt.study.rows import CANDIDATE, NEGATIVE, NO_HEAD
 
 TRIALS = 8
 
@@ -49,7 +49,6 @@ TOWER = (
     ("loss.distillation=10",),
 )
 """Of C²SRT and what is left of it: one setting at a time."""
-NEGATIVE = ("loss.unverified=negative",)
 FROZEN = grid(optimizer__head_lr=(1e-3, 3e-3, 1e-2, 3e-2), loss__unverified=("ignore", "negative"))
 """Of models whose tower does not train."""
 TUNED = {
