@@ -12,7 +12,6 @@ from scipy import stats
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.files import write_json
-from c2srt.hints import Command
 from c2srt.relations.untold import by_neighbours
 from c2srt.study import run as study_run
 from c2srt.study.compare import difference, holm, mean_interval
@@ -266,7 +265,7 @@ def test_no_figure_of_results_is_written_by_hand():
 
 def test_what_is_frozen_is_what_the_fold_chose():
     path = Path(__file__).parents[1] / FOLDER / "tuning.json"
-    every = read_all(path, Command("study"))
+    every = read_all(path)
     finished = [name for name in TUNED if sum(each["model"] == name for each in every) == TRIALS]
     assert {"full", "distillation", "mkt", CANDIDATE} <= set(finished)
     for name in finished:

@@ -2,6 +2,8 @@
 scores, and of SPARC. Letters: N images, C categories, D joint width.
 """
 
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,29 +33,38 @@ def figures_of_controls(
     """
     values: dict[str, Trials] = {}
     topk = tuple(config.topk)
+    plain = cache(partial(plain_scores, config, test.images))
     for row in controls_of(tables):
         if row.heard and (row.run or row.untrained in (CLIP, SPARC)):
             values[results_of(row)] = {
-                trial: measure.figures(scores_of(config, row, trial, test), test, topk)
+                trial: measure.figures(scores_of(config, row, trial, test, plain), test, topk)
                 for trial in every
                 if row.run or not trial[1]
             }
     return values
 
 
-def scores_of(config, row: Row, trial: Trial, test: measure.Split) -> np.ndarray:
-    """Scores [N, C] of a control on the test images."""
+def scores_of(
+    config,
+    row: Row,
+    trial: Trial,
+    test: measure.Split,
+    plain: Callable[[str, Trial], np.ndarray],
+) -> np.ndarray:
+    """Scores [N, C] of a control on the test images; `plain` is `plain_scores` of these."""
     workspace, (clip, _) = config.workspace, trial
     graph = workspace.of_clip(clip) / "relations" / row.graph
     if row.untrained == SPARC:
         return sparc(config, clip, graph, row.neighbours, test.images)
-    scores = (
-        measure.model_scores(workspace.trial(row.run, trial) / "model", test.images)
-        if row.run
-        else clip_zero_shot(config, clip, test.images)
-    )
     vocabulary = load_vocabulary(workspace.shards())
-    return by_neighbours(scores, of_unseen(graph, vocabulary, row.neighbours))
+    return by_neighbours(plain(row.run, trial), of_unseen(graph, vocabulary, row.neighbours))
+
+
+def plain_scores(config, images: Tensor, run: str, trial: Trial) -> np.ndarray:
+    """Scores [N, C] of a run's model, or of CLIP where there is no run."""
+    if run:
+        return measure.model_scores(config.workspace.trial(run, trial) / "model", images)
+    return clip_zero_shot(config, trial[0], images)
 
 
 def sparc(config, clip: int, graph: Path, count: int, images: Tensor) -> np.ndarray:

@@ -68,7 +68,7 @@ def chances(world: World, picture: Picture) -> dict[int, float]:
         base = SMALL if position else DOMINANT
         words, pairs = names_of(thing)
         for name, p in [(word, base) for word in words] + [(pair, base * PAIR) for pair in pairs]:
-            if name in index:
+            if name in index:  # a fold has fewer
                 chance[index[name]] = max(p, chance.get(index[name], 0))
     chance[index[picture.scene]] = SCENE
     present = {picture.scene, *(thing.shape for thing in picture.things)}

@@ -97,12 +97,17 @@ def score_missing(pieces: list[Piece], images: int, executor: Executor) -> None:
     score_one = partial(score_piece, executor.share(annotated_of(missing, executor)))
     progress = Progress("score", images)
     progress.skip(sum(load_state(piece.state).images for piece in pieces if piece.done))
+    run_pieces(score_one, missing, executor, progress)
+
+
+def run_pieces(
+    task: Callable[[Piece], int], pieces: list[Piece], executor: Executor, progress: Progress
+) -> None:
+    """Runs a task of each piece, which returns how many images that was."""
+    what = progress.name
     try:
         for _, done in executor.map(
-            score_one,
-            missing,
-            lambda piece: f"score {piece.number} of {piece.of}",
-            on_gpu=True,
+            task, pieces, lambda piece: f"{what} {piece.number} of {piece.of}", on_gpu=True
         ):
             progress.update(done)
     finally:

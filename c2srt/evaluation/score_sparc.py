@@ -14,7 +14,7 @@ import torch
 
 from c2srt.backbone.clip import load_clip
 from c2srt.evaluation.compound import Texts, blocks, texts_of
-from c2srt.evaluation.pieces import LOADED, Piece, batches_of, save_scores, scorer_of
+from c2srt.evaluation.pieces import Piece, batches_of, run_pieces, save_scores, scorer_of
 from c2srt.evaluation.scorers import Subject
 from c2srt.executor import Opens
 from c2srt.opened import open_npy
@@ -44,19 +44,8 @@ def score_sparc(
 def features_of(pieces: list[Piece], images: int, opens: Opens) -> torch.Tensor:
     """CLIP's global features [N, D], L2-normalised; computes what is missing."""
     missing = [piece for piece in pieces if not piece.scores.exists()]
-    progress = Progress("features", images)
     with opens(pieces[0].config.workers, len(pieces), images, None) as executor:
-        try:
-            for _, done in executor.map(
-                score_features,
-                missing,
-                lambda piece: f"features {piece.number} of {piece.of}",
-                on_gpu=True,
-            ):
-                progress.update(done)
-        finally:
-            LOADED.clear()  # where the tasks ran in this process
-    progress.close()
+        run_pieces(score_features, missing, executor, Progress("features", images))
     again = "remove its folder and run the same command again"
     found = [open_npy(piece.scores, again, "f") for piece in pieces]
     return torch.from_numpy(np.concatenate(found))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from c2srt.demo.noise import NOISES
 from c2srt.errors import UserError
+from c2srt.files import hash_of
 from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
 from c2srt.study.rows import ROWS, Row
@@ -82,6 +83,11 @@ class Config:
     def tuned(self) -> list[str]:
         """The models whose settings are tried."""
         return list(TUNED) if ALL in self.tune else self.tune
+
+    @property
+    def given(self) -> str:
+        """What all results of a study share, whatever the world."""
+        return hash_of([self.images, self.commands])
 
     def folder(self, world: int, fold: bool) -> Path:
         return Path(self.work) / f"world-{world}{'-fold' if fold else ''}"

@@ -8,7 +8,7 @@ fills each block of these pages again. A block says what stands in it:
     …
     <!-- end of results -->
 
-The file lies in docs/results; what stands there is one of BLOCKS, tuning or cost.
+The file lies in docs/results; what stands there is one of BLOCKS.
 """
 
 import re
@@ -18,7 +18,6 @@ from pathlib import Path
 
 from c2srt.errors import UserError
 from c2srt.files import write_text
-from c2srt.hints import Command
 from c2srt.study.report import comparisons, cost, grid, kept, pair, sentences, table
 from c2srt.study.results import Results, read_all, results_of
 from c2srt.study.tuning import tuning_table
@@ -27,14 +26,31 @@ FOLDER = "docs/results"
 BLOCK = re.compile(
     r"(<!-- results: (\S+) (\S+) (.+?) -->\n).*?(<!-- end of results -->)", re.DOTALL
 )
-BLOCKS: dict[str, Callable[[Results, str], str]] = {
-    "table": table,
-    "grid": grid,
-    "compared": lambda results, graph: sentences(comparisons(results, graph), graph),
-    "kept": kept,
-    "pair": pair,
+
+
+def of_results(text: Callable[[Results, str], str]) -> Callable[[list[dict], str], str]:
+    """The same of records."""
+    return lambda records, argument: text(results_of(records), argument)
+
+
+def compared(results: Results, graph: str) -> str:
+    return sentences(comparisons(results, graph), graph)
+
+
+def tuning(records: list[dict], model: str) -> str:
+    return tuning_table(model, [each for each in records if each["model"] == model])
+
+
+BLOCKS: dict[str, Callable[[list[dict], str], str]] = {
+    "table": of_results(table),
+    "grid": of_results(grid),
+    "compared": of_results(compared),
+    "kept": of_results(kept),
+    "pair": of_results(pair),
+    "cost": cost,
+    "tuning": tuning,
 }
-"""By name: text from results and what follows the name, a graph or a figure."""
+"""By name: text from records and what follows the name, a graph, a figure, a model, or a pair."""
 
 
 def filled(page: str, folder: Path) -> str:
@@ -48,16 +64,9 @@ def filled(page: str, folder: Path) -> str:
 
 
 def text_of(path: Path, what: str, argument: str) -> str:
-    records = read_all(path, Command("study"))
-    if what == "tuning":
-        return tuning_table(argument, [each for each in records if each["model"] == argument])
-    if what == "cost":
-        return cost(records, argument)
     if what not in BLOCKS:
-        raise UserError(
-            f"a block of results asks for {what}: it is none of tuning, cost, {', '.join(BLOCKS)}"
-        )
-    return BLOCKS[what](results_of(records), argument)
+        raise UserError(f"a block of results asks for {what}: it is none of {', '.join(BLOCKS)}")
+    return BLOCKS[what](read_all(path), argument)
 
 
 def main(pages: list[str]) -> None:

@@ -11,6 +11,8 @@ from c2srt.study.rows import CANDIDATE, FULL, LABELS_ONLY, ON_FULL, ROWS, UNSEEN
 DEVELOPMENT, WORLDS = (0, 1, 2, 3, 4), tuple(range(10, 20))
 GRAPH = "noise-50"
 PRIMARY, KEPT, MARGIN = "GZSL mAP", "GZSL F1@10", 0.01
+TOPK = (3, 10)
+"""K of F1@K."""
 SHOWN = ("ZSL mAP", "words mAP", "opaque mAP", "GZSL mAP", "GZSL F1@10", "true GZSL mAP")
 """Figures of the tables (c2srt/demo/measure.py names them)."""
 AGAINST = tuple(

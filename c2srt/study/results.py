@@ -7,6 +7,7 @@ from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.study.rows import NO_GRAPH
 
+MADE_BY = Command("study")
 Results = dict[tuple[str, str], dict[int, dict[str, float]]]
 """(graph, row) → world → figures."""
 
@@ -14,12 +15,12 @@ Results = dict[tuple[str, str], dict[int, dict[str, float]]]
 def records_below(out: Path, worlds: list[int]) -> list[dict]:
     """The records of these worlds, in the order of worlds, graphs and files."""
     paths = [path for world in worlds for path in sorted((out / f"world-{world}").glob("*/*.json"))]
-    return [read_json(path, Command("study")) for path in paths]
+    return [read_json(path, MADE_BY) for path in paths]
 
 
-def read_all(path: Path, made_by: Command) -> list[dict]:
+def read_all(path: Path) -> list[dict]:
     """The records of a file. Raises UserError if it holds none."""
-    found = read_json(path, made_by).get("results")
+    found = read_json(path, MADE_BY).get("results")
     if not isinstance(found, list) or not found:
         raise UserError(f"{path} holds no results of a study: give a results.json that one wrote")
     return found

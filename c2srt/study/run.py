@@ -19,13 +19,13 @@ from c2srt.demo import measure
 from c2srt.demo.noise import NOISES
 from c2srt.demo.raw import raw_key
 from c2srt.files import hash_of, write_json
-from c2srt.hints import Command
 from c2srt.jobs import Jobs
 from c2srt.processes import kept
 from c2srt.study.bases import Bases
 from c2srt.study.config import Config
+from c2srt.study.plan import TOPK
 from c2srt.study.report import report, text_of
-from c2srt.study.results import read_all
+from c2srt.study.results import MADE_BY, read_all
 from c2srt.study.rows import NO_GRAPH, TRAININGS, Row
 from c2srt.study.tuning import tune, tuning_report
 from c2srt.study.world import Place, prepare, slug
@@ -34,15 +34,12 @@ from c2srt.versions import VERSIONS, versions
 
 log = logging.getLogger(__name__)
 
-MADE_BY = Command("study")
-TOPK = (3, 10)
-
 
 @kept()
 def run(config: Config, jobs: Jobs) -> None:
     """Makes what is missing in each world of this part, then the report over all that is there."""
     if config.results:
-        print(text_of(read_all(Path(config.results), MADE_BY), config))
+        print(text_of(read_all(Path(config.results)), config))
         return
     torch.set_num_threads(config.workers)
     runner = Runner(MADE_BY, jobs)
@@ -74,7 +71,7 @@ def run_world(place: Place, out: Path) -> None:
             "figures": result,
             "training": training,
             "recipe": recipe_of(row, graph),
-            "given": given(place.config),
+            "given": place.config.given,
             "key": key_of(place, row, graph),
             VERSIONS: versions(),
         }
@@ -103,7 +100,7 @@ def key_of(place: Place, row: Row, graph: str) -> str:
     commands decide it.
     """
     world = raw_key(place.number, place.config.images, place.world)
-    return hash_of([recipe_of(row, graph), given(place.config), world])
+    return hash_of([recipe_of(row, graph), place.config.given, world])
 
 
 def recipe_of(row: Row, graph: str) -> str:
@@ -111,8 +108,3 @@ def recipe_of(row: Row, graph: str) -> str:
     decides = {name: value for name, value in asdict(row).items() if name != "compared"}
     training, noise = TRAININGS.get(row.base), NOISES.get(graph)
     return hash_of([decides, *(each and asdict(each) for each in (training, noise)), graph])
-
-
-def given(config: Config) -> str:
-    """What all rows of a study share."""
-    return hash_of([config.images, config.commands])

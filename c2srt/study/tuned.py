@@ -1,8 +1,7 @@
-"""The settings that are tried for every model that trains: as many for each, one of them what it
-came with.
+"""The settings that are tried for every model that trains: as many for each.
 
-What is best by PRIMARY (c2srt/study/plan.py) on a fold's validation images is frozen: in
-c2srt/study/rows.py and configs/tables/models.yaml.
+What is best by PRIMARY (c2srt/study/plan.py) on a fold's validation images is frozen in
+c2srt/study/rows.py.
 """
 
 from dataclasses import dataclass

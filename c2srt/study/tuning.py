@@ -14,18 +14,16 @@ from c2srt.demo import measure
 from c2srt.demo.noise import NOISES
 from c2srt.demo.raw import raw_key
 from c2srt.files import hash_of, write_json, write_text
-from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.study.config import Config
-from c2srt.study.plan import PRIMARY, SHOWN
+from c2srt.study.plan import PRIMARY, SHOWN, TOPK
+from c2srt.study.results import MADE_BY
 from c2srt.study.rows import MESSAGES, NO_GRAPH, TRAININGS, Row, Training
 from c2srt.study.tuned import TUNED
 from c2srt.study.world import Place, prepare, relate, slug, train
 from c2srt.versions import VERSIONS, versions
 
 log = logging.getLogger(__name__)
-MADE_BY = Command("study")
-TOPK = (3, 10)
 
 
 def tune(place: Place, out: Path) -> None:
@@ -78,11 +76,11 @@ def is_there(place: Place, out: Path, graph: str, name: str, trial: tuple[str, .
 
 def key_of(place: Place, graph: str, name: str, trial: tuple[str, ...]) -> str:
     """As of a row (c2srt/study/run.py)."""
-    tuned, config = TUNED[name], place.config
-    world = raw_key(place.number, config.images, place.world)
+    tuned, given = TUNED[name], place.config.given
+    world = raw_key(place.number, place.config.images, place.world)
     base = tuned.base and asdict(TRAININGS[tuned.base])
     noise = asdict(NOISES[graph])
-    return hash_of([tuned.given, tuned.hears, base, trial, graph, noise, world, config.commands])
+    return hash_of([tuned.given, tuned.hears, base, trial, graph, noise, world, given])
 
 
 def tuning_report(config: Config) -> str:
