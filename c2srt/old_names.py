@@ -42,7 +42,10 @@ TODAY = {
     "record_samples": "tracking.samples",
 }
 OLD = {today: old for old, today in TODAY.items()}
-LATER = {"schedule.streams": 0, "loader.cache": None, "loader.cache_gb": 200}
+LATER = {
+    **{"schedule.streams": 0, "loader.cache": None, "loader.cache_gb": 200},
+    **{"checkpoints.seconds": 0, "tracking.seconds": 0},
+}
 """Keys that came later, and the value that means what was before."""
 GROUPS = {today.partition(".")[0] for today in OLD}
 VERBS = ("train", "plan")

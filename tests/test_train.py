@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from c2srt.backbone.clip import load_clip
-from c2srt.cluster.train import find_steps
+from c2srt.cluster.train import clear, find_steps
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
 from c2srt.train import checkpoints, finished
@@ -231,6 +231,16 @@ def test_bad_input_is_refused_before_any_worker_starts(case, tmp_path):
         told(fresh, precision="fp8")
 
 
+def test_a_stop_file_of_an_earlier_call_is_removed_with_a_line(tmp_path, capsys):
+    clear(tmp_path)
+    assert capsys.readouterr().out == ""
+    (tmp_path / "stop").touch()
+    clear(tmp_path)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'stop'} is removed") and said.count("\n") == 1
+    assert not (tmp_path / "stop").exists()
+
+
 def test_deepspeed_gets_its_batch_size_from_ours(case):
     found = case.engine.deepspeed(case.partition, 1.0)
     assert found["train_batch_size"] == 8 and found["gradient_accumulation_steps"] == 2
@@ -260,6 +270,8 @@ def command(case: Config, name: str, *more: str) -> list[str]:
         "model.heads": 2,
         "checkpoint_every": 3,
         "log_every": 2,
+        "checkpoints.seconds": 0,
+        "tracking.seconds": 0,
         "views.count": 2,
     }
     return [

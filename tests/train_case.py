@@ -60,8 +60,8 @@ def make_case(work: Path, clip: ClipConfig | None = None, **changes: object) -> 
         views=ViewConfig(count=2),
         schedule=ScheduleConfig(epochs=2, batch=8, micro_batch=2),
         loader=LoaderKeys(0),
-        checkpoints=CheckpointConfig(3),
-        tracking=RecordConfig(experiment="test", every=2, model=False),
+        checkpoints=CheckpointConfig(3, seconds=0),
+        tracking=RecordConfig(experiment="test", every=2, seconds=0, model=False),
     )
     return told(config, **changes)
 

@@ -36,6 +36,8 @@ def command(case: Config, name: str, *more: str) -> list[str]:
         "model.heads": 2,
         "checkpoint_every": 3,
         "log_every": 2,
+        "checkpoints.seconds": 0,
+        "tracking.seconds": 0,
         "views.count": 2,
         "tracking.model": "false",
     } | dict(key.split("=", 1) for key in more)

@@ -40,14 +40,21 @@ class CheckpointConfig:
     """For loop.py and checkpoints.py."""
 
     every: int = key(
-        500,
-        "updates between checkpoints (the last update always saves one)",
+        0,
+        "updates between checkpoints; 0: by `seconds` alone (the last update always saves one)",
+        mark=Mark.HARMLESS,
+    )
+    seconds: float = key(
+        600,
+        "time after a checkpoint until the next one, whatever `every` says; 0: by `every` alone",
+        unit="s",
         mark=Mark.HARMLESS,
     )
     keep: int = key(2, "checkpoints kept", mark=Mark.HARMLESS)
 
     def __post_init__(self) -> None:
-        refuse_below(self, 1, "checkpoints", "every", "keep")
+        refuse_below(self, 0, "checkpoints", "every", "seconds")
+        refuse_below(self, 1, "checkpoints", "keep")
 
 
 @dataclass
@@ -157,14 +164,24 @@ class FaultConfig:
 class RecordConfig(TrackingConfig):
     """What a training writes down while it runs, and where MLflow records it."""
 
-    every: int = key(20, "updates between entries in metrics.jsonl and MLflow", mark=Mark.HARMLESS)
+    every: int = key(
+        0,
+        "updates between entries in metrics.jsonl and MLflow; 0: by `seconds` alone",
+        mark=Mark.HARMLESS,
+    )
+    seconds: float = key(
+        5,
+        "time after an entry until the next one, whatever `every` says; 0: by `every` alone",
+        unit="s",
+        mark=Mark.HARMLESS,
+    )
     samples: bool = key(
         False, "the image ids of every update in <out>/samples, for audits", mark=Mark.HARMLESS
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_below(self, 1, "tracking", "every")
+        refuse_below(self, 0, "tracking", "every", "seconds")
 
 
 def refuse_up_to_0(config: object, group: str, name: str) -> None:

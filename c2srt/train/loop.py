@@ -16,10 +16,11 @@ from c2srt.storage import mirror
 from c2srt.tracking import JOURNAL
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
-from c2srt.train.config import FINISHED, STOP_FILE, STOPPED, Config
+from c2srt.train.config import FINISHED, STOPPED, Config
 from c2srt.train.engine import Engine, Update
 from c2srt.train.groups import parameter_groups
 from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs, load_trained
+from c2srt.train.pace import Pace
 from c2srt.train.recorder import METRICS, Recorder
 from c2srt.train.report import announce, close_tracker, open_tracker
 from c2srt.train.sample_log import SAMPLES, file_of, forget_samples_after
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def train(config: Config, world: World) -> str:
-    """Trains to the end, or to the next step's end once `<out>/stop` exists; returns FINISHED or
+    """Trains to the end, or to a step's end soon after `<out>/stop` exists; returns FINISHED or
     STOPPED.
 
     Resumes from the newest whole checkpoint of the same run, whatever its number of workers. Raises
@@ -83,8 +84,9 @@ def run_steps(
     checkpoint.
     """
     warmup, nonfinite, best = config.schedule.warmup_steps(steps), record.nonfinite, record.best
-    first = record.step + 1
+    first, pace = record.step + 1, Pace(config, world, steps)
     for step in range(first, steps + 1):  # finished updates once this one is done
+        pace.begin()
         factor = learning_rate_factor(step - 1, steps, warmup)
         update = engine.train_step(
             recorder.timed(islice(batches, config.partition.accumulation)), factor
@@ -93,13 +95,12 @@ def run_steps(
         if step == first and world.first:
             log.info(f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start")
         nonfinite = count_nonfinite(config, update, nonfinite, step)
-        stop = world.decided_by_first((config.folder / STOP_FILE).exists())
-        last = step == steps or stop
-        if step % config.tracking.every == 0 or last:
+        due = pace.end(step)
+        if due.record:
             recorder.flush(step)
         if validator and (step % config.validation.every == 0 or step == steps):
             best = validate(config, world, engine, validator, recorder, step, best)
-        if step % config.checkpoints.every == 0 or last:
+        if due.checkpoint:
             record = replace(
                 record,
                 step=step,
@@ -109,7 +110,7 @@ def run_steps(
                 nonfinite=nonfinite,
             )
             save(config, world, engine, record)
-        if last:
+        if due.last:
             break
     return record
 

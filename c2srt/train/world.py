@@ -2,6 +2,7 @@
 node.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -36,11 +37,16 @@ class World:
         torch.set_num_threads(threads)
         return threads
 
-    def decided_by_first(self, value: bool) -> bool:
-        """Rank 0's value, on every rank."""
-        flag = torch.tensor([int(value)], device=self.device)
-        dist.broadcast(flag, 0)
-        return bool(flag.item())
+    def tell(self, value: int) -> Callable[[], int]:
+        """Sends rank 0's number to every rank while they go on; what is returned waits for it."""
+        number = torch.tensor([value], device=self.device)
+        sent = dist.broadcast(number, 0, async_op=True)
+
+        def heard() -> int:
+            sent.wait()
+            return int(number.item())
+
+        return heard
 
     def mean(self, values: list[float]) -> list[float]:
         """Element by element over the ranks."""

@@ -118,11 +118,19 @@ def workers_follow(config: Config, told: list[int]) -> Iterator[IO]:
         )  # before the signals: Ray takes SIGTERM for itself when it starts
         with signals_to(config.folder / STOP_FILE, told), followed(config.folder / LOG):
             say(config, f"inputs are checked and Ray is joined; starting {config.workers} workers")
-            yield lock
+            try:
+                yield lock
+            finally:  # the wish was this call's
+                mirror.remove(config.folder / STOP_FILE)
 
 
 def clear(folder: Path) -> None:
     """Removes what an earlier call left for its own workers, and its summary."""
+    if (folder / STOP_FILE).exists():
+        log.info(
+            f"{folder / STOP_FILE} is removed: it was there before this call, which trains on (a"
+            " stop file counts for a training that runs)"
+        )
     for name in (STOP_FILE, SUMMARY):
         mirror.remove(folder / name)
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
@@ -161,8 +169,8 @@ def followed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def signals_to(stop_file: Path, told: list[int]) -> Iterator[None]:
-    """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C become a file that the workers look for after
-    every step, and are added to `told`.
+    """SIGTERM, SIGUSR1 (Slurm's warning) and Ctrl-C become a file that rank 0 looks for every two
+    seconds, and are added to `told`.
     """
 
     def stop(number: int, frame: object) -> None:
