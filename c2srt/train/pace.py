@@ -67,9 +67,7 @@ class Pace:
             self.stop, self.looked = (self.config.folder / STOP_FILE).exists(), now
         record = passed(now - self.recorded, self.config.tracking.seconds)
         checkpoint = passed(now - self.saved, self.config.checkpoints.seconds)
-        return (
-            self.stop + 2 * record + 4 * passed(now - self.saved, self.config.checkpoints.seconds)
-        )
+        return self.stop + 2 * record + 4 * checkpoint
 
 
 def on_count(step: int, every: int) -> bool:
