@@ -43,7 +43,8 @@ class World:
         sent = dist.broadcast(number, 0, async_op=True)
 
         def heard() -> int:
-            sent.wait()
+            if sent is not None:  # it is, on every rank of the group
+                sent.wait()
             return int(number.item())
 
         return heard
