@@ -19,6 +19,7 @@ from c2srt.errors import UserError
 from c2srt.interrupts import ended_by, handling_signals
 from c2srt.jobs import Jobs
 from c2srt.lazily import uncollected
+from c2srt.node_folder import compile_on_node
 from c2srt.overrides import as_list
 from c2srt.surroundings import (
     check_surroundings,
@@ -141,6 +142,7 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
         print(compose.as_yaml(composed), end="")
         return 0
     called = not hints.RUNNING  # by a person, not by another verb
+    compile_on_node()
     with hints.running(name, overrides):
         if called and (line := workflow.starting(name, composed)):
             progress.log.info(line)

@@ -10,8 +10,9 @@ scripts in slurm/ end in.
         └──> python -m c2srt.cluster.train …  once every node has joined
 
 The two sides talk over srun's pipes, in lines: a node says "n1 hello 10.0.0.1 16 8" (address, CPUs,
-GPUs), "n1 joined", "n1 beat", "n1 signal 15", "n1 retry 1 …", "n1 ended 1 …"; the launcher says
-"head 10.0.0.1", then "join" once the head is up, and closing the pipe means stop.
+GPUs), "n1 joined 16016" (its Ray's first port), "n1 beat", "n1 signal 15", "n1 retry 1 …",
+"n1 ended 1 …"; the launcher says "head 10.0.0.1", then "join 16016" once the head is up, and
+closing the pipe means stop.
 
 Exit status: the job's own; 75 when it was given back to Slurm's queue unfinished (SIGUSR1 before
 the time limit, SIGTERM of a preemption, a node or Ray lost), or should have been but the cap is

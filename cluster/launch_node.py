@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from c2srt.cluster.ports import free_block
 from c2srt.surroundings import show_everything
 
 BEAT_SECONDS = 5
@@ -38,8 +39,8 @@ PORTS = (
     "runtime-env-agent-port",
     "metrics-export-port",
 )
-"""Ports of Ray's own services, from the job's first port on; workers bind to free ones that the
-system gives.
+"""Ports of Ray's own services, from a free block (cluster/ports.py); workers bind to free ones that
+the system gives.
 """
 HEAD_ONLY = 3
 ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED")
@@ -59,15 +60,16 @@ def main(first_port: int, logs: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: signals.append(number))
     speak(name, "hello", own_address(name), os.environ["SLURM_CPUS_ON_NODE"], gpu_count())
-    told = sys.stdin.readline().split()
-    if not told or (name != os.environ["C2SRT_HEAD"] and not sys.stdin.readline()):
+    is_head = name == os.environ["C2SRT_HEAD"]
+    told = [sys.stdin.readline().partition(" ")[2].strip() for _ in range(1 if is_head else 2)]
+    if not all(told):
         return 0
     shutil.rmtree(temporary, ignore_errors=True)
     remove_what_dead_jobs_left(temporary.parent)
     temporary.mkdir(mode=0o700)
     try:
-        command = ray_command(name, told[1], first_port, temporary)
-        status = start(name, command, logs / f"{name}.log", signals)
+        head = None if is_head else ":".join(told)
+        status = start(name, head, first_port, temporary, logs / f"{name}.log", signals)
         if status:
             with suppress(
                 OSError, shutil.Error
@@ -81,12 +83,17 @@ def main(first_port: int, logs: Path) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def start(name: str, command: list[str], log: Path, signals: list[int]) -> int:
-    """Starts Ray, some times over if it does not come up, and holds it; returns the exit status."""
+def start(
+    name: str, head: str | None, first_port: int, temporary: Path, log: Path, signals: list[int]
+) -> int:
+    """Starts Ray, some times over if it does not come up, each on ports that are free by then, and
+    holds it; returns the exit status.
+    """
     for left in reversed(range(START_ATTEMPTS)):
+        ports = free_block(first_port, len(PORTS))
         with log.open("w", encoding="utf-8") as output:
             ray = subprocess.Popen(
-                command,
+                ray_command(name, head, ports, temporary),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -95,7 +102,7 @@ def start(name: str, command: list[str], log: Path, signals: list[int]) -> int:
         joined = False
         for event in watch(ray, log, signals):
             joined = joined or event == "joined"
-            speak(name, event)
+            speak(name, event, *ports[: event == "joined"])
         if ray.poll() is None:
             return 0
         speak(
@@ -159,13 +166,13 @@ def speak(*words: object) -> None:
         sys.stdout.flush()
 
 
-def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[str]:
-    """`ray start` for this node; sets the environment that it needs."""
-    is_head = name == os.environ["C2SRT_HEAD"]
+def ray_command(name: str, head: str | None, ports: list[int], temporary: Path) -> list[str]:
+    """`ray start` for this node, as the head itself where there is none yet; sets the environment
+    that it needs.
+    """
     os.environ.update(RAY_TMPDIR=str(temporary), PYTHONUNBUFFERED="1")
-    ports = [
-        f"--{port}={first_port + at}" for at, port in enumerate(PORTS) if is_head or at >= HEAD_ONLY
-    ]
+    named = zip(PORTS, ports, strict=True)
+    own = [f"--{service}={port}" for service, port in named][HEAD_ONLY if head else 0 :]
     command = [
         sys.executable,
         "-m",
@@ -173,7 +180,7 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
         "start",
         "--block",
         f"--node-ip-address={own_address(name)}",
-        *ports,
+        *own,
         "--min-worker-port=0",
         "--max-worker-port=0",
         f"--num-cpus={os.environ['SLURM_CPUS_ON_NODE']}",
@@ -183,8 +190,8 @@ def ray_command(name: str, head: str, first_port: int, temporary: Path) -> list[
         "--disable-usage-stats",
         "--log-color=false",
     ]
-    if not is_head:
-        return [*command, f"--address={head}:{first_port}"]
+    if head:
+        return [*command, f"--address={head}"]
     write_token(temporary / "token")
     dashboard = os.environ.get("C2SRT_DASHBOARD_HOST", "127.0.0.1")
     shown = (

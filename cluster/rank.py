@@ -4,22 +4,30 @@ file too.
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from c2srt.cluster.lock import hold_as_rank
+from c2srt.code import check_alike, running_code
 from c2srt.console import show_log
 from c2srt.files import raise_if_storage
 from c2srt.lazily import uncollected
+from c2srt.node_folder import compile_on_node
+
+if TYPE_CHECKING:
+    from c2srt.train.world import World
 
 log = logging.getLogger(__name__)
 LOG, RAY_FOLDER = "train.log", "ray"
 
 
 def train_worker(told: dict) -> None:
-    """Trains with the Config `told["config"]`; `told["tags"]` go to the tracker.
+    """Trains with the Config `told["config"]`; `told["tags"]` go to the tracker, `told["code"]` is
+    what the command ran when it began.
 
     What it raises reaches the driver as it is: UserError ends the run, anything else is a failure
     to recover from.
@@ -27,6 +35,7 @@ def train_worker(told: dict) -> None:
     config = told["config"]
     folder = config.folder
     hold_as_rank(folder)
+    compile_on_node()
     import ray
     import torch
     from ray.train import get_context
@@ -54,11 +63,23 @@ def train_worker(told: dict) -> None:
     )
     try:
         with logged(folder / LOG if world.first else Path(os.devnull)):
+            meet(world, told["code"])
             log.info(f"{time.strftime('%H:%M:%S')} the workers are up")
             train(config, world)
     except OSError as error:  # a full disk may show first in a line of the log
         raise_if_storage(error, folder / LOG)
         raise
+
+
+def meet(world: "World", command: str) -> list[str]:
+    """The ranks' first words to each other; returns their nodes. Raises UserError where they run
+    different code.
+    """
+    nodes, codes = zip(*world.gather((socket.gethostname(), running_code())), strict=True)
+    check_alike(nodes, codes)
+    if world.first and codes[0] != command:
+        log.info(f"the workers run {codes[0]}, and the command began with {command}")
+    return list(nodes)
 
 
 @contextmanager

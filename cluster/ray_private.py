@@ -29,6 +29,7 @@ def named() -> Iterator[None]:
 with named():
     from ray._private import ray_constants, services
     from ray._private.services import get_ray_address_from_environment
+    from ray._private.state import available_resources_per_node
     from ray._raylet import (  # type: ignore[attr-defined]  # Ray's own stub lacks them
         DASHBOARD_AGENT_LISTEN_PORT_NAME,
         METRICS_AGENT_PORT_NAME,
@@ -44,6 +45,7 @@ __all__ = [
     "METRICS_EXPORT_PORT_NAME",
     "RUNTIME_ENV_AGENT_PORT_NAME",
     "AuthenticationTokenLoader",
+    "available_resources_per_node",
     "get_ray_address_from_environment",
     "persist_port",
     "ray_constants",

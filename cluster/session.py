@@ -25,9 +25,14 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from c2srt.cluster.address import check_address, given_address
 from c2srt.cluster.patience import START_S, patient
-from c2srt.cluster.ray_private import AuthenticationTokenLoader, ray_constants
+from c2srt.cluster.ray_private import (
+    AuthenticationTokenLoader,
+    available_resources_per_node,
+    ray_constants,
+)
 from c2srt.errors import LoaderFailed, UserError
 from c2srt.hints import as_here
+from c2srt.node_folder import compile_on_node
 from c2srt.processes import DIED, RETRIES
 
 T = TypeVar("T")
@@ -75,13 +80,18 @@ def join(cpus: float) -> None:
 
 def room_for(cpus: float, gpus: float) -> int:
     """How many workers of that size the cluster's living nodes can hold, whoever uses them now."""
+    return fitting([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus)
+
+
+def free_room_for(cpus: float, gpus: float) -> int:
+    """The same for what nobody uses, as Ray knew it a moment ago."""
+    return fitting(list(available_resources_per_node().values()), cpus, gpus)
+
+
+def fitting(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
+    """How many workers of that size fit on nodes that have those resources."""
     needs = [(name, need) for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(min(int(have.get(name, 0) / need + 1e-6) for name, need in needs) for have in nodes)
-
-
-def living_nodes() -> int:
-    return sum(node["Alive"] for node in ray.nodes())
 
 
 def give_back_places() -> None:
@@ -239,7 +249,7 @@ def run_tasks(
         "max_retries": retries,
         "retry_exceptions": [LoaderFailed],
     }
-    remote = ray.remote(**settings)(as_here(function))
+    remote = ray.remote(**settings)(on_a_node(as_here(function)))
     running: dict[Any, Any] = {}
     try:
         for item in items:
@@ -251,6 +261,16 @@ def run_tasks(
     finally:  # of a job that failed, tasks would go on, and keep what they loaded for the next
         for reference in running if ray.is_initialized() else ():
             ray.cancel(reference, force=True)
+
+
+def on_a_node(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function for a process that Ray started, on whatever node."""
+
+    def within(item: Any) -> Any:
+        compile_on_node()
+        return function(item)
+
+    return within
 
 
 def finished(running: dict[Any, Any]) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@
 export C2SRT_DATA=${C2SRT_DATA:-/data/openimages}          # the raw input: label CSVs and images
 export C2SRT_WORK=${C2SRT_WORK:-runs/openimages}           # everything that is made
 export C2SRT_LOGS=${C2SRT_LOGS:-slurm/logs}                # Ray's logs of each job (the job's own is sbatch's --output)
-export C2SRT_TMP=${C2SRT_TMP:-/tmp}                        # on each node's own disk, a short path
+export C2SRT_TMP=${C2SRT_TMP:-/tmp}                        # on each node's own disk, a short path; also for compiled kernels
 
 # --- Python with c2srt in it: modules and a virtual environment …
 # module load gcc cuda

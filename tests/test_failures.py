@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from c2srt.cluster.lock import hold_as_rank, wait_for_earlier_ranks
+from c2srt.code import source_hash
 from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.lock import LOCK, only_command
@@ -240,6 +243,107 @@ def test_a_lost_node_is_waited_for_and_then_done_without_or_ends_with_a_sentence
     assert failure["workers"] == 2 and re.match(
         "rank 1: its (process or )?node ", failure["cause"]
     ), failure
+
+
+@pytest.fixture
+def other_job(ray_cluster) -> Iterator[Callable[[], None]]:
+    """Somebody else's actor holds the one node's CPUs; call it to let go."""
+    import ray
+
+    node = patiently(lambda: ray_cluster.add_node(num_cpus=2))
+    holder = ray.remote(num_cpus=2)(Holder).remote()
+    ray.get(holder.ready.remote())
+    yield lambda: ray.kill(holder)
+    ray.kill(holder)
+    ray_cluster.remove_node(node)
+
+
+class Holder:
+    def ready(self) -> bool:
+        return True
+
+
+def idle_rank(told: dict) -> None:
+    hold_as_rank(told["config"].folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_places_that_other_jobs_hold_are_waited_for_and_cost_no_failure(
+    ray_cluster, other_job, tmp_path, monkeypatch
+):
+    """The other job goes once the wait is told: no failure is allowed, and none is counted."""
+    from c2srt.cluster import attempts, room
+
+    def told(config: Config, text: str) -> None:
+        said.append(text)
+        other_job()
+
+    said: list[str] = []
+    monkeypatch.setattr(room, "say", told)
+    config = plain_config(tmp_path, max_failures=0, start_timeout=600)
+    with only_command(tmp_path / LOCK) as lock:
+        assert attempts.run_attempts(config, lock, idle_rank) == 0
+    assert said[0].startswith("Ray has free places for 0 of 2 workers, other jobs or workers that")
+    assert not (tmp_path / "failures.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_places_that_others_hold_too_long_end_the_wait_with_a_sentence(
+    ray_cluster, other_job, tmp_path, monkeypatch
+):
+    from c2srt.cluster import attempts
+
+    monkeypatch.setattr(attempts, "PLACE_S", 3)
+    config = plain_config(tmp_path, max_failures=0, start_timeout=0)
+    with only_command(tmp_path / LOCK) as lock, pytest.raises(UserError) as raised:
+        attempts.run_attempts(config, lock, idle_rank)
+    assert "2 workers of 1 CPUs and 0 GPUs are needed, and the Ray cluster had no place" in str(
+        raised.value
+    )
+    assert not (tmp_path / "failures.jsonl").exists()
+    assert "Ray found no place for 2 workers within 3 s" in (tmp_path / "train.log").read_text()
+
+
+def test_code_is_known_by_every_python_file_and_config_also_behind_links(tmp_path):
+    package, beside = tmp_path / "package", tmp_path / "beside"
+    for folder in (package, beside):
+        folder.mkdir()
+    (package / "a.py").write_text("1")
+    (beside / "b.py").write_text("2")
+    (package / "beside").symlink_to(beside)
+    installed = tmp_path / "installed"
+    shutil.copytree(package, installed)
+    hashes = [source_hash.__wrapped__(folder) for folder in (package, installed)]
+    (beside / "b.py").write_text("3")
+    hashes.append(source_hash.__wrapped__(package))
+    (package / "c.yaml").touch()
+    hashes.append(source_hash.__wrapped__(package))
+    (package / "notes.md").touch()
+    hashes.append(source_hash.__wrapped__(package))
+    assert hashes[0] == hashes[1] and hashes[3] == hashes[4] and len({*hashes}) == 3
+
+
+def one_with_other_code(rank: int) -> str:
+    """What rank 1 of two is told whose files are others."""
+    from c2srt.cluster import rank as worker
+    from c2srt.train.world import World
+
+    worker.socket.gethostname = lambda: f"n{rank}"
+    worker.running_code = lambda: f"c2srt 0.1.0 with sources {rank}"
+    try:
+        return str(worker.meet(World(rank, 2, 2, torch.device("cpu")), "c2srt"))
+    except UserError as error:
+        return str(error)
+
+
+def test_a_node_with_other_code_is_named_before_anything_is_done():
+    said = run_ranks(2, one_with_other_code)
+    assert said[0] == said[1] and said[0].startswith(
+        "node n1 runs c2srt 0.1.0 with sources 1, and n0, the first worker's, c2srt 0.1.0 with"
+        " sources 0: bring all nodes to the same commit"
+    )
 
 
 # --- the command itself, on a tiny whole training

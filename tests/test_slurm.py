@@ -7,17 +7,18 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from c2srt.cluster import launch_node
+from c2srt.cluster import launch_node, ports
 from c2srt.cluster.slurm.job import judge
 from c2srt.cluster.slurm.keys import check_room, job_keys, worker_keys
 from c2srt.cluster.slurm.nodes import Node
@@ -87,6 +88,20 @@ def test_folders_of_dead_jobs_are_removed(tmp_path):
     states = {"1": "RUNNING", "2": "NODE_FAIL", "3": "FORGOTTEN"}
     launch_node.remove_what_dead_jobs_left(tmp_path, states.__getitem__)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r1", "ray", "rest"]
+
+
+def test_a_block_of_ports_that_is_taken_is_passed_over():
+    """By a listener, whatever interface it listens on; and the last block's next is the first."""
+    last = ports.LOWEST + (ports.BLOCKS - 1) * ports.BLOCK
+    first = next(
+        port for port in range(last, 0, -ports.BLOCK) if ports.free_block(port, 9)[0] == port
+    )
+    assert ports.free_block(first, 9) == list(range(first, first + 9))
+    with closing(socket.create_server(("127.0.0.1", first + 8))):
+        later = ports.free_block(first, 9)
+    assert later[0] != first and (later[0] - first) % ports.BLOCK == 0
+    assert ports.LOWEST <= later[0] <= last
+    assert ports.first_of(1017) == ports.first_of(17) == ports.LOWEST + 17 * ports.BLOCK
 
 
 def test_an_array_task_has_its_row_of_the_file(no_array, monkeypatch):
@@ -548,16 +563,35 @@ def write_raw(work: Path) -> None:
         write_folder(work / "raw", split, {name(number): jpeg(number) for number in numbers})
 
 
+@contextmanager
+def listening(slurm: SlurmNodes, node: str, port: int) -> Iterator[None]:
+    """A program on that node has the port meanwhile: until its input is closed."""
+    code = f"import socket, sys; held = socket.create_server(('', {port})); print(1, flush=True)"
+    command = [
+        *slurm.enter(slurm.inside(node)),
+        sys.executable,
+        "-c",
+        f"{code}; sys.stdin.read()",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        yield
+
+
 # meant for CI (slow) once it has been seen to pass; on a crowded machine Ray did not start in its
 # 30 s
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_a_job_spans_two_nodes_and_a_cancelled_one_leaves_nothing_behind(slurm):
+    """The first, though another program has one of its ports on the head and on the worker."""
     work = slurm.work / "two"
     write_raw(work)
     shard = ["--nodes=2", "slurm/shard.sh", "data=miniature", f"work={work}"]
-    job = submit(slurm, *shard)
-    finished(slurm, job)
+    job = submit(slurm, "--hold", *shard)
+    first = ports.first_of(int(job))
+    with listening(slurm, "n1", first), listening(slurm, "n2", first + 4):
+        slurm.run("scontrol", "release", job)
+        finished(slurm, job)
     said = log(slurm, job)
     assert (
         "ray worker on n2 (10.77.0.2) is up" in said

@@ -159,9 +159,10 @@ ROOMS = re.findall(
     r"\S+",
     """
 c2srt.configs
-c2srt.version c2srt.extras c2srt.scratch c2srt.shown c2srt.versions c2srt.progress
+c2srt.version c2srt.extras c2srt.scratch c2srt.node_folder c2srt.shown c2srt.versions c2srt.progress
 c2srt.console
-c2srt.bounds c2srt.old_names c2srt.hints c2srt.errors c2srt.choices c2srt.keys c2srt.overrides
+c2srt.bounds c2srt.old_names c2srt.hints c2srt.errors c2srt.code c2srt.choices c2srt.keys
+c2srt.overrides
 c2srt.lazily c2srt.data_keys
 c2srt.datasets c2srt.jobs c2srt.verb c2srt.profiling c2srt.early_signals
 c2srt.redact c2srt.clients c2srt.storage

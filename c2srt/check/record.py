@@ -1,12 +1,12 @@
 """The record of a check: lines that are only added, and what is made of them at the end."""
 
-import hashlib
 import json
 import subprocess
 from datetime import datetime
 from pathlib import Path
 
 import c2srt
+from c2srt.code import source_hash
 from c2srt.errors import UserError
 from c2srt.files import raise_if_storage, write_json, write_text
 from c2srt.opened import parse_json
@@ -110,15 +110,6 @@ def git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return told.stdout.strip() if told.returncode == 0 else "unknown"
-
-
-def source_hash() -> str:
-    """The first 16 hex digits of the SHA-256 over the package's Python files."""
-    digest = hashlib.sha256()
-    for path in sorted((root() / "c2srt").rglob("*.py")):
-        digest.update(f"{path.relative_to(root())}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def root() -> Path:

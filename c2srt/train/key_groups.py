@@ -133,7 +133,7 @@ class FaultConfig:
     )
     start_timeout: float = key(
         300,
-        "how long to wait for the cluster to have room for the workers",
+        "how long to wait for nodes to come, or for places that other jobs hold",
         unit="s",
         mark=Mark.HARMLESS,
     )

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, cast
 
 from c2srt.cluster.launch_node import BEAT_SECONDS, job_state, kill_descendants
+from c2srt.cluster.ports import first_of
 from c2srt.cluster.slurm.site import (
     NOT_STARTED,
     REQUEUE,
@@ -56,7 +57,7 @@ class Cluster:
             events,
             check,
         )
-        self.port = 16000 + int(os.environ["SLURM_JOB_ID"]) % 1000 * 16
+        self.first_port = self.port = first_of(int(os.environ["SLURM_JOB_ID"]))
         self.head = names[0]
         self.logs = Path(site.logs).absolute() / f"ray-{os.environ['SLURM_JOB_ID']}"
 
@@ -83,7 +84,7 @@ class Cluster:
                 "--mpi=none",
                 "--kill-on-bad-exit=0",
                 *self.site.python(
-                    "-m", "c2srt.cluster.launch_node", str(self.port), str(self.logs)
+                    "-m", "c2srt.cluster.launch_node", str(self.first_port), str(self.logs)
                 ),
             ],
             stdin=subprocess.PIPE,
@@ -121,14 +122,15 @@ class Cluster:
             source, words = next_event(self.events, 1)
             if words[:1] == ["hello"]:
                 self.greet(self.nodes[source], words[1:])
-            elif words == ["joined"]:
+            elif words[:1] == ["joined"]:
                 self.nodes[source].joined = True
                 say(
                     f"ray {'head' if source == self.head else 'worker'} on {source}"
                     f" ({self.nodes[source].address}) is up"
                 )
                 if source == self.head:
-                    self.tell("join")
+                    self.port = int(words[1])
+                    self.tell(f"join {self.port}")
             elif words[:1] == ["retry"]:
                 say(f"ray on {source} did not start ({' '.join(words[1:])}): once more")
             elif words[:1] == ["signal"]:

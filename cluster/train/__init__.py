@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from c2srt import progress
 from c2srt.cluster.address import check_address
+from c2srt.cluster.failures import FAILURES, say
 from c2srt.cluster.paths import check_lasting
 from c2srt.cluster.rank import LOG, RAY_FOLDER
 from c2srt.files import remove_leftovers
@@ -57,7 +58,7 @@ def run(config: Config) -> int:
         )
     told: list[int] = []
     with workers_follow(config, told) as lock:
-        from c2srt.cluster.attempts import FAILURES, run_attempts  # Ray
+        from c2srt.cluster.attempts import run_attempts  # Ray
 
         try:
             step = run_attempts(config, lock)
@@ -107,7 +108,6 @@ def workers_follow(config: Config, told: list[int]) -> Iterator[IO]:
     command has the folder, or there is no Ray.
     """
     with uncollected():
-        from c2srt.cluster.attempts import say
         from c2srt.cluster.session import join
 
     with only_command(config.folder / LOCK) as lock:
