@@ -210,6 +210,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt study part=2/3": (COMPOSED, HOURS),
     "c2srt study 'worlds=[0]' 'graphs=[noise-50]' 'tune=[all]'": (COMPOSED, HOURS),
     "c2srt study 'worlds=[10,11,12,13,14,15,16,17,18,19]' 'graphs=[noise-50]'": (COMPOSED, HOURS),
+    ("c2srt study categories=2000 'worlds=[0]' 'graphs=[noise-50-fitted]' work=runs/larger"): (
+        COMPOSED,
+        HOURS,
+    ),
     "c2srt study results=docs/results/noise.json": (COMPOSED, STUDY),
     "python -m c2srt.study.pages README.md docs/results.md": (
         SHELL,

@@ -16,11 +16,12 @@ from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.tower import normalise
 from c2srt.demo import measure, picture, pretrain, run, table
 from c2srt.demo.captions import captioned_chunk, captioned_picture
+from c2srt.demo.config import Config
 from c2srt.demo.draw import SIZE, random_picture, render
 from c2srt.demo.knowledge import relation_lines
 from c2srt.demo.labels import truth, verified
 from c2srt.demo.raw import IMAGE_FILES, raw_key, write_raw
-from c2srt.demo.words import FIRST, SCENES, SHAPES, World
+from c2srt.demo.words import FIRST, SCENES, SHAPES, World, pictures
 from c2srt.errors import UserError
 from c2srt.tables.rows import Row, Table, trials
 from tests.test_commands import paste
@@ -90,6 +91,36 @@ def test_a_fold_hides_seen_categories_and_knows_none_that_a_test_asks_for():
     assert len(truth(fold, picture)) == len(fold.categories)
     words = {word for category in fold.categories for word in category.words}
     assert words <= {category.name for category in fold.categories if category.seen}
+
+
+def test_a_larger_world_has_the_smaller_one_s_names_and_shares_and_what_a_test_needs():
+    world, share = World(2, size=800), {}
+    every = world.categories
+    assert len({each.name for each in every}) == len({each.mid for each in every}) == 800
+    assert {each.name for each in World(2).categories} < {each.name for each in every}
+    for size in (World(2), world):
+        counts = Counter((each.kind, each.seen) for each in size.categories)
+        share[size] = [counts[kind, False] / counts[kind, True] for kind in ("pair", "event")]
+    assert share[world] == pytest.approx(share[World(2)], rel=0.05)
+    events = [each.words for each in every if each.kind == "event"]
+    assert len(set(events)) == len(events) == 109
+    assert all(world.named[word].seen for each in every for word in each.words)
+    images = pictures(800, {"train": 60, "validation": 10, "test": 100})
+    assert images == {"train": 90, "validation": 15, "test": 227}
+    positive = np.zeros(800)
+    for number in range(images["test"]):
+        content = random_picture(world, 0, "test", number)
+        labels = verified(world, content, 0, False)
+        true = truth(world, content)
+        assert all(true[column] == present for column, present in labels.items())
+        positive[[column for column, present in labels.items() if present]] += 1
+    unseen = ~measure.seen(world)
+    assert np.quantile(positive[unseen], 0.1) >= 1  # a test has 25 times as many pictures
+
+
+def test_a_world_has_a_size_that_it_can_have():
+    with pytest.raises(UserError, match="categories=9000 must be from 352 to 2,500"):
+        Config(work="x", categories=9000)
 
 
 def test_a_picture_is_a_pure_function_of_seed_split_and_number():

@@ -18,7 +18,7 @@ from c2srt.study.compare import difference, holm, mean_interval
 from c2srt.study.config import Config
 from c2srt.study.pages import BLOCK, FOLDER, filled
 from c2srt.study.plan import AGAINST, DEVELOPMENT, SHOWN, WORLDS
-from c2srt.study.report import comparisons, cost, grid, kept, pair, said_of, sentences, table
+from c2srt.study.report import comparisons, cost, grid, kept, pair, said_of, sentences, sound, table
 from c2srt.study.results import read_all, results_of
 from c2srt.study.rows import CANDIDATE, FULL, NO_GRAPH, ROWS, TRAININGS
 from c2srt.study.score import best_neighbours, precision
@@ -91,6 +91,24 @@ def test_a_sentence_says_a_difference_only_where_its_interval_leaves_out_zero():
     assert f"- {FULL}: +10.0 (one world: no interval)" in alone
 
 
+def test_rows_of_a_larger_world_say_nothing_without_positives_or_a_clip_that_knows_the_names():
+    def records(least: int, clip: float) -> list[dict]:
+        values = {"CLIP zero-shot": clip, "prior only": 0.05}
+        about = {"world": 0, "graph": NO_GRAPH, "given": "", "recipe": "", "categories": 2000}
+        return [
+            {**about, "row": name, "figures": {"ZSL mAP": value}, "least_positives": least}
+            for name, value in values.items()
+        ]
+
+    assert sound(records(10, 0.15)) == (
+        "2,000 categories: each unseen one has at least 10 test positives, CLIP's ZSL mAP is at"
+        " least 3.0 times chance."
+    )
+    for least, clip in ((9, 0.4), (10, 0.14)):
+        assert sound(records(least, clip)).endswith("These rows say nothing: 10 and 3 are needed.")
+    assert sound([each | {"categories": 352} for each in records(1, 0.1)]) == ""
+
+
 def test_the_plan_is_of_other_worlds_and_of_every_row():
     assert not set(DEVELOPMENT) & set(WORLDS) and len(WORLDS) == 10
     assert set(AGAINST) | {CANDIDATE, "prior only"} == {row.name for row in ROWS if row.compared}
@@ -103,7 +121,7 @@ def test_the_plan_is_of_other_worlds_and_of_every_row():
     "wrong",
     [
         *({"worlds": []}, {"worlds": [1, 1]}, {"graphs": ["noise-51"]}, {"part": "3/2"}),
-        *({"rows": "some"}, {"tune": ["mtk"]}),
+        *({"rows": "some"}, {"tune": ["mtk"]}, {"categories": 100}),
     ],
 )
 def test_bad_settings_are_refused(wrong):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2srt.demo.words import World
+from c2srt.demo.words import PICTURES, SMALLEST, World, pictures, size_problem
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, key
 from c2srt.shared_keys import shared
@@ -24,6 +24,11 @@ class Config:
         0,
         "number of the world that is drawn: which names are unseen, what comes with an event, what"
         " else tends to come together",
+    )
+    categories: int = key(
+        SMALLEST,
+        "of the world, 352 to 2,500: with more come more pictures, and relations with the degrees"
+        " of those mined for Open Images",
     )
     workers: int = shared("workers")
     tables: dict[str, Table] = key(
@@ -46,8 +51,9 @@ class Config:
         " always are)",
     )
     images: dict[str, int] = key(
-        {"train": 6000, "validation": 1500, "test": 2500},
-        "pictures drawn a split, besides the 30,000 captioned ones of the CLIP",
+        dict(PICTURES),
+        "pictures drawn a split of 352 categories (more for more), besides the 30,000 captioned"
+        " ones of the CLIP",
     )
     commands: dict[str, list[str]] = key(
         {"shard": [], "text": [], "train": [], "tune": [], "evaluate": []},
@@ -60,6 +66,8 @@ class Config:
             raise UserError(f"seeds={self.seeds} and workers={self.workers} must be at least 1")
         if self.world < 0:
             raise UserError(f"world={self.world} must be at least 0")
+        if problem := size_problem(self.categories):
+            raise UserError(problem)
         if not self.tables:
             raise UserError("tables=[] leaves nothing to show: name some of configs/tables")
         if set(self.images) != {"train", "validation", "test"} or min(self.images.values()) < 1:
@@ -70,7 +78,12 @@ class Config:
 
     @property
     def drawn(self) -> World:
-        return World(self.world)
+        return World(self.world, size=self.categories)
+
+    @property
+    def pictures(self) -> dict[str, int]:
+        """Drawn of each split."""
+        return pictures(self.categories, self.images)
 
     @property
     def workspace(self) -> Workspace:

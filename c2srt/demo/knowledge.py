@@ -94,15 +94,21 @@ def event_answers(world: World, event: Category) -> Iterator[tuple[str, str, str
 
 
 def pair_answers(world: World, pair: Category) -> Iterator[tuple[str, str, str]]:
-    """Its two words, their hypernyms, then the pairs that share a word."""
+    """Its words, their hypernyms, what two of three words make, then the pairs that share most."""
     for word in pair.words:
         yield word, "is-a", "high"
     for word in pair.words:
         if word in SHAPES or word in WARMTH["warm"] + WARMTH["cool"]:
             yield family_of(word), "is-a", "medium"
-    for other in world.categories:
-        if other.kind == "pair" and set(other.words) & set(pair.words):
-            yield other.name, "is-a", "low"
+    others = [
+        (len(set(other.words) & set(pair.words)), other)
+        for other in world.categories
+        if other.kind == "pair" and other != pair
+    ]
+    for shared, other in sorted(others, key=lambda item: -item[0]):
+        if shared:
+            whole = shared == len(other.words) < len(pair.words)
+            yield other.name, "is-a", "medium" if whole else "low"
 
 
 def atom_answers(world: World, word: str) -> Iterator[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from c2srt.demo.draw import NO_PART, PLAIN, Picture, Thing
-from c2srt.demo.words import Category, World, family_of, pair_name
+from c2srt.demo.words import SMALLEST, Category, World, family_of, phrase
 
 DOMINANT, SMALL, PAIR = 0.9, 0.6, 0.7
 """Chance that a word of the dominant or of a small object is verified; a pair's is `PAIR` times
@@ -20,8 +20,8 @@ that.
 """
 SCENE, EVENT = 0.9, 0.7
 HARD_NEGATIVES, RANDOM_NEGATIVES = {True: 6, False: 16}, {True: 4, False: 24}
-"""Absent categories that were checked, an image: in training (True) far fewer than for evaluation,
-as in Open Images.
+"""Absent categories that were checked, an image of a world of SMALLEST: in training (True) far
+fewer than for evaluation, as in Open Images.
 """
 
 
@@ -32,7 +32,7 @@ class Columns:
     """
 
     index: dict[str, int]
-    sharing: dict[str, tuple[int, ...]]
+    sharing: dict[str, np.ndarray]
     events: tuple[tuple[int, tuple[str, ...]], ...]
 
 
@@ -42,22 +42,30 @@ def columns(world: World) -> Columns:
     words = {word for category in every for word in category.words}
     return Columns(
         {category.name: position for position, category in enumerate(every)},
-        {word: tuple(p for p, c in enumerate(every) if word in c.words) for word in words},
+        {word: np.flatnonzero([word in c.words for c in every]) for word in words},
         tuple((p, c.words) for p, c in enumerate(every) if c.kind == "event"),
     )
 
 
-def names_of(thing: Thing) -> tuple[list[str], list[str]]:
-    """The single words and the pairs that are true of one object."""
+def names_of(thing: Thing, scene: str) -> tuple[list[str], list[str]]:
+    """The single words that are true of one object, and all that can be made of them."""
     words = [thing.colour, thing.shape, family_of(thing.colour), family_of(thing.shape)]
-    pairs = [pair_name(thing.colour, thing.shape), pair_name(thing.colour, family_of(thing.shape))]
-    if thing.pattern != PLAIN:
+    pairs: list[tuple[str, ...]] = [
+        (thing.colour, thing.shape),
+        (thing.colour, family_of(thing.shape)),
+    ]
+    pairs += [(thing.shape, scene), (thing.colour, thing.shape, scene)]
+    patterned, parted = thing.pattern != PLAIN, thing.part != NO_PART
+    if patterned:
         words.append(thing.pattern)
-        pairs += [pair_name(thing.pattern, thing.shape), pair_name(thing.colour, thing.pattern)]
-    if thing.part != NO_PART:
+        pairs += [(thing.pattern, thing.shape), (thing.colour, thing.pattern)]
+        pairs.append((thing.colour, thing.pattern, thing.shape))
+    if parted:
         words.append(thing.part)
-        pairs.append(pair_name(thing.shape, thing.part))
-    return words, pairs
+        pairs += [(thing.shape, thing.part), (thing.colour, thing.shape, thing.part)]
+    if patterned and parted:
+        pairs.append((thing.pattern, thing.shape, thing.part))
+    return words, [phrase(pair) for pair in pairs]
 
 
 def chances(world: World, picture: Picture) -> dict[int, float]:
@@ -66,9 +74,9 @@ def chances(world: World, picture: Picture) -> dict[int, float]:
     chance: dict[int, float] = {}
     for position, thing in enumerate(picture.things):
         base = SMALL if position else DOMINANT
-        words, pairs = names_of(thing)
+        words, pairs = names_of(thing, picture.scene)
         for name, p in [(word, base) for word in words] + [(pair, base * PAIR) for pair in pairs]:
-            if name in index:  # a fold has fewer
+            if name in index:  # a fold has fewer, and so has a smaller world
                 chance[index[name]] = max(p, chance.get(index[name], 0))
     chance[index[picture.scene]] = SCENE
     present = {picture.scene, *(thing.shape for thing in picture.things)}
@@ -99,11 +107,14 @@ def verified(world: World, picture: Picture, seed: int, training: bool) -> dict[
     allowed = [position for position, category in enumerate(every) if category.seen or not training]
     labels = {column: True for column, p in sorted(chance.items()) if chooser.random() < p}
     words = sorted({word for column in labels for word in every[column].words})
-    near = sorted(
-        {column for word in words for column in columns(world).sharing[word]} - set(chance)
-    )
-    hard = chooser.sample(near, min(HARD_NEGATIVES[training], len(near)))
-    for column in (*hard, *chooser.sample(allowed, RANDOM_NEGATIVES[training])):
+    near = np.zeros(len(every), bool)
+    for word in words:
+        near[columns(world).sharing[word]] = True
+    near[list(chance)] = False
+    hard, others = negatives(world, training)
+    near_ones = np.flatnonzero(near).tolist()
+    hard_ones = chooser.sample(near_ones, min(hard, len(near_ones)))
+    for column in (*hard_ones, *chooser.sample(allowed, min(others, len(allowed)))):
         if column not in chance:
             labels[column] = False
     return {
@@ -111,3 +122,13 @@ def verified(world: World, picture: Picture, seed: int, training: bool) -> dict[
         for column, value in sorted(labels.items())
         if every[column].seen or not training
     }
+
+
+def negatives(world: World, training: bool) -> tuple[int, int]:
+    """Hard and random ones an image. A larger world has as many more; of the random ones in
+    evaluation as many more again, since each of its categories is that much rarer.
+    """
+    scale = world.size / SMALLEST
+    again = 1 if training else scale
+    hard, others = HARD_NEGATIVES[training], RANDOM_NEGATIVES[training]
+    return round(hard * scale), round(others * scale * again)

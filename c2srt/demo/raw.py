@@ -17,7 +17,6 @@ as it reads the real one.
 import base64
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,8 +26,8 @@ import numpy as np
 import simplejpeg
 
 from c2srt.demo.draw import random_picture, render
-from c2srt.demo.knowledge import PROVENANCE, relation_lines
 from c2srt.demo.labels import truth, verified
+from c2srt.demo.noise import known_lines
 from c2srt.demo.words import FIRST, World
 from c2srt.executor import open_local
 from c2srt.files import hash_of, whole_file, write_json, write_text
@@ -69,7 +68,7 @@ def raw_key(seed: int, images: dict[str, int], world: World = FIRST) -> str:
             seed,
             images,
             [(c.name, c.kind, c.words, c.seen) for c in world.categories],
-            list(relation_lines(world)),
+            list(known_lines(world)[1:]),
             QUALITY,
             GROUPS,
         ]
@@ -203,5 +202,4 @@ def write_lists(root: Path, world: World) -> None:
         ("mid", "group"),
         ((category.mid, GROUPS[category.kind]) for category in every if not category.seen),
     )
-    lines = [json.dumps({"provenance": PROVENANCE}), *relation_lines(world)]
-    write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in lines))
+    write_text(root / "relations.jsonl", "".join(f"{line}\n" for line in known_lines(world)))

@@ -67,10 +67,10 @@ def draw(runner: Runner, config: Config, world: World) -> None:
     """The raw miniature of a world, unless it is there."""
     root = Path(config.work) / "raw"
     with runner.step("draw", f"# a miniature Open Images in {root}"):
-        if is_marked(root / MARK, raw_key(config.seed, config.images, world), Command("demo")):
+        if is_marked(root / MARK, raw_key(config.seed, config.pictures, world), Command("demo")):
             log.info(f"   {root} is up to date")
             return
-        write_raw(root, config.seed, config.images, config.workers, world)
+        write_raw(root, config.seed, config.pictures, config.workers, world)
 
 
 def estimate(drawing: float, config: Config, trainings: int) -> str | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2srt.demo.noise import NOISES
+from c2srt.demo.words import PICTURES, SMALLEST, size_problem
 from c2srt.errors import UserError
 from c2srt.files import hash_of
 from c2srt.keys import Mark, Takes, key
@@ -41,12 +42,15 @@ class Config:
         "instead of the rows: tries the settings of these models (all: of every one) in each"
         " world's fold, on the first graph",
     )
+    categories: int = key(
+        SMALLEST, "of each world, 352 to 2,500: with more come more pictures, as of the demo"
+    )
     workers: int = shared("workers")
     part: str | None = key(
         None, "2/5: only the second of five shares of the worlds, for as many machines"
     )
     images: dict[str, int] = key(
-        {"train": 6000, "validation": 1500, "test": 2500}, "pictures drawn a split"
+        dict(PICTURES), "pictures drawn a split of 352 categories (more for more)"
     )
     commands: dict[str, list[str]] = key(
         {"shard": [], "text": [], "relations": [], "teacher": [], "train": [], "messages": []},
@@ -57,6 +61,8 @@ class Config:
     def __post_init__(self) -> None:
         if not self.worlds or min(self.worlds) < 0 or len(set(self.worlds)) < len(self.worlds):
             raise UserError(f"worlds={self.worlds} must be different numbers from 0")
+        if problem := size_problem(self.categories):
+            raise UserError(problem)
         if unknown := set(self.graphs) - set(NOISES) or ({""} if not self.graphs else set()):
             raise UserError(
                 f"graphs={self.graphs}: {sorted(unknown)[0]!r} is not one of {', '.join(NOISES)}"
@@ -87,7 +93,9 @@ class Config:
     @property
     def given(self) -> str:
         """What all results of a study share, whatever the world."""
-        return hash_of([self.images, self.commands])
+        larger = [self.categories] if self.categories != SMALLEST else []
+        return hash_of([self.images, self.commands, *larger])
 
     def folder(self, world: int, fold: bool) -> Path:
-        return Path(self.work) / f"world-{world}{'-fold' if fold else ''}"
+        larger = f"-{self.categories}" if self.categories != SMALLEST else ""
+        return Path(self.work) / f"world-{world}{larger}{'-fold' if fold else ''}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from c2srt.demo.noise import NOISES
+from c2srt.demo.words import SMALLEST
 from c2srt.files import write_json, write_text
 from c2srt.study.compare import Difference, difference, holm, mean_interval
 from c2srt.study.config import Config
@@ -31,17 +32,37 @@ def report(config: Config) -> str:
     return text
 
 
+POSITIVES, ABOVE_CHANCE = 10, 3
 PER_STEP = "seconds_per_step"
 
 
 def text_of(records: list[dict], config: Config) -> str:
     """Tables, comparisons and what is kept, a graph after the other."""
     results = results_of([each for each in records if each["world"] in config.worlds])
-    parts = [table(results, graph) for graph in config.graphs]
+    parts = [sound(records), *(table(results, graph) for graph in config.graphs)]
     compared = {graph: comparisons(results, graph) for graph in config.graphs}
     parts += [sentences(found, graph) for graph, found in compared.items() if found]
     parts += [kept(results, graph) for graph in config.graphs]
     return "\n\n".join(part for part in parts if part)
+
+
+def sound(records: list[dict]) -> str:
+    """Of larger worlds, whether their rows say anything: every unseen category has enough
+    positives, and CLIP's ranking of unseen names is far enough above one that ignores the image.
+    """
+    larger = [each for each in records if each.get("categories", SMALLEST) > SMALLEST]
+    least = min((each["least_positives"] for each in larger), default=0)
+    found = results_of(larger)
+    clip, chance = (found.get((NO_GRAPH, name), {}) for name in ("CLIP zero-shot", "prior only"))
+    if not (shared := sorted(set(clip) & set(chance))):
+        return ""
+    ratio = min(clip[world]["ZSL mAP"] / chance[world]["ZSL mAP"] for world in shared)
+    enough = least >= POSITIVES and ratio >= ABOVE_CHANCE
+    return (
+        f"{larger[0]['categories']:,} categories: each unseen one has at least {least} test"
+        f" positives, CLIP's ZSL mAP is at least {ratio:.1f} times chance."
+        + ("" if enough else f" These rows say nothing: {POSITIVES} and {ABOVE_CHANCE} are needed.")
+    )
 
 
 def table(results: Results, graph: str) -> str:

@@ -1,7 +1,8 @@
 """`c2srt study`: the same rows in several worlds, each result written as it ends.
 
     <out>/world-<n>/<graph or none>/<row>.json   {"world", "graph", "row", "figures", "training",
-                                                  "recipe", "given", "key", "versions"}: one result
+                                                  "categories", "least_positives", "recipe",
+                                                  "given", "key", "versions"}: one result
     <out>/results.json                           all of them
     <out>/study.md, study.json                   means over worlds, differences with their intervals
 
@@ -70,6 +71,8 @@ def run_world(place: Place, out: Path) -> None:
             "row": row.name,
             "figures": result,
             "training": training,
+            "categories": place.config.categories,
+            "least_positives": least_positives(bases.split("test")),
             "recipe": recipe_of(row, graph),
             "given": place.config.given,
             "key": key_of(place, row, graph),
@@ -77,6 +80,12 @@ def run_world(place: Place, out: Path) -> None:
         }
         write_json(path_of(out, place.number, graph, row), record)
         log.info(f"   {row.name}, {graph}: GZSL mAP {100 * result['GZSL mAP']:.1f}")
+
+
+def least_positives(test: measure.Split) -> int:
+    """Of any unseen category, in the verified labels."""
+    unseen = ~measure.seen(test.world)
+    return int((test.labels[:, unseen] > 0).sum(0).min())
 
 
 def wanted(config: Config) -> list[tuple[str, Row]]:
@@ -99,7 +108,7 @@ def key_of(place: Place, row: Row, graph: str) -> str:
     """Changes when a result would come out otherwise, as far as the row, the world and the
     commands decide it.
     """
-    world = raw_key(place.number, place.config.images, place.world)
+    world = raw_key(place.number, place.demo.pictures, place.world)
     return hash_of([recipe_of(row, graph), place.config.given, world])
 
 

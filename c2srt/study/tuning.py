@@ -77,7 +77,7 @@ def is_there(place: Place, out: Path, graph: str, name: str, trial: tuple[str, .
 def key_of(place: Place, graph: str, name: str, trial: tuple[str, ...]) -> str:
     """As of a row (c2srt/study/run.py)."""
     tuned, given = TUNED[name], place.config.given
-    world = raw_key(place.number, place.config.images, place.world)
+    world = raw_key(place.number, place.demo.pictures, place.world)
     base = tuned.base and asdict(TRAININGS[tuned.base])
     noise = asdict(NOISES[graph])
     return hash_of([tuned.given, tuned.hears, base, trial, graph, noise, world, given])

@@ -36,7 +36,7 @@ class Place:
 
     @property
     def world(self) -> World:
-        return World(self.number, self.fold)
+        return World(self.number, self.fold, self.config.categories)
 
     @property
     def folder(self) -> Path:
@@ -50,6 +50,7 @@ class Place:
             str(self.folder),
             seed=self.number,
             world=self.number,
+            categories=self.config.categories,
             workers=self.config.workers,
             tables={"main": table},
             images=self.config.images,
