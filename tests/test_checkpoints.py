@@ -13,7 +13,6 @@ from c2srt.errors import UserError
 from c2srt.files import sha256_of_file
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
-from tests.ranks import run_ranks
 
 RECORD = Record(
     3, 2, {"seed": 0, "model": {"layers": 2, "heads": 8}}, {"text": "aa", "shards": "bb"}
@@ -143,35 +142,3 @@ def test_a_pickle_in_a_files_place_is_not_executed(tmp_path, monkeypatch):
     assert not Path("harmed").exists()
     torch.load((folder / name).rename("file.pt"), weights_only=False)  # it could have done harm
     assert Path("harmed").exists()
-
-
-class FullDisk:
-    """An engine whose optimizer state does not fit on the disk."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def counters(self) -> dict:
-        return {"applied": 3}
-
-    def full_weights(self) -> dict:
-        return {"head.source": torch.ones(2)}
-
-    def full_moments(self) -> dict:
-        raise OSError(28, "No space left on device", str(self.root / "optimizer.safetensors"))
-
-
-def write_on_full_disk(rank: int, root) -> str:
-    try:
-        checkpoints.write(root, FullDisk(root), RECORD)
-    except UserError as error:
-        return str(error)
-    return "written"
-
-
-def test_a_full_disk_is_one_sentence_and_leaves_no_checkpoint(tmp_path):
-    (sentence,) = run_ranks(1, write_on_full_disk, tmp_path)
-    assert "the disk is full" in sentence
-    assert checkpoints.newest(tmp_path) is None
-    checkpoints.clean(tmp_path)
-    assert not list(tmp_path.iterdir())

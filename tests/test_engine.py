@@ -163,12 +163,15 @@ def try_engine(
         found[name] = engine.train_step(batch, 1.0)
     found["after_nan"] = engine.full_weights()
     found["state_kept"] = len(state) > 0 and all(map(torch.equal, state, optimizer_state(engine)))
-    checkpoint = checkpoints.write(
-        folder / f"{size}-{precision}-{zero}-{offload}", engine, Record(STEPS, size, {}, {})
-    )
+    root = folder / f"{size}-{precision}-{zero}-{offload}"
+    taken = checkpoints.snapshot(engine, Record(STEPS, size, {}, {}))
     found["counters"] = engine.counters()
     engine.train_step(micro_batches(60, rank, size), 0.5)
     found["went_on"] = engine.full_weights()
+    if rank == 0:  # what is written is the state when it was taken
+        checkpoints.write(root, taken)
+    torch.distributed.barrier()
+    checkpoint = checkpoints.folder_of(root, STEPS)
     model = build(folder)
     load_trained(model, checkpoints.read_weights(checkpoint), checkpoint)
     engine = Engine(model, groups(model), config, partition, CLIP_NORM)

@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -178,14 +177,28 @@ def open_moments(folder: Path) -> Callable[[str], Tensor]:
     one in it, is absent.
     """
     path = folder / OPTIMIZER
-    with readable(path):
-        file = safe_open(path, "pt")
+    file = open_tensors(path)
 
     def read(name: str) -> Tensor:
         with readable(path):
             return file.get_tensor(name)
 
     return read
+
+
+def open_tensors(path: Path) -> Any:
+    """A checkpoint's file of tensors, none of them read. Raises UserError if it is absent or
+    damaged.
+    """
+    with readable(path):
+        return safe_open(path, "pt")
+
+
+def shapes_of(file: Any, path: Path) -> dict[str, list[int]]:
+    """The shapes of an opened file's tensors, by name."""
+    with readable(path):
+        names = file.keys()  # it cannot be iterated itself
+        return {name: file.get_slice(name).get_shape() for name in names}
 
 
 @contextmanager
@@ -195,45 +208,53 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read ({reason(error)}): remove {path.parent} and run `{MADE_BY}`"
-            " again"
-        ) from error
+        raise unreadable(path, reason(error)) from error
 
 
-def write(root: Path, engine, record: Record) -> Path:
-    """Writes the engine's state and `record` as a whole folder; all ranks call it together, rank 0
-    writes.
+def unreadable(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({why}): remove {path.parent} and run `{MADE_BY}` again"
+    )
 
-    Rank 0 holds the weights, then both moments, in host memory: at most 8 bytes for each trainable
-    parameter. Raises UserError when the disk is full or not writable.
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint will hold, as it was after a step: training goes on and changes nothing of
+    it.
     """
-    final = folder_of(root, record.step)
-    temporary = final.with_name(f"{final.name}{TEMPORARY}writing")
+
+    record: Record
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+
+
+def snapshot(engine, record: Record) -> Snapshot:
+    """Copies the engine's state to rank 0's host memory, 12 bytes for each trainable parameter; the
+    others get no tensors. All ranks call it together.
+    """
     record = replace(record, optimizer=engine.counters(), versions=versions())
+    return Snapshot(record, engine.full_weights(), engine.full_moments())
+
+
+def write(root: Path, taken: Snapshot) -> Path:
+    """Writes a snapshot as a whole folder, or nothing that counts; for one process. Raises
+    UserError when the disk is full or not writable.
+    """
+    final = folder_of(root, taken.record.step)
+    temporary = final.with_name(f"{final.name}{TEMPORARY}writing")
     with storage_faults(final):
-        if dist.get_rank() == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        save(temporary / WEIGHTS, engine.full_weights())
-        save(temporary / OPTIMIZER, engine.full_moments())
-        if dist.get_rank() == 0:
-            files = {name: sha256_of_file(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
-            write_json(
-                temporary / COMPLETE, {"format": FORMAT, **asdict(replace(record, files=files))}
-            )
-            for file in temporary.rglob("*"):
-                sync(file)
-            sync(temporary)
-            replace_folder(temporary, final)
-        dist.barrier()
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(taken.weights, temporary / WEIGHTS)
+        save_file(taken.moments, temporary / OPTIMIZER)
+        files = {name: sha256_of_file(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
+        record = {"format": FORMAT, **asdict(replace(taken.record, files=files))}
+        write_json(temporary / COMPLETE, record)
+        for file in temporary.rglob("*"):
+            sync(file)
+        sync(temporary)
+        replace_folder(temporary, final)
     return final
-
-
-def save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors on rank 0."""
-    if dist.get_rank() == 0:
-        save_file(tensors, path)
 
 
 def prune(root: Path, keep: int, step: int) -> None:

@@ -176,7 +176,9 @@ class RecordConfig(TrackingConfig):
         mark=Mark.HARMLESS,
     )
     samples: bool = key(
-        False, "the image ids of every update in <out>/samples, for audits", mark=Mark.HARMLESS
+        False,
+        "the image ids of every update in <out>/samples, for audits: a write a step",
+        mark=Mark.HARMLESS,
     )
 
     def __post_init__(self) -> None:

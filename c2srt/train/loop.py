@@ -7,28 +7,26 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
 from c2srt.errors import UserError
 from c2srt.storage import mirror
-from c2srt.tracking import JOURNAL
 from c2srt.train import checkpoints
-from c2srt.train.checkpoints import Record
+from c2srt.train.checkpoints import OPTIMIZER, WEIGHTS, Record
 from c2srt.train.config import FINISHED, STOPPED, Config
 from c2srt.train.engine import Engine, Update
 from c2srt.train.groups import parameter_groups
-from c2srt.train.inputs import Inputs, build_model, export_weights, load_inputs, load_trained
+from c2srt.train.inputs import build_model, export_weights, load_inputs, load_trained
 from c2srt.train.pace import Pace
-from c2srt.train.recorder import METRICS, Recorder
+from c2srt.train.recorder import Recorder
 from c2srt.train.report import announce, close_tracker, open_tracker
-from c2srt.train.sample_log import SAMPLES, file_of, forget_samples_after
+from c2srt.train.resume import Tensors, resume
+from c2srt.train.saving import Saver, saving, send_lines
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
 from c2srt.train.validation import Validator
 from c2srt.train.world import World
-from c2srt.versions import others
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +47,21 @@ def train(config: Config, world: World) -> str:
     record, found = resume(config, world, inputs)
     # before the engine is made: its low-precision copies are then the rounded weights, as they were
     if found:
-        load_trained(model, checkpoints.read_weights(found), found)
+        load_trained(model, Tensors(found / WEIGHTS, world).all(), found)
     groups = parameter_groups(model, model.parameter_depth, config.optimizer)
     engine = Engine(model, groups, config.engine, config.partition, config.optimizer.clip_grad_norm)
     if found:
-        engine.restore(checkpoints.open_moments(found), record.optimizer)
+        engine.restore(Tensors(found / OPTIMIZER, world), record.optimizer)
     steps = config.schedule.total_steps(steps_per_epoch(config, inputs))
     tracker = open_tracker(config, world, record)
     announce(config, world, model, steps, record.step, tracker)
     recorder = Recorder(config.folder, world, tracker, record.step, steps, config.schedule.batch)
     batches = training_batches(config, inputs, world, record.step, steps, engine.device)
     try:
-        record = run_steps(config, world, engine, batches, record, steps, recorder, validator)
+        with saving(config, world, engine) as saver:
+            record = run_steps(
+                config, world, engine, batches, record, steps, recorder, validator, saver
+            )
         state = FINISHED if record.step >= steps else STOPPED
         finish(config, world, recorder, record, steps, state)
     except BaseException:
@@ -79,6 +80,7 @@ def run_steps(
     steps: int,
     recorder: Recorder,
     validator: Validator | None,
+    saver: Saver,
 ) -> Record:
     """Takes steps until the last one or a wish to stop; returns the record of the last
     checkpoint.
@@ -95,6 +97,7 @@ def run_steps(
         if step == first and world.first:
             log.info(f"{time.strftime('%H:%M:%S')} step {step:,} is done, the first of this start")
         nonfinite = count_nonfinite(config, update, nonfinite, step)
+        saver.check()
         due = pace.end(step)
         if due.record:
             recorder.flush(step)
@@ -109,7 +112,7 @@ def run_steps(
                 best=best,
                 nonfinite=nonfinite,
             )
-            save(config, world, engine, record)
+            saver.save(record)
         if due.last:
             break
     return record
@@ -127,61 +130,6 @@ def set_up(config: Config, world: World) -> None:
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         checkpoints.clean(config.folder / "checkpoints")
     world.barrier()
-
-
-def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path | None]:
-    """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None. Raises
-    UserError on another run's.
-    """
-    record, found = (
-        Record(0, world.size, config.identity(), inputs.hashes, config.settings()),
-        find_checkpoint(config, world),
-    )
-    if found:
-        before = checkpoints.read_record(found)
-        checkpoints.check_resumable(found, before, config.identity(), inputs.hashes)
-        if world.first and before.world_size != world.size:
-            log.info(f"checkpoint of {before.world_size} workers goes on with {world.size}")
-        if world.first and (other := others(before.versions)):
-            log.info(
-                f"this checkpoint was written with {other}: the same samples and schedule, but"
-                " losses may differ from there on in their last digits"
-            )
-        record = replace(before, world_size=world.size, settings=config.settings())
-    if world.first:
-        forget_samples_after(config.folder / SAMPLES, record.step)
-    world.barrier()
-    return record, found
-
-
-def find_checkpoint(config: Config, world: World) -> Path | None:
-    """The newest sound checkpoint, as rank 0 sees it: one reads and checks the files, and all take
-    the same.
-    """
-    found, problem = None, None
-    if world.first:
-        try:
-            found = checkpoints.newest(config.folder / "checkpoints")
-        except UserError as error:
-            problem = str(error)
-    found, problem = world.gather((found, problem))[0]
-    if problem:
-        raise UserError(problem)
-    return found
-
-
-def save(config: Config, world: World, engine: Engine, record: Record) -> None:
-    """Writes a checkpoint; in a store, what was written down up to it lies there before it."""
-    mirror.send_changed(*grown(config, world))
-    checkpoints.write(config.folder / "checkpoints", engine, record)
-    if world.first:
-        checkpoints.prune(config.folder / "checkpoints", config.checkpoints.keep, record.step)
-
-
-def grown(config: Config, world: World) -> list[Path]:
-    """The files of this rank to which lines were added."""
-    mine = [file_of(config.folder / SAMPLES, world.rank)]
-    return mine + [config.folder / name for name in (METRICS, JOURNAL)] if world.first else mine
 
 
 def count_nonfinite(config: Config, update: Update, before: int, step: int) -> int:
@@ -243,7 +191,7 @@ def finish(
     )
     if recorder.tracker:
         close_tracker(config, recorder.tracker, record.step, state == FINISHED)
-    mirror.send_changed(*grown(config, world))
+    send_lines(config, world)
     world.barrier()
 
 

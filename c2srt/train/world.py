@@ -49,6 +49,12 @@ class World:
 
         return heard
 
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value (a small Python object), on every rank."""
+        held = [value]
+        dist.broadcast_object_list(held, 0)
+        return held[0]
+
     def mean(self, values: list[float]) -> list[float]:
         """Element by element over the ranks."""
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
