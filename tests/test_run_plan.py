@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from functools import cache
 from itertools import islice, pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from c2srt.plan.calibrate import slope
 from c2srt.plan.config import Config
 from c2srt.plan.estimate import Estimate, estimate
 from c2srt.plan.hardware import STORAGE, Cluster, calibrated, worker_threads
+from c2srt.plan.lasting import Lasting, lasting_of
 from c2srt.plan.outline import Outline, count, outline
 from c2srt.plan.speed import sync_bytes
 from c2srt.plan.storage_rates import storage_rates
@@ -310,6 +312,51 @@ def test_the_rates_of_the_shards_storage_are_measured(tmp_path):
     assert calibrated(Cluster(name="x", kind="cpu"), str(tmp_path / "rates.json")) == cluster
 
 
+LONG = {
+    **{"kind": "gpu", "tflops": {"bf16": 1e15}, "host_link_gb_s": 10, "write_gb_s": 1},
+    **{"start_s": 100, "record_ms": 5, "failures_gpu_day": 0.01},
+}
+
+
+def long_run(config: Config, devices: int, computing: float, **cluster) -> Lasting:
+    """Of a model with 1/12 G trained parameters, so that a checkpoint has 1 GB; a step a second."""
+    shape = SimpleNamespace(trained=10**9 // 12)
+    return lasting_of(config, shape, Cluster(**{**LONG, **cluster}), devices, 1.0, computing)
+
+
+def test_what_lasts_longer_than_the_steps_by_hand():
+    config = composed("checkpoints.seconds=500", "tracking.seconds=5")
+    found = long_run(config, 864, 50_000)  # a failure every 10,000 s
+    assert found.writing == pytest.approx(1, rel=1e-3) and found.apart == 500
+    assert found.checkpoints == pytest.approx(100 * 0.1, rel=1e-3)
+    assert found.records == pytest.approx(10_000 * 0.005)
+    # each takes 100 s to start, 250 s on average since the last checkpoint, 1 s of its writing
+    undisturbed = 50_000 + 10 + 50 + 100
+    assert found.failures == pytest.approx(undisturbed / 1e4 / (1 - 351 / 1e4), rel=1e-4)
+    assert found.starts == pytest.approx(100 * (1 + found.failures))
+    assert found.repeated == pytest.approx(251 * found.failures, rel=1e-4)
+    assert found.failures == pytest.approx(found.total / 1e4, rel=1e-4)  # of all that it takes
+    assert found.best_apart == pytest.approx((2 * 0.1 * 1e4) ** 0.5, rel=1e-3)
+
+
+def test_the_best_time_between_checkpoints_costs_least():
+    def cost(seconds: float) -> float:
+        return long_run(composed(f"checkpoints.seconds={seconds}"), 864, 50_000).total
+
+    best = long_run(composed(), 864, 50_000).best_apart
+    assert cost(best) < min(cost(best / 1.5), cost(best * 1.5))
+
+
+def test_what_is_written_too_slowly_is_waited_for_and_no_failures_cost_nothing():
+    config = composed("checkpoints.seconds=20")
+    slow = long_run(config, 8, 1000, write_gb_s=0.02)
+    assert slow.checkpoints == pytest.approx(50 * (0.1 + 30), rel=1e-3)
+    calm = long_run(config, 8, 1000, failures_gpu_day=0)
+    assert (calm.failures, calm.repeated, calm.starts, calm.best_apart) == (0, 0, 100, None)
+    counted = composed("checkpoints.seconds=0", "checkpoints.every=0")
+    assert long_run(counted, 8, 1000).apart == 1000  # one, at the end
+
+
 def test_a_trained_part_less_is_less_work():
     full = plan_of(workers=8)
     for change in ({"isr": False}, {"ist": False}, {"trainable_blocks": 0}, {"layers": 1}):
@@ -323,7 +370,7 @@ def test_the_screen_says_what_it_rests_on(capsys):
     text = capsys.readouterr().out
     assert (
         max(map(len, text.split("Assumptions:")[0].splitlines())) <= 140
-        and len(text.splitlines()) < 55
+        and len(text.splitlines()) < 60
     )
     for part in (
         "Memory of a GPU's worker",
@@ -335,6 +382,8 @@ def test_the_screen_says_what_it_rests_on(capsys):
         "5,501,586",
         "MB/s",
         "teacher cache",
+        "failures expected",
+        "costs least",
     ):
         assert part in text
 
@@ -380,7 +429,10 @@ def test_json_holds_the_same_figures(capsys):
     (plan,) = found["plans"]
     assert plan["steps"] == 8 * 2 and plan["gpus"] == 8 and plan["fits"]
     assert plan["step_seconds"] >= sum(plan["step_parts_seconds"].values())
-    assert plan["hours"] == pytest.approx(16 * plan["step_seconds"] / 3600)
+    assert plan["computing_hours"] == pytest.approx(16 * plan["step_seconds"] / 3600)
+    parts = ("records", "checkpoints", "starts", "repeated")
+    beyond = sum(plan["lasting"][part] for part in parts) / 3600
+    assert plan["hours"] == pytest.approx(plan["computing_hours"] + beyond)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from c2srt.plan.caching import EVERYTHING, Caching, FromStorage, caching_of
 from c2srt.plan.hardware import CPU, Cluster
+from c2srt.plan.lasting import Lasting, lasting_of
 from c2srt.plan.loading import DECODING, LATENCY, reads_of
 from c2srt.plan.memory import Memory, head_shape, helpful, memory_of
 from c2srt.plan.outline import Outline, outline
@@ -50,6 +51,12 @@ class Estimate:
     def seconds(self) -> float:
         first = min(self.steps, self.epoch)
         return first * self.first.step + (self.steps - first) * self.speed.step
+
+    @property
+    def lasting(self) -> Lasting:
+        """The run with its start, records, checkpoints and failures."""
+        step = self.speed.step
+        return lasting_of(self.config, self.outline, self.cluster, self.devices, step, self.seconds)
 
     @property
     def loader_cores(self) -> float:
@@ -130,8 +137,10 @@ class Estimate:
             "loader_seconds": self.speed.loader,
             "loading_seconds": self.speed.loading,
             "images_per_s": self.speed.images_s,
-            "hours": self.seconds / 3600,
-            "gpu_hours": self.devices * self.seconds / 3600,
+            "computing_hours": self.seconds / 3600,
+            "hours": self.lasting.total / 3600,
+            "gpu_hours": self.devices * self.lasting.total / 3600,
+            "lasting": vars(self.lasting),
             "loader_cores_per_worker": self.loader_cores,
             "disk_bytes": self.disk,
             "read_bytes_per_s_per_node": self.read,

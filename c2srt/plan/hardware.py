@@ -24,6 +24,10 @@ MEASURED = (
     "decode_images_s",
 )
 """What a calibration measures."""
+MAY_BE_ZERO = (
+    *("overhead_ms", "latency_us", "latency_ms", "reserved_gib"),
+    *("start_s", "record_ms", "failures_gpu_day"),
+)
 STORAGE = ("read_latency_ms", "reads_s", "disk_gb_s")
 """What it measures where there are shards."""
 Measured = dict[str, Amount | dict[str, Amount]]
@@ -61,13 +65,17 @@ class Cluster:
     disk_gb_s: float = 1
     read_latency_ms: float = 0
     reads_s: float = 1
+    write_gb_s: float = 1
+    start_s: float = 0
+    record_ms: float = 0
+    failures_gpu_day: float = 0
 
     def __post_init__(self) -> None:
         if self.kind not in (GPU, CPU):
             raise UserError(f"cluster.kind={self.kind} is neither {GPU} nor {CPU}")
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name.endswith(("overhead_ms", "latency_us", "latency_ms", "reserved_gib")):
+            if entry.name.endswith(MAY_BE_ZERO):
                 if value < 0:
                     raise UserError(f"cluster.{entry.name}={value} must be at least 0")
             elif isinstance(value, (int, float)) and value <= 0:

@@ -108,7 +108,7 @@ def verdict(plan: Estimate) -> list[str]:
             else "no schedule.micro_batch, ZeRO stage or offload would help"
         )
         return [f"DOES NOT FIT: {why}; {advice}."]
-    lines = ["It fits.", binding(plan), *cache_lines(plan)]
+    lines = ["It fits.", binding(plan), *cache_lines(plan), *lasting_lines(plan)]
     if plan.cores_asked > cluster.cores:
         lines.append(
             f"Workers and loaders of a node want {plan.cores_asked} cores, it has {cluster.cores}."
@@ -161,6 +161,30 @@ def binding(plan: Estimate) -> str:
     )
 
 
+def lasting_lines(plan: Estimate) -> list[str]:
+    """What costs most beyond the steps, and the time between checkpoints that costs least."""
+    lasting, unit = plan.lasting, "worker" if plan.cluster.kind == CPU else "GPU"
+    most = max(lasting.parts, key=lasting.parts.__getitem__)
+    lines = [
+        f"Beyond the steps go {1 - lasting.computing / lasting.total:.1%} of the hours, most of"
+        f" them for {most}."
+    ]
+    rate = plan.cluster.failures_gpu_day
+    if lasting.best_apart:
+        lines += [
+            f"At {rate:g} failures a {unit}-day, here one in {1 / (rate * plan.devices):,.3g} days,"
+            f" checkpoints.seconds={lasting.best_apart:.0f} costs least;",
+            f"now a checkpoint is due every {lasting.apart:,.0f} s, and written in"
+            f" {seconds(lasting.writing)} beside the training.",
+        ]
+    if lasting.writing > lasting.apart:
+        lines.append(
+            f"A checkpoint takes {seconds(lasting.writing)} to be written and the next is due after"
+            f" {seconds(lasting.apart)}: the training waits. Raise checkpoints.seconds."
+        )
+    return lines
+
+
 def work_lines(plan: Estimate) -> list[str]:
     work = plan.work
     rows = [
@@ -205,10 +229,14 @@ def network_lines(plan: Estimate) -> list[str]:
 
 
 def run_lines(plan: Estimate) -> list[str]:
-    hours = plan.seconds / 3600
+    lasting = plan.lasting
+    hours = lasting.total / 3600
     unit = "worker" if plan.cluster.kind == CPU else "GPU"
     rows = [
         ("steps", f"{plan.steps:,}"),
+        ("hours computing", f"{plan.seconds / 3600:,.2f}"),
+        *((name, f"{value / lasting.total:.2%}") for name, value in lasting.parts.items()),
+        ("failures expected", f"{lasting.failures:,.2g}"),
         ("hours", f"{hours:,.2f}"),
         (f"{unit}-hours", f"{plan.devices * hours:,.1f}"),
         ("before: shard, hours", f"{plan.shard_seconds / 3600:,.2f}"),
@@ -277,6 +305,7 @@ def columns(unit: str) -> list[str]:
         "loader cores a worker",
         "hours",
         unit[:-1] + "-hours",
+        "beyond the steps",
         "shard job, h",
         "teacher job, h",
     ]
@@ -296,8 +325,9 @@ def cells(plan: Estimate) -> list[str]:
         f"{plan.speed.parts['gradient sync'] / plan.speed.step:.1%}",
         f"{plan.speed.waiting / plan.speed.step:.0%}",
         f"{plan.loader_cores:.1f}",
-        f"{plan.seconds / 3600:,.2f}",
-        f"{plan.devices * plan.seconds / 3600:,.1f}",
+        f"{plan.lasting.total / 3600:,.2f}",
+        f"{plan.devices * plan.lasting.total / 3600:,.1f}",
+        f"{1 - plan.lasting.computing / plan.lasting.total:.1%}",
         f"{plan.shard_seconds / 3600:,.2f}",
         f"{plan.teacher_seconds / 3600:,.2f}",
     ]
@@ -350,8 +380,9 @@ def assumptions(plan: Estimate, config: Config, source: str) -> list[str]:
             f" ({sizes.trained / sizes.train:.0%}) have one of a seen category."
         )
     lines.append(
-        "Left out: start-up, validation, checkpoint writes, failures and requeues, and the file"
-        " system's caches."
+        f"A start takes {cluster.start_s:g} s, a record {cluster.record_ms:g} ms, failures come"
+        f" {cluster.failures_gpu_day:g} times a GPU-day (cluster.failures_gpu_day). Left out:"
+        " validation, the wait in a queue, and the file system's caches."
     )
     return ["Assumptions:", *[f"- {line}" for line in lines]]
 
