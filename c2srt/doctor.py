@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import psutil
 
 from c2srt import extras
+from c2srt.check.nodes.facts import open_files
 from c2srt.keys import key
 from c2srt.redact import redacted
 from c2srt.shared_keys import shared
@@ -148,15 +149,6 @@ def machine() -> Iterator[Finding]:
     if files is not None:
         wish = "" if files >= LEAST_FILES else f": train wants {LEAST_FILES} (ulimit -n)"
         yield Finding("files", NOTE if wish else OK, f"{files} may be open at once{wish}")
-
-
-def open_files() -> int | None:
-    """The limit of open files of this process; None where there is no such limit."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def disk(work: Path) -> Iterator[Finding]:

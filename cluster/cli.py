@@ -125,7 +125,7 @@ VERBS = {
         ),
         Verb(
             "check",
-            "what this machine's GPU shows: kernels against literal forms, times, memory",
+            "what a machine's GPU shows of us; and whether the nodes of a cluster are fit",
             works.check_keys,
             works.check,
             words=("what", "length"),

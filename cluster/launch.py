@@ -6,6 +6,7 @@ scripts in slurm/ end in.
 (keys of the script, then those of the command line)
 
     launcher (batch script, first node)
+        ├── srun ──> c2srt.cluster.check_node on every node, before a training: are they fit for it?
         ├── srun ──> c2srt.cluster.launch_node on every node ──> `ray start`
         └──> python -m c2srt.cluster.train …  once every node has joined
 
@@ -28,6 +29,7 @@ import sys
 from queue import SimpleQueue
 
 from c2srt.cluster.launch_node import adopt_orphans
+from c2srt.cluster.slurm.check import look_at_nodes
 from c2srt.cluster.slurm.job import run_job
 from c2srt.cluster.slurm.keys import check_room, job_keys, worker_keys
 from c2srt.cluster.slurm.nodes import Cluster, Node
@@ -36,6 +38,7 @@ from c2srt.cluster.slurm.site import BAD_INPUT, Outcome, Refused, Site, say
 from c2srt.console import show_log
 from c2srt.surroundings import show_everything
 
+CHECK = "check"
 JOBS = {
     "shard": "c2srt.cluster.shard",
     "audit": "c2srt.cluster.audit",
@@ -45,8 +48,11 @@ JOBS = {
     "text": "c2srt.cluster.cli text",
     "relations": "c2srt.cluster.cli relations",
     "tables": "c2srt.cluster.cli tables",
+    CHECK: "c2srt.cluster.check",
 }
 WITHOUT_RAY = ("text", "relations")
+CHECKED = "train"
+"""The job that costs all its nodes for days."""
 WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)
 
 
@@ -80,6 +86,10 @@ def main(arguments: list[str]) -> int:
 def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
     """The job, inside Ray if it needs it."""
     module = JOBS[job].split()
+    if job == CHECK or job == CHECKED and site.check_seconds:
+        looked = look_at_nodes(keys, site, events)
+        if job == CHECK or looked.status:
+            return looked
     if job in WITHOUT_GPUS and (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)):
         say(
             f"this job computes on CPUs alone, and holds {gpus} GPUs: slurm/submit.sh submits it"

@@ -229,7 +229,7 @@ def check_keys() -> type:
 
 
 def check() -> Work:
-    from c2srt.check.run import run
+    from c2srt.cluster.check import run
 
     return run
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains on Open Images, a worker a GPU; given back to the queue near its time limit, it goes on where it was.
+# Trains on Open Images, a worker a GPU, once the nodes have been looked at (docs/cluster.md); given back to the queue near its time limit, it goes on where it was.
 #   slurm/submit.sh --nodes=2 slurm/openimages.sh
 #   slurm/submit.sh --nodes=2 slurm/openimages.sh schedule.epochs=4 out=runs/openimages/short      keys of `c2srt train`
 #   slurm/submit.sh --array=0-4 slurm/openimages.sh      five seeds

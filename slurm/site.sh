@@ -32,5 +32,6 @@ export C2SRT_TMP=${C2SRT_TMP:-/tmp}                        # on each node's own 
 # export C2SRT_MAX_REQUEUES=20           # default 100
 # export C2SRT_SAVE_SECONDS=240          # for saving after the signal; less than the 300 of `--signal` in the scripts
 # export C2SRT_JOIN_SECONDS=180          # for all nodes to join Ray
+# export C2SRT_CHECK_SECONDS=0           # no look at the nodes before a training; its limit is 90
 # export C2SRT_DASHBOARD_HOST=127.0.0.1  # Ray's dashboard runs code for whoever reaches it and has the token; none: no dashboard
 # export MLFLOW_TRACKING_URI=http://…    # default: a sqlite file in the work folder

@@ -346,6 +346,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         for words in ("gpu", "gpu quick", "gpu full", "kernels", "keep", "keep out=runs/check")
     },
     **{
+        f"c2srt check cluster{words}": (COMPOSED, "tests/test_check_cluster.py runs it")
+        for words in ("", " data=openimages data.root=/data/openimages work=/shared/c2srt")
+    },
+    **{
         f"python -m c2srt.check gpu {words}": (SHELL, "tests/test_check.py runs it")
         for words in (
             "quick out=runs/check",
@@ -401,6 +405,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_ray_jobs.py submits jobs",
     ),
+    (
+        "ray job submit --runtime-env cluster/runtime_env.yaml --working-dir . -- python -m "
+        "c2srt.cluster.check data=openimages data.root=/shared/openimages work=/shared/c2srt"
+    ): (SHELL, "tests/test_check_cluster.py checks a Ray cluster; the form is the one above"),
     "ray job logs": (SHELL, ELSEWHERE),
     "ray job stop": (SHELL, "tests/test_ray_jobs.py stops a job"),
     "ray start --head": (SHELL, ELSEWHERE),
@@ -444,6 +452,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "--array=1-6 slurm/openimages.sh --rows slurm/ablations.txt",
             "--array=0-4 slurm/openimages.sh 'teacher=${work}/teacher/seed-${seed}'",
             "--nodes=2 --cpus-per-task=32 slurm/shard.sh",
+            "--nodes=4 slurm/check.sh",
             "slurm/text.sh",
             "slurm/relations.sh",
             "slurm/relations.sh graph=random",
@@ -482,6 +491,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "SBATCH_CPUS_PER_GPU=12",
             "SBATCH_MEM_PER_GPU=64G",
             'C2SRT_CPU_OPTIONS="--cpus-per-task=32 --mem-per-cpu=2G"',
+            "C2SRT_CHECK_SECONDS=0",
             "C2SRT_DASHBOARD_HOST=127.0.0.1",
             "MLFLOW_TRACKING_URI=http://…",
         )
@@ -583,6 +593,7 @@ BY_HAND = {
         "c2srt/command.py: `c2srt <verb> --help` explains a verb's keys; run a command again to "
         "resume it."
     ): ("a form"),
+    "c2srt/code.py: c2srt": "what runs on a node, with its version",
     "c2srt/command.py: c2srt": "the start of an error's line",
     "c2srt/workflow.py: c2srt": "the start of the first line",
     "c2srt/check/__main__.py: c2srt check:": "the start of an error's line",

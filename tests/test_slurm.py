@@ -213,7 +213,7 @@ export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT}
 export C2SRT_TMP={work}/tmp C2SRT_LOGS={work}/logs C2SRT_DATA={work}/no-data
 export C2SRT_WORK={work}/no-work C2SRT_JOIN_SECONDS=600 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 export MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false RAY_worker_niceness=0
-export C2SRT_DASHBOARD_HOST=none
+export C2SRT_DASHBOARD_HOST=none C2SRT_CHECK_SECONDS=0
 """)
 
 

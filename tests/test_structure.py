@@ -325,6 +325,7 @@ PRINTERS = {
     "c2srt/bench/run.py": "the benchmark's table",
     "c2srt/backbone/listing.py": "the list of backbones",
     "c2srt/check/run.py": "the verdict on the card",
+    "c2srt/check/nodes/run.py": "the table of the nodes",
     "c2srt/check/compiled.py": "the table of the kernels",
     "c2srt/doctor.py": "what it finds",
     "c2srt/relations/report.py": "the comparison of the graphs",

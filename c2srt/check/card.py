@@ -1,7 +1,6 @@
 """The card of a run: its name, driver and versions, and how fast it multiplies and copies."""
 
 import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from c2srt.check.case import Case, cuda_fault
+from c2srt.check.nodes.facts import nvidia
 from c2srt.profiling import DTYPES, MIB, gemm_rate, machine, median_seconds
 from c2srt.surroundings import cores
 
@@ -54,7 +54,7 @@ def describe() -> dict[str, str]:
     found = {
         "card": machine(torch.device("cuda" if cuda else "cpu"), threads),
         "cuda": torch.version.cuda or "none",
-        "driver": driver_version() or "none",
+        "driver": (nvidia("driver_version") or ["none"])[0],
         "python": platform.python_version(),
         "cores": str(threads),
     }
@@ -66,17 +66,3 @@ def describe() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def driver_version() -> str:
-    """The NVIDIA driver's version, "" without one."""
-    try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(
-            asked, capture_output=True, text=True, timeout=20, encoding="utf-8", errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return (
-        told.stdout.splitlines()[0].strip() if told.returncode == 0 and told.stdout.strip() else ""
-    )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from c2srt.check.case import sentence
 from c2srt.check.config import REAL, Config, Shape
-from c2srt.check.record import git_commit, open_folder
+from c2srt.check.nodes.facts import git_commit
+from c2srt.check.record import open_folder
 from c2srt.errors import UserError
 from c2srt.files import write_json
 from c2srt.profiling import DTYPES

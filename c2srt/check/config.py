@@ -7,31 +7,41 @@ from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.keys import Mark, key
+from c2srt.shared_keys import shared
 
 QUICK, FULL = "quick", "full"
-GPU, KERNELS, KEEP = "gpu", "kernels", "keep"
+GPU, KERNELS, KEEP, CLUSTER = "gpu", "kernels", "keep", "cluster"
+WHATS = (GPU, KERNELS, KEEP, CLUSTER)
 
 
 @dataclass
 class Config:
     """Keys of `c2srt check`."""
 
-    what: str = key(GPU, "gpu | kernels | keep")
+    what: str = key(GPU, "gpu | kernels | keep | cluster")
     length: str = key(QUICK, "quick | full")
     out: str = key(
         "runs/check",
-        "folder written: check.jsonl, check.json, check.txt, check.log",
+        "folder written: check.jsonl, check.json, check.txt, check.log; cluster: cluster.json",
         mark=Mark.HARMLESS,
         follows="${work}",
     )
     parts: list[str] = key([], "some parts only: 'parts=[isr,gat]'")
     commit: str = key("", "of the source, where there is no git to ask")
+    seconds: float = key(
+        90, "cluster: the check's limit; each question's share follows", mark=Mark.HARMLESS
+    )
+    raw: str = key("", "cluster: raw images, looked at on every node", follows="${data.root}")
+    shards: str = shared("shards")
+    work: str = shared("work")
 
     def __post_init__(self) -> None:
-        if self.what not in (GPU, KERNELS, KEEP):
-            raise UserError(f"what={self.what} is none of {GPU}, {KERNELS}, {KEEP}")
+        if self.what not in WHATS:
+            raise UserError(f"what={self.what} is none of {', '.join(WHATS)}")
         if self.length not in (QUICK, FULL):
             raise UserError(f"length={self.length} is neither {QUICK} nor {FULL}")
+        if self.seconds <= 0:
+            raise UserError(f"seconds={self.seconds} must be above 0")
 
 
 def from_words(words: list[str]) -> Config:
@@ -48,6 +58,10 @@ def from_words(words: list[str]) -> Config:
             raise UserError(f"{word!r} is not one of {', '.join(f'{name}=…' for name in names)}")
         else:
             values[key] = split_list(value) if key == "parts" else value
+    try:
+        values |= {"seconds": float(values["seconds"])} if "seconds" in values else {}
+    except ValueError:
+        raise UserError(f"seconds={values['seconds']} is no number") from None
     return Config(**values)
 
 

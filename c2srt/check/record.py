@@ -1,11 +1,10 @@
 """The record of a check: lines that are only added, and what is made of them at the end."""
 
 import json
-import subprocess
 from datetime import datetime
 from pathlib import Path
 
-import c2srt
+from c2srt.check.nodes.facts import git_commit
 from c2srt.code import source_hash
 from c2srt.errors import UserError
 from c2srt.files import raise_if_storage, write_json, write_text
@@ -100,17 +99,3 @@ def open_folder(folder: Path) -> Path:
             f"out={folder} cannot be written ({error.strerror}): choose another"
         ) from error
     return folder
-
-
-def git_commit() -> str:
-    """The commit of the source tree, "unknown" where it has none (give commit=…)."""
-    try:
-        asked = ["git", "-C", str(root()), "rev-parse", "--short=12", "HEAD"]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, encoding="utf-8")
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return told.stdout.strip() if told.returncode == 0 else "unknown"
-
-
-def root() -> Path:
-    return Path(c2srt.__file__).parent.parent

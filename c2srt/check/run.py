@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from time import monotonic
 
-from c2srt.check.config import KEEP, KERNELS, Config
+from c2srt.check.config import CLUSTER, KEEP, KERNELS, Config
 from c2srt.check.page import page
 from c2srt.check.parts import CPU_PATIENCE, PARTS, Part, chosen
 from c2srt.check.record import Record, open_folder
@@ -27,6 +27,10 @@ def run(config: Config) -> int:
         from c2srt.check.compiled import run_compiled
 
         return run_compiled(config)
+    if config.what == CLUSTER:
+        from c2srt.check.cluster import run_cluster
+
+        return run_cluster(config)
     if config.what == KEEP:
         from c2srt.pages import keep
 

@@ -41,6 +41,8 @@ class Site:
     save_seconds: float = 240
     """For a job to save and leave once told to; less than the `--signal` time in the scripts."""
     max_requeues: int = 100
+    check_seconds: float = 90
+    """The most that the look at the nodes before a training may take; 0: none."""
     logs: str = "slurm/logs"
     run: str = ""
     """Put before every command on the nodes: a container's `exec`."""
