@@ -29,7 +29,7 @@ def source_hash(package: Path = PACKAGE) -> str:
 
 def running_code() -> str:
     """This process's, to be compared and shown."""
-    return f"c2srt {VERSION} with sources {source_hash()}"
+    return f"version {VERSION} with sources {source_hash()}"
 
 
 def check_alike(nodes: Sequence[str], codes: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ of them (cluster/room.py).
 """
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from ray.exceptions import RayError
 from ray.train import ControllerError, Result, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchConfig
 
 from c2srt.cluster.causes import NO_PLACE, cause_in_ranks, cause_outside
 from c2srt.cluster.failures import Failure, failure_tags, note, say
+from c2srt.cluster.hangs import look_back
+from c2srt.cluster.leaving import Groups
 from c2srt.cluster.lock import wait_for_earlier_ranks
 from c2srt.cluster.rank import RAY_FOLDER, train_worker
 from c2srt.cluster.ray_private import unannounced
@@ -69,8 +71,9 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
             return before
         if not wait_for_earlier_ranks(lock, stop=lambda: told_to_stop(config)):
             return before
+        name = secrets.token_hex(8)
         try:
-            cause = attempt(config, workers, work)
+            cause = attempt(config, name, workers, work)
         except NoPlace:
             say(config, f"Ray found no place for {workers} workers within {PLACE_S} s")
             continue
@@ -80,7 +83,8 @@ def run_attempts(config: Config, lock: IO, work: Callable[[dict], None] = train_
             return step
         in_a_row = in_a_row + 1 if step == before else 1
         before, now = step, time.strftime("%Y-%m-%d %H:%M:%S")
-        note(config, Failure(now, cause, step, workers), in_a_row)
+        stood = look_back(name, config.folder)
+        note(config, Failure(now, cause, step, workers, stood), in_a_row)
         if told_to_stop(config):
             return step
         if in_a_row > config.faults.max_failures:
@@ -95,16 +99,16 @@ class NoPlace(Exception):
     """An attempt that did not begin."""
 
 
-def attempt(config: Config, workers: int, work: Callable[[dict], None]) -> str | None:
+def attempt(config: Config, name: str, workers: int, work: Callable[[dict], None]) -> str | None:
     """Starts the workers, one a rank, and waits for their end; returns the cause of a failure.
     Raises UserError if a worker did, and NoPlace.
     """
-    told = {"config": config, "tags": failure_tags(config), "code": CODE}
+    told = {"attempt": name, "config": config, "tags": failure_tags(config), "code": CODE}
     os.environ.update(variables(config))
     trainer = Trainer(
         as_here(work),
         train_loop_config=told,
-        torch_config=TorchConfig(timeout_s=cast(int, config.faults.collective_timeout)),
+        torch_config=Groups(timeout_s=cast(int, config.faults.collective_timeout)),
         scaling_config=scaling(config, workers),
         run_config=once(config.folder / RAY_FOLDER),
     )

@@ -17,19 +17,21 @@ FAILURES = "failures.jsonl"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt ended, and where the next one goes on."""
+    """Why an attempt ended, where its ranks had stood by then, and where the next one goes on."""
 
     time: str
     cause: str
     step: int
     workers: int
+    stood: str = ""
 
 
 def note(config: Config, failure: Failure, in_a_row: int) -> None:
     """Adds a failure to the run's log and record."""
+    stood = f"; {failure.stood}" if failure.stood else ""
     say(
         config,
-        f"attempt failed ({in_a_row} in a row without progress): {failure.cause}; going on"
+        f"attempt failed ({in_a_row} in a row without progress): {failure.cause}{stood}; going on"
         f" from step {failure.step:,}",
     )
     append(config.folder / FAILURES, json.dumps(asdict(failure)))

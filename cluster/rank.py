@@ -27,7 +27,7 @@ LOG, RAY_FOLDER = "train.log", "ray"
 
 def train_worker(told: dict) -> None:
     """Trains with the Config `told["config"]`; `told["tags"]` go to the tracker, `told["code"]` is
-    what the command ran when it began.
+    what the command ran when it began, `told["attempt"]` this attempt's name.
 
     What it raises reaches the driver as it is: UserError ends the run, anything else is a failure
     to recover from.
@@ -49,8 +49,10 @@ def train_worker(told: dict) -> None:
         torch.cuda.set_device(device)
     with uncollected():
         from c2srt.train.loop import train
+        from c2srt.train.standing import record_collectives, standing
         from c2srt.train.world import World, limit_waits
 
+    record_collectives(told["attempt"])
     show_log()  # train.log is whole, whatever the command shows
     limit_waits(config.faults.collective_timeout)
     tags = {"ray_job_id": ray.get_runtime_context().get_job_id(), **told["tags"]}
@@ -63,9 +65,10 @@ def train_worker(told: dict) -> None:
     )
     try:
         with logged(folder / LOG if world.first else Path(os.devnull)):
-            meet(world, told["code"])
+            nodes = meet(world, told["code"])
             log.info(f"{time.strftime('%H:%M:%S')} the workers are up")
-            train(config, world)
+            with standing(told["attempt"], world.rank, nodes, config.faults.collective_timeout):
+                train(config, world)
     except OSError as error:  # a full disk may show first in a line of the log
         raise_if_storage(error, folder / LOG)
         raise

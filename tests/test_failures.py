@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,8 +25,11 @@ from c2srt.code import source_hash
 from c2srt.compose import to_config
 from c2srt.errors import UserError
 from c2srt.lock import LOCK, only_command
+from c2srt.shard_reader import ShardReader
+from c2srt.shards import load_index
 from c2srt.train.config import Config
 from c2srt.train.key_groups import FaultConfig
+from c2srt.train.sample_log import SAMPLES, read_samples
 from tests.ranks import run_ranks
 from tests.train_case import make_case, told, train_rank
 from tests.train_command import command, end, ended, launch, loaders, newest, ranks, wait_until
@@ -331,9 +335,9 @@ def one_with_other_code(rank: int) -> str:
     from c2srt.train.world import World
 
     worker.socket.gethostname = lambda: f"n{rank}"
-    worker.running_code = lambda: f"c2srt 0.1.0 with sources {rank}"
+    worker.running_code = lambda: f"version 0.1.0 with sources {rank}"
     try:
-        return str(worker.meet(World(rank, 2, 2, torch.device("cpu")), "c2srt"))
+        return str(worker.meet(World(rank, 2, 2, torch.device("cpu")), "version"))
     except UserError as error:
         return str(error)
 
@@ -341,7 +345,7 @@ def one_with_other_code(rank: int) -> str:
 def test_a_node_with_other_code_is_named_before_anything_is_done():
     said = run_ranks(2, one_with_other_code)
     assert said[0] == said[1] and said[0].startswith(
-        "node n1 runs c2srt 0.1.0 with sources 1, and n0, the first worker's, c2srt 0.1.0 with"
+        "node n1 runs version 0.1.0 with sources 1, and n0, the first worker's, version 0.1.0 with"
         " sources 0: bring all nodes to the same commit"
     )
 
@@ -358,20 +362,34 @@ def case(tmp_path_factory) -> Config:
 @pytest.mark.timeout(1800)
 def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
     """SIGSTOP stands for a hung collective: its peers wait in vain, and Ray's health check gets no
-    answer. The weights are those of the same ranks undisturbed and without Ray, bit for bit.
+    answer. It is said which rank stood where, and who waited. The weights are those of the same
+    ranks undisturbed and without Ray, bit for bit.
     """
     log, out = tmp_path / "log", Path(case.work) / "stopped"
-    process = launch(command(case, "stopped", "epochs=4", "collective_timeout=20"), log)
+    keys = ("epochs=4", "collective_timeout=20")
+    process = launch(command(case, "stopped", *keys), log, C2SRT_TMP=str(tmp_path))
     try:
         wait_until(lambda: newest(out) >= 3, "step 3", process)
         victim = ranks(process)[-1]
         victim.suspend()
+        began = time.monotonic()
         wait_until(lambda: (out / "failures.jsonl").exists(), "the failure", process, 120)
+        print(f"\nsaid {time.monotonic() - began - 20:.1f} s after faults.collective_timeout")
         said = ended(process, 0, log)
         assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
     finally:
         end(process)
     assert "attempt failed (1 in a row without progress)" in said and "finished:" in said
+    failure = json.loads((out / "failures.jsonl").read_text())
+    assert re.fullmatch(
+        rf"rank \d \(node {socket.gethostname()}\) stands in step \d+, [a-z ]+, without a sign of"
+        r" life for \d+ s; 1 waits for it in step \d+, in [a-z_]+",
+        failure["stood"],
+    ), failure
+    assert failure["stood"] in said
+    (stacks,) = (out / "stacks").glob("*.txt")
+    assert "in run_steps" in stacks.read_text()
+    assert not list((tmp_path / f"c2srt-{os.getuid()}" / "standing").iterdir())
     calm = to_config(Config, compose_verb("train", command(case, "calm", "epochs=4")[3:]))
     run_ranks(calm.workers, train_rank, calm)
     assert weights(out) == weights(calm.folder)
@@ -379,6 +397,41 @@ def test_a_stopped_rank_is_noticed_killed_and_replaced(case, tmp_path):
 
 def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.long  # by hand: nodes that come and go under Slurm are in tests/test_slurm_elastic.py
+@pytest.mark.timeout(1800)
+def test_a_training_on_a_cluster_loses_a_node_for_good_and_takes_a_new_one(
+    case, ray_cluster, tmp_path
+):
+    """Two workers, one after the loss, two again at the next start; each image once an epoch."""
+    nodes = [patiently(lambda: ray_cluster.add_node(num_cpus=1)) for _ in range(2)]
+    log, out = tmp_path / "log", Path(case.work) / "elastic"
+    keys = ("epochs=100", "record_samples=true", "min_workers=1", "start_timeout=5")
+    arguments = command(case, out.name, *keys)
+    process = launch(arguments, log, RAY_ADDRESS=ray_cluster.address)
+    try:
+        wait_until(lambda: newest(out) >= 6, "step 6", process)
+        ray_cluster.remove_node(nodes.pop(), allow_graceful=False)
+        fewer = "checkpoint of 2 workers goes on with 1"
+        wait_until(lambda: fewer in log.read_text(), "the smaller world", process, 600)
+        nodes.append(patiently(lambda: ray_cluster.add_node(num_cpus=1)))
+        process.send_signal(signal.SIGTERM)
+        ended(process, 75, log)
+        process = launch(arguments, log, RAY_ADDRESS=ray_cluster.address)
+        said = ended(process, 0, log, 900)
+    finally:
+        end(process)
+        for node in nodes:
+            ray_cluster.remove_node(node)
+    assert "checkpoint of 1 workers goes on with 2" in said
+    samples = read_samples(out / SAMPLES)
+    assert list(samples) == list(range(1, 401))
+    index = load_index(Path(case.shards))
+    ids = [one for shard in index.split("train") for one in ShardReader(index.folder, shard).ids]
+    for first in range(1, 401, 4):
+        taken = [one for step in range(first, first + 4) for one in samples[step]]
+        assert sorted(taken) == sorted(ids)
 
 
 @pytest.mark.long  # meant for CI (slow) once it has been seen to pass; it has not yet

@@ -44,6 +44,7 @@ from deepspeed.utils import (
 from c2srt.errors import UserError
 from c2srt.order import BatchPartition
 from c2srt.train.engine_config import EngineConfig
+from c2srt.train.stragglers import OwnTime
 
 logger.setLevel(
     "ERROR"
@@ -103,13 +104,14 @@ class GuardedAdamW(torch.optim.AdamW):
 
 @dataclass
 class Update:
-    """One optimizer step over a global batch: this rank's mean of the model's scalars, and what
-    came of it.
+    """One optimizer step over a global batch: this rank's mean of the model's scalars, what came of
+    it, and the rank's own seconds (c2srt/train/stragglers.py).
     """
 
     values: dict[str, float]
     applied: bool
     gradient_norm: float
+    own: float = 0.0
 
 
 class Engine:
@@ -140,6 +142,7 @@ class Engine:
                 dist_init_required=False,
             )
         self.device = self._engine.device
+        self._own = OwnTime(self.device)
         self._masters = self._unwrapped_masters()
         self._restore_masters(exact)
 
@@ -151,8 +154,10 @@ class Engine:
             group["lr"] = group["peak_lr"] * factor
         sums: dict[str, Tensor] = {}
         self._engine.train()
+        self._own.begin()
         for inputs in micro_batches:
             values = self._engine(*inputs)
+            self._own.end()  # the last one's counts: gradients are exchanged after it
             self._engine.backward(poisoned(values["loss"]))
             self._engine.step()
             for name, value in values.items():
@@ -165,6 +170,7 @@ class Engine:
             {name: float(value) for name, value in sums.items()},
             applied,
             norm if applied else math.inf,
+            self._own.seconds(),
         )
 
     def full_weights(self, everywhere: bool = False) -> dict[str, Tensor]:

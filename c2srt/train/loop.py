@@ -25,6 +25,7 @@ from c2srt.train.resume import Tensors, resume
 from c2srt.train.saving import Saver, saving, send_lines
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.train.sources import steps_per_epoch, training_batches
+from c2srt.train.standing import at, read_by
 from c2srt.train.validation import Validator
 from c2srt.train.world import World
 
@@ -40,6 +41,7 @@ def train(config: Config, world: World) -> str:
     """
     config = replace(config, workers=world.size)
     set_up(config, world)
+    at("loading the inputs")
     inputs = load_inputs(config)
     model = build_model(config, inputs)
     validator = Validator(config, inputs, model, world) if config.validation.every else None
@@ -91,7 +93,7 @@ def run_steps(
         pace.begin()
         factor = learning_rate_factor(step - 1, steps, warmup)
         update = engine.train_step(
-            recorder.timed(islice(batches, config.partition.accumulation)), factor
+            recorder.timed(read_by(islice(batches, config.partition.accumulation), step)), factor
         )
         recorder.add(update, config.optimizer.lr * factor)
         if step == first and world.first:
@@ -100,6 +102,7 @@ def run_steps(
         saver.check()
         due = pace.end(step)
         if due.record:
+            at("recording")
             recorder.flush(step)
         if validator and (step % config.validation.every == 0 or step == steps):
             best = validate(config, world, engine, validator, recorder, step, best)
@@ -156,6 +159,7 @@ def validate(
     """Measures the current weights on the validation split; exports them to `<out>/best` when they
     are the best so far.
     """
+    at("validating")
     weights = engine.full_weights(everywhere=True)
     values = validator.measure(weights, world)
     recorder.write({f"validation/{name}": value for name, value in values.items()}, step)
@@ -171,6 +175,7 @@ def finish(
     config: Config, world: World, recorder: Recorder, record: Record, steps: int, state: str
 ) -> None:
     """Writes the export (when finished), the summary and the tracker's last entries."""
+    at("finishing")
     if state == FINISHED and world.first:
         weights = checkpoints.read_weights(
             checkpoints.folder_of(config.folder / "checkpoints", record.step)

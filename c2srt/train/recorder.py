@@ -18,6 +18,7 @@ from c2srt.tracking import Tracker
 from c2srt.train.config import SUMMARY
 from c2srt.train.engine import Update
 from c2srt.train.node import Node
+from c2srt.train.stragglers import Slow
 from c2srt.train.world import World
 from c2srt.versions import VERSIONS, versions
 
@@ -65,6 +66,7 @@ class Recorder:
         self.updates, self.left_out, self.waited = 0, 0, 0.0
         self.begun = self.mark = time.monotonic()
         self.progress = Progress("train", steps * batch) if world.first else None
+        self.slow = Slow(world)
         node = Node()
         hosts = world.gather(node.name)
         self.node = node if hosts.index(node.name) == world.rank else None
@@ -92,11 +94,13 @@ class Recorder:
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.updates += 1
         self.left_out += not update.applied
+        self.slow.add(update.own)
         if self.progress:
             shown = update.values["loss"]
             self.progress.update(
                 self.batch,
-                f"loss {shown:.4f}" if update.applied else "update left out (non-finite)",
+                (f"loss {shown:.4f}" if update.applied else "update left out (non-finite)")
+                + self.slow.said,
             )
 
     def flush(self, step: int) -> None:
@@ -106,6 +110,7 @@ class Recorder:
         names = sorted(self.sums)
         elapsed = time.monotonic() - self.mark
         count = self.updates + self.left_out
+        self.slow.record(count)
         local = [self.sums[name] / max(1, self.updates) for name in names] + [
             self.waited / max(elapsed, 1e-9)
         ]

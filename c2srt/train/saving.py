@@ -14,6 +14,7 @@ from c2srt.train.config import Config
 from c2srt.train.engine import Engine
 from c2srt.train.recorder import METRICS
 from c2srt.train.sample_log import SAMPLES, file_of
+from c2srt.train.standing import at
 from c2srt.train.world import World
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Saver:
         In a store, what was written down up to this step lies there before the checkpoint does: the
         samples of each rank are sent before the writer begins, and it sends the rest first.
         """
+        at("taking a checkpoint")
         mirror.send_changed(file_of(self.config.folder / SAMPLES, self.world.rank))
         self.wait(record.step)
         snapshot = checkpoints.snapshot(self.engine, record)
