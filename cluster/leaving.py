@@ -14,7 +14,7 @@ others hold their GPUs.
 """
 
 
-class Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # a class that is known when it runs
+class Backend(TorchConfig().backend_cls):  # type: ignore[misc]  # known when it runs
     def on_shutdown(self, *given: Any, **named: Any) -> None:
         os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", str(LEAVE_S))
         super().on_shutdown(*given, **named)
