@@ -184,7 +184,8 @@ def stood_here(attempt: str, kept: Path) -> Found:
         return Found([], [])
     try:
         found = [read_rank(path) for path in sorted(folder.glob("rank-*")) if not path.suffix]
-        nodes = json.loads(path.read_text()) if (path := folder / NODES).exists() else []
+        known = folder / NODES
+        nodes = json.loads(known.read_text(encoding="utf-8")) if known.exists() else []
         for path in folder.glob(f"{COLLECTIVES}*"):
             kept.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, kept / path.name)
