@@ -44,7 +44,7 @@ TODAY = {
 OLD = {today: old for old, today in TODAY.items()}
 LATER = {
     **{"schedule.streams": 0, "loader.cache": None, "loader.cache_gb": 200},
-    **{"checkpoints.seconds": 0, "tracking.seconds": 0},
+    **{"checkpoints.seconds": 0, "tracking.seconds": 0, "tracking.node_seconds": 0},
 }
 """Keys that came later, and the value that means what was before."""
 GROUPS = {today.partition(".")[0] for today in OLD}

@@ -177,12 +177,9 @@ def finish_record(config: Config, key: str, steps: int) -> None:
     """What a run that was killed after its export was whole, or could not reach the store, has not
     recorded.
     """
-    entries = Journal(Path(config.out)).all()
-    ended = [entry["status"] for entry in entries if "status" in entry][-1:] == ["FINISHED"]
-    logged = not config.tracking.model or any(
-        "model" in entry and entry.get("register") == config.tracking.register for entry in entries
-    )
-    if ended and logged:
+    seen = Journal(Path(config.out)).seen()
+    logged = not config.tracking.model or config.tracking.register in seen.registered
+    if seen.status == "FINISHED" and logged:
         return send_rest(Path(config.out))
     close(config, open_tracker(config, key), steps)
 
@@ -252,8 +249,8 @@ def tune(
         progress.update(1, f"loss {recent[-1]:.4f}")
         if step % config.log_every == 0 or step == steps:
             losses.append([step, sum(recent) / len(recent)])
-            if ("loss", step) not in tracker.recorded:  # by a run that was killed
-                tracker.metrics({"loss": losses[-1][1]}, step)
+            if new := tracker.new({"loss": losses[-1][1]}, step):
+                tracker.metrics(new, step)
             recent = []
     progress.close()
     return losses

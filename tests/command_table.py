@@ -236,6 +236,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
             "ignore",
             "step",
             "tracking",
+            "records",
+            "records threads=1 device=cpu",
             "evaluation",
             "evaluation repeats=2 warmup=1",
             "predict",

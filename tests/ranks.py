@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from c2srt.console import show_log
+from tests.senders import fork_senders
 
 # Importing DeepSpeed, and what MLflow needs for a database, takes longer than most trainings here:
 # one process does it, and ranks are its forks. Not with a GPU, which a fork cannot use.
@@ -57,6 +58,8 @@ def one_rank(
     )
     show_log()  # as c2srt.cluster.rank does
     torch.set_num_threads(1)
+    if START != "spawn":
+        fork_senders()
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
     )

@@ -50,6 +50,8 @@ SMALL = {
     "compared": 9,
     "pictures": 40,
     "photographs": 24,
+    "nodes": 3,
+    "days": 1,
 }
 
 FEW = ("photographs=2", "device=cpu")

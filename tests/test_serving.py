@@ -52,7 +52,7 @@ def logged(tmp_path_factory) -> tuple[Path, str, str]:
     )
     tracker.metrics({"loss": 1.0}, 8)
     tracker.model(folder / "model", 8, "tagger")
-    tracker.sender.closing.set()
+    tracker.sender.close()
     tracker.sender.join(
         300
     )  # `close` waits for seconds only: a busy machine makes the database for longer

@@ -2,48 +2,14 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from c2srt.tracking import DESCRIPTION, Run, Tracker, how_to_open, sender, unsent
-from c2srt.tracking.sinks import KINDS, Kind
+from c2srt.tracking.sinks import KINDS
+from tests.plain_tracker import PLAIN, PlainFile
 from tests.ranks import run_ranks
 from tests.train_case import make_case, train_rank
-
-
-class PlainFile:
-    """Runs in one file of lines: plain:<file>."""
-
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.path, self.folder = Path(uri.partition(":")[2]), folder
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
-
-    def append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def open(self, opening: dict[str, Any]) -> str:
-        self.append({"run": opening["token"]} | opening)
-        return opening["token"]
-
-    def knows(self, run_id: str) -> bool:
-        return self.path.exists() and any(line["run"] == run_id for line in self.lines())
-
-    def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
-        for entry in batch:
-            if "artifact" in entry:
-                entry = entry | {"bytes": len((self.folder / entry["artifact"]).read_bytes())}
-            self.append({"run": run_id} | entry)
-
-    def refused(self, error: Exception) -> bool:
-        return isinstance(error, FileNotFoundError)
-
-
-PLAIN = Kind(PlainFile, lambda uri: f"less {uri.partition(':')[2]}")
 
 
 @pytest.fixture
@@ -84,7 +50,7 @@ def test_what_a_tracker_does_not_take_waits_and_what_it_refuses_is_left_out(
     plain, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(sender, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(plain.__class__, "open", lambda *_: 1 / 0)
+    monkeypatch.setitem(KINDS, "plain", replace(PLAIN, sink="tests.plain_tracker:Down"))
     (tmp_path / "run").mkdir()
     first = Tracker(
         tmp_path / "run", f"plain:{plain.path}", Run("miniature", "full", {}, {}, "key")
@@ -94,7 +60,6 @@ def test_what_a_tracker_does_not_take_waits_and_what_it_refuses_is_left_out(
     first.close("KILLED")
     said = capsys.readouterr().err
     assert "fails (division by zero)" in said and "4 entries did not reach plain:" in said
-    monkeypatch.undo()
     monkeypatch.setitem(KINDS, "plain", PLAIN)
     Tracker(tmp_path / "run").close(None)
     assert "refuses artifact" in capsys.readouterr().err

@@ -12,10 +12,16 @@ import pytest
 
 from c2srt.errors import UserError
 from c2srt.redact import has_credentials, redacted
-from c2srt.tracking import Run, Tracker, unsent
+from c2srt.tracking import Run, Tracker, sending, unsent
 from c2srt.tracking.config import TrackingConfig
 from c2srt.tracking.sqlite import address_of, path_of
+from tests.senders import forked
 from tests.tracked import folder, points, run, runs
+
+
+@pytest.fixture(autouse=True)
+def quick_senders(monkeypatch) -> None:
+    monkeypatch.setattr(sending, "started", forked)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ SIZES = (
     "compared",
     "pictures",
     "photographs",
+    "nodes",
+    "days",
 )
 
 
@@ -34,8 +36,8 @@ class Config:
 
     what: str = key(
         "",
-        "head | isr | gat | loss | ignore | step | tracking | evaluation | predict | loader | "
-        "packing",
+        "head | isr | gat | loss | ignore | step | tracking | records | evaluation | predict | "
+        "loader | packing",
         follows="???",
     )
     out: str = key("", "folder written: <what>.json", mark=Mark.HARMLESS, follows="${work}")
@@ -77,6 +79,8 @@ class Config:
             "arrays, is timed on all images"
         ),
     )
+    nodes: int = key(64, "records: nodes of 8 GPUs whose values a record holds …")
+    days: int = key(14, "… and how long they train before a restart")
     pictures: int = key(1024, "loader: drawn pictures, in four shards …")
     latency: list[float] = key([5, 20], "… and what each read takes longer", unit="ms")
     photographs: int = key(3072, "packing: pictures that each side packs with `threads` workers …")

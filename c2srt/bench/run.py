@@ -26,6 +26,7 @@ CASES = {
     "loss": "c2srt.bench.loss",
     "step": "c2srt.bench.step",
     "tracking": "c2srt.bench.tracking",
+    "records": "c2srt.bench.records",
     "evaluation": "c2srt.bench.evaluation",
     "predict": "c2srt.bench.predict",
     "loader": "c2srt.bench.loader",

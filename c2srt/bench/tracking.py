@@ -2,8 +2,8 @@
 and the two halves of the record.
 
 "faster" of a half says how many times less it takes than the steps that it records: its share is
-one over that. Writing it down happens on the training thread; sending it on another one, and its
-time includes the server's own.
+one over that. Writing it down happens on the training thread; sending it in another process, and
+its time includes the server's own. Records of many nodes are records.py's.
 """
 
 import atexit
@@ -32,14 +32,14 @@ from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
 from c2srt.profiling import DTYPES, Side, device_of
 from c2srt.tracking import Run, Tracker
+from c2srt.tracking.sender import Sender
+from c2srt.tracking.sinks import MLFLOW
 from c2srt.train.engine import Update
 from c2srt.train.recorder import Recorder
 from c2srt.train.world import World
 
 LOG_EVERY, FLUSHES = 20, 3
-"""The default of `c2srt train`, and how often a side writes its record down: longer than the
-sender's pause.
-"""
+"""Steps of a record, and how often a side writes one down: longer than the sender's pause."""
 NAMES = ("loss", "ranking", "distillation", "drift")
 
 
@@ -62,9 +62,10 @@ def tracking(config: Config) -> list[Side]:
             itertools.count(1),
         )
         recorders[name][0].progress = None  # its lines would stand among the bench's
-    sent, sent_steps = recorders["sent"][0].tracker, recorders["sent"][1]
-    assert sent is not None
-    sent.close(None)
+    tracker = recorders["sent"][0].tracker
+    assert tracker is not None
+    tracker.close(None)
+    sender = Sender(tracker.journal, uri, MLFLOW.sink)
     images = LOG_EVERY * FLUSHES * config.batch
     step = partial(train_step, student, *batch)
     return [
@@ -75,7 +76,7 @@ def tracking(config: Config) -> list[Side]:
         Side("writing the record down", partial(block, *recorders["alone"], None), images),
         Side(
             "sending it",
-            partial(send, sent, uri, sent_steps),
+            partial(send, tracker, sender, recorders["sent"][1]),
             images,
         ),
     ]
@@ -92,18 +93,19 @@ def block(recorder: Recorder, steps: itertools.count, step) -> None:
         recorder.flush(next(steps) * LOG_EVERY)
 
 
-def send(tracker: Tracker, uri: str, steps: itertools.count) -> None:
+def send(tracker: Tracker, sender: Sender, steps: itertools.count) -> None:
     """Sends what a block records: with one request, if the server answered before."""
     for _ in range(FLUSHES):
         step = next(steps) * LOG_EVERY
         tracker.metrics(
             dict.fromkeys((*NAMES, "learning_rate", "gradient_norm", *"abcdef"), 1.0), step
         )
-        tracker.metrics(dict.fromkeys((f"system/node/{name}" for name in "abcdef"), 1.0), step)
-    sender = tracker.sender
+        tracker.metrics(dict.fromkeys((f"system/{name}/mean" for name in "abcdef"), 1.0), step)
     sender.attempt()
     if sender.failing:
-        raise UserError(f"the server at {uri} failed in the middle of the benchmark: run it again")
+        raise UserError(
+            f"the server at {tracker.uri} failed in the middle of the benchmark: run it again"
+        )
 
 
 def student_and_batch(config: Config) -> tuple[C2SRT, tuple]:

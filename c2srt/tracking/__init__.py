@@ -2,9 +2,10 @@
 slows the work.
 
 What is to be recorded is appended to a journal in the run's folder (journal.py), which costs
-microseconds; a thread sends it (sender.py) to the sink (sink.py) that the address belongs to
-(sinks.py): MLflow's is mlflow_sink.py, the only file that imports mlflow. What could not be sent
-stays in the journal, and the next `Tracker` on that folder sends it, with its original times.
+microseconds; a process beside the training's (sending.py) sends it (sender.py) to the sink
+(sink.py) that the address belongs to (sinks.py): MLflow's is mlflow_sink.py, the only file that
+imports mlflow. What could not be sent stays in the journal, and the next `Tracker` on that folder
+sends it, with its original times.
 """
 
 import logging
@@ -18,8 +19,9 @@ from typing import Any
 
 from c2srt.redact import redacted
 from c2srt.tracking.job import git_commit, job_tags
-from c2srt.tracking.journal import JOURNAL, RUN, Journal
-from c2srt.tracking.sender import Sender
+from c2srt.tracking.journal import JOURNAL, RUN, Journal, parsed
+from c2srt.tracking.seen import Seen
+from c2srt.tracking.sending import Sending
 from c2srt.tracking.sink import DESCRIPTION
 from c2srt.tracking.sinks import how_to_open
 
@@ -80,43 +82,42 @@ class Tracker:
         run: Run | None = None,
         run_id: str | None = None,
     ) -> None:
-        self.journal, self._warned = Journal(folder), False
+        self.journal, self._warned, self._clock = Journal(folder), False, Clock()
+        self.journal.mend()
         state = self.journal.state()
         self.uri = uri = uri or with_credentials(state["uri"], os.environ)
         if run and state.get("config_hash", run.key) != run.key:
-            self.journal.path.unlink(
-                missing_ok=True
-            )  # another run, killed before its first checkpoint
+            # another run, killed before its first checkpoint
+            self.journal.path.unlink(missing_ok=True)
             state = {}
         if state.get("uri", redacted(uri)) != redacted(uri):
-            state = {}  # another store: it gets the whole record
-        entries = self.journal.all()
-        self.recorded = {
-            (name, entry["step"]) for entry in entries for name in entry.get("metrics", ())
-        }
-        """(name, step) of every metric that earlier attempts recorded."""
+            state = {"seen": state.get("seen")}  # another store: it gets the whole record
+        seen = Seen.noted(state.get("seen"), self.journal.size)
+        self.journal.catch_up(seen)
+        self._before = dict(seen.steps)
+        sent = state.get("sent", 0)
         self.journal.note(
             uri=uri,
             run_id=state.get("run_id") or run_id,
-            sent=state.get("sent", 0) if entries else 0,
+            # a store that keeps folders may have given back a shorter journal
+            sent=sent if sent <= self.journal.size else 0,
+            seen=vars(seen),
             **({"config_hash": run.key} if run else {}),
         )
         if run:
-            self._open(
-                run, [entry["open"] for entry in entries if "open" in entry], run_id is not None
-            )
-        self.sender = Sender(self.journal, uri)
+            self._open(run, self.journal.opening(seen), run_id is not None)
+        self.sender = Sending(self.journal, uri)
         self.sender.start()
 
-    def _open(self, run: Run, recorded: list[dict[str, Any]], elsewhere: bool) -> None:
+    def _open(self, run: Run, recorded: dict[str, Any] | None, elsewhere: bool) -> None:
         """Records what opens the run, unless it is `recorded`, and what a further attempt adds.
 
         Another experiment than the recorded one counts as long as the run is in none: that one may
         have been deleted.
         """
         tags = {name: str(value) for name, value in run.tags.items()}
-        if recorded and recorded[-1]["experiment"] != run.experiment:
-            self._append({"open": recorded[-1] | {"experiment": run.experiment}})
+        if recorded and recorded["experiment"] != run.experiment:
+            self._append({"open": recorded | {"experiment": run.experiment}})
         if not recorded:
             self._append(
                 {
@@ -127,18 +128,29 @@ class Tracker:
                         "parent": run.parent,
                         "params": {name: str(value) for name, value in run.params.items()},
                         "tags": tags,
-                        "time": now(),
+                        "time": self._clock.now(),
                     }
                 }
             )
         if recorded or elsewhere:
-            self._append({"tags": tags})
-            self._append({"status": "RUNNING", "time": now()})
+            self.tags(tags)
+            self._append({"status": "RUNNING", "time": self._clock.now()})
 
     @property
     def run_id(self) -> str | None:
         """None as long as the store has not been reached."""
         return self.sender.run_id
+
+    def new(self, values: dict[str, float], step: int) -> dict[str, float]:
+        """The values without those that an attempt before has recorded at this step or beyond: the
+        step is done again, and a tracker would show it twice.
+        """
+        before = self._before
+        return {name: value for name, value in values.items() if step > before.get(name, step - 1)}
+
+    def tags(self, tags: dict[str, str]) -> None:
+        """Sets tags of the run."""
+        self._append({"tags": tags})
 
     def metrics(self, values: dict[str, float], step: int, mark: str | None = None) -> None:
         """`mark` tells a later call that this was recorded."""
@@ -146,7 +158,7 @@ class Tracker:
             {
                 "metrics": {name: float(value) for name, value in values.items()},
                 "step": step,
-                "time": now(),
+                "time": self._clock.now(),
                 **({"mark": mark} if mark else {}),
             }
         )
@@ -174,13 +186,9 @@ class Tracker:
         Waits for the rest to be sent, a bounded time, and says in one line what remains.
         """
         if status:
-            self._append({"status": status, "time": now()})
-        self.sender.closing.set()
-        models = sum(
-            size_of(self.journal.folder / entry["model"])
-            for entry in self.left()
-            if "model" in entry
-        )
+            self._append({"status": status, "time": self._clock.now()})
+        self.sender.close()
+        models = sum(size_of(self.journal.folder / model) for model in self._models_left())
         started, wait = (
             time.monotonic(),
             WAIT_DOWN_S if self.sender.failing else WAIT_S + models / BYTES_PER_S,
@@ -189,18 +197,24 @@ class Tracker:
             max(started, self.sender.moved) + wait, started + wait + LONGEST_S
         ):
             self.sender.join(0.05)
+        self.sender.end()
         if left := self.left():
             when = "sent when the same command runs again" + (
                 f" after this: {self.sender.helps}" if self.sender.helps else ""
             )
             log.warning(
-                f"tracking: {len(left):,} entries did not reach {redacted(self.uri)}; they are kept"
+                f"tracking: {left:,} entries did not reach {redacted(self.uri)}; they are kept"
                 f" in {self.journal.path} and {when}"
             )
 
-    def left(self) -> list[dict[str, Any]]:
-        """The entries that were not sent yet."""
-        return self.journal.all(self.sender.sent)
+    def left(self) -> int:
+        """How many entries were not sent yet."""
+        return sum(1 for _ in self.journal.every_line(self.sender.sent))
+
+    def _models_left(self) -> list[str]:
+        """The folders of models that were not sent yet."""
+        lines = self.journal.every_line(self.sender.sent)
+        return [parsed(line)["model"] for line, _ in lines if line.startswith(b'{"model"')]
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
@@ -236,9 +250,20 @@ def with_credentials(uri: str, environment: Mapping[str, str]) -> str:
     return given if redacted(given) == uri else uri
 
 
-def now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+class Clock:
+    """Milliseconds since 1970 that never run backwards: where the machine's clock is set back, time
+    goes on from the last moment that was told, so that what came later is later. What the clock
+    says counts again for the next attempt.
+    """
+
+    def __init__(self) -> None:
+        self._last = self._ahead = 0
+
+    def now(self) -> int:
+        time_ns = time.time_ns() + self._ahead
+        self._ahead += max(0, self._last - time_ns)
+        self._last = max(self._last, time_ns)
+        return self._last // 1_000_000
 
 
 def size_of(folder: Path) -> int:

@@ -22,7 +22,7 @@ def track_results(config: Config, results: dict, new: bool) -> None:
     if folder is None:
         return
     marks = {part: f"{key}/{part}" for part in ("metrics", RESULTS, PER_CATEGORY)}
-    done = set() if new else {entry.get("mark") for entry in Journal(folder).all()}
+    done = set() if new else set(Journal(folder).seen().marks)
     if done.issuperset(marks.values()):
         return send_rest(folder)
     tracker, step = (

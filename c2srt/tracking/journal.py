@@ -13,14 +13,18 @@ much of it was sent.
                               written again
                               {"status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED", "time"}
     <folder>/run.json         {"uri", "run_id": str | null, "config_hash", "sent": bytes of the
-                              journal that the tracker has}
+                              journal that the tracker has, "seen": what the journal holds up to
+                              some byte, in short (seen.py)}
 
 Times are milliseconds since 1970. Every entry may be sent twice without harm: a metric point is its
 name, step, time and value, the run is found again by its token, so a kill between sending and
-noting leaves no trace. Secrets are not written.
+noting leaves no trace. Secrets are not written. After weeks a journal is larger than what a process
+should hold: it is read in pieces, and from `seen` on.
 """
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +32,30 @@ from c2srt.files import remove_leftovers, write_json
 from c2srt.hints import Command
 from c2srt.opened import parse_json, read_json
 from c2srt.redact import redacted
+from c2srt.tracking.seen import Seen
 
 JOURNAL, RUN = "tracking.jsonl", "run.json"
 READ_AT_ONCE = 1 << 20
 
 
 class Journal:
-    """The two files in `folder`, which exists. One process writes; a second one may append (an
-    evaluation while training).
+    """The two files in `folder`, which exists. One process appends, and its sender notes; a second
+    one may do so, too (an evaluation while training).
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / JOURNAL
-        remove_leftovers(folder, RUN)
-        if self.size and not self.path.read_bytes().endswith(
-            b"\n"
-        ):  # a line cut short by a power cut
-            with self.path.open("ab") as file:
+
+    def mend(self) -> None:
+        """Ends a line that a power cut left short, and removes what a kill left. For a process that
+        begins to append.
+        """
+        remove_leftovers(self.folder, RUN)
+        if not self.size:
+            return
+        with self.path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
                 file.write(b"\n")
 
     @property
@@ -62,17 +73,15 @@ class Journal:
         write_json(self.folder / RUN, redacted(self.state() | values))
 
     def append(self, entry: dict[str, Any]) -> None:
+        # numbers, and names that we gave them, hold no secrets, and looking for some in each takes
+        # longer than writing it
+        safe = entry if "metrics" in entry else redacted(entry)
+        line = json.dumps(safe, ensure_ascii=False, default=str) + "\n"
         with self.path.open("ab") as file:
-            file.write(
-                (json.dumps(redacted(entry), ensure_ascii=False, default=str) + "\n").encode(
-                    errors="backslashreplace"
-                )
-            )
+            file.write(line.encode(errors="backslashreplace"))
 
-    def read(self, start: int) -> list[tuple[dict[str, Any], int]]:
-        """Some entries from byte `start` on, each with the byte behind it; [] at the end. A broken
-        line is an empty entry.
-        """
+    def lines(self, start: int) -> list[tuple[bytes, int]]:
+        """Some whole lines from byte `start` on, each with the byte behind it; [] at the end."""
         if self.size <= start:
             return []
         with self.path.open("rb") as file:
@@ -83,16 +92,37 @@ class Journal:
         for line in text.splitlines(keepends=True):
             start += len(line)
             if line.endswith(b"\n"):
-                found.append((parsed(line), start))
+                found.append((line, start))
         return found
 
-    def all(self, place: int = 0) -> list[dict[str, Any]]:
-        """Every entry so far, from byte `place` on."""
-        entries = []
-        while found := self.read(place):
-            entries += [entry for entry, _ in found]
+    def read(self, start: int) -> list[tuple[dict[str, Any], int]]:
+        """The same lines as entries. A broken one is an empty entry."""
+        return [(parsed(line), end) for line, end in self.lines(start)]
+
+    def every_line(self, place: int = 0) -> Iterator[tuple[bytes, int]]:
+        """All whole lines from byte `place` on, a piece of the file at a time."""
+        while found := self.lines(place):
+            yield from found
             place = found[-1][1]
-        return entries
+
+    def seen(self) -> Seen:
+        """What the journal holds by now."""
+        seen = Seen.noted(self.state().get("seen"), self.size)
+        self.catch_up(seen)
+        return seen
+
+    def catch_up(self, seen: Seen) -> None:
+        """Adds what was appended since."""
+        for line, end in self.every_line(seen.upto):
+            seen.add(parsed(line), end - len(line), end)
+
+    def opening(self, seen: Seen) -> dict[str, Any] | None:
+        """What opens the run, as it was written last."""
+        if seen.opening is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(seen.opening)
+            return parsed(file.readline()).get("open")
 
     def relative(self, path: Path) -> str:
         path = path.absolute()

@@ -1,21 +1,22 @@
-"""The thread that sends a run's journal to its tracker: in order, in batches, until it is taken."""
+"""Sends a run's journal to its tracker: in order, in batches, until it is taken. It runs in a
+process of its own (sending.py).
+"""
 
 import logging
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from c2srt.redact import redacted
 from c2srt.tracking.journal import Journal
 from c2srt.tracking.sink import NeedsHelp, Sink
-from c2srt.tracking.sinks import kind_of
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 5.0
-"""Between two looks at the journal: at most this old is what the tracker shows, and the thread
+"""Between two looks at the journal: at most this old is what the tracker shows, and the process
 takes little from the work.
 """
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 60.0
@@ -26,32 +27,41 @@ TRIES = 3
 """At the end, with a store that answered so far; and of a file or model, with a store that takes
 everything else.
 """
+NOTED_EVERY = 1 << 20
+"""Bytes of a journal that nobody takes, after which it is noted what they hold."""
 
 
-class Sender(threading.Thread):
+class Sender:
     """Sends until `closing` is set and the journal is empty, or the store fails once more.
 
-    `failing`: the last attempt failed. `moved`: when the store last took something (monotonic
-    seconds). `helps`: what a person must do before anything can be sent; None if trying again may
-    be enough.
+    `failing`: the last attempt failed. `helps`: what a person must do before anything can be sent;
+    None if trying again may be enough. `tell` is called whenever any of it, or `sent`, may have
+    changed; with True if the store has taken something. `sink`: "module:class". `waits`: PAUSE_S,
+    FIRST_WAIT_S and LONGEST_WAIT_S.
     """
 
-    def __init__(self, journal: Journal, uri: str) -> None:
-        super().__init__(name="c2srt-tracking", daemon=True)
-        self.journal, self.uri = journal, uri
-        self.opened = opened(uri, journal.folder)
-        state = journal.state()
+    def __init__(
+        self,
+        journal: Journal,
+        uri: str,
+        sink: str,
+        tell: Callable[[bool], None] = lambda moved: None,
+        waits: tuple[float, float, float] = (PAUSE_S, FIRST_WAIT_S, LONGEST_WAIT_S),
+    ) -> None:
+        self.journal, self.uri, self.tell, self.waits = journal, uri, tell, waits
+        self.opened = opened(sink, uri, journal.folder)
+        self.seen, state = journal.seen(), journal.state()
         self.run_id: str | None = state["run_id"]
         self.sent: int = state["sent"]
         self.closing, self.failing, self.joined, self.failures = threading.Event(), False, False, 0
-        self.moved = 0.0
         self.helps: str | None = None
 
     def run(self) -> None:
         wait = 0.0
+        pause, first, longest = self.waits
         while not self.closing.wait(wait):
             self.attempt()
-            wait = min(LONGEST_WAIT_S, max(FIRST_WAIT_S, 2 * wait)) if self.failing else PAUSE_S
+            wait = min(longest, max(first, 2 * wait)) if self.failing else pause
         for _ in range(1 if self.failing else TRIES):
             self.attempt()
             if not self.failing:
@@ -60,13 +70,15 @@ class Sender(threading.Thread):
     def attempt(self) -> None:
         """Sends all that is there, and notes after each batch how far it came."""
         try:
+            self.look()
             sink = self.sink
             run_id = self.run_id if self.joined and self.run_id else self.join_run(sink)
             while entries := self.journal.read(self.sent):
                 for batch, end in batches(entries):
                     self.send(sink, run_id, batch)
-                    self.sent, self.moved = end, time.monotonic()
-                    self.journal.note(sent=end, run_id=self.run_id)
+                    self.sent = end
+                    self.journal.note(sent=end, run_id=self.run_id, seen=vars(self.seen))
+                    self.tell(True)
             if self.failing:
                 log.warning(f"tracking: {redacted(self.uri)} answers again")
             self.failing, self.helps = False, None
@@ -79,6 +91,16 @@ class Sender(threading.Thread):
                     f" its record waits in {self.journal.path}"
                 )
             self.failing = True
+        self.tell(False)
+
+    def look(self) -> None:
+        """Keeps in mind what the journal holds, also while nobody takes it: a restart reads on from
+        what was noted.
+        """
+        before = self.seen.upto
+        self.journal.catch_up(self.seen)
+        if self.seen.upto // NOTED_EVERY > before // NOTED_EVERY:
+            self.journal.note(seen=vars(self.seen))
 
     @property
     def sink(self) -> Sink:
@@ -117,22 +139,22 @@ class Sender(threading.Thread):
                 " opened"
             )
             self.run_id, self.sent = None, 0
-        opening = next(
-            (entry["open"] for entry in reversed(self.journal.all()) if "open" in entry), None
-        )
         if not self.run_id:
+            opening = self.journal.opening(self.seen)
             if opening is None:
                 raise LookupError("no run was ever opened for this folder")
             self.run_id = sink.open(opening)
         self.joined = True
         self.journal.note(run_id=self.run_id)
+        self.tell(False)
         return self.run_id
 
 
-def opened(uri: str, folder: Path) -> Sink | Exception:
+def opened(sink: str, uri: str, folder: Path) -> Sink | Exception:
     """The sink, or why there is none: one that cannot even be imported is one that fails."""
+    module, _, name = sink.partition(":")
     try:
-        return kind_of(uri).sink(uri, folder)
+        return getattr(import_module(module), name)(uri, folder)
     except Exception as error:
         return error
 

@@ -18,9 +18,9 @@ class Sink(Protocol):
     """Where a run is recorded. Entries are those of the journal (journal.py); the paths in them are
     relative to its folder.
 
-    Only the sender's thread calls it. Every method may raise whatever happens: the entry is sent
-    again later. So every method may be repeated without harm, also by a process that does not know
-    how far a killed one came.
+    Only the process that sends calls it, in one thread. Every method may raise whatever happens:
+    the entry is sent again later. So every method may be repeated without harm, also by a process
+    that does not know how far a killed one came.
     """
 
     def open(self, opening: dict[str, Any]) -> str:

@@ -103,7 +103,7 @@ def send_rest(config: Config, step: int) -> None:
     asked for by now.
     """
     journal, name = Journal(config.folder), config.tracking.register
-    wanted = name is not None and not any(entry.get("register") == name for entry in journal.all())
+    wanted = name is not None and name not in journal.seen().registered
     if not journal.path.exists() or not (wanted or unsent(config.folder)):
         return
     tracker = Tracker(config.folder)

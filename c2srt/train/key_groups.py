@@ -175,6 +175,13 @@ class RecordConfig(TrackingConfig):
         unit="s",
         mark=Mark.HARMLESS,
     )
+    node_seconds: float = key(
+        30,
+        "time between two looks at what the nodes are doing (page System metrics), taken with the"
+        " next entry; 0: with every one",
+        unit="s",
+        mark=Mark.HARMLESS,
+    )
     samples: bool = key(
         False,
         "the image ids of every update in <out>/samples, for audits: a write a step",
@@ -183,7 +190,7 @@ class RecordConfig(TrackingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_below(self, 0, "tracking", "every", "seconds")
+        refuse_below(self, 0, "tracking", "every", "seconds", "node_seconds")
 
 
 def refuse_up_to_0(config: object, group: str, name: str) -> None:

@@ -57,7 +57,15 @@ def train(config: Config, world: World) -> str:
     steps = config.schedule.total_steps(steps_per_epoch(config, inputs))
     tracker = open_tracker(config, world, record)
     announce(config, world, model, steps, record.step, tracker)
-    recorder = Recorder(config.folder, world, tracker, record.step, steps, config.schedule.batch)
+    recorder = Recorder(
+        config.folder,
+        world,
+        tracker,
+        record.step,
+        steps,
+        config.schedule.batch,
+        config.tracking.node_seconds,
+    )
     batches = training_batches(config, inputs, world, record.step, steps, engine.device)
     try:
         with saving(config, world, engine) as saver:

@@ -9,20 +9,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
-from c2srt.files import whole_file, write_json, write_text
-from c2srt.opened import parse_json
+from c2srt.files import write_json
 from c2srt.progress import Progress
 from c2srt.tracking import Tracker
 from c2srt.train.config import SUMMARY
+from c2srt.train.curve import draw_curve
 from c2srt.train.engine import Update
-from c2srt.train.node import Node
+from c2srt.train.nodes import Nodes
+from c2srt.train.step_lines import forget_after
 from c2srt.train.stragglers import Slow
 from c2srt.train.world import World
 from c2srt.versions import VERSIONS, versions
 
 METRICS, CURVE = "metrics.jsonl", "loss.png"
+OUTLIERS = "outliers"
+"""A tag of the tracker's run, and a text in the metrics file while it is not empty: which nodes and
+GPUs are unlike the others (nodes.py).
+"""
 Item = TypeVar("Item")
 
 
@@ -34,7 +40,7 @@ def peak_rss_mib() -> float:
 
 
 def peak_gpu_mib() -> float:
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else 0.0
 
 
 class Recorder:
@@ -42,7 +48,7 @@ class Recorder:
     writes.
 
     Metrics are means over ranks and over the updates since the last flush. `images` counts padding
-    too. The first rank of each node reads what its machine is doing.
+    too. What the nodes are doing is read every `node_seconds`, at the first record after that.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Recorder:
         start: int,
         steps: int,
         batch: int,
+        node_seconds: float = 0,
     ) -> None:
         self.folder, self.world, self.tracker, self.start, self.batch = (
             folder,
@@ -67,9 +74,7 @@ class Recorder:
         self.begun = self.mark = time.monotonic()
         self.progress = Progress("train", steps * batch) if world.first else None
         self.slow = Slow(world)
-        node = Node()
-        hosts = world.gather(node.name)
-        self.node = node if hosts.index(node.name) == world.rank else None
+        self.nodes = Nodes(world, node_seconds)
         if self.progress:
             self.progress.skip(start * batch)
             forget_after(folder / METRICS, start)
@@ -112,21 +117,21 @@ class Recorder:
         count = self.updates + self.left_out
         self.slow.record(count)
         local = [self.sums[name] / max(1, self.updates) for name in names] + [
-            self.waited / max(elapsed, 1e-9)
+            self.waited / max(elapsed, 1e-9),
+            self.nodes.waited(),
         ]
-        *means, waiting = self.world.mean(local)
-        gathered = self.world.gather(
-            (peak_rss_mib(), peak_gpu_mib(), self.node.read() if self.node else {})
-        )
+        *means, waiting, since = self.world.mean(local)
+        rows = self.world.rows([peak_rss_mib(), peak_gpu_mib(), *self.nodes.row(since)])
         self.last = dict(zip(names, means, strict=True)) | {
             "images_per_s": count * self.batch / max(elapsed, 1e-9),
             "data_wait_share": waiting,
             "left_out_updates": float(self.left_out),
-            "peak_rss_mib": max(rss for rss, _, _ in gathered),
-            "peak_gpu_mib": max(gpu for _, gpu, _ in gathered),
+            "peak_rss_mib": float(rows[:, 0].max()),
+            "peak_gpu_mib": float(rows[:, 1].max()),
         }
+        if self.world.first:
+            self.record_nodes(rows[:, 2:], step)
         self.write(self.last, step)
-        self.track({name: value for *_, node in gathered for name, value in node.items()}, step)
         self.sums, self.updates, self.left_out, self.waited, self.mark = (
             {},
             0,
@@ -135,26 +140,27 @@ class Recorder:
             time.monotonic(),
         )
 
+    def record_nodes(self, rows: np.ndarray, step: int) -> None:
+        """Gives the tracker what the nodes are doing, if that was read (rank 0)."""
+        before = self.nodes.note
+        self.track(self.nodes.summary(rows), step)
+        if self.tracker and self.nodes.note != before:
+            self.tracker.tags({OUTLIERS: self.nodes.note or "none"})
+
     def write(self, values: dict[str, float], step: int) -> None:
         """Appends values to the metrics file and the tracker (rank 0)."""
         if self.world.first:
+            more = {OUTLIERS: self.nodes.note} if self.nodes.note else {}
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json.dumps({"step": step, **values, **more}) + "\n")
         self.track(values, step)
 
     def track(self, values: dict[str, float], step: int) -> None:
         """Gives values to the tracker (rank 0), but for those of a step that a killed attempt had
         recorded before: it is done again, and a tracker would show it twice.
         """
-        if self.tracker:
-            self.tracker.metrics(
-                {
-                    name: value
-                    for name, value in values.items()
-                    if (name, step) not in self.tracker.recorded
-                },
-                step,
-            )
+        if self.tracker and (new := self.tracker.new(values, step)):
+            self.tracker.metrics(new, step)
 
     @property
     def run_id(self) -> str | None:
@@ -191,42 +197,3 @@ class Recorder:
         for name in (SUMMARY, METRICS, CURVE):
             if self.tracker and (self.folder / name).exists():
                 self.tracker.artifact(self.folder / name)
-
-
-def forget_after(path: Path, step: int) -> None:
-    """Drops metrics of steps that a killed run did after its last checkpoint: they are done
-    again.
-    """
-    lines = read_metrics(path)
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step))
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics file, a last line cut short by a kill left out; [] without the
-    file.
-    """
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(parse_json(line))
-        except ValueError:
-            break
-    return lines
-
-
-def draw_curve(metrics: Path, path: Path) -> None:
-    """The loss terms over the steps, as a picture."""
-    from matplotlib.figure import Figure
-
-    lines = read_metrics(metrics)
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name in ("loss", "ranking", "distillation", "drift"):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name)
-    axes.set(xlabel="step", ylabel="loss terms", ylim=(0, None))
-    if axes.lines:
-        axes.legend()
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from c2srt.errors import UserError
-from c2srt.files import whole_file
 from c2srt.loader import Batch
+from c2srt.train.step_lines import forget_after, read_step_lines
 
 SAMPLES = "samples"
 
@@ -46,10 +46,7 @@ def forget_samples_after(folder: Path, step: int) -> None:
     process, while none appends.
     """
     for path in sorted(folder.glob("rank-*.jsonl")):
-        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps(line) + "\n" for line in lines_of(path) if line["step"] <= step
-            )
+        forget_after(path, step)
 
 
 def read_samples(folder: Path) -> dict[int, list[str]]:
@@ -59,7 +56,7 @@ def read_samples(folder: Path) -> dict[int, list[str]]:
     found: dict[int, dict[int, list[str]]] = {}
     for path in folder.glob("rank-*.jsonl"):
         rank = int(path.stem.removeprefix("rank-"))
-        for line in lines_of(path):
+        for line in read_step_lines(path):
             ranks = found.setdefault(line["step"], {})
             if rank in ranks:
                 raise UserError(
@@ -75,11 +72,3 @@ def read_samples(folder: Path) -> dict[int, list[str]]:
 
 def file_of(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.jsonl"
-
-
-def lines_of(path: Path) -> Iterator[dict]:
-    """The lines of a rank's file; a last one that a kill cut short is left out."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)

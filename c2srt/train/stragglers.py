@@ -93,6 +93,6 @@ class Slow:
 
     def record(self, steps: int) -> None:
         """Compares the ranks over the steps since the last record."""
-        own = self.world.gather(self.own / max(1, steps))
-        note = self.found.note(own)
+        own = self.world.rows([self.own / max(1, steps)])
+        note = self.found.note(own[:, 0].tolist())
         self.own, self.said = 0.0, f" · {note}" if note else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -60,6 +61,13 @@ class World:
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return (sums / self.size).tolist()
+
+    def rows(self, values: list[float]) -> np.ndarray:
+        """Every rank's numbers, as many on each, [size, numbers]; much cheaper than `gather`."""
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        found = own.new_empty(self.size * len(values))
+        dist.all_gather_into_tensor(found, own)
+        return found.reshape(self.size, -1).cpu().numpy()
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value (small Python objects), in rank order, on every rank."""
