@@ -99,16 +99,18 @@ def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
         say(f"{job} {shlex.join(keys)}")
         return run_job(site.python("-m", *module, *keys), events, None, site)
 
-    def all_keys(nodes: list[Node]) -> list[str]:
-        return worker_keys(job, nodes, site) + keys
+    def all_keys() -> list[str]:
+        return worker_keys(job, list(cluster.nodes.values()), site) + keys
 
-    with Cluster(site, events, lambda nodes: check_room(job, all_keys(nodes), nodes)) as cluster:
+    def check(left: list[Node]) -> None:
+        check_room(job, all_keys(), left)
+
+    with Cluster(site, events, check, shrinks=job == "train") as cluster:
         if failed := cluster.start():
             return failed
         os.environ.update(RAY_ADDRESS=cluster.address, C2SRT_NODES=str(len(cluster.nodes)))
-        keys = all_keys(list(cluster.nodes.values()))
-        say(f"{job} {shlex.join(keys)}")
-        return run_job(site.python("-m", *module, *keys), events, cluster, site)
+        say(f"{job} {shlex.join(all_keys())}")
+        return run_job(site.python("-m", *module, *all_keys()), events, cluster, site)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from c2srt.cluster.ports import free_block
 from c2srt.surroundings import show_everything
 
-BEAT_SECONDS = 5
+BEAT_SECONDS, ASK_SECONDS = 5, 15
 START_ATTEMPTS = 5
 """Of Ray on a node, in C2SRT_JOIN_SECONDS together."""
 OBJECT_STORE_BYTES = 256 << 20  # jobs pass paths and counts through it, never images
@@ -111,10 +111,24 @@ def start(
             ray.returncode,
             *last_line(log).split(),
         )
+        kill_descendants()
         if joined:
             break
-        kill_descendants()
+    await_launcher()
     return 1
+
+
+def await_launcher() -> None:
+    """Until the launcher closes its pipe. Where its node, the job's first, is gone, nobody would:
+    this node then gives the job back to Slurm's queue.
+    """
+    asked = 0.0
+    while not closed(sys.stdin, 1):
+        if time.monotonic() > asked + ASK_SECONDS:
+            asked = time.monotonic()
+            if (left := job_nodes()) and os.environ["C2SRT_HEAD"] not in left:
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
+                return
 
 
 def watch(ray: subprocess.Popen, log: Path, signals: list[int]) -> Iterator[str]:
@@ -229,15 +243,28 @@ def job_state(number: str | None = None) -> str:
     """What Slurm says of a job (this one): RUNNING, CANCELLED, NODE_FAIL …; RUNNING when Slurm
     cannot be asked, FORGOTTEN when the job ended so long ago that Slurm does not know it any more.
     """
-    asked = ["scontrol", "show", "job", "-o", number or os.environ["SLURM_JOB_ID"]]
     try:
-        shown = subprocess.run(
-            asked, capture_output=True, encoding="utf-8", errors="replace", timeout=10
-        )
+        shown = asked_of_slurm("show", "job", "-o", number or os.environ["SLURM_JOB_ID"])
     except (OSError, subprocess.TimeoutExpired):
         return "RUNNING"
     found = re.search(r"JobState=(\w+)", shown.stdout)
     return found[1] if found else "FORGOTTEN" if "Invalid job id" in shown.stderr else "RUNNING"
+
+
+def job_nodes() -> list[str]:
+    """The nodes that this job has now; [] when Slurm cannot be asked."""
+    try:
+        shown = asked_of_slurm("show", "job", "-o", os.environ["SLURM_JOB_ID"])
+        found = re.search(r" NodeList=(\S+)", shown.stdout)
+        return asked_of_slurm("show", "hostnames", found[1]).stdout.split() if found else []
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+
+
+def asked_of_slurm(*what: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["scontrol", *what], capture_output=True, encoding="utf-8", errors="replace", timeout=10
+    )
 
 
 # --- nothing left behind

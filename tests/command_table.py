@@ -441,6 +441,7 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         for line in (
             "--nodes=2 slurm/openimages.sh",
             "--nodes=4 slurm/openimages.sh",
+            "--no-kill --nodes=5 slurm/openimages.sh workers=16",
             "--array=0-4 slurm/openimages.sh",
             (
                 "--nodes=2 slurm/openimages.sh data=miniature work=runs/miniature "

@@ -194,6 +194,13 @@ def test_outside_of_slurm_it_says_how_to_call_it(no_array):
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmNodes]:
+    with three_nodes() as nodes:
+        yield nodes
+
+
+@contextmanager
+def three_nodes() -> Iterator[SlurmNodes]:
+    """A Slurm, and the site's settings; the test is skipped where there can be none."""
     if reason := why_not():
         if os.environ.get("C2SRT_SLURM_TESTS") == "required":
             pytest.fail(f"Slurm is required here, but {reason}")
@@ -308,6 +315,10 @@ def check_nothing_is_left(slurm: SlurmNodes, nodes: tuple[str, ...] = ("n1", "n2
 @pytest.fixture(scope="module")
 def case(slurm) -> list[str]:
     """Keys of a tiny training of many short steps, two workers on two nodes."""
+    return write_case(slurm)
+
+
+def write_case(slurm: SlurmNodes) -> list[str]:
     (slurm.work / "case").mkdir()
     made = make_case(slurm.work / "case")
     return [

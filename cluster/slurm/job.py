@@ -29,13 +29,8 @@ def run_job(
             source, words = next_event(events, 1)
             if source == "job":
                 return judge(int(words[1]), stopped_by, cluster)
-            if words[:1] == ["ended"]:
-                assert cluster is not None, "only its nodes say so"
-                return Outcome(
-                    REQUEUE,
-                    f"Ray on {source} ended with {' '.join(words[1:])} (more in {cluster.logs}/)",
-                    again=True,
-                )
+            if cluster and (lost := lose(cluster, source, words)):
+                return lost
             if words[:1] == ["signal"] and stopped_by is None:
                 if (state := job_state()) != "RUNNING":
                     return Outcome(
@@ -59,13 +54,26 @@ def run_job(
             process.wait()
 
 
+def lose(cluster: Cluster, source: str, words: list[str]) -> Outcome | None:
+    """Looks for nodes that are gone: an Outcome where the job cannot go on without."""
+    gone = {name: f"Slurm has taken {name} from the job: it is down" for name in cluster.taken()}
+    if words[:1] == ["ended"] and source not in cluster.lost:
+        last = " ".join(words[1:])
+        gone[source] = f"Ray on {source} ended with {last} (more in {cluster.logs}/)"
+    for name, what in gone.items():
+        if name not in cluster.nodes or not cluster.enough_without(name):
+            return Outcome(REQUEUE, what, again=True)
+        say(f"{what}; the job goes on with the nodes that are left")
+    return None
+
+
 def tell_silent(cluster: Cluster | None, told: set[str]) -> None:
     """Says which nodes have been silent for long, each once: `told` are those that were named."""
     for name in set(cluster.silent(SILENT_SECONDS) if cluster else ()) - told:
         told.add(name)
         say(
-            f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost Slurm will"
-            " start the job again"
+            f"{name} has been silent for {SILENT_SECONDS} s; if the node is lost the job goes on"
+            " without it, or Slurm starts it again"
         )
 
 
@@ -89,7 +97,11 @@ def judge(status: int, stopped_by: int | None, cluster: Cluster | None) -> Outco
 def lost_nodes(cluster: Cluster) -> list[str]:
     """Nodes that say nothing for three beats from now on."""
     asked = time.monotonic()
-    while lost := [node.name for node in cluster.nodes.values() if node.last_seen < asked]:
+    while lost := [
+        name
+        for name, node in cluster.nodes.items()
+        if name in cluster.lost or node.last_seen < asked
+    ]:
         if time.monotonic() > asked + 3 * BEAT_SECONDS:
             break
         time.sleep(0.2)

@@ -12,19 +12,20 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, cast
 
-from c2srt.cluster.launch_node import BEAT_SECONDS, job_state, kill_descendants
+from c2srt.cluster.launch_node import BEAT_SECONDS, job_nodes, job_state, kill_descendants
 from c2srt.cluster.ports import first_of
 from c2srt.cluster.slurm.site import (
     NOT_STARTED,
     REQUEUE,
     Outcome,
+    Refused,
     Site,
     command_output,
     say,
     signal_name,
 )
 
-PROGRESS_SECONDS = 10
+PROGRESS_SECONDS, LOOK_SECONDS = 10, 30
 
 
 @dataclass
@@ -43,10 +44,14 @@ class Cluster:
     """Ray over the allocation's nodes; as a context it is gone at the end, whatever happens."""
 
     def __init__(
-        self, site: Site, events: SimpleQueue, check: Callable[[list[Node]], None]
+        self,
+        site: Site,
+        events: SimpleQueue,
+        check: Callable[[list[Node]], None],
+        shrinks: bool = False,
     ) -> None:
         """`check` looks at the nodes before Ray starts on them, and raises Refused if they will not
-        do.
+        do; `shrinks`: whether the job can go on with fewer, as long as they will do.
         """
         names = command_output(
             "scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]
@@ -57,6 +62,9 @@ class Cluster:
             events,
             check,
         )
+        self.shrinks, self.lost = shrinks, set[str]()
+        """Nodes that are gone from the allocation, or whose Ray is; the job goes on without."""
+        self.looked = time.monotonic()
         self.first_port = self.port = first_of(int(os.environ["SLURM_JOB_ID"]))
         self.head = names[0]
         self.logs = Path(site.logs).absolute() / f"ray-{os.environ['SLURM_JOB_ID']}"
@@ -83,6 +91,7 @@ class Cluster:
                 "--cpu-bind=none",
                 "--mpi=none",
                 "--kill-on-bad-exit=0",
+                "--no-kill",
                 *self.site.python(
                     "-m", "c2srt.cluster.launch_node", str(self.first_port), str(self.logs)
                 ),
@@ -119,6 +128,8 @@ class Cluster:
             if time.monotonic() > told + PROGRESS_SECONDS:
                 say(f"waiting for {', '.join(waiting)}")
                 told = time.monotonic()
+            if gone := self.taken():
+                return Outcome(REQUEUE, f"{', '.join(gone)} is down, says Slurm", again=True)
             source, words = next_event(self.events, 1)
             if words[:1] == ["hello"]:
                 self.greet(self.nodes[source], words[1:])
@@ -173,8 +184,31 @@ class Cluster:
 
     def silent(self, seconds: float) -> list[str]:
         return [
-            node.name for node in self.nodes.values() if time.monotonic() - node.last_seen > seconds
+            node.name
+            for node in self.nodes.values()
+            if node.name not in self.lost and time.monotonic() - node.last_seen > seconds
         ]
+
+    def taken(self) -> list[str]:
+        """Nodes that Slurm has taken from the job since the last look, which is asked for twice a
+        minute.
+        """
+        if time.monotonic() < self.looked + LOOK_SECONDS:
+            return []
+        self.looked = time.monotonic()
+        left = job_nodes()
+        return [name for name in self.nodes if left and name not in {*left, *self.lost}]
+
+    def enough_without(self, name: str) -> bool:
+        """Whether the job may go on now that this node is gone, too: the head is there, and the
+        other nodes have room for as many workers as `faults.min_workers` asks for (else all).
+        """
+        self.lost.add(name)
+        try:
+            self.check([node for node in self.nodes.values() if node.name not in self.lost])
+        except Refused:
+            return False
+        return self.shrinks and self.head not in self.lost
 
     def __exit__(self, *_: object) -> None:
         begun = time.monotonic()
