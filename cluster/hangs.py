@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from c2srt.cluster.session import on_node
 from c2srt.files import write_text
 from c2srt.train.standing import Found, Stood, stood_here
 
@@ -49,11 +49,7 @@ def ask_nodes(attempt: str, kept: Path) -> list[Found]:
     """The answers of those living nodes that give one."""
     ask = ray.remote(num_cpus=0, max_retries=0)(stood_here)
     asked = [
-        ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(attempt, kept)
-        for node in ray.nodes()
-        if node["Alive"]
+        on_node(ask, node["NodeID"]).remote(attempt, kept) for node in ray.nodes() if node["Alive"]
     ]
     answered, late = ray.wait(asked, num_returns=len(asked), timeout=ASK_S)
     for one in late:

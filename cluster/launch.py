@@ -38,12 +38,13 @@ from c2srt.cluster.slurm.site import BAD_INPUT, Outcome, Refused, Site, say
 from c2srt.console import show_log
 from c2srt.surroundings import show_everything
 
-CHECK = "check"
+CHECK, TRAIN = "check", "train"
+"""A training costs all its nodes for days: they are looked at before, and it goes on with fewer."""
 JOBS = {
     "shard": "c2srt.cluster.shard",
     "audit": "c2srt.cluster.audit",
     "teacher": "c2srt.cluster.teacher",
-    "train": "c2srt.cluster.train",
+    TRAIN: "c2srt.cluster.train",
     "evaluate": "c2srt.cluster.evaluate",
     "text": "c2srt.cluster.cli text",
     "relations": "c2srt.cluster.cli relations",
@@ -51,8 +52,6 @@ JOBS = {
     CHECK: "c2srt.cluster.check",
 }
 WITHOUT_RAY = ("text", "relations")
-CHECKED = "train"
-"""The job that costs all its nodes for days."""
 WITHOUT_GPUS = ("shard", "audit", *WITHOUT_RAY)
 
 
@@ -86,7 +85,7 @@ def main(arguments: list[str]) -> int:
 def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
     """The job, inside Ray if it needs it."""
     module = JOBS[job].split()
-    if job == CHECK or job == CHECKED and site.check_seconds:
+    if job == CHECK or job == TRAIN and site.check_seconds:
         looked = look_at_nodes(keys, site, events)
         if job == CHECK or looked.status:
             return looked
@@ -105,12 +104,13 @@ def run(job: str, keys: list[str], site: Site, events: SimpleQueue) -> Outcome:
     def check(left: list[Node]) -> None:
         check_room(job, all_keys(), left)
 
-    with Cluster(site, events, check, shrinks=job == "train") as cluster:
+    with Cluster(site, events, check, shrinks=job == TRAIN) as cluster:
         if failed := cluster.start():
             return failed
         os.environ.update(RAY_ADDRESS=cluster.address, C2SRT_NODES=str(len(cluster.nodes)))
-        say(f"{job} {shlex.join(all_keys())}")
-        return run_job(site.python("-m", *module, *all_keys()), events, cluster, site)
+        keys_of_job = all_keys()
+        say(f"{job} {shlex.join(keys_of_job)}")
+        return run_job(site.python("-m", *module, *keys_of_job), events, cluster, site)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 import ray
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from c2srt.cluster.address import check_address, given_address
 from c2srt.cluster.patience import START_S, patient
@@ -92,6 +93,14 @@ def fitting(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
     """How many workers of that size fit on nodes that have those resources."""
     needs = [(name, need) for name, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
     return sum(min(int(have.get(name, 0) / need + 1e-6) for name, need in needs) for have in nodes)
+
+
+def on_node(task: Any, node: str, **named: Any) -> Any:
+    """A remote function as one of the node with that id alone; it should hold no CPU, since the
+    cluster may be busy.
+    """
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return task.options(scheduling_strategy=there, **named)
 
 
 def give_back_places() -> None:

@@ -15,6 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from c2srt.node_folder import CACHES
+
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare")
 
 CONF = """
@@ -275,5 +277,9 @@ class SlurmNodes:
         }
 
     def temporary(self, name: str) -> list[str]:
-        """What lies in a node's temporary folder."""
-        return [path.name for path in (self.work / "disk" / name).iterdir()]
+        """What lies in a node's temporary folder, but for compiled kernels, which are kept."""
+        folder = self.work / "disk" / name
+        kept = folder / f"c2srt-{os.getuid()}"
+        below = [path for path in kept.glob("*/*") if path.parent.name not in CACHES.values()]
+        found = [path for path in folder.iterdir() if path != kept] + below
+        return [str(path.relative_to(folder)) for path in found]

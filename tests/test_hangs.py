@@ -160,6 +160,19 @@ def test_nothing_is_left_of_a_rank_that_has_ended_or_met_bad_input(node):
     assert json.loads((folder_of("three") / standing.NODES).read_text()) == ["n0"]
 
 
+def test_what_a_killed_attempt_left_is_removed_by_a_later_one(node):
+    """Its ranks gave no sign of life for hours, or before the node was started again."""
+    now = time.monotonic()
+    for attempt, heard in {"killed": -2, "restarted": 2, "beside": 0}.items():
+        alive = now + heard * standing.LONG_S
+        folder_of(attempt).mkdir(parents=True)
+        (folder_of(attempt) / "rank-0").write_bytes(standing.FORM.pack(7, 3, now, alive, b""))
+    (folder_of("beside") / "rank-1").write_bytes(b"")  # is being made
+    with standing.standing("new", 0, ["n0"], 60):
+        names = {path.name for path in folder_of("new").parent.iterdir()}
+    assert names == {"beside", "new"}
+
+
 def test_a_node_without_a_folder_trains_without(monkeypatch):
     monkeypatch.setenv("C2SRT_TMP", "/proc/none")
     with standing.standing("one", 0, ["n0"], 60):

@@ -31,9 +31,14 @@ class ManyNodes(World):
         """The first rank of each node."""
         return np.arange(0, self.size, self.local_size)
 
+    @property
+    def width(self) -> int:
+        """Values of a node."""
+        return len(KINDS) + self.local_size * len(GPU_KINDS)
+
     def table(self) -> np.ndarray:
         """What the ranks tell of their nodes, [ranks, values]: the first of each does."""
-        found = np.full((self.size, len(KINDS) + self.local_size * len(GPU_KINDS)), math.nan)
+        found = np.full((self.size, self.width), math.nan)
         found[self.firsts] = [*NODE.values(), *list(GPU.values()) * self.local_size]
         return found
 
@@ -43,11 +48,10 @@ class ManyNodes(World):
     def rows(self, values: list[float]) -> np.ndarray:
         own = torch.tensor(values, dtype=torch.float64).expand(self.size, len(values)).clone()
         found = own.numpy()
-        if len(values) > 1 and not math.isnan(values[2]):  # not the ranks' own times
-            found[:, 2:] = vars(self)["values"]
+        if not math.isnan(values[-self.width]):
+            found[:, -self.width :] = vars(self)["values"]
         return found
 
     def gather(self, value: Any) -> list[Any]:
-        """The names of the nodes, or what each of them tells first."""
-        names = [f"node-{rank // self.local_size}" for rank in range(self.size)]
-        return names if isinstance(value, str) else [(name, self.local_size) for name in names]
+        """What each rank tells first of its node: the name, and how many GPUs."""
+        return [(f"node-{rank // self.local_size}", self.local_size) for rank in range(self.size)]

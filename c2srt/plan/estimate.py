@@ -35,6 +35,11 @@ class Estimate:
         return devices_of(self.config, self.cluster)
 
     @property
+    def unit(self) -> str:
+        """What the devices are called, one of them."""
+        return "worker" if self.cluster.kind == CPU else "GPU"
+
+    @property
     def nodes(self) -> int:
         return self.cluster.nodes(self.devices)
 

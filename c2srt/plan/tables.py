@@ -30,7 +30,6 @@ def screen(plan: Estimate, config: Config, source: str) -> list[str]:
 
 def heading(plan: Estimate, config: Config) -> list[str]:
     partition, shape, train = plan.config.partition, plan.outline, plan.config
-    unit = "worker" if plan.cluster.kind == CPU else "GPU"
     padding = (
         f", {partition.padded - partition.batch} of {partition.padded} places padding"
         if partition.padded > partition.batch
@@ -43,10 +42,10 @@ def heading(plan: Estimate, config: Config) -> list[str]:
             f" {shape.parameters / 1e6:.1f} M parameters, {shape.trained / 1e6:.1f} M train"
         ),
         (
-            f"on {plan.devices} {unit}{'s' * (plan.devices > 1)} ({plan.cluster.name}, {plan.nodes}"
-            f" node{'s' * (plan.nodes > 1)}): batch {partition.batch} = {partition.micro_batch} ×"
-            f" {train.workers} workers × {partition.accumulation} accumulated{padding};"
-            f" {train.engine.precision}, ZeRO {train.engine.zero}"
+            f"on {plan.devices} {plan.unit}{'s' * (plan.devices > 1)} ({plan.cluster.name},"
+            f" {plan.nodes} node{'s' * (plan.nodes > 1)}): batch {partition.batch} ="
+            f" {partition.micro_batch} × {train.workers} workers × {partition.accumulation}"
+            f" accumulated{padding}; {train.engine.precision}, ZeRO {train.engine.zero}"
             f"{', offload' if train.engine.offload else ''}"
         ),
     ]
@@ -137,14 +136,13 @@ def network_lines(plan: Estimate) -> list[str]:
 def run_lines(plan: Estimate) -> list[str]:
     lasting = plan.lasting
     hours = lasting.total / 3600
-    unit = "worker" if plan.cluster.kind == CPU else "GPU"
     rows = [
         ("steps", f"{plan.steps:,}"),
         ("hours computing", f"{plan.seconds / 3600:,.2f}"),
         *((name, f"{value / lasting.total:.2%}") for name, value in lasting.parts.items()),
         ("failures expected", f"{lasting.failures:,.2g}"),
         ("hours", f"{hours:,.2f}"),
-        (f"{unit}-hours", f"{plan.devices * hours:,.1f}"),
+        (f"{plan.unit}-hours", f"{plan.devices * hours:,.1f}"),
         ("before: shard, hours", f"{plan.shard_seconds / 3600:,.2f}"),
     ]
     if plan.teacher_seconds:
@@ -168,7 +166,7 @@ def disk_lines(plan: Estimate) -> list[str]:
 def comparison(plans: list[Estimate], config: Config, source: str) -> list[str]:
     """Several numbers of GPUs as a Markdown table."""
     one = plans[0]
-    unit = "workers" if one.cluster.kind == CPU else "GPUs"
+    unit = f"{one.unit}s"
     names = columns(unit)
     head = (
         f"{config.data_name}, {one.config.clip.name}, {one.steps:,} steps of batch"

@@ -80,7 +80,7 @@ def binding(plan: Estimate) -> str:
 
 def lasting_lines(plan: Estimate) -> list[str]:
     """What costs most beyond the steps, and the time between checkpoints that costs least."""
-    lasting, unit = plan.lasting, "worker" if plan.cluster.kind == CPU else "GPU"
+    lasting = plan.lasting
     most = max(lasting.parts, key=lasting.parts.__getitem__)
     lines = [
         f"Beyond the steps go {1 - lasting.computing / lasting.total:.1%} of the hours, most of"
@@ -89,8 +89,9 @@ def lasting_lines(plan: Estimate) -> list[str]:
     rate = plan.cluster.failures_gpu_day
     if lasting.best_apart:
         lines += [
-            f"At {rate:g} failures a {unit}-day, here one in {1 / (rate * plan.devices):,.3g} days,"
-            f" checkpoints.seconds={lasting.best_apart:.0f} costs least;",
+            f"At {rate:g} failures a {plan.unit}-day, here one in"
+            f" {1 / (rate * plan.devices):,.3g} days, "
+            f"checkpoints.seconds={lasting.best_apart:.0f} costs least;",
             f"now a checkpoint is due every {lasting.apart:,.0f} s, and written in"
             f" {seconds(lasting.writing)} beside the training.",
         ]

@@ -38,7 +38,8 @@ PER_STEP = "seconds_per_step"
 
 def text_of(records: list[dict], config: Config) -> str:
     """Tables, comparisons and what is kept, a graph after the other."""
-    results = results_of([each for each in records if each["world"] in config.worlds])
+    records = [each for each in records if each["world"] in config.worlds]
+    results = results_of(records)
     parts = [sound(records), *(table(results, graph) for graph in config.graphs)]
     compared = {graph: comparisons(results, graph) for graph in config.graphs}
     parts += [sentences(found, graph) for graph, found in compared.items() if found]

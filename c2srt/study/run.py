@@ -62,6 +62,7 @@ def run_world(place: Place, out: Path) -> None:
         return
     prepare(place)
     bases = Bases(place)
+    least = least_positives(bases.split("test"))
     for graph, row in missing:
         scores, training = bases.of_row(row, graph)
         result = measure.figures(scores, bases.split("test"), TOPK)
@@ -72,7 +73,7 @@ def run_world(place: Place, out: Path) -> None:
             "figures": result,
             "training": training,
             "categories": place.config.categories,
-            "least_positives": least_positives(bases.split("test")),
+            "least_positives": least,
             "recipe": recipe_of(row, graph),
             "given": place.config.given,
             "key": key_of(place, row, graph),

@@ -63,9 +63,10 @@ class Nodes:
         """`seconds`: from one reading to the next."""
         self.seconds, self.node = seconds, Node()
         told = world.gather((self.node.name, self.node.gpus))
-        names = [name for name, _ in told]
-        self.names = list(dict.fromkeys(names))
-        self.firsts = [names.index(name) for name in self.names]
+        self.of_ranks = [name for name, _ in told]
+        """The node of each rank."""
+        self.names = list(dict.fromkeys(self.of_ranks))
+        self.firsts = [self.of_ranks.index(name) for name in self.names]
         self.gpus = max(count for _, count in told)
         self.reads = world.rank in self.firsts
         self.width = len(KINDS) + self.gpus * len(GPU_KINDS)

@@ -73,8 +73,8 @@ class Recorder:
         self.updates, self.left_out, self.waited = 0, 0, 0.0
         self.begun = self.mark = time.monotonic()
         self.progress = Progress("train", steps * batch) if world.first else None
-        self.slow = Slow(world)
         self.nodes = Nodes(world, node_seconds)
+        self.slow = Slow(self.nodes.of_ranks)
         if self.progress:
             self.progress.skip(start * batch)
             forget_after(folder / METRICS, start)
@@ -115,13 +115,14 @@ class Recorder:
         names = sorted(self.sums)
         elapsed = time.monotonic() - self.mark
         count = self.updates + self.left_out
-        self.slow.record(count)
         local = [self.sums[name] / max(1, self.updates) for name in names] + [
             self.waited / max(elapsed, 1e-9),
             self.nodes.waited(),
         ]
         *means, waiting, since = self.world.mean(local)
-        rows = self.world.rows([peak_rss_mib(), peak_gpu_mib(), *self.nodes.row(since)])
+        own = [peak_rss_mib(), peak_gpu_mib(), self.slow.mean(count)]
+        rows = self.world.rows(own + self.nodes.row(since))
+        self.slow.compare(rows[:, 2].tolist())
         self.last = dict(zip(names, means, strict=True)) | {
             "images_per_s": count * self.batch / max(elapsed, 1e-9),
             "data_wait_share": waiting,
@@ -130,7 +131,7 @@ class Recorder:
             "peak_gpu_mib": float(rows[:, 1].max()),
         }
         if self.world.first:
-            self.record_nodes(rows[:, 2:], step)
+            self.record_nodes(rows[:, len(own) :], step)
         self.write(self.last, step)
         self.sums, self.updates, self.left_out, self.waited, self.mark = (
             {},

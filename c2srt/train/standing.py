@@ -38,6 +38,9 @@ ALIVE_AT = struct.calcsize("<qqd")
 BEAT_S = 1.0
 SHARE = 0.7
 """Of `faults.collective_timeout`, after which stacks are written: before anybody gives up."""
+LONG_S = 3600
+"""Without a sign of life of any of its ranks: an attempt that was killed and that nobody asks for.
+"""
 STACK = 20_000
 """Characters that are kept of a rank's stacks."""
 Item = TypeVar("Item")
@@ -102,6 +105,7 @@ def standing(attempt: str, rank: int, nodes: list[str], timeout: float) -> Itera
     HERE.clear()
     try:
         folder = folder_of(attempt)
+        forget_the_killed(folder.parent)
         HERE.append(Standing(folder, rank, SHARE * timeout))
         write_json(folder / NODES, nodes)
     except OSError:  # a full disk, or someone else's folder: the training goes on without
@@ -114,6 +118,16 @@ def standing(attempt: str, rank: int, nodes: list[str], timeout: float) -> Itera
             HERE.pop().close()
         raise
     HERE.pop().close()
+
+
+def forget_the_killed(folder: Path) -> None:
+    """Removes what killed attempts, a power cut or `scancel`, left on this node."""
+    for attempt in folder.glob("*"):
+        with suppress(OSError):  # another rank removes it, too
+            ranks = [path for path in attempt.glob("rank-*") if not path.suffix]
+            stood = [one for one in map(read_rank, ranks) if one]
+            if stood and all(abs(one.alive) > LONG_S for one in stood):  # < 0: the node restarted
+                shutil.rmtree(attempt)
 
 
 def record_collectives(attempt: str) -> None:

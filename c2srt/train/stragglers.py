@@ -7,14 +7,11 @@ its own time has been more than `LIMIT` times the median of all ranks' in `RECOR
 row, and until a record in which it is not.
 """
 
-import socket
 import time
 from collections.abc import Sequence
 from statistics import median
 
 import torch
-
-from c2srt.train.world import World
 
 LIMIT, RECORDS, NAMED = 1.2, 3, 2
 
@@ -83,16 +80,21 @@ class Slow:
     methods.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world, self.own, self.said = world, 0.0, ""
-        self.found = Stragglers(world.gather(socket.gethostname()))
+    def __init__(self, nodes: Sequence[str]) -> None:
+        """`nodes`: each rank's."""
+        self.own, self.said = 0.0, ""
+        self.found = Stragglers(nodes)
 
     def add(self, seconds: float) -> None:
         """Counts the own time of a step."""
         self.own += seconds
 
-    def record(self, steps: int) -> None:
-        """Compares the ranks over the steps since the last record."""
-        own = self.world.rows([self.own / max(1, steps)])
-        note = self.found.note(own[:, 0].tolist())
-        self.own, self.said = 0.0, f" · {note}" if note else ""
+    def mean(self, steps: int) -> float:
+        """This rank's own time of a step, over the steps since the last record."""
+        own, self.own = self.own / max(1, steps), 0.0
+        return own
+
+    def compare(self, own: Sequence[float]) -> None:
+        """Takes the `mean` of each rank."""
+        note = self.found.note(own)
+        self.said = f" · {note}" if note else ""

@@ -76,14 +76,14 @@ class RayProbes:
 
     def __init__(self, nodes: dict[str, str], hub: Hub, plan: Plan) -> None:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from c2srt.cluster.session import on_node
 
         started = ray.remote(num_cpus=0, max_retries=0)(held)
         self.tasks = {
-            name: started.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-                name=f"check {name}",
-            ).remote(probe_words(name, hub, plan), hub.token, plan.seconds)
+            name: on_node(started, node, name=f"check {name}").remote(
+                probe_words(name, hub, plan), hub.token, plan.seconds
+            )
             for name, node in nodes.items()
         }
 

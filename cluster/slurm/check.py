@@ -18,7 +18,7 @@ from c2srt.cluster.slurm.site import (
     Outcome,
     Refused,
     Site,
-    command_output,
+    allocated_nodes,
     say,
     signal_name,
 )
@@ -37,22 +37,19 @@ class Allocation(NamedTuple):
 
 def allocation() -> Allocation:
     """That of this job."""
-    names = command_output("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"])
     own = os.environ.get("SLURMD_NODENAME") or platform.node()
     start = first_of(int(os.environ["SLURM_JOB_ID"]))
     ports = {start + place: service for place, service in enumerate(PORTS)}
-    return Allocation(names.split(), own_address(own), ports)
+    return Allocation(allocated_nodes(), own_address(own), ports)
 
 
 def starting(site: Site) -> Start:
     """One srun for all nodes."""
 
     def start(hub: Hub, plan: Plan) -> Processes:
-        count = str(len(hub.names))
-        probe = site.python("-m", "c2srt.cluster.check_node", hub.address, str(hub.port))
-        options = [f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--overlap"]
-        options += ["--cpu-bind=none", "--mpi=none", "--kill-on-bad-exit=0", "--label"]
-        return Processes(["srun", *options, *probe, f"{plan.seconds:g}"], hub, hub.names)
+        probe = ["c2srt.cluster.check_node", hub.address, str(hub.port), f"{plan.seconds:g}"]
+        command = site.on_every_node(len(hub.names), *probe, options=["--label"])
+        return Processes(command, hub, hub.names)
 
     return start
 

@@ -20,7 +20,7 @@ from c2srt.cluster.slurm.site import (
     Outcome,
     Refused,
     Site,
-    command_output,
+    allocated_nodes,
     say,
     signal_name,
 )
@@ -53,9 +53,7 @@ class Cluster:
         """`check` looks at the nodes before Ray starts on them, and raises Refused if they will not
         do; `shrinks`: whether the job can go on with fewer, as long as they will do.
         """
-        names = command_output(
-            "scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]
-        ).split()
+        names = allocated_nodes()
         self.nodes, self.site, self.events, self.check = (
             {name: Node(name) for name in names},
             site,
@@ -80,22 +78,14 @@ class Cluster:
             RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=several,
         )
         self.logs.mkdir(parents=True, exist_ok=True)
-        count = str(len(self.nodes))
         self.srun = subprocess.Popen(
-            [
-                "srun",
-                f"--nodes={count}",
-                f"--ntasks={count}",
-                "--ntasks-per-node=1",
-                "--overlap",
-                "--cpu-bind=none",
-                "--mpi=none",
-                "--kill-on-bad-exit=0",
-                "--no-kill",
-                *self.site.python(
-                    "-m", "c2srt.cluster.launch_node", str(self.first_port), str(self.logs)
-                ),
-            ],
+            self.site.on_every_node(
+                len(self.nodes),
+                "c2srt.cluster.launch_node",
+                str(self.first_port),
+                str(self.logs),
+                options=["--no-kill"],
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

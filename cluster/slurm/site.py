@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,20 @@ class Site:
     def python(self, *arguments: str) -> list[str]:
         """A Python command on a node, in the container if there is one."""
         return [*shlex.split(self.run), "python" if self.run else sys.executable, *arguments]
+
+    def on_every_node(
+        self, count: int, module: str, *arguments: str, options: Sequence[str] = ()
+    ) -> list[str]:
+        """srun of a Python module, one task on each of the allocation's `count` nodes."""
+        each = [f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1", "--overlap"]
+        quiet = ["--cpu-bind=none", "--mpi=none", "--kill-on-bad-exit=0"]
+        return ["srun", *each, *quiet, *options, *self.python("-m", module, *arguments)]
+
+
+def allocated_nodes() -> list[str]:
+    """The names of the nodes that this job was given."""
+    given = os.environ["SLURM_JOB_NODELIST"]
+    return command_output("scontrol", "show", "hostnames", given).split()
 
 
 def command_output(*command: str) -> str:
