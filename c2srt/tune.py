@@ -25,18 +25,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2srt.artefact import hash_of_record, is_marked, tidy, writing
+from c2srt.artefact import hash_of_record, tidy, writing
 from c2srt.errors import UserError
-from c2srt.export.files import (
-    CONFIG_FILE,
-    MODEL_FILE,
-    find_export,
-    is_export,
-    is_only_export,
-)
-from c2srt.export.read import Exported, load_export
+from c2srt.export.again import is_made, load_for
+from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export
+from c2srt.export.read import Exported
 from c2srt.export.write import save_with_context
-from c2srt.files import check_replaceable, hash_of, sha256_of_file
+from c2srt.files import hash_of, sha256_of_file
 from c2srt.hints import Command
 from c2srt.interrupts import patiently
 from c2srt.keys import deciding
@@ -49,7 +44,7 @@ from c2srt.shards import ShardIndex, load_index
 from c2srt.tracking import Journal, Run, Tracker, job_tags, send_rest
 from c2srt.train.schedule import learning_rate_factor
 from c2srt.tune_config import Config
-from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
+from c2srt.vocabulary import load_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -69,22 +64,11 @@ def run(config: Config) -> None:
         or config.epochs * training_order(loader_config(config, 1), index).steps_per_epoch
     )
     key = key_of(config, source, index, steps)
-    if source.resolve() == (out / MODEL).resolve():
-        raise UserError(
-            f"out={config.out} is where the checkpoint itself lies: choose another folder"
-        )
-    made = out / MODEL / CONFIG_FILE
-    if is_export(out / MODEL) and is_marked(made, key, Command("tune"), "made_from", "tuned"):
-        log.info(f"{out / MODEL} is up to date")
+    if is_made(source, out / MODEL, key, Command("tune"), "tuned"):
         tidy(out)
         finish_record(config, key, steps)
         return
-    check_replaceable(out / MODEL, is_only_export)
-    exported = load_export(source)
-    check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, Command("train"))
-    check_same_vocabulary(
-        vocabulary, index.vocabulary, index.folder / "index.json", Command("shard")
-    )
+    exported = load_for(source, index, vocabulary)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exported.model.to(device), exported.clip.to(device)
     context = Context.of(exported.clip, template_of(config, exported))
@@ -193,6 +177,7 @@ def template_of(config: Config, exported: Exported) -> str:
             f"checkpoint={config.checkpoint} is a model of kind {exported.model.config.kind}, which"
             " has no prompt tuning: give a C²SRT or an MKT"
         )
+    exported.refuse_calibrated(config.checkpoint)
     if exported.messages is not None:
         raise UserError(
             f"checkpoint={config.checkpoint} has messages, which were fitted on its scores: tune"

@@ -17,6 +17,7 @@ STARTING = {
     "evaluate": "loading what evaluates {evaluated}",
     "tune": "loading the model of {checkpoint}",
     "messages": "loading the model of {checkpoint}",
+    "calibrate": "loading the model of {checkpoint}",
     "teacher": "loading the CLIP {clip[name]}",
     "figures": "loading what draws into {out}",
 }

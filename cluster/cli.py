@@ -88,6 +88,12 @@ VERBS = {
             works.messages,
         ),
         Verb(
+            "calibrate",
+            "probabilities in the place of a model's scores, and when to name a category",
+            works.calibrate_keys,
+            works.calibrate,
+        ),
+        Verb(
             "evaluate",
             "ZSL and GZSL mAP and F1@K, from a checkpoint or from arrays",
             works.evaluate_keys,

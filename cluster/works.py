@@ -150,6 +150,18 @@ def messages() -> Work:
     return run
 
 
+def calibrate_keys() -> type:
+    from c2srt.calibration.config import Config
+
+    return Config
+
+
+def calibrate() -> Work:
+    from c2srt.calibration.job import run
+
+    return run
+
+
 def evaluate_keys() -> type:
     from c2srt.evaluation.config import Config
 

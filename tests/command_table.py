@@ -90,6 +90,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_sidecars.py writes them",
     ),
+    "c2srt predict checkpoint=… images=photos/ threshold=auto": (
+        SHELL,
+        "tests/test_calibration.py runs it",
+    ),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),
@@ -100,6 +104,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         RUN,
         "",
     ),
+    "c2srt calibrate checkpoint=runs/miniature/train": (RUN, ""),
+    "c2srt predict checkpoint=runs/miniature/calibrated images=photo.jpg threshold=auto": (RUN, ""),
     "c2srt evaluate checkpoint=runs/miniature/tuned out=runs/miniature/tuned/evaluation": (RUN, ""),
     "c2srt text 'templates=[\"a drawing of a {}.\"]'": (RUN, ""),
     # tables, baselines, relations of your own
@@ -549,6 +555,7 @@ PRINTED: dict[str, tuple[str, str]] = {
     "Command('tune')": (COMPOSED, SAME),
     "Command('study')": (COMPOSED, STUDY),
     "Command('messages')": (COMPOSED, SAME),
+    "Command('calibrate')": (COMPOSED, SAME),
     "Command('tune', template=exported.templates[0])": (COMPOSED, SAME),
     "Command('plan', calibrate=True)": (COMPOSED, "measures for minutes; a documented one is long"),
     "Command('figures', work=workspace.work)": (RUN, ""),

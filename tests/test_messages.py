@@ -233,6 +233,8 @@ def test_refusals_are_sentences(work, made, tmp_path):
         run(settings(work, checkpoint=str(made / "model")))
     with pytest.raises(UserError, match="keeps 4 neighbours"):
         run(settings(work, out=str(tmp_path / "more"), neighbours=9))
+    with pytest.raises(UserError, match="c2srt relations"):
+        run(settings(work, out=str(tmp_path / "none"), relations=str(tmp_path / "absent")))
     with pytest.raises(UserError, match="penalty=-1"):
         Config(**{**asdict(settings(work)), "penalty": -1})
 

@@ -5,7 +5,8 @@ model.safetensors   float32: `visual.*` (the student's tower, open_clip names), 
                     frozen CLIP's other weights (text tower, logit_scale; open_clip names),
                     `text` [C, D] unit rows, `table` int32 [C, K]; after `c2srt tune` also
                     `context`, the learned embeddings of the one template; after `c2srt messages`
-                    also `messages.*`, the tensors of c2srt/model/messages.py
+                    also `messages.*`, the tensors of c2srt/model/messages.py; after
+                    `c2srt calibrate` also `calibration.*`, those of c2srt/model/calibration.py
 config.json         {"format": 1, "model": ModelConfig,
                     "clip": {"config", "mean", "std", "hash"}, "vocabulary": {…},
                     "templates": […], "made_from": {…}, "versions": {…} of what wrote it, which are
@@ -30,7 +31,7 @@ FORMAT = 1
 BELONGS = "config"
 """The note in the tensors' header."""
 MODEL_FILE, CONFIG_FILE, TOKENIZER = "model.safetensors", "config.json", "tokenizer"
-MESSAGES = "messages."
+MESSAGES, CALIBRATION = "messages.", "calibration."
 MADE_BY = Command("export")
 SHOWN = 3
 

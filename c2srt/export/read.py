@@ -17,6 +17,7 @@ from c2srt.bounds import Within
 from c2srt.errors import UserError
 from c2srt.export.files import (
     BELONGS,
+    CALIBRATION,
     CONFIG_FILE,
     FORMAT,
     MADE_BY,
@@ -26,6 +27,7 @@ from c2srt.export.files import (
     belonging,
 )
 from c2srt.model.build import build_student
+from c2srt.model.calibration import Calibration
 from c2srt.model.config import KindConfig, LossConfig, ModelConfig
 from c2srt.model.context import Context
 from c2srt.model.graph import Graph
@@ -44,6 +46,8 @@ from c2srt.relations.baselines import similar_neighbours
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 
+OWN = ("head.", MESSAGES, CALIBRATION)
+"""What begins the names of tensors that no CLIP has."""
 Three = Annotated[list[Annotated[float, Within(ge=-1e6, le=1e6)]], Len(3, 3)]
 
 
@@ -90,6 +94,7 @@ class Exported:
     made_from: dict = field(default_factory=dict)
     context: Context | None = None
     messages: Messages | None = None
+    calibration: Calibration | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
         """The model alone also takes another type."""
@@ -103,6 +108,14 @@ class Exported:
         """
         scores, counts = self.model.scores(images, graph)
         return scores if self.messages is None else self.messages(scores), counts
+
+    def refuse_calibrated(self, checkpoint: str) -> None:
+        """Raises UserError where what changes the scores would leave their calibration behind."""
+        if self.calibration is not None:
+            raise UserError(
+                f"checkpoint={checkpoint} has a calibration, which was fitted on its scores: give"
+                " the model that it was made of, and calibrate the new one"
+            )
 
     def graph_for(
         self, labels: list[str], find: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None
@@ -175,6 +188,7 @@ def load_export(folder: Path) -> Exported:
         clip_model = build_model(clip_part["config"])
         head, context = taken(tensors, "head."), context_from(tensors, content["templates"])
         messages = messages_from(tensors_path, tensors, vocabulary)
+        calibration = calibration_from(tensors_path, tensors, vocabulary)
         clip_model.load_state_dict(tensors, strict=True)
         clip = frozen_clip(
             clip_model, tokenizer, clip_part["config"], clip_part["mean"], clip_part["std"]
@@ -183,7 +197,9 @@ def load_export(folder: Path) -> Exported:
         model.head.load_state_dict(head, strict=True)
     model.eval().requires_grad_(False)
     made_from, templates = content["made_from"], content["templates"]
-    return Exported(model, clip, vocabulary, templates, graph, made_from, context, messages)
+    return Exported(
+        model, clip, vocabulary, templates, graph, made_from, context, messages, calibration
+    )
 
 
 def heard_neighbours(folder: Path) -> Tensor | None:
@@ -250,7 +266,7 @@ def check_shapes(
     if strange := [
         name
         for name in found
-        if name not in expected and name != "context" and not name.startswith(("head.", MESSAGES))
+        if name not in expected and name != "context" and not name.startswith(OWN)
     ]:
         raise wrong(
             path,
@@ -306,3 +322,21 @@ def messages_from(
             raise wrong(path, "holds messages of categories that there are not", MADE_BY)
     numbers = {name: tensor.float() for name, tensor in found.items() if name not in widths}
     return Messages(**columns, **numbers)
+
+
+def calibration_from(
+    path: Path, tensors: dict[str, Tensor], vocabulary: Vocabulary
+) -> Calibration | None:
+    """Takes the calibration out of an export's tensors; None where it has none. Raises UserError
+    unless it is of this vocabulary.
+    """
+    found = taken(tensors, CALIBRATION)
+    if not found:
+        return None
+    count = len(vocabulary)
+    shapes = {"slope": (count,), "offset": (count,), "new": (2,), "threshold": ()}
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
+        raise wrong(path, "holds a calibration of another vocabulary", MADE_BY)
+    if not all(tensor.isfinite().all() for tensor in found.values()):
+        raise wrong(path, "holds a calibration that is not finite", MADE_BY)
+    return Calibration(**{name: tensor.float() for name, tensor in found.items()})

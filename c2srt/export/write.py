@@ -12,6 +12,7 @@ from c2srt.backbone.clip import Clip
 from c2srt.backbone.tokens import Tokenizer
 from c2srt.export.files import (
     BELONGS,
+    CALIBRATION,
     CONFIG_FILE,
     FORMAT,
     MADE_BY,
@@ -22,6 +23,7 @@ from c2srt.export.files import (
     is_only_export,
 )
 from c2srt.files import whole_folder, write_json
+from c2srt.model.calibration import Calibration
 from c2srt.model.context import Context
 from c2srt.model.messages import Messages
 from c2srt.model.network import Network
@@ -89,6 +91,14 @@ def save_with_messages(
 ) -> None:
     """Writes the export in `source`, of this tokenizer, again with messages between its scores."""
     found = {f"{MESSAGES}{name}": tensor for name, tensor in messages.tensors().items()}
+    save_again(folder, source, tokenizer, found, {"made_from": made_from})
+
+
+def save_with_calibration(
+    folder: Path, source: Path, tokenizer: Tokenizer, calibration: Calibration, made_from: dict
+) -> None:
+    """Writes the export in `source`, of this tokenizer, again with what its scores mean."""
+    found = {f"{CALIBRATION}{name}": tensor for name, tensor in calibration.tensors().items()}
     save_again(folder, source, tokenizer, found, {"made_from": made_from})
 
 

@@ -5,29 +5,24 @@
 """
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from c2srt.artefact import hash_of_record, is_marked, writing
+from c2srt.artefact import hash_of_record, writing
 from c2srt.errors import UserError
-from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export, is_export, is_only_export
-from c2srt.export.read import Exported, load_export
+from c2srt.export.again import is_made, load_for
+from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export
 from c2srt.export.write import save_with_messages
-from c2srt.files import check_replaceable, hash_of, sha256_of_file, write_json
+from c2srt.files import hash_of, sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.keys import deciding
-from c2srt.loader import LoaderConfig, evaluation_batches
 from c2srt.messages.build import messages_of, readable
 from c2srt.messages.collect import collect
 from c2srt.messages.config import Config
 from c2srt.messages.sources import neighbours_of_unseen, sources_of_seen
-from c2srt.progress import Progress
-from c2srt.relations.table import PROVENANCE as GRAPH_RECORD
+from c2srt.relations.table import PROVENANCE as GRAPH_RECORD, load_relations
 from c2srt.shards import ShardIndex, load_index
-from c2srt.vocabulary import check_same_vocabulary, load_vocabulary
+from c2srt.split_scores import split_scores
+from c2srt.vocabulary import load_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +38,12 @@ def run(config: Config) -> None:
     """
     source, out = find_export(config.checkpoint), Path(config.out)
     index, vocabulary = load_index(Path(config.shards)), load_vocabulary(Path(config.shards))
+    load_relations(Path(config.relations), vocabulary, config.neighbours)  # are there, and fit
     key = key_of(config, source, index)
-    if source.resolve() == (out / MODEL).resolve():
-        raise UserError(
-            f"out={config.out} is where the checkpoint itself lies: choose another folder"
-        )
-    made = out / MODEL / CONFIG_FILE
-    if is_export(out / MODEL) and is_marked(made, key, MADE_BY, "made_from", "messages"):
-        log.info(f"{out / MODEL} is up to date")
+    if is_made(source, out / MODEL, key, MADE_BY, "messages"):
         return
-    check_replaceable(out / MODEL, is_only_export)
-    exported = load_export(source)
-    check_same_vocabulary(vocabulary, exported.vocabulary.hash, source, Command("train"))
-    check_same_vocabulary(
-        vocabulary, index.vocabulary, index.folder / "index.json", Command("shard")
-    )
+    exported = load_for(source, index, vocabulary)
+    exported.refuse_calibrated(config.checkpoint)
     if exported.messages is not None:
         raise UserError(
             f"checkpoint={config.checkpoint} has messages already: give the one that it was made of"
@@ -65,7 +51,16 @@ def run(config: Config) -> None:
     with writing(out):
         sources = sources_of_seen(config, vocabulary)
         neighbours = neighbours_of_unseen(config, vocabulary)
-        collected = collect(scored(config, exported, index), sources)
+        scored = split_scores(
+            exported,
+            index,
+            SPLIT,
+            config.images,
+            config.batch,
+            config.loader_workers,
+            "messages",
+        )
+        collected = collect(scored, sources)
         messages = messages_of(collected, sources, neighbours, config)
         if key_of(config, source, index) != key:
             raise UserError(f"{source} or what it is fitted on was written anew: run it again")
@@ -91,30 +86,3 @@ def key_of(config: Config, source: Path, index: ShardIndex) -> str:
             FORM,
         ]
     )
-
-
-def scored(
-    config: Config, exported: Exported, index: ShardIndex
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(scores [b, C], labels [b, C]) of the training images: a contiguous part of the split, which
-    is as good as any, since shards hold images in the order of their ids.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    exported.to(device)
-    images = sum(shard.count for shard in index.split(SPLIT))
-    parts = -(-images // config.images)
-    loader = LoaderConfig(
-        exported.clip.image_size,
-        config.batch,
-        config.batch,
-        split=SPLIT,
-        workers=config.loader_workers,
-    )
-    batches = evaluation_batches(loader, index, exported.vocabulary, SPLIT, 0, parts, config.batch)
-    progress = Progress("messages", -(-images // parts))
-    for batch in batches:
-        with torch.no_grad():
-            scores, _ = exported.scores(batch.images.to(device))
-        yield scores.float().cpu().numpy(), batch.labels.numpy()
-        progress.update(len(batch.images))
-    progress.close()

@@ -1,12 +1,15 @@
 """What `c2srt predict` is told, apart from run.py so that it can be checked without torch."""
 
+import math
 import os
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from itertools import takewhile
 from typing import Any
 
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.prompts import check_templates, chosen_templates
+from c2srt.choices import check_choice
 from c2srt.download_config import DownloadConfig
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, key
@@ -14,11 +17,14 @@ from c2srt.predict.finding import is_url
 from c2srt.predict.labels import Label, check_labels, read_labels, words_of
 from c2srt.relations.config import WordsConfig
 from c2srt.shared_keys import shared
+from c2srt.shown import shown
 
 CLIP = "clip"
 """What `checkpoint` names a CLIP by that nothing of ours was trained on."""
 TEMPLATES = ["a photo of a {}."]
 PRECISIONS = ("fp32", "bf16", "fp16")
+AUTO, PROBABILITY, COSINE = SCORES = ("auto", "probability", "cosine")
+"""What a score may be."""
 XMP, DIGIKAM, ADOBE = "xmp", "digikam", "adobe"
 TABLES = (".jsonl", ".csv", ".parquet")
 NO_IMAGE = (
@@ -72,12 +78,15 @@ class Config:
         mark=Mark.CONTENT,
     )
     topk: int = key(5, "labels kept per image")
-    threshold: float | None = key(
+    score: str = key(
+        AUTO,
+        "probability, of a model that `c2srt calibrate` wrote | cosine (times the model's score"
+        " scale; of a CLIP the cosine) | auto: probability where the model has it",
+    )
+    threshold: Any = key(
         None,
-        (
-            "leave out labels that score less (cosine times the model's score scale; of a CLIP the"
-            " cosine); null: none"
-        ),
+        "leave out labels that score less; auto: than the probability from which naming one pays,"
+        " by `c2srt calibrate`; null: none",
     )
     json: bool = key(False, "print one JSON line per image instead of a table", mark=Mark.HARMLESS)
     out: str | None = key(
@@ -145,6 +154,10 @@ class Config:
         check_templates(self.chosen_templates)
         if self.precision not in PRECISIONS:
             raise UserError(f"precision={self.precision} is none of {', '.join(PRECISIONS)}")
+        self.threshold = threshold_meant(self.threshold)
+        check_choice("score", self.score, SCORES)
+        if self.score == COSINE and self.threshold == AUTO:
+            raise UserError(f"threshold={AUTO} is a probability: leave score={COSINE} out")
         if self.sidecars not in (DIGIKAM, ADOBE):
             raise UserError(f"sidecars={self.sidecars} is neither {DIGIKAM} nor {ADOBE}")
         self.check_out()
@@ -190,6 +203,16 @@ class Config:
     def chosen_templates(self) -> list[str]:
         """Of prompts for a CLIP. Raises UserError on an unknown name."""
         return chosen_templates(self.templates, self.prompts)
+
+
+def threshold_meant(given: Any) -> float | str | None:
+    """Raises UserError unless it is a number, `auto`, or None."""
+    if given is None or given == AUTO:
+        return given
+    with suppress(TypeError, ValueError):
+        if not isinstance(given, bool) and math.isfinite(float(given)):
+            return float(given)
+    raise UserError(f"threshold={shown(given)} must be a number, {AUTO} or null")
 
 
 def names_in(text: str) -> list[str]:

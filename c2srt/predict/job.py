@@ -24,7 +24,7 @@ from c2srt.errors import UserError
 from c2srt.executor import Executor, Opens
 from c2srt.export.files import find_export, identity
 from c2srt.files import hash_of, sha256_of_file
-from c2srt.predict.config import ADOBE, CLIP, Config
+from c2srt.predict.config import ADOBE, AUTO, CLIP, Config
 from c2srt.predict.finding import printable
 from c2srt.predict.rows import assemble, rows_in
 from c2srt.predict.sources import Source
@@ -58,6 +58,7 @@ def made_from(config: Config, sources: list[Source]) -> dict[str, Any]:
         "topk": config.topk,
         "threshold": config.threshold,
         "precision": config.precision,
+        **({} if config.score == AUTO else {"score": config.score}),
         "words": [config.words.neighbours, config.words.model],
     }
 

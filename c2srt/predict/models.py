@@ -18,9 +18,11 @@ from c2srt.backbone.clip import Clip
 from c2srt.backbone.ensemble import embed
 from c2srt.errors import UserError
 from c2srt.export.read import Exported
+from c2srt.hints import Command
 from c2srt.model.config import ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.network import C2SRT
+from c2srt.predict.config import AUTO, COSINE, PROBABILITY
 from c2srt.predict.labels import Label
 from c2srt.predict.patches import Pooling
 from c2srt.relations.baselines import similar_neighbours
@@ -72,6 +74,10 @@ class Model(Protocol):
         """Raw patch features [B, P, D] and global features [B, D], differentiable."""
         ...
 
+    def threshold(self) -> float | None:
+        """The score from which naming a label pays, if that is known."""
+        ...
+
     def common(self) -> Tensor | None:
         """The mean text feature [D] of the vocabulary, if there is one."""
         ...
@@ -83,11 +89,17 @@ class Model(Protocol):
 
 class Trained:
     """An exported model; `cache` is the folder where new words are kept, unless `words` names
-    another.
+    another. Scores are probabilities where it has a calibration, unless `score` is cosine. Raises
+    UserError if it is probability and there is none.
     """
 
-    def __init__(self, exported: Exported, cache: Path, words: WordsConfig | None) -> None:
+    def __init__(
+        self, exported: Exported, cache: Path, words: WordsConfig | None, score: str = AUTO
+    ) -> None:
+        if score == PROBABILITY and exported.calibration is None:
+            raise uncalibrated(f"score={score}")
         self.exported, self.clip = exported, exported.clip
+        self.calibration = None if score == COSINE else exported.calibration
         self.new_words = NewWords(
             words or WordsConfig(),
             exported.vocabulary,
@@ -135,7 +147,13 @@ class Trained:
 
     def scores(self, images: Tensor, asked: Asked) -> Tensor:
         scores, _ = self.exported.scores(images, asked.graph)
-        return scores.float().cpu()[:, asked.columns]
+        scores = scores.float().cpu()
+        if self.calibration is not None:
+            scores = self.calibration(scores)
+        return scores[:, asked.columns]
+
+    def threshold(self) -> float | None:
+        return None if self.calibration is None else float(self.calibration.threshold)
 
     def pixels(self, images: Tensor) -> Tensor:
         return self.exported.model.pixels(images)
@@ -188,6 +206,9 @@ class ZeroShot:
             _, global_ = self.tower(self.pixels(images))
         return F.normalize(global_.float(), dim=-1).cpu() @ asked.graph.text.T
 
+    def threshold(self) -> float | None:
+        return None
+
     def pixels(self, images: Tensor) -> Tensor:
         return self.clip.images.pixels(images).to(self.clip.tower.dtype)
 
@@ -199,6 +220,14 @@ class ZeroShot:
 
     def pooling(self) -> Pooling | None:
         return None
+
+
+def uncalibrated(asked: str) -> UserError:
+    """Of what is asked of a model without a calibration."""
+    return UserError(
+        f"{asked} needs a model that `{Command('calibrate')}` wrote: this one's scores are no"
+        " probabilities"
+    )
 
 
 def prompt_features(clip: Clip, labels: list[Label]) -> Tensor:

@@ -20,11 +20,11 @@ from c2srt.backbone.clip import load_clip
 from c2srt.backbone.config import ClipConfig
 from c2srt.export.files import find_export
 from c2srt.export.read import load_export
-from c2srt.predict.config import CLIP, TEMPLATES
+from c2srt.predict.config import AUTO, CLIP, PROBABILITY, TEMPLATES
 from c2srt.predict.device import device_of, dtype_of
 from c2srt.predict.inputs import Read, Urls, attempted, decode_apart, one_by_one, read_image
 from c2srt.predict.labels import Label, as_labels, folded
-from c2srt.predict.models import Asked, Model, Trained, ZeroShot
+from c2srt.predict.models import Asked, Model, Trained, ZeroShot, uncalibrated
 from c2srt.predict.patches import PatchScores, area_of, patch_map
 from c2srt.relations.config import WordsConfig
 from c2srt.relations.words import FOLDER as NEW_WORDS
@@ -63,14 +63,15 @@ class Predictor:
         images: Any,
         labels: Sequence[str | Label] | None = None,
         topk: int | None = 5,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
         batch: int = 16,
     ) -> list[Prediction]:
         """Ranks `labels` (None: the model's vocabulary) for each image: a path, a URL, a PIL image,
         the bytes of a file, an open file, an array or tensor [H, W, 3] or [3, H, W] of uint8 or of
         floats 0…1; or several, as a list of any of these, or with a first axis of images.
 
-        Keeps the `topk` best (None: all) that score at least `threshold`. A word given twice (case
+        Keeps the `topk` best (None: all) that score at least `threshold` ("auto": the calibrated
+        model's own; UserError if it has none). A word given twice (case
         and spaces aside) is ranked once. An image that cannot be read gives a Prediction with
         `error`; UserError for bad labels, TypeError for images of another kind.
         """
@@ -81,7 +82,7 @@ class Predictor:
         images: Iterable,
         labels: Sequence[str | Label] | None,
         topk: int | None,
-        threshold: float | None,
+        threshold: float | str | None,
         batch: int,
     ) -> Iterator[Prediction]:
         """As `predict`, one by one, in order; at most `batch` images are in memory."""
@@ -93,10 +94,11 @@ class Predictor:
         images: Iterable[Read],
         asked: Asked,
         topk: int | None,
-        threshold: float | None,
+        threshold: float | str | None,
         batch: int,
     ) -> Iterator[Prediction]:
         """Predictions of what `read` gives, `batch` at a time, in order."""
+        threshold = self.least(threshold)
         waiting: list[Read] = []
         for image in images:
             waiting.append(image)
@@ -135,6 +137,14 @@ class Predictor:
                 yield Prediction(name, error=value)
             else:
                 yield Prediction(name, best(next(rows), asked.names, topk, threshold))
+
+    def least(self, threshold: float | str | None) -> float | None:
+        """What a label must score. Raises UserError where it is "auto" and the model has none."""
+        if threshold != AUTO:
+            return threshold if threshold is None else float(threshold)
+        if (own := self.model.threshold()) is None:
+            raise uncalibrated(f"threshold={threshold}")
+        return own
 
     def embed_images(self, images: Any, batch: int = 16) -> np.ndarray:
         """The global features of images as `predict` takes them, float32 unit rows [n, D]: the
@@ -203,14 +213,18 @@ def load(
     dtype: str | torch.dtype | None = None,
     clip: ClipConfig | None = None,
     templates: list[str] | None = None,
+    score: str = AUTO,
 ) -> Predictor:
     """As `c2srt.load`."""
     if str(path) == CLIP:
+        if score == PROBABILITY:
+            raise uncalibrated(f"score={score}")
         return Predictor(
             ZeroShot(load_clip(clip or ClipConfig()), templates or TEMPLATES), device, dtype
         )
     folder = find_export(str(path))
-    return Predictor(Trained(load_export(folder), beside(folder) / NEW_WORDS, words), device, dtype)
+    model = Trained(load_export(folder), beside(folder) / NEW_WORDS, words, score)
+    return Predictor(model, device, dtype)
 
 
 def best(

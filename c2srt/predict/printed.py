@@ -34,5 +34,5 @@ def as_table(prediction: Prediction) -> str:
     return (
         "\n".join([printable(prediction.image), *lines])
         if lines
-        else f"{printable(prediction.image)}\n  nothing reaches the threshold"
+        else f"{printable(prediction.image)}\n  none of these reaches the threshold"
     )

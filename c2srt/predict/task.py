@@ -125,7 +125,9 @@ def predictor_of(config: Config) -> Predictor:
         config.precision,
         config.clip,
         config.chosen_templates,
+        config.score,
     )
+    predictor.least(config.threshold)  # an error of it comes before any picture is read
     predictor.fetch = Urls(config.download, config.workers)
     return predictor
 

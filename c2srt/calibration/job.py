@@ -1,0 +1,99 @@
+"""`c2srt calibrate`: what a trained model's scores mean, and the model again with it.
+
+<out>/model/             the export with its calibration (whole or not at all)
+<out>/calibration.json   slope, threshold, and what they are worth on another split
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from c2srt.artefact import hash_of_record, writing
+from c2srt.calibration.config import ABSENT, Config
+from c2srt.calibration.counts import count
+from c2srt.calibration.fit import calibrate
+from c2srt.calibration.measured import measure
+from c2srt.errors import UserError
+from c2srt.export.again import is_made, load_for
+from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export
+from c2srt.export.write import save_with_calibration
+from c2srt.files import hash_of, sha256_of_file, write_json
+from c2srt.hints import Command
+from c2srt.keys import deciding
+from c2srt.model.calibration import Calibration
+from c2srt.shards import ShardIndex, load_index
+from c2srt.split_scores import split_scores
+from c2srt.vocabulary import load_vocabulary
+
+log = logging.getLogger(__name__)
+
+MODEL, READABLE = "model", "calibration.json"
+FORM = 1
+"""Of the numbers that are fitted."""
+MADE_BY = Command("calibrate")
+
+
+def run(config: Config) -> None:
+    """Writes the export with its calibration, or says that it is up to date. Raises UserError on
+    bad input.
+    """
+    source, out = find_export(config.checkpoint), Path(config.out)
+    index, vocabulary = load_index(Path(config.shards)), load_vocabulary(Path(config.shards))
+    key, seen = key_of(config, source, index), vocabulary.seen_count
+    if is_made(source, out / MODEL, key, MADE_BY, "calibration"):
+        return
+    exported, absent = load_for(source, index, vocabulary), config.unverified == ABSENT
+    scored = partial(
+        split_scores,
+        exported,
+        index,
+        images=config.images,
+        batch=config.batch,
+        loader_workers=config.loader_workers,
+    )
+    with writing(out):
+        calibration = calibrate(count(scored(split=config.split, title="calibrate"), absent), seen)
+        found = {}
+        if config.measured is not None:
+            batches = scored(split=config.measured, title="measure")
+            found = measure(batches, calibration, seen, absent, config.seed)
+        if key_of(config, source, index) != key:
+            raise UserError(f"{source} or what it is fitted on was written anew: run it again")
+        made_from = exported.made_from | {"calibration": {"key": key}}
+        save_with_calibration(out / MODEL, source, exported.clip.tokenizer, calibration, made_from)
+        write_json(out / READABLE, readable(calibration) | {"measured": found})
+    log.info(f"{out / MODEL}: threshold {calibration.threshold:.3f}{said(config, found)}")
+
+
+def key_of(config: Config, source: Path, index: ShardIndex) -> str:
+    """Two runs with equal keys give equal exports."""
+    splits = [split for split in (config.split, config.measured) if split is not None]
+    return hash_of(
+        [
+            hash_of_record(source / CONFIG_FILE),
+            sha256_of_file(source / MODEL_FILE),
+            [[(shard.name, shard.sha256) for shard in index.split(split)] for split in splits],
+            deciding(config),
+            FORM,
+        ]
+    )
+
+
+def readable(calibration: Calibration) -> dict:
+    slope, offset = calibration.new.tolist()
+    return {
+        "threshold": float(calibration.threshold),
+        "slope": float(calibration.slope[0]),
+        "unseen and new words": {"slope": slope, "offset": offset},
+    }
+
+
+def said(config: Config, found: dict[str, dict]) -> str:
+    """What was measured, a line a group of categories."""
+    return "".join(
+        f"\n{config.measured}, {name} categories: expected calibration error"
+        f" {100 * group['ECE']['before']:.1f} % before, {100 * group['ECE']['after']:.1f} % now;"
+        f" micro-F1 {100 * group['F1']['threshold']:.1f} by the threshold,"
+        f" {100 * group['F1']['best K']:.1f} by the best {group['F1']['K']}"
+        for name, group in found.items()
+    )
