@@ -19,7 +19,8 @@ class DataKeys:
         "",
         (
             "folder with 2018_04/ (the CSVs) and the images; NUS-WIDE: with "
-            "ImageList/, Groundtruth/, Flickr/ …"
+            "ImageList/, Groundtruth/, Flickr/ …; csv: what image paths are relative to, "
+            "if not to their table's folder"
         ),
         follows=NEEDED,
         takes=Takes.ABOVE,
@@ -76,5 +77,53 @@ class OpenImagesKeys(DataKeys):
     )
 
 
-OF_LAYOUT: dict[str, type[DataKeys]] = {DataKeys.layout: OpenImagesKeys}
+@dataclass
+class CsvKeys(DataKeys):
+    """With those of tables of one's own (sharding/csv_layout.py)."""
+
+    train: str | None = key(
+        None, "table of the training images: .csv, .tsv, or .jsonl with an object a line"
+    )
+    val: str | None = key(
+        None, "table of the validation images; null: a share of train is held out"
+    )
+    test: str | None = key(None, "table of the test images; null: likewise")
+    share: float = key(0.1, "of train's images, held out for each split that has no table")
+    split_seed: int = key(0, "of what share and unseen hold out")
+    image: str = key("image", "column of image paths")
+    labels: Any = key(
+        "labels",
+        "column of labels, a list of columns, or '*': all that are left. Several columns that hold"
+        " 0, 1 and nothing else are a category each, by their names",
+    )
+    absent: Any = key(None, "column of labels that were verified absent, or a list of columns")
+    closed: bool = key(
+        True,
+        "a label that an image does not have is absent there; false: it is unknown there, but for"
+        " what `absent` or a column's 0 says",
+    )
+    separator: str | None = key(
+        None, "between columns: comma, semicolon, tab; null: the one that fits the header"
+    )
+    label_separator: str | None = key(
+        None, "between labels in a cell; null: the first of | ; , that any cell has"
+    )
+    names: str | None = key(
+        None, "table with columns id and name, where labels are ids; null: labels are names"
+    )
+    unseen: Any = key(
+        None,
+        "labels that training never sees: a list, a text file with one a line, or a share of all"
+        " labels; with none, those that the training table lacks",
+    )
+
+
+@dataclass
+class EveryKey(CsvKeys, OpenImagesKeys):
+    """Of a data set in whichever layout: what a verb's dataclass holds, and what help is taken
+    from.
+    """
+
+
+OF_LAYOUT: dict[str, type[DataKeys]] = {DataKeys.layout: OpenImagesKeys, "csv": CsvKeys}
 """The layouts that have keys of their own."""

@@ -45,6 +45,7 @@ OLD = {today: old for old, today in TODAY.items()}
 LATER = {
     **{"schedule.streams": 0, "loader.cache": None, "loader.cache_gb": 200},
     **{"checkpoints.seconds": 0, "tracking.seconds": 0, "tracking.node_seconds": 0},
+    "warm_start": None,
 }
 """Keys that came later, and the value that means what was before."""
 GROUPS = {today.partition(".")[0] for today in OLD}
@@ -100,7 +101,7 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
     found = dict(values)
     for later, before in LATER.items():
         group, _, key = later.partition(".")
-        found[group] = {key: before} | found.get(group, {})
+        found[group] = {key: before} | found.get(group, {}) if key else found.get(group, before)
     return found
 
 
@@ -112,6 +113,7 @@ def written(values: dict[str, Any]) -> dict[str, Any]:
         found[old] = found[group].pop(key)
     for later, before in LATER.items():
         group, _, key = later.partition(".")
-        if found.get(group, {}).get(key, ...) == before:
-            del found[group][key]
+        holder = found.get(group, {}) if key else found
+        if holder.get(key or group, ...) == before:
+            del holder[key or group]
     return {name: value for name, value in found.items() if name not in GROUPS or value}

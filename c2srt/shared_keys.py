@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from c2srt.backbone.config import ClipConfig
-from c2srt.data_keys import DataKeys, OpenImagesKeys
+from c2srt.data_keys import DataKeys, EveryKey
 from c2srt.keys import Mark, Takes, key, same_as
 from c2srt.view_config import ViewConfig
 
@@ -63,7 +63,7 @@ class SharedKeys:
         "random resized crops; one object, so that teacher and student see the same pixels",
     )
     clip: ClipConfig = key(ClipConfig, "the CLIP that everything starts from", mark=Mark.CONTENT)
-    data: OpenImagesKeys = key(
+    data: EveryKey = key(
         DataKeys,
         "the data set (data=…: one of configs/datasets), and what its layout has",
         mark=Mark.CONTENT,

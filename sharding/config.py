@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from c2srt.data_keys import OpenImagesKeys
+from c2srt.data_keys import EveryKey
 from c2srt.download_config import PassesConfig
 from c2srt.errors import UserError
 from c2srt.keys import Mark, Takes, deciding, key
@@ -24,7 +24,7 @@ SOURCES = ("auto", "folders", "packs", "urls")
 
 
 @dataclass
-class DataConfig(OpenImagesKeys):
+class DataConfig(EveryKey):
     """The raw data set below `root`, which the reader of its layout is found by."""
 
     def __post_init__(self) -> None:

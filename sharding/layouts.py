@@ -4,4 +4,8 @@ A new data set needs: a reader, a module of this package with `find(data)` that 
 (sharding/readers.py; nuswide.py is one); its line here; and configs/datasets/<name>.yaml.
 """
 
-MODULES = {"openimages": "c2srt.sharding.openimages", "nuswide": "c2srt.sharding.nuswide"}
+MODULES = {
+    "openimages": "c2srt.sharding.openimages",
+    "nuswide": "c2srt.sharding.nuswide",
+    "csv": "c2srt.sharding.csv_layout",
+}

@@ -24,17 +24,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet
 
 from c2srt.datasets import published_of
 from c2srt.errors import UserError
 from c2srt.evaluation.known import given_away
-from c2srt.files import whole_file
 from c2srt.scratch import origin
-from c2srt.sharding.annotations import SCHEMA, TEXTS
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.counts import Acceptance, Count
+from c2srt.sharding.file_rows import GROUP_ROWS, Block, write_rows
 from c2srt.sharding.folders import asked_for
 from c2srt.sharding.nuswide_files import read_bits, read_images, read_names, require
 from c2srt.sharding.outcome import Outcome, attempts
@@ -47,8 +44,6 @@ log = logging.getLogger(__name__)
 TAG_LIST, CONCEPT_LIST = "NUS_WID_Tags/TagList1k.txt", "ConceptsList/Concepts81.txt"
 PREFIX = {"train": "Train", "test": "Test"}
 IMAGES = {"train": 161_789, "test": 107_859}
-FILE_SCHEMA = SCHEMA.append(pa.field("file", pa.string()))
-GROUP_ROWS = 4096  # of the parquet; each row lists every category
 EXAMPLES = 5
 
 
@@ -162,7 +157,8 @@ class NusWide:
             )
         names = self.seen + (self.concepts if concepts else [])
         by_name, by_id = np.argsort(names), images["id"].arg_sort().to_numpy()
-        write_rows(out, images[by_id], present[:, by_name][by_id] > 0, sorted(names))
+        images, present = images[by_id], present[:, by_name][by_id] > 0
+        write_rows(out, blocks_of(images, present), sorted(names))
         return LabelReport(
             split,
             len(images),
@@ -243,37 +239,11 @@ def find(data: DataConfig) -> NusWide:
     return found
 
 
-def write_rows(out: Path, images: pl.DataFrame, present: np.ndarray, names: list[str]) -> None:
-    """The parquet of FILE_SCHEMA, sorted `images` with `present` bool [images, sorted names]."""
-    dictionary = pa.array(names)
-    empty = dict.fromkeys(TEXTS[:-1], "")
-    with (
-        whole_file(out) as temporary,
-        pa.parquet.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer,
-    ):
-        for start in range(0, len(images), GROUP_ROWS):
-            rows, marked = images[start : start + GROUP_ROWS], present[start : start + GROUP_ROWS]
-            values = {
-                "id": rows["id"].to_list(),
-                "file": rows["file"].to_list(),
-                "listed": [True] * len(rows),
-                "positive": name_lists(marked, dictionary),
-                "negative": name_lists(~marked, dictionary),
-            }
-            unknown = {
-                name: [empty.get(name)] * len(rows)
-                for name in FILE_SCHEMA.names
-                if name not in values
-            }
-            writer.write_table(pa.table(values | unknown, schema=FILE_SCHEMA))
-
-
-def name_lists(marked: np.ndarray, names: pa.Array) -> pa.ListArray:
-    """bool [n, C], names [C] → for each row the names that are marked."""
-    offsets = np.concatenate([[0], marked.sum(1).cumsum()])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), names.take(pa.array(np.nonzero(marked)[1]))
-    )
+def blocks_of(images: pl.DataFrame, present: np.ndarray) -> Iterator[Block]:
+    """`images` and `present` bool [images, categories], some rows at a time; the rest is absent."""
+    for start in range(0, len(images), GROUP_ROWS):
+        marked = present[start : start + GROUP_ROWS]
+        yield images[start : start + GROUP_ROWS], marked, ~marked
 
 
 def test_counts(vocabulary: Vocabulary, inputs: Path) -> list[Count]:

@@ -156,12 +156,12 @@ def test_without_prompts_it_takes_those_of_open_images_and_without_a_schedule_th
         compose_verb("text", [f"data={name}", "data.root=/x"]) for name in ("album", "openimages")
     )
     assert found.prompts == like.prompts and len(like.prompts.ensemble) == 8
-    with pytest.raises(UserError, match="choose one of album, miniature, nuswide, openimages"):
+    with pytest.raises(UserError, match="choose one of album, csv, miniature, nuswide, openimages"):
         compose_verb("text", ["data=photos"])
 
 
 def test_a_layout_without_a_reader_is_refused_with_those_that_there_are(album):
-    with pytest.raises(UserError, match="data.layout=xml is none of openimages, nuswide, album"):
+    with pytest.raises(UserError, match="xml is none of openimages, nuswide, csv, album"):
         DataConfig(layout="xml")
 
 
@@ -198,7 +198,7 @@ def test_the_paper_s_schedule_is_that_of_the_data_set_in_use():
         (["schedule=paper"], "the paper has none for data=miniature, only for nuswide and open"),
         (
             ["schedule=papr"],
-            "choose one of miniature, nuswide, openimages, openimages_large, paper",
+            "choose one of csv, miniature, nuswide, openimages, openimages_large, paper",
         ),
     ],
 )

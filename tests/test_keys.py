@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from c2srt.cluster.cli import VERBS
 from c2srt.compose import leaves
-from c2srt.data_keys import DataKeys, OpenImagesKeys
+from c2srt.data_keys import OF_LAYOUT, DataKeys
 from c2srt.keys import Mark, deciding, defaults, from_plain, key
 from c2srt.model.kinds import KINDS
 from c2srt.sharding.config import Config as ShardConfig
@@ -102,7 +102,7 @@ def test_a_verb_s_yaml_holds_groups_and_what_it_sets_otherwise(path):
     assert {name: value for name, value in own.items() if known.get(name) == value} == {}
 
 
-@pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
+@pytest.mark.parametrize("data", ["csv", "miniature", "nuswide", "openimages"])
 def test_a_schedule_holds_what_differs_from_the_defaults(data):
     text = files("c2srt.configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
     known = leaves(OmegaConf.create(defaults(Config)))
@@ -118,11 +118,11 @@ def test_what_belongs_to_a_network_differs_from_the_defaults(kind):
     assert not [name for name, value in own.get("loss", {}).items() if known["loss"][name] == value]
 
 
-@pytest.mark.parametrize("data", ["miniature", "nuswide", "openimages"])
+@pytest.mark.parametrize("data", ["csv", "miniature", "nuswide", "openimages"])
 def test_the_keys_of_a_data_set_differ_from_the_defaults(data):
     text = files("c2srt.configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
     own = yaml.safe_load(text)["data"]
-    known = defaults(DataKeys if own.get("layout") == "nuswide" else OpenImagesKeys)
+    known = defaults(OF_LAYOUT.get(own.get("layout", DataKeys.layout), DataKeys))
     assert own.pop("name") == data
     assert own.keys() <= known.keys() and not [key for key in own if own[key] == known[key]]
     typed = [f"data={data}", "data.root=/x", "data.images_per_shard=9", "+data.resize=7"]

@@ -68,11 +68,11 @@ def is_only_export(folder: Path) -> bool:
     return False
 
 
-def find_export(path: str) -> Path:
+def find_export(path: str, key: str = "checkpoint") -> Path:
     """The export folder at `path`, or `path`/model when `path` is a training's folder. Raises
-    UserError if there is none, with the models that are near.
+    UserError if there is none, with the models that are near; `key`: what named it.
     """
-    path = here("checkpoint", path)
+    path = here(key, path)
     for folder in (Path(path), Path(path) / "model"):
         if is_export(folder):
             return folder
@@ -83,12 +83,12 @@ def find_export(path: str) -> Path:
     elif near:
         advice = (
             f"there is {', '.join(map(str, near[:SHOWN]))}{' …' if len(near) > SHOWN else ''}: give"
-            " one as checkpoint=…"
+            f" one as {key}=…"
         )
     else:
         advice = "give the model/ or best/ folder that training writes"
     raise UserError(
-        f"checkpoint={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}"
+        f"{key}={path} is not an exported model ({MODEL_FILE} and {CONFIG_FILE}): {advice}"
     )
 
 

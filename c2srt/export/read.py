@@ -202,6 +202,27 @@ def load_export(folder: Path) -> Exported:
     )
 
 
+def begin_from(model: Network, folder: Path, clip_hash: str) -> None:
+    """Gives a network the tower and the head of an export; the categories stay its own. Raises
+    UserError where that was made from another CLIP, or is of another architecture.
+    """
+    content = read_json(folder / CONFIG_FILE, MADE_BY, ExportFile, FORMAT)
+    if content["clip"]["hash"] != clip_hash:
+        raise UserError(
+            f"warm_start={folder} was trained from another CLIP: give that one as clip.name=… and"
+            " clip.pretrained=…, or leave warm_start out"
+        )
+    weights, own = load_export(folder).model.state_dict(), model.state_dict()
+    shapes, there = ({name: list(t.shape) for name, t in x.items()} for x in (own, weights))
+    if odd := sorted(name for name in shapes | there if shapes.get(name) != there.get(name)):
+        raise UserError(
+            f"warm_start={folder} is another network: {shown(odd[0])} is"
+            f" {there.get(odd[0], 'absent')} there and {shapes.get(odd[0], 'absent')} here,"
+            f" {len(odd)} differ; give its model=… and model.* keys"
+        )
+    model.load_state_dict(weights)
+
+
 def heard_neighbours(folder: Path) -> Tensor | None:
     """The neighbour table int64 [C, K] that an export's categories hear, −1 absent; None where they
     hear none: without IST, and in a baseline. Nothing else of the export is loaded.

@@ -53,6 +53,13 @@ class Config:
         follows="${work}/train",
         takes=Takes.PLACE,
     )
+    warm_start: str | None = key(
+        None,
+        "export folder whose tower and head the training begins with, of any vocabulary; the"
+        " optimizer begins anew",
+        mark=Mark.CONTENT,
+        takes=Takes.PLACE,
+    )
     seed: int = shared("seed")
     workers: int = shared("workers")
     clip: ClipConfig = shared("clip")
@@ -99,6 +106,15 @@ class Config:
     def uses_teacher(self) -> bool:
         """Whether a teacher cache is read."""
         return self.loss.distillation > 0 and self.teacher != ONLINE
+
+    @property
+    def folders_read(self) -> list[str]:
+        """The keys of folders that are read."""
+        return [
+            *("shards", "text", "relations"),
+            *(["teacher"] if self.uses_teacher else []),
+            *(["warm_start"] if self.warm_start else []),
+        ]
 
     def settings(self) -> dict:
         """Every field as plain values, for the record: by the names that older runs have, too."""

@@ -82,8 +82,7 @@ def run_of(config: Config) -> str:
 
 def seen_below(config: Config) -> Seen:
     """Every file below the folders that are read, and below those that a training leaves."""
-    read = [config.shards, config.text, config.relations]
-    read += [config.teacher] if config.uses_teacher else []
+    read = [getattr(config, name) for name in config.folders_read]
     folders = [Path(folder) for folder in read] + [config.folder / name for name in OUTPUTS]
     return seen(path for folder in folders for path in folder.rglob("*"))
 

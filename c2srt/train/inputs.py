@@ -11,6 +11,8 @@ from torch import Tensor
 from c2srt.artefact import FILES
 from c2srt.backbone.clip import Clip, load_clip
 from c2srt.errors import UserError
+from c2srt.export.files import find_export, identity
+from c2srt.export.read import begin_from
 from c2srt.export.write import save_export
 from c2srt.files import hash_of
 from c2srt.hints import Command
@@ -75,6 +77,8 @@ def load_inputs(config: Config) -> Inputs:
             else "none"
         ),
     }
+    if config.warm_start:
+        hashes["warm_start"] = identity(find_export(config.warm_start, "warm_start"))
     templates = made["text"]["made_from"]["templates"]
     return Inputs(
         vocabulary, index, clip, clip.image_size, Graph(features, table), templates, teacher, hashes
@@ -92,7 +96,7 @@ def build_model(config: Config, inputs: Inputs) -> Network:
     """The model before its first step: the same on every rank, for one seed."""
     torch.manual_seed(config.seed)
     assert inputs.clip is not None
-    return build_student(
+    model = build_student(
         inputs.clip,
         config.model,
         config.loss,
@@ -100,6 +104,9 @@ def build_model(config: Config, inputs: Inputs) -> Network:
         inputs.vocabulary.seen_count,
         config.teacher == ONLINE,
     )
+    if config.warm_start:
+        begin_from(model, find_export(config.warm_start, "warm_start"), inputs.clip.hash)
+    return model
 
 
 def load_trained(model: Network, weights: dict[str, Tensor], source: Path | str) -> None:

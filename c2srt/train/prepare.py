@@ -29,11 +29,13 @@ def check_before_start(config: Config) -> int:
     check_records(config)
     with uncollected():
         from c2srt.train import checkpoints
-        from c2srt.train.inputs import load_inputs
+        from c2srt.train.inputs import build_model, load_inputs
         from c2srt.train.sources import check_sources, steps_per_epoch
 
     inputs = load_inputs(config)
     check_sources(config, inputs)
+    if config.warm_start:
+        build_model(config, inputs)
     found = checkpoints.newest(config.folder / "checkpoints")
     if found is not None:
         checkpoints.check_resumable(

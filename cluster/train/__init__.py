@@ -94,9 +94,7 @@ def find_steps(config: Config) -> tuple[bool, int]:
 
 def absolute(config: Config) -> Config:
     """The config with absolute folders: Ray's workers have another working directory."""
-    names = ["shards", "text", "relations", "work", "out"] + (
-        ["teacher"] if config.uses_teacher else []
-    )
+    names = [*config.folders_read, "work", "out"]
     folders: dict[str, Any] = {name: str(Path(getattr(config, name)).absolute()) for name in names}
     return replace(config, clip=config.clip.absolute(), **folders)
 
