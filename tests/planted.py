@@ -73,7 +73,7 @@ FAULTS = {
         "c2srt/model/loss.py", "+ margin * pairs", "+ margin", ("loss",)
     ),
     "loss: gradient of the positives is short by one": Fault(
-        "c2srt/model/loss.py", ".cumsum(1).flip(1)[:, 1:]", ".cumsum(1).flip(1)[:, :-1]", ("loss",)
+        "c2srt/model/loss.py", "up_to[:, :-1] - up_to", "up_to[:, 1:] - up_to", ("loss",)
     ),
     "isr: one patch too few": Fault(
         "c2srt/model/isr.py",

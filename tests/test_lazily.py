@@ -93,7 +93,11 @@ def test_neither_open_clip_nor_deepspeed_loads_what_is_not_used():
         library.outline(config)
         weight = torch.nn.Parameter(torch.ones(3))
         adamw = GuardedAdamW([{"params": [weight], "lr": 0.1}], 1.0)
+        adamw.begin(torch.device("cpu"))
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         weight.sum().backward()
+        adamw.add()
         adamw.step()
         adamw.zero_grad()
         assert weight.max() < 1 and weight.grad is None

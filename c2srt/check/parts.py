@@ -80,7 +80,7 @@ PARTS = (
     Part(
         "train",
         FULL,
-        90,
+        70,
         "c2srt.check.step:train",
         "steps in a row: speed, memory, tiles, the kernels that cost most",
         CLIP,
@@ -105,10 +105,18 @@ PARTS = (
     Part(
         "zero",
         FULL,
-        70,
+        50,
         "c2srt.check.zero:zero",
         "DeepSpeed's ZeRO 0-3, a few steps each",
         (*CLIP, "deepspeed"),
+    ),
+    Part(
+        "launches",
+        FULL,
+        40,
+        "c2srt.check.launches:launches",
+        "operators, kernels and reads of a micro-batch and of a step, counted",
+        (*CLIP, "deepspeed", "triton"),
     ),
     Part(
         "plan",

@@ -29,22 +29,24 @@ WOULD_WAIT = ("aten::_local_scalar_dense", "aten::nonzero")
 data.
 """
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+LAYERS = {"tiny": 3, "deep": 12}
+"""Blocks of the ViTs that are no model of open_clip."""
 TOP = 10
 
 
-def tiny_model(shape: Shape) -> dict:
+def tiny_model(shape: Shape, layers: int = 3) -> dict:
     """An open_clip config with so many patches and such a width, for a CPU."""
-    side = round(shape.patches**0.5)
-    vision = {"image_size": 8 * side, "layers": 3, "width": 64, "patch_size": 8, "head_width": 32}
+    vision = {"image_size": 8 * round(shape.patches**0.5), "layers": layers}
+    vision |= {"width": 64, "patch_size": 8, "head_width": 32}
     return {"embed_dim": shape.width, "vision_cfg": vision, "text_cfg": TEXT}
 
 
 def clip_config(case: Case, shape: Shape) -> ClipConfig:
-    """open_clip's own model, or the tiny one as a file; random weights."""
-    if shape.clip != "tiny":
+    """open_clip's own model, or a tiny one as a file; random weights."""
+    if shape.clip not in LAYERS:
         return ClipConfig(shape.clip, RANDOM)
-    path = case.out / f"tiny-{shape.width}.json"
-    path.write_text(json.dumps(tiny_model(shape)), encoding="utf-8")
+    path = case.out / f"{shape.clip}-{shape.width}.json"
+    path.write_text(json.dumps(tiny_model(shape, LAYERS[shape.clip])), encoding="utf-8")
     return ClipConfig(str(path), RANDOM)
 
 

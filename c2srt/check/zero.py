@@ -3,11 +3,17 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
 from c2srt.check.case import Case
 from c2srt.check.step import make_batch, make_student, measured
+from c2srt.model.network import C2SRT
+
+if TYPE_CHECKING:  # DeepSpeed takes seconds to import
+    from c2srt.train.engine import Engine
 
 STEPS = 5
 
@@ -16,6 +22,14 @@ def zero(case: Case) -> Iterator[dict]:
     """Stages 0 to 3 on the same model and batch: the loss of the first steps, milliseconds,
     memory.
     """
+    with one_rank(case):
+        for stage in range(4):
+            yield one_stage(case, stage)
+
+
+@contextmanager
+def one_rank(case: Case) -> Iterator[None]:
+    """torch.distributed with this process alone."""
     os.environ.update(
         RANK="0",
         LOCAL_RANK="0",
@@ -32,27 +46,30 @@ def zero(case: Case) -> Iterator[dict]:
             world_size=1,
         )
         try:
-            for stage in range(4):
-                yield one_stage(case, stage)
+            yield
         finally:
             dist.destroy_process_group()
 
 
-def one_stage(case: Case, stage: int) -> dict:
+def make_engine(case: Case, student: C2SRT, stage: int, count: int, times: int = 1) -> "Engine":
+    """The engine of a training with micro-batches of `count` images, `times` of them a step."""
     from c2srt.order import BatchPartition
     from c2srt.train.engine import Engine
     from c2srt.train.engine_config import EngineConfig
     from c2srt.train.groups import parameter_groups
     from c2srt.train.key_groups import OptimizerConfig
 
+    adamw = OptimizerConfig(1e-4, weight_decay=0.01, layer_decay=1.0)
+    groups = parameter_groups(student, student.parameter_depth, adamw)
+    partition = BatchPartition(count * times, count, 1)
+    return Engine(student, groups, EngineConfig(case.best, stage), partition, 1.0)
+
+
+def one_stage(case: Case, stage: int) -> dict:
     count = case.sizes.batches[1]
     student = make_student(case, case.sizes.base).float()
     batch = make_batch(case, student, count)
-    adamw = OptimizerConfig(1e-4, weight_decay=0.01, layer_decay=1.0)
-    groups = parameter_groups(student, student.parameter_depth, adamw)
-    engine = Engine(
-        student, groups, EngineConfig(case.best, stage), BatchPartition(count, count, 1)
-    )
+    engine = make_engine(case, student, stage, count)
     losses = [engine.train_step([batch], 1.0).values["loss"] for _ in range(STEPS)]
     row = {
         "what": f"ZeRO {stage}, {case.best}, batch {count}",

@@ -95,8 +95,7 @@ class Head(nn.Module):
         tiled = TiledHead(self.shared(patches.dtype, tiling), graph, tiling)
         batch = MicroBatch(patches, global_, labels, weights)
         leaves = patches, global_, *tiled.shared.tensors.values()
-        total, statistics = Inline.apply(tiled, batch, loss, *leaves)
-        return total, statistics[:2] / statistics[2].clamp(min=1)
+        return Inline.apply(tiled, batch, loss, *leaves)
 
     @torch.no_grad()
     def scores(
@@ -150,12 +149,17 @@ class Inline(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.dtypes = [leaf.dtype for leaf in leaves]
         value, statistics, gradients = tiled.gradients(batch, loss)
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(0 * value, *gradients)  # NaN, and so each gradient, if the loss is
         ctx.mark_non_differentiable(statistics)
         return value, statistics
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        found = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        scaled = [(one * upstream.to(one.dtype)).to(dtype) for one, dtype in found]
+        nothing, *gradients = ctx.saved_tensors
+        factor = upstream + nothing
+        scaled = [
+            torch.empty_like(one, dtype=to) for one, to in zip(gradients, ctx.dtypes, strict=True)
+        ]
+        for one, out in zip(gradients, scaled, strict=True):
+            torch.mul(one, factor.to(one.dtype), out=out)
         return None, None, None, *scaled

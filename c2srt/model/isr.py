@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2srt.model import kernels
+from c2srt.model.ahead import runs_ahead
 
 
 @torch.no_grad()
@@ -36,10 +37,9 @@ def assignment(
     count = taken.sum(-1, keepdim=True)
     last = best.gather(-1, (count - 1).clamp(min=0))  # a NaN image takes none and becomes 0 / 0
     chosen = scores >= last
-    exported = (
-        torch.compiler.is_exporting()
-    )  # a traced program cannot ask what values are: it takes the general way
-    if exported or not torch.equal(
+    # a traced program cannot ask what values are, a GPU need not: they take the general way
+    general = torch.compiler.is_exporting() or runs_ahead(patches.device)
+    if general or not torch.equal(
         chosen.sum(-1, keepdim=True), count
     ):  # equal scores at the border, or NaN: exactly the first n
         index = scores.topk(most, dim=-1).indices if index is None else index

@@ -161,10 +161,13 @@ class Transfer:
         """Calls finish(chunk, x' [m, D]) for every chunk."""
         like, (nodes, slots) = self.layer.attention, self.table.neighbours.shape
         self.sources = self.buffers.take(f"sources {self.number}", (nodes, like.numel()), like)
+        self.inputs.sources(self.sources)
+        if len(self.chunks) == 1:
+            aggregated, self.alpha = self.attend(self.chunks[0])
+            return finish(self.chunks[0], self.finished(self.chunks[0], aggregated))
         self.alpha = self.buffers.take(
             f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype)
         )
-        self.inputs.sources(self.sources)
         for chunk in self.chunks:
             aggregated, self.alpha[chunk.flat] = self.attend(chunk)
             finish(chunk, self.finished(chunk, aggregated))
@@ -236,6 +239,8 @@ class Transfer:
         computes again; adds the parameters' gradients to `sums` (float32 or wider) and the inputs'
         to `inputs`.
         """
+        if self.fused:
+            return self.fused_backward(self.chunks[0], upstream, sums)
         sources = self.sources
         grad_sources = self.buffers.take(
             "grad_sources", sources.shape, sources, softmax_dtype(sources.dtype)
@@ -248,6 +253,22 @@ class Transfer:
             )
             self.inputs.add(chunk, grad_rows, grad_targets)
         self.inputs.add_sources(grad_sources.to(sources.dtype), sums)
+
+    def fused_backward(self, chunk: Chunk, upstream: Callable, sums: Layer) -> None:
+        """`backward` through the kernels, which take all nodes at once."""
+        grad_rows, grad_aggregated = self.unfinished(chunk, self.alpha, upstream, sums)
+        grad_targets, grad_sources, grad_attention = kernels.attention_backward(
+            grad_aggregated,
+            self.inputs.targets(chunk),
+            self.sources,
+            self.layer.attention,
+            self.alpha,
+            self.table.neighbours,
+            self.table.out_neighbours,
+        )
+        sums.attention.add_(grad_attention)
+        self.inputs.add(chunk, grad_rows, grad_targets)
+        self.inputs.add_sources(grad_sources, sums)
 
     def attend_backward(
         self,
@@ -264,14 +285,6 @@ class Transfer:
         index_put_, which sorts.
         """
         attention, targets = self.layer.attention, self.inputs.targets(chunk)
-        if self.fused:
-            around = self.table.neighbours, self.table.out_neighbours
-            found = kernels.attention_backward(
-                upstream, targets, self.sources, attention, alpha, *around
-            )
-            grad_sources += found[1]
-            grad_attention += found[2]
-            return found[0]
         upstream = split_heads(upstream, attention)[:, None]
         gathered = self.gather(chunk)
         product = self.buffers.take("product", gathered.shape, gathered)

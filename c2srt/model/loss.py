@@ -6,6 +6,7 @@ Shapes: B images, C categories, D width, p positives of an image.
 import torch
 from torch import Tensor
 
+from c2srt.model.ahead import runs_ahead
 from c2srt.model.config import DistillationReduction, LossConfig, Reduction, Unverified
 
 
@@ -21,8 +22,7 @@ def ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     Σ_{p,n} max(margin + s_n − s_p, 0); `violations` divides by the number of violating pairs +
     1e-8. Images without a positive or without a negative contribute 0.
     """
-    mean = config.reduction == Reduction.VIOLATIONS
-    return Hinges.apply(scores, labels == 1, negatives(labels, config), config.margin, mean)
+    return Hinges.apply(scores, labels, config)
 
 
 class Hinges(torch.autograd.Function):
@@ -33,33 +33,52 @@ class Hinges(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, scores, positive, negative, margin, mean):
-        most = int(positive.sum(1).max()) if len(positive) else 0
-        ascending, order = scores.masked_fill(~positive, torch.inf).topk(
-            most, largest=False, sorted=True
-        )
-        violated = (
-            torch.searchsorted(ascending, scores + margin) * negative
-        )  # of n: its violated positives are the lowest
-        reached = violated.new_zeros(len(scores), most + 1).scatter_add_(
-            1, violated, torch.ones_like(violated)
-        )
-        violating = (
-            reached.flip(1).cumsum(1).flip(1)[:, 1:]
-        )  # of the r-th positive: negatives that violate more than r
-        gradient = violated.to(scores.dtype).scatter_add_(1, order, -violating.to(scores.dtype))
-        pairs = violated.sum(1).double()
-        centre = scores.mean(
-            1, keepdim=True
-        )  # the pairs' differences do not feel it, and rounding does
-        total = ((scores - centre) * gradient).sum(1, dtype=torch.float64) + margin * pairs
-        factor = 1 / (pairs + 1e-8) if mean else torch.ones_like(pairs)
-        ctx.save_for_backward(gradient.mul_(factor.to(scores.dtype)[:, None]))
-        return (total * factor).to(scores.dtype)
+    def forward(ctx, scores, labels, config):
+        loss, gradient = hinges(scores, labels, config)
+        ctx.save_for_backward(gradient)
+        return loss
 
     @staticmethod
     def backward(ctx, upstream):
-        return upstream[:, None] * ctx.saved_tensors[0], None, None, None, None
+        return upstream[:, None] * ctx.saved_tensors[0], None, None
+
+
+@torch.no_grad()
+def hinges(scores: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """`ranking_loss` [B] and the gradient [B, C] of each image's."""
+    positive, margin = labels == 1, config.margin
+    ascending, order = scores.masked_fill(~positive, torch.inf).topk(
+        most_positives(positive), largest=False, sorted=True
+    )
+    violated = torch.searchsorted(ascending, scores + margin) * negatives(
+        labels, config
+    )  # of n: its violated positives are the lowest
+    reached = violated.new_zeros(len(scores), ascending.shape[1] + 1).scatter_add_(
+        1, violated, torch.ones_like(violated)
+    )
+    up_to = reached.cumsum(1)
+    lost = (
+        up_to[:, :-1] - up_to[:, -1:]
+    )  # of the r-th positive: −negatives that violate more than r
+    gradient = violated.to(scores.dtype).scatter_add_(1, order, lost.to(scores.dtype))
+    pairs = violated.sum(1).double()
+    centre = scores.mean(
+        1, keepdim=True
+    )  # the pairs' differences do not feel it, and rounding does
+    total = ((scores - centre) * gradient).sum(1, dtype=torch.float64) + margin * pairs
+    if config.reduction == Reduction.VIOLATIONS:
+        factor = 1 / (pairs + 1e-8)
+        total, gradient = total * factor, gradient.mul_(factor.to(scores.dtype)[:, None])
+    return total.to(scores.dtype), gradient
+
+
+def most_positives(positive: Tensor) -> int:
+    """How many lowest positives an image may need, of labels [B, C]: on a CPU the most that one
+    has. Elsewhere all categories are sorted, some microseconds, and the host does not wait.
+    """
+    if runs_ahead(positive.device):
+        return positive.shape[1]
+    return int(positive.sum(1).max()) if len(positive) else 0
 
 
 def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:

@@ -14,7 +14,7 @@ from c2srt.backbone.clip import Clip
 from c2srt.backbone.tower import normalise
 from c2srt.errors import UserError
 from c2srt.hints import Command
-from c2srt.model.config import Form, LossConfig, ModelConfig
+from c2srt.model.config import DistillationReduction, Form, LossConfig, ModelConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
 from c2srt.model.loss import distillation_loss, ranking_loss
@@ -66,8 +66,9 @@ class Network(nn.Module, Student):
         """Normalised pixels in the tower's type; the constants stay float32 whatever the engine
         casts.
         """
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return normalise(images, mean, std).to(self.tower.dtype)
+        if self._mean.device != images.device:  # once: a copy to a GPU makes the host wait
+            self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
+        return normalise(images, self._mean, self._std).to(self.tower.dtype)
 
     def teacher_features(self, images: Tensor) -> Tensor:
         """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
@@ -123,11 +124,12 @@ class C2SRT(Network):
             "loss": ranking,
         }
         if teacher is not None:
-            distillation = (weights * distillation_loss(global_, teacher, self.loss)).mean()
-            drift = (global_.detach().float() - teacher.float()).abs().mean()
+            distances = distillation_loss(global_, teacher, self.loss)
+            distillation = (weights * distances).mean()
+            mean = self.loss.distillation_reduction == DistillationReduction.MEAN
             values |= {
                 "distillation": distillation,
-                "drift": drift,
+                "drift": distances.detach().mean() / (1 if mean else global_.shape[1]),
                 "loss": ranking + self.loss.distillation * distillation,
             }
         elif self.loss.distillation > 0:

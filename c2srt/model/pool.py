@@ -2,7 +2,7 @@
 applied to X and r.
 
 f_img = (f_L + f_G) / 2 with f_L = A · F, and the rows of A sum to 1 (`isr.check_pooling` looks at
-some in every pass): so f_img = A · (F + f_G) / 2.
+some, once a graph): so f_img = A · (F + f_G) / 2.
 Whatever is affine in f_img is therefore applied to P patch rows instead of C category rows, and
 what it does to the category's text once per batch: FFN_in's first layer (eq. 6), and on top of it
 the first GATv2 layer's source and target projections.
@@ -63,7 +63,7 @@ class Pooled:
             total = (
                 gradient[0] if len(gradient) == 1 else gradient.sum(0, dtype=self.grad_text.dtype)
             )
-            self.grad_text[chunk.columns, columns] += total
+            self.grad_text[chunk.columns, columns].add_(total)
         else:
             index = self.categories[chunk.images, chunk.columns].flatten()
             self.grad_text[:, columns].index_add_(

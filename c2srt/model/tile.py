@@ -22,7 +22,7 @@ from c2srt.model.subgraph import Subgraphs
 HIDDEN_NAMES = ("hidden_weight", "hidden_bias")
 LAYER_NAMES = ("source", "target", "attention", "output")
 CHECKED = 16
-"""Rows of A that are looked at, once a pass."""
+"""Rows of A that are looked at, once a graph."""
 
 
 @dataclass
@@ -40,14 +40,9 @@ class Nodes:
     present: Tensor | None = None
 
     @staticmethod
-    def all(text: Tensor, rows: Tensor | None, table: Tensor, images: int) -> "Nodes":
+    def all(text: Tensor, rows: Tensor | None, table: Table, images: int) -> "Nodes":
         """Every category for each of `images` images."""
-        return Nodes(
-            images,
-            text[None],
-            None if rows is None else rows[None],
-            Table(offset(table.expand(images, -1, -1))),
-        )
+        return Nodes(images, text[None], None if rows is None else rows[None], table)
 
     @staticmethod
     def some(text: Tensor, rows: Tensor | None, found: Subgraphs) -> "Nodes":
@@ -102,10 +97,14 @@ class Tile:
         self.nodes, self.patches, self.global_ = nodes, patches, global_
         self.width = patches.shape[2]
         self.chunks = cut(nodes.images, nodes.text.shape[1], shared.largest)
-        values, affine = self.pooled_features(), self.tensors.get("affine")
+        self.features = self.pooled_features()
+        values, affine = self.features, self.tensors.get("affine")
         values = values if affine is None else F.linear(values, affine[:, : self.width])
         self.pooled = Pooled(self.pooling(), values, nodes.rows, nodes.categories)
-        if self.turn == 1 and not torch.compiler.is_exporting():
+
+    def check(self) -> None:
+        """Raises AssertionError unless what the tile pools by is a mean."""
+        if not torch.compiler.is_exporting():
             check_pooling(self.pooled.pooling[0, :CHECKED])
 
     def pooled_features(self) -> Tensor:
@@ -119,17 +118,23 @@ class Tile:
         shape, config = (self.nodes.images, self.nodes.text.shape[1]), self.config
         if not config.isr:
             return self.patches.new_ones(*shape, 1)
+        if len(self.chunks) == 1:
+            return self.assigned(self.chunks[0])
         pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
         for chunk in self.chunks:
-            pooling[chunk.images, chunk.columns] = assignment(
-                self.patches[chunk.images],
-                self.text(chunk),
-                self.isr_scale,
-                config.enough,
-                config.max_patches,
-                config.pooling == Pooling.WEIGHTED,
-            )
+            pooling[chunk.images, chunk.columns] = self.assigned(chunk)
         return pooling
+
+    def assigned(self, chunk: Chunk) -> Tensor:
+        """A's rows of a chunk [b', c, P]."""
+        return assignment(
+            self.patches[chunk.images],
+            self.text(chunk),
+            self.isr_scale,
+            self.config.enough,
+            self.config.max_patches,
+            self.config.pooling == Pooling.WEIGHTED,
+        )
 
     def text(self, chunk: Chunk) -> Tensor:
         """The unit text of a chunk's nodes [b', c, D]."""
@@ -260,27 +265,23 @@ class Tile:
         """
         grad, affine = self.pooled.grad_values, self.tensors.get("affine")
         if affine is not None:
-            rows = self.pooled_features()
-            add_product(sums["affine"][:, : self.width], grad.flatten(0, 1).T, rows.flatten(0, 1))
+            rows = self.features.flatten(0, 1)
+            add_product(sums["affine"][:, : self.width], grad.flatten(0, 1).T, rows)
             grad = grad @ affine[:, : self.width]
         if not self.config.isr:
             return torch.zeros_like(self.patches), grad[:, 0]
         grad = grad / 2
         return grad, grad.sum(1)
 
-    def count(self, statistics: Tensor) -> None:
-        """Adds to [Σ mean patches, Σ capped share, images], over the images of the tile."""
-        statistics[2] += self.nodes.images
-        counts = self.patch_counts()
+    def statistics(self) -> Tensor | float:
+        """[Σ mean patches, Σ capped share] over the images of the tile; 0 without ISR."""
+        counts, present = self.patch_counts(), self.nodes.present
         if counts is None:
-            return
-        present = (
-            torch.ones_like(counts, dtype=torch.bool)
-            if self.nodes.present is None
-            else self.nodes.present
-        )
-        for place, values in enumerate((counts, counts >= self.config.max_patches)):
-            statistics[place] += ((values * present).sum(1) / present.sum(1)).sum()
+            return 0.0
+        both = torch.stack([counts, counts >= self.config.max_patches])
+        if present is None:
+            return both.sum((1, 2)) / counts.shape[1]
+        return ((both * present).sum(2) / present.sum(1)).sum(1)
 
     def patch_counts(self) -> Tensor | None:
         """n [b, n] of the ISR, None without it."""
@@ -310,13 +311,17 @@ def empty_sums(tensors: dict[str, Tensor], categories: int) -> dict[str, Tensor]
     """Zeros in float32 or wider for every tensor's gradient, and `text` [C, E] for that of the
     affine text rows.
     """
-    sums = {
-        name: torch.zeros_like(tensor, dtype=softmax_dtype(tensor.dtype))
-        for name, tensor in tensors.items()
-    }
-    if "affine" in sums:
-        sums["text"] = sums["affine"].new_zeros(categories, len(sums["affine"]))
-    return sums
+    if not tensors:
+        return {}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if affine := shapes.get("affine"):
+        shapes["text"] = torch.Size((categories, affine[0]))
+    like = next(iter(tensors.values()))
+    flat = like.new_zeros(
+        sum(shape.numel() for shape in shapes.values()), dtype=softmax_dtype(like.dtype)
+    )
+    parts = flat.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
 def finish_sums(tensors: dict[str, Tensor], sums: dict[str, Tensor], text: Tensor) -> list[Tensor]:
@@ -326,5 +331,5 @@ def finish_sums(tensors: dict[str, Tensor], sums: dict[str, Tensor], text: Tenso
     if "affine" in sums:
         width = text.shape[1]
         sums["affine"][:, width : 2 * width].addmm_(sums["text"].T, text.to(sums["text"].dtype))
-        sums["affine"][:, 2 * width] += sums["text"].sum(0)
+        sums["affine"][:, 2 * width].add_(sums["text"].sum(0))
     return [sums[name] for name in tensors]

@@ -7,7 +7,6 @@ the float32 master weights; and together with `full_moments` and `counters` they
 another engine needs to go on, on any number of ranks and ZeRO stage.
 """
 
-import inspect
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -43,6 +42,7 @@ from deepspeed.utils import (
 
 from c2srt.errors import UserError
 from c2srt.order import BatchPartition
+from c2srt.train.adamw import ADAMW_STEP, BETAS, EPS, GuardedAdamW
 from c2srt.train.engine_config import EngineConfig
 from c2srt.train.stragglers import OwnTime
 
@@ -54,14 +54,9 @@ logger.setLevel(
 # machine, and segments in /dev/shm that a killed job leaves behind. Without it gloo reduces.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-ADAMW_STEP: Any = inspect.unwrap(torch.optim.AdamW.step)
-"""Without the wrapper that switches gradients off, as its callers here do, and loads torch's
-compiler to tell it so.
-"""
 for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
     without_compiler(method)
 
-BETAS, EPS = (0.9, 0.999), 1e-8
 MOMENTS = ("exp_avg", "exp_avg_sq")
 LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
@@ -78,28 +73,6 @@ def check_device(precision: str) -> None:
             "engine.precision=bf16 does not run on this device: take fp32, or fp16 with"
             " engine.zero=1"
         )
-
-
-class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that clips, and leaves parameters and state alone when the gradient's norm is not
-    finite.
-
-    DeepSpeed's wrappers for ZeRO and 16-bit types do this; its plain fp32 path does not. `overflow`
-    and `_global_grad_norm` are what its engine reads from any optimizer after a step. Gradients are
-    reduced by then, so every rank decides alike.
-    """
-
-    def __init__(self, groups: list[dict], clip_grad_norm: float) -> None:
-        super().__init__(groups, betas=BETAS, eps=EPS)
-        self.clip_grad_norm, self.overflow, self._global_grad_norm = clip_grad_norm, False, 0.0
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm or math.inf)
-        self._global_grad_norm, self.overflow = float(norm), not bool(torch.isfinite(norm))
-        if not self.overflow:
-            ADAMW_STEP(self)
 
 
 @dataclass
@@ -130,21 +103,28 @@ class Engine:
         """`clip_grad_norm` 0: no clipping."""
         check_device(config.precision)
         self.config, self.partition = config, partition
-        optimizer = (
-            GuardedAdamW(groups, clip_grad_norm) if config.plain else make_adamw(groups, config)
-        )
-        exact = {} if config.precision == "fp32" else float32_copies(model)
+        own = GuardedAdamW(groups, clip_grad_norm) if config.plain else None
+        if own and config.precision == "bf16":
+            own.lower(model, torch.bfloat16)
+        exact = {} if own or config.precision == "fp32" else float32_copies(model)
         with compiler_when_needed():
             self._engine, *_ = deepspeed.initialize(
                 model=model,
-                optimizer=optimizer,
+                optimizer=own or make_adamw(groups, config),
                 config=config.deepspeed(partition, clip_grad_norm),
                 dist_init_required=False,
             )
         self.device = self._engine.device
         self._own = OwnTime(self.device)
-        self._masters = self._unwrapped_masters()
-        self._restore_masters(exact)
+        self._plain = own
+        self._masters: dict[nn.Parameter, Tensor] = {}
+        if own:
+            self._engine.enable_backward_allreduce = False  # it is the optimizer's
+            own.begin(self.device)
+            self._masters = dict(zip(own.trained, own.masters, strict=True))
+        for name, parameter in self._trainable():
+            if name in exact:  # DeepSpeed makes them from weights already rounded to 16 bits
+                self._set(parameter, exact[name], None)
 
     def train_step(self, micro_batches: Iterable[tuple], factor: float) -> Update:
         """Forward and backward over one global batch's micro-batches of this rank (exactly
@@ -152,24 +132,34 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        sums: dict[str, Tensor] = {}
+        sums, names = torch.zeros(()), list[str]()
         self._engine.train()
         self._own.begin()
         for inputs in micro_batches:
             values = self._engine(*inputs)
             self._own.end()  # the last one's counts: gradients are exchanged after it
             self._engine.backward(poisoned(values["loss"]))
+            if self._plain:
+                self._plain.add()
             self._engine.step()
-            for name, value in values.items():
-                sums[name] = (
-                    sums.get(name, 0) + value.detach().float() / self.partition.accumulation
-                )
-        norm = float(self._engine.get_global_grad_norm() or 0.0)
-        applied = bool(self._engine.was_step_applied())
+            found = torch.stack([value.detach().float() for value in values.values()])
+            sums, names = (sums + found, names) if names else (found, [*values])
+        return self._came_of(names, sums)
+
+    def _came_of(self, names: list[str], sums: Tensor) -> Update:
+        """The update that was just made, of this rank's sums of the model's scalars [names]."""
+        norm = self._engine.get_global_grad_norm()
+        norm = torch.as_tensor(0.0 if norm is None else norm)
+        both = torch.cat([sums.double(), norm.to(sums.device, torch.float64).reshape(1)])
+        *values, found = both.tolist()
+        applied = bool(self._engine.was_step_applied()) and math.isfinite(found)
         return Update(
-            {name: float(value) for name, value in sums.items()},
+            {
+                n: value / self.partition.accumulation
+                for n, value in zip(names, values, strict=True)
+            },
             applied,
-            norm if applied else math.inf,
+            found if applied else math.inf,
             self._own.seconds(),
         )
 
@@ -265,20 +255,6 @@ class Engine:
                 else safe_set_full_optimizer_state(parameter, whole, key)
             )
 
-    def _restore_masters(self, exact: dict[str, Tensor]) -> None:
-        """Sets the float32 master weights to `exact`, by name: DeepSpeed makes them from weights
-        already rounded to 16 bits.
-
-        Its bf16 wrapper of stage 0 even takes an optimizer step with zero gradients to allocate
-        state: AdamW would count it in the bias correction and decay the weights, so that state is
-        thrown away.
-        """
-        if exact and self.config.zero == 0:
-            self._adamw.state.clear()
-        for name, parameter in self._trainable():
-            if name in exact:
-                self._set(parameter, exact[name], None)
-
     def _allocate(self, applied: int) -> None:
         """Gives every tensor that AdamW updates zero moments and a step count, as its first step
         would (where it has none).
@@ -287,9 +263,8 @@ class Engine:
         plain_number = not isinstance(adamw, torch.optim.AdamW)  # DeepSpeed's own counts in an int
         for tensor in self._updated_tensors():
             if not adamw.state[tensor]:
-                adamw.state[tensor] = {
-                    "step": applied if plain_number else torch.tensor(float(applied))
-                }
+                count = torch.tensor(float(applied), device=tensor.device if self._plain else None)
+                adamw.state[tensor] = {"step": applied if plain_number else count}
                 adamw.state[tensor] |= {key: torch.zeros_like(tensor) for key in MOMENTS}
         if self.config.zero in (
             1,
@@ -303,32 +278,17 @@ class Engine:
         cut.
         """
         wrapper = self._engine.optimizer
-        if self.config.zero == 3:
-            return list(wrapper.fp32_partitioned_groups_flat)
-        if self.config.zero > 0:
-            return list(wrapper.single_partition_of_fp32_groups)
-        return [self._masters[parameter] for _, parameter in self._trainable()]
+        if self._plain:
+            return self._plain.masters
+        for name in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups"):
+            if hasattr(wrapper, name):  # of ZeRO-3, and of 1 and 2
+                return list(getattr(wrapper, name))
+        return list(wrapper.fp32_groups_flat_partition)  # of ZeRO-1 that adds bf16 up in fp32
 
     @property
     def _adamw(self) -> torch.optim.Optimizer:
         """The innermost optimizer."""
-        return self._engine.optimizer if self.config.plain else self._engine.optimizer.optimizer
-
-    def _unwrapped_masters(self) -> dict[nn.Parameter, Tensor]:
-        """Float32 weights where ZeRO does not keep them (stage 0): the parameters themselves, or
-        the bf16 wrapper's copies.
-        """
-        if self.config.plain:
-            return {parameter: parameter for parameter in self._engine.module.parameters()}
-        if self.config.zero == 0:
-            wrapper = self._engine.optimizer
-            pairs = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
-            return {
-                low: master
-                for lows, masters in pairs
-                for low, master in zip(lows, masters, strict=True)
-            }
-        return {}
+        return self._plain or self._engine.optimizer.optimizer
 
 
 def own_part(whole: Tensor, size: int) -> Tensor:

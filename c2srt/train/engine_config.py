@@ -57,8 +57,10 @@ class EngineConfig:
 
     @property
     def plain(self) -> bool:
-        """Whether DeepSpeed runs the optimizer as it is, without a wrapper of its own."""
-        return self.zero == 0 and self.precision == "fp32"
+        """Whether DeepSpeed runs our optimizer (c2srt/train/adamw.py) as it is, without a wrapper
+        of its own; precision is the optimizer's then, too.
+        """
+        return self.zero == 0
 
     def deepspeed(self, partition: BatchPartition, clip_grad_norm: float) -> dict:
         """DeepSpeed's own config, derived: the batch size has one source (its own counts the
@@ -75,11 +77,14 @@ class EngineConfig:
                 0.0 if self.plain else clip_grad_norm
             ),  # plain: GuardedAdamW clips (the default is 1)
             "steps_per_print": 1 << 60,
+            "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a step
         }
         if self.offload:
             zero["offload_optimizer"] = {"device": "cpu"}
-        if self.precision == "bf16":
+        if self.precision == "bf16" and not self.plain:
             values["bf16"] = {"enabled": True}
+            values["communication_data_type"] = "fp32"  # see c2srt/train/adamw.py
+            values["data_types"] = {"grad_accum_dtype": "fp32"}
         if self.precision == "fp16":
             values["fp16"] = {"enabled": True, "initial_scale_power": 16, "hysteresis": 1}
         return values
