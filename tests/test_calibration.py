@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 import c2srt
 from c2srt.calibration.config import Config
 from c2srt.calibration.counts import Counts, count
-from c2srt.calibration.fit import best_threshold, calibrate, fit, probabilities
+from c2srt.calibration.fit import (
+    best_threshold,
+    calibrate,
+    expected_threshold,
+    fit,
+    probabilities,
+)
 from c2srt.calibration.job import run
 from c2srt.calibration.measured import Named, calibration_error, measure
 from c2srt.cluster.cli import main
@@ -53,6 +59,7 @@ def test_counts_are_of_every_label_at_the_level_of_its_score():
         counts = count([(scores, labels)], unverified_absent)
         assert counts.present.sum(1).tolist() == [2, 0, 0]
         assert counts.absent.sum(1).tolist() == absent
+        assert counts.images.sum(1).tolist() == [2, 2, 2]
         near = counts.score[counts.present[0] > 0]
         assert near == pytest.approx([0, 2], abs=counts.score[1] - counts.score[0])
     beyond = count([(scores, labels), (scores * 100, labels)], True)  # 1,024 images are not there
@@ -106,13 +113,16 @@ def test_the_error_is_halved_on_other_images_and_the_threshold_keeps_up_with_the
     assert set(found) == {"all", "seen", "unseen"}
     assert found["seen"]["ECE"]["after"] < 0.5 * found["seen"]["ECE"]["before"]
     assert found["seen"]["ECE"]["after"] < 0.02
-    difference, low, high = found["seen"]["F1"]["difference"]
-    assert low <= difference <= high and low > 0  # images differ in how much they show
+    for group in ("seen", "unseen"):
+        difference, low, high = found[group]["F1"]["difference"]
+        assert low <= difference <= high and low > 0  # images differ in how much they show
 
 
 def test_calibration_error_by_hand():
     """Two bins: 10 at 0.1 of which 3 are present; 10 at 0.9, 9 present."""
-    counts = Counts(np.array([0.0, 1]), np.array([[3, 9]]), np.array([[7, 1]]))
+    counts = Counts(
+        np.array([0.0, 1]), np.array([[3, 9]]), np.array([[7, 1]]), np.array([[10, 10]])
+    )
     assert calibration_error(counts, np.array([[0.1, 0.9]])) == pytest.approx(0.1)
 
 
@@ -126,7 +136,18 @@ def test_the_threshold_is_the_best_of_all():
         return 2 * hits / (hits + wrong + counts.present.sum())
 
     best = max(f1(each) for each in np.unique(chance))
-    assert f1(best_threshold(counts, chance)) == pytest.approx(best)
+    found = best_threshold(counts.present, counts.absent, chance)
+    assert f1(found) == pytest.approx(best)
+
+
+def test_without_labels_the_threshold_is_half_the_f1_that_is_expected():
+    images = np.array([[50, 30, 15, 5]])
+    at = np.array([-4.0, -2.0, 0.0, 2.0])
+    found = expected_threshold(images, at, 1.0, 0.0)
+    chance = probabilities(at, np.ones(1), np.zeros(1))
+    named = images * (chance >= found)
+    expected = 2 * (named * chance).sum() / (named.sum() + (images * chance).sum())
+    assert chance[chance < found].max() < expected / 2 < chance[chance >= found].min()
 
 
 @pytest.mark.parametrize("every", [True, False])
@@ -214,9 +235,11 @@ def test_the_export_predicts_probabilities_and_says_when_nothing_is_there(work, 
     logit = calibration.new[0] * score + calibration.new[1]
     assert word == pytest.approx(torch.sigmoid(logit).item(), abs=1e-5)
     named = calibrated.predict(photo, topk=None, threshold="auto")[0].labels
-    assert dict(named) == {
-        name: chance for name, chance in found.items() if chance >= calibration.threshold
-    }
+    titles = load_export(made / "model").vocabulary.titles
+    least = dict(zip(titles, calibration.threshold, strict=True))
+    assert dict(named) == {name: p for name, p in found.items() if p >= least[name]}
+    of_word = calibrated.predict(photo, ["a word"], threshold="auto")[0].labels
+    assert bool(of_word) == (word >= calibration.new[2])
     for wrong in ({"threshold": "auto"}, {"threshold": "auto", "labels": ["a word"]}):
         with pytest.raises(UserError, match="c2srt calibrate"):
             plain.predict(photo, **wrong)
@@ -249,7 +272,7 @@ def test_a_damaged_calibration_is_refused(made, tmp_path, wrong):
     elif wrong == "number":
         tensors["calibration.offset"][0] = float("inf")
     else:
-        del tensors["calibration.threshold"]
+        del tensors["calibration.new"]
     (tmp_path / "config.json").write_bytes((made / "model/config.json").read_bytes())
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="holds a calibration"):

@@ -19,17 +19,19 @@ BEYOND = 0.25
 
 @dataclass(frozen=True)
 class Counts:
-    """`score` float64 [L], the middle of each level, ascending; `present` and `absent` int64
-    [C, L].
+    """`score` float64 [L], the middle of each level, ascending; `present`, `absent` and `images`
+    int64 [C, L], the last of all images, verified or not.
     """
 
     score: np.ndarray
     present: np.ndarray
     absent: np.ndarray
+    images: np.ndarray
 
     def of(self, columns: slice) -> "Counts":
         """Those of some categories."""
-        return Counts(self.score, self.present[columns], self.absent[columns])
+        kept = (each[columns] for each in (self.present, self.absent, self.images))
+        return Counts(self.score, *kept)
 
 
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -45,15 +47,16 @@ def count(batches: Batches, unverified_absent: bool) -> Counts:
     margin = BEYOND * (high - low) + 1e-6
     edges = np.linspace(low - margin, high + margin, LEVELS + 1)
     categories = first[0][0].shape[1]
-    present, absent = (np.zeros(categories * LEVELS, np.int64) for _ in range(2))
+    present, absent, images = (np.zeros(categories * LEVELS, np.int64) for _ in range(3))
     column = np.arange(categories) * LEVELS
     for scores, labels in chain(first, rest):
         place = column + level_of(scores, edges)
         present += np.bincount(place[labels > 0], minlength=len(present))
         counted = labels <= 0 if unverified_absent else labels < 0
         absent += np.bincount(place[counted], minlength=len(absent))
-    shape = categories, LEVELS
-    return Counts((edges[1:] + edges[:-1]) / 2, present.reshape(shape), absent.reshape(shape))
+        images += np.bincount(place.ravel(), minlength=len(images))
+    found = (each.reshape(categories, LEVELS) for each in (present, absent, images))
+    return Counts((edges[1:] + edges[:-1]) / 2, *found)
 
 
 def sampled(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> Batches:

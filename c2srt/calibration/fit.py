@@ -5,8 +5,14 @@ Offsets are drawn from a normal distribution whose mean and variance are fitted 
 Bayes, by EM): a category with many labels has its own, one with few lies near the mean. A category
 that no label trained, and a new word, has an offset that nobody knows: its probability is the mean
 over that distribution, which is the sigmoid with slope and offset shrunk by √(1 + π variance / 8)
-(MacKay 1992), nearer to 1/2 than that of a seen category. Newton steps in float64; the Hessian is
-an arrow (the slope's row and column, and a diagonal), so a step costs one pass over the counts.
+(MacKay 1992), nearer to 1/2 than that of a seen category.
+
+Seen categories are named from the probability with the best micro-F1 over their labels. For the
+others it is the one with the best F1 that these probabilities let expect over the images, which
+needs no label (at an optimum it is half that F1: Lipton et al. 2014).
+
+Newton steps in float64; the Hessian is an arrow (the slope's row and column, and a diagonal), so a
+step costs one pass over the counts.
 
 Letters: C categories, S seen, L levels.
 """
@@ -40,14 +46,8 @@ def calibrate(counts: Counts, seen: int) -> Calibration:
     labels of one kind are missing, or scores say nothing of them.
     """
     known = counts.of(slice(seen))
-    present, absent = known.present.sum(), known.absent.sum()
-    if not present or not absent:
-        raise UserError(
-            f"the seen categories have {present:,} labels that say present and {absent:,} that say"
-            " absent: a calibration needs both; another split has them, or unverified=absent"
-        )
-    at = known.score
-    weight = (known.present + known.absent).sum(0)
+    check_both_kinds(known)
+    at, weight = known.score, (known.present + known.absent).sum(0)
     middle = np.average(at, weights=weight)
     spread = math.sqrt(np.average((at - middle) ** 2, weights=weight)) or 1.0
     fitted = fit((at - middle) / spread, known)
@@ -56,14 +56,35 @@ def calibrate(counts: Counts, seen: int) -> Calibration:
             "the seen categories' scores say nothing of their presence (it falls as they rise): no"
             " calibration would mend this model"
         )
-    slope = fitted.slope / spread
     less = 1 / math.sqrt(1 + math.pi * fitted.variance / 8)
-    new = less * slope, less * (fitted.mean - slope * middle)
-    slopes, offsets = np.full(len(counts.present), new[0]), np.full(len(counts.present), new[1])
-    slopes[:seen], offsets[:seen] = slope, fitted.offset - slope * middle
-    threshold = best_threshold(known, probabilities(at, slopes[:seen], offsets[:seen]))
-    numbers = (slopes, offsets, np.array(new), np.array(threshold))
-    return Calibration(*(torch.tensor(each, dtype=torch.float32) for each in numbers))
+    slope, mean = fitted.slope / spread, fitted.mean - fitted.slope / spread * middle
+    own = np.full(seen, slope), fitted.offset - slope * middle
+    threshold = best_threshold(known.present, known.absent, probabilities(at, *own))
+    others = counts.images[seen:] if len(counts.images) > seen else counts.images
+    new = [less * slope, less * mean]
+    new.append(expected_threshold(others, at, *new))
+    numbers = [
+        np.append(of_seen, np.full(len(counts.images) - seen, other))
+        for of_seen, other in zip((*own, np.full(seen, threshold)), new, strict=True)
+    ]
+    return Calibration(*(torch.tensor(each, dtype=torch.float32) for each in (*numbers, new)))
+
+
+def check_both_kinds(known: Counts) -> None:
+    present, absent = known.present.sum(), known.absent.sum()
+    if not present or not absent:
+        raise UserError(
+            f"the seen categories have {present:,} labels that say present and {absent:,} that say"
+            " absent: a calibration needs both; another split has them, or unverified=absent"
+        )
+
+
+def expected_threshold(images: np.ndarray, at: np.ndarray, slope: float, offset: float) -> float:
+    """Of categories without labels: where F1 is best if as many of the `images` [C, L] are positive
+    as is probable.
+    """
+    chance = probabilities(at, np.full(len(images), slope), np.full(len(images), offset))
+    return best_threshold(images * chance, images * (1 - chance), chance)
 
 
 def fit(at: np.ndarray, counts: Counts) -> Fitted:
@@ -111,12 +132,12 @@ def probabilities(at: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.n
     return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
 
 
-def best_threshold(counts: Counts, chance: np.ndarray) -> float:
-    """The probability from which naming a category gives the best micro-F1 over all counts; between
-    the last that is named and the first that is not.
+def best_threshold(present: np.ndarray, absent: np.ndarray, chance: np.ndarray) -> float:
+    """The probability from which naming a category gives the best micro-F1 over counts [C, L];
+    between the last that is named and the first that is not.
     """
     order = np.argsort(-chance, axis=None)
-    present, absent = counts.present.ravel()[order], counts.absent.ravel()[order]
+    present, absent = present.ravel()[order], absent.ravel()[order]
     some = present + absent > 0
     chance, present, absent = chance.ravel()[order][some], present[some], absent[some]
     hits = np.cumsum(present)

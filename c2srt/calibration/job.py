@@ -28,7 +28,7 @@ from c2srt.vocabulary import load_vocabulary
 log = logging.getLogger(__name__)
 
 MODEL, READABLE = "model", "calibration.json"
-FORM = 1
+FORM = 2
 """Of the numbers that are fitted."""
 MADE_BY = Command("calibrate")
 
@@ -62,7 +62,10 @@ def run(config: Config) -> None:
         made_from = exported.made_from | {"calibration": {"key": key}}
         save_with_calibration(out / MODEL, source, exported.clip.tokenizer, calibration, made_from)
         write_json(out / READABLE, readable(calibration) | {"measured": found})
-    log.info(f"{out / MODEL}: threshold {calibration.threshold:.3f}{said(config, found)}")
+    log.info(
+        f"{out / MODEL}: named from a probability of {calibration.threshold[0]:.3f}, unseen ones"
+        f" and new words from {calibration.new[2]:.3f}{said(config, found)}"
+    )
 
 
 def key_of(config: Config, source: Path, index: ShardIndex) -> str:
@@ -80,12 +83,10 @@ def key_of(config: Config, source: Path, index: ShardIndex) -> str:
 
 
 def readable(calibration: Calibration) -> dict:
-    slope, offset = calibration.new.tolist()
-    return {
-        "threshold": float(calibration.threshold),
-        "slope": float(calibration.slope[0]),
-        "unseen and new words": {"slope": slope, "offset": offset},
-    }
+    slope, offset, threshold = calibration.new.tolist()
+    seen = {"slope": float(calibration.slope[0]), "threshold": float(calibration.threshold[0])}
+    others = {"slope": slope, "offset": offset, "threshold": threshold}
+    return {"seen": seen, "unseen and new words": others}
 
 
 def said(config: Config, found: dict[str, dict]) -> str:

@@ -84,8 +84,8 @@ def measure(
         for name, columns in groups.items()
         if len(slope[columns])
     }
-    level = float(calibration.threshold)
-    logit = np.log(level / (1 - level))
+    threshold = calibration.threshold.numpy().astype(np.float64)
+    logit = np.log(threshold / (1 - threshold))
 
     def passed(given: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for scores, labels in given:

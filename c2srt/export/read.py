@@ -355,7 +355,7 @@ def calibration_from(
     if not found:
         return None
     count = len(vocabulary)
-    shapes = {"slope": (count,), "offset": (count,), "new": (2,), "threshold": ()}
+    shapes = {"slope": (count,), "offset": (count,), "threshold": (count,), "new": (3,)}
     if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
         raise wrong(path, "holds a calibration of another vocabulary", MADE_BY)
     if not all(tensor.isfinite().all() for tensor in found.values()):

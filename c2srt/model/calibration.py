@@ -15,24 +15,32 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Calibration:
-    """`slope` and `offset` float32 [C]; `new` float32 [2], slope and offset of any other word;
-    `threshold` float32 [], the probability from which a category is named.
+    """`slope`, `offset` and `threshold` float32 [C], the last the probability from which a category
+    is named; `new` float32 [3], these of any other word.
     """
 
     slope: Tensor
     offset: Tensor
-    new: Tensor
     threshold: Tensor
+    new: Tensor
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Scores [B, C + n] -> probabilities of the same shape, in float32."""
-        count, words = len(self.slope), scores.shape[1] - len(self.slope)
-        slope, offset = (
-            torch.cat([own, new.expand(words)])
-            for own, new in ((self.slope, self.new[:1]), (self.offset, self.new[1:]))
-        )
-        assert words >= 0, f"scores of {count} categories and of other words"
+        slope, offset, _ = self.of(scores.shape[1])
         return torch.sigmoid(slope * scores.float() + offset)
+
+    def thresholds(self, columns: int) -> Tensor:
+        """[C + n], of as many columns of scores."""
+        return self.of(columns)[2]
+
+    def of(self, columns: int) -> list[Tensor]:
+        """Slope, offset and threshold of each column."""
+        words = columns - len(self.slope)
+        assert words >= 0, f"scores of {len(self.slope)} categories and of other words"
+        own = (self.slope, self.offset, self.threshold)
+        return [
+            torch.cat([known, new.expand(words)]) for known, new in zip(own, self.new, strict=True)
+        ]
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, in the order of the fields."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,8 +75,8 @@ class Model(Protocol):
         """Raw patch features [B, P, D] and global features [B, D], differentiable."""
         ...
 
-    def threshold(self) -> float | None:
-        """The score from which naming a label pays, if that is known."""
+    def thresholds(self, asked: Asked) -> np.ndarray | None:
+        """The score from which naming each label pays, float32 [labels], if that is known."""
         ...
 
     def common(self) -> Tensor | None:
@@ -152,8 +153,11 @@ class Trained:
             scores = self.calibration(scores)
         return scores[:, asked.columns]
 
-    def threshold(self) -> float | None:
-        return None if self.calibration is None else float(self.calibration.threshold)
+    def thresholds(self, asked: Asked) -> np.ndarray | None:
+        if self.calibration is None:
+            return None
+        graph = self.exported.graph if asked.graph is None else asked.graph
+        return self.calibration.thresholds(len(graph.text))[asked.columns].numpy()
 
     def pixels(self, images: Tensor) -> Tensor:
         return self.exported.model.pixels(images)
@@ -206,7 +210,7 @@ class ZeroShot:
             _, global_ = self.tower(self.pixels(images))
         return F.normalize(global_.float(), dim=-1).cpu() @ asked.graph.text.T
 
-    def threshold(self) -> float | None:
+    def thresholds(self, asked: Asked) -> None:
         return None
 
     def pixels(self, images: Tensor) -> Tensor:

@@ -98,14 +98,14 @@ class Predictor:
         batch: int,
     ) -> Iterator[Prediction]:
         """Predictions of what `read` gives, `batch` at a time, in order."""
-        threshold = self.least(threshold)
+        least = self.least(asked, threshold)
         waiting: list[Read] = []
         for image in images:
             waiting.append(image)
             if len(waiting) == batch:
-                yield from self.rank(waiting, asked, topk, threshold)
+                yield from self.rank(waiting, asked, topk, least)
                 waiting = []
-        yield from self.rank(waiting, asked, topk, threshold)
+        yield from self.rank(waiting, asked, topk, least)
 
     def asked(self, labels: Sequence[str | Label] | None) -> Asked:
         """What `rank` needs to know of the labels; new words are looked up here. Raises UserError
@@ -125,9 +125,11 @@ class Predictor:
         images: list[Read],
         asked: Asked,
         topk: int | None,
-        threshold: float | None,
+        least: float | np.ndarray | None,
     ) -> Iterator[Prediction]:
-        """Predictions of images that were read, and those that were not, in order."""
+        """Predictions of images that were read, and those that were not, in order; `least` as
+        `best` takes it.
+        """
         pixels = [value for _, value in images if not isinstance(value, str)]
         rows = iter(())
         if pixels:
@@ -136,13 +138,15 @@ class Predictor:
             if isinstance(value, str):
                 yield Prediction(name, error=value)
             else:
-                yield Prediction(name, best(next(rows), asked.names, topk, threshold))
+                yield Prediction(name, best(next(rows), asked.names, topk, least))
 
-    def least(self, threshold: float | str | None) -> float | None:
-        """What a label must score. Raises UserError where it is "auto" and the model has none."""
+    def least(self, asked: Asked, threshold: float | str | None) -> float | np.ndarray | None:
+        """What each label must score. Raises UserError where it is "auto" and the model does not
+        know.
+        """
         if threshold != AUTO:
             return threshold if threshold is None else float(threshold)
-        if (own := self.model.threshold()) is None:
+        if (own := self.model.thresholds(asked)) is None:
             raise uncalibrated(f"threshold={threshold}")
         return own
 
@@ -228,14 +232,11 @@ def load(
 
 
 def best(
-    scores: np.ndarray, names: list[str], topk: int | None, threshold: float | None
+    scores: np.ndarray, names: list[str], topk: int | None, least: float | np.ndarray | None
 ) -> tuple[tuple[str, float], ...]:
-    """The (name, score) of the `topk` best scores [n] that reach `threshold`; equal scores keep the
-    order of `names`.
+    """The (name, score) of the `topk` best scores [n] that reach `least`, which is one number or
+    one for each name; equal scores keep the order of `names`.
     """
     order = np.argsort(-scores, kind="stable")[:topk]
-    return tuple(
-        (names[column], float(scores[column]))
-        for column in order
-        if threshold is None or scores[column] >= threshold
-    )
+    reached = np.full(len(scores), True) if least is None else scores >= least
+    return tuple((names[column], float(scores[column])) for column in order if reached[column])

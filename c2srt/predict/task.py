@@ -127,7 +127,6 @@ def predictor_of(config: Config) -> Predictor:
         config.chosen_templates,
         config.score,
     )
-    predictor.least(config.threshold)  # an error of it comes before any picture is read
     predictor.fetch = Urls(config.download, config.workers)
     return predictor
 
