@@ -28,6 +28,7 @@ from c2srt.backbone.clip import (
 from c2srt.backbone.config import ClipConfig
 from c2srt.backbone.ensemble import count_cut
 from c2srt.backbone.hub_text import with_text_tower
+from c2srt.backbone.shapes import head_shapes
 from c2srt.backbone.source import find_source
 from c2srt.backbone.timm_vit import TimmTower
 from c2srt.backbone.tokens import tokenizer_of
@@ -240,6 +241,21 @@ def test_the_outline_of_a_real_config_says_its_sizes(monkeypatch, name):
     assert (tower.width, tower.image_size) == (content["embed_dim"], vision["image_size"])
     assert tower.grid == (side, side) and len(tower.blocks) == vision.get("layers", 12)
     assert tower.sizes().tokens == side**2 + (name != SIGLIP2)
+
+
+@pytest.mark.slow
+def test_the_shapes_that_are_read_off_the_configs_are_those_that_are_built():
+    """Of every image tower; with a text tower that is small and needs nothing of the hub."""
+    text, seen = {"context_length": 8, "vocab_size": 9, "width": 64, "heads": 1, "layers": 1}, []
+    for (patches, width), names in head_shapes().items():
+        for vision in (library.model_config(name)["vision_cfg"] for name in names):
+            if vision not in seen:
+                seen.append(vision)
+                content = {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}
+                tower = build_model(content, library.outline).visual
+                size = getattr(tower, "grid_size", None) or tower.trunk.patch_embed.grid_size
+                assert size[0] * size[1] == patches, vision
+    assert len(seen) > 60
 
 
 @pytest.mark.parametrize(

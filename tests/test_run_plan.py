@@ -423,6 +423,15 @@ def test_what_does_not_fit_says_what_would_help(capsys):
     assert json.loads(capsys.readouterr().out)["plans"][0]["help"] == []
 
 
+def test_what_has_no_kernel_is_said(capsys):
+    few = ["plan", "cluster=h200", "precision=bf16", "images=1000"]
+    assert main(few) == 0 and "not in our kernel" not in capsys.readouterr().out
+    assert main([*few, "model.neighbours=80"]) == 0
+    assert "IST runs in torch, not in our kernel (K = 81 is outside" in capsys.readouterr().out
+    assert main([*few, "model.tile_mib=200"]) == 0
+    assert "not in our kernel (a tile holds" in capsys.readouterr().out
+
+
 def test_json_holds_the_same_figures(capsys):
     assert main(["plan", "gpus=[8]", "precision=bf16", "images=1000", "json=true"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -95,6 +95,7 @@ class Sizes:
 
     base: Shape
     large: Shape
+    largest: Shape
     categories: int
     unseen: int
     neighbours: int
@@ -109,10 +110,16 @@ class Sizes:
     def shapes(self) -> tuple[Shape, Shape]:
         return self.base, self.large
 
+    @property
+    def every(self) -> tuple[Shape, ...]:
+        """What the kernels are compared at."""
+        return *self.shapes, self.largest
+
 
 REAL = Sizes(
     Shape("ViT-B/16", "ViT-B-16", 196, 512, 8),
     Shape("ViT-L/14", "ViT-L-14", 256, 768, 8),
+    Shape("PE-bigG/14", "PE-Core-bigG-14-448", 1024, 1280, 8),
     7186,
     400,
     4,
@@ -126,6 +133,7 @@ REAL = Sizes(
 TINY = Sizes(
     Shape("tiny", "tiny", 16, 32, 2),
     Shape("tiny, d = 24", "tiny", 25, 48, 2),
+    Shape("tiny, d = 80", "tiny", 64, 160, 2),
     37,
     5,
     3,

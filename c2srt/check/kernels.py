@@ -40,7 +40,7 @@ def isr(case: Case) -> Iterator[dict]:
     """Which patches are chosen, and their weights, for every shape, precision and way of
     pooling.
     """
-    for shape in case.sizes.shapes:
+    for shape in case.sizes.every:
         for precision, dtype in DTYPES.items():
             for weighted in (False, True):
                 what = (
@@ -54,7 +54,7 @@ def isr(case: Case) -> Iterator[dict]:
 def gat(case: Case) -> Iterator[dict]:
     """Forward and backward of the attention over the neighbour table."""
     table = attention_table(case)
-    for shape in case.sizes.shapes:
+    for shape in case.sizes.every:
         for precision, dtype in DTYPES.items():
             for way, values in (("forward", forward_values), ("backward", backward_values)):
                 what = f"attention {way}, {shape.name}, {precision}"
@@ -181,20 +181,13 @@ def attention_table(case: Case) -> Tensor:
 def attention_inputs(
     case: Case, shape: Shape, dtype: torch.dtype, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """target and source [M, D], attention [H, d], and an upstream gradient [M, D]. Raises Skip
-    where there is no kernel.
-    """
+    """target and source [M, D], attention [H, d], and an upstream gradient [M, D]."""
     generator = torch.Generator().manual_seed(2)
     rows = (len(table), shape.width)
     target, source, upstream = (random(generator, case, dtype, *rows) for _ in range(3))
     attention = (
         random(generator, case, dtype, shape.heads, shape.head_width) / shape.head_width**0.5
     )
-    if shape.head_width & (shape.head_width - 1):
-        raise Skip(
-            f"IST at d = {shape.head_width} has no kernel yet (d must be a power of two): the torch"
-            " path is taken"
-        )
     return target, source, attention, upstream
 
 

@@ -2,6 +2,7 @@
 fills, and what a long run costs beyond its steps.
 """
 
+from c2srt.model.kernels.shapes import assignment_fault, attention_fault
 from c2srt.plan.estimate import Estimate
 from c2srt.plan.hardware import CPU
 from c2srt.plan.loading import DECODING, cure
@@ -26,6 +27,7 @@ def verdict(plan: Estimate) -> list[str]:
         )
         return [f"DOES NOT FIT: {why}; {advice}."]
     lines = ["It fits.", binding(plan), *cache_lines(plan), *lasting_lines(plan)]
+    lines += [] if cluster.kind == CPU else kernel_lines(plan)
     if plan.cores_asked > cluster.cores:
         lines.append(
             f"Workers and loaders of a node want {plan.cores_asked} cores, it has {cluster.cores}."
@@ -38,6 +40,23 @@ def verdict(plan: Estimate) -> list[str]:
             " use them better."
         )
     return lines
+
+
+def kernel_lines(plan: Estimate) -> list[str]:
+    """What of the head a GPU does without our kernels, and why."""
+    model, shape, tiles = plan.config.model, plan.outline, plan.memory.tiles
+    ist = attention_fault(shape.joint, model.heads, model.neighbours + model.self_loops)
+    if tiles and tiles.categories < plan.sizes.seen:
+        ist = f"a tile holds {tiles.categories:,} of {plan.sizes.seen:,} categories"
+    faults = {
+        "ISR": assignment_fault(shape.patches) if model.isr else "",
+        "IST": ist if model.ist else "",
+    }
+    return [
+        f"{part} runs in torch, not in our kernel ({fault}): slower, by how much is not measured."
+        for part, fault in faults.items()
+        if fault
+    ]
 
 
 def cache_lines(plan: Estimate) -> list[str]:

@@ -2,9 +2,9 @@
 torch path also offers.
 
 **Not run or timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and
-compiled for sm_90 (with Triton 3.9, in bfloat16 at P = 196, D = 512, H = 8: wgmma, no register
-spilled). No GPU was at hand: block sizes are reasoned, not tuned, and nothing here says that they
-are faster than the torch path.
+compiled for sm_80, sm_86, sm_90 and sm_100 at the sizes of every ViT of open_clip, where no
+register is spilled (`c2srt check kernels full`). No GPU was at hand: block sizes are reasoned, not
+tuned, and nothing here says that they are faster than the torch path.
 
 Block sizes follow from the shapes. Autotuning picks by timing, another pick adds in another order,
 and two runs of one training would differ. Triton is imported by this package's `isr` and `gat`
@@ -22,18 +22,14 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.model.kernels.environment import interpreted
-
-# P values: the smallest tile, 16 columns, then fits the shared memory of every card since 2020
-MOST_PATCH_BYTES = 2048
-MOST_WIDTH = 4096
-MOST_NEIGHBOURS = 64  # the slots are unrolled
+from c2srt.model.kernels.shapes import assignment_fault, attention_fault
 
 
 def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> bool:
     """Whether the kernels can run on this tensor, float32 or bfloat16, on a GPU of compute
     capability 8 or more (or under TRITON_INTERPRET=1), in a program that is not traced for export:
-    the patches [B, P, D] of `assignment`, P up to 512 or 1,024; or, with `heads` and the number of
-    table slots as `neighbours`, the nodes [N, D] of `attention_forward`, d a power of two from 16.
+    the patches [B, P, D] of `assignment`; or, with `heads` and the number of table slots as
+    `neighbours`, the nodes [N, D] of `attention_forward`. See shapes.py for the sizes.
     """
     if (
         tensor.dtype not in (torch.float32, torch.bfloat16)
@@ -41,17 +37,9 @@ def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> 
         or not runs_on(tensor.device)
     ):
         return False
-    width = tensor.shape[-1]
     if heads is None:
-        return tensor.shape[-2] * tensor.element_size() <= MOST_PATCH_BYTES
-    head_width = width // heads
-    return (
-        width % heads == 0
-        and head_width >= 16
-        and head_width & (head_width - 1) == 0
-        and width <= MOST_WIDTH
-        and 1 <= neighbours <= MOST_NEIGHBOURS
-    )
+        return not assignment_fault(tensor.shape[-2])
+    return not attention_fault(tensor.shape[-1], heads, neighbours)
 
 
 def runs_on(device: torch.device) -> bool:
@@ -110,7 +98,8 @@ def attention_backward(
     gradient [M, D] of aggregated.
 
     `alpha` is attention_forward's, `reversed` is reversed_adjacency(table, N). Deterministic: no
-    atomics, every sum has one fixed order that depends on the shapes only.
+    atomics, every sum has one fixed order that depends on the shapes, and grad_attention's on how
+    many programs the card holds at once.
     """
     from c2srt.model.kernels import gat
 

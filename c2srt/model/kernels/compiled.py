@@ -3,6 +3,7 @@ what ptxas says of each.
 """
 
 import re
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -21,12 +22,13 @@ SLOTS, ROWS = 5, 40
 
 @dataclass(frozen=True)
 class Compiled:
-    """`registers` of a thread, `spilled` bytes of a thread (stores and loads), `shared` bytes of a
-    program.
+    """`registers` of a thread, bytes of its `stack`, `spilled` bytes (stores and loads), `shared`
+    bytes of a program.
     """
 
     kernel: str
     registers: int
+    stack: int
     spilled: int
     shared: int
     warps: int
@@ -51,14 +53,39 @@ class Absent:
         return self.target
 
 
-def compile_kernels(
+def compile_isr(
     capability: int, patches: int, width: int, heads: int, dtype: torch.dtype
 ) -> list[Compiled]:
-    """All kernels that a head of these sizes launches: the ISR's, and the GATv2's where d = width /
-    heads has one.
+    """The ISR's kernel, as a head of these sizes launches it; see `compile_kernels`."""
+    nodes = torch.zeros(ROWS, width, dtype=dtype)
+    features = torch.zeros(2, patches, width, dtype=dtype)
+    return compile_kernels(
+        capability, lambda: kernels.assignment(features, nodes, 100.0, 0.5, 32, False)
+    )
 
-    In a process of its own: the driver is replaced, and Triton keeps what it compiled, for
-    whichever card. Raises what Triton raises if a kernel does not compile.
+
+def compile_attention(
+    capability: int, patches: int, width: int, heads: int, dtype: torch.dtype
+) -> list[Compiled]:
+    """The GATv2's kernels, forward and backward, as `compile_isr`."""
+    nodes = torch.zeros(ROWS, width, dtype=dtype)
+    table = torch.zeros(ROWS, SLOTS, dtype=torch.int64)
+    attention = torch.zeros(heads, width // heads, dtype=dtype)
+    alpha = torch.zeros(ROWS, SLOTS, heads)
+    around = (table, kernels.reversed_adjacency(table, ROWS))
+
+    def call() -> None:
+        kernels.attention_forward(nodes, nodes, attention, table)
+        kernels.attention_backward(nodes, nodes, nodes, attention, alpha, *around)
+
+    return compile_kernels(capability, call)
+
+
+def compile_kernels(capability: int, call: Callable[[], object]) -> list[Compiled]:
+    """What `call` launches, compiled for a card; only shapes and types matter.
+
+    In a process that serves this card alone: the driver is replaced, and Triton keeps what it
+    compiled, for whichever card. Raises what Triton raises if a kernel does not compile.
     """
     driver.set_active(Absent(capability))
     found: list[Compiled] = []
@@ -86,30 +113,17 @@ def compile_kernels(
         with TemporaryDirectory() as cache, knobs.cache.scope(), knobs.nvidia.scope():
             knobs.cache.dir = cache  # what is kept from before would have no log
             knobs.nvidia.dump_ptxas_log = True
-            call(patches, width, heads, dtype)
+            call()
     finally:
         JITFunction.run = launch
     return found
 
 
-def call(patches: int, width: int, heads: int, dtype: torch.dtype) -> None:
-    """One call of everything; only shapes and types matter."""
-    nodes = torch.zeros(ROWS, width, dtype=dtype)
-    kernels.assignment(torch.zeros(2, patches, width, dtype=dtype), nodes, 100.0, 0.5, 32, False)
-    head = width // heads
-    if head & (head - 1):
-        return
-    table = torch.zeros(ROWS, SLOTS, dtype=torch.int64)
-    attention, alpha = torch.zeros(heads, head, dtype=dtype), torch.zeros(ROWS, SLOTS, heads)
-    kernels.attention_forward(nodes, nodes, attention, table)
-    kernels.attention_backward(
-        nodes, nodes, nodes, attention, alpha, table, kernels.reversed_adjacency(table, ROWS)
+def resources(told: str) -> tuple[int, int, int]:
+    """Registers, stack and spilled bytes of a thread, as ptxas tells them."""
+    kept = re.search(
+        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", told
     )
-
-
-def resources(told: str) -> tuple[int, int]:
-    """Registers and spilled bytes of a thread, as ptxas tells them."""
-    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told)
     used = re.search(r"Used (\d+) registers", told)
-    assert spilled and used, told
-    return int(used[1]), int(spilled[1]) + int(spilled[2])
+    assert kept and used, told
+    return int(used[1]), int(kept[1]), int(kept[2]) + int(kept[3])

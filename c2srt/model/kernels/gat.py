@@ -16,15 +16,16 @@ from c2srt.model.kernels.gat_kernels import (
     source_kernel,
     target_kernel,
 )
+from c2srt.model.kernels.shapes import lanes, power_of_two
 
 # of a tile that one warp holds, 16 registers a thread: a row of D = 512 then needs no barrier at
 # all
 WARP_VALUES = 512
 EDGE_VALUES = 1024  # the same for the walk over edges, which needs fewer tiles at once
 MOST_WARPS = 8
-LARGEST_PARTIALS = (
-    4096  # programs of the backward over targets, each with its own sum for grad_attention
-)
+# of a streaming multiprocessor that fit whatever they take: 65,536 registers, 255 a thread at most
+RESIDENT_WARPS = 8
+INTERPRETED_PROCESSORS = 4
 SEGMENT = 64  # edges of a long list that are added by one program
 
 
@@ -52,7 +53,7 @@ def attention_forward(
                 aggregated,
                 alpha,
                 targets,
-                SLOTS=triton.next_power_of_2(slots),
+                SLOTS=power_of_two(slots),
                 ROWS=block,
                 **sizes,
             )
@@ -93,13 +94,12 @@ def backward_targets(
     sizes: dict[str, int | bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """grad_target [M, D], grad_attention [H, d] float32 and the logits' gradient [M, K, H]
-    float32.
+    float32. As many programs as the card holds at once, each with its own sum for grad_attention.
     """
     targets, block = len(table), rows_of(WARP_VALUES, sizes)
     grad_target, grad_logit = torch.empty_like(target), torch.empty_like(alpha)
     blocks = triton.cdiv(targets, block)
-    turns = triton.cdiv(blocks, LARGEST_PARTIALS)
-    programs = triton.cdiv(blocks, turns) if turns else 0
+    programs = min(blocks, processors(source.device) * RESIDENT_WARPS // sizes["num_warps"])
     partials = attention.new_zeros(programs, *attention.shape, dtype=torch.float32)
     if programs:
         with torch.cuda.device_of(source):
@@ -114,7 +114,6 @@ def backward_targets(
                 grad_logit,
                 partials,
                 targets,
-                turns,
                 ROWS=block,
                 **sizes,
             )
@@ -149,23 +148,30 @@ def backward_sources(
     return grad_source
 
 
+def processors(device: torch.device) -> int:
+    """Streaming multiprocessors of a GPU."""
+    if device.type != "cuda":
+        return INTERPRETED_PROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def constants(attention: Tensor, table: Tensor) -> dict[str, int | bool]:
-    """The kernels' constants K, H, d, H rounded up to a power of two, and the compiler's
+    """The kernels' constants K, H, d, H and d rounded up to powers of two, and the compiler's
     options.
     """
     heads, width = attention.shape
-    padded = triton.next_power_of_2(heads)
-    warps = min(MOST_WARPS, max(1, padded * width // WARP_VALUES))
+    padded, across = power_of_two(heads), lanes(width)
     return {
         "K": table.shape[1],
         "H": heads,
         "WIDTH": width,
         "HEADS": padded,
-        "num_warps": warps,
+        "LANES": across,
+        "num_warps": min(MOST_WARPS, max(1, padded * across // WARP_VALUES)),
         "enable_fp_fusion": True,
     }
 
 
 def rows_of(values: int, sizes: dict[str, int | bool]) -> int:
     """Rows of a tile of so many values a warp."""
-    return max(1, values * sizes["num_warps"] // (sizes["HEADS"] * sizes["WIDTH"]))
+    return max(1, values * sizes["num_warps"] // (sizes["HEADS"] * sizes["LANES"]))

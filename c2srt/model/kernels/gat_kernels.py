@@ -1,6 +1,7 @@
 """GATv2's attention over a fixed-degree neighbour table, forward and backward: the kernels.
 
-One program holds a tile of rows × heads × d in registers and walks the neighbour slots, unrolled:
+One program holds a tile of rows × heads × lanes in registers (heads and d, each rounded up to a
+power of two: what is beyond is never read or written) and walks the neighbour slots, unrolled:
 no [M, K, D] tensor exists. The forward's softmax is the online one, so each source row is read
 once. The backward has a kernel over targets and one over sources, which walks the reversed
 adjacency: nothing is scattered, nothing is atomic. See the package's docstring for what was tested
@@ -17,17 +18,15 @@ NEGATIVE_SLOPE = tl.constexpr(0.2)
 
 
 @triton.jit
-def head_columns(H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr):
-    """Column of every (head, lane) in a row of D, and whether the head exists: [HEADS, d]."""
-    head = tl.arange(0, HEADS)[:, None]
-    return head * WIDTH + tl.arange(0, WIDTH)[None, :], (head < H) & (
-        tl.arange(0, WIDTH)[None, :] < WIDTH
-    )
+def head_columns(H: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, LANES: tl.constexpr):
+    """Column of every (head, lane) in a row of D, and whether the head has it: [HEADS, LANES]."""
+    head, lane = tl.arange(0, HEADS)[:, None], tl.arange(0, LANES)[None, :]
+    return head * WIDTH + lane, (head < H) & (lane < WIDTH)
 
 
 @triton.jit
 def load_rows(base, row, present, column, real, D: tl.constexpr):
-    """Rows of base [*, D] as float32 [ROWS, HEADS, d]; zeros where absent."""
+    """Rows of base [*, D] as float32 [ROWS, HEADS, LANES]; zeros where absent."""
     place = row.to(tl.int64)[:, None, None] * D + column[None, :, :]
     return tl.load(base + place, mask=present[:, None, None] & real[None, :, :], other=0.0).to(
         tl.float32
@@ -70,11 +69,12 @@ def forward_kernel(
     H: tl.constexpr,
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """One block of targets: aggregated [M, D] and alpha [M, K, H]."""
     D: tl.constexpr = H * WIDTH
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column, real = head_columns(H, WIDTH, HEADS)
+    column, real = head_columns(H, WIDTH, HEADS, LANES)
     slot = tl.arange(0, SLOTS)
     a = tl.load(attention + column, mask=real, other=0.0).to(tl.float32)
     t = load_rows(target, row, row < targets, column, real, D)
@@ -84,7 +84,7 @@ def forward_kernel(
         [ROWS, HEADS], -3.0e38, tl.float32
     )  # finite, so that −inf − best never is not-a-number
     norm = tl.zeros([ROWS, HEADS], tl.float32)
-    total = tl.zeros([ROWS, HEADS, WIDTH], tl.float32)
+    total = tl.zeros([ROWS, HEADS, LANES], tl.float32)
     for k in tl.static_range(K):
         neighbour = tl.load(table + row.to(tl.int64) * K + k, mask=row < targets, other=-1)
         s = load_rows(source, neighbour, neighbour >= 0, column, real, D)
@@ -123,23 +123,24 @@ def target_kernel(
     grad_logit,
     partials,
     targets,
-    turns,
     K: tl.constexpr,
     ROWS: tl.constexpr,
     H: tl.constexpr,
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """`turns` blocks of targets: grad_target [M, D], grad_logit [M, K, H], and this program's part
-    of grad_attention.
+    """Every so many blocks of targets: grad_target [M, D], grad_logit [M, K, H], and this program's
+    part of grad_attention. All programs walk through the images together, whose sources then stay
+    in the cache.
     """
     D: tl.constexpr = H * WIDTH
-    column, real = head_columns(H, WIDTH, HEADS)
+    column, real = head_columns(H, WIDTH, HEADS, LANES)
     head = tl.arange(0, HEADS)
     a = tl.load(attention + column, mask=real, other=0.0).to(tl.float32)
-    grad_a = tl.zeros([HEADS, WIDTH], tl.float32)
-    for turn in range(turns):
-        row = (tl.program_id(0) * turns + turn) * ROWS + tl.arange(0, ROWS)
+    grad_a = tl.zeros([HEADS, LANES], tl.float32)
+    for block in range(tl.program_id(0), tl.cdiv(targets, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS)
         edge = row.to(tl.int64) * K
         u = load_rows(upstream, row, row < targets, column, real, D)
         t = load_rows(target, row, row < targets, column, real, D)
@@ -148,7 +149,7 @@ def target_kernel(
             neighbour = tl.load(table + edge + k, mask=row < targets, other=-1)
             s = load_rows(source, neighbour, neighbour >= 0, column, real, D)
             mean += load_heads(alpha, edge + k, row < targets, H, HEADS) * tl.sum(u * s, 2)
-        grad_t = tl.zeros([ROWS, HEADS, WIDTH], tl.float32)
+        grad_t = tl.zeros([ROWS, HEADS, LANES], tl.float32)
         for k in tl.static_range(K):
             neighbour = tl.load(table + edge + k, mask=row < targets, other=-1)
             s = load_rows(source, neighbour, neighbour >= 0, column, real, D)
@@ -185,11 +186,12 @@ def edge_sum(
     H: tl.constexpr,
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """What edges[start:stop], all of one source s [HEADS, d], give its gradient: Σ α u_i + ∂e a ·
-    LeakyReLU'(t_i + s).
+    """What edges[start:stop], all of one source s [HEADS, LANES], give its gradient: Σ α u_i + ∂e
+    a · LeakyReLU'(t_i + s).
     """
-    total = tl.zeros([HEADS, WIDTH], tl.float32)
+    total = tl.zeros([HEADS, LANES], tl.float32)
     for first in range(start, stop, EDGES):
         place = first + tl.arange(0, EDGES)
         present = place < stop
@@ -221,6 +223,7 @@ def segment_kernel(
     H: tl.constexpr,
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """sums[b] [D] of the b-th segment of LENGTH edges, where all of them are one source's; else
     nothing, and nobody reads it.
@@ -228,7 +231,7 @@ def segment_kernel(
     segment = tl.program_id(0)
     node = tl.load(table + tl.load(edges + segment * LENGTH))
     if node == tl.load(table + tl.load(edges + segment * LENGTH + LENGTH - 1)):
-        column, real = head_columns(H, WIDTH, HEADS)
+        column, real = head_columns(H, WIDTH, HEADS, LANES)
         a = tl.load(attention + column, mask=real, other=0.0).to(tl.float32)
         s = tl.load(source + node.to(tl.int64) * (H * WIDTH) + column, mask=real, other=0.0).to(
             tl.float32
@@ -250,6 +253,7 @@ def segment_kernel(
             H,
             WIDTH,
             HEADS,
+            LANES,
         )
         tl.store(sums + segment.to(tl.int64) * (H * WIDTH) + column, total, mask=real)
 
@@ -272,23 +276,42 @@ def source_kernel(
     H: tl.constexpr,
     WIDTH: tl.constexpr,
     HEADS: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """grad_source [N, D] of one source: the edges before its first whole segment, the segments'
-    sums, the edges after.
+    """grad_source [N, D] of one source: the edges before its first whole segment and those after
+    its last, then the segments' sums.
     """
     D: tl.constexpr = H * WIDTH
     node = tl.program_id(0)
-    column, real = head_columns(H, WIDTH, HEADS)
+    column, real = head_columns(H, WIDTH, HEADS, LANES)
     a = tl.load(attention + column, mask=real, other=0.0).to(tl.float32)
     s = tl.load(source + node.to(tl.int64) * D + column, mask=real, other=0.0).to(tl.float32)
     start, stop = tl.load(offsets + node), tl.load(offsets + node + 1)
     first, last = tl.cdiv(start, LENGTH), stop // LENGTH
     before = tl.minimum(stop, first * LENGTH)
     after = tl.maximum(before, last * LENGTH)
-    walk = (upstream, target, alpha, grad_logit, edges, s, a, column, real)
-    total = edge_sum(*walk, start, before, K, EDGES, H, WIDTH, HEADS)
+    total = tl.zeros([HEADS, LANES], tl.float32)
+    for end in range(2):  # a loop, so that the walk is in the program once
+        total += edge_sum(
+            upstream,
+            target,
+            alpha,
+            grad_logit,
+            edges,
+            s,
+            a,
+            column,
+            real,
+            tl.where(end == 0, start, after),
+            tl.where(end == 0, before, stop),
+            K,
+            EDGES,
+            H,
+            WIDTH,
+            HEADS,
+            LANES,
+        )
     for segment in range(first, last, EDGES):
         rows = segment + tl.arange(0, EDGES)
         total += tl.sum(load_rows(sums, rows, rows < last, column, real, D), 0)
-    total += edge_sum(*walk, after, stop, K, EDGES, H, WIDTH, HEADS)
     tl.store(grad_source + node.to(tl.int64) * D + column, total, mask=real)

@@ -16,13 +16,13 @@ import triton.language as tl
 from torch import Tensor
 
 from c2srt.model.kernels.environment import interpreted
+from c2srt.model.kernels.shapes import LEAST_SHARED, power_of_two
 
-SCORES_IN_REGISTERS = (
-    16384  # of a program: 64 categories × 256 patches are 128 registers in each of 128 threads
-)
-STAGE_BYTES = (
-    24576  # (patches + categories) × columns in shared memory, of which three stages are in flight
-)
+SCORES = 16384
+"""Of a program: 64 categories × 256 patches are 64 registers in each of 256 threads. 128 spill."""
+SCORES_OF_A_THREAD = 64
+STAGE_BYTES = 24576
+"""(patches + categories) × columns in shared memory, of which STAGES are in flight."""
 STAGES = 3
 
 
@@ -32,41 +32,61 @@ def assignment(
     """See c2srt.model.kernels.assignment."""
     (images, count, width), categories = patches.shape, text.shape[-2]
     unit = F.normalize(patches.detach(), dim=-1).contiguous()
-    text = text.detach().to(patches.dtype).contiguous()
+    text = in_rows(text.detach(), patches.dtype)
     pooling = patches.new_empty(images, categories, count)
     if pooling.numel() == 0:
         return pooling
-    padded = max(16, triton.next_power_of_2(count))
-    block = min(128, max(16, SCORES_IN_REGISTERS // padded))
-    fitting = STAGE_BYTES // ((padded + block) * patches.element_size())
-    columns = max(
-        16, min(triton.next_power_of_2(width), 1 << fitting.bit_length() >> 1)
-    )  # the power of two that fits
-    text_stride = categories * width if text.dim() == 3 else 0
-    constants = {
-        "P": count,
-        "D": width,
-        "WEIGHTED": weighted,
-        "WIDEN": interpreted(),
-        "PADDED": padded,
-        "BLOCK_C": block,
-        "BLOCK_D": columns,
-    }
-    options = {"num_warps": 8 if block > 64 else 4, "num_stages": STAGES, "enable_fp_fusion": True}
+    constants = sizes(count, width, patches.element_size())
     with torch.cuda.device_of(patches):
-        assignment_kernel[triton.cdiv(categories, block), images](
+        assignment_kernel[triton.cdiv(categories, constants["BLOCK_C"]), images](
             unit,
             text,
             pooling,
-            text_stride,
+            text.stride(0) if text.dim() == 3 else 0,
+            text.stride(-2),
             float(scale),
             float(threshold),
             max_patches,
             categories,
+            P=count,
+            D=width,
+            WEIGHTED=weighted,
+            WIDEN=interpreted(),
+            enable_fp_fusion=True,
             **constants,
-            **options,
         )
     return pooling
+
+
+def in_rows(text: Tensor, dtype: torch.dtype) -> Tensor:
+    """Text [C, D] or [B, C, D] in `dtype` whose rows lie in one piece each, wherever they lie: one
+    text of all images, expanded, stays one.
+    """
+    if text.dim() == 3 and text.stride(0) == 0:
+        return in_rows(text[0], dtype)
+    text = text.to(dtype)
+    return text if text.stride(-1) == 1 else text.contiguous()
+
+
+def sizes(count: int, width: int, itemsize: int) -> dict[str, int]:
+    """The blocks and the compiler's options for P patches and width D: no register is spilled on
+    sm_80, sm_86, sm_90 or sm_100 (`c2srt check kernels full`).
+    """
+    padded = max(16, power_of_two(count))
+    block = min(128, max(16, SCORES // padded))
+    threads = max(128, padded * block // SCORES_OF_A_THREAD)
+    fitting = STAGE_BYTES // ((padded + block) * itemsize)
+    columns = max(
+        16, min(power_of_two(width), 1 << fitting.bit_length() >> 1)
+    )  # the power of two that fits
+    stage = (padded + block) * columns * itemsize
+    return {
+        "PADDED": padded,
+        "BLOCK_C": block,
+        "BLOCK_D": columns,
+        "num_warps": min(8, threads // 32),
+        "num_stages": STAGES if STAGES * stage <= LEAST_SHARED else 1,
+    }
 
 
 @triton.jit
@@ -74,6 +94,7 @@ def assignment_kernel(
     patches,
     text,
     pooling,
+    image_stride,
     text_stride,
     scale,
     threshold,
@@ -87,8 +108,8 @@ def assignment_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One block of categories of one image: unit patches [B, P, D], text [C, D] (or, with a stride,
-    [B, C, D]) -> pooling [B, C, P]. WIDEN: bfloat16 is widened before the products, for the
+    """One block of categories of one image: unit patches [B, P, D], text [C, D] (or, with an image
+    stride, [B, C, D]) -> pooling [B, C, P]. WIDEN: bfloat16 is widened before the products, for the
     interpreter.
     """
     category = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -96,7 +117,8 @@ def assignment_kernel(
     image = tl.program_id(1).to(tl.int64)
 
     cosine = unit_products(
-        text + image * text_stride,
+        text + image * image_stride,
+        text_stride,
         patches + image * P * D,
         category,
         patch,
@@ -123,6 +145,7 @@ def assignment_kernel(
 @triton.jit
 def unit_products(
     left,
+    left_stride,
     right,
     row,
     column,
@@ -137,7 +160,7 @@ def unit_products(
     """left[row] · right[column]ᵀ in float32: [ROWS, COLUMNS], zeros outside. float32 inputs are
     multiplied as three TF32 products: plain TF32 would move patches over the boundary.
     """
-    left_rows = left + row[:, None] * D
+    left_rows = left + row.to(tl.int64)[:, None] * left_stride
     right_rows = right + column[None, :] * D
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in tl.range(0, D, BLOCK_D):
