@@ -130,7 +130,7 @@ def run_verb(verbs: Verbs, name: str, arguments: list[str]) -> int:
     check_surroundings()
     verb = verbs[name]
     if "--help" in arguments or "-h" in arguments:
-        print(help_of(verb))
+        print(help_of(verb, [each for each in arguments if "=" in each]))
         return 0
     # Hydra and numpy take most of a second, which `c2srt --help` need not pay.
     with uncollected():
@@ -213,9 +213,11 @@ def overview(verbs: Verbs) -> str:
     )
 
 
-def help_of(verb: Verb) -> str:
-    """What the verb does, how it is called, and its keys with their defaults (c2srt/manual.py)."""
+def help_of(verb: Verb, typed: list[str]) -> str:
+    """What the verb does, how it is called, and its keys with their defaults (c2srt/manual.py),
+    those of the data set that is `typed`.
+    """
     from c2srt import compose, manual
 
-    about = manual.manual(verb.name, verb.keys(), compose.plain_defaults(verb))
+    about = manual.manual(verb.name, verb.keys(), compose.plain_defaults(verb, typed))
     return f"c2srt {verb.name}: {verb.about}\n{USAGE}\n\n{about}"

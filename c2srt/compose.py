@@ -55,7 +55,7 @@ def compose_verb(verb: Verb, overrides: list[str]) -> DictConfig:
             composed = composed_with(verb, typed)
             composed = OmegaConf.create(literal(OmegaConf.to_container(composed, resolve=True)))
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(readable(error, verb)) from error
+            raise UserError(readable(error, verb, chosen_data(overrides))) from error
     return composed
 
 
@@ -172,10 +172,15 @@ def composed_with(verb: Verb, overrides: Sequence[str] = ()) -> DictConfig:
     return compose(verb.name, list(overrides))
 
 
-def plain_defaults(verb: Verb) -> dict[str, Any]:
-    """What the verb's keys hold where nothing is typed, nested and unresolved."""
+def plain_defaults(verb: Verb, typed: Sequence[str] = ()) -> dict[str, Any]:
+    """What the verb's keys hold where nothing is typed but a data set, nested and unresolved.
+    Raises UserError where there is none of that name.
+    """
     with begun(verb):
-        composed = composed_with(verb)
+        try:
+            composed = composed_with(verb, chosen_data(typed))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(readable(error, verb)) from error
     return cast("dict[str, Any]", OmegaConf.to_container(composed))
 
 
@@ -223,8 +228,15 @@ def defaults_of(
     return leaves(composed_with(verb, groups))
 
 
-def readable(error: Exception, asked: Verb) -> str:
-    """Hydra's message as one sentence, with the nearest known key when a key is unknown."""
+def chosen_data(overrides: Sequence[str]) -> list[str]:
+    """The choice of a data set among overrides: it brings keys of its own."""
+    return [override for override in overrides if split_key(override)[0] == "data"]
+
+
+def readable(error: Exception, asked: Verb, chosen: Sequence[str] = ()) -> str:
+    """Hydra's message as one sentence, with the nearest known key when a key is unknown. `chosen`:
+    the data set, which is one.
+    """
     verb = asked.name
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -238,7 +250,7 @@ def readable(error: Exception, asked: Verb) -> str:
     first = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
     if "is not in struct" in first and key is not None:
-        close = difflib.get_close_matches(str(key), leaves(composed_with(asked)), 1, 0.5)
+        close = difflib.get_close_matches(str(key), leaves(composed_with(asked, chosen)), 1, 0.5)
         return (
             f"unknown key {str(key)!r}{f', did you mean {close[0]!r}?' if close else ''}"
             f" (`{hints.flag(verb, '--cfg job')}` prints all)"

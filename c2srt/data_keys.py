@@ -38,7 +38,7 @@ class DataKeys:
     images_per_shard: int | None = key(None, "null: the verb's own")
     splits: list[str] = key(
         ["train", "validation", "test"],
-        "those that it has; what follows is for Open Images V4's layout only",
+        "those that it has; what follows belongs to its layout alone",
     )
 
 
@@ -82,7 +82,9 @@ class CsvKeys(DataKeys):
     """With those of tables of one's own (sharding/csv_layout.py)."""
 
     train: str | None = key(
-        None, "table of the training images: .csv, .tsv, or .jsonl with an object a line"
+        None,
+        "table of the training images: .csv, .tsv, or .jsonl with an object a line; or a folder"
+        " that has a folder of pictures for each label",
     )
     val: str | None = key(
         None, "table of the validation images; null: a share of train is held out"

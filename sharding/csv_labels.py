@@ -11,6 +11,7 @@ from typing import Any
 
 from c2srt.data_keys import CsvKeys
 from c2srt.errors import UserError
+from c2srt.sharding.csv_folders import labelled_files
 from c2srt.sharding.csv_table import Row, read_rows
 from c2srt.shown import shown
 
@@ -39,7 +40,12 @@ class Table:
 
 
 def read_table(path: Path, keys: CsvKeys) -> Table:
-    """Raises UserError where the table is none, has no image, or a row has none."""
+    """Of a table, or of a folder with a folder for each label. Raises UserError where it is none,
+    has no image, or a row has none.
+    """
+    if path.is_dir():
+        files = labelled_files(path)
+        return Table({file: Labels({tidy(label)}) for file, label in files}, [])
     present, absent = listed(keys.labels), listed(keys.absent)
     needed = {keys.image: "data.image"}
     needed |= dict.fromkeys([name for name in present if name != "*"], "data.labels")

@@ -2,6 +2,7 @@
 
     csv_table.py        a .csv, .tsv or .jsonl → rows
     csv_labels.py       rows → the labels of each image
+    csv_folders.py      in the place of both: a folder with a folder for each label
     csv_splits.py       which images are in which split
     csv_categories.py   which labels are seen
 
@@ -25,9 +26,11 @@ import numpy as np
 import polars as pl
 
 from c2srt.data_keys import CsvKeys
+from c2srt.files import hash_of
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.counts import Acceptance, acceptance
 from c2srt.sharding.csv_categories import Names, categories, read_names, renamed, say
+from c2srt.sharding.csv_folders import labelled_files
 from c2srt.sharding.csv_labels import Labels
 from c2srt.sharding.csv_splits import (
     Lists,
@@ -125,9 +128,8 @@ class OwnTables:
             for name in (self.data.names, self.data.unseen)
             if isinstance(name, str) and os.path.isfile(name)
         ]
-        there = {str(path): path.stat() for path in used if path.exists()}
         return {
-            "csvs": {path: [stat.st_size, stat.st_mtime_ns] for path, stat in there.items()},
+            "csvs": {str(path): state_of(path) for path in used if path.exists()},
             "keys": {name: getattr(self.data, name) for name in TABLE_KEYS},
         }
 
@@ -189,6 +191,14 @@ def find(data: DataConfig) -> OwnTables:
     """The tables that the keys name. Raises UserError where they do not fit."""
     tables_of(data)
     return OwnTables(data)
+
+
+def state_of(path: Path) -> list[Any]:
+    """What shows that a table was changed: size and time; or a folder: which pictures are where."""
+    if path.is_dir():
+        return [hash_of([file for file, _ in labelled_files(path)])]
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def id_of(file: str) -> str:

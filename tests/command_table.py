@@ -22,6 +22,8 @@ BENCH = "minutes at full size; tests/test_bench.py runs it small"
 SLURM = "needs a Slurm; tests/test_slurm.py runs the scripts on a real one"
 TABLE = "tests/test_score_table.py runs it"
 SITE = "a setting of one's own cluster"
+OWN = "its table is yours; tests/test_own_data_page.py follows the page"
+OWN_CLOSED = "its table is yours; the same with data=miniature is above"
 ELSEWHERE = "a program of others"
 
 DOCUMENTED: dict[str, tuple[str, str]] = {
@@ -94,6 +96,28 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         SHELL,
         "tests/test_calibration.py runs it",
     ),
+    # docs/own-data.md
+    "c2srt shard data=csv data.train=labels.csv 'data.unseen=[purple,snow]' data.share=0.2": (
+        COMPOSED,
+        OWN,
+    ),
+    "c2srt text data=csv": (COMPOSED, OWN),
+    "c2srt relations data=csv": (COMPOSED, OWN),
+    "c2srt teacher data=csv": (COMPOSED, OWN),
+    "c2srt train data=csv": (COMPOSED, OWN),
+    "c2srt evaluate data=csv checkpoint=clip out=runs/csv/clip": (COMPOSED, OWN),
+    "c2srt evaluate data=csv": (COMPOSED, OWN),
+    "c2srt calibrate data=csv": (COMPOSED, OWN),
+    (
+        "c2srt predict checkpoint=runs/csv/calibrated images=photos"
+        " 'labels=[purple,snow,red,beach]' threshold=auto out=tags.csv"
+    ): (COMPOSED, OWN),
+    "c2srt train data=csv warm_start=runs/other/train/model out=runs/csv/second": (
+        COMPOSED,
+        "an export of one's own; tests/test_warm_start.py begins with one",
+    ),
+    "c2srt relations data=csv graph=none": (COMPOSED, OWN_CLOSED),
+    "c2srt train data=csv graph=none model.ist=false": (COMPOSED, OWN_CLOSED),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),

@@ -86,6 +86,32 @@ def test_a_table_may_be_lines_of_json(tmp_path):
     assert present(reader(tmp_path, text, "t.jsonl")) == LABELS
 
 
+def test_a_folder_of_each_label_is_a_table(tmp_path):
+    for name in (
+        "owl/1.jpg",
+        "owl/a b/2.PNG",
+        "red car/1.jpg",
+        "owl/.x.png",
+        "no.png",
+        "owl/t.txt",
+    ):
+        (tmp_path / "birds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "birds" / name).write_bytes(b"")
+    found = reader(tmp_path, "", train=str(tmp_path / "birds"))
+    labels = {Path(p): each.present for p, each in found.lists.images["train"].items()}
+    assert labels == {
+        tmp_path / "birds/owl/1.jpg": {"owl"},
+        tmp_path / "birds/owl/a b/2.PNG": {"owl"},
+        tmp_path / "birds/red car/1.jpg": {"red car"},
+    }
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is a folder without folders of pictures"):
+        _ = reader(tmp_path, "", train=str(tmp_path / "empty")).lists
+    before = found.made_from("train")
+    (tmp_path / "birds/owl/a b/2.PNG").rename(tmp_path / "birds/red car/2.png")
+    assert found.made_from("train") != before == json.loads(json.dumps(before))
+
+
 def test_open_labels_are_absent_only_where_a_column_says_so(tmp_path):
     found = reader(tmp_path, BITS, labels="*", closed=False)
     found.write_inputs("train", tmp_path / "out.parquet")
@@ -208,7 +234,6 @@ def test_an_image_of_two_splits_is_left_out_of_the_earlier_one(tmp_path):
         (as_csv(",", "|"), {"train": None}, "data.train=… is needed"),
         (as_csv(",", "|"), {"test": "x.csv"}, "is given, but data.splits leaves test out"),
         (as_csv(",", "|"), {"train": "no.csv"}, "no.csv does not exist: correct its path"),
-        (as_csv(",", "|"), {"train": "."}, "it is a folder"),
         (as_csv(",", "|"), {"separator": "colon"}, "is none of comma, semicolon, tab, nor a char"),
     ],
 )

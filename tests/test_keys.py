@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from c2srt.cluster.cli import VERBS
+from c2srt.cluster.cli import VERBS, main
 from c2srt.compose import leaves
 from c2srt.data_keys import OF_LAYOUT, DataKeys
 from c2srt.keys import Mark, deciding, defaults, from_plain, key
@@ -131,6 +131,17 @@ def test_the_keys_of_a_data_set_differ_from_the_defaults(data):
     assert (composed.images_per_shard, composed.data.resize, composed.resize) == (9, 7, 7)
 
 
+def test_the_keys_of_a_data_set_are_those_of_its_layout(capsys):
+    """In help, and where one is mistyped."""
+    assert main(["shard", "data=csv", "--help"]) == 0
+    assert "\n  label_separator: null " in (said := capsys.readouterr().out)
+    assert "machine_threshold" not in said
+    assert main(["shard", "data=csv", "data.lables=tags"]) == 2
+    assert "did you mean 'data.labels'?" in capsys.readouterr().err
+    assert main(["shard", "data=nope", "--help"]) == 2
+    assert "data=nope does not exist: choose one of csv, " in capsys.readouterr().err
+
+
 def test_a_verb_s_key_follows_the_data_set_where_that_says_something():
     nus, own = (compose_verb("relations", [f"data={name}"]) for name in ("nuswide", "openimages"))
     assert (nus.neighbours, own.neighbours, own.data.neighbours) == (16, 8, None)
@@ -154,7 +165,7 @@ def test_each_config_gets_its_own_list():
 def test_a_verb_s_keys_import_nothing_heavy():
     """So a mistyped key or a wrong path costs no library."""
     code = (
-        "import sys; from c2srt.cluster.cli import VERBS\n"
+        "import sys; from c2srt.cluster.cli import VERBS, main\n"
         "for verb in VERBS.values(): verb.keys()\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

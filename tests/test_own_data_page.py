@@ -1,0 +1,84 @@
+"""docs/own-data.md followed by its letter on 200 PNGs, with the small CLIP of the package: does the
+model rank pictures by a word that no label of its training said?
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import average_precision_score
+
+from c2srt.demo.shipped import unpack
+from tests.own_pictures import write_pictures, write_table
+
+PAGE = Path(__file__).parents[1] / "docs/own-data.md"
+WORDS = ("purple", "snow")
+CLIP = ["clip.name=clip/model.json", "clip.pretrained=clip/model.safetensors"]
+SMALL = {
+    "text": ["prompts=miniature"],
+    "teacher": ["views.count=0"],
+    "train": ["views.count=0", "model.heads=4", "model.score_scale=16", "schedule.epochs=4"],
+}
+"""What belongs to that CLIP and its pictures of 64 pixels (configs/datasets/miniature.yaml), and
+fewer epochs: minutes.
+"""
+
+
+def commands() -> list[str]:
+    """Those of the page's first part, in their order."""
+    first = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
+    return re.findall(r"^    (c2srt .*)$", first, re.MULTILINE)
+
+
+def test_the_page_needs_at_most_ten_commands():
+    assert [shlex.split(command)[1] for command in commands()] == [
+        *("shard", "text", "relations", "teacher", "train"),
+        *("evaluate", "evaluate", "calibrate", "predict"),
+    ]
+
+
+def follow(command: str, folder: Path) -> str:
+    """Runs a command of the page there; returns what it said."""
+    _, verb, *typed = shlex.split(command)
+    clip = CLIP if verb != "predict" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "c2srt.entry", verb, *typed, *clip, *SMALL.get(verb, [])],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    assert not done.returncode, f"{command}:\n{done.stdout[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_unseen_word_ranks_its_pictures_above_shuffled_ones(tmp_path, seed):
+    rows = write_pictures(tmp_path / "photos", 200, seed)
+    write_table(tmp_path / "labels.csv", rows, "photos/")
+    unpack(tmp_path / "clip", 0)
+    for command in commands():
+        follow(command, tmp_path)
+    test = pl.read_parquet(tmp_path / "runs/csv/shards/inputs/test.parquet")
+    found = pl.read_csv(tmp_path / "runs/csv/evaluation/per_category.csv")
+    precision = dict(zip(found["name"], found["zsl_per_class"], strict=True))
+    assert len(test) == 40 and test["positive"].list.len().min() > 0
+    for word in WORDS:
+        has = test["positive"].list.contains(word).to_numpy()
+        assert precision[word] > shuffled(has, seed), word
+    assert pl.read_csv(tmp_path / "tags.csv")["image"].n_unique() == 200
+
+
+def shuffled(has: np.ndarray, seed: int, draws: int = 1000) -> float:
+    """The mean AP of scores that were given to other images, as of any scores in random order."""
+    random = np.random.default_rng(seed)
+    return float(
+        np.mean([average_precision_score(has, random.random(len(has))) for _ in range(draws)])
+    )
