@@ -21,6 +21,7 @@ from c2srt.model.kernels.shapes import lanes, power_of_two
 # of a tile that one warp holds, 16 registers a thread: a row of D = 512 then needs no barrier at
 # all
 WARP_VALUES = 512
+TARGET_VALUES = 256  # the same for the backward over targets, where two short rows spill
 EDGE_VALUES = 1024  # the same for the walk over edges, which needs fewer tiles at once
 MOST_WARPS = 8
 # of a streaming multiprocessor that fit whatever they take: 65,536 registers, 255 a thread at most
@@ -96,7 +97,7 @@ def backward_targets(
     """grad_target [M, D], grad_attention [H, d] float32 and the logits' gradient [M, K, H]
     float32. As many programs as the card holds at once, each with its own sum for grad_attention.
     """
-    targets, block = len(table), rows_of(WARP_VALUES, sizes)
+    targets, block = len(table), rows_of(TARGET_VALUES, sizes)
     grad_target, grad_logit = torch.empty_like(target), torch.empty_like(alpha)
     blocks = triton.cdiv(targets, block)
     programs = min(blocks, processors(source.device) * RESIDENT_WARPS // sizes["num_warps"])

@@ -21,9 +21,12 @@ from c2srt.model.kernels.shapes import LEAST_SHARED, power_of_two
 SCORES = 16384
 """Of a program: 64 categories × 256 patches are 64 registers in each of 256 threads. 128 spill."""
 SCORES_OF_A_THREAD = 64
-STAGE_BYTES = 24576
-"""(patches + categories) × columns in shared memory, of which STAGES are in flight."""
+MOST_CATEGORIES = 64
+STAGE_BYTES = 36864
+"""(patches + categories) × columns in shared memory, of which up to STAGES are in flight."""
 STAGES = 3
+COLUMN_BYTES = 128
+"""Of a row at most: the widest that shared memory is swizzled by."""
 
 
 def assignment(
@@ -73,19 +76,18 @@ def sizes(count: int, width: int, itemsize: int) -> dict[str, int]:
     sm_80, sm_86, sm_90 or sm_100 (`c2srt check kernels full`).
     """
     padded = max(16, power_of_two(count))
-    block = min(128, max(16, SCORES // padded))
+    block = min(MOST_CATEGORIES, max(16, SCORES // padded))
     threads = max(128, padded * block // SCORES_OF_A_THREAD)
     fitting = STAGE_BYTES // ((padded + block) * itemsize)
-    columns = max(
-        16, min(power_of_two(width), 1 << fitting.bit_length() >> 1)
-    )  # the power of two that fits
+    fitting = 1 << fitting.bit_length() >> 1  # the power of two that fits
+    columns = max(16, min(power_of_two(width), fitting, COLUMN_BYTES // itemsize))
     stage = (padded + block) * columns * itemsize
     return {
         "PADDED": padded,
         "BLOCK_C": block,
         "BLOCK_D": columns,
         "num_warps": min(8, threads // 32),
-        "num_stages": STAGES if STAGES * stage <= LEAST_SHARED else 1,
+        "num_stages": min(STAGES, LEAST_SHARED // stage),
     }
 
 
