@@ -1,6 +1,8 @@
 """The tile planner."""
 
 import math
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,9 @@ from c2srt.model.tiling import (
     flops_per_image,
 )
 from c2srt.profiling import allocator_peak
+from c2srt.train.checkpoints import Record
+from c2srt.train.config import Config as Training
+from c2srt.train.tiles import settle_tiles
 from tests.tiny import random_graph
 
 OPEN_IMAGES = Shape(7186, 196, 512, 4, 512)
@@ -64,6 +69,54 @@ def test_too_small_a_budget_says_what_is_needed():
 def test_tile_mib_is_the_budget():
     assert budget_bytes(ModelConfig(tile_mib=300), torch.device("cpu")) == 300 * MIB
     assert 0 < budget_bytes(ModelConfig(), torch.device("cpu")) <= 256 * MIB
+
+
+def test_tiles_are_the_same_whatever_is_free(monkeypatch):
+    card, machine = SimpleNamespace(total_memory=80_000 * MIB), SimpleNamespace(total=2**33)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: machine)
+    found = set()
+    for free in (70_000, 6_000, 50):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_, free=free: (free * MIB, 2**40))
+        machine.available = free * MIB
+        for device in ("cuda", "cpu"):
+            budget = budget_bytes(ModelConfig(), torch.device(device))
+            found.add((device, budget, choose_tiling(OPEN_IMAGES, ModelConfig(), 64, budget)))
+    assert len(found) == 2
+    assert {budget for _, budget, _ in found} == {20_000 * MIB, 256 * MIB}
+
+
+@dataclass
+class Ranks:
+    """What `settle_tiles` asks of a World, on a device that leaves its tiles so many bytes."""
+
+    own: tuple[int, ...]
+    first: bool = True
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def gather(self, _: int) -> tuple[int, ...]:
+        return self.own
+
+
+@pytest.mark.parametrize(
+    "told, before, own, settled, says",
+    [
+        (None, None, (400, 300), 300, ""),
+        (None, 200, (400, 300), 200, ""),
+        (None, 350, (400, 300), 300, "had 350 MiB when this run began"),
+        (100, 350, (100, 100), 100, ""),
+    ],
+)
+def test_a_run_keeps_the_tiles_that_it_began_with_where_they_fit(
+    tmp_path, caplog, told, before, own, settled, says
+):
+    folders = dict.fromkeys(("shards", "text", "relations", "teacher", "work", "out"), "x")
+    config = Training(**folders, model=ModelConfig(tile_mib=told))
+    record = Record(1, 2, {}, {}, tile_bytes=None if before is None else before * MIB)
+    with caplog.at_level("INFO"):
+        found = settle_tiles(config, Ranks(tuple(one * MIB for one in own)), record)
+    assert found == replace(record, tile_bytes=settled * MIB)
+    assert (says in caplog.text) if says else not caplog.text
 
 
 def test_100_000_categories_fit_the_same_budget_at_a_small_width():

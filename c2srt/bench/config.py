@@ -66,7 +66,7 @@ class Config:
     trainable_blocks: int | None = key(2, "step: last blocks of the ViT that train (null: all)")
     tile_mib: int | None = key(
         None,
-        "memory of the head's tiles; null: 256 on a CPU, a quarter of what is free on a GPU",
+        "memory of the head's tiles; null: 256 on a CPU, a quarter of a GPU's",
         unit="MiB",
     )
     images: int = key(125436, "evaluation: images of the test set …")

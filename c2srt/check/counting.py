@@ -10,6 +10,7 @@ array.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
@@ -55,6 +56,13 @@ class Counted(TorchDispatchMode):
             self.launches[name] += 1
         return func(*args, **(kwargs or {}))
 
+    @contextmanager
+    def kernel(self, name: str) -> Iterator[None]:
+        """Counts a kernel, and nothing that happens inside."""
+        self.launches[f"{TRITON} {name}"] += 1
+        with _disable_current_modes():
+            yield
+
     @property
     def totals(self) -> tuple[int, int, int]:
         """Operators, Triton's kernels, reads."""
@@ -76,7 +84,10 @@ def counted() -> Iterator[Counted]:
         mode = Counted()
         for name in LISTS:
             stack.enter_context(patch.object(Tensor, name, reading(getattr(Tensor, name), mode)))
-        stack.enter_context(kernels_counted(mode))
+        if find_spec("triton"):
+            from c2srt.model.kernels.watched import watched
+
+            stack.enter_context(watched(mode.kernel))
         stack.enter_context(mode)
         yield mode
 
@@ -90,29 +101,3 @@ def reading(method: Callable, mode: Counted) -> Callable:
             return method(self, *args, **kwargs)
 
     return read
-
-
-@contextmanager
-def kernels_counted(mode: Counted) -> Iterator[None]:
-    """Counts Triton's kernels, compiled or run by the interpreter, where there is Triton."""
-    try:
-        from triton.runtime.interpreter import InterpretedFunction
-        from triton.runtime.jit import JITFunction
-    except ImportError:
-        yield
-        return
-    with ExitStack() as stack:
-        for kind in (InterpretedFunction, JITFunction):
-            stack.enter_context(patch.object(kind, "run", launching(kind.run, mode)))
-        yield
-
-
-def launching(run: Callable, mode: Counted) -> Callable:
-    """Triton's `run` of a kernel, which counts as one launch whatever it calls."""
-
-    def counting(self: Any, *args: Any, **kwargs: Any) -> Any:
-        mode.launches[f"{TRITON} {self.fn.__name__}"] += not kwargs.get("warmup")
-        with _disable_current_modes():
-            return run(self, *args, **kwargs)
-
-    return counting

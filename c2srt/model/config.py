@@ -182,7 +182,7 @@ class ModelConfig(HeadConfig, KindConfig):
     )
     tile_mib: int | None = key(
         None,
-        ("memory for one tile of the head; null: 256 on a CPU, a quarter of what is free on a GPU"),
+        ("memory for one tile of the head; null: 256 on a CPU, a quarter of a GPU's"),
         unit="MiB",
         mark=Mark.HARMLESS,
     )

@@ -33,6 +33,8 @@ class Network(nn.Module, Student):
 
     tunes_prompts: ClassVar[bool] = False
     head: nn.Module
+    tile_bytes: int | None = None
+    """What the head may hold at a time, where a training has settled it."""
 
     def __init__(
         self,
@@ -73,6 +75,10 @@ class Network(nn.Module, Student):
     def teacher_features(self, images: Tensor) -> Tensor:
         """The frozen CLIP's raw global feature [B, D] of the same pixels, in float32."""
         return self._teacher[0].to(images.device).global_features(images)
+
+    def budget(self, device: torch.device) -> int:
+        """What the head may hold at a time, in bytes: `tile_bytes`, or by `model.tile_mib`."""
+        return self.tile_bytes or budget_bytes(self.config, device)
 
     def graph_on(self, device: torch.device) -> Graph:
         self._graph = self._graph.to(device)
@@ -201,7 +207,7 @@ class C2SRT(Network):
                 images, len(graph.text), 0, self.config.ist and self.config.input_layers == 1
             )
         shape = self.shape(len(graph.text), features.device, features.dtype)
-        return choose_tiling(shape, self.config, images, budget_bytes(self.config, features.device))
+        return choose_tiling(shape, self.config, images, self.budget(features.device))
 
     def shape(self, categories: int, device: torch.device, dtype: torch.dtype) -> Shape:
         """The head's sizes; float16 computes in float32."""
@@ -214,7 +220,7 @@ class C2SRT(Network):
     ) -> tuple[str, dict[str, float]]:
         """As `Student.training_summary`: the tiles, their bytes and FLOPs."""
         shape = self.shape(self.seen_count, device, dtype)
-        tiling = choose_tiling(shape, self.config, images, budget_bytes(self.config, device))
+        tiling = choose_tiling(shape, self.config, images, self.budget(device))
         return tiling.describe(shape, self.config), tiling.numbers(shape, self.config)
 
 

@@ -19,8 +19,11 @@ CPU_CHUNK = 512 * 512
 """Values of one [m, D] tensor of a chunk on a CPU: larger ones leave the caches, smaller ones wait
 for Python.
 """
-CPU_DEFAULT_MIB = 256
+CPU_DEFAULT_MIB, CPU_SHARE = 256, 1 / 16
 GPU_SHARE = 0.25
+"""Of a device's whole memory, not of what is free: that depends on what was freed before, and with
+it would tiles, speed and the order of sums.
+"""
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,8 @@ def budget_bytes(config: ModelConfig, device: torch.device) -> int:
     if config.tile_mib is not None:
         return config.tile_mib * MIB
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * GPU_SHARE)
-    return min(CPU_DEFAULT_MIB * MIB, psutil.virtual_memory().available // 4)
+        return int(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE)
+    return min(CPU_DEFAULT_MIB * MIB, int(psutil.virtual_memory().total * CPU_SHARE))
 
 
 def chunk_limit(width: int, device: torch.device) -> int | None:

@@ -11,6 +11,7 @@ from c2srt.errors import UserError
 from c2srt.keys import changed
 from c2srt.model.tiling import (
     CPU_DEFAULT_MIB,
+    CPU_SHARE,
     GPU_SHARE,
     MIB,
     Shape,
@@ -25,9 +26,7 @@ from c2srt.train.memory import BYTES, engine_bytes
 
 GIB = 2**30
 BUCKET = 500_000_000
-"""Elements of DeepSpeed 0.19's reduce bucket, which ZeRO 1-3 allocate whole (zero/config.py), and
-of stage 0's flat copies.
-"""
+"""Elements of DeepSpeed 0.19's reduce bucket, which ZeRO 1-3 allocate whole (zero/config.py)."""
 OFFLOADED = ("master weights", "AdamW's moments")
 
 
@@ -84,11 +83,10 @@ def memory_of(config: Config, outline: Outline, cluster: Cluster, seen: int) -> 
         "features": features,
     }
     limit = memory_limit(config, cluster)
-    free = limit - sum(state.values())
     shape = head_shape(config, outline, cluster, seen)
-    budget = tile_budget(config, cluster, free)
+    budget = tile_budget(config, cluster)
     try:
-        tiles, problem = choose_tiling(shape, config.model, images, max(0, budget)), ""
+        tiles, problem = choose_tiling(shape, config.model, images, budget), ""
     except UserError as error:
         tiles, problem = None, str(error)
     # tiles and the ViT's working rows are never alive together
@@ -123,16 +121,12 @@ def local_workers(config: Config, cluster: Cluster) -> int:
 
 
 def bucket_bytes(config: Config, outline: Outline) -> float:
-    """DeepSpeed's communication buffers. Stage 0 flattens the gradients once more; stages 1-3 hold
-    a bucket of fixed size, in stage 1 of float32 sums (read in deepspeed 0.19.8,
-    zero/stage_1_and_2.py and stage3.py).
+    """A micro-batch's gradients, and how they are handed on. Stage 0 flattens them before it adds
+    them up; stages 1-3 hold a bucket of fixed size, in stage 1 of float32 sums (read in deepspeed
+    0.19.8, zero/stage_1_and_2.py and stage3.py).
     """
     if config.engine.zero == 0:
-        return (
-            BYTES[config.engine.precision] * min(BUCKET, outline.trained)
-            if config.workers > 1
-            else 0
-        )
+        return 2 * BYTES[config.engine.precision] * outline.trained
     return BUCKET * (4 if config.engine.zero == 1 else BYTES[config.engine.precision])
 
 
@@ -152,13 +146,13 @@ def head_shape(config: Config, outline: Outline, cluster: Cluster, seen: int) ->
     )
 
 
-def tile_budget(config: Config, cluster: Cluster, free: float) -> int:
-    """As `c2srt.model.tiling.budget_bytes`, from what is expected to be free."""
+def tile_budget(config: Config, cluster: Cluster) -> int:
+    """As `c2srt.train.tiles.settle_tiles` for a new run."""
     if config.model.tile_mib is not None:
         return config.model.tile_mib * MIB
-    return (
-        int(free * GPU_SHARE) if cluster.kind != CPU else min(CPU_DEFAULT_MIB * MIB, int(free / 4))
-    )
+    if cluster.kind == CPU:
+        return min(CPU_DEFAULT_MIB * MIB, int(cluster.memory_gib * GIB * CPU_SHARE))
+    return int(memory_limit(config, cluster) * GPU_SHARE)
 
 
 def helpful(config: Config, outline: Outline, cluster: Cluster, seen: int) -> list[str]:

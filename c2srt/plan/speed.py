@@ -21,7 +21,7 @@ from c2srt.plan.memory import Memory, local_workers, workers_per_gpu
 from c2srt.plan.outline import Outline
 from c2srt.plan.sizes import Sizes
 from c2srt.train.config import ONLINE, Config
-from c2srt.train.memory import BYTES
+from c2srt.train.memory import BYTES, SUMS
 
 EDGE_PASSES = 8
 """Passes over a layer's gathered rows [S, K, D], forward and backward (counted in
@@ -189,22 +189,21 @@ def compute_seconds(
 
 
 def sync_bytes(config: Config, outline: Outline) -> float:
-    """Bytes that a worker sends for a step: 2 Ψ (N − 1) / N of gradients (an all-reduce, or reduce
-    and gather); ZeRO-2 reduces every micro-batch; ZeRO-3 gathers all weights for each forward and
-    backward besides (Rajbhandari et al., ZeRO, sec. 7).
+    """Bytes that a worker sends for a step, of gradients in the type of their sums and of weights
+    in that of the training: 2 Ψ (N − 1) / N for an all-reduce, half of it for a reduce or a gather.
+    ZeRO-1 reduces and gathers (in bf16 DeepSpeed 0.19 all-reduces and gathers); ZeRO-2 reduces
+    every micro-batch; ZeRO-3 gathers all weights for each forward and backward besides
+    (Rajbhandari et al., ZeRO, sec. 7).
     """
-    size, count, parts = (
-        BYTES[config.engine.precision],
-        config.workers,
-        config.partition.accumulation,
-    )
-    values = {
-        0: 2 * outline.trained,
-        1: 2 * outline.trained,
-        2: (parts + 1) * outline.trained,
-        3: parts * (outline.trained + 2 * outline.parameters),
+    precision, parts = config.engine.precision, config.partition.accumulation
+    weight, gradient = BYTES[precision], SUMS[precision] * outline.trained
+    sent = {
+        0: 2 * gradient,
+        1: gradient * (1 + (precision == "bf16")) + weight * outline.trained,
+        2: parts * gradient + weight * outline.trained,
+        3: parts * (gradient + 2 * weight * outline.parameters),
     }[config.engine.zero]
-    return size * values * (count - 1) / count
+    return sent * (config.workers - 1) / config.workers
 
 
 def sync_seconds(config: Config, outline: Outline, cluster: Cluster) -> float:

@@ -75,6 +75,8 @@ class Record:
     """Updates left out in a row because of a non-finite loss or gradient."""
     optimizer: dict = field(default_factory=dict)
     """`Engine.counters()`."""
+    tile_bytes: Count | None = None
+    """What the head's tiles may take (tiles.py); checkpoints made before have none."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files beside complete.json, by name."""
     versions: dict[str, str] = field(default_factory=dict)

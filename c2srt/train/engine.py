@@ -153,6 +153,8 @@ class Engine:
         both = torch.cat([sums.double(), norm.to(sums.device, torch.float64).reshape(1)])
         *values, found = both.tolist()
         applied = bool(self._engine.was_step_applied()) and math.isfinite(found)
+        if not applied and self.config.offload and self.config.zero in (1, 2):
+            self._engine.optimizer.averaged_gradients.clear()  # or 0.19 adds the next ones to them
         return Update(
             {
                 n: value / self.partition.accumulation

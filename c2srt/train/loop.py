@@ -46,7 +46,7 @@ def train(config: Config, world: World) -> str:
     model = build_model(config, inputs)
     validator = Validator(config, inputs, model, world) if config.validation.every else None
     inputs.clip = None  # the model has its own image tower, and the text tower is not needed
-    record, found = resume(config, world, inputs)
+    record, found = resume(config, world, inputs, model)
     # before the engine is made: its low-precision copies are then the rounded weights, as they were
     if found:
         load_trained(model, Tensors(found / WEIGHTS, world).all(), found)

@@ -11,20 +11,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 from c2srt.errors import UserError
+from c2srt.model.network import Network
 from c2srt.train import checkpoints
 from c2srt.train.checkpoints import Record
 from c2srt.train.config import Config
 from c2srt.train.inputs import Inputs
 from c2srt.train.sample_log import SAMPLES, forget_samples_after
+from c2srt.train.tiles import settle_tiles
 from c2srt.train.world import World
 from c2srt.versions import others
 
 log = logging.getLogger(__name__)
 
 
-def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path | None]:
-    """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None. Raises
-    UserError on another run's.
+def resume(
+    config: Config, world: World, inputs: Inputs, model: Network
+) -> tuple[Record, Path | None]:
+    """Where to go on: the newest sound checkpoint's record and folder, or step 0 and None; settles
+    the model's tiles. Raises UserError on another run's.
     """
     found, before = find_checkpoint(config, world)
     record = Record(0, world.size, config.identity(), inputs.hashes, config.settings())
@@ -38,6 +42,8 @@ def resume(config: Config, world: World, inputs: Inputs) -> tuple[Record, Path |
                 " losses may differ from there on in their last digits"
             )
         record = replace(before, world_size=world.size, settings=config.settings())
+    record = settle_tiles(config, world, record)
+    model.tile_bytes = record.tile_bytes
     if world.first:
         forget_samples_after(config.folder / SAMPLES, record.step)
     world.barrier()

@@ -23,7 +23,7 @@ from c2srt.model.graph import Graph
 from c2srt.model.kinds import Settings
 from c2srt.model.loss import distillation_loss
 from c2srt.model.network import Network, no_teacher
-from c2srt.model.tiling import MIB, budget_bytes
+from c2srt.model.tiling import MIB
 
 Terms = dict[str, tuple[float, Tensor]]
 
@@ -114,10 +114,6 @@ class Baseline(Network):
         raise UserError(
             f"model.kind={self.config.kind} has no prompt tuning: tune a C²SRT or an MKT"
         )
-
-    def budget(self, device: torch.device) -> int:
-        """`model.tile_mib` or its default: what the scores may hold at a time, in bytes."""
-        return budget_bytes(self.config, device)
 
     def training_summary(
         self, images: int, device: torch.device, dtype: torch.dtype
