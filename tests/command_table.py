@@ -375,7 +375,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     # a GPU
     **{
         f"c2srt check {words}": (COMPOSED, "tests/test_check.py and .ci/run run it")
-        for words in ("gpu", "gpu quick", "gpu full", "kernels", "keep", "keep out=runs/check")
+        for words in (
+            *("gpu", "gpu quick", "gpu full", "gpu full 'parts=[launches]'"),
+            *("kernels", "kernels full", "keep", "keep out=runs/check"),
+        )
     },
     **{
         f"c2srt check cluster{words}": (COMPOSED, "tests/test_check_cluster.py runs it")

@@ -124,6 +124,8 @@ def test_an_address_with_a_password_is_on_no_command_line(plain, tmp_path, monke
         plain.folder, "http://me:hunter22hunter@127.0.0.1:9", Run("miniature", "full", {}, {})
     )
     process = psutil.Process(tracker.sender.process.pid)
+    while process.is_running() and not process.cmdline():
+        time.sleep(0.01)  # the kernel has none while it loads the program
     assert "c2srt.tracking.sender_process" in process.cmdline()
     assert "hunter22" not in " ".join(process.cmdline())
     assert "hunter22" not in "".join(f"{one}" for one in process.environ().values())
