@@ -22,6 +22,8 @@ SCORES = 16384
 """Of a program: 64 categories × 256 patches are 64 registers in each of 256 threads. 128 spill."""
 SCORES_OF_A_THREAD = 64
 MOST_CATEGORIES = 64
+MOST_REGISTERS = 255
+"""Of a thread. Unsaid, ptxas spills a little where two programs then share a processor."""
 STAGE_BYTES = 36864
 """(patches + categories) × columns in shared memory, of which up to STAGES are in flight."""
 STAGES = 3
@@ -88,6 +90,7 @@ def sizes(count: int, width: int, itemsize: int) -> dict[str, int]:
         "BLOCK_D": columns,
         "num_warps": min(8, threads // 32),
         "num_stages": min(STAGES, LEAST_SHARED // stage),
+        "maxnreg": MOST_REGISTERS,
     }
 
 
