@@ -320,6 +320,7 @@ def test_words_and_keys():
         "card",
         "isr",
         "gat",
+        "scores",
         "paths",
         "head",
         "step",

@@ -327,6 +327,47 @@ def test_nothing_to_do(place):
     place(check_empty)
 
 
+# Scores
+
+
+def check_scores(device, width, dtype, residual, images, categories):
+    """Against autograd of the literal form; rows that lie apart, a text of all images or of
+    each.
+    """
+    generator = torch.Generator().manual_seed(6)
+    nodes, scale = images * categories, 4.0
+    mixed, rows = (
+        torch.randn(nodes, 2 * width, generator=generator).to(dtype).to(device)[:, :width]
+        for _ in range(2)
+    )
+    mixed, upstream = mixed.contiguous(), torch.randn(nodes, generator=generator).to(device)
+    mixed[0] *= 1e-3  # where exp(y) − 1 would cancel
+    every = F.normalize(torch.randn(images, categories, width, generator=generator), dim=-1)
+    for text in (every.to(device), every.to(device)[:1].expand(images, -1, -1)):
+        leaves = [mixed.double().requires_grad_(), rows.double().requires_grad_()][: 1 + residual]
+        output = F.elu(leaves[0]) + (leaves[1] if residual else 0)
+        exact = F.cosine_similarity(output.view(text.shape), text.double(), dim=-1).flatten()
+        want = torch.autograd.grad(scale * exact, leaves, upstream.double())
+        given = (mixed, rows if residual else None, text, scale)
+        got = kernels.scores(*given)
+        torch.testing.assert_close(got.double(), scale * exact.detach(), rtol=2e-5, atol=1e-6)
+        grad_rows, grad_mixed = kernels.scores_backward(upstream, *given)
+        assert (grad_rows is None) == (not residual)
+        for found, right in zip((grad_mixed, grad_rows), want, strict=False):
+            near = 1e-5 * right.abs().max().item()
+            torch.testing.assert_close(found.double(), right, rtol=RELATIVE[dtype], atol=near)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "width, residual, images, categories",
+    [(32, True, 3, 7), (48, False, 2, 5), (1152, True, 2, 3), (640, True, 1, 1)],
+)
+def test_scores_are_autograd_of_the_literal_form(place, width, dtype, residual, images, categories):
+    place(check_scores, width, dtype, residual, images, categories)
+
+
 def test_reversed_adjacency_lists_every_edge_once():
     table = make_graph(40, 12, 3, 1)
     offsets, edges = kernels.reversed_adjacency(table, 12)

@@ -1,6 +1,5 @@
 """`c2srt bench head|gat|isr|ignore`: the head and its parts against the literal forms."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,9 +10,9 @@ from c2srt.bench.sizes import LOSS, Inputs, make_inputs, ones
 from c2srt.model.chunks import Buffers, Chunk, cut
 from c2srt.model.config import LossConfig
 from c2srt.model.isr import assignment
-from c2srt.model.ist import DenseInputs, Layer, Table, Transfer, with_self_loops
+from c2srt.model.ist import DenseInputs, Layer, Output, Table, Transfer, Upstream, with_self_loops
 from c2srt.model.loss import ranking_loss
-from c2srt.model.tile import LAYER_NAMES
+from c2srt.model.tile import LAYER_NAMES, inner_backward, write_rows
 from c2srt.model.tiling import chunk_limit
 from c2srt.profiling import DTYPES, Side, device_of
 
@@ -101,16 +100,26 @@ def gat(config: Config) -> list[Side]:
     return sides
 
 
+class Aggregate(Output):
+    """What the attention alone gives."""
+
+    def values(self) -> Tensor:
+        return self.mixed
+
+    def backward(self, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, gradient
+
+
 class Convolution(Transfer):
     """A layer without W_out, σ and residual: what PyG's GATv2Conv computes."""
 
-    def finished(self, chunk: Chunk, aggregated: Tensor) -> Tensor:
-        return aggregated
+    def output(self, chunk: Chunk, aggregated: Tensor) -> Aggregate:
+        return Aggregate(chunk, aggregated, self.inputs, False)
 
     def unfinished(
-        self, chunk: Chunk, alpha: Tensor, upstream: Callable, sums: Layer
-    ) -> tuple[None, Tensor]:
-        return None, upstream(chunk, lambda: None)
+        self, chunk: Chunk, alpha: Tensor, upstream: Upstream, sums: Layer
+    ) -> tuple[Tensor | None, Tensor]:
+        return upstream(self.output(chunk, alpha))
 
 
 def isr(config: Config) -> list[Side]:
@@ -206,11 +215,8 @@ def table_layer(
             0, layer, DenseInputs(rows, layer, kept, gradient), table, chunks, True, buffers
         )
 
-        def finish(chunk: Chunk, value: Tensor) -> None:
-            out[chunk.flat] = value
-
-        step.forward(finish)
-        step.backward(lambda chunk, _: upstream[chunk.flat], sums)
+        step.forward(partial(write_rows, out))
+        step.backward(partial(inner_backward, upstream), sums)
     return gradient
 
 

@@ -91,16 +91,16 @@ def compile_all(shapes: list[Shape]) -> Iterator[dict]:
 
 
 def compiled_rows(capability: int, precision: str, shapes: list[Shape]) -> list[dict]:
-    """In a process of its own: the rows of one card and precision. The GATv2's kernels don't know
-    of patches, and are compiled once a width.
+    """In a process of its own: the rows of one card and precision. Only the ISR's kernel
+    knows of patches; the others are compiled once a width.
     """
-    from c2srt.model.kernels.compiled import compile_attention, compile_isr
+    from c2srt.model.kernels.compiled import compile_attention, compile_isr, compile_scores
 
     rows, widths = [], set()
     for shape in shapes:
-        calls = [compile_isr] + [compile_attention] * (shape.width not in widths)
+        of_width = [] if shape.width in widths else [compile_attention, compile_scores]
         widths.add(shape.width)
-        for call in calls:
+        for call in (compile_isr, *of_width):
             start = {
                 "capability": capability,
                 "shape": shape.name,

@@ -61,6 +61,14 @@ def gat(case: Case) -> Iterator[dict]:
                 yield compared(case, what, precision, partial(values, case, shape, dtype, table))
 
 
+def scores(case: Case) -> Iterator[dict]:
+    """The scores of the last layer's output, and the way back, with a text of all images."""
+    for shape in case.sizes.every:
+        for precision, dtype in DTYPES.items():
+            what = f"scores, {shape.name}, {precision}"
+            yield compared(case, what, precision, partial(score_values, case, shape, dtype))
+
+
 def compared(
     case: Case,
     what: str,
@@ -220,6 +228,31 @@ def backward_values(
         names,
     )
     yield from zip(names, got, want, strict=True)
+
+
+def score_values(
+    case: Case, shape: Shape, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Scores [N] and the gradients [N, D] of what the output is made of."""
+    generator, sizes = torch.Generator().manual_seed(4), case.sizes
+    nodes, scale = sizes.images * sizes.categories, 4.0
+    mixed, rows = (random(generator, case, dtype, nodes, shape.width) for _ in range(2))
+    upstream = random(generator, case, torch.float32, nodes)
+    text = F.normalize(
+        random(generator, case, torch.float32, 1, sizes.categories, shape.width), dim=-1
+    ).expand(sizes.images, -1, -1)
+    leaves = [tensor.double().requires_grad_() for tensor in (rows, mixed)]
+    output = (leaves[0] + F.elu(leaves[1])).view(text.shape)
+    want = (scale * F.cosine_similarity(output, text.double(), dim=-1)).flatten()
+    grads = torch.autograd.grad(want, leaves, upstream.double())
+    names = ("scores", "grad_rows", "grad_mixed")
+
+    def call() -> tuple[Tensor, ...]:
+        grad_rows, grad_mixed = kernels.scores_backward(upstream, mixed, rows, text, scale)
+        assert grad_rows is not None
+        return kernels.scores(mixed, rows, text, scale), grad_rows, grad_mixed
+
+    yield from zip(names, twice(call, names), (want.detach(), *grads), strict=True)
 
 
 def literal_attention(

@@ -41,7 +41,7 @@ PARTS = (
     Part(
         "isr",
         QUICK,
-        40,
+        30,
         "c2srt.check.kernels:isr",
         "the ISR kernel against a sort in float64, twice",
         ("triton",),
@@ -49,9 +49,17 @@ PARTS = (
     Part(
         "gat",
         QUICK,
-        40,
+        35,
         "c2srt.check.kernels:gat",
         "the GATv2 kernels against autograd in float64, twice",
+        ("triton",),
+    ),
+    Part(
+        "scores",
+        QUICK,
+        15,
+        "c2srt.check.kernels:scores",
+        "the scores' kernels against autograd in float64, twice",
         ("triton",),
     ),
     Part(

@@ -45,6 +45,35 @@ class Layer:
     output: Tensor
 
 
+@dataclass(frozen=True)
+class Output:
+    """A layer's x' = [x +] ELU(mixed) of a chunk's nodes, not computed yet; mixed [m, D] is W_out's
+    product.
+    """
+
+    chunk: Chunk
+    mixed: Tensor
+    inputs: "LayerInputs"
+    residual: bool
+
+    @property
+    def rows(self) -> Tensor | None:
+        """x [m, D], None without the residual."""
+        return self.inputs.rows(self.chunk) if self.residual else None
+
+    def values(self) -> Tensor:
+        """x' [m, D]."""
+        values, rows = F.elu(self.mixed), self.rows
+        return values if rows is None else values.add_(rows)
+
+    def backward(self, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The gradients of the rows (None without the residual) and of `mixed`, given that of
+        x'.
+        """
+        grad_mixed = torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, False, self.mixed)
+        return gradient if self.residual else None, grad_mixed
+
+
 class Table:
     """In-neighbours [N, K] of the nodes, as node numbers, −1 where one is missing, and what follows
     from them.
@@ -139,6 +168,9 @@ class DenseInputs:
             add_product(getattr(sums, name), grad.T, self.values)
 
 
+Upstream = Callable[[Output], tuple[Tensor | None, Tensor]]
+
+
 @dataclass
 class Transfer:
     """One GATv2 layer over the chunks of a tile; keeps s [N, D] and α [N, K, H] between forward and
@@ -157,20 +189,20 @@ class Transfer:
     residual: bool
     buffers: Buffers
 
-    def forward(self, finish: Callable[[Chunk, Tensor], None]) -> None:
-        """Calls finish(chunk, x' [m, D]) for every chunk."""
+    def forward(self, finish: Callable[[Output], None]) -> None:
+        """Calls finish(x') for every chunk."""
         like, (nodes, slots) = self.layer.attention, self.table.neighbours.shape
         self.sources = self.buffers.take(f"sources {self.number}", (nodes, like.numel()), like)
         self.inputs.sources(self.sources)
         if len(self.chunks) == 1:
             aggregated, self.alpha = self.attend(self.chunks[0])
-            return finish(self.chunks[0], self.finished(self.chunks[0], aggregated))
+            return finish(self.output(self.chunks[0], aggregated))
         self.alpha = self.buffers.take(
             f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype)
         )
         for chunk in self.chunks:
             aggregated, self.alpha[chunk.flat] = self.attend(chunk)
-            finish(chunk, self.finished(chunk, aggregated))
+            finish(self.output(chunk, aggregated))
 
     def attend(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Σ_j α_ij s_j [m, D] and α [m, K, H]."""
@@ -212,32 +244,25 @@ class Transfer:
             self.sources, len(self.layer.attention), self.table.neighbours.shape[1]
         )
 
-    def finished(self, chunk: Chunk, aggregated: Tensor) -> Tensor:
-        """x' [m, D] of a chunk: W_out, σ and the residual."""
-        return self.output(chunk, mix(aggregated, self.layer.output))
-
-    def output(self, chunk: Chunk, mixed: Tensor) -> Tensor:
-        return F.elu(mixed).add_(self.inputs.rows(chunk)) if self.residual else F.elu(mixed)
+    def output(self, chunk: Chunk, aggregated: Tensor) -> Output:
+        """x' of a chunk: W_out, σ and the residual."""
+        mixed = mix(aggregated, self.layer.output)
+        return Output(chunk, mixed, self.inputs, self.residual)
 
     def unfinished(
-        self, chunk: Chunk, alpha: Tensor, upstream: Callable, sums: Layer
+        self, chunk: Chunk, alpha: Tensor, upstream: Upstream, sums: Layer
     ) -> tuple[Tensor | None, Tensor]:
         """The way back: the gradient of the residual's rows, if there is one, and of the aggregate
         [m, D]; adds that of W_out.
         """
         aggregated = self.gather_sum(alpha, chunk)
-        mixed = mix(aggregated, self.layer.output)
-        grad = upstream(chunk, lambda: self.output(chunk, mixed))
-        grad_mixed = torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, False, mixed)
+        grad_rows, grad_mixed = upstream(self.output(chunk, aggregated))
         add_mix_gradient(sums.output, grad_mixed, aggregated)
-        return grad if self.residual else None, mix(grad_mixed, self.layer.output.transpose(1, 2))
+        return grad_rows, mix(grad_mixed, self.layer.output.transpose(1, 2))
 
-    def backward(
-        self, upstream: Callable[[Chunk, Callable[[], Tensor]], Tensor], sums: Layer
-    ) -> None:
-        """upstream(chunk, output) gives the gradient [m, D] of a chunk's x', which output()
-        computes again; adds the parameters' gradients to `sums` (float32 or wider) and the inputs'
-        to `inputs`.
+    def backward(self, upstream: Upstream, sums: Layer) -> None:
+        """upstream(x') gives the gradients of what a chunk's x' is made of, as `Output.backward`;
+        adds the parameters' gradients to `sums` (float32 or wider) and the inputs' to `inputs`.
         """
         if self.fused:
             return self.fused_backward(self.chunks[0], upstream, sums)
@@ -254,8 +279,10 @@ class Transfer:
             self.inputs.add(chunk, grad_rows, grad_targets)
         self.inputs.add_sources(grad_sources.to(sources.dtype), sums)
 
-    def fused_backward(self, chunk: Chunk, upstream: Callable, sums: Layer) -> None:
-        """`backward` through the kernels, which take all nodes at once."""
+    def fused_backward(self, chunk: Chunk, upstream: Upstream, sums: Layer) -> None:
+        """`backward` through the kernels: the one chunk's sources get their gradient whole, summed
+        in float32 and written once.
+        """
         grad_rows, grad_aggregated = self.unfinished(chunk, self.alpha, upstream, sums)
         grad_targets, grad_sources, grad_attention = kernels.attention_backward(
             grad_aggregated,

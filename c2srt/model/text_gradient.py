@@ -16,6 +16,7 @@ from c2srt.model.chunks import Chunk
 from c2srt.model.config import LossConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
+from c2srt.model.ist import Output
 from c2srt.model.tile import Tile, empty_sums
 from c2srt.model.tiled import MicroBatch, TiledHead, ranking_of
 from c2srt.model.tiling import Tiling
@@ -29,6 +30,10 @@ class TextTile(Tile):
     def backward(self, grad_scores: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         self.grad_text = sums[SCORED]
         return super().backward(grad_scores, sums)
+
+    def scores_fused(self, output: Output) -> bool:
+        """The kernel gives no gradient for the text."""
+        return False
 
     def score_gradient(self, chunk: Chunk, rows: Tensor, upstream: Tensor) -> Tensor:
         _, norm = self.dot_and_norm(chunk, rows)

@@ -4,7 +4,6 @@ Shapes: b images, n categories an image, N = b · n nodes, P patches, C categori
 columns of the folded affine map (D, or 3 D), K neighbours (self-loop included).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,10 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2srt.model import kernels
 from c2srt.model.chunks import Buffers, Chunk, cut
 from c2srt.model.config import HeadConfig, Pooling
 from c2srt.model.isr import assignment, check_pooling, count_patches, softmax_dtype
-from c2srt.model.ist import DenseInputs, Layer, LayerInputs, Table, Transfer, add_product
+from c2srt.model.ist import (
+    DenseInputs,
+    Layer,
+    LayerInputs,
+    Output,
+    Table,
+    Transfer,
+    Upstream,
+    add_product,
+)
 from c2srt.model.pool import Pooled, PooledInputs
 from c2srt.model.subgraph import Subgraphs
 
@@ -96,6 +105,7 @@ class Tile:
         self.buffers, self.turn = shared.buffers, shared.buffers.begin()
         self.nodes, self.patches, self.global_ = nodes, patches, global_
         self.width = patches.shape[2]
+        self.unit_text = nodes.text.to(softmax_dtype(patches.dtype))
         self.chunks = cut(nodes.images, nodes.text.shape[1], shared.largest)
         self.features = self.pooled_features()
         values, affine = self.features, self.tensors.get("affine")
@@ -118,18 +128,19 @@ class Tile:
         shape, config = (self.nodes.images, self.nodes.text.shape[1]), self.config
         if not config.isr:
             return self.patches.new_ones(*shape, 1)
+        text = self.nodes.text.to(self.patches.dtype)
         if len(self.chunks) == 1:
-            return self.assigned(self.chunks[0])
+            return self.assigned(self.chunks[0], text)
         pooling = self.buffers.take("pooling", (*shape, self.patches.shape[1]), self.patches)
         for chunk in self.chunks:
-            pooling[chunk.images, chunk.columns] = self.assigned(chunk)
+            pooling[chunk.images, chunk.columns] = self.assigned(chunk, text)
         return pooling
 
-    def assigned(self, chunk: Chunk) -> Tensor:
-        """A's rows of a chunk [b', c, P]."""
+    def assigned(self, chunk: Chunk, text: Tensor) -> Tensor:
+        """A's rows of a chunk [b', c, P], given the nodes' text [1 or b, n, D]."""
         return assignment(
             self.patches[chunk.images],
-            self.text(chunk),
+            self.of_chunk(text, chunk),
             self.isr_scale,
             self.config.enough,
             self.config.max_patches,
@@ -137,8 +148,14 @@ class Tile:
         )
 
     def text(self, chunk: Chunk) -> Tensor:
-        """The unit text of a chunk's nodes [b', c, D]."""
-        return self.nodes.text.expand(self.nodes.images, -1, -1)[chunk.images, chunk.columns]
+        """The unit text of a chunk's nodes [b', c, D], in the type of the scores; nothing is copied
+        for each image.
+        """
+        return self.of_chunk(self.unit_text, chunk)
+
+    def of_chunk(self, text: Tensor, chunk: Chunk) -> Tensor:
+        """The rows [b', c, D] of text [1 or b, n, D] that belong to a chunk's nodes."""
+        return text.expand(self.nodes.images, -1, -1)[chunk.images, chunk.columns]
 
     def scores(self, keep: bool) -> Tensor:
         """[b, n] in float32 or wider; `keep` leaves everything for `backward`."""
@@ -162,7 +179,7 @@ class Tile:
                 self.buffers,
             )
             rows = None if last else self.rows("rows", number + 1)
-            step.forward(self.score if rows is None else partial(write_rows, rows))
+            step.forward(self.finish if rows is None else partial(write_rows, rows))
             if keep:
                 self.steps.append(step)
             if rows is not None:
@@ -204,6 +221,30 @@ class Tile:
     def layer(self, number: int) -> Layer:
         return Layer(*[self.tensors[name][number] for name in LAYER_NAMES])
 
+    def finish(self, output: Output) -> None:
+        """The scores of the last layer's x'."""
+        chunk = output.chunk
+        if self.scores_fused(output):
+            self.scored[chunk.flat] = kernels.scores(
+                output.mixed, output.rows, self.text(chunk), self.config.score_scale
+            )
+        else:
+            self.score(chunk, output.values())
+
+    def finish_backward(self, grad_scores: Tensor, output: Output) -> tuple[Tensor | None, Tensor]:
+        """As `Output.backward`, given the gradient [N] of the scores."""
+        upstream = grad_scores[output.chunk.flat]
+        if not self.scores_fused(output):
+            return output.backward(self.score_gradient(output.chunk, output.values(), upstream))
+        text = self.text(output.chunk)
+        return kernels.scores_backward(
+            upstream, output.mixed, output.rows, text, self.config.score_scale
+        )
+
+    def scores_fused(self, output: Output) -> bool:
+        """Whether the GPU's kernel can take the scores."""
+        return kernels.supports_scores(output.mixed)
+
     def score(self, chunk: Chunk, rows: Tensor) -> None:
         """Eq. 10 times the score scale, for rows [m, D] of a chunk."""
         dot, norm = self.dot_and_norm(chunk, rows)
@@ -211,18 +252,17 @@ class Tile:
 
     def dot_and_norm(self, chunk: Chunk, rows: Tensor) -> tuple[Tensor, Tensor]:
         """h · t and |h| [m] in float32 or wider."""
-        text, wide = self.text(chunk).to(rows.dtype), self.scored.dtype
-        dot = (rows.view_as(text) * text).sum(-1, dtype=wide).flatten()
-        return dot, (rows * rows).sum(-1, dtype=wide).sqrt_().clamp_(min=1e-12)
+        text, rows = self.text(chunk), rows.to(self.scored.dtype)
+        dot = (rows.view_as(text) * text).sum(-1).flatten()
+        return dot, (rows * rows).sum(-1).sqrt_().clamp_(min=1e-12)
 
     def score_gradient(self, chunk: Chunk, rows: Tensor, upstream: Tensor) -> Tensor:
         """The gradient [m, D] of rows, given that of their scores [m]."""
         dot, norm = self.dot_and_norm(chunk, rows)
-        factor = (self.config.score_scale * upstream / norm)[:, None]
-        text = self.text(chunk).to(rows.dtype).reshape(rows.shape)
-        return (factor.to(rows.dtype) * text).addcmul_(
-            (-factor * (dot / norm**2)[:, None]).to(rows.dtype), rows
-        )
+        factor, text = (self.config.score_scale * upstream / norm)[:, None], self.text(chunk)
+        gradient = (factor.view(*text.shape[:2], 1) * text).view(rows.shape)
+        gradient.addcmul_(-factor * (dot / norm**2)[:, None], rows.to(norm.dtype))
+        return gradient.to(rows.dtype)
 
     def backward(self, grad_scores: Tensor, sums: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Gradients of patches [b, P, D] and global_ [b, D] from that of the scores [b, n]; adds
@@ -230,23 +270,25 @@ class Tile:
         """
         self.buffers.check(self.turn)
         self.pooled.begin_backward(sums.get("text"))
-        grad_scores = grad_scores.flatten()
-
-        def upstream(chunk: Chunk, output: Callable[[], Tensor]) -> Tensor:
-            return self.score_gradient(chunk, output(), grad_scores[chunk.flat])
-
+        grad_scores, gradient = grad_scores.flatten(), None
+        upstream: Upstream = partial(self.finish_backward, grad_scores)
         for number in reversed(range(len(self.steps))):
             step = self.steps.pop()
             step.backward(upstream, Layer(*[sums[name][number] for name in LAYER_NAMES]))
-            if step.inputs.gradient is not None:
-                upstream = partial(rows_of, step.inputs.gradient)
+            gradient = step.inputs.gradient
+            if gradient is not None:
+                upstream = partial(inner_backward, gradient)
         if not self.folded:
             for chunk in self.chunks:
-                self.entrance_backward(chunk, upstream, sums)
+                given = (
+                    self.score_gradient(chunk, self.pooled.rows(chunk), grad_scores[chunk.flat])
+                    if gradient is None
+                    else gradient[chunk.flat]
+                )
+                self.entrance_backward(chunk, given, sums)
         return self.feature_gradients(sums)
 
-    def entrance_backward(self, chunk: Chunk, upstream: Callable, sums: dict[str, Tensor]) -> None:
-        gradient = upstream(chunk, lambda: self.pooled.rows(chunk))
+    def entrance_backward(self, chunk: Chunk, gradient: Tensor, sums: dict[str, Tensor]) -> None:
         if "hidden_weight" in self.tensors:
             leaves = [
                 leaf.detach().requires_grad_() for leaf in (self.pooled.rows(chunk), *self.hidden())
@@ -289,12 +331,13 @@ class Tile:
         return count_patches(self.pooled.pooling) if self.config.isr else None
 
 
-def write_rows(rows: Tensor, chunk: Chunk, values: Tensor) -> None:
-    rows[chunk.flat] = values
+def write_rows(rows: Tensor, output: Output) -> None:
+    rows[output.chunk.flat] = output.values()
 
 
-def rows_of(gradient: Tensor, chunk: Chunk, _: Callable[[], Tensor]) -> Tensor:
-    return gradient[chunk.flat]
+def inner_backward(gradient: Tensor, output: Output) -> tuple[Tensor | None, Tensor]:
+    """What a layer that is not the last gives back, given the gradient [N, D] of all its x'."""
+    return output.backward(gradient[output.chunk.flat])
 
 
 def deeper(h: Tensor, hidden: list[Tensor], residual: bool) -> Tensor:

@@ -1,5 +1,5 @@
-"""Fused Triton kernels for ISR and for the core of the GATv2 layer, behind the functions that the
-torch path also offers.
+"""Fused Triton kernels for ISR, for the core of the GATv2 layer and for the scores after it, behind
+functions that the torch path also offers.
 
 **Not run or timed on a GPU yet.** The kernels are tested under Triton's interpreter on a CPU and
 compiled for sm_80, sm_86, sm_90 and sm_100 at the sizes of every ViT of open_clip, where no
@@ -7,7 +7,7 @@ register is spilled (`c2srt check kernels full`). No GPU was at hand: block size
 tuned, and nothing here says that they are faster than the torch path.
 
 Block sizes follow from the shapes. Autotuning picks by timing, another pick adds in another order,
-and two runs of one training would differ. Triton is imported by this package's `isr` and `gat`
+and two runs of one training would differ. Triton is imported by `isr`, `gat` and `score`
 only, when a function is first called: a machine without Triton or CUDA asks `supported`, hears no,
 and takes the torch path.
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from c2srt.errors import UserError
 from c2srt.model.kernels.environment import interpreted
-from c2srt.model.kernels.shapes import assignment_fault, attention_fault
+from c2srt.model.kernels.shapes import assignment_fault, attention_fault, scores_fault
 
 
 def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> bool:
@@ -31,15 +31,25 @@ def supported(tensor: Tensor, heads: int | None = None, neighbours: int = 1) -> 
     the patches [B, P, D] of `assignment`; or, with `heads` and the number of table slots as
     `neighbours`, the nodes [N, D] of `attention_forward`. See shapes.py for the sizes.
     """
-    if (
-        tensor.dtype not in (torch.float32, torch.bfloat16)
-        or torch.compiler.is_exporting()
-        or not runs_on(tensor.device)
-    ):
+    if not takes(tensor):
         return False
     if heads is None:
         return not assignment_fault(tensor.shape[-2])
     return not attention_fault(tensor.shape[-1], heads, neighbours)
+
+
+def supports_scores(mixed: Tensor) -> bool:
+    """The same for `scores`."""
+    return takes(mixed) and not scores_fault(mixed.shape[-1])
+
+
+def takes(tensor: Tensor) -> bool:
+    """Whether a kernel can be run on a tensor of this type, there, now."""
+    return (
+        tensor.dtype in (torch.float32, torch.bfloat16)
+        and not torch.compiler.is_exporting()
+        and runs_on(tensor.device)
+    )
 
 
 def runs_on(device: torch.device) -> bool:
@@ -104,6 +114,24 @@ def attention_backward(
     from c2srt.model.kernels import gat
 
     return gat.attention_backward(upstream, target, source, attention, alpha, table, reversed)
+
+
+def scores(mixed: Tensor, rows: Tensor | None, text: Tensor, scale: float) -> Tensor:
+    """scale · x' · t / |x'| [M] in float32 for x' = [rows +] ELU(mixed): mixed [M, D], rows [M, D]
+    or None without a residual, text [b, M / b, D] for the nodes of b images, expanded or not.
+    """
+    from c2srt.model.kernels import score
+
+    return score.scores(mixed, rows, text, scale)
+
+
+def scores_backward(
+    upstream: Tensor, mixed: Tensor, rows: Tensor | None, text: Tensor, scale: float
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients [M, D] of rows (None without) and mixed, given that of `scores` [M]."""
+    from c2srt.model.kernels import score
+
+    return score.scores_backward(upstream, mixed, rows, text, scale)
 
 
 def reversed_adjacency(table: Tensor, sources: int) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,20 @@ def compile_attention(
     return compile_kernels(capability, call)
 
 
+def compile_scores(
+    capability: int, patches: int, width: int, heads: int, dtype: torch.dtype
+) -> list[Compiled]:
+    """The kernels of the scores, forward and backward, as `compile_isr`."""
+    nodes, upstream = torch.zeros(2 * ROWS, width, dtype=dtype), torch.zeros(2 * ROWS)
+    text = torch.zeros(1, ROWS, width).expand(2, -1, -1)
+
+    def call() -> None:
+        kernels.scores(nodes, nodes, text, 4.0)
+        kernels.scores_backward(upstream, nodes, nodes, text, 4.0)
+
+    return compile_kernels(capability, call)
+
+
 def compile_kernels(capability: int, call: Callable[[], object]) -> list[Compiled]:
     """What `call` launches, compiled for a card; only shapes and types matter.
 

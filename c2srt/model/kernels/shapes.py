@@ -24,6 +24,11 @@ def lanes(head_width: int) -> int:
     return max(FEWEST_LANES, power_of_two(head_width))
 
 
+def scores_fault(width: int) -> str:
+    """Why the scores have no kernel for width D, in words; "" if they have."""
+    return "" if width <= MOST_LANES else f"D = {width:,} is more than {MOST_LANES:,}"
+
+
 def assignment_fault(patches: int) -> str:
     """Why the ISR has no kernel for P patches, in words; "" if it has."""
     return "" if patches <= MOST_PATCHES else f"P = {patches:,} is more than {MOST_PATCHES:,}"
