@@ -22,8 +22,11 @@ SCORES = 16384
 """Of a program: 64 categories × 256 patches are 64 registers in each of 256 threads. 128 spill."""
 SCORES_OF_A_THREAD = 64
 MOST_CATEGORIES = 64
+REGISTERS = 65536
 MOST_REGISTERS = 255
-"""Of a thread. Unsaid, ptxas spills a little where two programs then share a processor."""
+"""Of a streaming multiprocessor, and of a thread. Where the latter is unsaid, ptxas spills a little
+so that two programs share a processor.
+"""
 STAGE_BYTES = 36864
 """(patches + categories) × columns in shared memory, of which up to STAGES are in flight."""
 STAGES = 3
@@ -79,7 +82,9 @@ def sizes(count: int, width: int, itemsize: int) -> dict[str, int]:
     """
     padded = max(16, power_of_two(count))
     block = min(MOST_CATEGORIES, max(16, SCORES // padded))
-    threads = max(128, padded * block // SCORES_OF_A_THREAD)
+    threads = min(256, max(128, padded * block // SCORES_OF_A_THREAD))
+    if padded > 512 and itemsize == 4:  # the parts of three TF32 products besides
+        threads = 512
     fitting = STAGE_BYTES // ((padded + block) * itemsize)
     fitting = 1 << fitting.bit_length() >> 1  # the power of two that fits
     columns = max(16, min(power_of_two(width), fitting, COLUMN_BYTES // itemsize))
@@ -88,9 +93,9 @@ def sizes(count: int, width: int, itemsize: int) -> dict[str, int]:
         "PADDED": padded,
         "BLOCK_C": block,
         "BLOCK_D": columns,
-        "num_warps": min(8, threads // 32),
+        "num_warps": threads // 32,
         "num_stages": min(STAGES, LEAST_SHARED // stage),
-        "maxnreg": MOST_REGISTERS,
+        "maxnreg": min(MOST_REGISTERS, REGISTERS // threads),
     }
 
 
