@@ -42,9 +42,7 @@ from c2srt.sharding.csv_splits import (
     tables_of,
 )
 from c2srt.sharding.file_rows import GROUP_ROWS, Block, write_rows
-from c2srt.sharding.folders import asked_for
-from c2srt.sharding.outcome import Outcome, attempts
-from c2srt.sharding.pack import ShardTask
+from c2srt.sharding.folders import FileSource
 from c2srt.vocabulary import Vocabulary
 
 SLUG = 60  # letters of an image's name in its id
@@ -83,19 +81,6 @@ class LabelReport:
                 " left out here"
             )
         return [f"{self.split}: {line}" for line in lines]
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Reads `<folder>/<file>`, wherever that leads."""
-
-    folder: str
-    kind: str = "files"
-
-    def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
-        """One Outcome for each row (column file), in order."""
-        paths = [on_disk(os.path.normpath(f"{self.folder}/{file}")) for file in rows["file"]]
-        yield from attempts(((each, None) for each in asked_for(paths)), task.config)
 
 
 @dataclass(frozen=True)
@@ -179,7 +164,7 @@ class OwnTables:
         return self.found
 
     def source(self, config: Config) -> FileSource:
-        return FileSource(base_of(self.data))
+        return FileSource(base_of(self.data), "files", placed)
 
     def acceptance(
         self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
@@ -208,6 +193,11 @@ def id_of(file: str) -> str:
     name = unicodedata.normalize("NFKD", Path(file).stem).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^0-9A-Za-z_]+", "-", name).strip("-")[:SLUG] or "image"
     return f"{slug}-{hashlib.sha256(file.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+
+def placed(path: str) -> str:
+    """As `on_disk`, of a path that may go up and down again."""
+    return on_disk(os.path.normpath(path))
 
 
 def on_disk(path: str) -> str:

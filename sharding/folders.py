@@ -1,7 +1,7 @@
 """Images as single files, `<id>.jpg` in one folder a split."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +32,20 @@ class FolderSource:
         paths = [os.path.join(folder, f"{image_id}.jpg") for image_id in rows["id"]]
         found = fetched(paths, task.config) if origin(folder) else asked_for(paths)
         yield from attempts(zip(found, rows["rotation"], strict=True), task.config)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Reads `<folder>/<file>`; `place` is where such a path lies on the disk."""
+
+    folder: str
+    kind: str
+    place: Callable[[str], str] = str
+
+    def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
+        """One Outcome for each row (column file), in order."""
+        paths = [self.place(f"{self.folder}/{file}") for file in rows["file"]]
+        yield from attempts(((each, None) for each in asked_for(paths)), task.config)
 
 
 def asked_for(paths: list[str]) -> Iterator[str]:

@@ -32,10 +32,8 @@ from c2srt.scratch import origin
 from c2srt.sharding.config import Config, DataConfig
 from c2srt.sharding.counts import Acceptance, Count
 from c2srt.sharding.file_rows import GROUP_ROWS, Block, write_rows
-from c2srt.sharding.folders import asked_for
+from c2srt.sharding.folders import FileSource
 from c2srt.sharding.nuswide_files import read_bits, read_images, read_names, require
-from c2srt.sharding.outcome import Outcome, attempts
-from c2srt.sharding.pack import ShardTask
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 
@@ -73,19 +71,6 @@ class LabelReport:
                 " of its own"
             )
         return [f"{self.split}: {line}" for line in lines]
-
-
-@dataclass(frozen=True)
-class FlickrSource:
-    """Reads `<folder>/<file>`."""
-
-    folder: str
-    kind: str = "flickr"
-
-    def outcomes(self, rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
-        """One Outcome for each row (column file), in order."""
-        found = asked_for([f"{self.folder}/{file}" for file in rows["file"]])
-        yield from attempts(((each, None) for each in found), task.config)
 
 
 @dataclass(frozen=True)
@@ -191,14 +176,14 @@ class NusWide:
             )
         return vocabulary
 
-    def source(self, config: Config) -> FlickrSource:
+    def source(self, config: Config) -> FileSource:
         folder = self.root / "Flickr"
         if not folder.is_dir():
             raise UserError(
                 f"{folder} is not a folder: put NUS-WIDE's image folders there"
                 " (Flickr/actor/0001_2124494179.jpg)"
             )
-        return FlickrSource(str(folder.resolve()))
+        return FileSource(str(folder.resolve()), "flickr")
 
     def acceptance(
         self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]

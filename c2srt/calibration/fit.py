@@ -25,6 +25,7 @@ import torch
 
 from c2srt.calibration.counts import Counts
 from c2srt.errors import UserError
+from c2srt.messages.fit import probability
 from c2srt.model.calibration import Calibration
 
 STEPS, CLOSE = 200, 1e-9
@@ -128,8 +129,7 @@ def newton_step(found: Fitted, at: np.ndarray, here: np.ndarray, present: np.nda
 
 def probabilities(at: np.ndarray, slope: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """[C, L] of the scores [L] with slopes and offsets [C]."""
-    logits = slope[:, None] * at + offset[:, None]
-    return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+    return probability(slope[:, None] * at + offset[:, None])
 
 
 def best_threshold(present: np.ndarray, absent: np.ndarray, chance: np.ndarray) -> float:

@@ -8,16 +8,16 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from c2srt.artefact import hash_of_record, writing
+from c2srt.artefact import writing
 from c2srt.calibration.config import ABSENT, Config
 from c2srt.calibration.counts import count
 from c2srt.calibration.fit import calibrate
 from c2srt.calibration.measured import measure
 from c2srt.errors import UserError
 from c2srt.export.again import is_made, load_for
-from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export
-from c2srt.export.write import save_with_calibration
-from c2srt.files import hash_of, sha256_of_file, write_json
+from c2srt.export.files import find_export, identity
+from c2srt.export.write import save_fitted
+from c2srt.files import hash_of, write_json
 from c2srt.hints import Command
 from c2srt.keys import deciding
 from c2srt.model.calibration import Calibration
@@ -60,7 +60,7 @@ def run(config: Config) -> None:
         if key_of(config, source, index) != key:
             raise UserError(f"{source} or what it is fitted on was written anew: run it again")
         made_from = exported.made_from | {"calibration": {"key": key}}
-        save_with_calibration(out / MODEL, source, exported.clip.tokenizer, calibration, made_from)
+        save_fitted(out / MODEL, source, exported.clip.tokenizer, calibration, made_from)
         write_json(out / READABLE, readable(calibration) | {"measured": found})
     log.info(
         f"{out / MODEL}: named from a probability of {calibration.threshold[0]:.3f}, unseen ones"
@@ -73,8 +73,7 @@ def key_of(config: Config, source: Path, index: ShardIndex) -> str:
     splits = [split for split in (config.split, config.measured) if split is not None]
     return hash_of(
         [
-            hash_of_record(source / CONFIG_FILE),
-            sha256_of_file(source / MODEL_FILE),
+            identity(source),
             [[(shard.name, shard.sha256) for shard in index.split(split)] for split in splits],
             deciding(config),
             FORM,

@@ -97,18 +97,19 @@ def measure(
     counts = count(passed(batches), unverified_absent)
     chance = probabilities(counts.score, slope, offset)
     before = probabilities(counts.score, np.ones_like(slope), np.zeros_like(slope))
-    return {
-        name: {
-            "present": int(counts.of(group.columns).present.sum()),
-            "absent": int(counts.of(group.columns).absent.sum()),
+    found = {}
+    for name, group in named.items():
+        own, columns = counts.of(group.columns), group.columns
+        found[name] = {
+            "present": int(own.present.sum()),
+            "absent": int(own.absent.sum()),
             "ECE": {
-                "before": calibration_error(counts.of(group.columns), before[group.columns]),
-                "after": calibration_error(counts.of(group.columns), chance[group.columns]),
+                "before": calibration_error(own, before[columns]),
+                "after": calibration_error(own, chance[columns]),
             },
             "F1": group.f1(seed),
         }
-        for name, group in named.items()
-    }
+    return found
 
 
 def calibration_error(counts: Counts, chance: np.ndarray) -> float:

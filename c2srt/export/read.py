@@ -1,6 +1,6 @@
 """Reading the exported model; the format is in files.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
@@ -333,16 +333,23 @@ def messages_from(
         "bias": (count,),
         "new": (2,),
     }
-    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
-        raise wrong(path, "holds messages of another vocabulary", MADE_BY)
-    if not all(tensor.isfinite().all() for tensor in found.values()):
-        raise wrong(path, "holds messages that are not finite", MADE_BY)
+    check_fitted(path, found, shapes, "messages")
     columns = {name: found[name].long() for name in widths}
     for heard, most in ((columns["sources"], count), (columns["neighbours"], seen)):
         if heard.numel() and not 0 <= heard.min() <= heard.max() < most:
             raise wrong(path, "holds messages of categories that there are not", MADE_BY)
     numbers = {name: tensor.float() for name, tensor in found.items() if name not in widths}
     return Messages(**columns, **numbers)
+
+
+def check_fitted(
+    path: Path, found: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """Raises UserError unless `found` has these shapes, and numbers in them."""
+    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
+        raise wrong(path, f"holds {what} of another vocabulary", MADE_BY)
+    if not all(tensor.isfinite().all() for tensor in found.values()):
+        raise wrong(path, f"holds {what} with numbers that are not finite", MADE_BY)
 
 
 def calibration_from(
@@ -356,8 +363,5 @@ def calibration_from(
         return None
     count = len(vocabulary)
     shapes = {"slope": (count,), "offset": (count,), "threshold": (count,), "new": (3,)}
-    if {name: tuple(tensor.shape) for name, tensor in found.items()} != shapes:
-        raise wrong(path, "holds a calibration of another vocabulary", MADE_BY)
-    if not all(tensor.isfinite().all() for tensor in found.values()):
-        raise wrong(path, "holds a calibration that is not finite", MADE_BY)
+    check_fitted(path, found, shapes, "a calibration")
     return Calibration(**{name: tensor.float() for name, tensor in found.items()})

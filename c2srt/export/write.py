@@ -86,19 +86,18 @@ def save_export(
         write_json(temporary / CONFIG_FILE, content)
 
 
-def save_with_messages(
-    folder: Path, source: Path, tokenizer: Tokenizer, messages: Messages, made_from: dict
+def save_fitted(
+    folder: Path,
+    source: Path,
+    tokenizer: Tokenizer,
+    fitted: Messages | Calibration,
+    made_from: dict,
 ) -> None:
-    """Writes the export in `source`, of this tokenizer, again with messages between its scores."""
-    found = {f"{MESSAGES}{name}": tensor for name, tensor in messages.tensors().items()}
-    save_again(folder, source, tokenizer, found, {"made_from": made_from})
-
-
-def save_with_calibration(
-    folder: Path, source: Path, tokenizer: Tokenizer, calibration: Calibration, made_from: dict
-) -> None:
-    """Writes the export in `source`, of this tokenizer, again with what its scores mean."""
-    found = {f"{CALIBRATION}{name}": tensor for name, tensor in calibration.tensors().items()}
+    """Writes the export in `source`, of this tokenizer, again with what was fitted on its
+    scores.
+    """
+    prefix = MESSAGES if isinstance(fitted, Messages) else CALIBRATION
+    found = {f"{prefix}{name}": tensor for name, tensor in fitted.tensors().items()}
     save_again(folder, source, tokenizer, found, {"made_from": made_from})
 
 

@@ -11,7 +11,7 @@ from c2srt.artefact import hash_of_record, writing
 from c2srt.errors import UserError
 from c2srt.export.again import is_made, load_for
 from c2srt.export.files import CONFIG_FILE, MODEL_FILE, find_export
-from c2srt.export.write import save_with_messages
+from c2srt.export.write import save_fitted
 from c2srt.files import hash_of, sha256_of_file, write_json
 from c2srt.hints import Command
 from c2srt.keys import deciding
@@ -65,7 +65,7 @@ def run(config: Config) -> None:
         if key_of(config, source, index) != key:
             raise UserError(f"{source} or what it is fitted on was written anew: run it again")
         made_from = exported.made_from | {"messages": {"key": key}}
-        save_with_messages(out / MODEL, source, exported.clip.tokenizer, messages, made_from)
+        save_fitted(out / MODEL, source, exported.clip.tokenizer, messages, made_from)
         write_json(out / READABLE, readable(messages, vocabulary))
     kept = (messages.weights != 0).sum(1).double().mean().item()
     log.info(
