@@ -13,12 +13,14 @@ from typing import Any
 
 from c2srt.errors import UserError
 from c2srt.opened import check_regular, parse_json, read_lines, reason
+from c2srt.pictures import HEIF_SUFFIXES, SUFFIXES
 from c2srt.sharding.csvs import not_utf8
 from c2srt.shown import shown
 
 JSON_LINES = (".jsonl", ".ndjson")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t"}
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic")
+PICTURES = (*SUFFIXES, *HEIF_SUFFIXES)
+"""Also those that cannot be read here: they become rows with that reason."""
 AGAIN = "correct its path"
 BYTES = 1 << 40  # of a table of lines: as many as there are
 

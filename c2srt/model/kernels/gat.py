@@ -16,14 +16,10 @@ from c2srt.model.kernels.gat_kernels import (
     source_kernel,
     target_kernel,
 )
-from c2srt.model.kernels.shapes import lanes, power_of_two
+from c2srt.model.kernels.shapes import MOST_WARPS, WARP_VALUES, lanes, power_of_two
 
-# of a tile that one warp holds, 16 registers a thread: a row of D = 512 then needs no barrier at
-# all
-WARP_VALUES = 512
-TARGET_VALUES = 256  # the same for the backward over targets, where two short rows spill
+TARGET_VALUES = 256  # as WARP_VALUES for the backward over targets, where two short rows spill
 EDGE_VALUES = 1024  # the same for the walk over edges, which needs fewer tiles at once
-MOST_WARPS = 8
 # of a streaming multiprocessor that fit whatever they take: 65,536 registers, 255 a thread at most
 RESIDENT_WARPS = 8
 INTERPRETED_PROCESSORS = 4

@@ -290,27 +290,12 @@ def source_kernel(
     first, last = tl.cdiv(start, LENGTH), stop // LENGTH
     before = tl.minimum(stop, first * LENGTH)
     after = tl.maximum(before, last * LENGTH)
+    walk = (upstream, target, alpha, grad_logit, edges, s, a, column, real)
     total = tl.zeros([HEADS, LANES], tl.float32)
     for end in range(2):  # a loop, so that the walk is in the program once
-        total += edge_sum(
-            upstream,
-            target,
-            alpha,
-            grad_logit,
-            edges,
-            s,
-            a,
-            column,
-            real,
-            tl.where(end == 0, start, after),
-            tl.where(end == 0, before, stop),
-            K,
-            EDGES,
-            H,
-            WIDTH,
-            HEADS,
-            LANES,
-        )
+        begin = tl.where(end == 0, start, after)
+        until = tl.where(end == 0, before, stop)
+        total += edge_sum(*walk, begin, until, K, EDGES, H, WIDTH, HEADS, LANES)
     for segment in range(first, last, EDGES):
         rows = segment + tl.arange(0, EDGES)
         total += tl.sum(load_rows(sums, rows, rows < last, column, real, D), 0)

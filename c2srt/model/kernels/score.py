@@ -12,11 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from c2srt.model.kernels.shapes import power_of_two
+from c2srt.model.kernels.shapes import MOST_WARPS, WARP_VALUES, power_of_two
 
-ROW_VALUES = 512
-"""Of a tile that one warp holds, 16 registers a thread."""
-MOST_WARPS = 8
 LEAST_NORM = tl.constexpr(1e-12)
 
 
@@ -48,8 +45,8 @@ def launch(kernel, mixed: Tensor, rows: Tensor | None, text: Tensor, arguments: 
     if not nodes:
         return
     lanes = power_of_two(width)
-    warps = min(MOST_WARPS, max(1, lanes // ROW_VALUES))
-    block = max(1, warps * ROW_VALUES // lanes)
+    warps = min(MOST_WARPS, max(1, lanes // WARP_VALUES))
+    block = max(1, warps * WARP_VALUES // lanes)
     with torch.cuda.device_of(mixed):
         kernel[(triton.cdiv(nodes, block),)](
             mixed,

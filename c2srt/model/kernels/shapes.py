@@ -10,6 +10,11 @@ MOST_LANES = 4096
 MOST_NEIGHBOURS = 64
 """The slots are unrolled."""
 FEWEST_LANES = 16
+WARP_VALUES = 512
+"""Of a tile of rows that one warp holds, 16 registers a thread: a row of D = 512 then needs no
+barrier at all.
+"""
+MOST_WARPS = 8
 LEAST_SHARED = 99 * 1024
 """Bytes of shared memory that a program may have on every card since 2020."""
 
