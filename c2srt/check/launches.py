@@ -15,7 +15,7 @@ from c2srt.check.case import Case
 from c2srt.check.config import Shape
 from c2srt.check.counting import Counted, counted
 from c2srt.check.step import make_batch, make_student
-from c2srt.check.zero import make_engine, one_rank
+from c2srt.check.zero import join_alone, make_engine
 
 DEEP = Shape("twelve blocks", "deep", 16, 32, 2)
 IMAGES, CATEGORIES, ACCUMULATION, MOST_READS = 1, 8, 2, 2
@@ -26,8 +26,8 @@ def launches(case: Case) -> Iterator[dict]:
     reads anything, or a step more than twice.
     """
     case = replace(case, sizes=replace(case.sizes, categories=CATEGORIES))
-    with one_rank(case):
-        whole, micro = count_step(case)
+    join_alone(case)
+    whole, micro = count_step(case)
     for what, found, most in (("a micro-batch", micro, 0), ("a step of two", whole, MOST_READS)):
         operators, kernels, reads = found.totals
         row: dict[str, str | int] = {

@@ -1,9 +1,8 @@
 """DeepSpeed's ZeRO stages on one card: that each trains, and what it costs."""
 
+import atexit
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
@@ -22,14 +21,17 @@ def zero(case: Case) -> Iterator[dict]:
     """Stages 0 to 3 on the same model and batch: the loss of the first steps, milliseconds,
     memory.
     """
-    with one_rank(case):
-        for stage in range(4):
-            yield one_stage(case, stage)
+    join_alone(case)
+    for stage in range(4):
+        yield one_stage(case, stage)
 
 
-@contextmanager
-def one_rank(case: Case) -> Iterator[None]:
-    """torch.distributed with this process alone."""
+def join_alone(case: Case) -> None:
+    """torch.distributed with this process alone, once and to the process's end: DeepSpeed keeps
+    the groups of the first engine for every later one.
+    """
+    if dist.is_initialized():
+        return
     os.environ.update(
         RANK="0",
         LOCAL_RANK="0",
@@ -38,17 +40,9 @@ def one_rank(case: Case) -> Iterator[None]:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="1",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group(
-            "nccl" if case.cuda else "gloo",
-            init_method=f"file://{folder}/store",
-            rank=0,
-            world_size=1,
-        )
-        try:
-            yield
-        finally:
-            dist.destroy_process_group()
+    backend = "nccl" if case.cuda else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    atexit.register(dist.destroy_process_group)
 
 
 def make_engine(case: Case, student: C2SRT, stage: int, count: int, times: int = 1) -> "Engine":
