@@ -23,7 +23,6 @@ SLURM = "needs a Slurm; tests/test_slurm.py runs the scripts on a real one"
 TABLE = "tests/test_score_table.py runs it"
 SITE = "a setting of one's own cluster"
 OWN = "its table is yours; tests/test_own_data_page.py follows the page"
-OWN_CLOSED = "its table is yours; the same with data=miniature is above"
 ELSEWHERE = "a program of others"
 
 DOCUMENTED: dict[str, tuple[str, str]] = {
@@ -116,8 +115,10 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         "an export of one's own; tests/test_warm_start.py begins with one",
     ),
-    "c2srt relations data=csv graph=none": (COMPOSED, OWN_CLOSED),
-    "c2srt train data=csv graph=none model.ist=false": (COMPOSED, OWN_CLOSED),
+    "c2srt shard data=csv data.train=labels.csv data.share=0.2": (COMPOSED, OWN),
+    "c2srt relations data=csv graph=none": (COMPOSED, OWN),
+    "c2srt train data=csv graph=none model.ist=false": (COMPOSED, OWN),
+    "c2srt evaluate data=csv graph=none 'topk=[3,5]'": (COMPOSED, OWN),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),

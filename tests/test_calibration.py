@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +26,7 @@ from c2srt.calibration.fit import (
 )
 from c2srt.calibration.job import run
 from c2srt.calibration.measured import Named, calibration_error, measure
+from c2srt.calibration.per_category import Tally
 from c2srt.cluster.cli import main
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
@@ -109,13 +111,17 @@ def test_a_category_with_few_labels_lies_near_the_others():
 
 def test_the_error_is_halved_on_other_images_and_the_threshold_keeps_up_with_the_best_k():
     batches = drawn(0)
-    found = measure(drawn(1), calibrate(count(batches, False), SEEN), SEEN, False, 0)
+    calibration, tally = calibrate(count(batches, False), SEEN), Tally(SEEN + UNSEEN)
+    found = measure(drawn(1), calibration, SEEN, False, 0, tally)
     assert set(found) == {"all", "seen", "unseen"}
     assert found["seen"]["ECE"]["after"] < 0.5 * found["seen"]["ECE"]["before"]
     assert found["seen"]["ECE"]["after"] < 0.02
     for group in ("seen", "unseen"):
         difference, low, high = found[group]["F1"]["difference"]
         assert low <= difference <= high and low > 0  # images differ in how much they show
+    assert tally.present[:SEEN].sum() == found["seen"]["present"]
+    right, both = tally.right.sum(), tally.right.sum() * 2 + tally.wrong.sum() + tally.missed.sum()
+    assert found["all"]["F1"]["threshold"] == pytest.approx(2 * right / both)
 
 
 def test_calibration_error_by_hand():
@@ -255,6 +261,10 @@ def test_again_it_does_nothing_and_another_rule_makes_it_anew(work, made, caplog
     assert (made / "model/model.safetensors").stat().st_mtime_ns == stamp
     record = json.loads((made / "calibration.json").read_text())
     assert record["measured"]["seen"]["present"] > 0
+    table = pl.read_csv(made / "per_category.csv")
+    assert table.filter("seen")["positives"].sum() == record["measured"]["seen"]["present"]
+    pairs = pl.read_csv(made / "confusions.csv")
+    assert (pairs["images"] <= pairs["missed"]).all() and len(pairs)
 
 
 def test_what_would_change_its_scores_is_refused(work, made):

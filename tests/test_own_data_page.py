@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
 
+from c2srt.cluster.cli import main
 from c2srt.demo.shipped import unpack
 from tests.own_pictures import write_pictures, write_table
 
@@ -29,10 +30,13 @@ fewer epochs: minutes.
 """
 
 
-def commands() -> list[str]:
-    """Those of the page's first part, in their order."""
-    first = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
-    return re.findall(r"^    (c2srt .*)$", first, re.MULTILINE)
+def commands(section: str = "") -> list[str]:
+    """Those of the page's first part, or of another one, in their order."""
+    parts = PAGE.read_text(encoding="utf-8").split("\n## ")
+    chosen = (
+        next(part for part in parts if part.startswith(f"{section}\n")) if section else parts[0]
+    )
+    return re.findall(r"^    (c2srt .*)$", chosen, re.MULTILINE)
 
 
 def test_the_page_needs_at_most_ten_commands():
@@ -74,6 +78,34 @@ def test_an_unseen_word_ranks_its_pictures_above_shuffled_ones(tmp_path, seed):
         has = test["positive"].list.contains(word).to_numpy()
         assert precision[word] > shuffled(has, seed), word
     assert pl.read_csv(tmp_path / "tags.csv")["image"].n_unique() == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_plain_classifier_says_of_each_label_how_well_it_is_known(
+    tmp_path, monkeypatch, capsys, shared_ray
+):
+    write_table(tmp_path / "labels.csv", write_pictures(tmp_path / "photos", 100), "photos/")
+    unpack(tmp_path / "clip", 0)
+    monkeypatch.chdir(tmp_path)
+    for command in commands("A plain classifier"):
+        _, verb, *typed = shlex.split(command)
+        assert main([verb, *typed, *CLIP, *SMALL.get(verb, [])]) == 0, command
+    printed = capsys.readouterr().out
+    assert "best AP (per_class; positives): " in printed and "ZSL cannot be measured" in printed
+    test = pl.read_parquet("runs/csv/shards/inputs/test.parquet")["positive"].list
+    known = pl.read_csv("runs/csv/evaluation/per_category.csv")
+    named = pl.read_csv("runs/csv/calibrated/per_category.csv")
+    for table in (known, named):
+        assert table["seen"].all() and table["positives"].to_list() == [
+            test.contains(name).sum() for name in table["name"]
+        ]
+    assert (named["right"] + named["missed"] == named["positives"]).all()
+    assert (named["wrong"] <= named["negatives"]).all()
+    pairs = pl.read_csv("runs/csv/calibrated/confusions.csv")
+    wrong = dict(named.select("name", "wrong").iter_rows())
+    assert len(pairs) and [wrong[name] for name in pairs["said"]] == pairs["said_wrongly"].to_list()
+    assert (pairs["images"] <= pairs["missed"]).all()
 
 
 def shuffled(has: np.ndarray, seed: int, draws: int = 1000) -> float:

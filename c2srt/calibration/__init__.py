@@ -2,5 +2,6 @@
 category is named.
 
 Read in this order: `counts` (what a split's scores and labels leave behind), `fit` (from counts to
-`Calibration`), `measured` (its error and F1 on another split), `job`.
+`Calibration`), `measured` (its error and F1 on another split), `per_category` (precision
+and recall of each, and which was named where another was), `job`.
 """

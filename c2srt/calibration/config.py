@@ -23,7 +23,8 @@ class Config:
     shards: str = shared("shards", needed=True)
     out: str = key(
         MISSING,
-        "folder written: model/ (the export with its calibration), calibration.json",
+        "folder written: model/ (the export with its calibration), calibration.json,"
+        " per_category.csv, confusions.csv",
         mark=Mark.HARMLESS,
         follows="${work}/calibrated",
     )

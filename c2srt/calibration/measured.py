@@ -15,6 +15,7 @@ import numpy as np
 
 from c2srt.calibration.counts import Batches, Counts, count
 from c2srt.calibration.fit import probabilities
+from c2srt.calibration.per_category import Tally
 from c2srt.evaluation.bootstrap import weights_of
 from c2srt.model.calibration import Calibration
 
@@ -70,15 +71,23 @@ def f1_of(hits: np.ndarray, named: np.ndarray, present: np.ndarray) -> np.ndarra
 
 
 def measure(
-    batches: Batches, calibration: Calibration, seen: int, unverified_absent: bool, seed: int
+    batches: Batches,
+    calibration: Calibration,
+    seen: int,
+    unverified_absent: bool,
+    seed: int,
+    tally: Tally,
 ) -> dict[str, dict]:
     """{"all", "seen", "unseen": {"present", "absent", "ECE": {"before", "after"}, "F1": …}} of
-    `batches`, (scores [b, C], labels [b, C] in −1/0/1); no group that has no category.
+    `batches`, (scores [b, C], labels [b, C] in −1/0/1); no group that has no category, and no "all"
+    where there is one group. `tally` counts each category.
     """
     slope, offset = (
         of.numpy().astype(np.float64) for of in (calibration.slope, calibration.offset)
     )
     groups = {"all": slice(None), "seen": slice(seen), "unseen": slice(seen, None)}
+    if seen == len(slope):
+        del groups["all"]
     named = {
         name: Named(columns, tuple(k for k in TOPK if k <= len(slope[columns])))
         for name, columns in groups.items()
@@ -89,9 +98,10 @@ def measure(
 
     def passed(given: Batches) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for scores, labels in given:
-            reached = slope * scores + offset >= logit
+            margin = slope * scores + offset - logit
             for group in named.values():
-                group.add(scores, labels, reached, unverified_absent)
+                group.add(scores, labels, margin >= 0, unverified_absent)
+            tally.add(margin, labels > 0, labels <= 0 if unverified_absent else labels < 0)
             yield scores, labels
 
     counts = count(passed(batches), unverified_absent)

@@ -1,11 +1,20 @@
 """results.json as a table in percent, with a sentence for whatever a reader could misunderstand."""
 
+from pathlib import Path
+
+import polars as pl
+
 from c2srt.evaluation.config import ANNOTATED, PROTOCOLS
 from c2srt.evaluation.known import as_recorded
 from c2srt.evaluation.metric_state import GZSL, LABEL_SETS
+from c2srt.evaluation.results import PER_CATEGORY
+from c2srt.hints import Command
+from c2srt.opened_tables import csv_header, read_csv
 from c2srt.shown import printable, shown
 
 EXAMPLES = 3
+ENOUGH = 5
+"""Positives of a category whose AP is shown: with fewer it is 1 or next to nothing by chance."""
 
 
 def describe(results: dict) -> str:
@@ -48,6 +57,33 @@ def describe(results: dict) -> str:
         for row in rows
     ]
     return "\n".join(lines + notes(results))
+
+
+def best_and_worst(folder: Path, results: dict) -> str:
+    """The categories of the greatest and the least AP in `folder`'s per_category.csv, in the first
+    protocol that is there; "" if fewer than twice EXAMPLES have ENOUGH positives, or no names.
+    """
+    path, again = folder / PER_CATEGORY, Command("evaluate")
+    protocol = next((name for name in PROTOCOLS if name in results[GZSL]["mAP"]), None)
+    if protocol is None or "name" not in csv_header(path, again):
+        return ""
+    column = f"{GZSL}_{protocol}"
+    columns = {"name": pl.String, "positives": pl.Int64, column: pl.Float64}
+    table = read_csv(path, again, columns).filter(pl.col("positives") >= ENOUGH)
+    table = table.drop_nulls(column).sort(column, "positives", descending=True, maintain_order=True)
+    if len(table) < 2 * EXAMPLES:
+        return ""
+    return "\n".join(
+        f"{title} AP ({protocol}; positives): "
+        + ", ".join(
+            f"{shown(row['name'])} {percent(row[column])} ({row['positives']:,})"
+            for row in rows.to_dicts()
+        )
+        for title, rows in (
+            ("best", table.head(EXAMPLES)),
+            ("worst", table.tail(EXAMPLES).reverse()),
+        )
+    )
 
 
 def k_of(key: str) -> tuple[bool, int]:

@@ -338,12 +338,17 @@ def write_results(out: Path, results: dict, table: pl.DataFrame) -> None:
     """Writes per_category.csv, then results.json, which vouches for it; the caller holds the
     folder.
     """
+    withdraw(out / RESULTS)
+    write_table(out / PER_CATEGORY, table)
+    vouch(out / RESULTS, results, [PER_CATEGORY])
+
+
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    """As a CSV, whole or not at all, NaN as an empty cell, no text a formula."""
     texts = [name for name, kind in table.schema.items() if kind == pl.String]
     table = table.with_columns(pl.col(texts).map_elements(csv_cell, pl.String)) if texts else table
-    withdraw(out / RESULTS)
-    with whole_file(out / PER_CATEGORY) as temporary:
+    with whole_file(path) as temporary:
         table.fill_nan(None).write_csv(temporary)
-    vouch(out / RESULTS, results, [PER_CATEGORY])
 
 
 def flat(results: dict) -> dict[str, float]:
