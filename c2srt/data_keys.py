@@ -19,8 +19,8 @@ class DataKeys:
         "",
         (
             "folder with 2018_04/ (the CSVs) and the images; NUS-WIDE: with "
-            "ImageList/, Groundtruth/, Flickr/ …; csv: what image paths are relative to, "
-            "if not to their table's folder"
+            "ImageList/, Groundtruth/, Flickr/ …; coco: with annotations/, train2014/, val2014/; "
+            "csv: what image paths are relative to, if not to their table's folder"
         ),
         follows=NEEDED,
         takes=Takes.ABOVE,
@@ -121,11 +121,38 @@ class CsvKeys(DataKeys):
 
 
 @dataclass
-class EveryKey(CsvKeys, OpenImagesKeys):
+class ClassesKeys(DataKeys):
+    """With those of a set of whose categories papers hold some out."""
+
+    classes: str = key(
+        "all",
+        "seen and unseen categories: coco: 48/17 | 65/15 | all; voc: 16/4 | all. all: every one is"
+        " seen",
+    )
+    year: int | None = key(None, "coco: 2014 | 2017; voc: 2007 | 2012; null: the first of them")
+
+
+@dataclass
+class CocoKeys(ClassesKeys):
+    """With those of MS-COCO (sharding/coco.py)."""
+
+    test_images: str | None = key(
+        None,
+        "a list of the test images, such as papers have one for 48/17: .json or lines with the"
+        " names of files; null: all that the classes allow",
+    )
+
+
+@dataclass
+class EveryKey(CsvKeys, OpenImagesKeys, CocoKeys):
     """Of a data set in whichever layout: what a verb's dataclass holds, and what help is taken
     from.
     """
 
 
-OF_LAYOUT: dict[str, type[DataKeys]] = {DataKeys.layout: OpenImagesKeys, "csv": CsvKeys}
+OF_LAYOUT: dict[str, type[DataKeys]] = {
+    DataKeys.layout: OpenImagesKeys,
+    "csv": CsvKeys,
+    "coco": CocoKeys,
+}
 """The layouts that have keys of their own."""

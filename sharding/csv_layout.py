@@ -17,7 +17,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from c2srt.sharding.csv_splits import (
 )
 from c2srt.sharding.file_rows import GROUP_ROWS, Block, write_rows
 from c2srt.sharding.folders import FileSource
+from c2srt.sharding.label_report import LabelReport
 from c2srt.vocabulary import Vocabulary
 
 SLUG = 60  # letters of an image's name in its id
@@ -50,37 +51,6 @@ TABLE_KEYS = tuple(
     each.name for each in fields(CsvKeys) if each.name not in ("name", "layout", "groups")
 )
 """Those that decide what a split's table holds."""
-
-
-@dataclass
-class LabelReport:
-    """What `OwnTables.write_inputs` counted; `lines()` says it in sentences."""
-
-    split: str
-    images: int = 0
-    categories: int = 0
-    positives: int = 0
-    without_positive: int = 0
-    copies: int = 0
-    closed: bool = True
-    notes: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        rest = "the rest absent" if self.closed else "the rest unknown unless said to be absent"
-        lines = [
-            *self.notes,
-            f"{self.images:,} images × {self.categories:,} labels: {self.positives:,} present,"
-            f" {rest}",
-        ]
-        if self.without_positive:
-            then = "all absent" if self.closed else "packed only if a label is known to be absent"
-            lines.append(f"{self.without_positive:,} images have no such label: {then}")
-        if self.copies:
-            lines.append(
-                f"{self.copies:,} images are copies, byte by byte, of images of a later split:"
-                " left out here"
-            )
-        return [f"{self.split}: {line}" for line in lines]
 
 
 @dataclass(frozen=True)

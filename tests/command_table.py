@@ -23,6 +23,7 @@ SLURM = "needs a Slurm; tests/test_slurm.py runs the scripts on a real one"
 TABLE = "tests/test_score_table.py runs it"
 SITE = "a setting of one's own cluster"
 OWN = "its table is yours; tests/test_own_data_page.py follows the page"
+SET = "its files are not here; tests/test_coco.py and the like go this road on small ones"
 ELSEWHERE = "a program of others"
 
 DOCUMENTED: dict[str, tuple[str, str]] = {
@@ -119,6 +120,18 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt relations data=csv graph=none": (COMPOSED, OWN),
     "c2srt train data=csv graph=none model.ist=false": (COMPOSED, OWN),
     "c2srt evaluate data=csv graph=none 'topk=[3,5]'": (COMPOSED, OWN),
+    # docs/datasets.md
+    "c2srt shard data=coco data.root=/data/coco": (COMPOSED, SET),
+    "c2srt text data=coco": (COMPOSED, SET),
+    "c2srt relations data=coco": (COMPOSED, SET),
+    "c2srt teacher data=coco": (COMPOSED, SET),
+    "c2srt evaluate data=coco checkpoint=clip out=runs/coco/clip": (COMPOSED, SET),
+    "c2srt train data=coco": (COMPOSED, SET),
+    "c2srt evaluate data=coco": (COMPOSED, SET),
+    "c2srt shard data=coco data.root=/data/coco data.classes=65/15 data.name=coco_65": (
+        COMPOSED,
+        SET,
+    ),
     # prompts
     "c2srt text templates=simple out=runs/miniature/text-simple": (RUN, ""),
     "c2srt train text=runs/miniature/text-simple out=runs/miniature/simple": (RUN, ""),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,10 +55,12 @@ from c2srt.teacher.cache import TeacherCache
 from c2srt.text import load_text
 from c2srt.train import checkpoints
 from c2srt.vocabulary import Vocabulary, load_vocabulary
+from tests.coco_files import write_coco
 from tests.csv_lists import A, B, image_row, write_root
 from tests.damage import Reader
 from tests.raw_images import jpeg
 from tests.shard_folder import make_shards, make_vocabulary
+from tests.standard_sets import set_reader, tables
 from tests.tiny import tiny_clip_config, tiny_export
 
 VOCABULARY = make_vocabulary(6, 2)
@@ -483,6 +486,20 @@ def read_nus(folder: Path) -> None:
     read_bits(folder / "bits.dat", 3, len(images), folder / "list.txt")
 
 
+def make_coco(folder: Path) -> list[Path]:
+    write_coco(folder, pictures=False)
+    return sorted((folder / "annotations").iterdir())
+
+
+def read_set(layout: str, **keys: str) -> Callable[[Path], None]:
+    """A published set of single files, both of its splits."""
+
+    def read(folder: Path) -> None:
+        tables(set_reader(folder, layout, **keys), folder)
+
+    return read
+
+
 def make_pack(folder: Path) -> list[Path]:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
@@ -569,6 +586,7 @@ READERS = {
         Reader("csvs", make_csvs, quietly(read_csvs)),
         Reader("packed csvs", make_packed_csvs, quietly(read_csvs)),
         Reader("nus-wide", make_nus, read_nus),
+        Reader("coco", make_coco, read_set("coco", classes="48/17")),
         Reader("pack", make_pack, read_pack),
         Reader("list", make_list, lambda folder: read_list(folder / "seen.txt")),
     )

@@ -100,7 +100,7 @@ def test_defaults_of_the_yaml_fit_the_verb_s_dataclass(verb):
         (["text", "batch=0"], "at least 1"),
         (
             ["text", "data=opnimages"],
-            "data=opnimages does not exist: choose one of csv, miniature, nuswide, openimages",
+            "data=opnimages does not exist: choose one of coco, csv, miniature, nuswide",
         ),
         (["text", "out=${nope}"], "'nope' not found"),
         (["text", "a=b=c"], "'a=b=c' is not a valid override"),

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from c2srt.cluster.cli import VERBS, main
 from c2srt.compose import leaves
 from c2srt.data_keys import OF_LAYOUT, DataKeys
+from c2srt.datasets import data_sets
 from c2srt.keys import Mark, deciding, defaults, from_plain, key
 from c2srt.model.kinds import KINDS
 from c2srt.sharding.config import Config as ShardConfig
@@ -118,7 +119,7 @@ def test_what_belongs_to_a_network_differs_from_the_defaults(kind):
     assert not [name for name, value in own.get("loss", {}).items() if known["loss"][name] == value]
 
 
-@pytest.mark.parametrize("data", ["csv", "miniature", "nuswide", "openimages"])
+@pytest.mark.parametrize("data", data_sets())
 def test_the_keys_of_a_data_set_differ_from_the_defaults(data):
     text = files("c2srt.configs").joinpath(f"datasets/{data}.yaml").read_text(encoding="utf-8")
     own = yaml.safe_load(text)["data"]
@@ -139,7 +140,7 @@ def test_the_keys_of_a_data_set_are_those_of_its_layout(capsys):
     assert main(["shard", "data=csv", "data.lables=tags"]) == 2
     assert "did you mean 'data.labels'?" in capsys.readouterr().err
     assert main(["shard", "data=nope", "--help"]) == 2
-    assert "data=nope does not exist: choose one of csv, " in capsys.readouterr().err
+    assert "data=nope does not exist: choose one of coco, csv, " in capsys.readouterr().err
 
 
 def test_a_verb_s_key_follows_the_data_set_where_that_says_something():

@@ -462,6 +462,7 @@ def test_polars_reads_tables_of_this_run_only():
     tables = {
         "sharding/csvs.py",  # its own buckets
         "sharding/nuswide.py",
+        "sharding/standard_set.py",
         "sharding/categories.py",
         "sharding/counts.py",
         "sharding/tasks.py",
