@@ -18,7 +18,8 @@ width, height (int32, packed), member (int32, the sample's position in the tar, 
 jpg_offset, jpg_bytes, json_offset, json_bytes (int64, of the members' content inside the tar). Rows
 with status "ok" sorted by `member` are the tar's samples in order.
 
-index.json = {"format": 1, "vocabulary": hash, "source": hash of the inputs and packing settings,
+index.json = {"format": 1, "version": the data set's, for people, "vocabulary": hash,
+"source": hash of the inputs and packing settings,
 "splits": {split: [{"name", "bytes", "sha256", "inputs", "count", "first", "last"}…]}}; `inputs`
 counts every input row of the shard, `count` the packed samples; `name` has no suffix
 (`train-000000`).
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from c2srt.errors import UserError
-from c2srt.files import write_json
+from c2srt.files import hash_of, write_json
 from c2srt.hints import Command
 from c2srt.opened import read_json, wrong
 from c2srt.opened_tables import INTEGER, TEXT, as_numpy, check_parquet, read_parquet
@@ -86,6 +87,17 @@ class ShardIndex:
     source: str
     splits: dict[str, tuple[Shard, ...]]
 
+    @property
+    def version(self) -> str:
+        """The data set's: a hash over all that went in. Another image, label, category, setting or
+        excluded image is another version; where it lies, and who packed it, is none.
+        """
+        shards = {
+            split: [(shard.name, shard.sha256, shard.inputs) for shard in shards]
+            for split, shards in self.splits.items()
+        }
+        return hash_of([self.vocabulary, self.source, shards])
+
     def split(self, name: str) -> tuple[Shard, ...]:
         """The shards of one split. Raises UserError if the folder has none, or none with a
         sample.
@@ -103,6 +115,7 @@ class ShardIndex:
             self.folder / FILE,
             {
                 "format": FORMAT,
+                "version": self.version,
                 "vocabulary": self.vocabulary,
                 "source": self.source,
                 "splits": splits,

@@ -1,4 +1,6 @@
-"""The job of `c2srt audit`: re-reads every shard against index, sidecars and CSVs."""
+"""The job of `c2srt audit`: re-reads every shard against index, sidecars and CSVs, then has a look
+at what was packed (c2srt/audit).
+"""
 
 import itertools
 import json
@@ -6,6 +8,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from c2srt.audit.job import look
 from c2srt.errors import UserError
 from c2srt.executor import Opens
 from c2srt.files import TEMPORARY, whole_file
@@ -13,7 +16,7 @@ from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.scratch import named
 from c2srt.sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
-from c2srt.sharding.config import AuditConfig
+from c2srt.sharding.config import SHARDS, AuditConfig
 from c2srt.sharding.inputs import inputs_path
 from c2srt.sharding.readers import Reader, find_reader
 from c2srt.shards import MADE_BY, ShardIndex, load_index
@@ -21,15 +24,28 @@ from c2srt.vocabulary import load_vocabulary
 
 log = logging.getLogger(__name__)
 
-REPORT = "audit.jsonl"
+REPORT, FOLDER = "audit.jsonl", "audit"
 PRINTED = 20
 
 
 def audit(config: AuditConfig, opens: Opens) -> int:
+    """Returns 0 if nothing disagrees, else 1. What the other parts find is printed, and no
+    disagreement: it is for people to judge.
+    """
+    index = load_index(Path(config.shards))
+    status = compare(config, index, opens) if SHARDS in config.parts else 0
+    if not status and set(config.parts) != {SHARDS}:
+        vocabulary, out = load_vocabulary(index.folder), Path(config.out) / FOLDER
+        print("\n".join(look(index, vocabulary, out, config.workers, opens)))
+        print(f"what was found, row by row, is in {named(str(out))}/")
+    return status
+
+
+def compare(config: AuditConfig, index: ShardIndex, opens: Opens) -> int:
     """Returns 0 if nothing disagrees, else 1; every disagreement is a line of
     `<out>/audit.jsonl`.
     """
-    index, reader, out = load_index(Path(config.shards)), find_reader(config.data), Path(config.out)
+    reader, out = find_reader(config.data), Path(config.out)
     check_threshold(index, config.data.machine_threshold)
     scratch = out / f"audit{TEMPORARY}inputs"
     shutil.rmtree(scratch, ignore_errors=True)

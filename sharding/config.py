@@ -21,6 +21,8 @@ CONVERSION = 2
 Lanczos from 1.5 times the size or more.
 """
 SOURCES = ("auto", "folders", "packs", "urls")
+PARTS = SHARDS, LABELS = ("shards", "labels")
+"""Of `c2srt audit`."""
 
 
 @dataclass
@@ -138,9 +140,16 @@ class AuditConfig:
         composed=False,
     )
     shards: str = shared("shards")
+    parts: list[str] = key(
+        list(PARTS),
+        "shards: every byte against index, sidecars and CSVs | labels: names of categories that"
+        " differ by capitals, white space or a plural alone, categories without positives",
+        mark=Mark.HARMLESS,
+    )
     out: str = key(
         "",
-        "where audit.jsonl goes: one disagreement a line, empty if there is none",
+        "where audit.jsonl goes, one disagreement a line, empty if there is none; and audit/, what"
+        " the other parts find",
         mark=Mark.HARMLESS,
         follows="${shards}",
         takes=Takes.PLACE,
@@ -150,3 +159,5 @@ class AuditConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UserError(f"workers={self.workers} must be at least 1")
+        if not self.parts or set(self.parts) - set(PARTS):
+            raise UserError(f"parts={self.parts} must name some of {', '.join(PARTS)}")

@@ -179,6 +179,7 @@ c2srt.relations c2srt.export c2srt.predict c2srt
 c2srt.serving_limits c2srt.serving
 c2srt.evaluation c2srt.figures c2srt.tracking
 c2srt.split_scores c2srt.train c2srt.tune_config c2srt.tune c2srt.messages c2srt.calibration
+c2srt.audit
 c2srt.sharding
 c2srt.pages c2srt.plan c2srt.bench c2srt.check c2srt.doctor c2srt.init
 c2srt.tables c2srt.demo c2srt.study

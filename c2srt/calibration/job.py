@@ -72,7 +72,9 @@ def run(config: Config) -> None:
         save_fitted(out / MODEL, source, exported.clip.tokenizer, calibration, made_from)
         pairs = confusion_table(tally, vocabulary)
         write_tables(out, category_table(tally, calibration, vocabulary), pairs)
-        write_json(out / READABLE, readable(calibration) | {"measured": found})
+        write_json(
+            out / READABLE, readable(calibration) | {"measured": found, "data": index.version}
+        )
     log.info(
         f"{out / MODEL}: named from a probability of {calibration.threshold[0]:.3f}, unseen ones"
         f" and new words from {calibration.new[2]:.3f}{said(config, found)}{confused(pairs)}"

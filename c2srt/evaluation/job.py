@@ -173,7 +173,7 @@ def evaluate_whole(
         check_still(index)
         name = None if config.scores else config.checkpoint
         results, table = named_results(found, name, vocabulary, config, made_from | {"key": key})
-        results |= {"twins_heard": heard}
+        results |= {"twins_heard": heard, "data": index.version}
         write_results(out, results, table)
         remove_unfinished(out, PIECES)
     return results, True
@@ -286,7 +286,7 @@ def measured(
     task = task_of(config, made_from["protocols"], vocabulary)
     found = evaluate_state(state, task, thresholds, at_least)
     results, table = named_results(found, named(config.checkpoint), vocabulary, config, made_from)
-    return results | {"twins_heard": heard_by(subject)}, table
+    return results | {"twins_heard": heard_by(subject), "data": index.version}, table
 
 
 def heard_by(subject: Subject) -> int | None:

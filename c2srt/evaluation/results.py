@@ -25,6 +25,8 @@ results.json (fractions 0–1; null where nothing can be measured):
      "given_away": ["unseen/seen name", …],       the last two from a vocabulary (known.py)
      "twins_heard": n | null,                     how many of these hear that very seen category in
                                                   the model's graph; null without a graph
+     "data": hash | null,                         the version of the data set (c2srt/shards.py):
+                                                  none of three arrays, and in older results
      "warnings": ["…", …],                        sentences: figures that look surer than they are
      "versions": {"c2srt", "python", "torch", …}, of what made them (versions.py)
      "files": {"per_category.csv": SHA-256}}      of the table that belongs to these results
@@ -141,6 +143,7 @@ class ResultsFile:
     published: PublishedFile | None = None
     given_away: list[str] = field(default_factory=list)
     twins_heard: Count | None = None
+    data: str | None = None
     warnings: list[str] = field(default_factory=list)
     made_from: dict = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

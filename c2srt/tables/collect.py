@@ -75,7 +75,7 @@ def check_same(collected: Collected, results: dict, folder: Path, first: Path) -
     """Raises UserError if results differ in what a comparison needs to be the same."""
     made_from = {name: results.get("made_from", {}).get(name) for name in SAME}
     if not collected.made_from:
-        collected.made_from = made_from
+        collected.made_from = made_from | {"data": results.get("data")}
     for name in SAME:
         if made_from[name] != collected.made_from[name]:
             what = f"{name} of protocols" if name == "versions" else name

@@ -73,7 +73,7 @@ def train(config: Config, world: World) -> str:
                 config, world, engine, batches, record, steps, recorder, validator, saver
             )
         state = FINISHED if record.step >= steps else STOPPED
-        finish(config, world, recorder, record, steps, state)
+        finish(config, world, recorder, record, steps, state, inputs.index.version)
     except BaseException:
         if tracker:
             tracker.close("FAILED")
@@ -180,9 +180,17 @@ def validate(
 
 
 def finish(
-    config: Config, world: World, recorder: Recorder, record: Record, steps: int, state: str
+    config: Config,
+    world: World,
+    recorder: Recorder,
+    record: Record,
+    steps: int,
+    state: str,
+    data: str,
 ) -> None:
-    """Writes the export (when finished), the summary and the tracker's last entries."""
+    """Writes the export (when finished), the summary and the tracker's last entries. `data`: the
+    version of the data set.
+    """
     at("finishing")
     if state == FINISHED and world.first:
         weights = checkpoints.read_weights(
@@ -200,6 +208,7 @@ def finish(
             "best": record.best,
             "config_hash": config.hash(),
             "inputs": record.inputs,
+            "data": data,
         },
     )
     if recorder.tracker:
