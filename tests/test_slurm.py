@@ -240,8 +240,10 @@ def log(slurm: SlurmNodes, job: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def wait(slurm: SlurmNodes, job: str, what: Callable[[], object], seconds: float = 500) -> None:
-    """Until `what` is true; fails with the job's log when it ends badly or that takes too long."""
+def wait(slurm: SlurmNodes, job: str, what: Callable[[], object], seconds: float = 1500) -> None:
+    """Until `what` is true; fails with the job's log when it ends badly, or after seconds that are
+    for a machine that has much else to do.
+    """
     deadline = time.monotonic() + seconds
     while not what():
         if time.monotonic() > deadline or state(slurm, job) in ("FAILED", "TIMEOUT", "CANCELLED"):
