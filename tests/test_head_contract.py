@@ -8,6 +8,7 @@ from c2srt.model import tile as tile_module
 from c2srt.model.config import LossConfig, ModelConfig
 from c2srt.model.head import Head
 from c2srt.model.isr import assignment, check_pooling
+from c2srt.model.sums import empty_sums
 from c2srt.model.tiled import MicroBatch, TiledHead, ranking_of
 from c2srt.model.tiling import Tiling
 from tests.tiny import random_graph
@@ -52,7 +53,7 @@ def test_what_a_tile_returns_outlives_the_next():
     kept = []
     for _, one in tiles(head, batch):
         scores = one.scores(keep=True)
-        sums = tile_module.empty_sums(head.shared.tensors, C)
+        sums = empty_sums(head.shared.tensors, C)
         counts, found = one.patch_counts(), one.backward(torch.ones_like(scores), sums)
         kept.append([(tensor, tensor.clone()) for tensor in (scores, counts, *found)])
     assert len(kept) == B

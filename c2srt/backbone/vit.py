@@ -12,6 +12,34 @@ from c2srt.backbone.tower import BlockTower, not_block_by_block
 from c2srt.errors import UserError
 
 
+class PackedAttention(nn.MultiheadAttention):
+    """torch's self-attention, which in training reads queries, keys and values where one product
+    wrote them, instead of copying them apart, and writes their gradients side by side.
+    """
+
+    @classmethod
+    def take(cls, attention: nn.Module) -> None:
+        """Turns torch's own attention into this one, in place, where it has biases and one input;
+        leaves anything else as it is.
+        """
+        if type(attention) is not nn.MultiheadAttention or not attention._qkv_same_embed_dim:
+            return
+        if attention.batch_first and attention.in_proj_bias is not None and not attention.dropout:
+            attention.__class__ = cls
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As torch's; attention weights are given in evaluation alone."""
+        plain = not self.training or query is not key or key is not value
+        if plain or args or kwargs != {"need_weights": False, "attn_mask": None}:
+            return super().forward(query, key, value, *args, **kwargs)
+        packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        by_head = [
+            part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in packed.chunk(3, -1)
+        ]
+        mixed = F.scaled_dot_product_attention(*by_head)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
 class VitTower(BlockTower):
     """A ViT whose patches pass the last norm and the projection as the pooled token does (MKT's
     choice). The projection is taken out of the ViT: as a parameter of this module, `proj` is
@@ -36,6 +64,8 @@ class VitTower(BlockTower):
         self.vit.patch_dropout = nn.Identity()  # the head reads every patch, in training too
         self.width, self.image_size = visual.output_dim, visual.image_size[0]
         self.grid = tuple(visual.grid_size)
+        for block in self.blocks:
+            PackedAttention.take(getattr(block, "attn", nn.Identity()))
 
     @property
     def projection(self) -> Tensor:

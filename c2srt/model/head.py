@@ -24,6 +24,7 @@ from c2srt.errors import UserError
 from c2srt.model.config import HeadConfig, Init, LossConfig
 from c2srt.model.graph import Graph
 from c2srt.model.isr import compute_dtype, softmax_dtype
+from c2srt.model.sums import ALL, of_parameters, split
 from c2srt.model.tile import Shared
 from c2srt.model.tiled import MicroBatch, TiledHead
 from c2srt.model.tiling import Tiling
@@ -92,10 +93,9 @@ class Head(nn.Module):
                 f"the labels are {tuple(labels.shape)}, not {len(patches)} images ×"
                 f" {len(graph.text)} categories"
             )
-        tiled = TiledHead(self.shared(patches.dtype, tiling), graph, tiling)
-        batch = MicroBatch(patches, global_, labels, weights)
-        leaves = patches, global_, *tiled.shared.tensors.values()
-        return Inline.apply(tiled, batch, loss, *leaves)
+        return Inline.apply(
+            self, (labels, weights, graph, loss, tiling), patches, global_, *self.parameters()
+        )
 
     @torch.no_grad()
     def scores(
@@ -108,58 +108,64 @@ class Head(nn.Module):
 
     def shared(self, dtype: torch.dtype, tiling: Tiling) -> Shared:
         """What the tiles of one pass share, for features of a type."""
-        tensors = self.tensors(dtype, tiling.fold)
-        return Shared(self.config, self.isr_scale, tensors, tiling.categories)
+        tensors, folded = self.tensors(dtype, tiling.fold)
+        return Shared(self.config, self.isr_scale, tensors, folded, tiling.categories)
 
-    def tensors(self, dtype: torch.dtype, fold: bool) -> dict[str, Tensor]:
+    def tensors(self, dtype: torch.dtype, fold: bool) -> tuple[dict[str, Tensor], Tensor | None]:
         """What the tiles compute with, by name, in the compute type; FFN_in's first layer and what
         is folded into it become one map `affine` [E, 2 D + 1] of image feature, text feature and 1.
+        And what is folded, in float32 or wider: the first layer's projections [2 D, D], target's
+        and source's, or None.
         """
-        compute = compute_dtype(dtype)
+        compute, folded = compute_dtype(dtype), None
         if not self.config.ist:
-            return {}
+            return {}, None
         wide = softmax_dtype(compute)
         affine = torch.cat([self.input_image, self.input_text, self.input_bias[:, None]], 1).to(
             wide
         )
         if fold:
-            affine = torch.cat(
-                [affine, self.target[0].to(wide) @ affine, self.source[0].to(wide) @ affine]
-            )
+            folded = torch.cat([self.target[0], self.source[0]]).to(wide)
+            affine = torch.cat([affine, folded @ affine])
         others = {
-            name: parameter
+            name: parameter.to(compute)
             for name, parameter in self.named_parameters()
             if not name.startswith("input_")
         }
-        return {
-            "affine": affine.to(compute),
-            **{name: parameter.to(compute) for name, parameter in others.items()},
-        }
+        return {"affine": affine.to(compute), **others}, folded
 
 
 class Inline(torch.autograd.Function):
-    """The ranking loss of a pass, whose gradients are computed together with it: apply(tiled,
-    batch, loss, *leaves) -> (loss, statistics). `leaves` are what `TiledHead.gradients` gives
-    gradients for, in its order: they stand here for autograd to see.
+    """The ranking loss of a pass, whose gradients are computed together with it: apply(head,
+    the other arguments of `Head.forward`, patches, global_, *parameters) -> (loss, statistics).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, tiled: TiledHead, batch: MicroBatch, loss: LossConfig, *leaves: Tensor
+        ctx: Any, head: Head, others: tuple, patches: Tensor, global_: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.dtypes = [leaf.dtype for leaf in leaves]
-        value, statistics, gradients = tiled.gradients(batch, loss)
-        ctx.save_for_backward(0 * value, *gradients)  # NaN, and so each gradient, if the loss is
+        labels, weights, graph, loss, tiling = others
+        tiled = TiledHead(head.shared(patches.dtype, tiling), graph, tiling)
+        batch = MicroBatch(patches, global_, labels, weights)
+        value, statistics, found, sums = tiled.gradients(batch, loss)
+        ctx.shapes = {name: tensor.shape for name, tensor in tiled.shared.tensors.items()}
+        ctx.names = [name for name, _ in head.named_parameters()]
+        ctx.dtypes = [one.dtype for one in (patches, global_, *parameters[:1])]
+        found += [sums[ALL]] if parameters else []
+        ctx.save_for_backward(value, *found)
         ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
         return value, statistics
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        nothing, *gradients = ctx.saved_tensors
-        factor = upstream + nothing
-        scaled = [
-            torch.empty_like(one, dtype=to) for one, to in zip(gradients, ctx.dtypes, strict=True)
-        ]
-        for one, out in zip(gradients, scaled, strict=True):
-            torch.mul(one, factor.to(one.dtype), out=out)
-        return None, None, None, *scaled
+        value, *gradients = ctx.saved_tensors
+        factor = upstream.add(value, alpha=0)  # NaN, and so each gradient, if the loss is
+        patches, global_, *parameters = (
+            torch.mul(one, factor, out=torch.empty_like(one, dtype=to))
+            for one, to in zip(gradients, ctx.dtypes, strict=True)
+        )
+        if not parameters:
+            return None, None, patches, global_
+        by_name = of_parameters(split(parameters[0], ctx.shapes), global_.shape[1])
+        return None, None, patches, global_, *(by_name[name] for name in ctx.names)

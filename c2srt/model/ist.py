@@ -173,8 +173,8 @@ Upstream = Callable[[Output], tuple[Tensor | None, Tensor]]
 
 @dataclass
 class Transfer:
-    """One GATv2 layer over the chunks of a tile; keeps s [N, D] and α [N, K, H] between forward and
-    backward.
+    """One GATv2 layer over the chunks of a tile; keeps s [N, D] and, where no kernel makes it anew,
+    α [N, K, H] between forward and backward.
 
     `inputs` are DenseInputs, or pool.PooledInputs for the first layer. A node without a neighbour
     aggregates zeros. Everything that is kept lies in `buffers`: the backward of a tile must come
@@ -196,6 +196,8 @@ class Transfer:
         self.inputs.sources(self.sources)
         if len(self.chunks) == 1:
             aggregated, self.alpha = self.attend(self.chunks[0])
+            if self.fused:
+                del self.alpha  # the way back makes it again
             return finish(self.output(self.chunks[0], aggregated))
         self.alpha = self.buffers.take(
             f"alpha {self.number}", (nodes, slots, len(like)), like, softmax_dtype(like.dtype)
@@ -250,12 +252,11 @@ class Transfer:
         return Output(chunk, mixed, self.inputs, self.residual)
 
     def unfinished(
-        self, chunk: Chunk, alpha: Tensor, upstream: Upstream, sums: Layer
+        self, chunk: Chunk, aggregated: Tensor, upstream: Upstream, sums: Layer
     ) -> tuple[Tensor | None, Tensor]:
         """The way back: the gradient of the residual's rows, if there is one, and of the aggregate
         [m, D]; adds that of W_out.
         """
-        aggregated = self.gather_sum(alpha, chunk)
         grad_rows, grad_mixed = upstream(self.output(chunk, aggregated))
         add_mix_gradient(sums.output, grad_mixed, aggregated)
         return grad_rows, mix(grad_mixed, self.layer.output.transpose(1, 2))
@@ -272,7 +273,9 @@ class Transfer:
         ).zero_()
         for chunk in self.chunks:
             alpha = self.alpha[chunk.flat]
-            grad_rows, grad_aggregated = self.unfinished(chunk, alpha, upstream, sums)
+            aggregated = self.gather_sum(alpha, chunk)
+            grad_rows, grad_aggregated = self.unfinished(chunk, aggregated, upstream, sums)
+            del aggregated
             grad_targets = self.attend_backward(
                 chunk, grad_aggregated, alpha, grad_sources, sums.attention
             )
@@ -281,17 +284,23 @@ class Transfer:
 
     def fused_backward(self, chunk: Chunk, upstream: Upstream, sums: Layer) -> None:
         """`backward` through the kernels: the one chunk's sources get their gradient whole, summed
-        in float32 and written once.
+        in float32 and written once. The aggregate is made again, by the kernel that made it.
         """
-        grad_rows, grad_aggregated = self.unfinished(chunk, self.alpha, upstream, sums)
+        attention, table = self.layer.attention, self.table
+        targets = self.inputs.targets(chunk)
+        aggregated, alpha = kernels.attention_forward(
+            targets, self.sources, attention, table.neighbours
+        )
+        grad_rows, grad_aggregated = self.unfinished(chunk, aggregated, upstream, sums)
+        del aggregated
         grad_targets, grad_sources, grad_attention = kernels.attention_backward(
             grad_aggregated,
-            self.inputs.targets(chunk),
+            targets,
             self.sources,
-            self.layer.attention,
-            self.alpha,
-            self.table.neighbours,
-            self.table.out_neighbours,
+            attention,
+            alpha,
+            table.neighbours,
+            table.out_neighbours,
         )
         sums.attention.add_(grad_attention)
         self.inputs.add(chunk, grad_rows, grad_targets)

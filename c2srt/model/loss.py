@@ -8,6 +8,7 @@ from torch import Tensor
 
 from c2srt.model.ahead import runs_ahead
 from c2srt.model.config import DistillationReduction, LossConfig, Reduction, Unverified
+from c2srt.model.isr import softmax_dtype
 
 
 def negatives(labels: Tensor, config: LossConfig) -> Tensor:
@@ -44,41 +45,46 @@ class Hinges(torch.autograd.Function):
 
 
 @torch.no_grad()
-def hinges(scores: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """`ranking_loss` [B] and the gradient [B, C] of each image's."""
-    positive, margin = labels == 1, config.margin
-    ascending, order = scores.masked_fill(~positive, torch.inf).topk(
-        most_positives(positive), largest=False, sorted=True
+def hinges(
+    scores: Tensor, labels: Tensor, config: LossConfig, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`ranking_loss` [B], times weights [B] where there are any, and the gradient [B, C] of each
+    image's.
+    """
+    absent, margin, count = labels != 1, config.margin, softmax_dtype(scores.dtype)
+    negative = absent if config.unverified == Unverified.NEGATIVE else labels == -1
+    ascending, order = scores.masked_fill(absent, torch.inf).topk(
+        most_positives(absent), largest=False, sorted=True
     )
-    violated = torch.searchsorted(ascending, scores + margin) * negatives(
-        labels, config
-    )  # of n: its violated positives are the lowest
-    reached = violated.new_zeros(len(scores), ascending.shape[1] + 1).scatter_add_(
-        1, violated, torch.ones_like(violated)
+    # of a negative: its violated positives are the lowest
+    violated = torch.searchsorted(ascending, scores + margin) * negative
+    reached = scores.new_zeros(len(scores), ascending.shape[1] + 1, dtype=count).scatter_add_(
+        1, violated, torch.ones_like(scores, dtype=count)
     )
     up_to = reached.cumsum(1)
     lost = (
         up_to[:, :-1] - up_to[:, -1:]
     )  # of the r-th positive: −negatives that violate more than r
     gradient = violated.to(scores.dtype).scatter_add_(1, order, lost.to(scores.dtype))
-    pairs = violated.sum(1).double()
-    centre = scores.mean(
-        1, keepdim=True
-    )  # the pairs' differences do not feel it, and rounding does
-    total = ((scores - centre) * gradient).sum(1, dtype=torch.float64) + margin * pairs
+    pairs = violated.sum(1, dtype=torch.float64)
+    # the pairs' differences do not feel the centre, and rounding does
+    centred = scores - scores.mean(1, keepdim=True)
+    total = (centred * gradient).sum(1, dtype=torch.float64).add(pairs, alpha=margin)
     if config.reduction == Reduction.VIOLATIONS:
-        factor = 1 / (pairs + 1e-8)
-        total, gradient = total * factor, gradient.mul_(factor.to(scores.dtype)[:, None])
+        weights = (1 if weights is None else weights) / (pairs + 1e-8)
+    if weights is not None:
+        total, gradient = total * weights, gradient.mul_(weights.to(scores.dtype)[:, None])
     return total.to(scores.dtype), gradient
 
 
-def most_positives(positive: Tensor) -> int:
-    """How many lowest positives an image may need, of labels [B, C]: on a CPU the most that one
-    has. Elsewhere all categories are sorted, some microseconds, and the host does not wait.
+def most_positives(absent: Tensor) -> int:
+    """How many lowest positives an image may need, of what is no positive [B, C]: on a CPU the most
+    that one has. Elsewhere all categories are sorted, some microseconds, and the host does not
+    wait.
     """
-    if runs_ahead(positive.device):
-        return positive.shape[1]
-    return int(positive.sum(1).max()) if len(positive) else 0
+    if runs_ahead(absent.device):
+        return absent.shape[1]
+    return absent.shape[1] - int(absent.sum(1).min()) if len(absent) else 0
 
 
 def pairwise_ranking_loss(scores: Tensor, labels: Tensor, config: LossConfig) -> Tensor:

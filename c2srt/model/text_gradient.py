@@ -17,7 +17,8 @@ from c2srt.model.config import LossConfig
 from c2srt.model.graph import Graph
 from c2srt.model.head import Head
 from c2srt.model.ist import Output
-from c2srt.model.tile import Tile, empty_sums
+from c2srt.model.sums import empty_sums
+from c2srt.model.tile import Tile
 from c2srt.model.tiled import MicroBatch, TiledHead, ranking_of
 from c2srt.model.tiling import Tiling
 

@@ -5,7 +5,7 @@ columns of the folded affine map (D, or 3 D), K neighbours (self-loop included).
 """
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -83,13 +83,15 @@ def offset(table: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the tiles of a pass share: settings, logit scale of the ISR, parameters by name
-    (`Head.tensors`), most categories of a chunk, and the buffers, which are one tile's at a time.
+    """What the tiles of a pass share: settings, logit scale of the ISR, parameters by name and what
+    is folded into them (`Head.tensors`), most categories of a chunk, and the buffers, which are one
+    tile's at a time.
     """
 
     config: HeadConfig
     isr_scale: float
     tensors: dict[str, Tensor]
+    folded: Tensor | None
     largest: int
     buffers: Buffers = field(default_factory=Buffers)
 
@@ -105,7 +107,6 @@ class Tile:
         self.buffers, self.turn = shared.buffers, shared.buffers.begin()
         self.nodes, self.patches, self.global_ = nodes, patches, global_
         self.width = patches.shape[2]
-        self.unit_text = nodes.text.to(softmax_dtype(patches.dtype))
         self.chunks = cut(nodes.images, nodes.text.shape[1], shared.largest)
         self.features = self.pooled_features()
         values, affine = self.features, self.tensors.get("affine")
@@ -120,7 +121,7 @@ class Tile:
     def pooled_features(self) -> Tensor:
         """What A is applied to [b, P or 1, D]: (F + f_G) / 2, or without ISR f_G."""
         if self.config.isr:
-            return (self.patches + self.global_[:, None]) / 2
+            return self.patches.lerp(self.global_[:, None], 0.5)
         return self.global_[:, None]
 
     def pooling(self) -> Tensor:
@@ -152,6 +153,11 @@ class Tile:
         for each image.
         """
         return self.of_chunk(self.unit_text, chunk)
+
+    @cached_property
+    def unit_text(self) -> Tensor:
+        """[1 or b, n, D]; the kernels widen their rows themselves."""
+        return self.nodes.text.to(softmax_dtype(self.patches.dtype))
 
     def of_chunk(self, text: Tensor, chunk: Chunk) -> Tensor:
         """The rows [b', c, D] of text [1 or b, n, D] that belong to a chunk's nodes."""
@@ -226,7 +232,10 @@ class Tile:
         chunk = output.chunk
         if self.scores_fused(output):
             self.scored[chunk.flat] = kernels.scores(
-                output.mixed, output.rows, self.text(chunk), self.config.score_scale
+                output.mixed,
+                output.rows,
+                self.of_chunk(self.nodes.text, chunk),
+                self.config.score_scale,
             )
         else:
             self.score(chunk, output.values())
@@ -236,7 +245,7 @@ class Tile:
         upstream = grad_scores[output.chunk.flat]
         if not self.scores_fused(output):
             return output.backward(self.score_gradient(output.chunk, output.values(), upstream))
-        text = self.text(output.chunk)
+        text = self.of_chunk(self.nodes.text, output.chunk)
         return kernels.scores_backward(
             upstream, output.mixed, output.rows, text, self.config.score_scale
         )
@@ -315,11 +324,11 @@ class Tile:
         grad = grad / 2
         return grad, grad.sum(1)
 
-    def statistics(self) -> Tensor | float:
+    def statistics(self) -> Tensor:
         """[Σ mean patches, Σ capped share] over the images of the tile; 0 without ISR."""
         counts, present = self.patch_counts(), self.nodes.present
         if counts is None:
-            return 0.0
+            return self.scored.new_zeros(2)
         both = torch.stack([counts, counts >= self.config.max_patches])
         if present is None:
             return both.sum((1, 2)) / counts.shape[1]
@@ -348,31 +357,3 @@ def deeper(h: Tensor, hidden: list[Tensor], residual: bool) -> Tensor:
         further = F.linear(F.gelu(h), weight, bias)
         h = h + further if residual else further
     return h
-
-
-def empty_sums(tensors: dict[str, Tensor], categories: int) -> dict[str, Tensor]:
-    """Zeros in float32 or wider for every tensor's gradient, and `text` [C, E] for that of the
-    affine text rows.
-    """
-    if not tensors:
-        return {}
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if affine := shapes.get("affine"):
-        shapes["text"] = torch.Size((categories, affine[0]))
-    like = next(iter(tensors.values()))
-    flat = like.new_zeros(
-        sum(shape.numel() for shape in shapes.values()), dtype=softmax_dtype(like.dtype)
-    )
-    parts = flat.split([shape.numel() for shape in shapes.values()])
-    return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-
-
-def finish_sums(tensors: dict[str, Tensor], sums: dict[str, Tensor], text: Tensor) -> list[Tensor]:
-    """The gradients in the order of `tensors`, after all tiles: the text rows' goes on to the text
-    columns of `affine`.
-    """
-    if "affine" in sums:
-        width = text.shape[1]
-        sums["affine"][:, width : 2 * width].addmm_(sums["text"].T, text.to(sums["text"].dtype))
-        sums["affine"][:, 2 * width].add_(sums["text"].sum(0))
-    return [sums[name] for name in tensors]

@@ -20,7 +20,8 @@ from c2srt.model.isr import compute_dtype, softmax_dtype
 from c2srt.model.ist import Table, with_self_loops
 from c2srt.model.loss import hinges
 from c2srt.model.subgraph import dense, k_hop, subgraph_tiles
-from c2srt.model.tile import Nodes, Shared, Tile, empty_sums, finish_sums, offset
+from c2srt.model.sums import empty_sums, finish_sums
+from c2srt.model.tile import Nodes, Shared, Tile, offset
 from c2srt.model.tiling import Tiling
 
 Images = slice | Tensor
@@ -51,27 +52,34 @@ class TiledHead:
         loops = shared.config.self_loops
         self.table = graph.once(("table", loops), lambda: with_self_loops(graph.table, loops))
 
-    def gradients(self, batch: MicroBatch, loss: LossConfig) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def gradients(
+        self, batch: MicroBatch, loss: LossConfig
+    ) -> tuple[Tensor, Tensor, list[Tensor], dict[str, Tensor]]:
         """The mean of weights × ranking loss, the ISR's [mean patches, capped share], and the
-        loss's gradients for patches, global_ and every one of `shared.tensors`.
+        loss's gradients for patches and global_, and by name for `shared.tensors` (`empty_sums`).
 
         Features that are not finite give a loss of NaN.
         """
-        leaves = [batch.patches, batch.global_]
-        total, statistics = self.zero(batch), batch.patches.new_zeros(2, dtype=torch.float32)
-        compute, counted = compute_dtype(batch.patches.dtype), 0
-        found = [torch.zeros_like(leaf, dtype=compute) for leaf in leaves]
-        sums = empty_sums(self.shared.tensors, len(self.graph.text))
+        shared, total = self.shared, self.zero(batch)
+        statistics, counted, found = list[Tensor](), 0, list[Tensor]()
+        sums = empty_sums(shared.tensors, len(self.graph.text))
         for images, nodes in self.tiles(batch.labels, loss):
             tile = self.tile(images, nodes, batch.patches, batch.global_)
             value, grad_scores = ranking_of(tile, images, batch, loss)
             total += value
-            statistics, counted = statistics + tile.statistics(), counted + nodes.images
-            found[0][images], found[1][images] = tile.backward(grad_scores, sums)
-        gradients = finish_sums(self.shared.tensors, sums, self.graph.text)
-        for leaf in leaves:  # 0 · Σ is NaN where a value is not finite
-            total += 0 * leaf.sum(dtype=total.dtype)
-        return total, statistics / max(1, counted), [*found, *gradients]
+            statistics.append(tile.statistics())
+            counted += nodes.images
+            gradients = tile.backward(grad_scores, sums)
+            if isinstance(images, slice) and nodes.images == len(batch.labels):
+                found = [*gradients]
+                continue
+            found = found or self.zeros(batch)
+            found[0][images], found[1][images] = gradients
+        finish_sums(shared.tensors, shared.folded, sums, self.graph.text)
+        wide = total.dtype  # 0 · Σ is NaN where a value is not finite
+        total.add_(batch.patches.sum(dtype=wide) + batch.global_.sum(dtype=wide), alpha=0)
+        mean = sum(statistics[1:], statistics[0]) / counted if statistics else total.new_zeros(2)
+        return total, mean.float(), found or self.zeros(batch), sums
 
     def scores(self, patches: Tensor, global_: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores [B, C] in float32 or wider of patches [B, P, D] and global_ [B, D], and the ISR's
@@ -95,6 +103,11 @@ class TiledHead:
         )
         self.graph.once("checked", tile.check)
         return tile
+
+    def zeros(self, batch: MicroBatch) -> list[Tensor]:
+        """Gradients of 0 for patches and global_, in the compute type."""
+        compute = compute_dtype(batch.patches.dtype)
+        return [torch.zeros_like(leaf, dtype=compute) for leaf in (batch.patches, batch.global_)]
 
     def zero(self, batch: MicroBatch) -> Tensor:
         """A loss of 0, in float32 or wider."""
@@ -155,7 +168,6 @@ def ranking_of(
     tile: Tile, images: Images, batch: MicroBatch, loss: LossConfig
 ) -> tuple[Tensor, Tensor]:
     """A tile's share of the loss, and the gradient of its scores [b, n], ready for `backward`."""
-    labels = tile.nodes.labels_of(batch.labels[images])
-    each, grad_scores = hinges(tile.scores(keep=True), labels, loss)
-    weights = batch.weights[images] / len(batch.labels)
-    return (weights * each).sum(), grad_scores.mul_(weights.to(grad_scores.dtype)[:, None])
+    labels, weights = tile.nodes.labels_of(batch.labels[images]), batch.weights[images]
+    each, grad_scores = hinges(tile.scores(keep=True), labels, loss, weights / len(batch.labels))
+    return each.sum(), grad_scores

@@ -132,7 +132,7 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        sums, names = torch.zeros(()), list[str]()
+        found, names = list[Tensor](), list[str]()
         self._engine.train()
         self._own.begin()
         for inputs in micro_batches:
@@ -142,15 +142,15 @@ class Engine:
             if self._plain:
                 self._plain.add()
             self._engine.step()
-            found = torch.stack([value.detach().float() for value in values.values()])
-            sums, names = (sums + found, names) if names else (found, [*values])
-        return self._came_of(names, sums)
+            found += [value.detach().float() for value in values.values()]
+            names = [*values]
+        return self._came_of(names, torch.stack(found).view(-1, len(names)).double().sum(0))
 
     def _came_of(self, names: list[str], sums: Tensor) -> Update:
         """The update that was just made, of this rank's sums of the model's scalars [names]."""
         norm = self._engine.get_global_grad_norm()
         norm = torch.as_tensor(0.0 if norm is None else norm)
-        both = torch.cat([sums.double(), norm.to(sums.device, torch.float64).reshape(1)])
+        both = torch.cat([sums, norm.to(sums.device, torch.float64).reshape(1)])
         *values, found = both.tolist()
         applied = bool(self._engine.was_step_applied()) and math.isfinite(found)
         if not applied and self.config.offload and self.config.zero in (1, 2):
@@ -328,4 +328,5 @@ def poisoned(loss: Tensor) -> Tensor:
     (the gradient norm over all ranks), and ranks stay in step: each makes the same collective
     calls.
     """
-    return loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan).to(loss.dtype)
+    value = loss.detach()
+    return loss * (value - value + 1)  # ∞ − ∞ is NaN

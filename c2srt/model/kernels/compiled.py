@@ -86,7 +86,7 @@ def compile_scores(
 ) -> list[Compiled]:
     """The kernels of the scores, forward and backward, as `compile_isr`."""
     nodes, upstream = torch.zeros(2 * ROWS, width, dtype=dtype), torch.zeros(2 * ROWS)
-    text = torch.zeros(1, ROWS, width).expand(2, -1, -1)
+    text = torch.zeros(1, ROWS, width, dtype=dtype).expand(2, -1, -1)
 
     def call() -> None:
         kernels.scores(nodes, nodes, text, 4.0)

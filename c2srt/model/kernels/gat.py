@@ -97,7 +97,7 @@ def backward_targets(
     grad_target, grad_logit = torch.empty_like(target), torch.empty_like(alpha)
     blocks = triton.cdiv(targets, block)
     programs = min(blocks, processors(source.device) * RESIDENT_WARPS // sizes["num_warps"])
-    partials = attention.new_zeros(programs, *attention.shape, dtype=torch.float32)
+    partials = attention.new_empty(programs, *attention.shape, dtype=torch.float32)
     if programs:
         with torch.cuda.device_of(source):
             target_kernel[(programs,)](
