@@ -19,7 +19,8 @@ class DataKeys:
         "",
         (
             "folder with 2018_04/ (the CSVs) and the images; NUS-WIDE: with "
-            "ImageList/, Groundtruth/, Flickr/ …; coco: with annotations/, train2014/, val2014/; "
+            "ImageList/, Groundtruth/, Flickr/ …; coco, voc, vg256, openimages_v7: "
+            "docs/datasets.md; "
             "csv: what image paths are relative to, if not to their table's folder"
         ),
         follows=NEEDED,
@@ -144,7 +145,16 @@ class CocoKeys(ClassesKeys):
 
 
 @dataclass
-class EveryKey(CsvKeys, OpenImagesKeys, CocoKeys):
+class VisualGenomeKeys(DataKeys):
+    """With those of VG-256 (sharding/visual_genome.py)."""
+
+    categories: str | None = key(
+        None, "JSON of the categories and their words; null: vg256.json below root"
+    )
+
+
+@dataclass
+class EveryKey(CsvKeys, OpenImagesKeys, CocoKeys, VisualGenomeKeys):
     """Of a data set in whichever layout: what a verb's dataclass holds, and what help is taken
     from.
     """
@@ -154,5 +164,8 @@ OF_LAYOUT: dict[str, type[DataKeys]] = {
     DataKeys.layout: OpenImagesKeys,
     "csv": CsvKeys,
     "coco": CocoKeys,
+    "voc": ClassesKeys,
+    "openimages_v7": OpenImagesKeys,
+    "vg256": VisualGenomeKeys,
 }
 """The layouts that have keys of their own."""

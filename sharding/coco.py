@@ -33,6 +33,7 @@ from c2srt.sharding.standard_set import (
     local_root,
     require,
     shipped_classes,
+    year_of,
 )
 from c2srt.shown import shown
 
@@ -73,7 +74,7 @@ class Coco(StandardSet):
 
     @property
     def year(self) -> int:
-        return self.data.year or YEARS[0]
+        return year_of(self.data, YEARS)
 
     def annotations(self, split: str) -> Path:
         if split not in PARTS:
@@ -156,10 +157,8 @@ class Coco(StandardSet):
 def find(data: DataConfig) -> Coco:
     """What lies in `data.root`. Raises UserError where it is no folder, or a key is none."""
     root = local_root(data, "MS-COCO", "COCO's annotations/, train2014/ and val2014/")
-    if data.year not in (None, *YEARS):
-        raise UserError(f"data.year={data.year} is none of {', '.join(map(str, YEARS))}")
     found = Coco(data, root)
-    assert found.classes.mids
+    assert found.year and found.classes.mids
     return found
 
 

@@ -10,4 +10,7 @@ MODULES = {
     "nuswide": "c2srt.sharding.nuswide",
     "csv": "c2srt.sharding.csv_layout",
     "coco": "c2srt.sharding.coco",
+    "voc": "c2srt.sharding.voc",
+    "openimages_v7": "c2srt.sharding.openimages_v7",
+    "vg256": "c2srt.sharding.visual_genome",
 }

@@ -242,6 +242,13 @@ def local_root(data: DataConfig, title: str, holds: str) -> Path:
     return root
 
 
+def year_of(data: DataConfig, years: tuple[int, ...]) -> int:
+    """`data.year`, or the first. Raises UserError on one that is none."""
+    if data.year not in (None, *years):
+        raise UserError(f"data.year={data.year} is none of {', '.join(map(str, years))}")
+    return data.year or years[0]
+
+
 def require(path: Path, what: str) -> Path:
     """Raises UserError unless it is a file; `what` to download."""
     if not path.is_file():

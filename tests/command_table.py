@@ -128,6 +128,9 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt evaluate data=coco checkpoint=clip out=runs/coco/clip": (COMPOSED, SET),
     "c2srt train data=coco": (COMPOSED, SET),
     "c2srt evaluate data=coco": (COMPOSED, SET),
+    "c2srt shard data=voc data.root=/data/VOCdevkit": (COMPOSED, SET),
+    "c2srt shard data=vg256 data.root=/data/vg": (COMPOSED, SET),
+    "c2srt shard data=openimages_v7 data.root=/data/oidv7": (COMPOSED, SET),
     "c2srt shard data=coco data.root=/data/coco data.classes=65/15 data.name=coco_65": (
         COMPOSED,
         SET,

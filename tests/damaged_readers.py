@@ -59,6 +59,7 @@ from tests.coco_files import write_coco
 from tests.csv_lists import A, B, image_row, write_root
 from tests.damage import Reader
 from tests.raw_images import jpeg
+from tests.set_files import write_vg, write_voc
 from tests.shard_folder import make_shards, make_vocabulary
 from tests.standard_sets import set_reader, tables
 from tests.tiny import tiny_clip_config, tiny_export
@@ -491,6 +492,16 @@ def make_coco(folder: Path) -> list[Path]:
     return sorted((folder / "annotations").iterdir())
 
 
+def make_voc(folder: Path) -> list[Path]:
+    found = write_voc(folder, pictures=False)
+    return sorted(found.glob("ImageSets/Main/*_*.txt"))
+
+
+def make_vg(folder: Path) -> list[Path]:
+    write_vg(folder, pictures=False)
+    return [folder / "objects.json", folder / "vg256.json"]
+
+
 def read_set(layout: str, **keys: str) -> Callable[[Path], None]:
     """A published set of single files, both of its splits."""
 
@@ -587,6 +598,8 @@ READERS = {
         Reader("packed csvs", make_packed_csvs, quietly(read_csvs)),
         Reader("nus-wide", make_nus, read_nus),
         Reader("coco", make_coco, read_set("coco", classes="48/17")),
+        Reader("voc", make_voc, read_set("voc", classes="16/4")),
+        Reader("vg-256", make_vg, read_set("vg256")),
         Reader("pack", make_pack, read_pack),
         Reader("list", make_list, lambda folder: read_list(folder / "seen.txt")),
     )

@@ -198,7 +198,7 @@ def test_the_paper_s_schedule_is_that_of_the_data_set_in_use():
         (["schedule=paper"], "the paper has none for data=miniature, only for nuswide and open"),
         (
             ["schedule=papr"],
-            "choose one of csv, miniature, nuswide, openimages, openimages_large, paper",
+            "choose one of csv, miniature, nuswide, openimages, openimages_large, openimages_v7, p",
         ),
     ],
 )
