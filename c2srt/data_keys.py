@@ -41,6 +41,11 @@ class DataKeys:
         ["train", "validation", "test"],
         "those that it has; what follows belongs to its layout alone",
     )
+    exclude: str | None = key(
+        None,
+        "table of images that `c2srt shard` leaves out, with columns image, split, reason, such as"
+        " the exclude.csv that `c2srt audit` writes",
+    )
 
 
 @dataclass

@@ -21,7 +21,7 @@ from c2srt.storage import mirror
 
 FILE = "downloads.csv"
 UNREACHABLE = "unreachable"
-NOT_ASKED = ("no_labels", "no_url")
+NOT_ASKED = ("no_labels", "no_url", "excluded")
 OF_SITES = (UNREACHABLE, "refused", "missing")
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)"
 URL = r"^[A-Za-z][A-Za-z0-9+.-]*://\S* "

@@ -8,7 +8,8 @@ import logging
 import shutil
 from pathlib import Path
 
-from c2srt.audit.job import look
+from c2srt.audit.config import SHARDS
+from c2srt.audit.job import PAGE, look
 from c2srt.errors import UserError
 from c2srt.executor import Opens
 from c2srt.files import TEMPORARY, whole_file
@@ -16,7 +17,7 @@ from c2srt.opened import read_json
 from c2srt.progress import Progress
 from c2srt.scratch import named
 from c2srt.sharding.audit import AuditTask, Finding, audit_folder, audit_shard, plan_audit
-from c2srt.sharding.config import SHARDS, AuditConfig
+from c2srt.sharding.config import AuditConfig
 from c2srt.sharding.inputs import inputs_path
 from c2srt.sharding.readers import Reader, find_reader
 from c2srt.shards import MADE_BY, ShardIndex, load_index
@@ -36,8 +37,8 @@ def audit(config: AuditConfig, opens: Opens) -> int:
     status = compare(config, index, opens) if SHARDS in config.parts else 0
     if not status and set(config.parts) != {SHARDS}:
         vocabulary, out = load_vocabulary(index.folder), Path(config.out) / FOLDER
-        print("\n".join(look(index, vocabulary, out, config.workers, opens)))
-        print(f"what was found, row by row, is in {named(str(out))}/")
+        print("\n".join(look(index, vocabulary, config.look, out, opens)))
+        print(f"{named(str(out / PAGE))} shows it; the rows are beside it")
     return status
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from c2srt.audit.config import PARTS, QUICK, Look
+from c2srt.backbone.config import ClipConfig
 from c2srt.data_keys import EveryKey
 from c2srt.download_config import PassesConfig
 from c2srt.errors import UserError
@@ -21,8 +23,6 @@ CONVERSION = 2
 Lanczos from 1.5 times the size or more.
 """
 SOURCES = ("auto", "folders", "packs", "urls")
-PARTS = SHARDS, LABELS = ("shards", "labels")
-"""Of `c2srt audit`."""
 
 
 @dataclass
@@ -141,9 +141,24 @@ class AuditConfig:
     )
     shards: str = shared("shards")
     parts: list[str] = key(
-        list(PARTS),
+        list(QUICK),
         "shards: every byte against index, sidecars and CSVs | labels: names of categories that"
-        " differ by capitals, white space or a plural alone, categories without positives",
+        " differ by capitals, white space or a plural alone, categories without positives |"
+        " duplicates: images that two splits share, or nearly, and where their labels contradict"
+        " each other",
+        mark=Mark.HARMLESS,
+    )
+    clip: ClipConfig = shared("clip")
+    cosine: float = key(
+        0.85,
+        "duplicates: of the CLIP's features, from which two pictures are looked at; the ten nearest"
+        " of each image are",
+        mark=Mark.HARMLESS,
+    )
+    most: int = key(
+        200_000,
+        "duplicates: more images are refused: each goes through the CLIP, and the pairs of two"
+        " splits are all compared",
         mark=Mark.HARMLESS,
     )
     out: str = key(
@@ -161,3 +176,10 @@ class AuditConfig:
             raise UserError(f"workers={self.workers} must be at least 1")
         if not self.parts or set(self.parts) - set(PARTS):
             raise UserError(f"parts={self.parts} must name some of {', '.join(PARTS)}")
+        if not 0 < self.cosine < 1:
+            raise UserError(f"cosine={self.cosine} must be above 0 and below 1")
+
+    @property
+    def look(self) -> Look:
+        """What is looked for beyond the bytes."""
+        return Look(tuple(self.parts), self.clip, self.cosine, self.most, self.workers)

@@ -48,7 +48,9 @@ from c2srt.vocabulary import Vocabulary
 
 SLUG = 60  # letters of an image's name in its id
 TABLE_KEYS = tuple(
-    each.name for each in fields(CsvKeys) if each.name not in ("name", "layout", "groups")
+    each.name
+    for each in fields(CsvKeys)
+    if each.name not in ("name", "layout", "groups", "exclude")
 )
 """Those that decide what a split's table holds."""
 

@@ -17,6 +17,7 @@ from c2srt.offsets import write_offsets
 from c2srt.progress import Progress
 from c2srt.sharding import staging
 from c2srt.sharding.config import Config
+from c2srt.sharding.exclude import read_excluded
 from c2srt.sharding.inputs import FOLDER as INPUTS, inputs_path, prepare_inputs
 from c2srt.sharding.pack import ShardTask, pack_shard
 from c2srt.sharding.packs import PackSource, PackTask, pack_tasks, stage_pack
@@ -48,7 +49,11 @@ def make_shards(config: Config, opens: Opens) -> None:
     with writing(out):
         clean(out)
         source = reader.source(config)
-        settings = check_settings(out, config, source, inputs(config, reader, out))
+        digests = inputs(config, reader, out)
+        excluded = read_excluded(
+            config.data.exclude, {split: inputs_path(out, split) for split in config.splits}
+        )
+        settings = check_settings(out, config, source, digests, excluded.hash)
         paths = {split: inputs_path(out, split) for split in settings}
         if source.kind == "urls":
             require_urls({split: paths[split] for split in config.splits}, config.data.root)
@@ -60,7 +65,8 @@ def make_shards(config: Config, opens: Opens) -> None:
         vocabulary = reader.vocabulary(paths)
         vocabulary.save(out)
         tasks = {
-            split: shard_tasks(out, split, settings[split], source, config) for split in settings
+            split: shard_tasks(out, split, settings[split], source, config, excluded.of(split))
+            for split in settings
         }
         done, left = divide([task for split in config.splits for task in tasks[split]])
         log.info(

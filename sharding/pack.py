@@ -10,9 +10,9 @@ The formats are specified in c2srt/shards.py; the sidecar's parquet metadata has
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -26,6 +26,7 @@ from c2srt.opened import misfit, wrong
 from c2srt.opened_tables import INTEGER, TEXT, parquet_note, read_parquet
 from c2srt.redact import redacted
 from c2srt.sharding.config import Config
+from c2srt.sharding.exclude import STATUS as EXCLUDED
 from c2srt.sharding.outcome import Outcome
 from c2srt.sharding.staging import FOLDER as STAGING, write_table
 from c2srt.shards import BLOCK, MADE_BY, Shard
@@ -89,6 +90,8 @@ class ShardTask:
     settings: str
     source: Source
     config: Config
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Images of the shard that are not packed (sharding/exclude.py), by id, with the reason."""
 
 
 def shard_name(split: str, number: int) -> str:
@@ -121,20 +124,24 @@ def rows_of(task: ShardTask) -> pl.DataFrame:
 
 
 def outcomes(rows: pl.DataFrame, task: ShardTask) -> Iterator[Outcome]:
-    """The source's outcomes, in the order of `rows`, with `no_labels` for those that are not even
-    looked for.
+    """The source's outcomes, in the order of `rows`, with `excluded` or `no_labels` for those that
+    are not even looked for.
     """
-    wanted = wanted_rows(rows, task.config)
+    wanted = wanted_rows(rows, task.config, task.excluded)
     found = task.source.outcomes(rows.filter(wanted), task)
-    for fetch in wanted:
+    for image_id, fetch in zip(rows["id"], wanted, strict=True):
+        if image_id in task.excluded:
+            yield Outcome(EXCLUDED, task.excluded[image_id])
+            continue
         yield next(found) if fetch else NO_LABELS
 
 
-def wanted_rows(rows: pl.DataFrame, config: Config) -> pl.Series:
-    """Which input rows are to be packed: those with a label, or all."""
+def wanted_rows(rows: pl.DataFrame, config: Config, excluded: Collection[str] = ()) -> pl.Series:
+    """Which input rows are to be packed: those with a label, or all, that are not excluded."""
+    left = ~rows["id"].is_in(list(excluded)) if excluded else pl.repeat(True, len(rows), eager=True)
     if config.unlabelled == "pack":
-        return pl.repeat(True, len(rows), eager=True)
-    return (rows["positive"].list.len() + rows["negative"].list.len()) > 0
+        return left
+    return left & ((rows["positive"].list.len() + rows["negative"].list.len()) > 0)
 
 
 def write_tar(

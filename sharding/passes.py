@@ -63,7 +63,9 @@ def fetch_shard(task: ShardTask) -> Fetched:
     assert isinstance(source, UrlSource)
     old = finished(Path(task.out), task.name, task.settings)
     told, done = time.monotonic(), 0
-    for piece in source.stages(rows.filter(wanted_rows(rows, task.config)), task, source.again):
+    for piece in source.stages(
+        rows.filter(wanted_rows(rows, task.config, task.excluded)), task, source.again
+    ):
         done += len(piece.rows)
         if time.monotonic() - told >= TELL_S:
             log.info(f"{task.name}: {done:,} of {len(rows):,} images")

@@ -87,13 +87,13 @@ def require_urls(paths: dict[str, Path], root: str) -> None:
 
 
 def check_settings(
-    out: Path, config: Config, source: Source, inputs: dict[str, str]
+    out: Path, config: Config, source: Source, inputs: dict[str, str], excluded: str = ""
 ) -> dict[str, str]:
     """Records what the folder's shards are made from and returns the settings hash of each split.
 
-    Raises UserError if the folder holds shards of other inputs or settings: they are never
-    overwritten in passing. What an earlier version converted otherwise is told by `check_version`,
-    should any be added.
+    `excluded`: the hash of data.exclude. Raises UserError if the folder holds shards of other
+    inputs or settings: they are never overwritten in passing. What an earlier version converted
+    otherwise is told by `check_version`, should any be added.
     """
     settings = {**config.settings(), "images": source.kind}
     path = out / SETTINGS
@@ -105,6 +105,8 @@ def check_settings(
     )
     new_inputs = {**old["inputs"], **inputs}
     before = old["settings"]
+    if excluded or before.get("exclude"):
+        settings["exclude"] = excluded
     if "conversion" not in before:
         settings.pop("conversion", None)
     changed = [
@@ -139,12 +141,18 @@ def check_version(out: Path, config: Config) -> None:
 
 
 def shard_tasks(
-    out: Path, split: str, settings: str, source: Source, config: Config
+    out: Path,
+    split: str,
+    settings: str,
+    source: Source,
+    config: Config,
+    excluded: dict[str, str] | None = None,
 ) -> list[ShardTask]:
-    """The split's shards, done or not."""
+    """The split's shards, done or not. `excluded`: reasons by id."""
     path = inputs_path(out, split)
     mirror.fetched(path)
-    count = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    ids = pl.scan_parquet(path, glob=False).select("id").collect()["id"]
+    count = len(ids)
     size = config.images_per_shard
     spans = [(start, min(size, count - start)) for start in range(0, count, size)]
     return [
@@ -158,6 +166,9 @@ def shard_tasks(
             settings,
             source,
             config,
+            {each: excluded[each] for each in ids[start : start + length] if each in excluded}
+            if excluded
+            else {},
         )
         for start, length in spans
     ]

@@ -101,6 +101,14 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
         COMPOSED,
         OWN,
     ),
+    "c2srt audit data=csv data.train=labels.csv 'parts=[shards,labels,duplicates]'": (
+        COMPOSED,
+        "its table is yours; tests/test_look.py runs it",
+    ),
+    "c2srt shard data=csv data.train=labels.csv data.exclude=exclude.csv out=runs/csv/cleaned": (
+        COMPOSED,
+        "its table is yours; tests/test_look.py runs it",
+    ),
     "c2srt text data=csv": (COMPOSED, OWN),
     "c2srt relations data=csv": (COMPOSED, OWN),
     "c2srt teacher data=csv": (COMPOSED, OWN),

@@ -467,6 +467,7 @@ def test_polars_reads_tables_of_this_run_only():
         "sharding/categories.py",
         "sharding/counts.py",
         "sharding/tasks.py",
+        "sharding/exclude.py",
         "sharding/arrivals.py",
         "sharding/pack.py",
         "sharding/packs.py",
