@@ -303,7 +303,7 @@ def open_tracker(config: Config, key: str) -> Tracker:
         uri,
         Run(
             config.tracking.experiment,
-            config.tracking.name,
+            config.tracking.named(Path(config.out), Path(config.work)),
             parameters,
             tags,
             key,

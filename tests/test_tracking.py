@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -16,7 +17,7 @@ import mlflow
 import pytest
 from mlflow.store.artifact import local_artifact_repo
 
-from c2srt.tracking import Tracker, git_commit, job_tags, sender, sending, unsent
+from c2srt.tracking import DataSet, Tracker, git_commit, job_tags, sender, sending, unsent
 from c2srt.tracking.mlflow_sink import UPLOADING, MLflowSink
 from tests.mlflow_server import Server
 from tests.ranks import run_ranks
@@ -268,6 +269,37 @@ def test_trainings_that_start_together_share_one_parent(uri, tmp_path):
     }
     assert parents == {parent.info.run_id}
     assert mlflow.MlflowClient(uri).get_run(parent.info.run_id).info.status == "FINISHED"
+
+
+def test_a_parent_carries_what_its_children_share(uri, tmp_path):
+    """Means of what all finished ones have, source, commit and data set; once more after an
+    evaluation.
+    """
+    data = DataSet("miniature", "1f", "/data/shards", 30)
+    for seed, loss in enumerate((1.0, 3.0)):
+        opening = replace(run(f"seed-{seed}", parent="full"), data=data)
+        tracker = Tracker(folder(tmp_path, f"seed-{seed}"), uri, opening)
+        tracker.metrics({"loss": 9.0, "only": 1.0} if seed else {"loss": 9.0}, 1)
+        tracker.metrics({"loss": loss}, 2)
+        tracker.params({"head/tile_images": 8, "lr": 5.0})
+        tracker.close()
+    parent = next(one for one in runs(uri) if one.info.run_name == "full")
+    assert parent.data.metrics == {"loss": 2.0}
+    assert points(uri, parent.info.run_id) == [(1, 1.0), (2, 2.0)]
+    child = next(one for one in runs(uri) if one.info.run_name == "seed-0")
+    for tag in ("mlflow.user", "mlflow.source.name", "mlflow.source.git.commit"):
+        assert parent.data.tags[tag] == child.data.tags[tag]
+    for found in (parent, child):
+        (known,) = found.inputs.dataset_inputs
+        assert (known.dataset.name, known.dataset.digest) == ("miniature", "1f")
+        assert json.loads(known.dataset.source) == {"uri": "/data/shards"}
+    assert (child.data.params["head/tile_images"], child.data.params["lr"]) == ("8", "0.001")
+    for seed in range(2):
+        added = Tracker(tmp_path / f"seed-{seed}")
+        added.metrics({"test/ZSL_mAP": 0.2 + seed / 5}, 2, mark="results")
+        added.close(None)
+    parent = next(one for one in runs(uri) if one.info.run_name == "full")
+    assert parent.data.metrics == {"loss": 2.0, "test/ZSL_mAP": pytest.approx(0.3)}
 
 
 # --- nodes

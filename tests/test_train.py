@@ -23,6 +23,7 @@ from c2srt.backbone.clip import load_clip
 from c2srt.cluster.train import clear, find_steps
 from c2srt.errors import UserError
 from c2srt.export.read import load_export
+from c2srt.shards import load_index
 from c2srt.train import checkpoints, finished
 from c2srt.train.config import Config
 from c2srt.train.prepare import already_finished, check_before_start
@@ -163,13 +164,13 @@ def test_one_mlflow_run_over_restarts(case, trained):
         "images_per_s",
         "data_wait_share",
         "peak_rss_mib",
-        "head/tile_images",
-        "head/tile_categories",
-        "head/tile_mib",
-        "head/gflop_forward",
-        "head/gflop_backward",
     ):
         assert name in run.data.metrics
+    for name in ("tile_images", "tile_categories", "tile_mib", "gflop_forward", "gflop_backward"):
+        assert float(run.data.params[f"head/{name}"]) > 0
+    assert run.info.run_name == "broken"
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == load_index(Path(case.shards)).version
     kept = {artifact.path for artifact in client.list_artifacts(run_id)}
     assert {"config.json", "inputs.json", "loss.png", "train.json"} <= kept
     assert len(client.search_runs([run.info.experiment_id])) == 6  # one for each out folder

@@ -31,6 +31,7 @@ __all__ = [
     "DESCRIPTION",
     "JOURNAL",
     "RUN",
+    "DataSet",
     "Journal",
     "Run",
     "Tracker",
@@ -48,6 +49,18 @@ did not, and in all; and the slowest transfer of a model that is waited for.
 
 
 @dataclass(frozen=True)
+class DataSet:
+    """What a run learns from: its name, the version of its content, the folder it lies in, and its
+    number of images.
+    """
+
+    name: str
+    version: str
+    folder: str
+    images: int
+
+
+@dataclass(frozen=True)
 class Run:
     """A run to be opened. `key` tells it from another run in the same folder. `parent`: the name of
     the run it is a child of. The tag `DESCRIPTION` is shown as text where a tracker can.
@@ -59,6 +72,7 @@ class Run:
     tags: dict[str, str]
     key: str = ""
     parent: str | None = None
+    data: DataSet | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -128,6 +142,7 @@ class Tracker:
                         "parent": run.parent,
                         "params": {name: str(value) for name, value in run.params.items()},
                         "tags": tags,
+                        "data": run.data and vars(run.data),
                         "time": self._clock.now(),
                     }
                 }
@@ -151,6 +166,12 @@ class Tracker:
     def tags(self, tags: dict[str, str]) -> None:
         """Sets tags of the run."""
         self._append({"tags": tags})
+
+    def params(self, values: dict[str, Any]) -> None:
+        """Adds parameters that were not known when the run was opened. One that the run has keeps
+        its value.
+        """
+        self._append({"params": {name: str(value) for name, value in values.items()}})
 
     def metrics(self, values: dict[str, float], step: int, mark: str | None = None) -> None:
         """`mark` tells a later call that this was recorded."""

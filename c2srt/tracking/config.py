@@ -24,7 +24,9 @@ class TrackingConfig:
     experiment: str = key(
         "c2srt", "MLflow's experiment", mark=Mark.HARMLESS, follows="${data.name}"
     )
-    name: str | None = key(None, "name of the run; null: MLflow invents one", mark=Mark.HARMLESS)
+    name: str | None = key(
+        None, "name of the run; null: that of the folder `out`, below `work`", mark=Mark.HARMLESS
+    )
     parent: str | None = key(
         None,
         (
@@ -54,6 +56,12 @@ class TrackingConfig:
             )
         if self.register and not self.model:
             raise UserError(f"tracking.register={self.register} needs tracking.model=true")
+
+    def named(self, out: Path, work: Path) -> str:
+        """The run's name: `name`, else where `out` lies below `work`, else its last two parts."""
+        inside = out.absolute().is_relative_to(work.absolute())
+        place = out.absolute().relative_to(work.absolute()) if inside else Path(*out.parts[-2:])
+        return self.name or str(place)
 
     def store(self, work: str, environment: Mapping[str, str]) -> str:
         """The MLflow store: `uri`, else MLFLOW_TRACKING_URI, else a sqlite file in `work`

@@ -2,18 +2,19 @@
 an address of its own. Every method may be repeated without harm.
 """
 
+import json
 import logging
 import os
-import re
 import shlex
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from c2srt.opened import read_json
 from c2srt.tracking.job import home_for_imports, user_name
+from c2srt.tracking.served import SERVED_BY, requirement
 
 # Sensible only for a sender that tries again itself: a request that is not answered is given up
 # after seconds.
@@ -24,7 +25,15 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 with home_for_imports():
     import mlflow
     import mlflow.pyfunc
-from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -40,7 +49,7 @@ from c2srt.tracking.sqlite import path_of
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it announces every schema migration
 
-PARAMS_AT_ONCE, VALUE_LENGTH = 100, 500
+PARAMS_AT_ONCE, METRICS_AT_ONCE, VALUE_LENGTH = 100, 1000, 500
 TOKEN, GROUP, PARENT = "c2srt.token", "c2srt.group", "mlflow.parentRunId"
 TAGS = {DESCRIPTION: "mlflow.note.content"}
 """Tags that MLflow has under a name of its own."""
@@ -57,20 +66,6 @@ REFUSALS = (
     "BAD_REQUEST",
     "RESOURCE_ALREADY_EXISTS",
 )
-SERVED_BY = (
-    "mlflow",
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "safetensors",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "pyarrow",
-    "psutil",
-)
-"""What serving imports; MLflow records them with the versions of this machine."""
-
 UPLOADING = ".artifact.uploading."
 """How MLflow's LocalArtifactRepository names a file that is not whole yet."""
 
@@ -116,14 +111,15 @@ class MLflowSink:
     def open(self, opening: dict[str, Any]) -> str:
         """The id of the run with this opening's token, made if absent, with all its parameters."""
         experiment = self.experiment(opening["experiment"])
-        tags = tags_of(opening) | {
+        source = {
             "mlflow.user": user_name(),
             "mlflow.source.name": "c2srt",
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": opening["tags"].get("git_commit", ""),
         }
+        tags = tags_of(opening) | source
         if opening["parent"]:
-            tags[PARENT] = self.parent(experiment, opening["parent"], opening["time"])
+            tags[PARENT] = self.parent(experiment, opening["parent"], source, opening["time"])
             self.client.update_run(tags[PARENT], "RUNNING")
         run_id = self.find_or_create(
             experiment, TOKEN, opening["token"], opening["name"], tags, opening["time"]
@@ -131,6 +127,9 @@ class MLflowSink:
         listed = [Param(name, value[:VALUE_LENGTH]) for name, value in opening["params"].items()]
         for start in range(0, len(listed), PARAMS_AT_ONCE):
             self.client.log_batch(run_id, params=listed[start : start + PARAMS_AT_ONCE])
+        if opening.get("data"):  # journals of earlier versions have none
+            for one in [run_id, tags[PARENT]] if opening["parent"] else [run_id]:
+                self.client.log_inputs(one, [data_input(**opening["data"])])
         return run_id
 
     def experiment(self, name: str) -> str:
@@ -157,7 +156,7 @@ class MLflowSink:
                 return found.experiment_id
             raise
 
-    def parent(self, experiment: str, name: str, time_ms: int) -> str:
+    def parent(self, experiment: str, name: str, tags: dict[str, str], time_ms: int) -> str:
         """Id of the run that groups the trainings of one name: made once, also by several that
         start together.
 
@@ -165,7 +164,7 @@ class MLflowSink:
         all take the first of those that they see then; who made another one deletes it.
         """
         value = hash_of(name)
-        made = self.find_or_create(experiment, GROUP, value, name, {}, time_ms)
+        made = self.find_or_create(experiment, GROUP, value, name, tags, time_ms)
         time.sleep(SETTLE_S)
         chosen = self.find(experiment, GROUP, value)[0]
         if made != chosen and not self.client.search_runs(
@@ -210,6 +209,12 @@ class MLflowSink:
                     for name, value in entry["metrics"].items()
                 ],
             )
+            if any("mark" in entry for entry in batch):  # results of an evaluation
+                self.sum_up(run_id, batch[-1]["time"])
+        elif "params" in first:
+            known = self.client.get_run(run_id).data.params
+            new = [Param(*each) for each in first["params"].items() if each[0] not in known]
+            self.client.log_batch(run_id, params=new)
         elif "tags" in first:
             self.client.log_batch(
                 run_id, tags=[RunTag(name, value) for name, value in tags_of(first).items()]
@@ -231,11 +236,27 @@ class MLflowSink:
             return
         self.client.set_terminated(run_id, status, time_ms)
         if parent:
-            children = self.client.search_runs(
-                [self.client.get_run(parent).info.experiment_id], f"tags.`{PARENT}` = '{parent}'"
-            )
-            if not any(child.info.status == "RUNNING" for child in children):
+            self.sum_up(run_id, time_ms)
+            if not any(child.info.status == "RUNNING" for child in self.children(parent)):
                 self.client.set_terminated(parent, "FINISHED", time_ms)
+
+    def children(self, parent: str) -> list[mlflow.entities.Run]:
+        experiment = self.client.get_run(parent).info.experiment_id
+        return list(self.client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'"))
+
+    def sum_up(self, run_id: str, time_ms: int) -> None:
+        """Gives the run's parent the means of its finished children's last metrics, of those that
+        all of them have; the step is their number.
+        """
+        parent = self.client.get_run(run_id).data.tags.get(PARENT)
+        every = self.children(parent) if parent else []
+        ended = [run.data.metrics for run in every if run.info.status == "FINISHED"]
+        if parent and ended:
+            shared = set.intersection(*map(set, ended))
+            means = {name: fmean(metrics[name] for metrics in ended) for name in sorted(shared)}
+            points = [Metric(name, mean, time_ms, len(ended)) for name, mean in means.items()]
+            for start in range(0, len(points), METRICS_AT_ONCE):
+                self.client.log_batch(parent, metrics=points[start : start + METRICS_AT_ONCE])
 
     # --- the model
 
@@ -296,6 +317,18 @@ class MLflowSink:
             one.source == source for one in self.client.search_model_versions(f"name = '{name}'")
         ):
             self.client.create_model_version(name, source, run_id, model_id=model_id)
+
+
+def data_input(name: str, version: str, folder: str, images: int) -> DatasetInput:
+    """A data set as MLflow shows it: name, digest, where it lies, its number of images."""
+    found = Dataset(
+        name=name,
+        digest=version,
+        source_type="local",
+        source=json.dumps({"uri": folder}),
+        profile=json.dumps({"num_rows": images}),
+    )
+    return DatasetInput(found, [InputTag("mlflow.data.context", "training")])
 
 
 def tags_of(entry: dict[str, Any]) -> dict[str, str]:
@@ -360,8 +393,3 @@ def save_model(folder: Path, export: Path, model: Model | None = None) -> None:
         input_example=serving.example(size if isinstance(size, int) else size[0]),
         pip_requirements=[requirement(name) for name in SERVED_BY],
     )
-
-
-def requirement(name: str) -> str:
-    """name==version, without the local part of a version (+cpu), which only one index has."""
-    return f"{name}=={re.sub(r'[+].*', '', version(name))}"

@@ -35,8 +35,8 @@ class Sink(Protocol):
         ...
 
     def send(self, run_id: str, batch: list[dict[str, Any]]) -> None:
-        """Takes neighbouring metrics entries, or one entry of another sort (tags, artifact, model,
-        status), in the journal's order. Sorts that it has no place for it passes over.
+        """Takes neighbouring metrics entries, or one entry of another sort (tags, params, artifact,
+        model, status), in the journal's order. Sorts that it has no place for it passes over.
         """
         ...
 

@@ -2,13 +2,16 @@
 
 import logging
 import os
+from pathlib import Path
 
 import torch
 
 from c2srt.files import write_json
 from c2srt.model.network import Network
+from c2srt.shards import ShardIndex
 from c2srt.tracking import (
     DESCRIPTION,
+    DataSet,
     Run,
     Tracker,
     how_to_open,
@@ -17,6 +20,7 @@ from c2srt.tracking import (
 )
 from c2srt.train.checkpoints import Record, flat
 from c2srt.train.config import Config
+from c2srt.train.data import TRAIN
 from c2srt.train.memory import engine_bytes
 from c2srt.train.world import World
 
@@ -30,7 +34,7 @@ def announce(
     config: Config, world: World, model: Network, steps: int, start: int, tracker: Tracker | None
 ) -> None:
     """Says sizes, accumulation, the head's tiles and a memory estimate, before the first step;
-    the tracker gets the tiles.
+    the tracker gets the tiles, which do not change, as parameters.
     """
     if not world.first:
         return
@@ -56,7 +60,7 @@ def announce(
     )
     log.info(line)
     if tracker:
-        tracker.metrics(numbers, start)
+        tracker.params(numbers)
     offloaded = ", optimizer offloaded" if config.engine.offload else ""
     log.info(
         f"engine: ZeRO {config.engine.zero}{offloaded}, {config.engine.precision}, on"
@@ -82,7 +86,7 @@ def engine_mib(config: Config, workers: int, total: int, trainable: int) -> floa
     )
 
 
-def open_tracker(config: Config, world: World, record: Record) -> Tracker | None:
+def open_tracker(config: Config, world: World, record: Record, index: ShardIndex) -> Tracker | None:
     """Rank 0's tracker: the run of this folder goes on, or of the checkpoint; else a new one is
     opened.
     """
@@ -101,11 +105,12 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
     tracking = config.tracking
     run = Run(
         tracking.experiment,
-        tracking.name,
+        tracking.named(config.folder, Path(config.work)),
         flat(settings) | {f"inputs.{name}": value for name, value in record.inputs.items()},
         tags,
         config.hash(),
         tracking.parent,
+        data_set(config, index),
     )
     tracker = Tracker(config.folder, uri, run, record.run_id)
     write_json(config.folder / RESOLVED, settings)
@@ -114,6 +119,11 @@ def open_tracker(config: Config, world: World, record: Record) -> Tracker | None
         tracker.artifact(config.folder / name)
     log.info(f"tracking: {how_to_open(uri)}")
     return tracker
+
+
+def data_set(config: Config, index: ShardIndex) -> DataSet:
+    images = sum(shard.count for shard in index.split(TRAIN))
+    return DataSet(config.tracking.experiment, index.version, config.shards, images)
 
 
 def note(config: Config) -> str:
