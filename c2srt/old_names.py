@@ -45,7 +45,7 @@ OLD = {today: old for old, today in TODAY.items()}
 LATER = {
     **{"schedule.streams": 0, "loader.cache": None, "loader.cache_gb": 200},
     **{"checkpoints.seconds": 0, "tracking.seconds": 0, "tracking.node_seconds": 0},
-    "warm_start": None,
+    **{"warm_start": None, "engine.tf32": False},
 }
 """Keys that came later, and the value that means what was before."""
 GROUPS = {today.partition(".")[0] for today in OLD}

@@ -60,10 +60,10 @@ class OpenImagesV7(OpenImages):
     def acceptance(
         self, vocabulary: Vocabulary, inputs: dict[str, Path], packed: dict[str, int]
     ) -> Acceptance:
-        """As V4's, beside what is published of V7."""
+        """As V4's, beside what is published of V7; its list of training images is the whole."""
         found = super().acceptance(vocabulary, inputs, packed)
         counts = [
-            replace(count, published=IMAGES[count.what.partition(":")[0]])
+            replace(count, published=IMAGES[count.what.partition(":")[0]][:1])
             if count.what.endswith((": images listed", ": images packed"))
             else count
             for count in found.counts

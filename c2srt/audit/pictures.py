@@ -7,10 +7,10 @@ then moved in steps down to STEPS[-1] of a side. What counts in the end is the c
 differences between neighbouring cells (edges, not areas: two skies have the same areas), at least
 AGREEMENT, and of the colours, at least COLOURS.
 
-Measured on the 389 photographs of a small Open Images, all 75,466 pairs: at most 0.78; of 100
-copies, cropped by 10 % and reduced to a third, none below 0.88 (drawn pictures of the miniature:
-at most 0.31, at least 0.90). A mirrored copy, a turned one, one in a collage is not found, and a
-picture without any edge is like no other.
+Measured on 389 photographs of Open Images, the 400 pairs that are coarsely most alike: at most
+0.78; of 100 copies, cropped by 10 % and reduced to a third, none below 0.88 (drawn pictures of the
+miniature: at most 0.31, at least 0.90). AGREEMENT was chosen on these. A mirrored copy, a turned
+one, one in a collage is not found, and a picture without any edge is like no other.
 
 Letters: R row spans, C column spans, n cells a side.
 """

@@ -37,12 +37,23 @@ def rates(case: Case) -> Iterator[dict]:
             continue
         rate = gemm_rate(case.device, dtype, case.sizes.matrix, case.sizes.repeats)
         yield {"what": f"matrix product, {precision}", "TFLOP/s": rate / 1e12}
+    if case.cuda:
+        yield {"what": "matrix product, tf32", "TFLOP/s": tf32_rate(case) / 1e12}
     source = torch.zeros(case.sizes.copy_mib * MIB, dtype=torch.uint8, device=case.device)
     target = torch.empty_like(source)
     seconds = median_seconds(lambda: target.copy_(source), case.sizes.repeats, case.device)
     yield {"what": "copy, read and written", "GB/s": 2 * source.numel() / seconds / 1e9}
     if case.triton:
         yield {"what": "kernels", "note": case.triton}
+
+
+def tf32_rate(case: Case) -> float:
+    """FLOP/s of float32 products in TF32, as `engine.tf32=true` trains with."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        return gemm_rate(case.device, torch.float32, case.sizes.matrix, case.sizes.repeats)
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def describe() -> dict[str, str]:

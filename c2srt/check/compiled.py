@@ -26,7 +26,7 @@ CAPABILITIES = (80, 86, 90, 100)
 HEADS = 8
 SAMPLE = (
     Shape("ViT-S/32", "ViT-S-32-alt", 49, 256, HEADS),
-    *REAL.shapes,
+    *REAL.every,
     Shape("ViTamin-L", "ViTamin-L2-336", 441, 1024, HEADS),
     Shape("SO400M/14", "ViT-SO400M-14-SigLIP-384", 729, 1152, HEADS),
 )

@@ -112,8 +112,7 @@ def cosines(features: Tensor, table: np.ndarray) -> np.ndarray:
     for row in range(
         len(table)
     ):  # a row at a time: gathering all sources at once would need C·K·D floats
-        kept = torch.from_numpy(np.flatnonzero(table[row] != ABSENT))
-        values[row, kept] = (
-            features[torch.from_numpy(table[row])[kept].long()] @ features[row]
-        ).numpy()
+        kept = np.flatnonzero(table[row] != ABSENT)
+        sources = torch.from_numpy(table[row][kept]).long()
+        values[row, kept] = (features[sources] @ features[row]).numpy()
     return values

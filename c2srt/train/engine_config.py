@@ -50,10 +50,18 @@ class EngineConfig:
     deterministic: bool = key(
         False, "only deterministic GPU kernels (a CPU run is deterministic anyway)"
     )
+    tf32: bool = key(
+        False, "precision=fp32 on a GPU: matrix products in TF32 (11 bits; sums stay fp32)"
+    )
 
     def __post_init__(self) -> None:
         check_choice("engine.precision", self.precision, PRECISIONS)
         check_combination(self.precision, self.zero, self.offload)
+        if self.tf32 and self.precision != "fp32":
+            raise UserError(
+                f"engine.tf32=true is for float32 products, engine.precision={self.precision} has"
+                " 16 bits: take one of them"
+            )
 
     @property
     def plain(self) -> bool:

@@ -130,12 +130,16 @@ def run_steps(
 
 
 def set_up(config: Config, world: World) -> None:
-    """Threads, seeds and determinism of this process; removes what killed runs left."""
+    """Threads, seeds, determinism and products of this process; removes what killed runs left."""
     world.set_threads(config.loader.workers)
     torch.manual_seed(config.seed)
     deterministic = config.engine.deterministic
     if deterministic != torch.are_deterministic_algorithms_enabled():  # loads the compiler
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # the newer `fp32_precision` would break torch's older getter, which tasks of one process use
+    torch.set_float32_matmul_precision(
+        "high" if config.engine.tf32 and world.device.type == "cuda" else "highest"
+    )
     if world.first:
         mirror.pull(config.folder)
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
