@@ -326,6 +326,8 @@ DOCUMENTED: dict[str, tuple[str, str]] = {
     "c2srt plan calibrate=true calibration=FILE": (COMPOSED, FORM),
     "c2srt train … tracking.name=seed-1 tracking.parent=full": (COMPOSED, FORM),
     "c2srt train … tracking.register=c2srt": (COMPOSED, FORM),
+    "c2srt train … model.isr=false model.ist=false": (COMPOSED, FORM),
+    "c2srt messages … unseen_neighbours=8 unseen_own=0": (COMPOSED, FORM),
     "c2srt predict … words.neighbours=llm words.price_input=… words.price_output=…": (
         COMPOSED,
         FORM,

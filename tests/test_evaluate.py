@@ -269,6 +269,11 @@ def test_results_go_to_the_trainings_mlflow_run(world, tmp_path):
     assert run.data.metrics["test/gzsl_mAP_per_class"] == pytest.approx(
         results(tmp_path / "out")["gzsl"]["mAP"]["per_class"]
     )
+    assert run.data.metrics["headline/test_gzsl_mAP_per_class"] == pytest.approx(
+        run.data.metrics["test/gzsl_mAP_per_class"]
+    )
+    led = {name for name in run.data.metrics if name.startswith("headline/")}
+    assert len(led) == 6, led  # mAP and F1@K at two K, of ZSL and of GZSL
     assert {path.path for path in client.list_artifacts(tracker.run_id, "evaluation-test")} == {
         "evaluation-test/results.json",
         "evaluation-test/per_category.csv",

@@ -239,7 +239,9 @@ def base(tmp_path_factory):
     uv = [sys.executable, "-m", "uv"]
     if subprocess.run([*uv, "--version"], capture_output=True).returncode:
         pytest.skip("needs uv")
-    subprocess.run([*uv, "build", "-q", "--wheel", "-o", folder, ROOT], check=True)
+    subprocess.run(
+        [*uv, "build", "-q", "--system-certs", "--wheel", "-o", folder, ROOT], check=True
+    )
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, folder / "venv"], check=True)
     (wheel,) = folder.glob("*.whl")
     python = folder / "venv/bin/python"

@@ -364,7 +364,7 @@ def test_bad_settings_get_one_sentence(small, tmp_path, capsys):
             ["splits=[train,validation]"],
             "NUS-WIDE has no split 'validation': choose 'splits=[train,test]'",
         ),
-        (["data.layout=coco"], "data.layout=coco is none of openimages, nuswide"),
+        (["data.layout=lvis"], "data.layout=lvis is none of openimages, nuswide"),
         ([f"data.root={tmp_path}/none"], "is not a folder: name the one that holds NUS-WIDE's"),
     ):
         assert (

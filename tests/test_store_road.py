@@ -30,7 +30,7 @@ TRAIN = [
 ]
 ROAD = [
     ["shard", "images_per_shard=16", "workers=2"],
-    ["audit", "workers=2"],
+    ["audit", *CLIP, "workers=2"],
     ["text", *CLIP, "templates=['a {}.']"],
     ["relations", "graph=llm", "neighbours=8"],
     ["teacher", *CLIP, "views.count=2", "workers=1"],

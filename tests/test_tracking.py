@@ -153,7 +153,7 @@ def test_what_was_sent_but_not_noted_is_not_doubled(uri, tmp_path):
         (found,) = runs(uri)
         assert (
             points(uri, found.info.run_id) == [(1, 1.0), (2, 2.0)]
-            and len(points(uri, found.info.run_id, "nan")) == 1
+            and len(points(uri, found.info.run_id, "learning/nan")) == 1
         )
         assert found.info.status == "FINISHED"
 
@@ -284,7 +284,7 @@ def test_a_parent_carries_what_its_children_share(uri, tmp_path):
         tracker.params({"head/tile_images": 8, "lr": 5.0})
         tracker.close()
     parent = next(one for one in runs(uri) if one.info.run_name == "full")
-    assert parent.data.metrics == {"loss": 2.0}
+    assert parent.data.metrics == {"learning/loss": 2.0}
     assert points(uri, parent.info.run_id) == [(1, 1.0), (2, 2.0)]
     child = next(one for one in runs(uri) if one.info.run_name == "seed-0")
     for tag in ("mlflow.user", "mlflow.source.name", "mlflow.source.git.commit"):
@@ -299,7 +299,7 @@ def test_a_parent_carries_what_its_children_share(uri, tmp_path):
         added.metrics({"test/ZSL_mAP": 0.2 + seed / 5}, 2, mark="results")
         added.close(None)
     parent = next(one for one in runs(uri) if one.info.run_name == "full")
-    assert parent.data.metrics == {"loss": 2.0, "test/ZSL_mAP": pytest.approx(0.3)}
+    assert parent.data.metrics == {"learning/loss": 2.0, "test/ZSL_mAP": pytest.approx(0.3)}
 
 
 # --- nodes
@@ -325,7 +325,7 @@ def record_on_two_nodes(rank: int, where: Path, uri: str) -> None:
 def test_nodes_are_summed_up_in_one_run(uri, tmp_path):
     run_ranks(2, record_on_two_nodes, folder(tmp_path), uri)
     (found,) = runs(uri)
-    assert found.data.metrics["loss"] == 1.5
+    assert found.data.metrics["learning/loss"] == 1.5
     for kind in (
         "cpu_utilization_percentage",
         "system_memory_usage_percentage",
@@ -396,7 +396,7 @@ def test_a_server_that_is_down_frozen_and_back_gets_everything_in_the_end(
     assert found.info.status == "FINISHED" and recorded_between(
         opened[0], found.info.start_time, opened[1]
     )
-    history = mlflow.MlflowClient(server.uri).get_metric_history(found.info.run_id, "loss")
+    history = mlflow.MlflowClient(server.uri).get_metric_history(found.info.run_id, "learning/loss")
     for metric in history:
         before, after = times[metric.step - 1]
         assert recorded_between(before, metric.timestamp, after)

@@ -155,15 +155,21 @@ def test_one_mlflow_run_over_restarts(case, trained):
         and run.data.params["model.layers"] == "1"
         and run.data.tags["world_size"] == "2"
     )
-    assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [1, 2, 4, 6, 8]
+    assert [metric.step for metric in client.get_metric_history(run_id, "learning/loss")] == [
+        1,
+        2,
+        4,
+        6,
+        8,
+    ]
     for name in (
-        "ranking",
-        "distillation",
-        "learning_rate",
-        "gradient_norm",
-        "images_per_s",
-        "data_wait_share",
-        "peak_rss_mib",
+        "learning/ranking",
+        "learning/distillation",
+        "learning/learning_rate",
+        "learning/gradient_norm",
+        "machine/images_per_s",
+        "machine/data_wait_share",
+        "machine/peak_rss_mib",
     ):
         assert name in run.data.metrics
     for name in ("tile_images", "tile_categories", "tile_mib", "gflop_forward", "gflop_backward"):

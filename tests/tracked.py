@@ -21,7 +21,7 @@ def runs(uri: str, experiment: str = "miniature") -> list[mlflow.entities.Run]:
     return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
-def points(uri: str, run_id: str, name: str = "loss") -> list[tuple[int, float]]:
+def points(uri: str, run_id: str, name: str = "learning/loss") -> list[tuple[int, float]]:
     return sorted(
         (metric.step, metric.value)
         for metric in mlflow.MlflowClient(uri).get_metric_history(run_id, name)

@@ -83,7 +83,8 @@ TRAININGS = {
         ("model=zs_sdl", "optimizer.head_lr=0.003", "optimizer.lr=0.003", *NEGATIVE)
     ),
     "qks": Training(("model=qks", "optimizer.head_lr=0.01", *NEGATIVE)),
-    **{name: Training((f"model={name}",)) for name in ("biam", "ram")},
+    "biam": Training(("model=biam", "optimizer.head_lr=0.001", *NEGATIVE)),
+    "ram": Training(("model=ram", "optimizer.head_lr=0.03", *NEGATIVE)),
     "isr": Training(("model.ist=false",)),
     "ist": Training((*HEARING, "model.isr=false"), hears=True),
     "no-distillation": Training((*NO_HEAD, "loss.distillation=0")),

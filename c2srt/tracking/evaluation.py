@@ -1,5 +1,6 @@
 """What an evaluation adds to the tracker's run of the training whose model it scored."""
 
+import re
 from pathlib import Path
 
 from c2srt.evaluation.config import UNTRAINED, Config
@@ -8,6 +9,14 @@ from c2srt.export.files import CONFIG_FILE, find_export
 from c2srt.hints import Command
 from c2srt.opened import read_json
 from c2srt.tracking import RUN, Journal, Tracker, send_rest
+
+HEADLINE = "headline"
+"""MLflow's section of what leads; a name that comes before those of the other sections."""
+
+
+def leads(name: str) -> bool:
+    """Whether a number of `flat` is one of the few that the field compares."""
+    return bool(re.fullmatch(r"g?zsl/(mAP/per_class|F1@\d+/F1)", name))
 
 
 def track_results(config: Config, results: dict, new: bool) -> None:
@@ -34,7 +43,12 @@ def track_results(config: Config, results: dict, new: bool) -> None:
             name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)
         }  # MLflow makes a section of each "/"
         values = {f"{config.split}/{names[name]}": value for name, value in flat(results).items()}
-        tracker.metrics(values, step, mark=marks["metrics"])
+        leading = {
+            f"{HEADLINE}/{config.split}_{names[name]}": value
+            for name, value in flat(results).items()
+            if leads(name)
+        }
+        tracker.metrics(leading | values, step, mark=marks["metrics"])
     for name in (RESULTS, PER_CATEGORY):
         if marks[name] not in done:
             tracker.artifact(

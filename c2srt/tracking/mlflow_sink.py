@@ -14,6 +14,7 @@ from typing import Any
 
 from c2srt.opened import read_json
 from c2srt.tracking.job import home_for_imports, user_name
+from c2srt.tracking.sections import in_section
 from c2srt.tracking.served import SERVED_BY, requirement
 
 # Sensible only for a sender that tries again itself: a request that is not answered is given up
@@ -204,7 +205,7 @@ class MLflowSink:
             self.client.log_batch(
                 run_id,
                 metrics=[
-                    Metric(name, value, entry["time"], entry["step"])
+                    Metric(in_section(name), value, entry["time"], entry["step"])
                     for entry in batch
                     for name, value in entry["metrics"].items()
                 ],
