@@ -306,7 +306,9 @@ def subject_of(config: Config, vocabulary: Vocabulary) -> Subject:
     if config.checkpoint in (CLIP, SPARC):
         text = str(Path(config.text).absolute())
         form = COSINE if config.checkpoint == SPARC else config.clip_scores
-        return Subject(config.checkpoint, vocabulary, config.clip, text, form, (), *heard)
+        return Subject(
+            config.checkpoint, vocabulary, config.clip.absolute(), text, form, (), *heard
+        )
     own = config.checkpoint == PRIOR
     checkpoint = PRIOR if own else str(find_export(config.checkpoint).absolute())
     return Subject(checkpoint, vocabulary, neighbours=heard[0], relations=heard[1])

@@ -7,7 +7,7 @@ are specified in c2srt/teacher/cache.py. `teacher.json` comes last.
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -60,10 +60,15 @@ def cache_features(config: Config, opens: Opens) -> None:
         mirror.remove(out / FILE)
         if left := undone(out, shards, feature):
             try:
-                cache_all(Work(config, index, out, feature), shards, left, opens)
+                cache_all(Work(away(config), index, out, feature), shards, left, opens)
             finally:
                 frozen.cache_clear()  # where the tasks ran in this process
         write_json(out / FILE, key)
+
+
+def away(config: Config) -> Config:
+    """For processes that run in another folder."""
+    return replace(config, clip=config.clip.absolute())
 
 
 def undone(out: Path, shards: list[Shard], feature: str) -> list[Shard]:
