@@ -13,7 +13,6 @@ The splits are train and test, which is COCO's val. Which images of them belong 
 """
 
 import re
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +26,14 @@ from c2srt.sharding.standard_set import (
     ALL,
     LISTED,
     POSITIVES,
-    Classes,
     Images,
-    StandardSet,
+    YearlySet,
     local_root,
     require,
-    shipped_classes,
-    year_of,
 )
 from c2srt.shown import shown
 
 PARTS = {"train": "train", "test": "val"}
-YEARS = (2014, 2017)
 KEPT = ("images", "annotations", "categories", "id", "file_name", "image_id", "category_id", "name")
 PAIRS = {"image_id": int, "category_id": int}
 NAME = re.compile(r"[\w-]+\.jpg", re.ASCII)
@@ -62,19 +57,12 @@ PUBLISHED: dict[tuple[str, int], dict[str, float]] = {
 }
 
 
-class Coco(StandardSet):
+class Coco(YearlySet):
     """The reader of this layout."""
 
     title = "MS-COCO"
-    keys = ("classes", "year")
-
-    @cached_property
-    def classes(self) -> Classes:
-        return shipped_classes("coco", self.data.classes)
-
-    @property
-    def year(self) -> int:
-        return year_of(self.data, YEARS)
+    shipped = "coco"
+    years = (2014, 2017)
 
     def annotations(self, split: str) -> Path:
         if split not in PARTS:

@@ -10,6 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from c2srt.sharding.counts import Acceptance, Count
 from c2srt.sharding.file_rows import GROUP_ROWS, Block, write_rows
 from c2srt.sharding.folders import FileSource
 from c2srt.sharding.label_report import LabelReport
+from c2srt.sharding.large_json import AGAIN
 from c2srt.shown import shown
 from c2srt.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
-AGAIN = "download it again"
 ALL = "all"
 """`data.classes`: every category is seen."""
 LISTED = "images listed"
@@ -196,6 +197,22 @@ class StandardSet(ABC):
         }
         counts = [Count(what, value, one_of(known.get(what))) for what, value in found]
         return Acceptance(vocabulary.hash, tuple(counts))
+
+
+class YearlySet(StandardSet):
+    """A set of several years, whose categories are shipped with their divisions."""
+
+    shipped: str
+    years: tuple[int, ...]
+    keys = ("classes", "year")
+
+    @cached_property
+    def classes(self) -> Classes:
+        return shipped_classes(self.shipped, self.data.classes)
+
+    @property
+    def year(self) -> int:
+        return year_of(self.data, self.years)
 
 
 def one_of(value: float | None) -> tuple[float, ...]:

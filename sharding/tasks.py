@@ -151,8 +151,9 @@ def shard_tasks(
     """The split's shards, done or not. `excluded`: reasons by id."""
     path = inputs_path(out, split)
     mirror.fetched(path)
-    ids = pl.scan_parquet(path, glob=False).select("id").collect()["id"]
-    count = len(ids)
+    rows = pl.scan_parquet(path, glob=False)
+    count = rows.select(pl.len()).collect().item()
+    ids = rows.select("id").collect()["id"] if excluded else pl.Series(dtype=pl.String)
     size = config.images_per_shard
     spans = [(start, min(size, count - start)) for start in range(0, count, size)]
     return [

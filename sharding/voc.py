@@ -12,7 +12,6 @@ that are hard to see (0, "difficult"): that is unknown, as VOC's own evaluation 
 """
 
 import re
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,10 @@ from c2srt.sharding.csvs import damaged, read_lines
 from c2srt.sharding.standard_set import (
     ALL,
     LISTED,
-    Classes,
     Images,
-    StandardSet,
+    YearlySet,
     local_root,
     require,
-    shipped_classes,
     year_of,
 )
 from c2srt.shown import shown
@@ -45,19 +42,12 @@ PUBLISHED = {  # of multi-label papers, such as DualCoOp; 2012: VOC's developmen
 }
 
 
-class Voc(StandardSet):
+class Voc(YearlySet):
     """The reader of this layout."""
 
     title = "PASCAL VOC"
-    keys = ("classes", "year")
-
-    @cached_property
-    def classes(self) -> Classes:
-        return shipped_classes("voc", self.data.classes)
-
-    @property
-    def year(self) -> int:
-        return year_of(self.data, tuple(PARTS))
+    shipped = "voc"
+    years = tuple(PARTS)
 
     def files(self, split: str) -> list[Path]:
         if split not in PARTS[self.year]:

@@ -39,16 +39,13 @@ def track_results(config: Config, results: dict, new: bool) -> None:
         read_json(path / CONFIG_FILE, Command("export")).get("made_from", {}).get("step", 0),
     )
     if marks["metrics"] not in done:
-        names = {
-            name: name.replace("/", "_").replace("@", "_at_") for name in flat(results)
-        }  # MLflow makes a section of each "/"
-        values = {f"{config.split}/{names[name]}": value for name, value in flat(results).items()}
-        leading = {
-            f"{HEADLINE}/{config.split}_{names[name]}": value
-            for name, value in flat(results).items()
-            if leads(name)
-        }
-        tracker.metrics(leading | values, step, mark=marks["metrics"])
+        values: dict[str, float] = {}
+        for name, value in flat(results).items():
+            own = name.replace("/", "_").replace("@", "_at_")  # MLflow makes a section of each "/"
+            values[f"{config.split}/{own}"] = value
+            if leads(name):
+                values[f"{HEADLINE}/{config.split}_{own}"] = value
+        tracker.metrics(values, step, mark=marks["metrics"])
     for name in (RESULTS, PER_CATEGORY):
         if marks[name] not in done:
             tracker.artifact(

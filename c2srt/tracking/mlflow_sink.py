@@ -210,8 +210,9 @@ class MLflowSink:
                     for name, value in entry["metrics"].items()
                 ],
             )
-            if any("mark" in entry for entry in batch):  # results of an evaluation
-                self.sum_up(run_id, batch[-1]["time"])
+            evaluated = any("mark" in entry for entry in batch)
+            if evaluated and (parent := self.parent_of(run_id)):
+                self.sum_up(parent, self.children(parent), batch[-1]["time"])
         elif "params" in first:
             known = self.client.get_run(run_id).data.params
             new = [Param(*each) for each in first["params"].items() if each[0] not in known]
@@ -230,29 +231,31 @@ class MLflowSink:
 
     def status(self, run_id: str, status: str, time_ms: int) -> None:
         """Sets the run's status; its parent runs as long as one of its children does."""
-        parent = self.client.get_run(run_id).data.tags.get(PARENT)
+        parent = self.parent_of(run_id)
         if status == "RUNNING":
             for one in [run_id, parent] if parent else [run_id]:
                 self.client.update_run(one, status)
             return
         self.client.set_terminated(run_id, status, time_ms)
         if parent:
-            self.sum_up(run_id, time_ms)
-            if not any(child.info.status == "RUNNING" for child in self.children(parent)):
+            children = self.children(parent)
+            self.sum_up(parent, children, time_ms)
+            if not any(child.info.status == "RUNNING" for child in children):
                 self.client.set_terminated(parent, "FINISHED", time_ms)
+
+    def parent_of(self, run_id: str) -> str | None:
+        return self.client.get_run(run_id).data.tags.get(PARENT)
 
     def children(self, parent: str) -> list[mlflow.entities.Run]:
         experiment = self.client.get_run(parent).info.experiment_id
         return list(self.client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'"))
 
-    def sum_up(self, run_id: str, time_ms: int) -> None:
-        """Gives the run's parent the means of its finished children's last metrics, of those that
-        all of them have; the step is their number.
+    def sum_up(self, parent: str, children: list[mlflow.entities.Run], time_ms: int) -> None:
+        """Gives a parent the means of its finished children's last metrics, of those that all of
+        them have; the step is their number.
         """
-        parent = self.client.get_run(run_id).data.tags.get(PARENT)
-        every = self.children(parent) if parent else []
-        ended = [run.data.metrics for run in every if run.info.status == "FINISHED"]
-        if parent and ended:
+        ended = [run.data.metrics for run in children if run.info.status == "FINISHED"]
+        if ended:
             shared = set.intersection(*map(set, ended))
             means = {name: fmean(metrics[name] for metrics in ended) for name in sorted(shared)}
             points = [Metric(name, mean, time_ms, len(ended)) for name, mean in means.items()]
